@@ -1,0 +1,118 @@
+"""Our format: one safetensors file. Its string metadata holds ``format`` ("mga_kernels"), ``config`` (JSON: network,
+scale, patch size, K, value range, settings of the parts), ``licence`` (JSON: notices by subject) and ``training``
+(JSON: facts of how the weights were made). The tensors are the state dict of ``MaskGuidedNetwork``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..errors import CheckpointError, InputError
+from ..networks import MaskGuidedNetwork, ModelConfig
+
+FORMAT = "mga_kernels"
+SHIPPED = Path(__file__).resolve().parent.parent / "weights"
+
+
+def shipped_models() -> dict[str, Path]:
+    """Name -> file of the models that come with the package."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"))}
+
+
+def find_model(name_or_path: str | os.PathLike) -> Path:
+    """The file of a shipped model or of a path; CheckpointError where there is none."""
+    shipped = shipped_models()
+    if str(name_or_path) in shipped:
+        return shipped[str(name_or_path)]
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    raise CheckpointError(
+        f"model: {str(name_or_path)!r} is neither a shipped model ({', '.join(shipped) or 'none'}) nor an existing file"
+    )
+
+
+def _open(path: Path):
+    try:
+        return safe_open(path, framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"model: {path} is not a complete safetensors file ({str(error).strip()}); pickled checkpoints such as .pth "
+            "are never executed; give a shipped model's name or a file that `mga train` wrote"
+        ) from None
+
+
+def read_metadata(name_or_path: str | os.PathLike) -> dict[str, Any]:
+    """{"config": ModelConfig, "licence": dict, "training": dict} of a model file, without its tensors."""
+    path = find_model(name_or_path)
+    with _open(path) as file:
+        metadata = file.metadata() or {}
+    if metadata.get("format") != FORMAT:
+        raise CheckpointError(
+            f"model: {path} is a safetensors file of something else (no mask-guided network's configuration inside); "
+            "give a file that `mga train` wrote"
+        )
+    try:
+        return {
+            "config": ModelConfig.from_json(metadata["config"]),
+            "licence": json.loads(metadata["licence"]),
+            "training": json.loads(metadata["training"]),
+        }
+    except (InputError, KeyError, json.JSONDecodeError) as error:
+        raise CheckpointError(f"model: {path}: {error}") from None
+
+
+def load_model(name_or_path: str | os.PathLike) -> MaskGuidedNetwork:
+    """The network in evaluation mode, fp32, on the CPU. CheckpointError where file and network do not fit."""
+    path = find_model(name_or_path)
+    config = read_metadata(path)["config"]
+    try:
+        with torch.device("meta"):
+            network = MaskGuidedNetwork(config)
+    except InputError as error:
+        raise CheckpointError(f"model: {path}: {error}") from None
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    with _open(path) as file:
+        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        for name in sorted(wanted.keys() | found.keys()):
+            if wanted.get(name) != found.get(name):
+                raise CheckpointError(
+                    f"model: {path} does not fit {config.network}: tensor {name} is {found.get(name, 'missing')} in the "
+                    f"file and {wanted.get(name, 'unknown')} in the network"
+                )
+        state = {name: file.get_tensor(name).float() for name in wanted}
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"model: {path} is damaged: tensor {name} holds NaN or infinity")
+    network.load_state_dict(state, assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def save_model(
+    path: str | os.PathLike, network: MaskGuidedNetwork, licence: dict[str, str], training: dict[str, Any]
+) -> None:
+    """Write a model file, whole or not at all."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".part")
+    metadata = {
+        "format": FORMAT,
+        "config": network.config.to_json(),
+        "licence": json.dumps(licence, sort_keys=True),
+        "training": json.dumps(training, sort_keys=True),
+    }
+    try:
+        save_file(
+            {n: t.detach().float().cpu().contiguous() for n, t in network.state_dict().items()}, partial, metadata
+        )
+        os.replace(partial, path)
+    except OSError as error:
+        raise CheckpointError(f"model: {path} cannot be written: {error}") from None
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,286 @@
+"""MaskGuidedSR: load a mask-guided network, choose K, run it on tensors and on photographs."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from . import images
+from .checkpoints import ModelConfig, load_model
+from .errors import InputError, OutOfMemoryError
+from .memory import require_memory
+from .networks import VARIANTS, MaskGuidedNetwork
+from .ops import paste_patches_
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+SELECTIONS = ("largest", "smallest", "random")
+ImageLike = str | os.PathLike | Image.Image | np.ndarray | images.Photo
+Picture = Image.Image | np.ndarray | images.Photo
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What happened to one image.
+
+    ``coarse`` and ``image`` are of the kind that ``upscale`` returns. ``mask`` float32 (Hp, Wp) and ``indices`` int32
+    (K,), raster order, belong to the LR image padded to multiples of ``patch_size``; cell i covers LR pixels from
+    (i // Wp * p, i % Wp * p). ``timings`` are seconds by stage.
+    """
+
+    coarse: Picture
+    mask: np.ndarray
+    indices: np.ndarray
+    image: Picture
+    patch_size: int
+    scale: int
+    timings: dict[str, float]
+
+
+def _check_share(k: int | None, fraction: float | None) -> None:
+    if k is not None and fraction is not None:
+        raise InputError("K: give either k or fraction, not both")
+    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 0):
+        raise InputError(f"K: k is the number of patches to refine, a whole number of 0 or more; got {k!r}")
+    if fraction is not None and not (isinstance(fraction, (int, float)) and 0 <= fraction <= 1):
+        raise InputError(f"K: fraction is the share of cells to refine, between 0 and 1; got {fraction!r}")
+
+
+def _choose_device(device: str | torch.device) -> torch.device:
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    return chosen
+
+
+def _choose_dtype(dtype: str | torch.dtype) -> torch.dtype:
+    if dtype == "auto":
+        return torch.float32
+    name = str(dtype).removeprefix("torch.")
+    if name not in DTYPES:
+        raise InputError(f"dtype {name!r} is not supported; choose auto or one of {', '.join(DTYPES)}")
+    return DTYPES[name]
+
+
+def _mirror_indices(length: int, padded: int, device: torch.device) -> Tensor:
+    """Indices that extend an axis by reflection without repeating the edge, however short the axis is."""
+    period = max(1, 2 * (length - 1))
+    index = torch.arange(padded, device=device) % period
+    return torch.where(index < length, index, period - index)
+
+
+class MaskGuidedSR:
+    """A mask-guided SR network ready to run.
+
+    K, the number of p x p patches refined per image, is ``k``, or ``fraction`` of the image's cells, or by default the
+    paper's 16,000 / p^2 (K = 1000 at p = 4); it is never more than the number of cells.
+    """
+
+    def __init__(
+        self,
+        network: MaskGuidedNetwork,
+        k: int | None = None,
+        fraction: float | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+    ):
+        _check_share(k, fraction)
+        self.device, self.dtype = _choose_device(device), _choose_dtype(dtype)
+        self.config: ModelConfig = network.config
+        self.model = network.eval().requires_grad_(False).to(self.device, self.dtype, memory_format=torch.channels_last)
+        self.k, self.fraction = k, fraction
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_path: str | os.PathLike,
+        k: int | None = None,
+        fraction: float | None = None,
+        device: str | torch.device = "auto",
+        dtype: str | torch.dtype = "auto",
+    ) -> MaskGuidedSR:
+        """A shipped model ("rfdn-x4") or a file that training wrote.
+
+        ``device``: "auto" is CUDA where there is one; ``dtype``: "auto" is float32. Raises CheckpointError for a file
+        that is missing, damaged or of another network, InputError for the other arguments.
+        """
+        return cls(load_model(name_or_path), k, fraction, device, dtype)
+
+    @property
+    def network(self) -> str:
+        return self.config.network
+
+    @property
+    def scale(self) -> int:
+        return self.config.scale
+
+    @property
+    def patch_size(self) -> int:
+        return self.config.patch_size
+
+    def padded_size(self, height: int, width: int) -> tuple[int, int]:
+        """The LR size that the network sees: a multiple of p, and no less than the network's smallest input."""
+        p, smallest = self.patch_size, self.config.module.MINIMUM_SIZE
+        return tuple(math.ceil(max(side, smallest) / p) * p for side in (height, width))
+
+    def resolve_k(self, height: int, width: int, k: int | None = None, fraction: float | None = None) -> int:
+        """Patches refined in an LR image of this size; ``k`` or ``fraction`` override the model's own."""
+        _check_share(k, fraction)
+        if k is None and fraction is None:
+            k, fraction = self.k, self.fraction
+        height, width = self.padded_size(height, width)
+        cells = (height // self.patch_size) * (width // self.patch_size)
+        if fraction is not None:
+            return round(fraction * cells)
+        return min(self.config.k if k is None else k, cells)
+
+    @torch.inference_mode()
+    def __call__(
+        self,
+        image: Tensor,
+        variant: str = "masked",
+        k: int | None = None,
+        fraction: float | None = None,
+        selection: str = "largest",
+        seed: int = 0,
+    ) -> Tensor:
+        """Upscale a float tensor (B, 3, H, W) in [0, 1], any H and W, to (B, 3, sH, sW) in [0, 1], same dtype.
+
+        ``variant``: "masked" (-M), "base" (-B), "all" (-A) or "decomposed" (-D). ``selection``: the cells with the
+        "largest" or "smallest" mask values, or "random" ones drawn by ``seed``. The result is on the model's device.
+        Raises InputError for a wrong shape, type or value (NaN, outside [0, 1]), OutOfMemoryError for too large an image.
+        """
+        self._check(image, variant, selection)
+        height, width = image.shape[-2:]
+        k = self.resolve_k(height, width, k, fraction)
+        with self._memory_guard(image.shape):
+            result = self.model(self._prepare(image), k, variant, selection, seed)
+        return result[..., : height * self.scale, : width * self.scale].to(image.dtype)
+
+    def upscale(self, image: ImageLike) -> Picture:
+        """Upscale one photograph with the model's own K.
+
+        A path or a PIL image gives a PIL image, a uint8 array an array of the same layout, a Photo a Photo.
+        Orientation, alpha, grey levels, colour profile and metadata are kept (see ``mga_kernels.images``); what cannot
+        be kept is said in a warning, or in the ``notes`` of a Photo.
+        """
+        photo = _read(image)
+        return _like(image, photo.upscaled(_to_uint8(self(_to_tensor(photo.rgb)))[0]))
+
+    @torch.inference_mode()
+    def explain(self, image: ImageLike) -> Explanation:
+        """Upscale one photograph and return what was predicted, selected and refined on the way."""
+        timings: dict[str, float] = {}
+        with self._stage("read", timings):
+            photo = _read(image)
+        height, width = photo.rgb.shape[:2]
+        crop = (..., slice(height * self.scale), slice(width * self.scale))
+        tensor = _to_tensor(photo.rgb)
+        with self._memory_guard(tensor.shape):
+            with self._stage("prepare", timings):
+                prepared = self._prepare(tensor)
+            with self._stage("base", timings):
+                coarse, feature = self.model.coarse(prepared)
+            with self._stage("mask", timings):
+                mask, indices = self.model.select(feature, self.resolve_k(height, width))
+            with self._stage("refine", timings):
+                patches = self.model.refined(feature, indices)
+            with self._stage("paste", timings):
+                final = paste_patches_(coarse.clone(), patches, indices)
+            with self._stage("write", timings):
+                pictures = [
+                    _like(image, photo.upscaled(_to_uint8(tensor.clamp(0, 1)[crop].float())[0]))
+                    for tensor in (coarse, final)
+                ]
+        cells = mask[0].float().cpu().numpy(), indices[0].cpu().numpy()
+        return Explanation(pictures[0], *cells, pictures[1], self.patch_size, self.scale, timings)
+
+    def _check(self, image: Tensor, variant: str, selection: str) -> None:
+        if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
+            given = f"{tuple(image.shape)} {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
+            raise InputError(
+                f"MaskGuidedSR: expected a float tensor (B, 3, H, W) with values in [0, 1], got {given}; "
+                "for photographs use .upscale()"
+            )
+        if 0 in image.shape:
+            raise InputError(f"MaskGuidedSR: the tensor is empty: {tuple(image.shape)}")
+        low, high = torch.aminmax(image)
+        if not (low >= 0 and high <= 1):  # false for NaN too
+            raise InputError(
+                f"MaskGuidedSR: values must be numbers in [0, 1], got {float(low):g} to {float(high):g}; "
+                "divide 8-bit values by 255 and remove NaN"
+            )
+        for name, value, allowed in (("variant", variant, VARIANTS), ("selection", selection, SELECTIONS)):
+            if value not in allowed:
+                raise InputError(f"MaskGuidedSR: {name} {value!r} does not exist; choose one of {', '.join(allowed)}")
+
+    def _prepare(self, image: Tensor) -> Tensor:
+        """Move, convert and pad by reflection to the size that the network sees."""
+        image = image.to(self.device, self.dtype)
+        height, width = self.padded_size(*image.shape[-2:])
+        if image.shape[-2] != height:
+            image = image.index_select(2, _mirror_indices(image.shape[2], height, self.device))
+        if image.shape[-1] != width:
+            image = image.index_select(3, _mirror_indices(image.shape[3], width, self.device))
+        return image.contiguous(memory_format=torch.channels_last)
+
+    @contextmanager
+    def _memory_guard(self, shape: torch.Size) -> Iterator[None]:
+        """Refuse an image that cannot fit before starting, and translate the allocator's own error."""
+        batch, _, height, width = shape
+        what = f"upscaling {batch} image(s) of {width}x{height} to {width * self.scale}x{height * self.scale}"
+        remedy = "use a smaller image or cut it into parts"
+        if self.device.type == "cpu":
+            rows, columns = self.padded_size(height, width)
+            per_pixel = self.config.module.WORKING_VALUES * self.dtype.itemsize
+            require_memory(batch * rows * columns * per_pixel, what, remedy)
+        try:
+            yield
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+                raise OutOfMemoryError(f"{what} needs more memory than {self.device} has; {remedy}") from None
+            raise
+
+    @contextmanager
+    def _stage(self, name: str, timings: dict[str, float]) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        timings[name] = time.perf_counter() - started
+
+
+def _read(image: ImageLike) -> images.Photo:
+    return image if isinstance(image, images.Photo) else images.read_image(image)
+
+
+def _like(source: ImageLike, photo: images.Photo) -> Picture:
+    """The photograph in the form of what it was read from."""
+    if isinstance(source, images.Photo):
+        return photo
+    for note in photo.notes:
+        warnings.warn(note, stacklevel=3)
+    return images.to_array(photo) if isinstance(source, np.ndarray) else images.to_image(photo)
+
+
+def _to_tensor(rgb: np.ndarray) -> Tensor:
+    """uint8 (H, W, 3) -> float32 (1, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float() / 255
+
+
+def _to_uint8(image: Tensor) -> np.ndarray:
+    """float (B, 3, H, W) in [0, 1] -> uint8 (B, H, W, 3), rounded."""
+    return (image * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()

@@ -1,0 +1,27 @@
+"""The errors that this package raises on purpose. Each message names the operation, what it got and the remedy."""
+
+from __future__ import annotations
+
+
+class MGAError(Exception):
+    """Base class: catch it to catch every error that the package reports to its user."""
+
+
+class InputError(MGAError, ValueError):
+    """An argument, tensor or image is not what the operation takes."""
+
+
+class ImageError(InputError):
+    """An image file is missing, damaged, of a kind that cannot be kept without loss, or cannot be written."""
+
+
+class CheckpointError(MGAError, ValueError):
+    """A weights file is missing, damaged, unsafe to read, or belongs to another network."""
+
+
+class BackendError(MGAError, RuntimeError):
+    """The backend that was asked for cannot run here."""
+
+
+class OutOfMemoryError(MGAError, MemoryError):
+    """The image needs more memory than there is."""

@@ -1,0 +1,68 @@
+"""What defines a mask-guided network apart from its weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from ..errors import InputError
+
+NETWORKS = ("fsrcnn", "rfdn")
+PATCH_SIZES = (2, 4, 8)
+SCALES = (2, 3, 4)
+REFINED_PIXELS = 16_000  # K p^2 of the paper: K = 1000 at p = 4 (section 4.1, Table 6)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """``base``, ``refine`` and ``mask`` are keyword arguments of the three parts, as far as they are not the defaults.
+
+    ``k``: patches refined per image unless a call says otherwise; 0 or absent means the paper's 16,000 / p^2.
+    """
+
+    network: str
+    scale: int
+    patch_size: int = 4
+    k: int = 0
+    base: dict[str, Any] = field(default_factory=dict)
+    refine: dict[str, Any] = field(default_factory=dict)
+    mask: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("network", NETWORKS), ("scale", SCALES), ("patch_size", PATCH_SIZES)):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"model: {name} {getattr(self, name)!r} is not supported; choose one of {allowed}")
+        if not isinstance(self.k, int) or self.k < 0:
+            raise InputError(f"model: k must be a whole number of patches, 0 or more, got {self.k!r}")
+        if self.k == 0:
+            object.__setattr__(self, "k", REFINED_PIXELS // self.patch_size**2)
+
+    @property
+    def module(self) -> ModuleType:
+        return importlib.import_module(f"{__package__}.{self.network}")
+
+    @property
+    def value_range(self) -> float:
+        return self.module.VALUE_RANGE
+
+    def to_json(self) -> str:
+        return json.dumps({**dataclasses.asdict(self), "range": self.value_range}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelConfig:
+        """Inverse of ``to_json``; InputError where the text is not a configuration that this version can run."""
+        try:
+            values = json.loads(text)
+            value_range = values.pop("range")
+            config = cls(**values)
+        except (TypeError, AttributeError, KeyError, json.JSONDecodeError) as error:
+            raise InputError(f"model: not a configuration of this version: {error}") from None
+        if value_range != config.value_range:
+            raise InputError(
+                f"model: made for values in 0..{value_range}, but {config.network} works in 0..{config.value_range}"
+            )
+        return config

@@ -1,0 +1,67 @@
+"""FSRCNN: fast SR by a small hourglass network and a transposed convolution (Dong et al., ECCV 2016).
+
+RGB in 0..1 (d = 56, s = 12), with the expansion layer moved behind the cut so that the coarse feature has 12 channels.
+The Base-Net has 3 mapping layers and the Refine-Net one more, as in the mask-guided paper. Parameter names are those
+of the widespread ``first_part / mid_part / last_part`` layout, with the expansion at ``last_part.0``.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layers import conv
+
+SHRUNK = 12
+EXPANDED = 56
+FEATURE_CHANNELS = SHRUNK
+VALUE_RANGE = 1.0
+MINIMUM_SIZE = 1
+WORKING_VALUES = 250
+
+
+def _mapping(layers: int) -> list[nn.Module]:
+    return [module for _ in range(layers) for module in (conv(SHRUNK, SHRUNK, 3), nn.PReLU(SHRUNK))]
+
+
+def _expand_and_deconvolve(scale: int) -> nn.Sequential:
+    return nn.Sequential(
+        conv(SHRUNK, EXPANDED, 1),
+        nn.PReLU(EXPANDED),
+        nn.ConvTranspose2d(EXPANDED, 3, 9, stride=scale, padding=4, output_padding=scale - 1),
+    )
+
+
+class BaseNet(nn.Module):
+    """(N, 3, H, W) in 0..1 -> coarse image (N, 3, sH, sW) and coarse feature (N, 12, H, W)."""
+
+    def __init__(self, scale: int, blocks: int = 3):
+        super().__init__()
+        self.first_part = nn.Sequential(conv(3, EXPANDED, 5), nn.PReLU(EXPANDED))
+        self.mid_part = nn.Sequential(conv(EXPANDED, SHRUNK, 1), nn.PReLU(SHRUNK), *_mapping(blocks))
+        self.last_part = _expand_and_deconvolve(scale)
+
+    def upsample(self, feature: Tensor) -> Tensor:
+        """Coarse feature (N, 12, H, W) -> coarse image (N, 3, sH, sW)."""
+        return self.last_part(feature)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        feature = self.mid_part(self.first_part(image))
+        return self.upsample(feature), feature
+
+
+class RefineNet(nn.Module):
+    """Feature patches with a halo of one pixel, (N, 12, p+2, p+2) -> HR patches (N, 3, sp, sp) in 0..1."""
+
+    halo = 1
+
+    def __init__(self, scale: int, blocks: int = 1):
+        super().__init__()
+        self.mid_part = nn.Sequential(*_mapping(blocks))
+        self.conv1 = conv(SHRUNK, SHRUNK, 3)
+        self.conv2 = nn.Conv2d(SHRUNK, SHRUNK, 3, padding=0)
+        self.last_part = _expand_and_deconvolve(scale)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        x = F.leaky_relu(self.conv1(self.mid_part(patches)), 0.1)
+        return self.last_part(self.conv2(x))

@@ -1,0 +1,54 @@
+"""The Mask Prediction (MP) module of the paper, section 3.3: coarse feature -> error mask over p x p cells."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..ops import dynamic_filter, mask_head
+from .layers import conv
+
+ORDERS = ("softmax-then-pool", "pool-then-softmax")
+FILTER_SOURCES = ("probability", "feature")
+FILTER_SIZE = 5
+
+
+class MaskPrediction(nn.Module):
+    """(B, C, H, W) coarse feature -> mask (B, H/p, W/p); a larger value is a worse restored cell.
+
+    ``order``: "softmax-then-pool" is what the authors released, "pool-then-softmax" what section 3.3 says.
+    ``filter_source``: the 5x5 filters come from the probability itself (released) or from the pooled feature (text).
+    ``classes``: 2, or 1 for the form without softmax of Table 3.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        patch_size: int,
+        classes: int = 2,
+        order: str = ORDERS[0],
+        filter_source: str = "probability",
+    ):
+        super().__init__()
+        if order not in ORDERS or filter_source not in FILTER_SOURCES or classes not in (1, 2):
+            raise InputError(
+                f"mask: order={order!r}, filter_source={filter_source!r}, classes={classes!r} is not a mask module; "
+                f"order is one of {ORDERS}, filter_source one of {FILTER_SOURCES}, classes 1 or 2"
+            )
+        self.patch_size = patch_size
+        self.order = order
+        self.filter_source = filter_source
+        self.conv1 = conv(channels, channels, 3)
+        self.conv2 = conv(channels, classes, 3)
+        self.conv_kernel = conv(1 if filter_source == "probability" else channels, FILTER_SIZE**2, 1)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        probability = mask_head(
+            feature, self.conv1.weight, self.conv1.bias, self.conv2.weight, self.conv2.bias, self.patch_size, self.order
+        )
+        if self.filter_source == "probability":
+            source = probability[:, None]
+        else:
+            source = F.avg_pool2d(feature, self.patch_size)
+        return dynamic_filter(probability, source, self.conv_kernel.weight, self.conv_kernel.bias)

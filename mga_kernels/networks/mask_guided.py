@@ -1,0 +1,86 @@
+"""The mask-guided network (Figure 3 of the paper): Base-Net, Mask Prediction module and Refine-Net put together.
+
+The four variants of the paper are four ways of running the same halves:
+
+    base        -B  the coarse image
+    decomposed  -D  the Refine-Net over the whole feature
+    all         -A  the Refine-Net over every patch
+    masked      -M  the Refine-Net over the K patches with the largest mask values, pasted into the coarse image
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..ops import gather_patches, paste_patches_, select_patches
+from .config import ModelConfig
+from .mask import MaskPrediction
+
+VARIANTS = ("base", "decomposed", "all", "masked")
+PATCHES_PER_CALL = {"cpu": 512, "cuda": 16384}  # bounds the memory of -A; on a CPU larger batches leave the caches
+
+
+class MaskGuidedNetwork(nn.Module):
+    """Images are (B, 3, H, W) in [0, 1] with H and W multiples of ``patch_size``; results (B, 3, sH, sW) in [0, 1]."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        module = config.module
+        self.config = config
+        try:
+            self.base = module.BaseNet(config.scale, **config.base)
+            self.mask = MaskPrediction(module.FEATURE_CHANNELS, config.patch_size, **config.mask)
+            self.refine = module.RefineNet(config.scale, **config.refine)
+        except TypeError as error:
+            raise InputError(f"model: {config.network} does not have this setting: {error}") from None
+
+    def coarse(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Coarse image in [0, 1], not clamped, and coarse feature (B, C, H, W)."""
+        image, feature = self.base(image * self.config.value_range)
+        return image / self.config.value_range, feature
+
+    def select(self, feature: Tensor, k: int, selection: str = "largest", seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Mask (B, H/p, W/p) and the indices (B, K) int32 of the selected cells."""
+        mask = self.mask(feature)
+        return mask, select_patches(mask, k, selection, seed)
+
+    def refined(self, feature: Tensor, indices: Tensor) -> Tensor:
+        """HR patches (B*K, 3, sp, sp) in [0, 1], not clamped, of the cells at ``indices`` (B, K)."""
+        patches = gather_patches(feature, indices, self.config.patch_size, self.refine.halo)
+        limit = PATCHES_PER_CALL.get(feature.device.type, PATCHES_PER_CALL["cuda"])
+        parts = [self.refine(part) for part in patches.split(limit)] if len(patches) else []
+        if not parts:
+            side = self.config.scale * self.config.patch_size
+            return feature.new_zeros(0, 3, side, side)
+        return torch.cat(parts) / self.config.value_range
+
+    def every_cell(self, feature: Tensor) -> Tensor:
+        """Indices (B, N) of all cells of the feature."""
+        p = self.config.patch_size
+        cells = (feature.shape[2] // p) * (feature.shape[3] // p)
+        return torch.arange(cells, dtype=torch.int32, device=feature.device).repeat(feature.shape[0], 1)
+
+    def decomposed(self, feature: Tensor) -> Tensor:
+        """The Refine-Net over the whole feature, zeros around it as around a patch at the border of the image."""
+        halo = self.refine.halo
+        return self.refine(F.pad(feature, (halo, halo, halo, halo))) / self.config.value_range
+
+    def forward(
+        self, image: Tensor, k: int | None = None, variant: str = "masked", selection: str = "largest", seed: int = 0
+    ) -> Tensor:
+        """SR image (B, 3, sH, sW) in [0, 1]; ``k`` is clamped to the number of cells and matters for "masked" only."""
+        coarse, feature = self.coarse(image)
+        if variant == "decomposed":
+            return self.decomposed(feature).clamp(0, 1)
+        if variant in ("all", "masked"):
+            if variant == "all":
+                indices = self.every_cell(feature)
+            else:
+                _, indices = self.select(feature, self.config.k if k is None else k, selection, seed)
+            coarse = paste_patches_(coarse, self.refined(feature, indices), indices)
+        elif variant != "base":
+            raise InputError(f"variant {variant!r} does not exist; choose one of {VARIANTS}")
+        return coarse.clamp(0, 1)

@@ -1,0 +1,133 @@
+"""Training configuration: one TOML file, every field typed and documented here."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mga_kernels.errors import InputError
+
+
+@dataclass
+class Folder:
+    """HR images for training."""
+
+    path: str
+    shrink: list[int] = field(default_factory=lambda: [1])  # use each image at 1/n of its size, for each n
+    holdout: int = 0  # the last n images (by name) are for validation only
+
+
+@dataclass
+class Refine:
+    """Step 2 of section 3.5: the Refine-Net on cropped feature patches, the Base-Net frozen."""
+
+    iterations: int = 20000
+    cells_per_batch: int = 768  # 12 crops of 32 x 32 LR pixels at p = 4
+    learning_rate: float = 2e-4
+    final_learning_rate: float = 1e-7
+    warmup: int = 500
+    hard_share: float = 0.5  # share of a batch drawn in proportion to the error of the coarse image
+    loss: str = "l1"  # "l1" (the paper) or "l2"
+    ema_decay: float = 0.999
+
+
+@dataclass
+class Mask:
+    """Step 3 of section 3.5: the MP module alone, by l1 against |coarse - all| on luma."""
+
+    iterations: int = 4000
+    crops_per_batch: int = 16
+    crop: int = 64  # side of a crop in LR pixels
+    learning_rate: float = 4e-4
+    final_learning_rate: float = 1e-7
+    warmup: int = 200
+    classes: int = 2
+    order: str = "softmax-then-pool"
+    filter_source: str = "probability"
+    ema_decay: float = 0.999
+    target_quantile: float = 0.95  # the mean cell difference at this quantile of the training cells is mask value 1
+
+
+@dataclass
+class TrainConfig:
+    """A whole run. Paths may contain environment variables; relative ones are taken from the current folder."""
+
+    network: str
+    scale: int
+    base: str  # published checkpoint of the Base-Net
+    out: str  # folder for the feature cache, the resumable state and the result
+    folders: list[Folder]
+    patch_size: int = 4
+    orientations: int = 4  # how many of the 8 flips and rotations of each image are cached
+    seed: int = 0
+    device: str = "auto"
+    bf16: bool = True  # bf16 arithmetic in the trunk of the Refine-Net; weights stay fp32
+    save_every: int = 500
+    initial: str = ""  # weights file whose Refine-Net training starts from, instead of the identity
+    refine: Refine = field(default_factory=Refine)
+    mask: Mask = field(default_factory=Mask)
+    licence: dict[str, str] = field(default_factory=dict)  # notices stored with the weights, by subject
+
+
+def _build(cls: type, values: dict, where: str):
+    """Fill a dataclass from a TOML table, refusing unknown keys and wrong types."""
+    if not isinstance(values, dict):
+        raise InputError(f"train: {where} must be a table, got {values!r}")
+    hints = typing.get_type_hints(cls)
+    unknown = set(values) - set(hints)
+    if unknown:
+        raise InputError(f"train: unknown setting {where}.{sorted(unknown)[0]}; known: {', '.join(sorted(hints))}")
+    missing = [
+        f.name
+        for f in dataclasses.fields(cls)
+        if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise InputError(f"train: {where}.{missing[0]} is missing; add it to the configuration")
+    return cls(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+
+
+def _convert(kind, value, where: str):
+    if dataclasses.is_dataclass(kind):
+        return _build(kind, value, where)
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin is list and isinstance(value, list):
+        return [_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+    if origin is dict and isinstance(value, dict):
+        return {str(key): _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
+    if kind is float and type(value) is int:
+        return float(value)
+    if origin is None and type(value) is kind:
+        return os.path.expandvars(value) if kind is str else value
+    raise InputError(f"train: {where} must be of type {getattr(kind, '__name__', kind)}, got {value!r}")
+
+
+def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> TrainConfig:
+    """Read a TOML file; ``overrides`` maps dotted names ("refine.iterations") to TOML values as text."""
+    try:
+        values = tomllib.loads(Path(path).read_text())
+    except FileNotFoundError:
+        raise InputError(f"train: there is no configuration file {path}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"train: {path} is not a readable TOML file: {error}") from None
+    for name, text in (overrides or {}).items():
+        *parents, last = name.split(".")
+        table = values
+        for parent in parents:
+            table = table.setdefault(parent, {})
+        try:
+            table[last] = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            table[last] = text
+    config = _build(TrainConfig, values, "config")
+    if not config.folders:
+        raise InputError("train: config.folders is empty; name at least one folder of HR images")
+    if not 1 <= config.orientations <= 8:
+        raise InputError(f"train: config.orientations must be 1 to 8, got {config.orientations}")
+    if config.refine.loss not in ("l1", "l2"):
+        raise InputError(f'train: config.refine.loss must be "l1" or "l2", got {config.refine.loss!r}')
+    return config

@@ -1,0 +1,79 @@
+"""Step 2 (section 3.5): the Refine-Net learns to restore HR patches from cropped feature patches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .config import TrainConfig
+from .features import CellSampler, FeatureCache
+from .identity import fold_centre, start_at_identity
+from .loop import Ema, run_steps
+
+VALIDATION_CELLS = 4096
+
+
+def _validator(refine: nn.Module, ema: Ema, held_out: FeatureCache, value_range: float) -> Callable[[], str]:
+    """PSNR (RGB, dB) on a fixed sample of held-out cells, of the coarse image and of the refined patches."""
+    sampler = CellSampler(held_out, hard_share=0.5, seed=0)
+    cells = sampler.draw(VALIDATION_CELLS)
+    coarse = -10 * math.log10(sampler.coarse_mse(cells))
+    features, targets = sampler.fetch(cells)
+
+    @torch.no_grad()
+    def validate() -> str:
+        averaged = ema.averaged(refine)
+        total = 0.0
+        for feature, target in zip(features.split(512), targets.split(512), strict=True):
+            device = held_out.device
+            output = averaged(feature.to(device)) / value_range
+            total += float((output.clamp(0, 1) - target.to(device)).square().mean()) * len(feature)
+        return f"held-out coarse {coarse:.3f} dB, refined {-10 * math.log10(total / len(features)):.3f} dB"
+
+    return validate
+
+
+def train_refine(
+    config: TrainConfig,
+    base: nn.Module,
+    refine: nn.Module,
+    value_range: float,
+    train: FeatureCache,
+    held_out: FeatureCache,
+    initial: dict[str, Tensor] | None,
+) -> str:
+    """Train ``refine`` in place; it ends with the averaged weights. Returns the last validation line."""
+    settings = config.refine
+    start_at_identity(base, refine, train.feature_std().to(train.device))
+    if initial is not None:
+        # Centred, the same function: the bias of the file's conv2 already contains what folding took off.
+        weight, centre = initial["conv2.weight"], refine.conv2.centre.flatten().to(initial["conv2.weight"])
+        initial = {name.replace("conv2.", "conv2.conv."): value for name, value in initial.items()}
+        initial["conv2.conv.bias"] = initial["conv2.conv.bias"] + weight.sum(dim=(2, 3)) @ centre
+        initial["conv2.centre"] = refine.conv2.centre
+        refine.load_state_dict(initial)
+    ema = Ema(refine, settings.ema_decay)
+    sampler = CellSampler(train, settings.hard_share, config.seed)
+    device = train.device
+
+    def step_loss() -> Tensor:
+        features, targets = sampler.batch(settings.cells_per_batch)
+        features = features.to(device, memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+            trunk = refine.trunk(features)
+        difference = refine.tail(trunk.float()) / value_range - targets.to(device)
+        return difference.abs().mean() if settings.loss == "l1" else difference.square().mean()
+
+    refine.to(memory_format=torch.channels_last)
+    state = Path(config.out) / "refine.state"
+    validate = _validator(refine, ema, held_out, value_range)
+    run_steps("refine", refine, settings, state, config.save_every, sampler.rng, step_loss, validate, ema)
+    summary = validate()
+    ema.copy_to(refine)
+    fold_centre(refine)
+    refine.eval().requires_grad_(False)
+    return summary
