@@ -1,0 +1,94 @@
+"""The photograph as the engine sees it: RGB, transparency, and what stands beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..errors import InputError
+from .metadata import resized
+
+
+@dataclass
+class Photo:
+    """One upright 8-bit photograph.
+
+    ``rgb`` is uint8 (H, W, 3) in the encoded space of its ICC profile; ``alpha`` is uint8 (H, W) or None. A greyscale
+    photograph (``grey``) has three equal channels and goes out as one. ``mode`` is Pillow's name of what it was read
+    from, ``format`` that of its file (None for images in memory), ``shape`` that of the array it came in, if it did.
+    ``info`` holds metadata under the names of ``PIL.Image.info``; ``notes`` say what could not be kept, one sentence
+    each.
+    """
+
+    rgb: np.ndarray
+    alpha: np.ndarray | None = None
+    grey: bool = False
+    mode: str = "RGB"
+    format: str | None = None
+    shape: tuple[int, ...] | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def icc_profile(self) -> bytes | None:
+        return self.info.get("icc_profile")
+
+    @property
+    def exif(self) -> bytes | None:
+        return self.info.get("exif")
+
+    def upscaled(self, rgb: np.ndarray) -> Photo:
+        """This photograph with the pixels ``rgb``, uint8 (sH, sW, 3): transparency is resized (bicubic) to match."""
+        if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+            raise InputError(f"upscaled: expected uint8 pixels (H, W, 3), got {rgb.dtype} {rgb.shape}")
+        height, width = rgb.shape[:2]
+        alpha = self.alpha
+        if alpha is not None:
+            alpha = np.asarray(Image.fromarray(alpha).resize((width, height), Image.Resampling.BICUBIC))
+        return replace(self, rgb=rgb, alpha=alpha, info=resized(self.info, width, height))
+
+
+def to_image(photo: Photo) -> Image.Image:
+    """The photograph as a Pillow image of mode L, LA, RGB or RGBA with its metadata in ``info``."""
+    image = Image.fromarray(photo.rgb)
+    if photo.grey:
+        image = image.convert("L")
+    if photo.alpha is not None:
+        image.putalpha(Image.fromarray(photo.alpha))
+    image.info.update(photo.info)
+    return image
+
+
+def to_array(photo: Photo) -> np.ndarray:
+    """The photograph as a uint8 array with the dimensions and channels of the array that it was read from."""
+    array = np.asarray(to_image(photo))
+    return array[:, :, None] if photo.shape is not None and len(photo.shape) > array.ndim else array
+
+
+def bleed(rgb: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Give fully transparent pixels the colour of the visible ones around them; uint8 (H, W, 3) in and out.
+
+    Editors store black or white there, which a network would smear over the edge as a fringe. Colours are averaged
+    over ever larger blocks until every block holds a visible pixel, and read back from fine to coarse.
+    """
+    visible = alpha > 0
+    if visible.all() or not visible.any():
+        return rgb
+    return np.where(visible[..., None], rgb, np.rint(_fill(rgb.astype(np.float32), visible)).astype(np.uint8))
+
+
+def _fill(colour: np.ndarray, known: np.ndarray) -> np.ndarray:
+    if known.all():
+        return colour
+    height, width = known.shape
+    rows, columns = -(-height // 2), -(-width // 2)
+    weight = np.pad(known.astype(np.float32), ((0, height % 2), (0, width % 2)))
+    padded = np.pad(colour, ((0, height % 2), (0, width % 2), (0, 0))) * weight[..., None]
+    count = weight.reshape(rows, 2, columns, 2).sum((1, 3))
+    total = padded.reshape(rows, 2, columns, 2, 3).sum((1, 3))
+    coarse = _fill(total / np.maximum(count, 1)[..., None], count > 0)
+    grown = coarse.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+    return np.where(known[..., None], colour, grown)
