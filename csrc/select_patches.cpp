@@ -1,0 +1,137 @@
+// select_patches: schema, CPU kernel and CUDA binding.
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "hash.h"
+#include "torch_glue.h"
+
+namespace mga {
+namespace {
+
+constexpr const char* kOp = "select_patches";
+
+Order parse_order(const std::string& order) {
+  if (order == "largest") return Order::largest;
+  if (order == "smallest") return Order::smallest;
+  STD_TORCH_CHECK(order == "random", kOp, ": order '", order, "' is none of largest, smallest and random");
+  return Order::random;
+}
+
+// A key that sorts unsigned as the values do: larger key, earlier choice. NaN gets 0, below every number in both orders.
+uint64_t value_key(double value, bool smallest) {
+  if (value != value) return 0;
+  value += 0.0;  // -0.0 becomes +0.0
+  uint64_t bits;
+  std::memcpy(&bits, &value, sizeof bits);
+  const uint64_t ascending = bits >> 63 ? ~bits : bits | uint64_t{1} << 63;
+  return smallest ? ~ascending : ascending;
+}
+
+template <typename T>
+void fill_keys(const T* values, std::vector<uint64_t>& keys, Order order, uint32_t seed) {
+  for (size_t i = 0; i < keys.size(); ++i) {
+    keys[i] = order == Order::random ? cell_hash(uint32_t(i), seed)
+                                     : value_key(static_cast<double>(values[i]), order == Order::smallest);
+  }
+}
+
+void fill_keys(const void* values, ScalarType dtype, std::vector<uint64_t>& keys, Order order, uint32_t seed) {
+  switch (dtype) {
+    case ScalarType::Double:
+      return fill_keys(static_cast<const double*>(values), keys, order, seed);
+    case ScalarType::Float:
+      return fill_keys(static_cast<const float*>(values), keys, order, seed);
+    case ScalarType::Half:
+      return fill_keys(static_cast<const torch::headeronly::Half*>(values), keys, order, seed);
+    default:
+      return fill_keys(static_cast<const torch::headeronly::BFloat16*>(values), keys, order, seed);
+  }
+}
+
+// The `count` largest keys; among keys equal to the smallest one chosen, those of the lowest cells.
+void choose(const std::vector<uint64_t>& keys, int64_t count, int32_t* indices) {
+  std::vector<uint64_t> sorted(keys);
+  std::nth_element(sorted.begin(), sorted.begin() + (count - 1), sorted.end(), std::greater<>());
+  const uint64_t threshold = sorted[count - 1];
+  int64_t ties = count - std::count_if(keys.begin(), keys.end(), [&](uint64_t key) { return key > threshold; });
+  for (size_t i = 0; i < keys.size(); ++i) {
+    if (keys[i] > threshold || (keys[i] == threshold && ties-- > 0)) *indices++ = int32_t(i);
+  }
+}
+
+struct Request {
+  int64_t batch, cells, count;
+  Order order;
+  Tensor indices;
+};
+
+Request prepare(const Tensor& mask, int64_t k, const std::string& order, int64_t seed) {
+  STD_TORCH_CHECK(mask.dim() == 3, kOp, ": mask must be (B, Hp, Wp)");
+  STD_TORCH_CHECK(mask.scalar_type() != ScalarType::Byte && item_size(kOp, mask) > 1, kOp, ": mask must be floating");
+  STD_TORCH_CHECK(k >= 0, kOp, ": k is ", k, " and must not be negative");
+  STD_TORCH_CHECK(seed >= 0 && seed <= UINT32_MAX, kOp, ": seed must be in 0..2^32-1");
+  const int64_t cells = mask.size(1) * mask.size(2);
+  STD_TORCH_CHECK(cells <= INT32_MAX, kOp, ": more than 2^31-1 cells");
+  const int64_t count = std::min(k, cells);
+  const std::vector<int64_t> sizes{mask.size(0), count};
+  return {mask.size(0), cells, count, parse_order(order), torch::stable::new_empty(mask, sizes, ScalarType::Int)};
+}
+
+Tensor select_patches_cpu(const Tensor& mask, int64_t k, std::string order, int64_t seed) {
+  Request request = prepare(mask, k, order, seed);
+  if (request.batch == 0 || request.count == 0) return request.indices;
+  const Tensor dense = torch::stable::contiguous(mask);
+  const auto* values = static_cast<const char*>(dense.const_data_ptr());
+  auto* indices = static_cast<int32_t*>(request.indices.mutable_data_ptr());
+  const int64_t image_bytes = request.cells * item_size(kOp, mask);
+  const ScalarType dtype = mask.scalar_type();
+  torch::stable::parallel_for(0, request.batch, 1, [&](int64_t begin, int64_t end) {
+    std::vector<uint64_t> keys(request.cells);
+    for (int64_t b = begin; b < end; ++b) {
+      fill_keys(values + b * image_bytes, dtype, keys, request.order, uint32_t(seed));
+      choose(keys, request.count, indices + b * request.count);
+    }
+  });
+  return request.indices;
+}
+
+#ifdef MGA_WITH_CUDA
+Real real_of(ScalarType dtype) {
+  switch (dtype) {
+    case ScalarType::Half:
+      return Real::f16;
+    case ScalarType::BFloat16:
+      return Real::bf16;
+    case ScalarType::Float:
+      return Real::f32;
+    default:
+      return Real::f64;
+  }
+}
+
+Tensor select_patches_gpu(const Tensor& mask, int64_t k, std::string order, int64_t seed) {
+  const torch::stable::accelerator::DeviceGuard guard(mask.get_device_index());
+  Request request = prepare(mask, k, order, seed);
+  if (request.batch == 0 || request.count == 0) return request.indices;
+  const Tensor dense = torch::stable::contiguous(mask);
+  auto* indices = static_cast<int32_t*>(request.indices.mutable_data_ptr());
+  check_launch(kOp, select_patches_cuda(dense.const_data_ptr(), real_of(mask.scalar_type()), indices, request.batch,
+                                        request.cells, request.count, request.order, uint32_t(seed),
+                                        current_stream(kOp, mask)));
+  return request.indices;
+}
+#endif
+
+}  // namespace
+}  // namespace mga
+
+STABLE_TORCH_LIBRARY_FRAGMENT(mga, m) {
+  m.def("select_patches(Tensor mask, int k, str order, int seed) -> Tensor");
+}
+STABLE_TORCH_LIBRARY_IMPL(mga, CPU, m) { m.impl("select_patches", TORCH_BOX(&mga::select_patches_cpu)); }
+#ifdef MGA_WITH_CUDA
+STABLE_TORCH_LIBRARY_IMPL(mga, CUDA, m) { m.impl("select_patches", TORCH_BOX(&mga::select_patches_gpu)); }
+#endif

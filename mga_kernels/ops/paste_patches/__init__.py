@@ -1,0 +1,70 @@
+"""``paste_patches_``: refined patches into the coarse image, in place."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..._native import call, register_fake
+from ...errors import InputError
+from ..grid import check_divides, check_indices, check_same_device, describe
+from ..registry import Backend, NativeBackend, Operator
+from . import reference
+
+OP = "paste_patches_"
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
+
+
+def paste_patches_(image: Tensor, patches: Tensor, indices: Tensor) -> Tensor:
+    """Replace the selected cells of the coarse image by the refined patches, and return the image.
+
+    ``image`` (B, C, Hs, Ws), ``patches`` (B * K, C, q, q) of the same dtype, ``indices`` int32 (B, K), q = s * p
+    dividing Hs and Ws:
+
+        image[b, c, row * q + y, column * q + x] = patches[b * K + i, c, y, x],  indices[b, i] = row * (Ws / q) + column
+
+    Any strides, without a copy; the image must not be an expanded tensor. Where a cell is named twice, the later patch
+    stays with ``reference`` and ``cpu``; with ``cuda`` either may. An index outside the grid raises InputError on the
+    CPU and is left out on other devices. Differentiable in image and patches, by the reference, as any in-place
+    operation of torch: the image must not be a leaf that requires a gradient.
+    """
+    if not isinstance(image, Tensor) or image.ndim != 4:
+        raise InputError(f"{OP}: image must be a tensor (B, C, H, W), got {describe(image)}")
+    if not isinstance(patches, Tensor) or patches.ndim != 4 or patches.shape[2] != patches.shape[3]:
+        raise InputError(f"{OP}: patches must be a tensor (B*K, C, q, q), got {describe(patches)}")
+    if patches.dtype != image.dtype:
+        raise InputError(f"{OP}: image is {image.dtype} and patches are {patches.dtype}; convert one of them first")
+    check_indices(OP, indices, image.shape[0])
+    expected = (indices.shape[0] * indices.shape[1], image.shape[1])
+    if tuple(patches.shape[:2]) != expected or patches.shape[2] == 0:
+        raise InputError(
+            f"{OP}: {indices.shape[0]}x{indices.shape[1]} indices and an image of {image.shape[1]} channels need patches "
+            f"({expected[0]}, {expected[1]}, q, q), got {tuple(patches.shape)}"
+        )
+    check_divides(OP, "image", image.shape[2], image.shape[3], patches.shape[2])
+    check_same_device(OP, image, patches, indices)
+    if any(size > 1 and stride == 0 for size, stride in zip(image.shape, image.stride(), strict=True)):
+        raise InputError(f"{OP}: the image is an expanded tensor, whose pixels share memory; clone it first")
+    return OPERATOR(image, patches, indices.contiguous())
+
+
+def _paste_natively(image: Tensor, patches: Tensor, indices: Tensor) -> Tensor:
+    call(OP, image, patches, indices)
+    # Tell autograd, so that a graph which saved the image before refuses to use the changed values.
+    if not torch.compiler.is_compiling() and not image.is_inference():
+        torch.autograd.graph.increment_version(image)
+    return image
+
+
+@register_fake(OP)
+def _fake(image: Tensor, patches: Tensor, indices: Tensor) -> None:
+    return None
+
+
+def _native(device: str) -> NativeBackend:
+    backend = NativeBackend(OP, device, DTYPES)
+    backend.run = _paste_natively
+    return backend
+
+
+OPERATOR = Operator(OP, _native("cuda"), _native("cpu"), Backend(reference.paste_patches_))

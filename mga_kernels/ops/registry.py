@@ -1,0 +1,122 @@
+"""Which implementation of an operator runs.
+
+An operator has backends. For every call each of them says None or why it cannot run; the first in order of preference
+that says None runs. ``MGA_BACKEND=name`` forces one and raises BackendError where it cannot run.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Collection
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import _native
+from ..errors import BackendError, InputError
+
+PREFERENCE = ("cuda", "cpu", "reference")
+_operators: dict[str, Operator] = {}
+_last: dict[str, str] = {}
+
+
+class Backend:
+    """The reference: plain PyTorch, any device and dtype, with gradients."""
+
+    name = "reference"
+
+    def __init__(self, run: Callable):
+        self.run = run
+
+    def unavailable(self) -> str | None:
+        """Why no call at all can run here, or None."""
+        return None
+
+    def can_run(self, *arguments: Any) -> str | None:
+        """Why this call cannot run here, or None."""
+        return None
+
+
+class NativeBackend(Backend):
+    """A kernel of the native library for tensors of one device type; it has no backward."""
+
+    def __init__(self, op: str, device: str, dtypes: Collection[torch.dtype]):
+        super().__init__(lambda *arguments: _native.call(op, *arguments))
+        self.name = device
+        self.dtypes = frozenset(dtypes)
+        self.missing = None if _native.has_kernel(op, device) else self._why_missing()
+
+    def _why_missing(self) -> str:
+        if _native.LIBRARY_ERROR is not None:
+            return _native.LIBRARY_ERROR
+        return f"the library was built without {self.name} kernels of this operator"
+
+    def unavailable(self) -> str | None:
+        if self.missing is None and self.name == "cuda":
+            if torch.version.cuda is None:
+                return "the kernels are compiled in, but this torch has no CUDA"
+            if not torch.cuda.is_available():
+                return "the kernels are compiled in, but there is no usable NVIDIA GPU"
+        return self.missing
+
+    def can_run(self, *arguments: Any) -> str | None:
+        tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+        for tensor in tensors:
+            if tensor.device.type != self.name:
+                return f"a tensor is on {tensor.device.type}"
+        if self.missing is not None:
+            return self.missing
+        if self.name == "cuda" and torch.version.cuda is None:
+            return "this torch has no CUDA"
+        if tensors[0].dtype not in self.dtypes:
+            return f"{tensors[0].dtype} is not among its dtypes"
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return "gradients are being recorded and this kernel has no backward"
+        return None
+
+
+class Operator:
+    """One operator and its backends, called with the arguments of its contract after they were checked."""
+
+    def __init__(self, name: str, *backends: Backend):
+        self.name = name
+        self.backends = {backend.name: backend for backend in backends}
+        _operators[name] = self
+
+    def choose(self, *arguments: Any) -> Backend:
+        forced = os.environ.get("MGA_BACKEND")
+        if forced:
+            return self._forced(forced, *arguments)
+        for name in PREFERENCE:
+            if name in self.backends and self.backends[name].can_run(*arguments) is None:
+                return self.backends[name]
+        raise BackendError(f"{self.name}: no backend can run this call")
+
+    def _forced(self, name: str, *arguments: Any) -> Backend:
+        if name not in PREFERENCE:
+            raise BackendError(f"MGA_BACKEND={name}: there is no such backend; choose one of {', '.join(PREFERENCE)}")
+        if name not in self.backends:
+            raise BackendError(f"MGA_BACKEND={name}: {self.name} has only {', '.join(self.backends)}")
+        reason = self.backends[name].can_run(*arguments)
+        if reason is not None:
+            raise BackendError(f"MGA_BACKEND={name}: {self.name} cannot run this call there: {reason}")
+        return self.backends[name]
+
+    def __call__(self, *arguments: Any) -> Any:
+        backend = self.choose(*arguments)
+        result = backend.run(*arguments)
+        _last[self.name] = backend.name
+        return result
+
+
+def operators() -> dict[str, Operator]:
+    """Every operator by name."""
+    return dict(_operators)
+
+
+def last_backend(op: str) -> str | None:
+    """The backend that ran the last finished call of ``op`` in this process, or None before the first."""
+    if op not in _operators:
+        raise InputError(f"last_backend: there is no operator {op!r}; choose one of {', '.join(_operators)}")
+    return _last.get(op)

@@ -1,0 +1,52 @@
+"""``select_patches``: mask -> indices of the K cells to refine."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..._native import register_fake
+from ...errors import InputError
+from ..grid import check_count, describe
+from ..registry import Backend, NativeBackend, Operator
+from . import reference
+
+ORDERS = ("largest", "smallest", "random")
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def select_patches(mask: Tensor, k: int, order: str = "largest", seed: int = 0) -> Tensor:
+    """The K cells of each image to refine (section 3.3; the orders are those of Table 7).
+
+    ``mask`` (B, Hp, Wp), floating -> int32 (B, min(k, Hp * Wp)), ascending, cell i = row i // Wp, column i % Wp.
+
+    "largest" and "smallest" go by value. Equal values, and -0.0 and +0.0, go to the lower index; NaN is chosen after
+    every number in both orders. "random" goes by a hash of the cell index and ``seed`` (0 to 2^32 - 1) and ignores the
+    values. The result depends on the image and the arguments alone: not on backend, batch, threads or run.
+
+    Raises InputError for a mask that is not three-dimensional and floating, k < 0, an unknown order or seed.
+    """
+    if not isinstance(mask, Tensor) or mask.ndim != 3 or mask.dtype not in DTYPES:
+        raise InputError(f"select_patches: mask must be a floating tensor (B, Hp, Wp), got {describe(mask)}")
+    check_count("select_patches", "k", k, 0)
+    if order not in ORDERS:
+        raise InputError(f"select_patches: order {order!r} does not exist; choose one of {', '.join(ORDERS)}")
+    check_count("select_patches", "seed", seed, 0)
+    if seed >= 2**32:
+        raise InputError(f"select_patches: seed must be below 2^32, got {seed}")
+    # The indices carry no gradient, so a mask that needs one is no reason to leave the native kernel.
+    return OPERATOR(mask.detach(), k, order, seed)
+
+
+@register_fake("select_patches")
+def _fake(mask: Tensor, k: int, order: str, seed: int) -> Tensor:
+    cells = mask.shape[1] * mask.shape[2]
+    return mask.new_empty((mask.shape[0], torch.sym_min(k, cells)), dtype=torch.int32)
+
+
+OPERATOR = Operator(
+    "select_patches",
+    NativeBackend("select_patches", "cuda", DTYPES),
+    NativeBackend("select_patches", "cpu", DTYPES),
+    Backend(reference.select_patches),
+)

@@ -1,0 +1,205 @@
+"""Builds the two native parts of ``mga_kernels``; everything else is in pyproject.toml.
+
+``mga_kernels/_C.so``       torch operators through the LibTorch stable ABI: torch >= 2.11, any Python
+``mga_kernels/_host.*.so``  pybind11 module for what is no tensor op
+
+Environment:
+  MGA_CUDA=auto|0|1   CUDA kernels: if a toolkit is found (default), never, or fail without a toolkit
+  MGA_CUDA_ARCHS      compute capabilities, default "80;90;100;120"; PTX of the last one is added for newer GPUs
+  MGA_SANITIZE        for example "address,undefined": a debug build with these sanitizers
+  CUDA_HOME           root of the toolkit, default CUDA_PATH or /usr/local/cuda
+  CXX                 C++ compiler, default g++
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+ROOT = Path(__file__).resolve().parent
+CSRC = ROOT / "csrc"
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+TORCH_TARGET = "2.11"
+TORCH_TARGET_MACRO = "0x020b000000000000"
+DEFAULT_ARCHS = "80;90;100;120"
+COMMON_FLAGS = "-std=c++17 -fPIC -fvisibility=hidden -Wall -Wextra -Wshadow -Werror"
+
+
+def package_dir(name: str) -> Path:
+    """Folder of an installed package, without importing it."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        sys.exit(f"mga_kernels: building needs {name}; install it first and use pip's --no-build-isolation (see README.md)")
+    return Path(spec.submodule_search_locations[0])
+
+
+def find_toolkit() -> Path | None:
+    """Root of the CUDA toolkit. An nvcc on PATH may be a wrapper without headers beside it, so PATH is not asked."""
+    for place in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"):
+        if place and (Path(place) / "bin/nvcc").exists():
+            return Path(place).resolve()
+    return None
+
+
+def toolkit_version(toolkit: Path) -> str:
+    text = subprocess.run([toolkit / "bin/nvcc", "--version"], capture_output=True, text=True, check=True).stdout
+    found = re.search(r"release ([\d.]+)", text)
+    return found.group(1) if found else "unknown"
+
+
+def choose_toolkit() -> Path | None:
+    wish = os.environ.get("MGA_CUDA", "auto")
+    if wish not in ("auto", "0", "1"):
+        sys.exit(f"mga_kernels: MGA_CUDA={wish!r} is none of auto, 0 and 1")
+    toolkit = None if wish == "0" else find_toolkit()
+    if wish == "1" and toolkit is None:
+        sys.exit("mga_kernels: MGA_CUDA=1, but no CUDA toolkit was found; set CUDA_HOME to its root")
+    if toolkit is None:
+        reason = "MGA_CUDA=0" if wish == "0" else "no CUDA toolkit found"
+        print(f"mga_kernels: {reason}: building the CPU operators only", flush=True)
+    else:
+        print(f"mga_kernels: building the CPU operators and the CUDA kernels (toolkit {toolkit})", flush=True)
+    return toolkit
+
+
+def cuda_archs() -> list[str]:
+    archs = [arch.strip() for arch in os.environ.get("MGA_CUDA_ARCHS", DEFAULT_ARCHS).split(";") if arch.strip()]
+    if not archs or not all(re.fullmatch(r"\d+[af]?", arch) for arch in archs):
+        sys.exit(f"mga_kernels: MGA_CUDA_ARCHS={';'.join(archs)!r} is not a list like {DEFAULT_ARCHS!r}")
+    return archs
+
+
+def gencode(archs: list[str]) -> str:
+    code = [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in archs]
+    return " ".join([*code, f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}"])
+
+
+def define(name: str, value: str) -> str:
+    """A macro that is a C string, quoted for the shell that ninja starts."""
+    return f"""'-D{name}="{value}"'"""
+
+
+class NinjaFile:
+    """The text of a build.ninja for one shared library."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.lines: list[str] = []
+        self.objects: list[Path] = []
+
+    def rule(self, name: str, command: str, dependencies: bool = True) -> None:
+        self.lines += [f"rule {name}", f"  command = {command}"]
+        if dependencies:
+            self.lines += ["  depfile = $out.d", "  deps = gcc"]
+
+    def compile(self, rule: str, source: Path) -> None:
+        target = self.folder / f"{source.name}.o"
+        self.lines.append(f"build {self.escape(target)}: {rule} {self.escape(source)}")
+        self.objects.append(target)
+
+    def link(self, rule: str, output: Path) -> None:
+        self.lines.append(f"build {self.escape(output)}: {rule} {' '.join(map(self.escape, self.objects))}")
+
+    @staticmethod
+    def escape(path: Path) -> str:
+        return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+    def run(self, verbose: bool) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        (self.folder / "build.ninja").write_text("\n".join(self.lines) + "\n")
+        jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
+        command = [sys.executable, "-m", "ninja", "-C", str(self.folder), *jobs, *(["-v"] if verbose else ["--quiet"])]
+        if subprocess.run(command).returncode:
+            sys.exit("mga_kernels: the native build failed; the compiler's message is above")
+
+
+class BuildNative(build_ext):
+    def run(self) -> None:
+        package_dir("ninja")
+        self.toolkit = choose_toolkit()
+        self.sanitize = os.environ.get("MGA_SANITIZE", "")
+        super().run()
+
+    def build_extension(self, ext: Extension) -> None:
+        output = Path(self.get_ext_fullpath(ext.name)).resolve()
+        output.parent.mkdir(parents=True, exist_ok=True)
+        kind = f"{'cuda' if self.toolkit else 'cpu'}-{self.sanitize.replace(',', '-') or 'release'}"
+        ninja = NinjaFile(Path(self.build_temp).resolve() / kind / ext.name.rpartition(".")[2])
+        (self.torch_library if ext.name == "mga_kernels._C" else self.host_module)(ninja, output)
+        ninja.run(verbose=self.verbose > 1)
+
+    def optimisation(self) -> str:
+        if self.sanitize:
+            return f"-O1 -g -fno-omit-frame-pointer -fsanitize={self.sanitize} -fno-sanitize-recover=undefined"
+        return "-O3"
+
+    def compiler_rules(self, ninja: NinjaFile, flags: str, libraries: str) -> None:
+        cxx = os.environ.get("CXX", "g++")
+        sanitize = f"-fsanitize={self.sanitize}" if self.sanitize else ""
+        ninja.rule("cxx", f"{cxx} -MMD -MF $out.d {COMMON_FLAGS} {self.optimisation()} {flags} -c $in -o $out")
+        ninja.rule("link", f"{cxx} -shared {sanitize} $in -o $out {libraries}", dependencies=False)
+
+    def torch_library(self, ninja: NinjaFile, output: Path) -> None:
+        torch = package_dir("torch")
+        flags = f"-DTORCH_TARGET_VERSION={TORCH_TARGET_MACRO} -isystem '{torch}/include'"
+        libraries = f"-L'{torch}/lib' -Wl,--no-as-needed -ltorch -ltorch_cpu -Wl,--as-needed -Wl,--exclude-libs,ALL"
+        if self.toolkit:
+            flags += " -DMGA_WITH_CUDA -DUSE_CUDA"
+            # libcudart is linked in, so the library needs no toolkit, and no driver, to be loaded.
+            libraries += f" -L'{self.toolkit}/lib64' -lcudart_static -lrt -ldl -lpthread"
+        self.compiler_rules(ninja, flags, libraries)
+        for source in sorted(CSRC.glob("*.cpp")):
+            if source.name != "host.cpp":
+                ninja.compile("cxx", source)
+        if self.toolkit:
+            # nvcc's report goes to a log beside the object, with the registers and spills of every kernel; a spill is a
+            # warning and a warning is an error.
+            nvcc_flags = (
+                "-std=c++17 -O3 -lineinfo --Werror all-warnings -Xptxas -v,-warn-spills "
+                f"-Xcompiler -fPIC,-fvisibility=hidden,-Wall {gencode(cuda_archs())}"
+            )
+            nvcc = self.toolkit / "bin/nvcc"
+            ninja.rule("cuda", f"'{nvcc}' -MD -MF $out.d {nvcc_flags} -c $in -o $out > $out.log 2>&1 || (cat $out.log; false)")
+            for source in sorted(CSRC.glob("*.cu")):
+                ninja.compile("cuda", source)
+        ninja.link("link", output)
+
+    def host_module(self, ninja: NinjaFile, output: Path) -> None:
+        pybind11 = package_dir("pybind11")
+        facts = [
+            define("MGA_VERSION", VERSION),
+            define("MGA_TORCH_TARGET", TORCH_TARGET),
+            define("MGA_FLAGS", f"{COMMON_FLAGS} {self.optimisation()}"),
+            define("MGA_SANITIZE", self.sanitize),
+        ]
+        if self.toolkit:
+            facts += [
+                "-DMGA_WITH_CUDA",
+                define("MGA_CUDA_VERSION", toolkit_version(self.toolkit)),
+                define("MGA_CUDA_ARCHS", ";".join(cuda_archs())),
+            ]
+        python = sysconfig.get_paths()["include"]
+        self.compiler_rules(ninja, f"{' '.join(facts)} -isystem '{pybind11}/include' -isystem '{python}'", "")
+        ninja.compile("cxx", CSRC / "host.cpp")
+        ninja.link("link", output)
+
+    def get_ext_filename(self, fullname: str) -> str:
+        # The operators depend on no Python version, and their file name says so.
+        if fullname.rpartition(".")[2] == "_C":
+            return fullname.replace(".", os.sep) + ".so"
+        return super().get_ext_filename(fullname)
+
+
+setup(
+    ext_modules=[Extension("mga_kernels._C", []), Extension("mga_kernels._host", [])],
+    cmdclass={"build_ext": BuildNative},
+)
