@@ -44,3 +44,20 @@ def _reason(folder: Path, problem: OSError) -> str:
     if not folder.is_dir():
         return f"{folder} is not a folder"
     return f"the folder {folder} cannot be written to ({problem.strerror}); choose another"
+
+
+def writable_folder(folder: str | os.PathLike[str], error: type[InputError] = InputError) -> bool:
+    """Make ``folder`` if it is missing (True is returned then) and try writing in it; ``error`` where that fails."""
+    folder = Path(folder)
+    made = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".mga-{secrets.token_hex(8)}.part"
+        with probe.open("xb"):
+            pass
+        probe.unlink()
+    except OSError as problem:
+        if not made or folder.exists():
+            raise error(f"cannot write into {folder}: {_reason(folder, problem)}") from problem
+        raise error(f"cannot make the folder {folder} ({problem.strerror}); choose another") from problem
+    return made

@@ -217,10 +217,12 @@ def test_transparent_colour_of_plain_png(tmp_path):
     pixels[1, 2] = (10, 20, 30)
     Image.fromarray(pixels).save(tmp_path / "rgb.png", transparency=(10, 20, 30))
     photo = read_image(tmp_path / "rgb.png")
-    assert photo.alpha[1, 2] == 0 and photo.alpha.sum() == 11 * 255
+    assert photo.alpha[1, 2] == 0
+    assert photo.alpha.sum() == 11 * 255
     Image.fromarray(pixels[..., 0]).save(tmp_path / "l.png", transparency=10)
     photo = read_image(tmp_path / "l.png")
-    assert photo.grey and photo.alpha[1, 2] == 0
+    assert photo.grey
+    assert photo.alpha[1, 2] == 0
     assert to_image(photo).mode == "LA"
 
 
@@ -298,7 +300,9 @@ def test_other_colour_modes_are_converted(mode):
     assert photo.notes
 
 
-@pytest.mark.parametrize(("name", "colour_type", "channels"), [("rgb", 2, 3), ("rgba", 6, 4), ("la", 4, 2), ("l", 0, 1)])
+@pytest.mark.parametrize(
+    ("name", "colour_type", "channels"), [("rgb", 2, 3), ("rgba", 6, 4), ("la", 4, 2), ("l", 0, 1)]
+)
 def test_16_bit_png_is_refused(tmp_path, name, colour_type, channels):
     png16(tmp_path / f"{name}.png", colour_type, channels)
     with pytest.raises(ImageError, match=r"bits per channel.*convert it to 8 bits"):
@@ -401,7 +405,7 @@ def test_file_without_permission(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(reading.Path, "open", refuse)
-    with pytest.raises(ImageError, match="cannot be opened .Permission denied"):
+    with pytest.raises(ImageError, match=r"cannot be opened .Permission denied"):
         read_image(tmp_path / "a.png")
 
 
@@ -458,7 +462,7 @@ def test_overwriting(tmp_path):
 def test_formats_that_cannot_hold_the_image(tmp_path):
     clear = picture(channels=4)
     clear[0, 0, 3] = 0
-    with pytest.raises(ImageError, match="no transparency.*PNG or WebP"):
+    with pytest.raises(ImageError, match=r"no transparency.*PNG or WebP"):
         save_image(Image.fromarray(clear), tmp_path / "a.jpg")
     clear[..., 3] = 255
     save_image(Image.fromarray(clear), tmp_path / "opaque.jpg")
@@ -503,7 +507,8 @@ def test_overlong_metadata_is_noted(tmp_path):
     image = Image.fromarray(picture())
     image.info.update(exif=b"Exif\0\0" + bytes(70000), comment=b"c" * 70000, iptc=b"i" * 70000, xmp=b"x" * 70000)
     notes = save_image(image, tmp_path / "a.jpg")
-    assert len(notes) == 4 and all("too long for JPEG" in note for note in notes)
+    assert len(notes) == 4
+    assert all("too long for JPEG" in note for note in notes)
     assert read_image(tmp_path / "a.jpg").rgb.shape == (6, 9, 3)
 
 

@@ -54,11 +54,11 @@ def check_output(
 
 
 def save_image(image: Image.Image | Photo, path: str | os.PathLike[str], overwrite: bool = False) -> list[str]:
-    """Write an 8-bit image (modes L, LA, RGB, RGBA) by the extension of ``path``; returns notes on what was not kept.
+    """Write an 8-bit image (L, LA, RGB, RGBA) in the format of the extension; returns notes on what was not kept.
 
-    PNG, TIFF (uncompressed) and WebP are written without loss, JPEG at quality 95 without chroma subsampling. ICC profile,
-    EXIF, XMP, IPTC, resolution and comments of ``image.info`` go where the format can hold them. The file appears
-    whole or not at all; raises ImageError where it cannot be written or would replace a file without ``overwrite``.
+    PNG, TIFF (uncompressed) and WebP are written without loss, JPEG at quality 95 without chroma subsampling. ICC
+    profile, EXIF, XMP, IPTC, resolution and comments of ``image.info`` go where the format can hold them. The file
+    appears whole or not at all; ImageError where it cannot be written or would replace a file without ``overwrite``.
     """
     image = to_image(image) if isinstance(image, Photo) else image
     if image.mode not in ("L", "LA", "RGB", "RGBA"):

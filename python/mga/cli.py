@@ -1,0 +1,97 @@
+"""The ``mga`` command."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from mga_kernels import __version__
+from mga_kernels.errors import MGAError
+
+DEFAULT_MODEL = "rfdn-x4"
+# Subcommand -> module with add_arguments(parser) and run(args) -> exit code, imported only when it is used.
+COMMANDS = {
+    "upscale": ("mga.upscale", "upscale photographs"),
+    "evaluate": ("mga.evaluate", "PSNR-Y and SSIM-Y on a folder of HR images"),
+    "train": ("mga.train.cli", "train a mask-guided network"),
+    "info": ("mga.info", "the models, the operators and what each of them can run on here"),
+}
+_RUNS_A_MODEL = ("upscale", "evaluate")
+
+
+class _Parser(argparse.ArgumentParser):
+    """Reports a wrong argument in one sentence, not after a screen of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+
+def _patches(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"K is a number of patches, 0 or more, got {text!r}")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"the fraction is a share of the cells from 0 to 1, got {text!r}")
+    return value
+
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, metavar="NAME|PATH", help=f"shipped model or file (default {DEFAULT_MODEL})"
+    )
+    share = parser.add_mutually_exclusive_group()
+    share.add_argument("--k", type=_patches, metavar="N", help="refine N patches an image (default: the model's K)")
+    share.add_argument("--fraction", type=_share, metavar="F", help="refine this share of an image's cells, 0 to 1")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default auto)")
+
+
+def build_parser(command: str | None = None) -> argparse.ArgumentParser:
+    """The parser, with the arguments of ``command`` only: those of the others would cost their imports."""
+    parser = _Parser(prog="mga", description="Mask-guided super-resolution: restore globally, refine locally.")
+    parser.add_argument("--version", action="version", version=f"mga {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, (module, summary) in COMMANDS.items():
+        sub = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
+        if name == command:
+            if name in _RUNS_A_MODEL:
+                add_model_arguments(sub)
+            importlib.import_module(module).add_arguments(sub)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    command = next((word for word in argv if word in COMMANDS), None)
+    try:
+        args = build_parser(command).parse_args(argv)
+        return importlib.import_module(COMMANDS[args.command][0]).run(args)
+    except MGAError as error:
+        if os.environ.get("MGA_DEBUG") == "1":
+            raise
+        print(f"mga: {error}", file=sys.stderr)
+        return 1
+    except MemoryError:
+        if os.environ.get("MGA_DEBUG") == "1":
+            raise
+        print("mga: memory ran out; use a smaller image or close other programs", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt as interrupt:
+        print(f"mga: interrupted{': ' + str(interrupt) if str(interrupt) else ''}", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

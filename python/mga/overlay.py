@@ -1,0 +1,175 @@
+"""Pictures that explain a result: where the mask was strong and what was refined, and before beside after."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from mga_kernels.errors import InputError
+
+# Mask strength from weak to strong; each step is also lighter, so that it reads without colour vision.
+_RAMP = np.array([(94, 40, 150), (200, 50, 100), (245, 125, 30), (255, 235, 90)], np.float32)
+_TINT = 0.5
+_DIM = 0.45
+_PAPER, _INK = (24, 24, 27), (240, 240, 240)
+
+
+def ramp(strength: np.ndarray) -> np.ndarray:
+    """Colours, float32 (..., 3) in 0..255, of mask strengths in 0..1."""
+    position = np.clip(strength, 0, 1) * (len(_RAMP) - 1)
+    return np.stack([np.interp(position, range(len(_RAMP)), _RAMP[:, i]) for i in range(3)], -1).astype(np.float32)
+
+
+def draw_overlay(image: np.ndarray, mask: np.ndarray, indices: np.ndarray, cell: int) -> Image.Image:
+    """The image in dimmed grey with the refined cells in colour, tinted by their mask value, and a legend.
+
+    ``image`` uint8 (H, W, 3); ``mask`` (Hp, Wp); ``indices`` of the refined cells in raster order; ``cell`` is the side
+    of a cell in pixels of ``image``. The grid may reach over the right and lower edge, as a padded image's does.
+    """
+    height, width = image.shape[:2]
+    if image.ndim != 3 or height > mask.shape[0] * cell or width > mask.shape[1] * cell:
+        raise InputError(f"draw_overlay: {mask.shape} cells of {cell} pixels do not cover an image {image.shape}")
+    refined = np.zeros(mask.size, bool)
+    refined[indices] = True
+    values = mask.reshape(-1)[refined]
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    colour = ramp((mask - low) / max(high - low, 1e-12))
+    refined = refined.reshape(mask.shape)
+    line = max(1, cell // 16)
+    edge = np.zeros((cell, cell, 1), bool)
+    edge[:line] = edge[:, :line] = True
+    result = np.empty_like(image)
+    for row in range(-(-height // cell)):  # row by row, to need no second image of floats
+        top, bottom = row * cell, min((row + 1) * cell, height)
+        band = image[top:bottom].astype(np.float32)
+        grey = (band @ np.array([0.299, 0.587, 0.114], np.float32) * _DIM)[..., None]
+        hue = colour[row].repeat(cell, 0)[None, :width]
+        border = np.tile(edge[: bottom - top], (1, mask.shape[1], 1))[:, :width]
+        tinted = np.where(border, hue, band + (hue - band) * _TINT * 0.6)
+        result[top:bottom] = np.where(refined[row].repeat(cell)[None, :width, None], tinted, grey)
+    return _add_legend(Image.fromarray(result), int(refined.sum()), mask.size, low, high)
+
+
+def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    try:
+        return ImageFont.load_default(size)
+    except ImportError:  # Pillow without FreeType has one small bitmap font
+        return ImageFont.load_default()
+
+
+def _add_legend(picture: Image.Image, refined: int, cells: int, low: float, high: float) -> Image.Image:
+    """A strip below the picture: how many cells were refined, and the scale of the mask's colours."""
+    size = max(10, picture.width // 90)
+    text = f"{refined:,} of {cells:,} cells refined ({100 * refined / cells:.1f} %), in colour by mask value"
+    ends = (f"{low:.3g}", f"{high:.3g}") if refined else ("", "")
+    strip = Image.new("RGB", (picture.width, size * 2), _PAPER)
+    draw, font = ImageDraw.Draw(strip), _font(size)
+    x = size
+    draw.text((x, size), text, _INK, font, anchor="lm")
+    x += draw.textlength(text, font) + size
+    draw.text((x, size), ends[0], _INK, font, anchor="lm")
+    x = round(x + draw.textlength(ends[0], font) + size // 2)
+    if refined and x < picture.width:
+        bar = ramp(np.linspace(0, 1, size * 10))[None].repeat(size, 0)
+        strip.paste(Image.fromarray(np.rint(bar).astype(np.uint8)), (x, size // 2))
+        draw.text((x + size * 10 + size // 2, size), ends[1], _INK, font, anchor="lm")
+    result = Image.new("RGB", (picture.width, picture.height + strip.height))
+    result.paste(picture, (0, 0))
+    result.paste(strip, (0, picture.height))
+    return result
+
+
+def most_refined(mask: np.ndarray, indices: np.ndarray, window: int, count: int) -> list[tuple[int, int]]:
+    """(row, column) of up to ``count`` windows of ``window`` cells with most refined mask value, none overlapping."""
+    weight = np.zeros(mask.size)
+    weight[indices] = np.maximum(mask.reshape(-1)[indices], 0) + 1e-9
+    table = np.pad(weight.reshape(mask.shape).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    if window > min(mask.shape):
+        return []
+    total = table[window:, window:] - table[:-window, window:] - table[window:, :-window] + table[:-window, :-window]
+    found: list[tuple[int, int]] = []
+    while len(found) < count and total.max() > 0:
+        row, column = (int(i) for i in np.unravel_index(total.argmax(), total.shape))
+        found.append((row, column))
+        total[max(0, row - window + 1) : row + window, max(0, column - window + 1) : column + window] = 0
+    return found
+
+
+def draw_strip(
+    lr: np.ndarray,
+    coarse: np.ndarray,
+    final: np.ndarray,
+    mask: np.ndarray,
+    indices: np.ndarray,
+    cell: int,
+    count: int = 4,
+    side: int = 480,
+) -> Image.Image:
+    """Bicubic, coarse and final beside each other on the most refined places, with a map of where they are.
+
+    ``lr`` uint8 (h, w, 3), ``coarse`` and ``final`` uint8 (s h, s w, 3), the rest as for ``draw_overlay``. Each crop is
+    about a tenth of the image's height and is enlarged without smoothing to about ``side`` pixels.
+    """
+    height, width = final.shape[:2]
+    window = max(1, round(min(height, width) / 12 / cell))
+    places = [
+        (min(row * cell, height - window * cell), min(column * cell, width - window * cell))
+        for row, column in most_refined(
+            mask[: height // cell, : width // cell], _inside(indices, mask, final, cell), window, count
+        )
+    ]
+    crop = window * cell
+    zoom = max(1, round(side / crop))
+    bicubic = np.asarray(Image.fromarray(lr).resize((width, height), Image.Resampling.BICUBIC))
+    columns = [("bicubic", bicubic), ("base (coarse)", coarse), ("mask-guided (final)", final)]
+    gap, size = 12, 26
+    tile, header = crop * zoom, size * 2
+    picture = _map(final, places, crop, 3 * tile + 2 * gap)
+    sheet = Image.new(
+        "RGB", (picture.width + 2 * gap, picture.height + 2 * gap + header + len(places) * (tile + gap)), _PAPER
+    )
+    sheet.paste(picture, (gap, gap))
+    draw, font = ImageDraw.Draw(sheet), _font(size)
+    for i, (name, pixels) in enumerate(columns):
+        left = gap + i * (tile + gap)
+        if places:
+            draw.text((left + tile // 2, picture.height + 2 * gap + size * 0.75), name, _INK, font, anchor="mm")
+        for j, (y, x) in enumerate(places):
+            top = picture.height + 2 * gap + header - gap // 2 + j * (tile + gap)
+            piece = Image.fromarray(np.ascontiguousarray(pixels[y : y + crop, x : x + crop]))
+            sheet.paste(piece.resize((tile, tile), Image.Resampling.NEAREST), (left, top))
+            if i == 0:
+                _number(draw, (left, top), j + 1, font, size)
+    return sheet
+
+
+def _inside(indices: np.ndarray, mask: np.ndarray, image: np.ndarray, cell: int) -> np.ndarray:
+    """The indices of the cells wholly inside the image, in the grid of those cells."""
+    rows, columns = image.shape[0] // cell, image.shape[1] // cell
+    row, column = np.divmod(indices, mask.shape[1])
+    keep = (row < rows) & (column < columns)
+    return row[keep] * columns + column[keep]
+
+
+def _map(final: np.ndarray, places: list[tuple[int, int]], crop: int, width: int) -> Image.Image:
+    """The whole picture at ``width`` pixels, with a numbered box around every place."""
+    factor = width / final.shape[1]
+    picture = Image.fromarray(final).resize((width, max(1, round(final.shape[0] * factor))), Image.Resampling.LANCZOS)
+    draw, font = ImageDraw.Draw(picture), _font(26)
+    for number, (y, x) in enumerate(places, 1):
+        box = [round(v * factor) for v in (x, y, x + crop, y + crop)]
+        draw.rectangle(box, outline=tuple(int(v) for v in _RAMP[-1]), width=3)
+        _number(draw, (box[0], box[1]), number, font, 26)
+    return picture
+
+
+def _number(
+    draw: ImageDraw.ImageDraw,
+    corner: tuple[int, int],
+    number: int,
+    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    size: int,
+) -> None:
+    x, y = corner
+    draw.rectangle((x, y, x + round(size * 1.2), y + round(size * 1.2)), fill=tuple(int(v) for v in _RAMP[-1]))
+    draw.text((x + size * 0.6, y + size * 0.6), str(number), _PAPER, font, anchor="mm")
