@@ -8,9 +8,9 @@ from PIL import Image, ImageDraw, ImageFont
 from mga_kernels.errors import InputError
 
 # Mask strength from weak to strong; each step is also lighter, so that it reads without colour vision.
-_RAMP = np.array([(94, 40, 150), (200, 50, 100), (245, 125, 30), (255, 235, 90)], np.float32)
-_TINT = 0.5
-_DIM = 0.45
+_RAMP = np.array([(70, 110, 255), (235, 70, 170), (255, 150, 40), (255, 240, 90)], np.float32)
+_TINT = 0.45
+_DIM = 0.6
 _PAPER, _INK = (24, 24, 27), (240, 240, 240)
 
 
@@ -26,28 +26,35 @@ def draw_overlay(image: np.ndarray, mask: np.ndarray, indices: np.ndarray, cell:
     ``image`` uint8 (H, W, 3); ``mask`` (Hp, Wp); ``indices`` of the refined cells in raster order; ``cell`` is the side
     of a cell in pixels of ``image``. The grid may reach over the right and lower edge, as a padded image's does.
     """
+    pixels, low, high = _tint(image, mask, indices, cell)
+    return _add_legend(Image.fromarray(pixels), len(indices), mask.size, low, high)
+
+
+def _tint(image: np.ndarray, mask: np.ndarray, indices: np.ndarray, cell: int) -> tuple[np.ndarray, float, float]:
+    """The pixels of ``draw_overlay`` and the mask values at the two ends of its colours."""
     height, width = image.shape[:2]
     if image.ndim != 3 or height > mask.shape[0] * cell or width > mask.shape[1] * cell:
         raise InputError(f"draw_overlay: {mask.shape} cells of {cell} pixels do not cover an image {image.shape}")
     refined = np.zeros(mask.size, bool)
     refined[indices] = True
     values = mask.reshape(-1)[refined]
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    # A few cells are far above the rest, which would all get the first colour if the scale reached up to them.
+    low, high = (float(values.min()), float(np.quantile(values, 0.95))) if values.size else (0.0, 1.0)
     colour = ramp((mask - low) / max(high - low, 1e-12))
     refined = refined.reshape(mask.shape)
     line = max(1, cell // 16)
     edge = np.zeros((cell, cell, 1), bool)
     edge[:line] = edge[:, :line] = True
-    result = np.empty_like(image)
+    result = np.empty(image.shape, np.uint8)
     for row in range(-(-height // cell)):  # row by row, to need no second image of floats
         top, bottom = row * cell, min((row + 1) * cell, height)
         band = image[top:bottom].astype(np.float32)
         grey = (band @ np.array([0.299, 0.587, 0.114], np.float32) * _DIM)[..., None]
         hue = colour[row].repeat(cell, 0)[None, :width]
         border = np.tile(edge[: bottom - top], (1, mask.shape[1], 1))[:, :width]
-        tinted = np.where(border, hue, band + (hue - band) * _TINT * 0.6)
+        tinted = np.where(border, hue, band + (hue - band) * _TINT)
         result[top:bottom] = np.where(refined[row].repeat(cell)[None, :width, None], tinted, grey)
-    return _add_legend(Image.fromarray(result), int(refined.sum()), mask.size, low, high)
+    return result, low, high
 
 
 def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
@@ -61,7 +68,7 @@ def _add_legend(picture: Image.Image, refined: int, cells: int, low: float, high
     """A strip below the picture: how many cells were refined, and the scale of the mask's colours."""
     size = max(10, picture.width // 90)
     text = f"{refined:,} of {cells:,} cells refined ({100 * refined / cells:.1f} %), in colour by mask value"
-    ends = (f"{low:.3g}", f"{high:.3g}") if refined else ("", "")
+    ends = (f"{low:.3g}", f"{high:.3g} and more") if refined else ("", "")
     strip = Image.new("RGB", (picture.width, size * 2), _PAPER)
     draw, font = ImageDraw.Draw(strip), _font(size)
     x = size
@@ -103,12 +110,12 @@ def draw_strip(
     indices: np.ndarray,
     cell: int,
     count: int = 4,
-    side: int = 480,
+    side: int = 400,
 ) -> Image.Image:
-    """Bicubic, coarse and final beside each other on the most refined places, with a map of where they are.
+    """Bicubic, coarse, final and the refined cells beside each other on the most refined places, below a map of them.
 
     ``lr`` uint8 (h, w, 3), ``coarse`` and ``final`` uint8 (s h, s w, 3), the rest as for ``draw_overlay``. Each crop is
-    about a tenth of the image's height and is enlarged without smoothing to about ``side`` pixels.
+    about a twelfth of the image's shorter side and is enlarged without smoothing to about ``side`` pixels.
     """
     height, width = final.shape[:2]
     window = max(1, round(min(height, width) / 12 / cell))
@@ -121,10 +128,11 @@ def draw_strip(
     crop = window * cell
     zoom = max(1, round(side / crop))
     bicubic = np.asarray(Image.fromarray(lr).resize((width, height), Image.Resampling.BICUBIC))
-    columns = [("bicubic", bicubic), ("base (coarse)", coarse), ("mask-guided (final)", final)]
+    columns = [("bicubic", bicubic), ("base", coarse), ("mask-guided", final)]
+    columns.append(("refined cells", _tint(final, mask, indices, cell)[0]))
     gap, size = 12, 26
     tile, header = crop * zoom, size * 2
-    picture = _map(final, places, crop, 3 * tile + 2 * gap)
+    picture = _map(final, places, crop, len(columns) * (tile + gap) - gap)
     sheet = Image.new(
         "RGB", (picture.width + 2 * gap, picture.height + 2 * gap + header + len(places) * (tile + gap)), _PAPER
     )
