@@ -112,7 +112,7 @@ def save_model(
             {n: t.detach().float().cpu().contiguous() for n, t in network.state_dict().items()}, partial, metadata
         )
         os.replace(partial, path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"model: {path} cannot be written: {error}") from None
     finally:
         partial.unlink(missing_ok=True)

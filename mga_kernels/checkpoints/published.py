@@ -27,8 +27,9 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
         raise CheckpointError(
             f"checkpoint: {os.fspath(path)} is no plain dictionary of tensors, or would run code when loaded; refused"
         ) from None
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError) as error:
-        raise CheckpointError(f"checkpoint: {os.fspath(path)} cannot be read: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # a damaged file can end the unpickler in any way
+        detail = (str(error) or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"checkpoint: {os.fspath(path)} cannot be read: {detail}") from None
     for wrapper in WRAPPERS:
         if isinstance(state, Mapping) and isinstance(state.get(wrapper), Mapping):
             state = state[wrapper]

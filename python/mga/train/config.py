@@ -23,7 +23,12 @@ class Folder:
 
 @dataclass
 class Refine:
-    """Step 2 of section 3.5: the Refine-Net on cropped feature patches, the Base-Net frozen."""
+    """Step 2 of section 3.5: the Refine-Net on cropped feature patches, the Base-Net frozen.
+
+    The paper's target is the HR image. Most of what the HR image holds cannot be known from the LR image and is noise
+    to the training. The mean of the coarse images of the 8 flips and rotations of an image (the self-ensemble) holds
+    no such noise and is nearer to the HR image than the coarse image is; the target of a step is a mean of the two.
+    """
 
     iterations: int = 20000
     cells_per_batch: int = 768  # 12 crops of 32 x 32 LR pixels at p = 4
@@ -32,6 +37,8 @@ class Refine:
     warmup: int = 500
     hard_share: float = 0.5  # share of a batch drawn in proportion to the error of the coarse image
     loss: str = "l1"  # "l1" (the paper) or "l2"
+    teacher_start: float = 0.0  # weight of the self-ensemble in the target at the first iteration, the rest is HR
+    teacher_end: float = 0.0  # the same at the last iteration
     ema_decay: float = 0.999
 
 
@@ -62,7 +69,7 @@ class TrainConfig:
     out: str  # folder for the feature cache, the resumable state and the result
     folders: list[Folder]
     patch_size: int = 4
-    orientations: int = 4  # how many of the 8 flips and rotations of each image are cached
+    orientations: int = 8  # how many of the 8 flips and rotations of each image are cached
     seed: int = 0
     device: str = "auto"
     bf16: bool = True  # bf16 arithmetic in the trunk of the Refine-Net; weights stay fp32
@@ -80,7 +87,7 @@ def _build(cls: type, values: dict, where: str):
     hints = typing.get_type_hints(cls)
     unknown = set(values) - set(hints)
     if unknown:
-        raise InputError(f"train: unknown setting {where}.{sorted(unknown)[0]}; known: {', '.join(sorted(hints))}")
+        raise InputError(f"train: unknown setting {where}.{min(unknown)}; known: {', '.join(sorted(hints))}")
     missing = [
         f.name
         for f in dataclasses.fields(cls)

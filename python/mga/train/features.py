@@ -1,8 +1,9 @@
 """Cache of coarse features. The Base-Net is frozen in steps 2 and 3, so each training image passes it once.
 
-One file per image, size and orientation holds the feature as fp16, channels last, with the halo's border of zeros,
-the HR image as uint8, and the mean absolute and mean squared error of the coarse image in each cell. Cells of all
-images are then drawn freely, whatever image they come from.
+An image at one size passes the Base-Net in its 8 orientations. One folder per image, size and orientation holds the
+feature as fp16, channels last, with the halo's border of zeros; the HR image; the mean of the 8 coarse images (the
+"self-ensemble", a teacher a little better than the coarse image itself); and the mean absolute and mean squared error
+of the coarse image in each cell. Cells of all images are then drawn freely, whatever image they come from.
 """
 
 from __future__ import annotations
@@ -35,10 +36,12 @@ def luma_cells(difference: Tensor, cell: int) -> Tensor:
 
 @dataclass
 class CachedImage:
-    """``feature`` (H+2, W+2, C) fp16, ``hr`` (sH, sW, 3) uint8, ``error`` and ``squared`` (Hp, Wp) fp32 of RGB in 0..1."""
+    """``feature`` (H+2, W+2, C) fp16, ``hr`` (sH, sW, 3) uint8, ``teacher`` (sH, sW, 3) fp16 and the errors ``error``
+    and ``squared`` (Hp, Wp) fp32 of RGB in 0..1."""
 
     feature: np.ndarray
     hr: np.ndarray
+    teacher: np.ndarray
     error: np.ndarray
     squared: np.ndarray
 
@@ -59,19 +62,24 @@ def training_files(folder: Folder, held_out: bool) -> list[Path]:
     return files[len(files) - folder.holdout :] if held_out else files[: len(files) - folder.holdout]
 
 
-def _variants(config: TrainConfig, held_out: bool) -> Iterator[tuple[str, Path, int, int]]:
-    """(name, file, shrink, orientation) of every cached image."""
+def _sized_images(config: TrainConfig, held_out: bool) -> Iterator[tuple[str, Path, int]]:
+    """(name, file, shrink) of every image at every size it is used in."""
     for folder in config.folders:
         for file in training_files(folder, held_out):
             for shrink in folder.shrink:
-                for orientation in range(1 if held_out else config.orientations):
-                    yield f"{Path(folder.path).name}-{file.stem}-{shrink}-{orientation}", file, shrink, orientation
+                yield f"{Path(folder.path).name}-{file.stem}-{shrink}", file, shrink
 
 
 def oriented(image: np.ndarray, orientation: int) -> np.ndarray:
-    """One of the 8 flips and rotations: bit 0 turns by 90 degrees, bit 1 flips, bit 2 turns by 180 degrees."""
+    """One of the 8 flips and rotations: bit 0 turns by 90 degrees, bit 2 by 180 degrees, then bit 1 flips."""
     image = np.rot90(image, (orientation & 1) + (orientation & 4) // 2)
     return image[:, ::-1] if orientation & 2 else image
+
+
+def upright(image: np.ndarray, orientation: int) -> np.ndarray:
+    """Inverse of ``oriented``."""
+    image = image[:, ::-1] if orientation & 2 else image
+    return np.rot90(image, -((orientation & 1) + (orientation & 4) // 2))
 
 
 class FeatureCache:
@@ -81,34 +89,48 @@ class FeatureCache:
         self.config, self.base, self.value_range = config, base, value_range
         self.device = next(base.parameters()).device
         root = Path(config.out) / "cache" / ("held-out" if held_out else "train")
-        missing = [v for v in _variants(config, held_out) if not (root / v[0]).is_dir()]
-        for name, file, shrink, orientation in track(missing, "caching features", disable=not missing):
-            self._make(root / name, file, shrink, orientation)
-        self.images = [CachedImage.open(root / name) for name, *_ in _variants(config, held_out)]
+        images = list(_sized_images(config, held_out))
+        missing = [image for image in images if not (root / image[0]).is_dir()]
+        for name, file, shrink in track(missing, "caching features", disable=not missing):
+            self._make(root / name, file, shrink)
+        used = range(1 if held_out else config.orientations)
+        self.images = [CachedImage.open(root / name / str(o)) for name, *_ in images for o in used]
 
-    @torch.no_grad()
-    def _make(self, target: Path, file: Path, shrink: int, orientation: int) -> None:
+    def _make(self, target: Path, file: Path, shrink: int) -> None:
         scale, patch = self.config.scale, self.config.patch_size
         image = np.asarray(Image.open(file).convert("RGB"))
         if shrink > 1:
             image = imresize(image, 1 / shrink)
         height, width = (side - side % (scale * patch) for side in image.shape[:2])
-        hr, lr = shrink_for_scale(oriented(image[:height, :width], orientation), scale)
+        hr, lr = shrink_for_scale(image[:height, :width], scale)
+        runs = [self._run_base(oriented(lr, orientation)) for orientation in range(8)]
+        teacher = np.mean([upright(coarse, o) for o, (coarse, _) in enumerate(runs)], axis=0)
+        partial = target.with_name(target.name + ".part")
+        for o in range(self.config.orientations):
+            coarse, feature = runs[o]
+            wanted = oriented(hr, o)
+            difference = coarse - wanted / np.float32(255)
+            errors = (self._cell_mean(d) for d in (np.abs(difference), np.square(difference)))
+            cached = CachedImage(feature, wanted, oriented(teacher, o).astype(np.float16), *errors)
+            (partial / str(o)).mkdir(parents=True, exist_ok=True)
+            for f in fields(cached):
+                np.save(partial / str(o) / f"{f.name}.npy", np.ascontiguousarray(getattr(cached, f.name)))
+        os.replace(partial, target)
+
+    @torch.no_grad()
+    def _run_base(self, lr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Coarse image (sH, sW, 3) fp32 in 0..1 and padded feature (H+2, W+2, C) fp16 of a uint8 LR image."""
         tensor = torch.from_numpy(lr.copy()).to(self.device).permute(2, 0, 1)[None].float() * (self.value_range / 255)
         coarse, feature = self.base(tensor.contiguous(memory_format=torch.channels_last))
-        wanted = torch.from_numpy(hr.copy()).to(self.device).permute(2, 0, 1)[None].float() / 255
-        difference = (coarse / self.value_range).clamp(0, 1) - wanted
-        cells = [
-            torch.nn.functional.avg_pool2d(d.mean(dim=1), scale * patch)[0]
-            for d in (difference.abs(), difference.square())
-        ]
+        coarse = (coarse[0] / self.value_range).clamp(0, 1).permute(1, 2, 0)
         padded = torch.nn.functional.pad(feature[0], (1, 1, 1, 1)).permute(1, 2, 0).half()
-        partial = target.with_name(target.name + ".part")
-        partial.mkdir(parents=True, exist_ok=True)
-        cached = CachedImage(padded.cpu().numpy(), hr, *(cell.float().cpu().numpy() for cell in cells))
-        for f in fields(cached):
-            np.save(partial / f"{f.name}.npy", np.ascontiguousarray(getattr(cached, f.name)))
-        os.replace(partial, target)
+        return coarse.cpu().numpy(), padded.cpu().numpy()
+
+    def _cell_mean(self, values: np.ndarray) -> np.ndarray:
+        """(sH, sW, 3) -> mean of each cell (Hp, Wp) fp32."""
+        side = self.config.scale * self.config.patch_size
+        height, width = values.shape[:2]
+        return values.reshape(height // side, side, width // side, side, 3).mean((1, 3, 4), dtype=np.float32)
 
     def feature_std(self) -> Tensor:
         """Standard deviation (C,) of each feature channel over a sample of rows of every image."""
@@ -119,7 +141,7 @@ class FeatureCache:
 
 
 class CellSampler:
-    """Batches of cells: feature patches (N, C, p+2, p+2) fp32 and HR patches (N, 3, sp, sp) fp32 in 0..1."""
+    """Batches of cells: feature patches (N, C, p+2, p+2), HR and teacher patches (N, 3, sp, sp) in 0..1, all fp32."""
 
     def __init__(self, cache: FeatureCache, hard_share: float, seed: int):
         self.images, self.hard_share = cache.images, hard_share
@@ -131,7 +153,7 @@ class CellSampler:
         self.rng = np.random.default_rng(seed)
 
     def draw(self, count: int) -> np.ndarray:
-        hard = int(round(self.hard_share * count))
+        hard = round(self.hard_share * count)
         uniform = self.rng.integers(0, self.starts[-1], count - hard)
         ordered = np.searchsorted(
             self.cumulative_error, self.rng.random(hard) * self.cumulative_error[-1], side="right"
@@ -147,19 +169,21 @@ class CellSampler:
         """Mean squared error of the coarse image over these cells, RGB in 0..1."""
         return float(np.mean([self.images[number].squared.flat[cell] for number, cell in self._locate(cells)]))
 
-    def batch(self, count: int) -> tuple[Tensor, Tensor]:
+    def batch(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         return self.fetch(self.draw(count))
 
-    def fetch(self, cells: np.ndarray) -> tuple[Tensor, Tensor]:
-        count, p, hr_side = len(cells), self.patch, self.patch * self.scale
+    def fetch(self, cells: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+        count, p, side = len(cells), self.patch, self.patch * self.scale
         features = np.empty((count, p + 2, p + 2, self.images[0].feature.shape[-1]), np.float16)
-        targets = np.empty((count, hr_side, hr_side, 3), np.uint8)
+        targets = np.empty((count, side, side, 3), np.uint8)
+        teachers = np.empty((count, side, side, 3), np.float16)
         for i, (number, cell) in enumerate(self._locate(cells)):
             image = self.images[number]
             y, x = divmod(cell, image.error.shape[1])
             features[i] = image.feature[y * p : y * p + p + 2, x * p : x * p + p + 2]
-            targets[i] = image.hr[y * hr_side : (y + 1) * hr_side, x * hr_side : (x + 1) * hr_side]
-        return (
-            torch.from_numpy(features).permute(0, 3, 1, 2).float(),
-            torch.from_numpy(targets).permute(0, 3, 1, 2).float() / 255,
+            pixels = slice(y * side, (y + 1) * side), slice(x * side, (x + 1) * side)
+            targets[i], teachers[i] = image.hr[pixels], image.teacher[pixels]
+        features, targets, teachers = (
+            torch.from_numpy(array).permute(0, 3, 1, 2).float() for array in (features, targets, teachers)
         )
+        return features, targets / 255, teachers

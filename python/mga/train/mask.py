@@ -116,7 +116,7 @@ def train_mask(config: TrainConfig, network: MaskGuidedNetwork, train: FeatureCa
     sampler = CropSampler(train, targets, std, settings.crop, config.seed)
     validate = _validator(network, ema, held_out, held_out_targets, std)
 
-    def step_loss() -> Tensor:
+    def step_loss(progress: float) -> Tensor:
         features, target = sampler.batch(settings.crops_per_batch)
         return (mask(features.to(train.device)) - target.to(train.device)).abs().mean()
 

@@ -1,0 +1,161 @@
+"""Weights files: what is written is what is read, and everything else is refused without running anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from mga_kernels.checkpoints import load_model, read_metadata, read_state_dict, save_model, shipped_models
+from mga_kernels.errors import CheckpointError
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+
+
+@pytest.fixture
+def network() -> MaskGuidedNetwork:
+    torch.manual_seed(0)
+    return MaskGuidedNetwork(ModelConfig("fsrcnn", 2, patch_size=8, k=33, mask={"order": "pool-then-softmax"})).eval()
+
+
+@pytest.fixture
+def model_file(network, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(path, network, {"weights": "CC0"}, {"iterations": 7})
+    return path
+
+
+def rewrite(path, change_tensors=lambda tensors: None, **metadata) -> None:
+    tensors = load_file(path)
+    change_tensors(tensors)
+    facts = read_metadata(path)
+    kept = {"format": "mga_kernels", "config": facts["config"].to_json(), "licence": "{}", "training": "{}"}
+    save_file(tensors, path, {k: v for k, v in (kept | metadata).items() if v is not None})
+
+
+def test_round_trip(network, model_file):
+    loaded = load_model(model_file)
+    assert loaded.config == network.config
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    image = torch.rand(1, 3, 24, 24)
+    with torch.inference_mode():
+        assert torch.equal(loaded(image), network(image))
+    facts = read_metadata(model_file)
+    assert facts["licence"] == {"weights": "CC0"}
+    assert facts["training"] == {"iterations": 7}
+    assert os.listdir(model_file.parent) == ["model.safetensors"], "a partial file was left"
+
+
+def test_shipped_models_load_and_say_where_they_come_from():
+    models = shipped_models()
+    assert "rfdn-x4" in models
+    for name, path in models.items():
+        facts = read_metadata(name)
+        assert f"{facts['config'].network}-x{facts['config'].scale}" == name
+        assert facts["licence"], f"{path} carries no licence notice"
+        assert facts["training"]["results"]
+        load_model(name)
+
+
+def test_missing_file():
+    with pytest.raises(CheckpointError, match=r"neither a shipped model \(.*rfdn-x4.*\) nor an existing file"):
+        load_model("no-such-model")
+
+
+@pytest.mark.parametrize("content", [b"", b"not a model", b"\x80\x02}q\x00.", b"\xff" * 64])
+def test_files_that_are_no_safetensors(tmp_path, content):
+    path = tmp_path / "model.pth"
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="not a complete safetensors file"):
+        load_model(path)
+
+
+def test_truncated_file(model_file):
+    model_file.write_bytes(model_file.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match="not a complete safetensors file"):
+        load_model(model_file)
+
+
+def test_file_of_something_else(model_file, tmp_path):
+    other = tmp_path / "other.safetensors"
+    save_file({"weight": torch.zeros(3)}, other)
+    with pytest.raises(CheckpointError, match="something else"):
+        load_model(other)
+    rewrite(model_file, config="{")
+    with pytest.raises(CheckpointError, match="not a configuration"):
+        load_model(model_file)
+
+
+def test_tensors_of_another_network(model_file):
+    rewrite(model_file, config=ModelConfig("rfdn", 4).to_json())
+    with pytest.raises(CheckpointError, match="does not fit rfdn"):
+        load_model(model_file)
+
+
+def test_configuration_with_unknown_settings(model_file):
+    config = json.loads(ModelConfig("fsrcnn", 2, 8).to_json())
+    rewrite(model_file, config=json.dumps(config | {"base": {"os.system": "x"}}))
+    with pytest.raises(CheckpointError, match="does not have this setting"):
+        load_model(model_file)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(model_file, value):
+    rewrite(model_file, lambda tensors: tensors["mask.conv2.bias"].fill_(value))
+    with pytest.raises(CheckpointError, match=r"mask\.conv2\.bias holds NaN or infinity"):
+        load_model(model_file)
+
+
+def test_writing_into_a_missing_folder_leaves_nothing(network, tmp_path):
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        save_model(tmp_path / "missing" / "model.safetensors", network, {}, {})
+    assert os.listdir(tmp_path) == []
+
+
+class Evil:
+    def __init__(self, witness):
+        self.witness = witness
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.witness),)
+
+
+@pytest.mark.parametrize("read", [read_state_dict, load_model])
+@pytest.mark.parametrize("save", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
+def test_a_pickle_is_never_executed(tmp_path, read, save):
+    path, witness = tmp_path / "evil.pth", tmp_path / "executed"
+    save({"weight": Evil(witness)}, path)
+    with pytest.raises(CheckpointError):
+        read(path)
+    assert not witness.exists()
+
+
+@pytest.mark.parametrize("wrapper", [None, "params", "state_dict", "model"])
+def test_published_state_dicts_are_unwrapped(tmp_path, wrapper):
+    tensors = {"module.a.weight": torch.arange(3.0), "module.b": torch.ones(2)}
+    path = tmp_path / "file.pth"
+    torch.save(tensors if wrapper is None else {wrapper: tensors, "epoch": 3}, path)
+    state = read_state_dict(path)
+    assert list(state) == ["a.weight", "b"]
+    assert torch.equal(state["a.weight"], torch.arange(3.0))
+
+
+@pytest.mark.parametrize("value", [[1, 2], {}, {"a": 1}])
+def test_files_without_tensors(tmp_path, value):
+    path = tmp_path / "file.pth"
+    torch.save(value, path)
+    with pytest.raises(CheckpointError, match="holds no dictionary of tensors"):
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"text", b"PK\x03\x04 truncated"])
+def test_unreadable_published_files(tmp_path, content):
+    path = tmp_path / "file.pth"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="checkpoint: "):
+        read_state_dict(path)
