@@ -88,14 +88,16 @@ def _add_legend(picture: Image.Image, refined: int, cells: int, low: float, high
 
 def most_refined(mask: np.ndarray, indices: np.ndarray, window: int, count: int) -> list[tuple[int, int]]:
     """(row, column) of up to ``count`` windows of ``window`` cells with most refined mask value, none overlapping."""
+    values = np.maximum(mask.reshape(-1)[indices], 0).astype(np.float64)
+    floor = (float(values.max(initial=0)) or 1.0) * 1e-3  # a refined cell counts even where the mask is 0
     weight = np.zeros(mask.size)
-    weight[indices] = np.maximum(mask.reshape(-1)[indices], 0) + 1e-9
+    weight[indices] = values + floor
     table = np.pad(weight.reshape(mask.shape).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     if window > min(mask.shape):
         return []
     total = table[window:, window:] - table[:-window, window:] - table[window:, :-window] + table[:-window, :-window]
     found: list[tuple[int, int]] = []
-    while len(found) < count and total.max() > 0:
+    while len(found) < count and total.max() > floor / 2:  # not 0: differences of sums leave rounding errors
         row, column = (int(i) for i in np.unravel_index(total.argmax(), total.shape))
         found.append((row, column))
         total[max(0, row - window + 1) : row + window, max(0, column - window + 1) : column + window] = 0
@@ -131,7 +133,7 @@ def draw_strip(
     columns = [("bicubic", bicubic), ("base", coarse), ("mask-guided", final)]
     columns.append(("refined cells", _tint(final, mask, indices, cell)[0]))
     gap, size = 12, 26
-    tile, header = crop * zoom, size * 2
+    tile, header = crop * zoom, round(size * 1.5)
     picture = _map(final, places, crop, len(columns) * (tile + gap) - gap)
     sheet = Image.new(
         "RGB", (picture.width + 2 * gap, picture.height + 2 * gap + header + len(places) * (tile + gap)), _PAPER
@@ -141,9 +143,9 @@ def draw_strip(
     for i, (name, pixels) in enumerate(columns):
         left = gap + i * (tile + gap)
         if places:
-            draw.text((left + tile // 2, picture.height + 2 * gap + size * 0.75), name, _INK, font, anchor="mm")
+            draw.text((left + tile // 2, picture.height + 2 * gap + header // 2), name, _INK, font, anchor="mm")
         for j, (y, x) in enumerate(places):
-            top = picture.height + 2 * gap + header - gap // 2 + j * (tile + gap)
+            top = picture.height + 2 * gap + header + j * (tile + gap)
             piece = Image.fromarray(np.ascontiguousarray(pixels[y : y + crop, x : x + crop]))
             sheet.paste(piece.resize((tile, tile), Image.Resampling.NEAREST), (left, top))
             if i == 0:
