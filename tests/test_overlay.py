@@ -57,8 +57,8 @@ def test_strip_shows_the_same_place_of_all_images():
     lr[y // 4 : y // 4 + 2, x // 4 : x // 4 + 2] = (0, 0, 200)
     mask = np.zeros((12, 20), np.float32)
     mask[5, 8] = 1
-    strip = np.asarray(draw_strip(lr, coarse, final, mask, np.array([5 * 20 + 8]), cell, count=3, side=40))
-    tile = 40
+    strip = np.asarray(draw_strip(lr, coarse, final, mask, np.array([5 * 20 + 8]), cell, count=3, side=200))
+    tile = 200
     top = strip.shape[0] - 12 - tile
     centres = [strip[top + tile // 2, 12 + i * (tile + 12) + tile // 2] for i in range(3)]
     assert centres[0][2] > 150
