@@ -67,8 +67,8 @@ class NativeBackend(Backend):
                 return f"a tensor is on {tensor.device.type}"
         if self.missing is not None:
             return self.missing
-        if self.name == "cuda" and torch.version.cuda is None:
-            return "this torch has no CUDA"
+        if self.name == "cuda" and torch.version.hip is not None:
+            return "this torch calls AMD GPUs cuda; the kernels are for NVIDIA"
         if tensors[0].dtype not in self.dtypes:
             return f"{tensors[0].dtype} is not among its dtypes"
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):

@@ -1,0 +1,80 @@
+"""What this installation can do: ``python -m mga_kernels.info``, or ``collect()`` for the same as a dict."""
+
+from __future__ import annotations
+
+import platform
+from typing import Any
+
+import numpy
+import PIL
+import torch
+
+from . import __version__, _native
+from .ops import PREFERENCE, operators
+
+
+def collect() -> dict[str, Any]:
+    """Versions, device, CPU features, build facts, and for every operator its backends.
+
+    ``["operators"][op][backend]`` is None where the backend can run and else the reason why it cannot, in order of
+    preference. ``["build"]`` and ``["cpu"]["features"]`` are a one-line reason instead of a dict where the host module
+    is missing.
+    """
+    versions = {
+        "mga_kernels": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "pillow": PIL.__version__,
+    }
+    host = None if _native.HOST_ERROR else _native.host()
+    return {
+        "versions": versions,
+        "platform": platform.platform(),
+        "gpu": _gpu(),
+        "cpu": {
+            "threads": torch.get_num_threads(),
+            "features": host.cpu_features() if host else _native.HOST_ERROR,
+        },
+        "build": host.build_facts() if host else _native.HOST_ERROR,
+        "operators": {
+            name: {b: operator.backends[b].unavailable() for b in PREFERENCE if b in operator.backends}
+            for name, operator in operators().items()
+        },
+    }
+
+
+def _gpu() -> dict[str, Any] | str:
+    if not torch.cuda.is_available():
+        return "none that torch can use"
+    properties = torch.cuda.get_device_properties(0)
+    return {
+        "name": properties.name,
+        "capability": f"{properties.major}.{properties.minor}",
+        "memory_gib": round(properties.total_memory / 2**30, 1),
+        "torch_cuda": torch.version.cuda,
+    }
+
+
+def _line(value: Any) -> str:
+    if isinstance(value, dict):
+        if all(isinstance(item, bool) for item in value.values()):
+            return " ".join(name for name, present in value.items() if present) or "none"
+        return ", ".join(f"{name} {_line(item)}" for name, item in value.items() if item is not None)
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def render(facts: dict[str, Any]) -> str:
+    """The dict of ``collect()`` as text for people."""
+    lines = [f"{name:<12} {version}" for name, version in facts["versions"].items()]
+    lines += [f"{name:<12} {_line(facts[name])}" for name in ("platform", "gpu")]
+    lines += [f"{'cpu':<12} {facts['cpu']['threads']} threads, {_line(facts['cpu']['features'])}"]
+    lines += [f"{'build':<12} {_line(facts['build'])}", "", "operators, each backend in order of preference:"]
+    for name, backends in facts["operators"].items():
+        lines.append(f"  {name}")
+        lines += [f"    {backend:<10} {reason or 'can run'}" for backend, reason in backends.items()]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(render(collect()))

@@ -1,0 +1,55 @@
+"""What the tests share: the backends as a fixture, and the optional folder of external data."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from mga_kernels import _native
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class ForcedBackend:
+    """A backend that MGA_BACKEND forces during the test, and the device whose tensors it takes."""
+
+    name: str
+    device: str
+
+
+@pytest.fixture(params=["reference", "cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> ForcedBackend:
+    name = request.param
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU")
+    if name != "reference" and _native.LIBRARY_ERROR:
+        pytest.fail(_native.LIBRARY_ERROR)
+    if name == "cuda" and not _native.has_kernel("gather_patches", "cuda"):
+        pytest.skip("the library was built without CUDA kernels")
+    monkeypatch.setenv("MGA_BACKEND", name)
+    return ForcedBackend(name, "cuda" if name == "cuda" else "cpu")
+
+
+@pytest.fixture
+def free_choice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No backend is forced, whatever the environment of the test run says."""
+    monkeypatch.delenv("MGA_BACKEND", raising=False)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with external data sets and weights; the tests that need it are skipped where it is absent."""
+    folder = Path(os.environ.get("MGA_SHARED", ROOT.parent / "shared"))
+    if not (folder / "data").is_dir():
+        pytest.skip("no external data: set MGA_SHARED to the folder that holds data/")
+    return folder
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(20220)

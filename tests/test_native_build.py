@@ -1,0 +1,94 @@
+import importlib.metadata
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import ROOT
+
+from mga_kernels import _native
+
+NATIVE_OPERATORS = ["select_patches", "gather_patches", "paste_patches_"]
+
+
+def test_library_is_built_and_holds_every_cpu_kernel():
+    assert _native.LIBRARY_ERROR is None
+    for op in NATIVE_OPERATORS:
+        assert _native.has_kernel(op, "cpu")
+
+
+def test_cuda_kernels_are_there_exactly_if_a_toolkit_was():
+    toolkit = _native.host().build_facts()["cuda"]
+    for op in NATIVE_OPERATORS:
+        assert _native.has_kernel(op, "cuda") == (toolkit is not None)
+
+
+def test_build_facts():
+    facts = _native.host().build_facts()
+    assert facts["version"] == importlib.metadata.version("mga_kernels")
+    assert re.match(r"(g\+\+|clang) \d+", facts["compiler"])
+    assert facts["torch_target"] == "2.11"
+    assert "-Werror" in facts["flags"]
+    assert bool(facts["cuda"]) == bool(facts["cuda_archs"])
+
+
+def test_library_needs_no_python_and_no_cuda_library():
+    """What makes one file work with every Python, with CPU and with CUDA builds of torch."""
+    if sys.platform != "linux":
+        pytest.skip("reads an ELF file")
+    try:
+        dynamic = subprocess.run(["readelf", "-d", _native.LIBRARY], capture_output=True, text=True, check=True).stdout
+    except FileNotFoundError:
+        pytest.skip("readelf is not installed")
+    needed = re.findall(r"NEEDED.*\[(.*)\]", dynamic)
+    assert "libtorch.so" in needed
+    assert not [name for name in needed if re.match(r"libpython|libtorch_python|libcu|libc10", name)]
+
+
+def test_operators_are_torch_operators_with_the_documented_schema():
+    assert [str(getattr(torch.ops.mga, op).default._schema) for op in NATIVE_OPERATORS] == [
+        "mga::select_patches(Tensor mask, int k, str order, int seed) -> Tensor",
+        "mga::gather_patches(Tensor feature, Tensor indices, int patch_size, int halo) -> Tensor",
+        "mga::paste_patches_(Tensor(a!) image, Tensor patches, Tensor indices) -> ()",
+    ]
+
+
+def build(tmp_path, **environment):
+    """Ask setup.py for a build into ``tmp_path`` under other settings."""
+    import os
+
+    command = [sys.executable, "setup.py", "-q", "build_ext", "-b", tmp_path / "lib", "-t", tmp_path / "temp"]
+    environment = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"MGA_CUDA": "yes"}, "MGA_CUDA='yes' is none of auto, 0 and 1"),
+        ({"MGA_CUDA_ARCHS": "80;hopper", "MGA_CUDA": "1"}, "MGA_CUDA_ARCHS='80;hopper' is not a list like"),
+    ],
+)
+def test_wrong_settings_stop_the_build(tmp_path, environment, message):
+    if "MGA_CUDA_ARCHS" in environment and _native.host().build_facts()["cuda"] is None:
+        pytest.skip("no CUDA toolkit")
+    result = build(tmp_path, **environment)
+    assert result.returncode != 0
+    assert message in result.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_build_without_cuda_says_so_and_works(tmp_path):
+    result = build(tmp_path, MGA_CUDA="0")
+    assert result.returncode == 0, result.stderr
+    assert "mga_kernels: MGA_CUDA=0: building the CPU operators only" in result.stdout.splitlines()
+    code = (
+        "import sys, torch\n"
+        "torch.ops.load_library(sys.argv[1])\n"
+        "print(torch.ops.mga.select_patches(torch.tensor([[[1., 3.], [2., 0.]]]), 2, 'largest', 0).tolist())\n"
+        "print(torch._C._dispatch_has_kernel_for_dispatch_key('mga::select_patches', 'CUDA'))\n"
+    )
+    library = tmp_path / "lib/mga_kernels/_C.so"
+    loaded = subprocess.run([sys.executable, "-c", code, library], capture_output=True, text=True, cwd=tmp_path)
+    assert loaded.stdout.splitlines() == ["[[1, 2]]", "False"], loaded.stderr
