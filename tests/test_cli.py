@@ -1,5 +1,6 @@
 """The mga command: what it writes, and one sentence and no output where it cannot."""
 
+import json
 import os
 import pickle
 import signal
@@ -362,3 +363,21 @@ def test_traceback_on_request(tmp_path, monkeypatch):
     monkeypatch.setenv("MGA_DEBUG", "1")
     with pytest.raises(ImageError, match="does not exist"):
         main(["upscale", str(tmp_path / "none.png"), "-o", str(tmp_path / "out.png")])
+
+
+def test_info_lists_models_and_backends(model_file, monkeypatch, capsys):
+    monkeypatch.setattr("mga.info.shipped_models", lambda: {"tiny-x2": model_file})
+    assert main(["info"]) == 0
+    text = capsys.readouterr().out
+    assert "tiny-x2: fsrcnn x2, p = 4, K = 3" in text
+    assert "licence of weights: none" in text
+    assert "select_patches" in text
+    assert main(["info", "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["models"]["tiny-x2"]["value_range"] == 1.0
+    assert facts["operators"]["paste_patches_"]["reference"] is None
+
+
+def test_train_is_handed_to_the_training_code(tmp_path, capsys):
+    assert main(["train", str(tmp_path / "none.toml")]) == 1
+    assert_one_sentence(capsys.readouterr(), "none.toml")

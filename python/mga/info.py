@@ -1,0 +1,46 @@
+"""``mga info``: the models that come with the package, and what this installation can run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from mga_kernels.checkpoints import read_metadata, shipped_models
+from mga_kernels.info import collect, render
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+
+
+def describe_models() -> dict[str, dict[str, Any]]:
+    """Facts of every shipped model by name: network, scale, patch size, K, value range and licence notices."""
+    models = {}
+    for name, path in shipped_models().items():
+        metadata = read_metadata(path)
+        config = metadata["config"]
+        models[name] = {
+            "network": config.network,
+            "scale": config.scale,
+            "patch_size": config.patch_size,
+            "k": config.k,
+            "value_range": config.value_range,
+            "licence": metadata["licence"],
+        }
+    return models
+
+
+def run(args: argparse.Namespace) -> int:
+    models = describe_models()
+    if args.json:
+        print(json.dumps({"models": models} | collect(), indent=2))
+        return 0
+    print("models:" if models else "models: none came with this package")
+    for name, facts in models.items():
+        print(f"  {name}: {facts['network']} x{facts['scale']}, p = {facts['patch_size']}, K = {facts['k']} by default")
+        for subject, notice in facts["licence"].items():
+            print(f"    licence of {subject}: {notice}")
+    print()
+    print(render(collect()))
+    return 0
