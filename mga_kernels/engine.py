@@ -23,6 +23,7 @@ from .networks import VARIANTS, MaskGuidedNetwork
 from .ops import paste_patches_
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+CPU_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory")  # the CPU allocator has no error of its own
 SELECTIONS = ("largest", "smallest", "random")
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | images.Photo
 Picture = Image.Image | np.ndarray | images.Photo
@@ -161,7 +162,7 @@ class MaskGuidedSR:
 
         ``variant``: "masked" (-M), "base" (-B), "all" (-A) or "decomposed" (-D). ``selection``: the cells with the
         "largest" or "smallest" mask values, or "random" ones drawn by ``seed``. The result is on the model's device.
-        Raises InputError for a wrong shape, type or value (NaN, outside [0, 1]), OutOfMemoryError for too large an image.
+        Raises InputError for a wrong shape, type or value (NaN, outside [0, 1]), OutOfMemoryError for too big an image.
         """
         self._check(image, variant, selection)
         height, width = image.shape[-2:]
@@ -249,8 +250,8 @@ class MaskGuidedSR:
             require_memory(batch * rows * columns * per_pixel, what, remedy)
         try:
             yield
-        except (torch.OutOfMemoryError, RuntimeError) as error:
-            if isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error):
+        except RuntimeError as error:
+            if isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in CPU_OUT_OF_MEMORY):
                 raise OutOfMemoryError(f"{what} needs more memory than {self.device} has; {remedy}") from None
             raise
 

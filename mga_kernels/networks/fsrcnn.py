@@ -17,7 +17,7 @@ EXPANDED = 56
 FEATURE_CHANNELS = SHRUNK
 VALUE_RANGE = 1.0
 MINIMUM_SIZE = 1
-WORKING_VALUES = 250
+WORKING_VALUES = 300
 
 
 def _mapping(layers: int) -> list[nn.Module]:
