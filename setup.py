@@ -38,7 +38,7 @@ def package_dir(name: str) -> Path:
     """Folder of an installed package, without importing it."""
     spec = importlib.util.find_spec(name)
     if spec is None or not spec.submodule_search_locations:
-        sys.exit(f"mga_kernels: building needs {name}; install it first and use pip's --no-build-isolation (see README.md)")
+        sys.exit(f"mga_kernels: building needs {name}; install it first and give pip --no-build-isolation")
     return Path(spec.submodule_search_locations[0])
 
 
@@ -168,7 +168,8 @@ class BuildNative(build_ext):
                 f"-Xcompiler -fPIC,-fvisibility=hidden,-Wall {gencode(cuda_archs())}"
             )
             nvcc = self.toolkit / "bin/nvcc"
-            ninja.rule("cuda", f"'{nvcc}' -MD -MF $out.d {nvcc_flags} -c $in -o $out > $out.log 2>&1 || (cat $out.log; false)")
+            report = "> $out.log 2>&1 || (cat $out.log; false)"
+            ninja.rule("cuda", f"'{nvcc}' -MD -MF $out.d {nvcc_flags} -c $in -o $out {report}")
             for source in sorted(CSRC.glob("*.cu")):
                 ninja.compile("cuda", source)
         ninja.link("link", output)

@@ -41,8 +41,9 @@ def test_a_forced_backend_runs(monkeypatch, feature, indices):
 
 def test_a_forced_backend_that_cannot_run_says_why(monkeypatch, feature, indices):
     monkeypatch.setenv("MGA_BACKEND", "cuda")
-    with pytest.raises(BackendError, match="^MGA_BACKEND=cuda: gather_patches cannot run this call there: a tensor is on cpu$"):
+    with pytest.raises(BackendError) as caught:
         gather_patches(feature, indices, 4, 1)
+    assert str(caught.value) == "MGA_BACKEND=cuda: gather_patches cannot run this call there: a tensor is on cpu"
     monkeypatch.setenv("MGA_BACKEND", "cpu")
     with pytest.raises(BackendError, match="gradients are being recorded and this kernel has no backward"):
         gather_patches(feature.requires_grad_(), indices, 4, 1)

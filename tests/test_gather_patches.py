@@ -75,11 +75,10 @@ def test_equals_the_formula(backend, dtype, shape, patch_size, halo, generator):
     indices = every_cell(shape[0], shape[2] // patch_size, shape[3] // patch_size)
     for name, view in layouts(feature.to(backend.device)).items():
         patches = run(backend, view, indices, patch_size, halo)
-        torch.testing.assert_close(
-            patches.cpu(), expected(feature, indices, patch_size, halo), rtol=0, atol=0, msg=lambda m, n=name: f"{n}: {m}"
-        )
-        wanted = torch.channels_last if shape[1] > 1 and view.stride(1) == 1 else torch.contiguous_format
-        assert patches.is_contiguous(memory_format=wanted), name
+        wanted = expected(feature, indices, patch_size, halo)
+        torch.testing.assert_close(patches.cpu(), wanted, rtol=0, atol=0, msg=lambda m, n=name: f"{n}: {m}")
+        layout = torch.channels_last if shape[1] > 1 and view.stride(1) == 1 else torch.contiguous_format
+        assert patches.is_contiguous(memory_format=layout), name
 
 
 def test_any_order_and_duplicates(backend, generator):

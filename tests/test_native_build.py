@@ -1,4 +1,5 @@
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -56,8 +57,6 @@ def test_operators_are_torch_operators_with_the_documented_schema():
 
 def build(tmp_path, **environment):
     """Ask setup.py for a build into ``tmp_path`` under other settings."""
-    import os
-
     command = [sys.executable, "setup.py", "-q", "build_ext", "-b", tmp_path / "lib", "-t", tmp_path / "temp"]
     environment = {name: value for name, value in {**os.environ, **environment}.items() if value is not None}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)

@@ -43,7 +43,13 @@ def some_cells(batch, cells, count, generator):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize(
     ("shape", "side", "count"),
-    [((1, 1, 1, 1), 1, 1), ((1, 3, 16, 16), 16, 1), ((3, 3, 24, 40), 8, 9), ((2, 4, 15, 9), 3, 15), ((1, 3, 2, 64), 2, 5)],
+    [
+        ((1, 1, 1, 1), 1, 1),
+        ((1, 3, 16, 16), 16, 1),
+        ((3, 3, 24, 40), 8, 9),
+        ((2, 4, 15, 9), 3, 15),
+        ((1, 3, 2, 64), 2, 5),
+    ],
 )
 def test_equals_the_formula(backend, dtype, shape, side, count, generator):
     image = values(shape, dtype, generator)
@@ -52,9 +58,7 @@ def test_equals_the_formula(backend, dtype, shape, side, count, generator):
     wanted = expected(image, patches, indices)
     for image_layout, target in layouts(image.to(backend.device)).items():
         for patch_layout, source in layouts(patches.to(backend.device)).items():
-            fresh = target.clone()  # keeps dense strides
             target.copy_(image)
-            assert fresh.stride() == target.stride() or "strided" in image_layout or "sliced" in image_layout
             got = run(backend, target, source, indices)
             torch.testing.assert_close(
                 got.cpu(), wanted, rtol=0, atol=0, msg=lambda m, n=(image_layout, patch_layout): f"{n}: {m}"
@@ -183,7 +187,7 @@ IMAGE, PATCHES, INDICES = torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 4, 4), torc
         ((IMAGE[0], PATCHES, INDICES), r"image must be a tensor \(B, C, H, W\)"),
         ((IMAGE, PATCHES[..., :3], INDICES), r"patches must be a tensor \(B\*K, C, q, q\)"),
         ((IMAGE, PATCHES.half(), INDICES), "image is torch.float32 and patches are torch.float16; convert"),
-        ((IMAGE, PATCHES.repeat(2, 1, 1, 1), INDICES), r"1x1 indices .* need patches \(1, 3, q, q\), got \(2, 3, 4, 4\)"),
+        ((IMAGE, PATCHES.repeat(2, 1, 1, 1), INDICES), r"1x1 indices .* patches \(1, 3, q, q\), got \(2, 3, 4, 4\)"),
         ((IMAGE, PATCHES[:, :2], INDICES), "image of 3 channels"),
         ((IMAGE[..., :6], PATCHES, INDICES), "a 8x6 image does not divide into cells of 4x4"),
         ((IMAGE, PATCHES, INDICES.long()), "indices must be int32"),

@@ -46,5 +46,6 @@ def check_inside(op: str, indices: Tensor, rows: int, columns: int) -> None:
     outside = indices[(indices < 0) | (indices >= rows * columns)]
     if len(outside):
         raise InputError(
-            f"{op}: index {int(outside[0])} is outside the {rows}x{columns} grid; were the indices made for another size?"
+            f"{op}: index {int(outside[0])} is outside the {rows}x{columns} grid; "
+            "were the indices made for another size?"
         )

@@ -20,7 +20,8 @@ def gather_patches(feature: Tensor, indices: Tensor, patch_size: int, halo: int)
     ``feature`` (B, C, H, W) with H, W multiples of p = ``patch_size``, ``indices`` int32 (B, K) ->
     (B * K, C, p + 2h, p + 2h), zeros outside the feature:
 
-        patch[b * K + i, c, y, x] = feature[b, c, row * p - h + y, column * p - h + x],  indices[b, i] = row * (W / p) + column
+        patch[b * K + i, c, y, x] = feature[b, c, row * p - h + y, column * p - h + x]
+        with indices[b, i] = row * (W / p) + column
 
     Any strides are read without a copy. The result is channels-last where channels are innermost in the feature
     (stride(1) == 1 and C > 1), else contiguous. Differentiable in the feature, by the reference.
@@ -43,9 +44,7 @@ def gather_patches(feature: Tensor, indices: Tensor, patch_size: int, halo: int)
 def _fake(feature: Tensor, indices: Tensor, patch_size: int, halo: int) -> Tensor:
     side = patch_size + 2 * halo
     size = (indices.shape[0] * indices.shape[1], feature.shape[1], side, side)
-    return torch.empty(
-        size, dtype=feature.dtype, device=feature.device, memory_format=reference.memory_format(feature)
-    )
+    return torch.empty(size, dtype=feature.dtype, device=feature.device, memory_format=reference.memory_format(feature))
 
 
 OPERATOR = Operator(

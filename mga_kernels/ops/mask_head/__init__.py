@@ -23,7 +23,9 @@ def mask_head(
     "pool-then-softmax" is what the text says.
 
     With ``weight2`` (1, C', 3, 3) it is the one-channel form of Table 3: mean, then leaky ReLU of slope 0.1; ``order``
-    plays no part. Differentiable. Raises InputError for wrong shapes, an unknown order, or sizes that p does not divide.
+    plays no part. Differentiable.
+
+    Raises InputError for wrong shapes, an unknown order, or sizes that p does not divide.
     """
     op = "mask_head"
     if not isinstance(feature, Tensor) or feature.ndim != 4 or not feature.is_floating_point():

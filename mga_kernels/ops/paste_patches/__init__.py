@@ -21,7 +21,8 @@ def paste_patches_(image: Tensor, patches: Tensor, indices: Tensor) -> Tensor:
     ``image`` (B, C, Hs, Ws), ``patches`` (B * K, C, q, q) of the same dtype, ``indices`` int32 (B, K), q = s * p
     dividing Hs and Ws:
 
-        image[b, c, row * q + y, column * q + x] = patches[b * K + i, c, y, x],  indices[b, i] = row * (Ws / q) + column
+        image[b, c, row * q + y, column * q + x] = patches[b * K + i, c, y, x]
+        with indices[b, i] = row * (Ws / q) + column
 
     Any strides, without a copy; the image must not be an expanded tensor. Where a cell is named twice, the later patch
     stays with ``reference`` and ``cpu``; with ``cuda`` either may. An index outside the grid raises InputError on the

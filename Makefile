@@ -1,0 +1,52 @@
+# make setup | test | demo | bench | lint | clean          PYTHON=python3.12 chooses the interpreter of .venv
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.mga-setup
+TORCH := 2.13.0
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
+SOURCES := pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
+
+.PHONY: setup test demo bench lint clean
+setup: $(STAMP)
+
+# A constraint may not name a local version (+cpu), so torch goes first and by itself.
+$(STAMP): $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+	  { echo "setup: $(PYTHON) is missing or older than Python 3.11; give another one: make setup PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || \
+	  { echo "setup: $(PYTHON) has no venv module; install it (Debian, Ubuntu: apt install python3-venv)"; exit 1; }
+	@command -v $${CXX:-g++} >/dev/null || { echo "setup: there is no C++ compiler; install g++ or set CXX"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -c 'import sys, importlib.metadata as m; sys.exit(m.version("torch").split("+")[0] != "$(TORCH)")' 2>/dev/null || \
+	  if command -v nvidia-smi >/dev/null && nvidia-smi -L >/dev/null 2>&1; then \
+	    echo "setup: NVIDIA GPU found: installing torch $(TORCH) with CUDA, a large download"; \
+	    $(INSTALL) torch==$(TORCH); \
+	  else \
+	    echo "setup: no NVIDIA GPU: installing the CPU build of torch $(TORCH)"; \
+	    $(INSTALL) torch==$(TORCH)+cpu 2>/dev/null || { \
+	      echo "setup: pip finds no CPU build of torch, so it takes the one with CUDA, a large download; to avoid that, point pip to PyTorch's CPU wheels (PIP_EXTRA_INDEX_URL) and start again"; \
+	      $(INSTALL) torch==$(TORCH); }; \
+	  fi
+	$(INSTALL) -c constraints.txt setuptools wheel ninja pybind11
+	$(INSTALL) --no-build-isolation -c constraints.txt -e '.[dev]'
+	@touch $@
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+demo: setup
+	$(BIN)/python -m mga.demo
+
+bench: setup
+	$(BIN)/python -m pytest bench/ --benchmark-only
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf build dist *.egg-info python/*.egg-info mga_kernels/*.so .pytest_cache .ruff_cache .mypy_cache .benchmarks
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	rm -f $(STAMP)
