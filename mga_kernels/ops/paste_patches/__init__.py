@@ -39,8 +39,8 @@ def paste_patches_(image: Tensor, patches: Tensor, indices: Tensor) -> Tensor:
     expected = (indices.shape[0] * indices.shape[1], image.shape[1])
     if tuple(patches.shape[:2]) != expected or patches.shape[2] == 0:
         raise InputError(
-            f"{OP}: {indices.shape[0]}x{indices.shape[1]} indices and an image of {image.shape[1]} channels need patches "
-            f"({expected[0]}, {expected[1]}, q, q), got {tuple(patches.shape)}"
+            f"{OP}: {indices.shape[0]}x{indices.shape[1]} indices and an image of {image.shape[1]} channels need "
+            f"patches ({expected[0]}, {expected[1]}, q, q), got {tuple(patches.shape)}"
         )
     check_divides(OP, "image", image.shape[2], image.shape[3], patches.shape[2])
     check_same_device(OP, image, patches, indices)
