@@ -148,3 +148,21 @@ def test_one_sentence_and_no_json(tmp_path, hr_folder, model_file, capsys, case)
     assert output.err.count("\n") == 1
     assert not target.exists()
     assert not list(tmp_path.glob(".mga-*"))
+
+
+def test_bicubic_on_set5_has_the_published_figure(shared_data):
+    """28.42 dB is what the literature gives for x4; this checks LR, luma, border and rounding together."""
+
+    class Bicubic:
+        scale, network, dtype, k, fraction = 4, "bicubic", torch.float32, None, None
+
+        def __call__(self, tensor, **_):
+            lr = (tensor[0] * 255).round().byte().permute(1, 2, 0).numpy()
+            return torch.from_numpy(imresize(lr, 4)).permute(2, 0, 1)[None] / 255
+
+    folder = shared_data / "data/testsets/Set5"
+    made = evaluate(Bicubic(), find_pairs(folder / "HR", None, 4), "base")
+    given = evaluate(Bicubic(), find_pairs(folder / "HR", folder / "LR_bicubic/X4", 4), "base")
+    assert made["mean"]["psnr_y"] == pytest.approx(28.42, abs=0.02)
+    assert made["mean"]["ssim_y"] == pytest.approx(0.8104, abs=0.002)
+    assert made["images"] == given["images"]

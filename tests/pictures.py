@@ -1,0 +1,24 @@
+"""Made-up pictures and metadata for the tests of reading and writing."""
+
+import numpy as np
+from PIL import Image, ImageCms
+
+ORIENTATION, MAKE, WIDTH, HEIGHT = 0x0112, 0x010F, 0xA002, 0xA003
+
+
+def picture(height=6, width=9, channels=3, seed=0):
+    shape = (height, width, channels) if channels > 1 else (height, width)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def profile():
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def make_exif(orientation=1, width=9, height=6):
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    exif[MAKE] = "A camera"
+    exif.get_ifd(0x8769).update({WIDTH: width, HEIGHT: height, 0x829A: 0.008})
+    exif.get_ifd(0x8825).update({1: "N"})
+    return exif.tobytes()
