@@ -303,7 +303,7 @@ def test_ctrl_c_in_a_folder_keeps_what_is_finished(tmp_path, photos, mga_upscale
 
     def save(image, path, overwrite=False):
         calls.append(path)
-        if len(calls) == 3:  # while the second image is being written, after its mask
+        if len(calls) == 4:  # while the second image is being written, after its mask
             raise KeyboardInterrupt
         return real(image, path, overwrite)
 

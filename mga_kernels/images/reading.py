@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 import numpy as np
 from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
@@ -223,7 +223,7 @@ def _cmyk_to_rgb(image: Image.Image, profile: bytes | None, notes: list[str]) ->
                 flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
             )
             notes.append("converted from CMYK to sRGB through its ICC profile")
-            return converted
+            return cast(Image.Image, converted)  # None only for in-place work
         except (ImageCms.PyCMSError, OSError) as problem:
             notes.append(f"its CMYK profile cannot be used ({_line(problem)})")
     notes.append("converted from CMYK to sRGB without a profile, so colours are approximate")

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
@@ -64,10 +65,10 @@ def save_image(image: Image.Image | Photo, path: str | os.PathLike[str], overwri
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
         raise InputError(f"save_image: expected mode L, LA, RGB or RGBA, got {image.mode}; convert it first")
     path = Path(path)
-    seen_through = image.mode in ("LA", "RGBA") and image.getchannel("A").getextrema()[0] < 255
+    seen_through = image.mode in ("LA", "RGBA") and bool((np.asarray(image.getchannel("A")) < 255).any())
     kind = check_output(path, overwrite, size=image.size, alpha=seen_through)
     notes: list[str] = []
-    info = {key: value for key, value in image.info.items() if value is not None}
+    info = {str(key): value for key, value in image.info.items() if value is not None}
     options = _OPTIONS[kind](info, image, notes)
     if kind == "JPEG" and image.mode in ("LA", "RGBA"):  # opaque everywhere, so there is nothing to lose
         image = image.convert(image.mode[:-1])

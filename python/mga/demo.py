@@ -7,10 +7,13 @@ import sys
 import time
 from importlib.resources import as_file, files
 from pathlib import Path
+from typing import cast
+
+from PIL import Image
 
 from mga_kernels.errors import MGAError
 from mga_kernels.files import writable_folder
-from mga_kernels.images import read_image, save_image
+from mga_kernels.images import Photo, read_image, save_image
 
 from .cli import DEFAULT_MODEL
 from .overlay import draw_overlay, draw_strip
@@ -40,8 +43,8 @@ def run(output: Path, model_name: str) -> None:
     print("time        " + ", ".join(f"{stage} {seconds:.2f} s" for stage, seconds in stages.items()))
 
     cell = explanation.patch_size * explanation.scale
-    coarse, final = explanation.coarse, explanation.image
-    pictures = {
+    coarse, final = cast(Photo, explanation.coarse), cast(Photo, explanation.image)
+    pictures: dict[str, Image.Image | Photo] = {
         "result.png": final,
         "mask.png": draw_overlay(final.rgb, explanation.mask, explanation.indices, cell),
         "before-after.png": draw_strip(photo.rgb, coarse.rgb, final.rgb, explanation.mask, explanation.indices, cell),

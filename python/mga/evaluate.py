@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +115,7 @@ def load_pair(hr_path: Path, lr_path: Path | None, scale: int) -> tuple[np.ndarr
 
 def evaluate(
     model: MaskGuidedSR,
-    pairs: Iterator[tuple[Path, Path | None]] | list[tuple[Path, Path | None]],
+    pairs: Iterable[tuple[Path, Path | None]],
     variant: str = "masked",
     selection: str = "largest",
     seed: int = 0,
@@ -161,8 +161,9 @@ def _table(result: dict[str, Any]) -> Table:
     share = f"K = {result['k']}" if result["k"] is not None else f"fraction {result['fraction']}"
     how = f", {share}, {result['selection']}" if result["variant"] == "masked" else ""
     table = Table(title=f"{result['model']} x{result['scale']} {result['variant']}{how}")
-    for name, justify in (("image", "left"), ("PSNR-Y (dB)", "right"), ("SSIM-Y", "right")):
-        table.add_column(name, justify=justify)
+    table.add_column("image")
+    table.add_column("PSNR-Y (dB)", justify="right")
+    table.add_column("SSIM-Y", justify="right")
     for entry in [*result["images"], {"name": "mean"} | result["mean"]]:
         psnr = "equal" if entry["psnr_y"] is None else f"{entry['psnr_y']:.3f}"
         if entry["name"] == "mean" and entry is not result["images"][-1]:

@@ -35,13 +35,12 @@ def _tint(image: np.ndarray, mask: np.ndarray, indices: np.ndarray, cell: int) -
     height, width = image.shape[:2]
     if image.ndim != 3 or height > mask.shape[0] * cell or width > mask.shape[1] * cell:
         raise InputError(f"draw_overlay: {mask.shape} cells of {cell} pixels do not cover an image {image.shape}")
-    refined = np.zeros(mask.size, bool)
-    refined[indices] = True
-    values = mask.reshape(-1)[refined]
+    refined = np.zeros(mask.shape, bool)
+    refined.reshape(-1)[indices] = True
+    values = mask[refined]
     # A few cells are far above the rest, which would all get the first colour if the scale reached up to them.
     low, high = (float(values.min()), float(np.quantile(values, 0.95))) if values.size else (0.0, 1.0)
     colour = ramp((mask - low) / max(high - low, 1e-12))
-    refined = refined.reshape(mask.shape)
     line = max(1, cell // 16)
     edge = np.zeros((cell, cell, 1), bool)
     edge[:line] = edge[:, :line] = True
@@ -57,29 +56,22 @@ def _tint(image: np.ndarray, mask: np.ndarray, indices: np.ndarray, cell: int) -
     return result, low, high
 
 
-def _font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    try:
-        return ImageFont.load_default(size)
-    except ImportError:  # Pillow without FreeType has one small bitmap font
-        return ImageFont.load_default()
-
-
 def _add_legend(picture: Image.Image, refined: int, cells: int, low: float, high: float) -> Image.Image:
     """A strip below the picture: how many cells were refined, and the scale of the mask's colours."""
     size = max(10, picture.width // 90)
     text = f"{refined:,} of {cells:,} cells refined ({100 * refined / cells:.1f} %), in colour by mask value"
     ends = (f"{low:.3g}", f"{high:.3g} and more") if refined else ("", "")
     strip = Image.new("RGB", (picture.width, size * 2), _PAPER)
-    draw, font = ImageDraw.Draw(strip), _font(size)
-    x = size
+    draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size)
+    x: float = size
     draw.text((x, size), text, _INK, font, anchor="lm")
     x += draw.textlength(text, font) + size
     draw.text((x, size), ends[0], _INK, font, anchor="lm")
-    x = round(x + draw.textlength(ends[0], font) + size // 2)
-    if refined and x < picture.width:
+    left = round(x + draw.textlength(ends[0], font) + size // 2)
+    if refined and left < picture.width:
         bar = ramp(np.linspace(0, 1, size * 10))[None].repeat(size, 0)
-        strip.paste(Image.fromarray(np.rint(bar).astype(np.uint8)), (x, size // 2))
-        draw.text((x + size * 10 + size // 2, size), ends[1], _INK, font, anchor="lm")
+        strip.paste(Image.fromarray(np.rint(bar).astype(np.uint8)), (left, size // 2))
+        draw.text((left + size * 10 + size // 2, size), ends[1], _INK, font, anchor="lm")
     result = Image.new("RGB", (picture.width, picture.height + strip.height))
     result.paste(picture, (0, 0))
     result.paste(strip, (0, picture.height))
@@ -139,7 +131,7 @@ def draw_strip(
         "RGB", (picture.width + 2 * gap, picture.height + 2 * gap + header + len(places) * (tile + gap)), _PAPER
     )
     sheet.paste(picture, (gap, gap))
-    draw, font = ImageDraw.Draw(sheet), _font(size)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size)
     for i, (name, pixels) in enumerate(columns):
         left = gap + i * (tile + gap)
         if places:
@@ -165,7 +157,7 @@ def _map(final: np.ndarray, places: list[tuple[int, int]], crop: int, width: int
     """The whole picture at ``width`` pixels, with a numbered box around every place."""
     factor = width / final.shape[1]
     picture = Image.fromarray(final).resize((width, max(1, round(final.shape[0] * factor))), Image.Resampling.LANCZOS)
-    draw, font = ImageDraw.Draw(picture), _font(26)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(26)
     for number, (y, x) in enumerate(places, 1):
         box = [round(v * factor) for v in (x, y, x + crop, y + crop)]
         draw.rectangle(box, outline=tuple(int(v) for v in _RAMP[-1]), width=3)

@@ -7,14 +7,14 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mga_kernels.errors import ImageError, InputError, MGAError
 from mga_kernels.files import writable_folder
-from mga_kernels.images import FORMATS, check_output, read_image, save_image
+from mga_kernels.images import FORMATS, Photo, check_output, read_image, save_image
 
 from .folders import list_images
 from .overlay import draw_overlay
@@ -177,10 +177,10 @@ def upscale_one(model: MaskGuidedSR, job: Job, overwrite: bool) -> tuple[str, li
     check_output(job.target, overwrite, size=(width, height), alpha=see_through)  # before the work, not after it
     notes = []
     if job.mask is None:
-        result = model.upscale(photo)
+        result = cast(Photo, model.upscale(photo))
     else:
         explanation = model.explain(photo)
-        result = explanation.image
+        result = cast(Photo, explanation.image)
         overlay = draw_overlay(
             result.rgb, explanation.mask, explanation.indices, explanation.patch_size * explanation.scale
         )
