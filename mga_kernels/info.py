@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import platform
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-import numpy
-import PIL
 import torch
 
 from . import __version__, _native
@@ -24,8 +23,7 @@ def collect() -> dict[str, Any]:
         "mga_kernels": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "pillow": PIL.__version__,
+        **{name: _version(name) for name in ("triton", "numpy", "pillow", "safetensors")},
     }
     host = None if _native.HOST_ERROR else _native.host()
     return {
@@ -42,6 +40,13 @@ def collect() -> dict[str, Any]:
             for name, operator in operators().items()
         },
     }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _gpu() -> dict[str, Any] | str:
@@ -66,7 +71,7 @@ def _line(value: Any) -> str:
 
 def render(facts: dict[str, Any]) -> str:
     """The dict of ``collect()`` as text for people."""
-    lines = [f"{name:<12} {version}" for name, version in facts["versions"].items()]
+    lines = [f"{name:<12} {text}" for name, text in facts["versions"].items()]
     lines += [f"{name:<12} {_line(facts[name])}" for name in ("platform", "gpu")]
     lines += [f"{'cpu':<12} {facts['cpu']['threads']} threads, {_line(facts['cpu']['features'])}"]
     lines += [f"{'build':<12} {_line(facts['build'])}", "", "operators, each backend in order of preference:"]

@@ -1,15 +1,16 @@
-import importlib.metadata
 import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 
+import mga_kernels
 from mga_kernels import _native
 
+ROOT = Path(__file__).resolve().parent.parent
 NATIVE_OPERATORS = ["select_patches", "gather_patches", "paste_patches_"]
 
 
@@ -27,7 +28,7 @@ def test_cuda_kernels_are_there_exactly_if_a_toolkit_was():
 
 def test_build_facts():
     facts = _native.host().build_facts()
-    assert facts["version"] == importlib.metadata.version("mga_kernels")
+    assert facts["version"] == mga_kernels.__version__
     assert re.match(r"(g\+\+|clang) \d+", facts["compiler"])
     assert facts["torch_target"] == "2.11"
     assert "-Werror" in facts["flags"]
