@@ -57,21 +57,21 @@ def _tint(image: np.ndarray, mask: np.ndarray, indices: np.ndarray, cell: int) -
 
 
 def _add_legend(picture: Image.Image, refined: int, cells: int, low: float, high: float) -> Image.Image:
-    """A strip below the picture: how many cells were refined, and the scale of the mask's colours."""
+    """A strip below the picture: how many cells were refined, and the scale of the colours if there is room."""
     size = max(10, picture.width // 90)
-    text = f"{refined:,} of {cells:,} cells refined ({100 * refined / cells:.1f} %), in colour by mask value"
-    ends = (f"{low:.3g}", f"{high:.3g} and more") if refined else ("", "")
     strip = Image.new("RGB", (picture.width, size * 2), _PAPER)
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(size)
-    x: float = size
-    draw.text((x, size), text, _INK, font, anchor="lm")
-    x += draw.textlength(text, font) + size
-    draw.text((x, size), ends[0], _INK, font, anchor="lm")
-    left = round(x + draw.textlength(ends[0], font) + size // 2)
-    if refined and left < picture.width:
-        bar = ramp(np.linspace(0, 1, size * 10))[None].repeat(size, 0)
-        strip.paste(Image.fromarray(np.rint(bar).astype(np.uint8)), (left, size // 2))
-        draw.text((left + size * 10 + size // 2, size), ends[1], _INK, font, anchor="lm")
+    share = f"{refined:,} of {cells:,} cells refined ({100 * refined / cells:.1f} %)"
+    first, last = f"{share}, in colour by mask value    {low:.3g}", f"{high:.3g} and more"
+    bar = round(size + draw.textlength(first, font) + size / 2)
+    if refined and bar + 10.5 * size + draw.textlength(last, font) < picture.width:
+        colours = ramp(np.linspace(0, 1, size * 10))[None].repeat(size, 0)
+        strip.paste(Image.fromarray(np.rint(colours).astype(np.uint8)), (bar, size // 2))
+        draw.text((bar + round(10.5 * size), size), last, _INK, font, anchor="lm")
+    else:
+        short = f"{refined:,}/{cells:,}"
+        first = share if size + draw.textlength(share, font) < picture.width else short
+    draw.text((size, size), first, _INK, font, anchor="lm")
     result = Image.new("RGB", (picture.width, picture.height + strip.height))
     result.paste(picture, (0, 0))
     result.paste(strip, (0, picture.height))
