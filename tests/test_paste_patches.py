@@ -78,8 +78,8 @@ def test_later_duplicate_stays(backend, generator):
     if backend.name == "cuda":
         pytest.skip("not defined there: patches are written in parallel")
     # The list goes over the cells and back, so that threads which share it meet the same cell at different times.
-    image = values((1, 3, 192, 192), torch.float32, generator)
-    patches = values((2 * 2304, 3, 4, 4), torch.float32, generator)
+    image = values((1, 3, 768, 768), torch.float32, generator)
+    patches = values((2 * 2304, 3, 16, 16), torch.float32, generator)
     there = torch.randperm(2304, generator=generator, dtype=torch.int32)
     indices = torch.cat([there, there.flip(0)])[None]
     wanted = expected(image, patches, indices)
