@@ -1,6 +1,6 @@
-// The interface between the torch bindings (.cpp) and the CUDA kernels (.cu): raw pointers, int64 sizes, no torch header
-// and no CUDA header, so that every .cu compiles in seconds and with any torch. Every launcher takes a cudaStream_t as
-// void* and returns a cudaError_t as int, 0 when the launch was accepted.
+// The interface between the torch bindings (.cpp) and the CUDA kernels (.cu): raw pointers, int64 sizes, no torch
+// header and no CUDA header, so that every .cu compiles in seconds and with any torch. Every launcher takes a
+// cudaStream_t as void* and returns a cudaError_t as int, 0 when the launch was accepted.
 #pragma once
 #include <cstdint>
 
@@ -39,7 +39,7 @@ int select_patches_cuda(const void* mask, Real dtype, int32_t* indices, int64_t 
 int gather_patches_cuda(const void* feature, const int32_t* indices, void* patches, const GatherShape& shape,
                         int item_size, void* stream);
 
-// image (batch, channels, rows * side, columns * side) and patches (batch * count, channels, side, side), both by stride.
+// image (batch, channels, rows * side, columns * side) and patches (batch * count, channels, side, side) by stride.
 int paste_patches_cuda(void* image, const void* patches, const int32_t* indices, const PasteShape& shape, int item_size,
                        void* stream);
 

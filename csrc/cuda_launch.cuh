@@ -1,18 +1,19 @@
-// What every .cu includes: the CUDA headers and a launch macro. The macro is the one piece of CUDA syntax that g++ cannot
-// read, so with it the kernels also compile for a CPU emulation of CUDA (MGA_CPU_EMU), where they can be tested without a GPU.
+// What every .cu includes: the CUDA headers and a launch macro. The macro is the one piece of CUDA syntax that g++
+// cannot read; with it the kernels also compile for the CPU emulation in tests/cuda_emulation (MGA_CPU_EMU).
 #pragma once
 #ifdef MGA_CPU_EMU
 #include "cuda_emu.h"
-#define MGA_LAUNCH(kernel, grid, block, stream, ...)            \
-  do {                                                          \
-    (void)(stream);                                             \
-    emu::launch(grid, block, 0, [&] { kernel(__VA_ARGS__); });  \
+#define MGA_LAUNCH(kernel, grid, block, stream, ...)           \
+  do {                                                         \
+    (void)(stream);                                            \
+    emu::launch(grid, block, 0, [&] { kernel(__VA_ARGS__); }); \
   } while (0)
 #else
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
-#define MGA_LAUNCH(kernel, grid, block, stream, ...) kernel<<<grid, block, 0, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
+#define MGA_LAUNCH(kernel, grid, block, stream, ...) \
+  kernel<<<grid, block, 0, static_cast<cudaStream_t>(stream)>>>(__VA_ARGS__)
 #endif
 #include <cstdint>
 

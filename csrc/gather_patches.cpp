@@ -85,8 +85,8 @@ void gather(const void* feature, const int32_t* indices, void* patches, const Ga
 GatherShape check(const Tensor& feature, const Tensor& indices, int64_t patch_size, int64_t halo) {
   STD_TORCH_CHECK(feature.dim() == 4, kOp, ": feature must be (B, C, H, W)");
   STD_TORCH_CHECK(patch_size >= 1 && halo >= 0, kOp, ": patch_size must be at least 1 and halo at least 0");
-  STD_TORCH_CHECK(feature.size(2) % patch_size == 0 && feature.size(3) % patch_size == 0, kOp, ": a ", feature.size(2), "x",
-                  feature.size(3), " feature does not divide into cells of ", patch_size, "; pad it first");
+  STD_TORCH_CHECK(feature.size(2) % patch_size == 0 && feature.size(3) % patch_size == 0, kOp, ": a ", feature.size(2),
+                  "x", feature.size(3), " feature does not divide into cells of ", patch_size, "; pad it first");
   check_indices(kOp, indices, feature.size(0));
   GatherShape shape{};
   shape.batch = feature.size(0);

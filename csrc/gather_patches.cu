@@ -6,8 +6,8 @@ namespace {
 
 constexpr int kThreads = 256;
 
-// feature (B, C, H, W) by s.stride; indices (B, K); patches (B*K, C, side, side), dense in either layout. A cell outside
-// the grid gives zeros: the host must not wait for the indices, so it cannot refuse them.
+// feature (B, C, H, W) by s.stride; indices (B, K); patches (B*K, C, side, side), dense in either layout. A cell
+// outside the grid gives zeros: the host must not wait for the indices, so it cannot refuse them.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
     gather_kernel(const T* __restrict__ feature, const int32_t* __restrict__ indices, T* __restrict__ patches,
@@ -42,8 +42,8 @@ template <typename T>
 int launch(const void* feature, const int32_t* indices, void* patches, const GatherShape& s, void* stream) {
   const int64_t total = s.batch * s.count * s.channels * s.side() * s.side();
   if (total == 0) return 0;
-  MGA_LAUNCH(gather_kernel<T>, blocks_for(total, kThreads), dim3(kThreads), stream, static_cast<const T*>(feature), indices,
-             static_cast<T*>(patches), s, total);
+  MGA_LAUNCH(gather_kernel<T>, blocks_for(total, kThreads), dim3(kThreads), stream, static_cast<const T*>(feature),
+             indices, static_cast<T*>(patches), s, total);
   return int(cudaGetLastError());
 }
 

@@ -1,5 +1,5 @@
-// The integer hash behind order "random". mga_kernels/ops/select_patches/reference.py computes the same numbers in int64,
-// which is why both multipliers stay below 2^31: no product of a 32-bit value reaches 2^63.
+// The integer hash behind order "random". mga_kernels/ops/select_patches/reference.py computes the same numbers in
+// int64, which is why both multipliers stay below 2^31: no product of a 32-bit value reaches 2^63.
 #pragma once
 #include <cstdint>
 

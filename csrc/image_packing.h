@@ -37,8 +37,8 @@ inline void pack(const Planes<uint8_t>& image, const Planes<float>& out, double 
   }
 }
 
-// Adding and taking off 1.5 * 2^23 leaves a float in 0..255 rounded to the nearest integer, ties to even; unlike a call to
-// nearbyint it vectorises on every x86-64.
+// Adding and taking off 1.5 * 2^23 leaves a float in 0..255 rounded to the nearest integer, ties to even; unlike a call
+// to nearbyint it vectorises on every x86-64.
 inline uint8_t to_byte(float value) {
   constexpr float kRound = 12582912.0f;
   const float clamped = value > 0.0f ? (value < 255.0f ? value : 255.0f) : 0.0f;  // NaN compares false: 0

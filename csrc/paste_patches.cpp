@@ -85,8 +85,8 @@ PasteShape check(const Tensor& image, const Tensor& patches, const Tensor& indic
   STD_TORCH_CHECK(patches.size(0) == indices.numel() && patches.size(1) == image.size(1), kOp, ": ", patches.size(0),
                   " patches of ", patches.size(1), " channels for ", indices.numel(), " indices and ", image.size(1),
                   " channels");
-  STD_TORCH_CHECK(image.size(2) % side == 0 && image.size(3) % side == 0, kOp, ": a ", image.size(2), "x", image.size(3),
-                  " image does not divide into cells of ", side);
+  STD_TORCH_CHECK(image.size(2) % side == 0 && image.size(3) % side == 0, kOp, ": a ", image.size(2), "x",
+                  image.size(3), " image does not divide into cells of ", side);
   PasteShape shape{};
   shape.batch = image.size(0);
   shape.channels = image.size(1);
@@ -95,7 +95,8 @@ PasteShape check(const Tensor& image, const Tensor& patches, const Tensor& indic
   shape.count = indices.size(1);
   shape.side = side;
   for (int i = 0; i < 4; ++i) {
-    STD_TORCH_CHECK(image.size(i) < 2 || image.stride(i) != 0, kOp, ": the image is an expanded tensor; clone it first");
+    STD_TORCH_CHECK(image.size(i) < 2 || image.stride(i) != 0, kOp,
+                    ": the image is an expanded tensor; clone it first");
     shape.image_stride[i] = image.stride(i);
     shape.patch_stride[i] = patches.stride(i);
   }

@@ -10,8 +10,8 @@ constexpr int kThreads = 256;
 // outside the grid is left out. Which of two patches for one cell stays is not defined here.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    paste_kernel(T* __restrict__ image, const T* __restrict__ patches, const int32_t* __restrict__ indices, PasteShape s,
-                 bool channels_last, int64_t total) {
+    paste_kernel(T* __restrict__ image, const T* __restrict__ patches, const int32_t* __restrict__ indices,
+                 PasteShape s, bool channels_last, int64_t total) {
   const int64_t step = int64_t(gridDim.x) * blockDim.x;
   for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < total; i += step) {
     int64_t rest = i, c = 0;
@@ -31,7 +31,8 @@ __global__ void __launch_bounds__(kThreads)
     if (cell < 0 || cell >= s.rows * s.columns) continue;
     const int64_t row = cell / s.columns * s.side + y, column = cell % s.columns * s.side + x;
     const int64_t b = rest / s.count;
-    const int64_t from = rest * s.patch_stride[0] + c * s.patch_stride[1] + y * s.patch_stride[2] + x * s.patch_stride[3];
+    const int64_t from =
+        rest * s.patch_stride[0] + c * s.patch_stride[1] + y * s.patch_stride[2] + x * s.patch_stride[3];
     image[b * s.image_stride[0] + c * s.image_stride[1] + row * s.image_stride[2] + column * s.image_stride[3]] =
         patches[from];
   }

@@ -20,7 +20,8 @@ Order parse_order(const std::string& order) {
   return Order::random;
 }
 
-// A key that sorts unsigned as the values do: larger key, earlier choice. NaN gets 0, below every number in both orders.
+// A key that sorts unsigned as the values do: larger key, earlier choice. NaN gets 0, below every number, in both
+// orders.
 uint64_t value_key(double value, bool smallest) {
   if (value != value) return 0;
   value += 0.0;  // -0.0 becomes +0.0
@@ -118,9 +119,9 @@ Tensor select_patches_gpu(const Tensor& mask, int64_t k, std::string order, int6
   if (request.batch == 0 || request.count == 0) return request.indices;
   const Tensor dense = torch::stable::contiguous(mask);
   auto* indices = static_cast<int32_t*>(request.indices.mutable_data_ptr());
-  check_launch(kOp, select_patches_cuda(dense.const_data_ptr(), real_of(mask.scalar_type()), indices, request.batch,
-                                        request.cells, request.count, request.order, uint32_t(seed),
-                                        current_stream(kOp, mask)));
+  check_launch(
+      kOp, select_patches_cuda(dense.const_data_ptr(), real_of(mask.scalar_type()), indices, request.batch,
+                               request.cells, request.count, request.order, uint32_t(seed), current_stream(kOp, mask)));
   return request.indices;
 }
 #endif
@@ -128,9 +129,7 @@ Tensor select_patches_gpu(const Tensor& mask, int64_t k, std::string order, int6
 }  // namespace
 }  // namespace mga
 
-STABLE_TORCH_LIBRARY_FRAGMENT(mga, m) {
-  m.def("select_patches(Tensor mask, int k, str order, int seed) -> Tensor");
-}
+STABLE_TORCH_LIBRARY_FRAGMENT(mga, m) { m.def("select_patches(Tensor mask, int k, str order, int seed) -> Tensor"); }
 STABLE_TORCH_LIBRARY_IMPL(mga, CPU, m) { m.impl("select_patches", TORCH_BOX(&mga::select_patches_cpu)); }
 #ifdef MGA_WITH_CUDA
 STABLE_TORCH_LIBRARY_IMPL(mga, CUDA, m) { m.impl("select_patches", TORCH_BOX(&mga::select_patches_gpu)); }

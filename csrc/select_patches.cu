@@ -41,8 +41,8 @@ __device__ __forceinline__ Key key_of(const T* __restrict__ values, int64_t cell
   return order == Order::smallest && key != 0 ? ~key : key;
 }
 
-// values (cells), histogram (256, shared), state (2, shared): the count-th largest key, and in `ties` how many cells with
-// exactly that key are chosen.
+// values (cells), histogram (256, shared), state (2, shared): the count-th largest key, and in `ties` how many cells
+// with exactly that key are chosen.
 template <typename T, typename Key>
 __device__ Key find_threshold(const T* __restrict__ values, int64_t cells, int count, Order order, uint32_t seed,
                               int* histogram, int* state, int& ties) {
@@ -74,9 +74,8 @@ __device__ Key find_threshold(const T* __restrict__ values, int64_t cells, int c
 
 // mask (B, cells) -> indices (B, count), ascending.
 template <typename T, typename Key>
-__global__ void __launch_bounds__(kThreads)
-    select_kernel(const T* __restrict__ mask, int32_t* __restrict__ indices, int64_t cells, int count, Order order,
-                  uint32_t seed) {
+__global__ void __launch_bounds__(kThreads) select_kernel(const T* __restrict__ mask, int32_t* __restrict__ indices,
+                                                          int64_t cells, int count, Order order, uint32_t seed) {
   __shared__ int histogram[kDigits];
   __shared__ int state[2];
   __shared__ int warp_greater[kWarps], warp_equal[kWarps];
@@ -120,8 +119,8 @@ __global__ void __launch_bounds__(kThreads)
 template <typename T, typename Key>
 int launch(const void* mask, int32_t* indices, int64_t batch, int64_t cells, int64_t count, Order order, uint32_t seed,
            void* stream) {
-  MGA_LAUNCH((select_kernel<T, Key>), dim3(unsigned(batch)), dim3(kThreads), stream, static_cast<const T*>(mask), indices,
-             cells, int(count), order, seed);
+  MGA_LAUNCH((select_kernel<T, Key>), dim3(unsigned(batch)), dim3(kThreads), stream, static_cast<const T*>(mask),
+             indices, cells, int(count), order, seed);
   return int(cudaGetLastError());
 }
 

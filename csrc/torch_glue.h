@@ -36,7 +36,8 @@ inline int item_size(const char* op, const Tensor& tensor) {
 }
 
 inline void check_indices(const char* op, const Tensor& indices, int64_t batch) {
-  STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Int, op, ": indices must be int32, as select_patches returns them");
+  STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Int, op,
+                  ": indices must be int32, as select_patches returns them");
   STD_TORCH_CHECK(indices.dim() == 2 && indices.size(0) == batch, op, ": indices must be (", batch, ", K)");
   STD_TORCH_CHECK(indices.is_contiguous(), op, ": indices must be contiguous");
 }
@@ -44,8 +45,8 @@ inline void check_indices(const char* op, const Tensor& indices, int64_t batch) 
 inline void check_inside(const char* op, const int32_t* indices, int64_t count, int64_t rows, int64_t columns) {
   const int64_t cells = rows * columns;
   for (int64_t i = 0; i < count; ++i) {
-    STD_TORCH_CHECK(indices[i] >= 0 && indices[i] < cells, op, ": index ", indices[i], " is outside the ", rows, "x", columns,
-                    " grid; were the indices made for another size?");
+    STD_TORCH_CHECK(indices[i] >= 0 && indices[i] < cells, op, ": index ", indices[i], " is outside the ", rows, "x",
+                    columns, " grid; were the indices made for another size?");
   }
 }
 

@@ -1,0 +1,385 @@
+// Runs CUDA C++ kernels on the CPU, for tests of correctness without a GPU: g++ -x c++ -DMGA_CPU_EMU.
+// Model: one OS thread; every CUDA thread of a block is a fiber, and fibers switch at barriers and warp collectives
+// only. Finds: wrong indexing (with ASan), missing __syncthreads and __syncwarp (EMU_ORDER=fwd|rev|<seed> changes the
+// order in which threads run between barriers), divergent barriers, deadlock, shuffles from lanes outside the mask,
+// reads of dynamic shared memory that nobody wrote (it is filled with NaN). Does not model: reordering by the memory
+// model, races between blocks, timing.
+#pragma once
+#ifndef MGA_CPU_EMU
+#error "define MGA_CPU_EMU"
+#endif
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>     // host versions of conversions and arithmetic
+#include <cuda_runtime.h>  // g++ sees host API + vector types; __global__ etc. expand to nothing
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <vector>
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+namespace emu {
+enum St : uint8_t { READY, AT_BLOCK, AT_WARP, DONE };
+struct Thread {
+  ucontext_t ctx;
+  char* stack = nullptr;
+  St st;
+  uint3 tid;
+  int lin;
+  unsigned wmask;
+  const void* site;
+  void* fake = nullptr;
+};
+constexpr size_t kStack = 256 * 1024;
+struct Slot {
+  alignas(16) unsigned char b[64];
+};
+struct Block {
+  dim3 grid, block;
+  uint3 bid;
+  std::vector<Thread> th;
+  std::vector<Slot> slots;
+  std::vector<unsigned char> dyn;
+  Thread* cur = nullptr;
+  ucontext_t main;
+  void* main_fake = nullptr;
+  const void* main_stack = nullptr;
+  size_t main_size = 0;
+  const std::function<void()>* fn = nullptr;
+  std::string error;
+  long switches = 0;
+};
+inline Block*& B() {
+  static thread_local Block* b = nullptr;
+  return b;
+}
+inline Thread& T() { return *B()->cur; }
+inline void fail(const std::string& m) {
+  auto& t = T();
+  throw std::runtime_error("cuda_emu: " + m + " [block " + std::to_string(B()->bid.x) + "," +
+                           std::to_string(B()->bid.y) + "," + std::to_string(B()->bid.z) + " thread " +
+                           std::to_string(t.lin) + "]");
+}
+inline void sw_to(ucontext_t* from, ucontext_t* to, void** fake, const void* stk, size_t n) {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_start_switch_fiber(fake, stk, n);
+#endif
+  (void)fake;
+  (void)stk;
+  (void)n;
+  swapcontext(from, to);
+}
+inline void finish_sw(void* fake, const void** os, size_t* on) {
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_finish_switch_fiber(fake, os, on);
+#endif
+  (void)fake;
+  (void)os;
+  (void)on;
+}
+inline void yield_(St s, const void* site) {
+  auto* b = B();
+  auto& t = *b->cur;
+  t.st = s;
+  t.site = site;
+  sw_to(&t.ctx, &b->main, &t.fake, b->main_stack, b->main_size);
+  finish_sw(t.fake, nullptr, nullptr);
+  if (!b->error.empty()) throw 0;
+}
+inline void entry() {
+  auto* b = B();
+  finish_sw(nullptr, &b->main_stack, &b->main_size);
+  try {
+    (*b->fn)();
+  } catch (int) {
+  } catch (const std::exception& e) {
+    if (b->error.empty()) b->error = e.what();
+  }
+  auto& t = *b->cur;
+  t.st = DONE;
+#if defined(__SANITIZE_ADDRESS__)
+  __sanitizer_start_switch_fiber(nullptr, b->main_stack, b->main_size);
+#endif
+  setcontext(&b->main);
+}
+inline void run(Block& b, Thread& t) {
+  b.cur = &t;
+  ++b.switches;
+  sw_to(&b.main, &t.ctx, &b.main_fake, t.stack, kStack);
+  finish_sw(b.main_fake, nullptr, nullptr);
+}
+inline std::vector<int> order(int n) {
+  std::vector<int> o(n);
+  for (int i = 0; i < n; ++i) o[i] = i;
+  const char* e = std::getenv("EMU_ORDER");
+  if (!e || !*e || !strcmp(e, "fwd")) return o;
+  if (!strcmp(e, "rev")) {
+    std::reverse(o.begin(), o.end());
+    return o;
+  }
+  std::mt19937 g(unsigned(std::atoi(e)));
+  std::shuffle(o.begin(), o.end(), g);
+  return o;
+}
+struct Stats {
+  long switches = 0, blocks = 0;
+};
+inline Stats launch(dim3 grid, dim3 block, size_t smem, const std::function<void()>& fn) {
+  const int n = int(block.x * block.y * block.z), nw = (n + 31) / 32;
+  if (n < 1 || n > 1024) throw std::runtime_error("cuda_emu: block size " + std::to_string(n));
+  if (smem > 232448) throw std::runtime_error("cuda_emu: dynamic shared memory " + std::to_string(smem));
+  Block b;
+  b.grid = grid;
+  b.block = block;
+  b.fn = &fn;
+  b.th.resize(n);
+  b.slots.resize(size_t(nw) * 32);
+  b.dyn.resize(smem + 16);
+  char* stacks = static_cast<char*>(
+      mmap(nullptr, kStack * n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
+  struct Unmap {
+    void* p;
+    size_t n;
+    Block* old;
+    ~Unmap() {
+      munmap(p, n);
+      B() = old;
+    }
+  } unmap{stacks, kStack * n, B()};
+  B() = &b;
+  Stats s;
+  const auto word = order(nw), lord = order(32);
+  for (unsigned bz = 0; bz < grid.z; ++bz)
+    for (unsigned by = 0; by < grid.y; ++by)
+      for (unsigned bx = 0; bx < grid.x; ++bx) {
+        b.bid = make_uint3(bx, by, bz);
+        std::memset(b.dyn.data(), 0xFF, b.dyn.size());
+        for (int i = 0; i < n; ++i) {
+          auto& t = b.th[i];
+          t.lin = i;
+          t.tid = make_uint3(i % block.x, i / block.x % block.y, i / (block.x * block.y));
+          t.st = READY;
+          t.fake = nullptr;
+          t.stack = stacks + kStack * i;
+          getcontext(&t.ctx);
+          t.ctx.uc_stack.ss_sp = t.stack;
+          t.ctx.uc_stack.ss_size = kStack;
+          t.ctx.uc_link = nullptr;
+          makecontext(&t.ctx, entry, 0);
+        }
+        // Warp by warp, each as far as it can go (its own collectives included) before the next one starts: the largest
+        // skew between warps that the program allows, so a missing __syncthreads() shows in some order.
+        auto release_warp = [&](int w) {
+          bool rel = false;
+          for (int l = 0; l < 32 && w * 32 + l < n; ++l) {
+            auto& t = b.th[w * 32 + l];
+            if (t.st != AT_WARP) continue;
+            unsigned m = t.wmask;
+            bool all = true;
+            for (int k = 0; k < 32; ++k)
+              if (m >> k & 1) {
+                int j = w * 32 + k;
+                if (j >= n) {
+                  b.error = "cuda_emu: warp mask names lanes that do not exist";
+                  return false;
+                }
+                auto& u = b.th[j];
+                if (u.st == DONE || u.st == AT_BLOCK) {
+                  b.error = "cuda_emu: lane " + std::to_string(k) +
+                            " of a warp collective has exited or waits at __syncthreads";
+                  return false;
+                }
+                if (u.st != AT_WARP || u.wmask != m) all = false;
+              }
+            if (all) {
+              for (int k = 0; k < 32; ++k)
+                if (m >> k & 1) b.th[w * 32 + k].st = READY;
+              rel = true;
+            }
+          }
+          return rel;
+        };
+        for (;;) {
+          for (int w : word)
+            for (bool go = true; go && b.error.empty();) {
+              for (int l : lord)
+                if (w * 32 + l < n && b.th[w * 32 + l].st == READY) run(b, b.th[w * 32 + l]);
+              go = release_warp(w);
+            }
+          if (!b.error.empty()) {
+            for (auto& t : b.th)
+              if (t.st != DONE) {
+                t.st = READY;
+                run(b, t);
+              }
+            break;
+          }  // unwind every fiber
+          int alive = 0, atb = 0;
+          for (auto& t : b.th) {
+            alive += t.st != DONE;
+            atb += t.st == AT_BLOCK;
+          }
+          if (!alive) break;
+          if (atb == alive) {
+            const void* s0 = nullptr;
+            for (auto& t : b.th)
+              if (t.st == AT_BLOCK) {
+                if (!s0)
+                  s0 = t.site;
+                else if (t.site != s0)
+                  b.error =
+                      "cuda_emu: threads of one block wait at different __syncthreads() calls (divergent barrier)";
+              }
+            for (auto& t : b.th) t.st = t.st == AT_BLOCK ? READY : t.st;
+            continue;
+          }
+          b.error = "cuda_emu: deadlock: " + std::to_string(atb) + " of " + std::to_string(alive) +
+                    " threads at __syncthreads, the rest in warp collectives with masks that do not match";
+        }
+        ++s.blocks;
+        if (!b.error.empty()) throw std::runtime_error(b.error);
+      }
+  s.switches = b.switches;
+  return s;
+}
+// ---- barriers and warp collectives
+__attribute__((noinline)) inline void sync_block() { yield_(AT_BLOCK, __builtin_return_address(0)); }
+inline void sync_warp(unsigned m) {
+  auto& t = T();
+  if (!(m >> (t.lin & 31) & 1)) fail("calling lane is not in its own mask");
+  t.wmask = m;
+  yield_(AT_WARP, nullptr);
+}
+inline Slot* wslot() { return &B()->slots[size_t(T().lin / 32) * 32]; }
+template <class V, class F>
+auto collective(unsigned m, const V& v, F f) {
+  static_assert(sizeof(V) <= sizeof(Slot));
+  auto* s = wslot();
+  std::memcpy(s[T().lin & 31].b, &v, sizeof(V));
+  sync_warp(m);
+  auto get = [&](int l) {
+    if (!(m >> l & 1)) fail("shuffle/vote reads lane " + std::to_string(l) + " outside the mask");
+    V r;
+    std::memcpy(&r, s[l].b, sizeof(V));
+    return r;
+  };
+  auto r = f(get);
+  sync_warp(m);
+  return r;
+}
+inline int lane() { return T().lin & 31; }
+}  // namespace emu
+
+// ---- CUDA built-ins for g++
+#undef __shared__
+#undef __global__
+#undef __device__
+#undef __forceinline__
+#undef __launch_bounds__
+#define __global__
+#define __device__
+#define __forceinline__ inline
+#define __launch_bounds__(...)
+#define __shared__ static /* one block at a time per process: block-shared. See MGA_SHARED for poison */
+#define threadIdx (emu::T().tid)
+#define blockIdx (emu::B()->bid)
+#define blockDim (emu::B()->block)
+#define gridDim (emu::B()->grid)
+#define warpSize 32
+#define __syncthreads() emu::sync_block()
+inline void __syncwarp(unsigned m = 0xffffffffu) { emu::sync_warp(m); }
+template <class T>
+T __shfl_sync(unsigned m, T v, int src, int w = 32) {
+  return emu::collective(m, v, [&](auto g) {
+    int l = emu::lane();
+    return g((l & ~(w - 1)) + (src & (w - 1)));
+  });
+}
+template <class T>
+T __shfl_xor_sync(unsigned m, T v, int x, int w = 32) {
+  return emu::collective(m, v, [&](auto g) {
+    int l = emu::lane(), s = l ^ x;
+    return (s & ~(w - 1)) > (l & ~(w - 1)) ? v : g(s);
+  });
+}
+template <class T>
+T __shfl_down_sync(unsigned m, T v, unsigned d, int w = 32) {
+  return emu::collective(m, v, [&](auto g) {
+    int l = emu::lane();
+    return (l & (w - 1)) + int(d) < w ? g(l + int(d)) : v;
+  });
+}
+template <class T>
+T __shfl_up_sync(unsigned m, T v, unsigned d, int w = 32) {
+  return emu::collective(m, v, [&](auto g) {
+    int l = emu::lane();
+    return (l & (w - 1)) >= int(d) ? g(l - int(d)) : v;
+  });
+}
+inline unsigned __ballot_sync(unsigned m, int p) {
+  return emu::collective(m, p, [&](auto g) {
+    unsigned r = 0;
+    for (int k = 0; k < 32; ++k)
+      if (m >> k & 1) r |= unsigned(g(k) != 0) << k;
+    return r;
+  });
+}
+inline int __any_sync(unsigned m, int p) { return __ballot_sync(m, p) != 0; }
+inline int __all_sync(unsigned m, int p) { return __ballot_sync(m, p) == m; }
+template <class T>
+T atomicAdd(T* p, T v) {
+  T o = *p;
+  *p = o + v;
+  return o;
+}
+template <class T>
+T atomicMax(T* p, T v) {
+  T o = *p;
+  *p = std::max(o, v);
+  return o;
+}
+template <class T>
+T atomicMin(T* p, T v) {
+  T o = *p;
+  *p = std::min(o, v);
+  return o;
+}
+template <class T>
+T atomicExch(T* p, T v) {
+  T o = *p;
+  *p = v;
+  return o;
+}
+template <class T>
+T atomicCAS(T* p, T c, T v) {
+  T o = *p;
+  if (o == c) *p = v;
+  return o;
+}
+inline void __threadfence() {}
+inline void __threadfence_block() {}
+template <class T>
+T __ldg(const T* p) {
+  return *p;
+}
+inline float __expf(float x) { return std::exp(x); }
+inline float __fdividef(float a, float b) { return a / b; }
+inline float rsqrtf(float x) { return 1.f / std::sqrt(x); }
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+inline int __ffs(int x) { return __builtin_ffs(x); }
+inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
+#define cudaGetLastError() cudaSuccess
+#define cudaFuncSetAttribute(...) cudaSuccess
+#define cudaGetErrorString(e) "emulated"
