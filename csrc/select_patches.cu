@@ -65,8 +65,7 @@ __device__ Key find_threshold(const T* __restrict__ values, int64_t cells, int c
     }
     __syncthreads();
     prefix |= Key(state[0]) << shift;
-    remaining = state[1];
-    __syncthreads();
+    remaining = state[1];  // next written two barriers later
   }
   ties = remaining;
   return prefix;
