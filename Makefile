@@ -30,6 +30,8 @@ $(STAMP): $(SOURCES)
 	  fi
 	$(INSTALL) -c constraints.txt setuptools wheel ninja pybind11
 	$(INSTALL) --no-build-isolation -c constraints.txt -e '.[dev]'
+	@$(BIN)/python -c "from mga_kernels._native import host; cuda = host().build_facts()['cuda']; \
+	  print('setup: done; native operators for CPU', f'and CUDA (toolkit {cuda})' if cuda else 'only, for want of a CUDA toolkit')"
 	@touch $@
 
 test: setup
