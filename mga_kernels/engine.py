@@ -15,11 +15,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import images
+from . import _native, images
 from .checkpoints import ModelConfig, load_model
 from .errors import InputError, OutOfMemoryError
 from .memory import require_memory
 from .networks import VARIANTS, MaskGuidedNetwork
+from .networks.layers import pad_by_reflection
 from .ops import paste_patches_
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -34,8 +35,8 @@ class Explanation:
     """What happened to one image.
 
     ``coarse`` and ``image`` are of the kind that ``upscale`` returns. ``mask`` float32 (Hp, Wp) and ``indices`` int32
-    (K,), raster order, belong to the LR image padded to multiples of ``patch_size``; cell i covers LR pixels from
-    (i // Wp * p, i % Wp * p). ``timings`` are seconds by stage.
+    (K,), raster order: cell i covers p x p LR pixels from row i // Wp * p and column i % Wp * p, with p =
+    ``patch_size``. ``timings`` are seconds by stage.
     """
 
     coarse: Picture
@@ -76,13 +77,6 @@ def _choose_dtype(dtype: str | torch.dtype) -> torch.dtype:
     return DTYPES[name]
 
 
-def _mirror_indices(length: int, padded: int, device: torch.device) -> Tensor:
-    """Indices that extend an axis by reflection without repeating the edge, however short the axis is."""
-    period = max(1, 2 * (length - 1))
-    index = torch.arange(padded, device=device) % period
-    return torch.where(index < length, index, period - index)
-
-
 class MaskGuidedSR:
     """A mask-guided SR network ready to run.
 
@@ -101,7 +95,8 @@ class MaskGuidedSR:
         _check_share(k, fraction)
         self.device, self.dtype = _choose_device(device), _choose_dtype(dtype)
         self.config: ModelConfig = network.config
-        self.model = network.eval().requires_grad_(False).to(self.device, self.dtype, memory_format=torch.channels_last)
+        self.model = network.eval().requires_grad_(False).to(self.device, self.dtype)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.k, self.fraction = k, fraction
 
     @classmethod
@@ -132,18 +127,17 @@ class MaskGuidedSR:
     def patch_size(self) -> int:
         return self.config.patch_size
 
-    def padded_size(self, height: int, width: int) -> tuple[int, int]:
-        """The LR size that the network sees: a multiple of p, and no less than the network's smallest input."""
-        p, smallest = self.patch_size, self.config.module.MINIMUM_SIZE
-        return tuple(math.ceil(max(side, smallest) / p) * p for side in (height, width))
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of cells of an LR image of this size."""
+        smallest, p = self.config.module.MINIMUM_SIZE, self.patch_size
+        return math.ceil(max(height, smallest) / p), math.ceil(max(width, smallest) / p)
 
     def resolve_k(self, height: int, width: int, k: int | None = None, fraction: float | None = None) -> int:
         """Patches refined in an LR image of this size; ``k`` or ``fraction`` override the model's own."""
         _check_share(k, fraction)
         if k is None and fraction is None:
             k, fraction = self.k, self.fraction
-        height, width = self.padded_size(height, width)
-        cells = (height // self.patch_size) * (width // self.patch_size)
+        cells = math.prod(self.grid(height, width))
         if fraction is not None:
             return round(fraction * cells)
         return min(self.config.k if k is None else k, cells)
@@ -179,7 +173,7 @@ class MaskGuidedSR:
         be kept is said in a warning, or in the ``notes`` of a Photo.
         """
         photo = _read(image)
-        return _like(image, photo.upscaled(_to_uint8(self(_to_tensor(photo.rgb)))[0]))
+        return _like(image, photo.upscaled(to_uint8(self(to_tensor(photo.rgb))[0])))
 
     @torch.inference_mode()
     def explain(self, image: ImageLike) -> Explanation:
@@ -188,8 +182,8 @@ class MaskGuidedSR:
         with self._stage("read", timings):
             photo = _read(image)
         height, width = photo.rgb.shape[:2]
-        crop = (..., slice(height * self.scale), slice(width * self.scale))
-        tensor = _to_tensor(photo.rgb)
+        crop = (0, ..., slice(height * self.scale), slice(width * self.scale))
+        tensor = to_tensor(photo.rgb)
         with self._memory_guard(tensor.shape):
             with self._stage("prepare", timings):
                 prepared = self._prepare(tensor)
@@ -203,8 +197,7 @@ class MaskGuidedSR:
                 final = paste_patches_(coarse.clone(), patches, indices)
             with self._stage("write", timings):
                 pictures = [
-                    _like(image, photo.upscaled(_to_uint8(tensor.clamp(0, 1)[crop].float())[0]))
-                    for tensor in (coarse, final)
+                    _like(image, photo.upscaled(to_uint8(result.clamp(0, 1)[crop]))) for result in (coarse, final)
                 ]
         cells = mask[0].float().cpu().numpy(), indices[0].cpu().numpy()
         return Explanation(pictures[0], *cells, pictures[1], self.patch_size, self.scale, timings)
@@ -229,13 +222,9 @@ class MaskGuidedSR:
                 raise InputError(f"MaskGuidedSR: {name} {value!r} does not exist; choose one of {', '.join(allowed)}")
 
     def _prepare(self, image: Tensor) -> Tensor:
-        """Move, convert and pad by reflection to the size that the network sees."""
-        image = image.to(self.device, self.dtype)
-        height, width = self.padded_size(*image.shape[-2:])
-        if image.shape[-2] != height:
-            image = image.index_select(2, _mirror_indices(image.shape[2], height, self.device))
-        if image.shape[-1] != width:
-            image = image.index_select(3, _mirror_indices(image.shape[3], width, self.device))
+        """Move, convert, and extend an image that is too small for the network by reflection."""
+        smallest = self.config.module.MINIMUM_SIZE
+        image = pad_by_reflection(image.to(self.device, self.dtype), *(max(s, smallest) for s in image.shape[-2:]))
         return image.contiguous(memory_format=torch.channels_last)
 
     @contextmanager
@@ -245,9 +234,8 @@ class MaskGuidedSR:
         what = f"upscaling {batch} image(s) of {width}x{height} to {width * self.scale}x{height * self.scale}"
         remedy = "use a smaller image or cut it into parts"
         if self.device.type == "cpu":
-            rows, columns = self.padded_size(height, width)
-            per_pixel = self.config.module.WORKING_VALUES * self.dtype.itemsize
-            require_memory(batch * rows * columns * per_pixel, what, remedy)
+            pixels = batch * math.prod(self.grid(height, width)) * self.patch_size**2
+            require_memory(pixels * self.config.module.WORKING_VALUES * self.dtype.itemsize, what, remedy)
         try:
             yield
         except RuntimeError as error:
@@ -277,11 +265,19 @@ def _like(source: ImageLike, photo: images.Photo) -> Picture:
     return images.to_array(photo) if isinstance(source, np.ndarray) else images.to_image(photo)
 
 
-def _to_tensor(rgb: np.ndarray) -> Tensor:
-    """uint8 (H, W, 3) -> float32 (1, 3, H, W) in [0, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None].float() / 255
+def to_tensor(rgb: np.ndarray) -> Tensor:
+    """uint8 (H, W, 3) -> float32 (1, 3, H, W) in [0, 1] on the CPU."""
+    if _native.HOST_ERROR is not None:
+        return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None] / 255
+    tensor = torch.empty(1, 3, *rgb.shape[:2])
+    _native.host().pack_image(rgb, tensor[0].numpy(), 1 / 255)
+    return tensor
 
 
-def _to_uint8(image: Tensor) -> np.ndarray:
-    """float (B, 3, H, W) in [0, 1] -> uint8 (B, H, W, 3), rounded."""
-    return (image * 255).round().to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+def to_uint8(image: Tensor) -> np.ndarray:
+    """Floating (3, H, W) in [0, 1] -> uint8 (H, W, 3), rounded to nearest (half to even)."""
+    if image.device.type != "cpu" or _native.HOST_ERROR is not None:
+        return (image.float() * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
+    rgb = np.empty((*image.shape[1:], 3), np.uint8)
+    _native.host().unpack_image(image.float().numpy(), rgb, 255)
+    return rgb

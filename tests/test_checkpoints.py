@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from mga_kernels.checkpoints import load_model, read_metadata, read_state_dict, save_model, shipped_models
-from mga_kernels.errors import CheckpointError
+from mga_kernels.errors import CheckpointError, InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 
 
@@ -111,7 +111,7 @@ def test_weights_that_are_no_numbers(model_file, value):
 
 
 def test_writing_into_a_missing_folder_leaves_nothing(network, tmp_path):
-    with pytest.raises(CheckpointError, match="cannot be written"):
+    with pytest.raises(InputError, match="does not exist; create it first"):
         save_model(tmp_path / "missing" / "model.safetensors", network, {}, {})
     assert os.listdir(tmp_path) == []
 

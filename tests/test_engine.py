@@ -12,6 +12,7 @@ from mga_kernels import MaskGuidedSR, engine, ops
 from mga_kernels.errors import CheckpointError, InputError, OutOfMemoryError
 from mga_kernels.images import read_image
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+from mga_kernels.networks.layers import mirror_indices
 
 
 def make_model(network: str = "fsrcnn", scale: int = 4, k=None, fraction=None, **settings) -> MaskGuidedSR:
@@ -49,16 +50,20 @@ def test_any_size_and_all_cells_masked_equals_all(network, height, width):
     assert (model(image, k=0) - model(image, "base")).abs().max() <= 1e-6
 
 
-def test_padding_is_by_reflection():
+def test_cells_beyond_the_border_hold_the_reflected_feature():
     model = make_model("fsrcnn", 2)
     image = picture(1, 10, 13)
-    padded = F.pad(image, (0, 3, 0, 2), mode="reflect")
-    assert torch.equal(model(image, "all"), model(padded, "all")[..., :20, :26])
+    coarse, feature = model.model.base(image)
+    patches = F.unfold(F.pad(feature, (0, 3, 0, 2), mode="reflect"), 6, padding=1, stride=4)
+    refined = model.model.refine(patches[0].T.reshape(-1, 12, 6, 6))
+    expected = refined.reshape(3, 4, 3, 8, 8).permute(2, 0, 3, 1, 4).reshape(1, 3, 24, 32)[..., :20, :26]
+    assert (model(image, "all") - expected.clamp(0, 1)).abs().max() <= 1e-6
+    assert torch.equal(model(image, "base"), coarse.clamp(0, 1)), "the Base-Net must see the image as it is"
 
 
 @pytest.mark.parametrize(("length", "padded", "expected"), [(1, 4, [0, 0, 0, 0]), (2, 7, [0, 1, 0, 1, 0, 1, 0])])
 def test_short_axes_are_mirrored_repeatedly(length, padded, expected):
-    assert engine._mirror_indices(length, padded, torch.device("cpu")).tolist() == expected
+    assert mirror_indices(length, padded, torch.device("cpu")).tolist() == expected
 
 
 def test_selection_changes_the_result_and_random_follows_its_seed():

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from ..errors import CheckpointError, InputError
+from ..files import whole_file
 from ..networks import MaskGuidedNetwork, ModelConfig
 
 FORMAT = "mga_kernels"
@@ -44,8 +45,8 @@ def _open(path: Path):
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
-            f"model: {path} is not a complete safetensors file ({str(error).strip()}); pickled checkpoints such as .pth "
-            "are never executed; give a shipped model's name or a file that `mga train` wrote"
+            f"model: {path} is not a complete safetensors file ({str(error).strip()}); pickled checkpoints such as "
+            ".pth are never executed; give a shipped model's name or a file that `mga train` wrote"
         ) from None
 
 
@@ -84,8 +85,8 @@ def load_model(name_or_path: str | os.PathLike) -> MaskGuidedNetwork:
         for name in sorted(wanted.keys() | found.keys()):
             if wanted.get(name) != found.get(name):
                 raise CheckpointError(
-                    f"model: {path} does not fit {config.network}: tensor {name} is {found.get(name, 'missing')} in the "
-                    f"file and {wanted.get(name, 'unknown')} in the network"
+                    f"model: {path} does not fit {config.network}: tensor {name} is {found.get(name, 'missing')} in "
+                    f"the file and {wanted.get(name, 'unknown')} in the network"
                 )
         state = {name: file.get_tensor(name).float() for name in wanted}
     for name, tensor in state.items():
@@ -99,20 +100,12 @@ def save_model(
     path: str | os.PathLike, network: MaskGuidedNetwork, licence: dict[str, str], training: dict[str, Any]
 ) -> None:
     """Write a model file, whole or not at all."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".part")
     metadata = {
         "format": FORMAT,
         "config": network.config.to_json(),
         "licence": json.dumps(licence, sort_keys=True),
         "training": json.dumps(training, sort_keys=True),
     }
-    try:
-        save_file(
-            {n: t.detach().float().cpu().contiguous() for n, t in network.state_dict().items()}, partial, metadata
-        )
-        os.replace(partial, path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"model: {path} cannot be written: {error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
+    tensors = {name: t.detach().float().cpu().contiguous() for name, t in network.state_dict().items()}
+    with whole_file(path) as stream:
+        stream.write(save(tensors, metadata))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
@@ -15,3 +16,18 @@ class PixelShuffleUpsampler(nn.Sequential):
 
     def __init__(self, channels: int, out_channels: int, scale: int):
         super().__init__(conv(channels, out_channels * scale * scale, 3), nn.PixelShuffle(scale))
+
+
+def mirror_indices(length: int, padded: int, device: torch.device) -> Tensor:
+    """Indices that extend an axis by reflection without repeating the edge, however short the axis is."""
+    period = max(1, 2 * (length - 1))
+    index = torch.arange(padded, device=device) % period
+    return torch.where(index < length, index, period - index)
+
+
+def pad_by_reflection(x: Tensor, height: int, width: int) -> Tensor:
+    """(N, C, H, W) -> (N, C, height, width), extended at the bottom and on the right; ``x`` itself where it fits."""
+    for axis, padded in ((2, height), (3, width)):
+        if x.shape[axis] != padded:
+            x = x.index_select(axis, mirror_indices(x.shape[axis], padded, x.device))
+    return x

@@ -44,11 +44,10 @@ class MaskPrediction(nn.Module):
         self.conv_kernel = conv(1 if filter_source == "probability" else channels, FILTER_SIZE**2, 1)
 
     def forward(self, feature: Tensor) -> Tensor:
-        probability = mask_head(
-            feature, self.conv1.weight, self.conv1.bias, self.conv2.weight, self.conv2.bias, self.patch_size, self.order
-        )
+        (weight1, bias1), (weight2, bias2) = self.conv1.parameters(), self.conv2.parameters()
+        probability = mask_head(feature, weight1, bias1, weight2, bias2, self.patch_size, self.order)
         if self.filter_source == "probability":
             source = probability[:, None]
         else:
             source = F.avg_pool2d(feature, self.patch_size)
-        return dynamic_filter(probability, source, self.conv_kernel.weight, self.conv_kernel.bias)
+        return dynamic_filter(probability, source, *self.conv_kernel.parameters())

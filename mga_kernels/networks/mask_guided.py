@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..ops import gather_patches, paste_patches_, select_patches
 from .config import ModelConfig
+from .layers import pad_by_reflection
 from .mask import MaskPrediction
 
 VARIANTS = ("base", "decomposed", "all", "masked")
@@ -24,7 +25,11 @@ PATCHES_PER_CALL = {"cpu": 512, "cuda": 16384}  # bounds the memory of -A; on a 
 
 
 class MaskGuidedNetwork(nn.Module):
-    """Images are (B, 3, H, W) in [0, 1] with H and W multiples of ``patch_size``; results (B, 3, sH, sW) in [0, 1]."""
+    """Images are (B, 3, H, W) in [0, 1], sides no less than the network's ``MINIMUM_SIZE``; results (B, 3, sH, sW).
+
+    The Base-Net sees the image as it is. Where a side is no multiple of p, what it returns is extended by reflection
+    to whole cells, Hp x Wp of them, and the result is cropped back.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -38,9 +43,12 @@ class MaskGuidedNetwork(nn.Module):
             raise InputError(f"model: {config.network} does not have this setting: {error}") from None
 
     def coarse(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Coarse image in [0, 1], not clamped, and coarse feature (B, C, H, W)."""
-        image, feature = self.base(image * self.config.value_range)
-        return image / self.config.value_range, feature
+        """Coarse image in [0, 1], not clamped, and coarse feature (B, C, p Hp, p Wp), both extended to whole cells."""
+        p, scale = self.config.patch_size, self.config.scale
+        height, width = (-(-side // p) * p for side in image.shape[-2:])
+        coarse, feature = self.base(image * self.config.value_range)
+        coarse = pad_by_reflection(coarse / self.config.value_range, height * scale, width * scale)
+        return coarse, pad_by_reflection(feature, height, width)
 
     def select(self, feature: Tensor, k: int, selection: str = "largest", seed: int = 0) -> tuple[Tensor, Tensor]:
         """Mask (B, H/p, W/p) and the indices (B, K) int32 of the selected cells."""
@@ -72,15 +80,16 @@ class MaskGuidedNetwork(nn.Module):
         self, image: Tensor, k: int | None = None, variant: str = "masked", selection: str = "largest", seed: int = 0
     ) -> Tensor:
         """SR image (B, 3, sH, sW) in [0, 1]; ``k`` is clamped to the number of cells and matters for "masked" only."""
-        coarse, feature = self.coarse(image)
+        height, width = (side * self.config.scale for side in image.shape[-2:])
+        result, feature = self.coarse(image)
         if variant == "decomposed":
-            return self.decomposed(feature).clamp(0, 1)
-        if variant in ("all", "masked"):
+            result = self.decomposed(feature)
+        elif variant in ("all", "masked"):
             if variant == "all":
                 indices = self.every_cell(feature)
             else:
                 _, indices = self.select(feature, self.config.k if k is None else k, selection, seed)
-            coarse = paste_patches_(coarse, self.refined(feature, indices), indices)
+            result = paste_patches_(result, self.refined(feature, indices), indices)
         elif variant != "base":
             raise InputError(f"variant {variant!r} does not exist; choose one of {VARIANTS}")
-        return coarse.clamp(0, 1)
+        return result[..., :height, :width].clamp(0, 1)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -122,12 +121,12 @@ def evaluate(
     save: Path | None = None,
 ) -> dict[str, Any]:
     """Figures of every image and their mean, as they go into the JSON file. A PSNR of equal images is None there."""
+    from mga_kernels.engine import to_tensor, to_uint8
+
     images = []
     for hr_path, lr_path in pairs:
         hr, lr = load_pair(hr_path, lr_path, model.scale)
-        tensor = torch.from_numpy(np.ascontiguousarray(lr)).permute(2, 0, 1)[None].float() / 255
-        output = model(tensor, variant=variant, selection=selection, seed=seed)[0]
-        sr = (output * 255).round().clamp(0, 255).to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+        sr = to_uint8(model(to_tensor(lr), variant=variant, selection=selection, seed=seed)[0])
         psnr = psnr_y(sr, hr, model.scale)
         entry = {"name": hr_path.stem, "psnr_y": psnr, "ssim_y": ssim_y(sr, hr, model.scale)}
         if variant == "masked":
@@ -135,7 +134,7 @@ def evaluate(
         images.append(entry)
         if save is not None:
             save.mkdir(parents=True, exist_ok=True)
-            save_image(Photo(np.ascontiguousarray(sr)), save / f"{hr_path.stem}.png", overwrite=True)
+            save_image(Photo(sr), save / f"{hr_path.stem}.png", overwrite=True)
     mean = {key: float(np.mean([entry[key] for entry in images])) for key in ("psnr_y", "ssim_y")}
     masked = variant == "masked"
     return {

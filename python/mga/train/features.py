@@ -15,11 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from rich.progress import track
 from torch import Tensor, nn
 
 from mga_kernels.errors import InputError
+from mga_kernels.images import read_image
 
 from ..resize import imresize, shrink_for_scale
 from .config import Folder, TrainConfig
@@ -28,7 +28,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 
 
 def luma_cells(difference: Tensor, cell: int) -> Tensor:
-    """Mean absolute BT.601 luma of an RGB difference (B, 3, H, W) over cells of ``cell`` pixels: (B, H/cell, W/cell)."""
+    """Mean absolute BT.601 luma of an RGB difference (B, 3, H, W) in each cell of ``cell`` x ``cell`` pixels."""
     weights = torch.tensor([65.481, 128.553, 24.966], dtype=difference.dtype, device=difference.device) / 255
     luma = torch.einsum("bchw,c->bhw", difference, weights).abs()
     return torch.nn.functional.avg_pool2d(luma[:, None], cell)[:, 0]
@@ -98,7 +98,7 @@ class FeatureCache:
 
     def _make(self, target: Path, file: Path, shrink: int) -> None:
         scale, patch = self.config.scale, self.config.patch_size
-        image = np.asarray(Image.open(file).convert("RGB"))
+        image = read_image(file).rgb
         if shrink > 1:
             image = imresize(image, 1 / shrink)
         height, width = (side - side % (scale * patch) for side in image.shape[:2])
@@ -132,12 +132,10 @@ class FeatureCache:
         height, width = values.shape[:2]
         return values.reshape(height // side, side, width // side, side, 3).mean((1, 3, 4), dtype=np.float32)
 
-    def feature_std(self) -> Tensor:
-        """Standard deviation (C,) of each feature channel over a sample of rows of every image."""
-        rows = np.concatenate(
-            [image.feature[1:-1:17, 1:-1].reshape(-1, image.feature.shape[-1]) for image in self.images]
-        )
-        return torch.from_numpy(rows.astype(np.float32).std(axis=0))
+    def feature_samples(self) -> Tensor:
+        """Features (N, C) float64 at the pixels of every 17th row of every image."""
+        rows = [image.feature[1:-1:17, 1:-1].reshape(-1, image.feature.shape[-1]) for image in self.images]
+        return torch.from_numpy(np.concatenate(rows).astype(np.float64))
 
 
 class CellSampler:

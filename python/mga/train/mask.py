@@ -104,7 +104,7 @@ def _validator(
 def train_mask(config: TrainConfig, network: MaskGuidedNetwork, train: FeatureCache, held_out: FeatureCache) -> str:
     """Train ``network.mask`` in place, the rest frozen; returns the last validation line."""
     settings = config.mask
-    std = train.feature_std()
+    std = train.feature_samples().std(dim=0).float()
     differences = _differences(network, train, "training")
     unit = float(np.quantile(torch.cat([d.flatten() for d in differences]).numpy(), settings.target_quantile))
     targets = [(d / unit).clamp(max=1) for d in differences]

@@ -37,6 +37,14 @@ def _validator(refine: nn.Module, ema: Ema, held_out: FeatureCache, value_range:
     return validate
 
 
+def _centred(state: dict[str, Tensor], centre: Tensor) -> dict[str, Tensor]:
+    """The state of a Refine-Net with a plain ``conv2`` as one of the same function whose ``conv2`` is centred."""
+    state = dict(state)
+    weight, bias = state.pop("conv2.weight"), state.pop("conv2.bias")
+    bias = bias + weight.sum(dim=(2, 3)) @ centre.flatten()
+    return {**state, "conv2.conv.weight": weight, "conv2.conv.bias": bias, "conv2.centre": centre}
+
+
 def train_refine(
     config: TrainConfig,
     base: nn.Module,
@@ -48,14 +56,10 @@ def train_refine(
 ) -> str:
     """Train ``refine`` in place; it ends with the averaged weights. Returns the last validation line."""
     settings = config.refine
-    start_at_identity(base, refine, train.feature_std().to(train.device))
+    refine.train().requires_grad_(True)
+    start_at_identity(base, refine, train.feature_samples().to(train.device))
     if initial is not None:
-        # Centred, the same function: the bias of the file's conv2 already contains what folding took off.
-        weight, centre = initial["conv2.weight"], refine.conv2.centre.flatten().to(initial["conv2.weight"])
-        initial = {name.replace("conv2.", "conv2.conv."): value for name, value in initial.items()}
-        initial["conv2.conv.bias"] = initial["conv2.conv.bias"] + weight.sum(dim=(2, 3)) @ centre
-        initial["conv2.centre"] = refine.conv2.centre
-        refine.load_state_dict(initial)
+        refine.load_state_dict(_centred(initial, refine.conv2.centre))
     ema = Ema(refine, settings.ema_decay)
     sampler = CellSampler(train, settings.hard_share, config.seed)
     device = train.device

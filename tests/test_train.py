@@ -1,0 +1,273 @@
+"""Training: configuration, feature cache, the identity start, exact resume, and a whole small run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mga.resize import imresize
+from mga.train import loop
+from mga.train.config import TrainConfig, load_config
+from mga.train.features import CellSampler, FeatureCache, luma_cells, oriented, upright
+from mga.train.identity import fold_centre, start_at_identity
+from mga.train.mask import _start
+from mga.train.pipeline import build_network, train
+from PIL import Image
+
+from mga_kernels import MaskGuidedSR
+from mga_kernels.checkpoints import load_model, read_metadata
+from mga_kernels.errors import CheckpointError, InputError
+from mga_kernels.networks import rfdn
+from mga_kernels.networks.mask import MaskPrediction
+
+CONFIG = """
+network = "rfdn"
+scale = 2
+base = "{folder}/base.pth"
+out = "{folder}/out"
+orientations = 2
+bf16 = false
+save_every = 2
+licence = {{ weights = "CC0" }}
+
+[[folders]]
+path = "{folder}/hr"
+holdout = 1
+
+[refine]
+iterations = 4
+cells_per_batch = 16
+warmup = 1
+teacher_end = 0.5
+
+[mask]
+iterations = 4
+crops_per_batch = 2
+crop = 16
+warmup = 1
+"""
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A configuration with two smooth pictures and a random Base-Net of RFDN x2."""
+    (tmp_path / "hr").mkdir()
+    rng = np.random.default_rng(0)
+    for name, size in (("a", (72, 88)), ("b", (64, 80))):
+        small = rng.integers(0, 256, (size[0] // 8, size[1] // 8, 3), dtype=np.uint8)
+        Image.fromarray(imresize(small, 8)).save(tmp_path / "hr" / f"{name}.png")
+    torch.manual_seed(0)
+    base = rfdn.BaseNet(2)
+    with torch.no_grad():  # an upsampler strong enough that the picture depends on the feature
+        base.upsampler[0].weight.mul_(3)
+    torch.save(base.state_dict(), tmp_path / "base.pth")
+    (tmp_path / "config.toml").write_text(CONFIG.format(folder=tmp_path))
+    return tmp_path
+
+
+def configure(folder: Path, **overrides: str) -> TrainConfig:
+    return load_config(folder / "config.toml", {name.replace("__", "."): value for name, value in overrides.items()})
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_model(path).state_dict()
+
+
+def test_configuration_is_typed_and_overridable(run_folder):
+    config = configure(run_folder, refine__learning_rate="1", folders="[{path = 'x', shrink = [2, 4]}]", seed="7")
+    assert config.refine.learning_rate == 1.0
+    assert config.folders[0].shrink == [2, 4]
+    assert (config.seed, config.mask.crop, config.licence) == (7, 16, {"weights": "CC0"})
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"refine__speed": "1"}, r"unknown setting config\.refine\.speed"),
+        ({"scale": "'4'"}, r"config\.scale must be of type int"),
+        ({"folders": "[]"}, "name at least one folder"),
+        ({"folders": "[{shrink = [1]}]"}, r"folders\[0\]\.path is missing"),
+        ({"refine__loss": "l3"}, r'must be "l1" or "l2"'),
+        ({"orientations": "9"}, "must be 1 to 8"),
+    ],
+)
+def test_wrong_configurations_are_refused(run_folder, overrides, message):
+    with pytest.raises(InputError, match=message):
+        configure(run_folder, **overrides)
+
+
+@pytest.mark.parametrize("content", [None, "network = "])
+def test_unreadable_configurations_are_refused(tmp_path, content):
+    if content is not None:
+        (tmp_path / "config.toml").write_text(content)
+    with pytest.raises(InputError, match="train: "):
+        load_config(tmp_path / "config.toml")
+
+
+def test_missing_images_and_wrong_base_are_refused(run_folder):
+    with pytest.raises(InputError, match="there is no folder"):
+        train(configure(run_folder, folders="[{path = '/nowhere'}]"))
+    with pytest.raises(InputError, match="2 are held out; none is left"):
+        train(configure(run_folder, folders=f"[{{path = '{run_folder}/hr', holdout = 2}}]"))
+    with pytest.raises(CheckpointError, match="not the Base-Net of rfdn x4"):
+        train(configure(run_folder, scale="4"))
+    with pytest.raises(InputError, match=r"config\.initial must name"):
+        train(configure(run_folder), steps=("mask",))
+
+
+@pytest.mark.parametrize("orientation", range(8))
+def test_orientations_are_undone(orientation):
+    image = np.arange(3 * 4 * 2).reshape(3, 4, 2)
+    turned = oriented(image, orientation)
+    np.testing.assert_array_equal(upright(turned, orientation), image)
+    others = [oriented(image, other) for other in range(8) if other != orientation]
+    assert not any(other.shape == turned.shape and (other == turned).all() for other in others)
+
+
+def test_luma_cells_are_means_of_absolute_luma():
+    difference = torch.randn(1, 3, 4, 6, dtype=torch.float64)
+    red, green, blue = difference[0]
+    luma = (65.481 * red + 128.553 * green + 24.966 * blue).abs() / 255
+    expected = torch.stack([luma[y : y + 2, x : x + 2].mean() for y in (0, 2) for x in (0, 2, 4)]).reshape(1, 2, 3)
+    torch.testing.assert_close(luma_cells(difference, 2), expected)
+
+
+def test_cached_cells_are_those_of_the_images(run_folder):
+    config = configure(run_folder)
+    network = build_network(config)
+    cache = FeatureCache(config, network.base, 255.0)
+    assert len(cache.images) == 2
+    hr = np.array(Image.open(run_folder / "hr/a.png"))
+    runs = []
+    for o in range(8):
+        lr = imresize(oriented(hr, o), 1 / 2)
+        with torch.no_grad():
+            coarse, feature = network.base(torch.from_numpy(lr.copy()).permute(2, 0, 1)[None].float())
+        runs.append((upright((coarse[0] / 255).clamp(0, 1).permute(1, 2, 0).numpy(), o), feature))
+    teacher = np.mean([coarse for coarse, _ in runs], axis=0)
+
+    sampler = CellSampler(cache, hard_share=0.5, seed=1)
+    columns, cells = 88 // 8, (72 // 8) * (88 // 8)
+    features, targets, teachers = sampler.fetch(np.array([0, columns + 3, cells - 1]))
+    padded = torch.nn.functional.pad(runs[0][1], (1, 1, 1, 1))[0]
+    for i, (y, x) in enumerate(((0, 0), (1, 3), (8, 10))):
+        torch.testing.assert_close(features[i], padded[:, 4 * y : 4 * y + 6, 4 * x : 4 * x + 6], rtol=2e-3, atol=1e-3)
+        cell = slice(8 * y, 8 * y + 8), slice(8 * x, 8 * x + 8)
+        np.testing.assert_allclose(targets[i].permute(1, 2, 0), hr[cell] / np.float32(255), atol=1e-6)
+        np.testing.assert_allclose(teachers[i].permute(1, 2, 0), teacher[cell], atol=0.02)
+    expected = np.square(runs[0][0][:8, :8] - hr[:8, :8] / 255).mean()
+    assert sampler.coarse_mse(np.array([0])) == pytest.approx(expected, rel=1e-3)
+
+
+def test_hard_cells_are_drawn_in_proportion_to_their_error(run_folder):
+    config = configure(run_folder)
+    cache = FeatureCache(config, build_network(config).base, 255.0)
+    sampler = CellSampler(cache, hard_share=1.0, seed=1)
+    drawn = np.bincount(sampler.draw(200_000), minlength=sampler.starts[-1]) / 200_000
+    errors = np.concatenate([image.error.ravel() for image in cache.images])
+    np.testing.assert_allclose(drawn, errors / errors.sum(), atol=0.15 / len(errors) + 2e-3)
+
+
+def test_the_refine_net_starts_as_the_coarse_image():
+    torch.manual_seed(1)
+    base, refine = rfdn.BaseNet(4), rfdn.RefineNet(4)
+    with torch.no_grad():
+        _, feature = base(torch.rand(2, 3, 40, 40) * 255)
+    start_at_identity(base, refine, feature.permute(0, 2, 3, 1).reshape(-1, 50).double())
+    with torch.no_grad():
+        expected = base.upsampler(feature)[:, :, 32:48, 40:56]
+        deviation = (refine(feature[:, :, 7:13, 9:15]) - expected).square().mean().sqrt()
+        elsewhere = (refine(feature[:, :, 7:13, 13:19]) - expected).square().mean().sqrt()
+    assert deviation < 0.03 * expected.std(), "only the two weakest components may be missing"
+    assert elsewhere > 10 * deviation
+
+
+def test_folding_the_centre_keeps_the_function():
+    torch.manual_seed(2)
+    base, refine = rfdn.BaseNet(2), rfdn.RefineNet(2)
+    start_at_identity(base, refine, torch.randn(500, 50, dtype=torch.float64))
+    with torch.no_grad():
+        for parameter in refine.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    patches = torch.randn(5, 50, 6, 6)
+    with torch.no_grad():
+        before = refine(patches)
+        fold_centre(refine)
+        after = refine(patches)
+    assert isinstance(refine.conv2, torch.nn.Conv2d)
+    torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+
+
+def test_the_mask_starts_as_the_probability():
+    torch.manual_seed(3)
+    mask = MaskPrediction(12, 4)
+    _start(mask)
+    feature = torch.randn(1, 12, 16, 24)
+    with torch.no_grad():
+        scores = mask.conv2(mask.conv1(feature).relu())
+        expected = torch.nn.functional.avg_pool2d(scores.softmax(1), 4)[:, 1]
+        torch.testing.assert_close(mask(feature), expected)
+
+
+def test_a_stopped_run_ends_with_the_same_weights(run_folder, monkeypatch):
+    whole = train(configure(run_folder, out=f"{run_folder}/whole"))
+    saves = []
+
+    def stop_after_save(path, state):
+        original(path, state)
+        saves.append(path.name)
+        if len(saves) in (1, 3):
+            raise KeyboardInterrupt
+
+    original = loop.save_state
+    monkeypatch.setattr(loop, "save_state", stop_after_save)
+    config = configure(run_folder, out=f"{run_folder}/stopped")
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            train(config)
+    stopped = train(config)
+    assert saves == ["refine.state", "refine.state", "mask.state", "mask.state"]
+    expected, found = weights(whole), weights(stopped)
+    start = build_network(config).state_dict()
+    for name, tensor in expected.items():
+        assert torch.equal(found[name], tensor), name
+    assert not torch.equal(expected["refine.LR_conv.weight"], start["refine.LR_conv.weight"])
+    assert torch.equal(expected["base.LR_conv.weight"], start["base.LR_conv.weight"]), "the Base-Net is frozen"
+
+
+def test_the_result_is_a_model_that_says_how_it_was_made(run_folder):
+    path = train(configure(run_folder))
+    facts = read_metadata(path)
+    assert facts["licence"] == {"weights": "CC0"}
+    assert facts["training"]["images"]["hr"] == {"shrink": [1], "files": ["a.png"], "held_out": ["b.png"]}
+    assert set(facts["training"]["results"]) == {"refine", "mask"}
+    assert str(run_folder) not in str(facts), "a path of this machine is in the file"
+    result = MaskGuidedSR.from_pretrained(path, fraction=0.5)(torch.rand(1, 3, 20, 24))
+    assert result.isfinite().all()
+
+
+def test_training_goes_on_from_weights(run_folder):
+    first = train(configure(run_folder))
+    again = {"initial": str(first), "out": f"{run_folder}/again"}
+    network = build_network(configure(run_folder))
+    unchanged = train(configure(run_folder, refine__learning_rate="0.0", refine__final_learning_rate="0.0", **again))
+    for name in network.refine.state_dict():
+        torch.testing.assert_close(
+            weights(unchanged)[f"refine.{name}"], weights(first)[f"refine.{name}"], rtol=1e-4, atol=1e-4
+        )
+    mask_only = train(configure(run_folder, initial=str(first), out=f"{run_folder}/mask"), steps=("mask",))
+    assert torch.equal(weights(mask_only)["refine.conv2.weight"], weights(first)["refine.conv2.weight"])
+
+
+def test_a_loss_that_is_no_number_ends_the_run(run_folder):
+    with pytest.raises(loop.TrainingError, match=r"loss of step refine became nan .* lower refine\.learning_rate"):
+        train(configure(run_folder, refine__learning_rate="1e30", refine__iterations="50"))
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(0, 1e-5), (5, 5.5e-5), (10, 1e-4), (60, 0.5 * (1e-4 + 1e-7)), (110, 1e-7)]
+)
+def test_learning_rate_warms_up_and_falls_by_a_cosine(step, expected):
+    assert loop.learning_rate(step, 110, 10, 1e-4, 1e-7) == pytest.approx(expected)
