@@ -3,7 +3,7 @@
 It needs torch >= 2.11 with CUDA, a CUDA toolkit, a C++ compiler, ninja, pybind11 and pytest; no network. Stages:
 
   build      the native library, in place, with its CUDA kernels; registers and spills of every kernel
-  tests      the tests of operators, backends and build, of which no CUDA test may be skipped
+  tests      the tests of operators, backends, build, networks and engine, of which no CUDA test may be skipped
   sanitizer  the CUDA tests of the operators under compute-sanitizer, where the toolkit has it
   kernels    every operator, backends interleaved, by CUDA events, with floors and spread
   engine     whole images of 960x540 by variant, interleaved, by CUDA events
@@ -31,7 +31,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 OPERATOR_TESTS = ["select_patches", "gather_patches", "paste_patches", "mask_head", "dynamic_filter"]
-TESTS = [f"tests/test_{name}.py" for name in (*OPERATOR_TESTS, "backends", "native_build", "host")]
+TESTS = [
+    f"tests/test_{name}.py" for name in (*OPERATOR_TESTS, "backends", "native_build", "host", "networks", "engine")
+]
 BUILD = [sys.executable, "setup.py", "build_ext", "--inplace"]
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
 SANITIZER_TOOLS = ["memcheck", "racecheck", "initcheck", "synccheck"]

@@ -1,5 +1,7 @@
 """Made-up pictures and metadata for the tests of reading and writing."""
 
+from functools import cache
+
 import numpy as np
 from PIL import Image, ImageCms
 
@@ -11,7 +13,9 @@ def picture(height=6, width=9, channels=3, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
+@cache
 def profile():
+    """An sRGB profile; made once, because the time of its making stands in it."""
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 

@@ -8,13 +8,13 @@ import subprocess
 import sys
 import time
 
-import mga.upscale
 import numpy as np
 import pytest
-from mga.cli import main
 from PIL import Image
 from tiny_model import write_tiny_model
 
+import mga.upscale
+from mga.cli import main
 from mga_kernels import __version__
 from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.images import read_image

@@ -5,13 +5,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from tiny_model import write_tiny_model
+
 from mga.cli import main
 from mga.evaluate import evaluate, find_pairs, load_pair
 from mga.metrics import psnr_y, ssim_y
 from mga.resize import imresize
-from PIL import Image
-from tiny_model import write_tiny_model
-
 from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.errors import ImageError
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mga.metrics import psnr_y
-from mga.resize import imresize
 from PIL import Image
 
+from mga.metrics import psnr_y
+from mga.resize import imresize
 from mga_kernels.checkpoints import read_state_dict
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, fsrcnn, rfdn

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from mga.overlay import draw_overlay, draw_strip, most_refined, ramp
 from PIL import Image
 
+from mga.overlay import draw_overlay, draw_strip, most_refined, ramp
 from mga_kernels.errors import InputError
 
 

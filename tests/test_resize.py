@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
-from mga.resize import imresize, shrink_for_scale
 from PIL import Image
+
+from mga.resize import imresize, shrink_for_scale
 
 
 def direct(signal: np.ndarray, scale: float) -> np.ndarray:

@@ -23,12 +23,7 @@ class Folder:
 
 @dataclass
 class Refine:
-    """Step 2 of section 3.5: the Refine-Net on cropped feature patches, the Base-Net frozen.
-
-    The paper's target is the HR image. Most of what the HR image holds cannot be known from the LR image and is noise
-    to the training. The mean of the coarse images of the 8 flips and rotations of an image (the self-ensemble) holds
-    no such noise and is nearer to the HR image than the coarse image is; the target of a step is a mean of the two.
-    """
+    """Step 2 of section 3.5: the Refine-Net on cropped feature patches, the Base-Net frozen."""
 
     iterations: int = 20000
     cells_per_batch: int = 768  # 12 crops of 32 x 32 LR pixels at p = 4
@@ -37,8 +32,6 @@ class Refine:
     warmup: int = 500
     hard_share: float = 0.5  # share of a batch drawn in proportion to the error of the coarse image
     loss: str = "l1"  # "l1" (the paper) or "l2"
-    teacher_start: float = 0.0  # weight of the self-ensemble in the target at the first iteration, the rest is HR
-    teacher_end: float = 0.0  # the same at the last iteration
     ema_decay: float = 0.999
 
 
@@ -48,6 +41,7 @@ class Mask:
 
     iterations: int = 4000
     crops_per_batch: int = 16
+    views: int = 2  # how many of the cached views of each image are used
     crop: int = 64  # side of a crop in LR pixels
     learning_rate: float = 4e-4
     final_learning_rate: float = 1e-7
@@ -69,7 +63,7 @@ class TrainConfig:
     out: str  # folder for the feature cache, the resumable state and the result
     folders: list[Folder]
     patch_size: int = 4
-    orientations: int = 8  # how many of the 8 flips and rotations of each image are cached
+    views: int = 8  # how many of its 8 views (flips, rotations, shifts of the LR grid) of each image are cached
     seed: int = 0
     device: str = "auto"
     bf16: bool = True  # bf16 arithmetic in the trunk of the Refine-Net; weights stay fp32
@@ -133,8 +127,8 @@ def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Tr
     config = _build(TrainConfig, values, "config")
     if not config.folders:
         raise InputError("train: config.folders is empty; name at least one folder of HR images")
-    if not 1 <= config.orientations <= 8:
-        raise InputError(f"train: config.orientations must be 1 to 8, got {config.orientations}")
+    if not 1 <= config.views <= 8:
+        raise InputError(f"train: config.views must be 1 to 8, got {config.views}")
     if config.refine.loss not in ("l1", "l2"):
         raise InputError(f'train: config.refine.loss must be "l1" or "l2", got {config.refine.loss!r}')
     return config

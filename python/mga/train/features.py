@@ -1,13 +1,15 @@
 """Cache of coarse features. The Base-Net is frozen in steps 2 and 3, so each training image passes it once.
 
-An image at one size passes the Base-Net in its 8 orientations. One folder per image, size and orientation holds the
-feature as fp16, channels last, with the halo's border of zeros; the HR image; the mean of the 8 coarse images (the
-"self-ensemble", a teacher a little better than the coarse image itself); and the mean absolute and mean squared error
-of the coarse image in each cell. Cells of all images are then drawn freely, whatever image they come from.
+Each image is used at several sizes, and each of those in several views: another flip or rotation, and another shift
+of the grid on which its LR image is sampled. (A flip alone shows the network nothing new about the image: the same LR
+pixels lead to the same HR pixels.) One folder per view holds the feature as fp16, channels last, with the halo's
+border of zeros; the HR image; and the mean absolute and mean squared error of the coarse image in each cell. Cells of
+all images are then drawn freely, whatever image they come from.
 """
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -36,12 +38,10 @@ def luma_cells(difference: Tensor, cell: int) -> Tensor:
 
 @dataclass
 class CachedImage:
-    """``feature`` (H+2, W+2, C) fp16, ``hr`` (sH, sW, 3) uint8, ``teacher`` (sH, sW, 3) fp16 and the errors ``error``
-    and ``squared`` (Hp, Wp) fp32 of RGB in 0..1."""
+    """``feature`` (H+2, W+2, C) fp16, ``hr`` (sH, sW, 3) uint8; ``error``, ``squared`` (Hp, Wp) fp32 of RGB in 0..1."""
 
     feature: np.ndarray
     hr: np.ndarray
-    teacher: np.ndarray
     error: np.ndarray
     squared: np.ndarray
 
@@ -76,10 +76,10 @@ def oriented(image: np.ndarray, orientation: int) -> np.ndarray:
     return image[:, ::-1] if orientation & 2 else image
 
 
-def upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Inverse of ``oriented``."""
-    image = image[:, ::-1] if orientation & 2 else image
-    return np.rot90(image, -((orientation & 1) + (orientation & 4) // 2))
+def view(image: np.ndarray, number: int, scale: int) -> np.ndarray:
+    """View ``number`` (0..7) of an HR image: its sampling grid shifted by less than ``scale`` pixels, then turned."""
+    down, right = number % scale, (number + number // scale * max(1, scale // 2)) % scale
+    return oriented(image[down:, right:], number)
 
 
 class FeatureCache:
@@ -88,49 +88,52 @@ class FeatureCache:
     def __init__(self, config: TrainConfig, base: nn.Module, value_range: float, held_out: bool = False):
         self.config, self.base, self.value_range = config, base, value_range
         self.device = next(base.parameters()).device
+        self.views = 1 if held_out else config.views
         root = Path(config.out) / "cache" / ("held-out" if held_out else "train")
         images = list(_sized_images(config, held_out))
         missing = [image for image in images if not (root / image[0]).is_dir()]
         for name, file, shrink in track(missing, "caching features", disable=not missing):
             self._make(root / name, file, shrink)
-        used = range(1 if held_out else config.orientations)
-        self.images = [CachedImage.open(root / name / str(o)) for name, *_ in images for o in used]
+        self.images = [
+            CachedImage.open(root / name / str(number)) for name, *_ in images for number in range(self.views)
+        ]
 
     def _make(self, target: Path, file: Path, shrink: int) -> None:
-        scale, patch = self.config.scale, self.config.patch_size
         image = read_image(file).rgb
         if shrink > 1:
             image = imresize(image, 1 / shrink)
-        height, width = (side - side % (scale * patch) for side in image.shape[:2])
-        hr, lr = shrink_for_scale(image[:height, :width], scale)
-        runs = [self._run_base(oriented(lr, orientation)) for orientation in range(8)]
-        teacher = np.mean([upright(coarse, o) for o, (coarse, _) in enumerate(runs)], axis=0)
         partial = target.with_name(target.name + ".part")
-        for o in range(self.config.orientations):
-            coarse, feature = runs[o]
-            wanted = oriented(hr, o)
-            difference = coarse - wanted / np.float32(255)
-            errors = (self._cell_mean(d) for d in (np.abs(difference), np.square(difference)))
-            cached = CachedImage(feature, wanted, oriented(teacher, o).astype(np.float16), *errors)
-            (partial / str(o)).mkdir(parents=True, exist_ok=True)
+        for number in range(self.views):
+            cached = self._cached(view(image, number, self.config.scale))
+            (partial / str(number)).mkdir(parents=True, exist_ok=True)
             for f in fields(cached):
-                np.save(partial / str(o) / f"{f.name}.npy", np.ascontiguousarray(getattr(cached, f.name)))
+                np.save(partial / str(number) / f"{f.name}.npy", np.ascontiguousarray(getattr(cached, f.name)))
         os.replace(partial, target)
 
     @torch.no_grad()
-    def _run_base(self, lr: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Coarse image (sH, sW, 3) fp32 in 0..1 and padded feature (H+2, W+2, C) fp16 of a uint8 LR image."""
+    def _cached(self, hr: np.ndarray) -> CachedImage:
+        """What is kept of an HR image (H, W, 3) uint8, cropped to whole cells."""
+        cell = self.config.scale * self.config.patch_size
+        hr, lr = shrink_for_scale(hr[: len(hr) // cell * cell, : hr.shape[1] // cell * cell], self.config.scale)
         tensor = torch.from_numpy(lr.copy()).to(self.device).permute(2, 0, 1)[None].float() * (self.value_range / 255)
         coarse, feature = self.base(tensor.contiguous(memory_format=torch.channels_last))
-        coarse = (coarse[0] / self.value_range).clamp(0, 1).permute(1, 2, 0)
-        padded = torch.nn.functional.pad(feature[0], (1, 1, 1, 1)).permute(1, 2, 0).half()
-        return coarse.cpu().numpy(), padded.cpu().numpy()
+        coarse = (coarse[0] / self.value_range).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
+        padded = torch.nn.functional.pad(feature[0], (1, 1, 1, 1)).permute(1, 2, 0).half().cpu().numpy()
+        difference = coarse - hr / np.float32(255)
+        return CachedImage(padded, hr, *(self._cell_mean(d) for d in (np.abs(difference), np.square(difference))))
 
     def _cell_mean(self, values: np.ndarray) -> np.ndarray:
         """(sH, sW, 3) -> mean of each cell (Hp, Wp) fp32."""
         side = self.config.scale * self.config.patch_size
         height, width = values.shape[:2]
         return values.reshape(height // side, side, width // side, side, 3).mean((1, 3, 4), dtype=np.float32)
+
+    def first_views(self, count: int) -> FeatureCache:
+        """The same cache with only the first ``count`` views of each image."""
+        result = copy.copy(self)
+        result.images = [image for i, image in enumerate(self.images) if i % self.views < count]
+        result.views = min(count, self.views)
+        return result
 
     def feature_samples(self) -> Tensor:
         """Features (N, C) float64 at the pixels of every 17th row of every image."""
@@ -139,7 +142,7 @@ class FeatureCache:
 
 
 class CellSampler:
-    """Batches of cells: feature patches (N, C, p+2, p+2), HR and teacher patches (N, 3, sp, sp) in 0..1, all fp32."""
+    """Batches of cells: feature patches (N, C, p+2, p+2), HR patches (N, 3, sp, sp) in 0..1, both fp32."""
 
     def __init__(self, cache: FeatureCache, hard_share: float, seed: int):
         self.images, self.hard_share = cache.images, hard_share
@@ -167,21 +170,19 @@ class CellSampler:
         """Mean squared error of the coarse image over these cells, RGB in 0..1."""
         return float(np.mean([self.images[number].squared.flat[cell] for number, cell in self._locate(cells)]))
 
-    def batch(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(self, count: int) -> tuple[Tensor, Tensor]:
         return self.fetch(self.draw(count))
 
-    def fetch(self, cells: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
+    def fetch(self, cells: np.ndarray) -> tuple[Tensor, Tensor]:
         count, p, side = len(cells), self.patch, self.patch * self.scale
         features = np.empty((count, p + 2, p + 2, self.images[0].feature.shape[-1]), np.float16)
         targets = np.empty((count, side, side, 3), np.uint8)
-        teachers = np.empty((count, side, side, 3), np.float16)
         for i, (number, cell) in enumerate(self._locate(cells)):
             image = self.images[number]
             y, x = divmod(cell, image.error.shape[1])
             features[i] = image.feature[y * p : y * p + p + 2, x * p : x * p + p + 2]
-            pixels = slice(y * side, (y + 1) * side), slice(x * side, (x + 1) * side)
-            targets[i], teachers[i] = image.hr[pixels], image.teacher[pixels]
-        features, targets, teachers = (
-            torch.from_numpy(array).permute(0, 3, 1, 2).float() for array in (features, targets, teachers)
+            targets[i] = image.hr[y * side : (y + 1) * side, x * side : (x + 1) * side]
+        return (
+            torch.from_numpy(features).permute(0, 3, 1, 2).float(),
+            torch.from_numpy(targets).permute(0, 3, 1, 2).float() / 255,
         )
-        return features, targets / 255, teachers

@@ -74,15 +74,15 @@ def run_steps(
     state_file: Path,
     save_every: int,
     sampler_rng,
-    step_loss: Callable[[float], torch.Tensor],
+    step_loss: Callable[[], torch.Tensor],
     validate: Callable[[], str],
     ema: Ema | None = None,
 ) -> None:
     """Train ``module`` for ``settings.iterations`` steps of Adam; resumes from ``state_file`` when it is there.
 
-    ``step_loss`` draws a batch and returns its loss, given the progress of the step in 0..1. ``sampler_rng`` is the
-    numpy generator that draws the batches: its state is saved too, so a resumed run sees the same batches and ends
-    with the same weights as one that was never stopped.
+    ``step_loss`` draws a batch and returns its loss. ``sampler_rng`` is the numpy generator that draws the batches: its
+    state is saved too, so a resumed run sees the same batches and ends with the same weights as one that was never
+    stopped.
     """
     optimiser = torch.optim.Adam((p for p in module.parameters() if p.requires_grad), lr=settings.learning_rate)
     done = 0
@@ -101,7 +101,7 @@ def run_steps(
         )
         for group in optimiser.param_groups:
             group["lr"] = rate
-        loss = step_loss(step / settings.iterations)
+        loss = step_loss()
         value = loss.item()
         if not math.isfinite(value):
             raise TrainingError(

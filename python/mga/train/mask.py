@@ -104,6 +104,7 @@ def _validator(
 def train_mask(config: TrainConfig, network: MaskGuidedNetwork, train: FeatureCache, held_out: FeatureCache) -> str:
     """Train ``network.mask`` in place, the rest frozen; returns the last validation line."""
     settings = config.mask
+    train = train.first_views(settings.views)
     std = train.feature_samples().std(dim=0).float()
     differences = _differences(network, train, "training")
     unit = float(np.quantile(torch.cat([d.flatten() for d in differences]).numpy(), settings.target_quantile))
@@ -116,7 +117,7 @@ def train_mask(config: TrainConfig, network: MaskGuidedNetwork, train: FeatureCa
     sampler = CropSampler(train, targets, std, settings.crop, config.seed)
     validate = _validator(network, ema, held_out, held_out_targets, std)
 
-    def step_loss(progress: float) -> Tensor:
+    def step_loss() -> Tensor:
         features, target = sampler.batch(settings.crops_per_batch)
         return (mask(features.to(train.device)) - target.to(train.device)).abs().mean()
 

@@ -22,7 +22,7 @@ def _validator(refine: nn.Module, ema: Ema, held_out: FeatureCache, value_range:
     sampler = CellSampler(held_out, hard_share=0.5, seed=0)
     cells = sampler.draw(VALIDATION_CELLS)
     coarse = -10 * math.log10(sampler.coarse_mse(cells))
-    features, targets, _ = sampler.fetch(cells)
+    features, targets = sampler.fetch(cells)
 
     @torch.no_grad()
     def validate() -> str:
@@ -64,10 +64,8 @@ def train_refine(
     sampler = CellSampler(train, settings.hard_share, config.seed)
     device = train.device
 
-    def step_loss(progress: float) -> Tensor:
-        features, targets, teachers = sampler.batch(settings.cells_per_batch)
-        share = settings.teacher_start + progress * (settings.teacher_end - settings.teacher_start)
-        targets = torch.lerp(targets, teachers, share)
+    def step_loss() -> Tensor:
+        features, targets = sampler.batch(settings.cells_per_batch)
         features = features.to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
             trunk = refine.trunk(features)
