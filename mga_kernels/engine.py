@@ -22,10 +22,11 @@ from .memory import require_memory
 from .networks import VARIANTS, MaskGuidedNetwork
 from .networks.layers import pad_by_reflection
 from .ops import paste_patches_
+from .ops.select_patches import ORDERS
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CPU_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory")  # the CPU allocator has no error of its own
-SELECTIONS = ("largest", "smallest", "random")
+
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | images.Photo
 Picture = Image.Image | np.ndarray | images.Photo
 
@@ -217,7 +218,7 @@ class MaskGuidedSR:
                 f"MaskGuidedSR: values must be numbers in [0, 1], got {float(low):g} to {float(high):g}; "
                 "divide 8-bit values by 255 and remove NaN"
             )
-        for name, value, allowed in (("variant", variant, VARIANTS), ("selection", selection, SELECTIONS)):
+        for name, value, allowed in (("variant", variant, VARIANTS), ("selection", selection, ORDERS)):
             if value not in allowed:
                 raise InputError(f"MaskGuidedSR: {name} {value!r} does not exist; choose one of {', '.join(allowed)}")
 

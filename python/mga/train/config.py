@@ -64,6 +64,9 @@ class TrainConfig:
     folders: list[Folder]
     patch_size: int = 4
     views: int = 8  # how many of its 8 views (flips, rotations, shifts of the LR grid) of each image are cached
+    # Photographs differ in sharpness from those that the Base-Net was trained on. With this setting, what a linear
+    # filter fitted to one image explains of its residual is taken off the target, so that only the rest is learned.
+    normalise: bool = True
     seed: int = 0
     device: str = "auto"
     bf16: bool = True  # bf16 arithmetic in the trunk of the Refine-Net; weights stay fp32

@@ -3,8 +3,8 @@
 Each image is used at several sizes, and each of those in several views: another flip or rotation, and another shift
 of the grid on which its LR image is sampled. (A flip alone shows the network nothing new about the image: the same LR
 pixels lead to the same HR pixels.) One folder per view holds the feature as fp16, channels last, with the halo's
-border of zeros; the HR image; and the mean absolute and mean squared error of the coarse image in each cell. Cells of
-all images are then drawn freely, whatever image they come from.
+border of zeros; the image to be restored; and the mean absolute and mean squared error of the coarse image in each
+cell. Cells of all images are then drawn freely, whatever image they come from.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from mga_kernels.images import read_image
 from ..resize import imresize, shrink_for_scale
 from .config import Folder, TrainConfig
 
+FIT_PIXELS = 25_000
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
 
 
@@ -38,10 +39,10 @@ def luma_cells(difference: Tensor, cell: int) -> Tensor:
 
 @dataclass
 class CachedImage:
-    """``feature`` (H+2, W+2, C) fp16, ``hr`` (sH, sW, 3) uint8; ``error``, ``squared`` (Hp, Wp) fp32 of RGB in 0..1."""
+    """``feature`` (H+2, W+2, C), ``target`` (sH, sW, 3) fp16; ``error``, ``squared`` (Hp, Wp) fp32; RGB in 0..1."""
 
     feature: np.ndarray
-    hr: np.ndarray
+    target: np.ndarray
     error: np.ndarray
     squared: np.ndarray
 
@@ -82,6 +83,29 @@ def view(image: np.ndarray, number: int, scale: int) -> np.ndarray:
     return oriented(image[down:, right:], number)
 
 
+def linear_part(residual: np.ndarray, feature: np.ndarray) -> np.ndarray:
+    """What a linear filter of the feature, fitted to this one image, explains of its residual.
+
+    ``residual`` (sH, sW, 3), HR image minus coarse image; ``feature`` (H+2, W+2, C) with its border of zeros; the
+    result has the shape of ``residual``. The filter is 3x3, as that of the upsampler, and fitted by least squares on up
+    to FIT_PIXELS pixels.
+    """
+    height, width, channels = feature.shape[0] - 2, feature.shape[1] - 2, feature.shape[2]
+    scale = len(residual) // height
+    planes = torch.from_numpy(feature.astype(np.float32)).permute(2, 0, 1)[None]
+    wanted = torch.nn.functional.pixel_unshuffle(torch.from_numpy(residual).permute(2, 0, 1)[None], scale)
+    pixels = torch.arange(0, height * width, max(1, height * width // FIT_PIXELS))
+    windows = planes.unfold(2, 3, 1).unfold(3, 3, 1)[0]  # (C, H, W, 3, 3)
+    rows = windows[:, pixels // width, pixels % width].transpose(0, 1).reshape(len(pixels), -1).double()
+    rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
+    normal = rows.T @ rows
+    normal.diagonal().mul_(1 + 1e-4)
+    weights = torch.linalg.solve(normal, rows.T @ wanted[0].flatten(1)[:, pixels].T.double()).float()
+    filters = weights[:-1].T.reshape(-1, channels, 3, 3)
+    explained = torch.nn.functional.conv2d(planes, filters, weights[-1])
+    return torch.nn.functional.pixel_shuffle(explained, scale)[0].permute(1, 2, 0).numpy()
+
+
 class FeatureCache:
     """Features of the training (or held-out) images under ``out/cache``; made on first use, image by image."""
 
@@ -119,8 +143,11 @@ class FeatureCache:
         coarse, feature = self.base(tensor.contiguous(memory_format=torch.channels_last))
         coarse = (coarse[0] / self.value_range).clamp(0, 1).permute(1, 2, 0).cpu().numpy()
         padded = torch.nn.functional.pad(feature[0], (1, 1, 1, 1)).permute(1, 2, 0).half().cpu().numpy()
-        difference = coarse - hr / np.float32(255)
-        return CachedImage(padded, hr, *(self._cell_mean(d) for d in (np.abs(difference), np.square(difference))))
+        residual = hr / np.float32(255) - coarse
+        if self.config.normalise:
+            residual -= linear_part(residual, padded)
+        errors = (self._cell_mean(d) for d in (np.abs(residual), np.square(residual)))
+        return CachedImage(padded, (coarse + residual).astype(np.float16), *errors)
 
     def _cell_mean(self, values: np.ndarray) -> np.ndarray:
         """(sH, sW, 3) -> mean of each cell (Hp, Wp) fp32."""
@@ -142,7 +169,7 @@ class FeatureCache:
 
 
 class CellSampler:
-    """Batches of cells: feature patches (N, C, p+2, p+2), HR patches (N, 3, sp, sp) in 0..1, both fp32."""
+    """Batches of cells: feature patches (N, C, p+2, p+2) and the patches to restore (N, 3, sp, sp) in 0..1, fp32."""
 
     def __init__(self, cache: FeatureCache, hard_share: float, seed: int):
         self.images, self.hard_share = cache.images, hard_share
@@ -176,13 +203,11 @@ class CellSampler:
     def fetch(self, cells: np.ndarray) -> tuple[Tensor, Tensor]:
         count, p, side = len(cells), self.patch, self.patch * self.scale
         features = np.empty((count, p + 2, p + 2, self.images[0].feature.shape[-1]), np.float16)
-        targets = np.empty((count, side, side, 3), np.uint8)
+        targets = np.empty((count, side, side, 3), np.float16)
         for i, (number, cell) in enumerate(self._locate(cells)):
             image = self.images[number]
             y, x = divmod(cell, image.error.shape[1])
             features[i] = image.feature[y * p : y * p + p + 2, x * p : x * p + p + 2]
-            targets[i] = image.hr[y * side : (y + 1) * side, x * side : (x + 1) * side]
-        return (
-            torch.from_numpy(features).permute(0, 3, 1, 2).float(),
-            torch.from_numpy(targets).permute(0, 3, 1, 2).float() / 255,
-        )
+            targets[i] = image.target[y * side : (y + 1) * side, x * side : (x + 1) * side]
+        features, targets = (torch.from_numpy(array).permute(0, 3, 1, 2).float() for array in (features, targets))
+        return features, targets

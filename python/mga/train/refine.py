@@ -29,10 +29,9 @@ def _validator(refine: nn.Module, ema: Ema, held_out: FeatureCache, value_range:
         averaged = ema.averaged(refine)
         total = 0.0
         for feature, target in zip(features.split(512), targets.split(512), strict=True):
-            device = held_out.device
-            output = averaged(feature.to(device)) / value_range
-            total += float((output.clamp(0, 1) - target.to(device)).square().mean()) * len(feature)
-        return f"held-out coarse {coarse:.3f} dB, refined {-10 * math.log10(total / len(features)):.3f} dB"
+            output = averaged(feature.to(held_out.device)) / value_range
+            total += float((output - target.to(held_out.device)).square().mean()) * len(feature)
+        return f"held-out coarse {coarse:.4f} dB, refined {-10 * math.log10(total / len(features)):.4f} dB"
 
     return validate
 
@@ -54,7 +53,7 @@ def train_refine(
     held_out: FeatureCache,
     initial: dict[str, Tensor] | None,
 ) -> str:
-    """Train ``refine`` in place; it ends with the averaged weights. Returns the last validation line."""
+    """Train ``refine`` in place; returns a line about the held-out images."""
     settings = config.refine
     refine.train().requires_grad_(True)
     start_at_identity(base, refine, train.feature_samples().to(train.device))
