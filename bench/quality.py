@@ -68,6 +68,7 @@ def main() -> int:
         target = Path(__file__).parent / "results" / f"quality_{name}.json"
         versions = {"mga_kernels": __version__, "torch": torch.__version__, "device": str(model.device)}
         record = {"model": name, "scale": model.scale, "k": args.k, "versions": versions, "figures": figures}
+        target.parent.mkdir(exist_ok=True)
         with whole_file(target) as stream:
             stream.write((json.dumps(record, indent=1) + "\n").encode())
     except MGAError as error:
