@@ -162,6 +162,12 @@ class FeatureCache:
         result.views = min(count, self.views)
         return result
 
+    def largest_features(self) -> Tensor:
+        """Largest magnitude (C,) of each channel over all images."""
+        return torch.from_numpy(
+            np.max([np.abs(image.feature).max(axis=(0, 1)) for image in self.images], axis=0)
+        ).float()
+
     def feature_samples(self) -> Tensor:
         """Features (N, C) float64 at the pixels of every 17th row of every image."""
         rows = [image.feature[1:-1:17, 1:-1].reshape(-1, image.feature.shape[-1]) for image in self.images]
