@@ -16,6 +16,7 @@ from .identity import start_at_identity, trunk_parameters
 from .loop import Ema, run_steps
 
 VALIDATION_CELLS = 4096
+LEAST_FACTOR = 0.1  # of the correction is kept in any case: without one the mask has nothing to be trained on
 
 
 def _validator(refine: nn.Module, ema: Ema, held_out: FeatureCache, value_range: float) -> Callable[[], str]:
@@ -39,7 +40,7 @@ def _validator(refine: nn.Module, ema: Ema, held_out: FeatureCache, value_range:
 
 @torch.no_grad()
 def _shrink(refine: nn.Module, held_out: FeatureCache, value_range: float) -> str:
-    """Scale the correction that the Refine-Net makes by the factor, at most 1, that is best for the held-out images.
+    """Scale the correction that the Refine-Net makes by the factor in LEAST_FACTOR..1 that is best for held-out images.
 
     What there is to learn beyond the Base-Net is small, and a part of what was learned is noise of the training images;
     least squares on images that were not trained on tells how large the part is. Returns a line about it.
@@ -52,10 +53,11 @@ def _shrink(refine: nn.Module, held_out: FeatureCache, value_range: float) -> st
         correction = refine(features) / value_range - coarse
         product += float((correction * (targets - coarse)).double().sum())
         energy += float(correction.double().square().sum())
-    factor = min(1.0, max(0.0, product / energy)) if energy > 0 else 0.0
+    best = product / energy if energy > 0 else 1.0
+    factor = min(1.0, max(LEAST_FACTOR, best))
     refine.LR_conv.weight.mul_(factor)
     refine.LR_conv.bias.mul_(factor)
-    return f"correction scaled by {factor:.4f}"
+    return f"correction scaled by {factor:.2f} (best for them: {best:.2f})"
 
 
 def train_refine(
