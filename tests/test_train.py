@@ -90,6 +90,7 @@ def test_configuration_is_typed_and_overridable(run_folder):
         ({"folders": "[{shrink = [1]}]"}, r"folders\[0\]\.path is missing"),
         ({"refine__loss": "l3"}, r'must be "l1" or "l2"'),
         ({"views": "9"}, "must be 1 to 8"),
+        ({"base": "'${NO_SUCH_VARIABLE}/base.pth'"}, "an environment variable that is not set"),
     ],
 )
 def test_wrong_configurations_are_refused(run_folder, overrides, message):

@@ -105,8 +105,13 @@ def _convert(kind, value, where: str):
         return {str(key): _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
     if kind is float and type(value) is int:
         return float(value)
+    if kind is str and isinstance(value, str):
+        expanded = os.path.expandvars(value)
+        if "${" in expanded:
+            raise InputError(f"train: {where} = {value!r} names an environment variable that is not set")
+        return expanded
     if origin is None and type(value) is kind:
-        return os.path.expandvars(value) if kind is str else value
+        return value
     raise InputError(f"train: {where} must be of type {getattr(kind, '__name__', kind)}, got {value!r}")
 
 
