@@ -113,6 +113,8 @@ def test_missing_images_and_wrong_base_are_refused(run_folder):
         train(configure(run_folder, folders=f"[{{path = '{run_folder}/hr', holdout = 2}}]"))
     with pytest.raises(CheckpointError, match="not the Base-Net of rfdn x4"):
         train(configure(run_folder, scale="4"))
+    with pytest.raises(InputError, match="fsrcnn is not there yet"):
+        train(configure(run_folder, network="fsrcnn"))
     with pytest.raises(InputError, match=r"config\.initial must name"):
         train(configure(run_folder), steps=("mask",))
 

@@ -23,7 +23,7 @@ class Folder:
 
 @dataclass
 class Refine:
-    """Step 2 of section 3.5: the Refine-Net on cropped feature patches, the Base-Net frozen."""
+    """Step 2 of section 3.5: the trunk of the Refine-Net on cropped feature patches, Base-Net and tail frozen."""
 
     iterations: int = 20000
     cells_per_batch: int = 768  # 12 crops of 32 x 32 LR pixels at p = 4

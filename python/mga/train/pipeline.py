@@ -23,6 +23,8 @@ STEPS = ("refine", "mask")
 
 def build_network(config: TrainConfig) -> MaskGuidedNetwork:
     """The network with the published weights in its Base-Net, on the device it trains on."""
+    if config.network != "rfdn":
+        raise InputError(f"train: training of {config.network} is not there yet; config.network must be rfdn")
     torch.manual_seed(config.seed)
     mask = {"classes": config.mask.classes, "order": config.mask.order, "filter_source": config.mask.filter_source}
     network = MaskGuidedNetwork(ModelConfig(config.network, config.scale, config.patch_size, mask=mask))
