@@ -130,7 +130,7 @@ class MaskGuidedSR:
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of cells of an LR image of this size."""
-        smallest, p = self.config.module.MINIMUM_SIZE, self.patch_size
+        smallest, p = self.config.definition.minimum_size, self.patch_size
         return math.ceil(max(height, smallest) / p), math.ceil(max(width, smallest) / p)
 
     def resolve_k(self, height: int, width: int, k: int | None = None, fraction: float | None = None) -> int:
@@ -150,13 +150,14 @@ class MaskGuidedSR:
         variant: str = "masked",
         k: int | None = None,
         fraction: float | None = None,
-        selection: str = "largest",
+        selection: str | None = None,
         seed: int = 0,
     ) -> Tensor:
         """Upscale a float tensor (B, 3, H, W) in [0, 1], any H and W, to (B, 3, sH, sW) in [0, 1], same dtype.
 
         ``variant``: "masked" (-M), "base" (-B), "all" (-A) or "decomposed" (-D). ``selection``: the cells with the
-        "largest" or "smallest" mask values, or "random" ones drawn by ``seed``. The result is on the model's device.
+        "largest" or "smallest" mask values, or "random" ones drawn by ``seed``; by default as the model's configuration
+        says, which is "largest" unless it was trained for something else. The result is on the model's device.
         Raises InputError for a wrong shape, type or value (NaN, outside [0, 1]), OutOfMemoryError for too big an image.
         """
         self._check(image, variant, selection)
@@ -203,7 +204,7 @@ class MaskGuidedSR:
         cells = mask[0].float().cpu().numpy(), indices[0].cpu().numpy()
         return Explanation(pictures[0], *cells, pictures[1], self.patch_size, self.scale, timings)
 
-    def _check(self, image: Tensor, variant: str, selection: str) -> None:
+    def _check(self, image: Tensor, variant: str, selection: str | None) -> None:
         if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
             given = f"{tuple(image.shape)} {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
             raise InputError(
@@ -219,12 +220,12 @@ class MaskGuidedSR:
                 "divide 8-bit values by 255 and remove NaN"
             )
         for name, value, allowed in (("variant", variant, VARIANTS), ("selection", selection, ORDERS)):
-            if value not in allowed:
+            if value not in allowed and not (name == "selection" and value is None):
                 raise InputError(f"MaskGuidedSR: {name} {value!r} does not exist; choose one of {', '.join(allowed)}")
 
     def _prepare(self, image: Tensor) -> Tensor:
         """Move, convert, and extend an image that is too small for the network by reflection."""
-        smallest = self.config.module.MINIMUM_SIZE
+        smallest = self.config.definition.minimum_size
         image = pad_by_reflection(image.to(self.device, self.dtype), *(max(s, smallest) for s in image.shape[-2:]))
         return image.contiguous(memory_format=torch.channels_last)
 
@@ -236,7 +237,7 @@ class MaskGuidedSR:
         remedy = "use a smaller image or cut it into parts"
         if self.device.type == "cpu":
             pixels = batch * math.prod(self.grid(height, width)) * self.patch_size**2
-            require_memory(pixels * self.config.module.WORKING_VALUES * self.dtype.itemsize, what, remedy)
+            require_memory(pixels * self.config.definition.working_values * self.dtype.itemsize, what, remedy)
         try:
             yield
         except RuntimeError as error:

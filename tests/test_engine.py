@@ -155,7 +155,7 @@ def test_working_memory_estimate_covers_the_measured_peak():
         model = make_model(network)
         image = picture(1, 160, 160)
         peak = _peak_bytes(lambda m=model, i=image: m(i))
-        estimate = 160 * 160 * 4 * model.config.module.WORKING_VALUES
+        estimate = 160 * 160 * 4 * model.config.definition.working_values
         assert 0.5 * estimate <= peak <= estimate, (network, peak / (160 * 160 * 4))
 
 

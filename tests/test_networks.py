@@ -97,7 +97,7 @@ def test_esa_differs_with_and_without_pool_on_the_same_weights():
 
 
 def test_pool_setting_reaches_the_parts():
-    model = random_network("rfdn", base={"pool": False}, refine={"blocks": 1})
+    model = random_network("rfdn", base={"pool": False}, split=(4, 1))
     assert model.base.B4.esa.pool is False
     assert model.refine.blocks == 1
 
@@ -105,15 +105,23 @@ def test_pool_setting_reaches_the_parts():
 @pytest.mark.parametrize(
     "settings",
     [
-        {"network": "vdsr", "scale": 4},
         {"network": "rfdn", "scale": 5},
         {"network": "rfdn", "scale": 4, "patch_size": 3},
         {"network": "rfdn", "scale": 4, "k": -1},
+        {"network": "rfdn", "scale": 4, "split": (4,)},
+        {"network": "rfdn", "scale": 4, "split": (4, 0)},
+        {"network": "rfdn", "scale": 4, "selection": "worst"},
+        {"network": "rfdn", "scale": 4, "refine": {"blocks": 1}},
     ],
 )
 def test_impossible_configurations_are_refused(settings):
     with pytest.raises(InputError, match="model: "):
         ModelConfig(**settings)
+
+
+def test_an_unknown_network_is_refused_with_the_known_names():
+    with pytest.raises(InputError, match=r"vdsr.*fsrcnn"):
+        ModelConfig("vdsr", 4)
 
 
 def test_unknown_settings_are_refused():
@@ -129,7 +137,7 @@ def test_default_k_is_the_papers(k, patch_size):
 
 
 def test_configuration_survives_json():
-    config = ModelConfig("rfdn", 4, 8, 77, refine={"blocks": 1}, mask={"classes": 1})
+    config = ModelConfig("rfdn", 4, 8, 77, (3, 1), "random", mask={"classes": 1})
     assert ModelConfig.from_json(config.to_json()) == config
     with pytest.raises(InputError, match=r"made for values in 0\.\.1"):
         ModelConfig.from_json(config.to_json().replace("255.0", "1.0"))

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 from dataclasses import dataclass, field
-from types import ModuleType
 from typing import Any
 
 from ..errors import InputError
+from ..ops.select_patches import ORDERS
+from .registry import Network, get_network
 
-NETWORKS = ("fsrcnn", "rfdn")
 PATCH_SIZES = (2, 4, 8)
 SCALES = (2, 3, 4)
 REFINED_PIXELS = 16_000  # K p^2 of the paper: K = 1000 at p = 4 (section 4.1, Table 6)
@@ -19,35 +18,48 @@ REFINED_PIXELS = 16_000  # K p^2 of the paper: K = 1000 at p = 4 (section 4.1, T
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """``base``, ``refine`` and ``mask`` are keyword arguments of the three parts, as far as they are not the defaults.
+    """Everything that the ablations of section 4.4 vary stands here.
 
-    ``k``: patches refined per image unless a call says otherwise; 0 or absent means the paper's 16,000 / p^2.
+    ``network`` and ``scale``; ``patch_size`` p (Table 6); ``k``, patches refined per image unless a call says otherwise
+    (0: the paper's 16,000 / p^2); ``split``, blocks of the Base-Net and of the Refine-Net (Table 5; empty: those of
+    the paper); ``selection``, which cells are refined unless a call says otherwise (Table 7). ``base``, ``refine`` and
+    ``mask`` are further keyword arguments of the three parts, as far as they are not the defaults; ``mask`` holds
+    ``classes``: 1 for the 1-channel mask of Table 3.
     """
 
     network: str
     scale: int
     patch_size: int = 4
     k: int = 0
+    split: tuple[int, ...] = ()
+    selection: str = "largest"
     base: dict[str, Any] = field(default_factory=dict)
     refine: dict[str, Any] = field(default_factory=dict)
     mask: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, allowed in (("network", NETWORKS), ("scale", SCALES), ("patch_size", PATCH_SIZES)):
+        default = get_network(self.network).split
+        for name, allowed in (("scale", SCALES), ("patch_size", PATCH_SIZES), ("selection", ORDERS)):
             if getattr(self, name) not in allowed:
                 raise InputError(f"model: {name} {getattr(self, name)!r} is not supported; choose one of {allowed}")
         if not isinstance(self.k, int) or self.k < 0:
             raise InputError(f"model: k must be a whole number of patches, 0 or more, got {self.k!r}")
         if self.k == 0:
             object.__setattr__(self, "k", REFINED_PIXELS // self.patch_size**2)
+        split = tuple(self.split) or default
+        if len(split) != 2 or not all(type(blocks) is int and blocks >= 1 for blocks in split):
+            raise InputError(f"model: split must be two numbers of blocks, each 1 or more, got {self.split!r}")
+        object.__setattr__(self, "split", split)
+        if "blocks" in self.base or "blocks" in self.refine:
+            raise InputError("model: the number of blocks is set by split, not in base or refine")
 
     @property
-    def module(self) -> ModuleType:
-        return importlib.import_module(f"{__package__}.{self.network}")
+    def definition(self) -> Network:
+        return get_network(self.network)
 
     @property
     def value_range(self) -> float:
-        return self.module.VALUE_RANGE
+        return self.definition.value_range
 
     def to_json(self) -> str:
         return json.dumps({**dataclasses.asdict(self), "range": self.value_range}, sort_keys=True)

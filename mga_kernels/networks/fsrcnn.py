@@ -11,13 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import conv
+from .registry import Network
 
 SHRUNK = 12
 EXPANDED = 56
-FEATURE_CHANNELS = SHRUNK
-VALUE_RANGE = 1.0
-MINIMUM_SIZE = 1
-WORKING_VALUES = 300
 
 
 def _mapping(layers: int) -> list[nn.Module]:
@@ -65,3 +62,13 @@ class RefineNet(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         x = F.leaky_relu(self.conv1(self.mid_part(patches)), 0.1)
         return self.last_part(self.conv2(x))
+
+
+NETWORK = Network(
+    "fsrcnn",
+    BaseNet,
+    RefineNet,
+    feature_channels=SHRUNK,
+    split=(3, 1),
+    working_values=300,
+)

@@ -10,6 +10,8 @@ The four variants of the paper are four ways of running the same halves:
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,7 +27,7 @@ PATCHES_PER_CALL = {"cpu": 512, "cuda": 16384}  # bounds the memory of -A; on a 
 
 
 class MaskGuidedNetwork(nn.Module):
-    """Images are (B, 3, H, W) in [0, 1], sides no less than the network's ``MINIMUM_SIZE``; results (B, 3, sH, sW).
+    """Images are (B, 3, H, W) in [0, 1], sides no less than the network's ``minimum_size``; results (B, 3, sH, sW).
 
     The Base-Net sees the image as it is. Where a side is no multiple of p, what it returns is extended by reflection
     to whole cells, Hp x Wp of them, and the result is cropped back.
@@ -33,14 +35,15 @@ class MaskGuidedNetwork(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        module = config.module
+        network = config.definition
         self.config = config
         try:
-            self.base = module.BaseNet(config.scale, **config.base)
-            self.mask = MaskPrediction(module.FEATURE_CHANNELS, config.patch_size, **config.mask)
-            self.refine = module.RefineNet(config.scale, **config.refine)
+            self.base = network.base(config.scale, config.split[0], **config.base)
+            self.mask = MaskPrediction(network.feature_channels, config.patch_size, **config.mask)
+            self.refine = network.refine(config.scale, config.split[1], **config.refine)
         except TypeError as error:
             raise InputError(f"model: {config.network} does not have this setting: {error}") from None
+        self.halo = cast(int, self.refine.halo)
 
     def coarse(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Coarse image in [0, 1], not clamped, and coarse feature (B, C, p Hp, p Wp), both extended to whole cells."""
@@ -50,14 +53,14 @@ class MaskGuidedNetwork(nn.Module):
         coarse = pad_by_reflection(coarse / self.config.value_range, height * scale, width * scale)
         return coarse, pad_by_reflection(feature, height, width)
 
-    def select(self, feature: Tensor, k: int, selection: str = "largest", seed: int = 0) -> tuple[Tensor, Tensor]:
+    def select(self, feature: Tensor, k: int, selection: str | None = None, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Mask (B, H/p, W/p) and the indices (B, K) int32 of the selected cells."""
         mask = self.mask(feature)
-        return mask, select_patches(mask, k, selection, seed)
+        return mask, select_patches(mask, k, selection or self.config.selection, seed)
 
     def refined(self, feature: Tensor, indices: Tensor) -> Tensor:
         """HR patches (B*K, 3, sp, sp) in [0, 1], not clamped, of the cells at ``indices`` (B, K)."""
-        patches = gather_patches(feature, indices, self.config.patch_size, self.refine.halo)
+        patches = gather_patches(feature, indices, self.config.patch_size, self.halo)
         limit = PATCHES_PER_CALL.get(feature.device.type, PATCHES_PER_CALL["cuda"])
         parts = [self.refine(part) for part in patches.split(limit)] if len(patches) else []
         if not parts:
@@ -73,13 +76,20 @@ class MaskGuidedNetwork(nn.Module):
 
     def decomposed(self, feature: Tensor) -> Tensor:
         """The Refine-Net over the whole feature, zeros around it as around a patch at the border of the image."""
-        halo = self.refine.halo
-        return self.refine(F.pad(feature, (halo, halo, halo, halo))) / self.config.value_range
+        return self.refine(F.pad(feature, (self.halo,) * 4)) / self.config.value_range
 
     def forward(
-        self, image: Tensor, k: int | None = None, variant: str = "masked", selection: str = "largest", seed: int = 0
+        self,
+        image: Tensor,
+        k: int | None = None,
+        variant: str = "masked",
+        selection: str | None = None,
+        seed: int = 0,
     ) -> Tensor:
-        """SR image (B, 3, sH, sW) in [0, 1]; ``k`` is clamped to the number of cells and matters for "masked" only."""
+        """SR image (B, 3, sH, sW) in [0, 1]; ``k``, ``selection`` and ``seed`` matter for "masked" only.
+
+        ``k`` is clamped to the number of cells; ``k`` and ``selection`` are those of the configuration where not given.
+        """
         height, width = (side * self.config.scale for side in image.shape[-2:])
         result, feature = self.coarse(image)
         if variant == "decomposed":

@@ -16,11 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .layers import PixelShuffleUpsampler, conv
+from .registry import Network
 
 FEATURE_CHANNELS = 50
-VALUE_RANGE = 255.0
-MINIMUM_SIZE = 15
-WORKING_VALUES = 700
 SLOPE = 0.05
 
 
@@ -77,7 +75,7 @@ class RFDB(nn.Module):
 class BaseNet(nn.Module):
     """(N, 3, H, W) in 0..255 -> coarse image (N, 3, sH, sW) in 0..255 and coarse feature (N, C, H, W)."""
 
-    def __init__(self, scale: int, channels: int = FEATURE_CHANNELS, blocks: int = 4, pool: bool = True):
+    def __init__(self, scale: int, blocks: int = 4, channels: int = FEATURE_CHANNELS, pool: bool = True):
         super().__init__()
         self.blocks = blocks
         self.fea_conv = conv(3, channels, 3)
@@ -110,7 +108,7 @@ class RefineNet(nn.Module):
 
     halo = 1
 
-    def __init__(self, scale: int, channels: int = FEATURE_CHANNELS, blocks: int = 2, pool: bool = False):
+    def __init__(self, scale: int, blocks: int = 2, channels: int = FEATURE_CHANNELS, pool: bool = False):
         super().__init__()
         self.blocks = blocks
         for i in range(1, blocks + 1):
@@ -135,3 +133,15 @@ class RefineNet(nn.Module):
 
     def forward(self, patches: Tensor) -> Tensor:
         return self.tail(self.trunk(patches))
+
+
+NETWORK = Network(
+    "rfdn",
+    BaseNet,
+    RefineNet,
+    feature_channels=FEATURE_CHANNELS,
+    split=(4, 2),
+    value_range=255.0,
+    minimum_size=15,
+    working_values=700,
+)

@@ -38,7 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--scale", type=int, required=True, help="scale of the model and of the LR images")
     parser.add_argument("--variant", default="masked", choices=("base", "decomposed", "all", "masked"))
-    parser.add_argument("--selection", default="largest", choices=("largest", "smallest", "random"))
+    parser.add_argument(
+        "--selection", choices=("largest", "smallest", "random"), help="which cells are refined (default: the model's)"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of --selection random")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--save", type=Path, metavar="DIR", help="write the SR images there, as PNG")
@@ -116,7 +118,7 @@ def evaluate(
     model: MaskGuidedSR,
     pairs: Iterable[tuple[Path, Path | None]],
     variant: str = "masked",
-    selection: str = "largest",
+    selection: str | None = None,
     seed: int = 0,
     save: Path | None = None,
 ) -> dict[str, Any]:
@@ -142,7 +144,7 @@ def evaluate(
         "scale": model.scale,
         "k": (model.config.k if model.k is None else model.k) if masked and model.fraction is None else None,
         "fraction": model.fraction if masked else None,
-        "selection": selection if masked else None,
+        "selection": (selection or model.config.selection) if masked else None,
         "seed": seed if masked and selection == "random" else None,
         "network": model.network,
         "dtype": str(model.dtype).removeprefix("torch."),

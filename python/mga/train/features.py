@@ -175,15 +175,19 @@ class FeatureCache:
 
 
 class CellSampler:
-    """Batches of cells: feature patches (N, C, p+2, p+2) and the patches to restore (N, 3, sp, sp) in 0..1, fp32."""
+    """Batches of cells: feature patches (N, C, p+2, p+2) and the patches to restore (N, 3, sp, sp) in 0..1, fp32.
+
+    ``hard_share`` of a batch is drawn in proportion to the error of the coarse image, the rest uniformly. How large the
+    error is depends on the HR image, so a plain mean over such cells would teach what does not hold over all of them
+    (too sharp an image); ``weights`` undo it.
+    """
 
     def __init__(self, cache: FeatureCache, hard_share: float, seed: int):
         self.images, self.hard_share = cache.images, hard_share
         self.patch, self.scale = cache.config.patch_size, cache.config.scale
         self.starts = np.cumsum([0] + [image.error.size for image in self.images])
-        self.cumulative_error = np.cumsum(
-            np.concatenate([image.error.ravel() for image in self.images]), dtype=np.float64
-        )
+        self.error = np.concatenate([image.error.ravel() for image in self.images])
+        self.cumulative_error = np.cumsum(self.error, dtype=np.float64)
         self.rng = np.random.default_rng(seed)
 
     def draw(self, count: int) -> np.ndarray:
@@ -194,6 +198,11 @@ class CellSampler:
         )
         return np.sort(np.concatenate([uniform, ordered]))
 
+    def weights(self, cells: np.ndarray) -> Tensor:
+        """Factors (N,) with which the mean over cells as ``draw`` returns them is on average that over all cells."""
+        mean = self.cumulative_error[-1] / self.starts[-1]
+        return torch.from_numpy(1 / (1 - self.hard_share + self.hard_share * self.error[cells] / mean)).float()
+
     def _locate(self, cells: np.ndarray) -> Iterator[tuple[int, int]]:
         """(image, cell within it) of each cell."""
         numbers = np.searchsorted(self.starts, cells, side="right") - 1
@@ -202,9 +211,6 @@ class CellSampler:
     def coarse_mse(self, cells: np.ndarray) -> float:
         """Mean squared error of the coarse image over these cells, RGB in 0..1."""
         return float(np.mean([self.images[number].squared.flat[cell] for number, cell in self._locate(cells)]))
-
-    def batch(self, count: int) -> tuple[Tensor, Tensor]:
-        return self.fetch(self.draw(count))
 
     def fetch(self, cells: np.ndarray) -> tuple[Tensor, Tensor]:
         count, p, side = len(cells), self.patch, self.patch * self.scale

@@ -21,7 +21,7 @@ LEAST_FACTOR = 0.1  # of the correction is kept in any case: without one the mas
 
 def _validator(refine: nn.Module, ema: Ema, held_out: FeatureCache, value_range: float) -> Callable[[], str]:
     """PSNR (RGB, dB) on a fixed sample of held-out cells, of the coarse image and of the refined patches."""
-    sampler = CellSampler(held_out, hard_share=0.5, seed=0)
+    sampler = CellSampler(held_out, hard_share=0.0, seed=0)
     cells = sampler.draw(VALIDATION_CELLS)
     coarse = -10 * math.log10(sampler.coarse_mse(cells))
     features, targets = sampler.fetch(cells)
@@ -82,12 +82,14 @@ def train_refine(
     device = train.device
 
     def step_loss() -> Tensor:
-        features, targets = sampler.batch(settings.cells_per_batch)
+        cells = sampler.draw(settings.cells_per_batch)
+        features, targets = sampler.fetch(cells)
         features = features.to(device, memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
             trunk = refine.trunk(features)
         difference = refine.tail(trunk.float()) / value_range - targets.to(device)
-        return difference.abs().mean() if settings.loss == "l1" else difference.square().mean()
+        errors = (difference.abs() if settings.loss == "l1" else difference.square()).mean(dim=(1, 2, 3))
+        return (errors * sampler.weights(cells).to(device)).mean()
 
     refine.to(memory_format=torch.channels_last)
     state = Path(config.out) / "refine.state"
