@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from . import __version__, _native
-from .ops import PREFERENCE, operators
+from .ops import operators
 
 
 def collect() -> dict[str, Any]:
@@ -36,7 +36,7 @@ def collect() -> dict[str, Any]:
         },
         "build": host.build_facts() if host else _native.HOST_ERROR,
         "operators": {
-            name: {b: operator.backends[b].unavailable() for b in PREFERENCE if b in operator.backends}
+            name: {backend.name: backend.unavailable() for backend in operator.backends.values()}
             for name, operator in operators().items()
         },
     }

@@ -6,9 +6,10 @@ import torch
 
 from mga_kernels import _native, info, ops
 from mga_kernels.errors import BackendError, InputError
-from mga_kernels.ops import gather_patches, registry, select_patches
+from mga_kernels.ops import gather_patches, select_patches
 
-OPERATORS = ["mask_head", "dynamic_filter", "select_patches", "gather_patches", "paste_patches_"]
+OPERATORS = ["mask_head", "dynamic_filter", "select_patches", "filter_and_select", "gather_patches", "patch_conv"]
+OPERATORS += ["conv_chain", "paste_patches_", "paste_shuffled_", "image_to_input", "output_to_image"]
 
 
 @pytest.fixture
@@ -50,7 +51,7 @@ def test_a_forced_backend_that_cannot_run_says_why(monkeypatch, feature, indices
     with pytest.raises(BackendError, match=r"torch\.complex64 is not among its dtypes"):
         gather_patches(feature.detach().to(torch.complex64), indices, 4, 1)
     monkeypatch.setenv("MGA_BACKEND", "fpga")
-    with pytest.raises(BackendError, match="there is no such backend; choose one of cuda, cpu, reference"):
+    with pytest.raises(BackendError, match="there is no such backend; choose one of cuda, triton, cpu, reference"):
         gather_patches(feature, indices, 4, 1)
     monkeypatch.setenv("MGA_BACKEND", "cpu")
     with pytest.raises(BackendError, match="MGA_BACKEND=cpu: mask_head has only reference"):
@@ -111,7 +112,8 @@ def test_info_lists_every_backend_with_its_reason():
     facts = info.collect()
     assert sorted(facts["operators"]) == sorted(OPERATORS)
     for name, backends in facts["operators"].items():
-        assert list(backends) == [b for b in registry.PREFERENCE if b in ops.operators()[name].backends]
+        assert list(backends) == list(ops.operators()[name].backends)
+        assert set(backends) <= set(ops.BACKENDS)
         assert backends["reference"] is None
     assert facts["operators"]["gather_patches"]["cpu"] is None
     reason = facts["operators"]["gather_patches"]["cuda"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
+
+from ..ops.grid import mirror_indices
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int) -> nn.Conv2d:
@@ -16,13 +17,6 @@ class PixelShuffleUpsampler(nn.Sequential):
 
     def __init__(self, channels: int, out_channels: int, scale: int):
         super().__init__(conv(channels, out_channels * scale * scale, 3), nn.PixelShuffle(scale))
-
-
-def mirror_indices(length: int, padded: int, device: torch.device) -> Tensor:
-    """Indices that extend an axis by reflection without repeating the edge, however short the axis is."""
-    period = max(1, 2 * (length - 1))
-    index = torch.arange(padded, device=device) % period
-    return torch.where(index < length, index, period - index)
 
 
 def pad_by_reflection(x: Tensor, height: int, width: int) -> Tensor:

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+from .conv_chain import conv_chain
 from .dynamic_filter import dynamic_filter
+from .filter_and_select import filter_and_select
 from .gather_patches import gather_patches
+from .image_to_input import image_to_input
 from .mask_head import mask_head
+from .output_to_image import output_to_image
 from .paste_patches import paste_patches_
-from .registry import PREFERENCE, last_backend, operators
+from .paste_shuffled import paste_shuffled_
+from .patch_conv import patch_conv
+from .registry import BACKENDS, last_backend, operators
 from .select_patches import select_patches
 
 __all__ = [
-    "PREFERENCE",
+    "BACKENDS",
+    "conv_chain",
     "dynamic_filter",
+    "filter_and_select",
     "gather_patches",
+    "image_to_input",
     "last_backend",
     "mask_head",
     "operators",
+    "output_to_image",
     "paste_patches_",
+    "paste_shuffled_",
+    "patch_conv",
     "select_patches",
 ]

@@ -49,3 +49,10 @@ def check_inside(op: str, indices: Tensor, rows: int, columns: int) -> None:
             f"{op}: index {int(outside[0])} is outside the {rows}x{columns} grid; "
             "were the indices made for another size?"
         )
+
+
+def mirror_indices(length: int, padded: int, device: torch.device) -> Tensor:
+    """Indices that extend an axis by reflection without repeating the edge, however short the axis is."""
+    period = max(1, 2 * (length - 1))
+    index = torch.arange(padded, device=device) % period
+    return torch.where(index < length, index, period - index)

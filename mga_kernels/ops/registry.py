@@ -1,11 +1,13 @@
 """Which implementation of an operator runs.
 
-An operator has backends. For every call each of them says None or why it cannot run; the first in order of preference
-that says None runs. ``MGA_BACKEND=name`` forces one and raises BackendError where it cannot run.
+An operator has backends, in its own order of preference. For every call each of them says None or why it cannot run;
+the first that says None runs. ``MGA_BACKEND=name`` forces one and raises BackendError where it cannot run.
 """
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import os
 from collections.abc import Callable, Collection
 from typing import Any
@@ -16,7 +18,7 @@ from torch import Tensor
 from .. import _native
 from ..errors import BackendError, InputError
 
-PREFERENCE = ("cuda", "cpu", "reference")
+BACKENDS = ("cuda", "triton", "cpu", "reference")
 _operators: dict[str, Operator] = {}
 _last: dict[str, str] = {}
 
@@ -76,8 +78,48 @@ class NativeBackend(Backend):
         return None
 
 
+class TritonBackend(Backend):
+    """Triton kernels for tensors on a GPU; under Triton's interpreter (TRITON_INTERPRET=1), for tensors on the CPU.
+
+    ``module`` holds a function of the operator's name, and is imported at the first use, so that nothing needs Triton
+    before. No backward.
+    """
+
+    name = "triton"
+
+    def __init__(self, op: str, module: str, dtypes: Collection[torch.dtype], refuses: Callable | None = None):
+        super().__init__(lambda *arguments: getattr(importlib.import_module(module), op)(*arguments))
+        self.dtypes = frozenset(dtypes)
+        self.refuses = refuses  # (*arguments) -> why this call cannot run, or None; for what dtypes do not say
+
+    def unavailable(self) -> str | None:
+        if importlib.util.find_spec("triton") is None:
+            return "Triton is not installed"
+        if not _interpreting() and not torch.cuda.is_available():
+            return "there is no GPU that torch can use"
+        return None
+
+    def can_run(self, *arguments: Any) -> str | None:
+        device = "cpu" if _interpreting() else "cuda"
+        tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+        for tensor in tensors:
+            if tensor.device.type != device:
+                return f"a tensor is on {tensor.device.type}"
+        if self.unavailable() is not None:
+            return self.unavailable()
+        if tensors[0].dtype not in self.dtypes:
+            return f"{tensors[0].dtype} is not among its dtypes"
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return "gradients are being recorded and this kernel has no backward"
+        return self.refuses(*arguments) if self.refuses else None
+
+
+def _interpreting() -> bool:
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
 class Operator:
-    """One operator and its backends, called with the arguments of its contract after they were checked."""
+    """One operator and its backends, best first, called with the arguments of its contract after they were checked."""
 
     def __init__(self, name: str, *backends: Backend):
         self.name = name
@@ -88,14 +130,14 @@ class Operator:
         forced = os.environ.get("MGA_BACKEND")
         if forced:
             return self._forced(forced, *arguments)
-        for name in PREFERENCE:
-            if name in self.backends and self.backends[name].can_run(*arguments) is None:
-                return self.backends[name]
+        for backend in self.backends.values():
+            if backend.can_run(*arguments) is None:
+                return backend
         raise BackendError(f"{self.name}: no backend can run this call")
 
     def _forced(self, name: str, *arguments: Any) -> Backend:
-        if name not in PREFERENCE:
-            raise BackendError(f"MGA_BACKEND={name}: there is no such backend; choose one of {', '.join(PREFERENCE)}")
+        if name not in BACKENDS:
+            raise BackendError(f"MGA_BACKEND={name}: there is no such backend; choose one of {', '.join(BACKENDS)}")
         if name not in self.backends:
             raise BackendError(f"MGA_BACKEND={name}: {self.name} has only {', '.join(self.backends)}")
         reason = self.backends[name].can_run(*arguments)

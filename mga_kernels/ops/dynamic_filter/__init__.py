@@ -16,10 +16,15 @@ def dynamic_filter(probability: Tensor, source: Tensor, weight: Tensor, bias: Te
     ``probability`` (B, Hp, Wp), ``source`` (B, S, Hp, Wp), ``weight`` (25, S, 1, 1), ``bias`` (25) -> mask (B, Hp, Wp):
     the 1x1 convolution of ``source`` gives 25 coefficients at each position, in raster order of the 5x5 neighbourhood
     of ``probability`` that they weigh, zeros outside. ``source`` is the probability itself (S = 1, as released) or the
-    pooled feature (S = C, as the text has it). Other odd sizes n work alike with n * n coefficients. Differentiable.
-    Raises InputError for wrong shapes.
+    pooled feature (S = C, as the text has it). Other odd sizes n work alike with n * n coefficients. The
+    dtype is that of the probability, to which the others are converted. Differentiable by the reference. Raises
+    InputError for wrong shapes.
     """
-    op = "dynamic_filter"
+    check_filter("dynamic_filter", probability, source, weight, bias)
+    return OPERATOR(probability, source, weight, bias)
+
+
+def check_filter(op: str, probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor) -> None:
     if not isinstance(probability, Tensor) or probability.ndim != 3 or not probability.is_floating_point():
         raise InputError(f"{op}: probability must be a floating tensor (B, Hp, Wp), got {describe(probability)}")
     batch, rows, columns = probability.shape
@@ -34,7 +39,6 @@ def dynamic_filter(probability: Tensor, source: Tensor, weight: Tensor, bias: Te
             f"{op}: weight must be ({taps}, {source.shape[1]}, 1, 1) and bias ({taps},), "
             f"got {tuple(weight.shape)} and {tuple(bias.shape)}"
         )
-    return OPERATOR(probability, source, weight, bias)
 
 
 OPERATOR = Operator("dynamic_filter", Backend(reference.dynamic_filter))

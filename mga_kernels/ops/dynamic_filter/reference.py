@@ -9,6 +9,7 @@ from torch import Tensor
 def dynamic_filter(probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     batch, rows, columns = probability.shape
     size = round(weight.shape[0] ** 0.5)
-    filters = F.conv2d(source, weight, bias)
+    dtype = probability.dtype
+    filters = F.conv2d(source.to(dtype), weight.to(dtype), bias.to(dtype))
     neighbours = F.unfold(probability[:, None], size, padding=size // 2)
     return (filters * neighbours.reshape(batch, size * size, rows, columns)).sum(dim=1)

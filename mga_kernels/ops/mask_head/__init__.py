@@ -18,12 +18,15 @@ def mask_head(
     """How likely each p x p cell is restored too weakly by the Base-Net (section 3.3).
 
     ``feature`` (B, C, H, W), ``weight1`` (C', C, 3, 3), ``bias1`` (C'), ``weight2`` (2, C', 3, 3), ``bias2`` (2) ->
-    (B, H / p, W / p), floating: convolution, ReLU, convolution to two scores, softmax over them and mean over the cell,
+    (B, H / p, W / p): convolution, ReLU, convolution to two scores, softmax over them and mean over the cell,
     of which the second class is returned. ``order`` "softmax-then-pool" is what the authors released and trained,
     "pool-then-softmax" is what the text says.
 
     With ``weight2`` (1, C', 3, 3) it is the one-channel form of Table 3: mean, then leaky ReLU of slope 0.1; ``order``
-    plays no part. Differentiable.
+    plays no part.
+
+    The result is float32, so that cells do not tie by rounding (float64 for a float64 feature). Half precision is
+    accumulated in float32. Differentiable by the reference.
 
     Raises InputError for wrong shapes, an unknown order, or sizes that p does not divide.
     """

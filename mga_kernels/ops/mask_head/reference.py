@@ -12,6 +12,7 @@ def mask_head(
 ) -> Tensor:
     hidden = F.relu(F.conv2d(feature, weight1, bias1, padding=1))
     scores = F.conv2d(hidden, weight2, bias2, padding=1)
+    scores = scores if scores.dtype == torch.float64 else scores.float()
     if scores.shape[1] == 1:
         return F.leaky_relu(F.avg_pool2d(scores, patch_size), 0.1)[:, 0]
     if order == "softmax-then-pool":

@@ -1,0 +1,38 @@
+"""``image_to_input``: bytes of a photograph -> what a network reads, in one pass."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from ..grid import check_count, describe
+from ..registry import Backend, Operator
+from . import reference
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def image_to_input(
+    image: Tensor, height: int, width: int, value_range: float = 1.0, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Normalise, convert, and extend an image by reflection.
+
+    ``image`` uint8 (B, H, W, 3), any strides -> ``dtype`` (B, 3, ``height``, ``width``), channels-last, white is
+    ``value_range``; height >= H and width >= W are filled at the bottom and on the right by reflection, the edge not
+    repeated, as often as needed. Each value is byte * (value_range / 255), computed in float32 (float64 for float64)
+    and rounded once to ``dtype``. Raises InputError for another shape or dtype.
+    """
+    op = "image_to_input"
+    if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[3] != 3 or image.dtype != torch.uint8:
+        raise InputError(f"{op}: image must be a uint8 tensor (B, H, W, 3), got {describe(image)}")
+    if 0 in image.shape[1:]:
+        raise InputError(f"{op}: the image is empty: {tuple(image.shape)}")
+    check_count(op, "height", height, image.shape[1])
+    check_count(op, "width", width, image.shape[2])
+    if dtype not in DTYPES:
+        raise InputError(f"{op}: dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype}")
+    return OPERATOR(image, height, width, float(value_range), dtype)
+
+
+OPERATOR = Operator("image_to_input", Backend(reference.image_to_input))
