@@ -224,7 +224,7 @@ def test_explain_shows_what_upscale_did():
 def test_the_road_runs_on_the_fastest_backend_there_is(monkeypatch):
     monkeypatch.delenv("MGA_BACKEND", raising=False)
     make_model()(picture(1, 16, 16))
-    ran = {name: ops.last_backend(name) for name in ("select_patches", "gather_patches", "paste_patches_")}
+    ran = {name: ops.last_backend(name) for name in ("gather_patches", "paste_patches_")}
     assert set(ran.values()) == {"cpu"}, ran
 
 

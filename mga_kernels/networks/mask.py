@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..ops import dynamic_filter, mask_head
+from ..ops import dynamic_filter, filter_and_select, mask_head
 from .layers import conv
 
 ORDERS = ("softmax-then-pool", "pool-then-softmax")
@@ -44,10 +44,18 @@ class MaskPrediction(nn.Module):
         self.conv_kernel = conv(1 if filter_source == "probability" else channels, FILTER_SIZE**2, 1)
 
     def forward(self, feature: Tensor) -> Tensor:
+        weight, bias = self.conv_kernel.parameters()
+        return dynamic_filter(*self._probability(feature), weight, bias)
+
+    def select(self, feature: Tensor, k: int, order: str, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """The mask, and the indices int32 (B, min(k, cells)) of the cells to refine, by ``select_patches``."""
+        weight, bias = self.conv_kernel.parameters()
+        return filter_and_select(*self._probability(feature), weight, bias, k, order, seed)
+
+    def _probability(self, feature: Tensor) -> tuple[Tensor, Tensor]:
+        """Under-SR probability (B, H/p, W/p) and what its filters are made from (B, S, H/p, W/p)."""
         (weight1, bias1), (weight2, bias2) = self.conv1.parameters(), self.conv2.parameters()
         probability = mask_head(feature, weight1, bias1, weight2, bias2, self.patch_size, self.order)
         if self.filter_source == "probability":
-            source = probability[:, None]
-        else:
-            source = F.avg_pool2d(feature, self.patch_size)
-        return dynamic_filter(probability, source, *self.conv_kernel.parameters())
+            return probability, probability[:, None]
+        return probability, F.avg_pool2d(feature, self.patch_size)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..ops import gather_patches, paste_patches_, select_patches
+from ..ops import gather_patches, paste_patches_
 from .config import ModelConfig
 from .layers import pad_by_reflection
 from .mask import MaskPrediction
@@ -55,8 +55,7 @@ class MaskGuidedNetwork(nn.Module):
 
     def select(self, feature: Tensor, k: int, selection: str | None = None, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Mask (B, H/p, W/p) and the indices (B, K) int32 of the selected cells."""
-        mask = self.mask(feature)
-        return mask, select_patches(mask, k, selection or self.config.selection, seed)
+        return self.mask.select(feature, k, selection or self.config.selection, seed)
 
     def refined(self, feature: Tensor, indices: Tensor) -> Tensor:
         """HR patches (B*K, 3, sp, sp) in [0, 1], not clamped, of the cells at ``indices`` (B, K)."""
