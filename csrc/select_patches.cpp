@@ -100,19 +100,6 @@ Tensor select_patches_cpu(const Tensor& mask, int64_t k, std::string order, int6
 }
 
 #ifdef MGA_WITH_CUDA
-Real real_of(ScalarType dtype) {
-  switch (dtype) {
-    case ScalarType::Half:
-      return Real::f16;
-    case ScalarType::BFloat16:
-      return Real::bf16;
-    case ScalarType::Float:
-      return Real::f32;
-    default:
-      return Real::f64;
-  }
-}
-
 Tensor select_patches_gpu(const Tensor& mask, int64_t k, std::string order, int64_t seed) {
   const torch::stable::accelerator::DeviceGuard guard(mask.get_device_index());
   Request request = prepare(mask, k, order, seed);
@@ -120,7 +107,7 @@ Tensor select_patches_gpu(const Tensor& mask, int64_t k, std::string order, int6
   const Tensor dense = torch::stable::contiguous(mask);
   auto* indices = static_cast<int32_t*>(request.indices.mutable_data_ptr());
   check_launch(
-      kOp, select_patches_cuda(dense.const_data_ptr(), real_of(mask.scalar_type()), indices, request.batch,
+      kOp, select_patches_cuda(dense.const_data_ptr(), real_of(kOp, mask), indices, request.batch,
                                request.cells, request.count, request.order, uint32_t(seed), current_stream(kOp, mask)));
   return request.indices;
 }

@@ -35,6 +35,21 @@ inline int item_size(const char* op, const Tensor& tensor) {
   }
 }
 
+inline Real real_of(const char* op, const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Half:
+      return Real::f16;
+    case ScalarType::BFloat16:
+      return Real::bf16;
+    case ScalarType::Float:
+      return Real::f32;
+    case ScalarType::Double:
+      return Real::f64;
+    default:
+      STD_TORCH_CHECK(false, op, ": dtype is none of float16, bfloat16, float32 and float64");
+  }
+}
+
 inline void check_indices(const char* op, const Tensor& indices, int64_t batch) {
   STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Int, op,
                   ": indices must be int32, as select_patches returns them");
