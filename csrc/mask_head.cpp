@@ -13,10 +13,11 @@ constexpr const char* kOp = "mask_head";
 
 void check(const Tensor& feature, const Tensor& weight1, const Tensor& bias1, const Tensor& weight2,
            const Tensor& bias2, int64_t patch_size, const std::string& order) {
-  STD_TORCH_CHECK(feature.dim() == 4 && weight1.dim() == 4 && weight2.dim() == 4 && bias1.dim() == 1 && bias2.dim() == 1,
-                  kOp, ": feature must be (B, C, H, W), weights (O, C, 3, 3) and biases (O)");
-  STD_TORCH_CHECK(patch_size >= 1 && feature.size(2) % patch_size == 0 && feature.size(3) % patch_size == 0, kOp, ": a ",
-                  feature.size(2), "x", feature.size(3), " feature does not divide into cells of ", patch_size);
+  STD_TORCH_CHECK(
+      feature.dim() == 4 && weight1.dim() == 4 && weight2.dim() == 4 && bias1.dim() == 1 && bias2.dim() == 1, kOp,
+      ": feature must be (B, C, H, W), weights (O, C, 3, 3) and biases (O)");
+  STD_TORCH_CHECK(patch_size >= 1 && feature.size(2) % patch_size == 0 && feature.size(3) % patch_size == 0, kOp,
+                  ": a ", feature.size(2), "x", feature.size(3), " feature does not divide into cells of ", patch_size);
   const int64_t hidden = weight1.size(0), classes = weight2.size(0);
   STD_TORCH_CHECK(weight1.size(1) == feature.size(1) && weight1.size(2) == 3 && weight1.size(3) == 3 &&
                       bias1.size(0) == hidden && weight2.size(1) == hidden && weight2.size(2) == 3 &&
@@ -31,7 +32,9 @@ void check(const Tensor& feature, const Tensor& weight1, const Tensor& bias1, co
   }
 }
 
-Tensor as_floats(const Tensor& tensor) { return torch::stable::contiguous(torch::stable::to(tensor, ScalarType::Float)); }
+Tensor as_floats(const Tensor& tensor) {
+  return torch::stable::contiguous(torch::stable::to(tensor, ScalarType::Float));
+}
 
 const float* floats(const Tensor& tensor) { return static_cast<const float*>(tensor.const_data_ptr()); }
 

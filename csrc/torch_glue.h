@@ -35,6 +35,21 @@ inline int item_size(const char* op, const Tensor& tensor) {
   }
 }
 
+// Calls `run` with a zero of an unsigned type of the tensor's item size.
+template <typename Run>
+void with_item(const char* op, const Tensor& tensor, Run run) {
+  switch (item_size(op, tensor)) {
+    case 1:
+      return run(uint8_t{});
+    case 2:
+      return run(uint16_t{});
+    case 4:
+      return run(uint32_t{});
+    default:
+      return run(uint64_t{});
+  }
+}
+
 inline Real real_of(const char* op, const Tensor& tensor) {
   switch (tensor.scalar_type()) {
     case ScalarType::Half:

@@ -19,10 +19,19 @@ struct MaskHeadTask {
   const float* bias1;    // (hidden)
   const float* weight2;  // (hidden, 3, 3): of the second class less the first, or of the only one
   float bias2;
-  bool one_channel;   // mean and leaky ReLU, no sigmoid
+  bool one_channel;    // mean and leaky ReLU, no sigmoid
   bool sigmoid_first;  // before the mean
   float* probability;  // (batch, height / patch_size, width / patch_size)
 };
+
+// A filter of size x size coefficients at every position.
+struct FilterShape {
+  int64_t rows, columns;  // of cells
+  int64_t channels;       // of the source
+  int64_t size;
+};
+
+enum class Pixel { u8, f16, bf16, f32, f64 };
 
 struct CpuKernels {
   const char* name;
@@ -31,6 +40,18 @@ struct CpuKernels {
   void (*mask_head_pack)(const MaskHeadTask&, uint32_t* packed);
   // Rows [begin, end) of cells, counted through the whole batch. False if there is no memory for it.
   bool (*mask_head_rows)(const MaskHeadTask&, const uint32_t* packed, int64_t begin, int64_t end);
+
+  // Row y of the mask of one image: dense probability (rows, columns), source (channels, rows, columns), weight (size *
+  // size, channels), bias (size * size); `work` is room for one row.
+  void (*filter_row)(const float* probability, const float* source, const float* weight, const float* bias,
+                     const FilterShape&, int64_t y, float* work, float* mask);
+  void (*filter_row_double)(const double* probability, const double* source, const double* weight, const double* bias,
+                            const FilterShape&, int64_t y, double* work, double* mask);
+
+  // n dense numbers -> pixels: clamp(gain * number, 0, 1), bytes times 255 and rounded half to even, NaN as 0.
+  void (*units_to_pixels)(const void* from, Real dtype, int64_t n, double gain, Pixel pixel, void* to);
+  // Three planes of n bytes, `plane` apart -> n pixels.
+  void (*interleave_bytes)(const uint8_t* planes, int64_t plane, int64_t n, uint8_t* to);
 };
 
 // The kernels for this processor, or for the set that the environment variable MGA_CPU_ISA names, if it has that.

@@ -1,8 +1,8 @@
 // The mask head, row by row, without its hidden map in memory.
 //
 // A hidden row needs three rows of the feature, which wait in a ring of planes (L2). Each tile of it, all channels of a
-// few vectors of pixels, stays in L1: the second convolution multiplies it by its 3x3 taps at once, without shifting, and
-// only these nine numbers per pixel are kept. A score is then the sum of nine of them, shifted.
+// few vectors of pixels, stays in L1: the second convolution multiplies it by its 3x3 taps at once, without shifting,
+// and only these nine numbers per pixel are kept. A score is then the sum of nine of them, shifted.
 #pragma once
 #include <stdlib.h>
 
@@ -192,7 +192,8 @@ struct MaskHeadStrip {
 
   template <class From>
   void read(int64_t image, int64_t y) const {
-    const auto* at = static_cast<const typename From::Item*>(task.feature) + image * task.stride[0] + y * task.stride[2];
+    const auto* at =
+        static_cast<const typename From::Item*>(task.feature) + image * task.stride[0] + y * task.stride[2];
     RowReader<From>{at, task.channels, task.width, task.stride[1], task.stride[3], ring_row(y) + 1, plane}.read();
   }
 
@@ -216,8 +217,8 @@ struct MaskHeadStrip {
     const uint32_t* const at[3] = {rows[0] + x, rows[1] + x, rows[2] + x};
     for (int64_t group = 0; group < groups.count; ++group) {
       const int64_t first = groups.begin(group);
-      tile_function<Weights, kWide>(groups.size(group))(at, units, plane, packed + first * units * 9, task.bias1 + first,
-                                                        hidden + first * kTile);
+      tile_function<Weights, kWide>(groups.size(group))(at, units, plane, packed + first * units * 9,
+                                                        task.bias1 + first, hidden + first * kTile);
     }
     tap_products<kWide>(hidden, task.hidden, task.weight2, taps + 1 + x, taps_step());
   }

@@ -6,8 +6,8 @@
 namespace mga {
 namespace MGA_ISA {
 
-// How channels become words. `at` points at a channel of a pixel, `step` is from channel to channel, in elements; `left`
-// is the number of channels from there on. `words` takes kLanes words of neighbouring channels.
+// How channels become words. `at` points at a channel of a pixel, `step` is from channel to channel, in elements;
+// `left` is the number of channels from there on. `words` takes kLanes words of neighbouring channels.
 struct FromFloat {
   typedef float Item;
   static constexpr int kChannels = 1;  // in a word
@@ -65,7 +65,8 @@ struct RowReader {
       if (column_step == 1) {
         for (int64_t x = first_column; x < width; ++x) row[x] = From::word(at + x, channel_step, channels - c);
       } else {
-        for (int64_t x = first_column; x < width; ++x) row[x] = From::word(at + x * column_step, channel_step, channels - c);
+        for (int64_t x = first_column; x < width; ++x)
+          row[x] = From::word(at + x * column_step, channel_step, channels - c);
       }
     }
   }

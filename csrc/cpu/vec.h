@@ -6,6 +6,8 @@
 #include <immintrin.h>
 #endif
 
+#include "kernels.h"
+
 namespace mga {
 namespace MGA_ISA {
 
@@ -82,7 +84,8 @@ MGA_INLINE Floats from_f16(const uint16_t* from) {
 }
 
 template <int kLow, int kHigh, int kAt, int... kIndices>
-struct Indices : Indices<kLow, kHigh, kAt - 1, (((kAt - 1) & kLow) == kHigh ? kAt - 1 : kLanes + ((kAt - 1) ^ kLow)), kIndices...> {};
+struct Indices : Indices<kLow, kHigh, kAt - 1, (((kAt - 1) & kLow) == kHigh ? kAt - 1 : kLanes + ((kAt - 1) ^ kLow)),
+                         kIndices...> {};
 template <int kLow, int kHigh, int... kIndices>
 struct Indices<kLow, kHigh, 0, kIndices...> {
   static MGA_INLINE Words of(Words a, Words b) { return __builtin_shufflevector(a, b, kIndices...); }
