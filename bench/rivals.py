@@ -36,5 +36,7 @@ class Race:
         facts["memory floor ms"] = round(bytes_moved / machine.copy_bandwidth * 1e3, 3)
         facts[f"{ours} / memory floor"] = round(self.median(ours) * machine.copy_bandwidth / bytes_moved, 2)
         if operations:
-            facts[f"{ours} / matmul of as many operations"] = round(self.median(ours) * machine.matrix_rate / operations, 2)
+            facts[f"{ours} / matmul of as many operations"] = round(
+                self.median(ours) * machine.matrix_rate / operations, 2
+            )
         return facts
