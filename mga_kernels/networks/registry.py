@@ -131,9 +131,8 @@ def _import(name: str, path: Path | None) -> None:
         importlib.import_module(name)
         return
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None, "a name that ends in .py has a loader"
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
 
 
 def _forget(name: str) -> None:
