@@ -15,21 +15,22 @@ from mga_kernels.networks.config import PATCH_SIZES, SCALES
 from mga_kernels.ops.select_patches import ORDERS
 
 OPTIONS = ("network", "scale", "patch_size", "split", "mask_classes", "selection", "k")
+_SPLIT = "the blocks of Base-Net and Refine-Net, each 1 or more, such as 4+2"
 
 
 def parse_split(text: str) -> tuple[int, int]:
     """ "4+2" -> (4, 2): blocks of the Base-Net and of the Refine-Net; InputError for anything else."""
     found = re.fullmatch(r"([1-9]\d{0,3})\+([1-9]\d{0,3})", text, re.ASCII)
     if not found:
-        raise InputError(f"split is the blocks of Base-Net and Refine-Net, each 1 or more, as in 4+2, got {text!r}")
+        raise InputError(f"model: split must be {_SPLIT}, got {text!r}")
     return int(found[1]), int(found[2])
 
 
 def _split(text: str) -> tuple[int, int]:
     try:
         return parse_split(text)
-    except InputError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    except InputError:
+        raise argparse.ArgumentTypeError(f"a split is {_SPLIT}, got {text!r}") from None
 
 
 def _patches(text: str) -> int:

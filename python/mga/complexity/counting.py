@@ -27,7 +27,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode, flop_registry
+from torch.utils.flop_counter import flop_registry
 
 from mga_kernels.errors import InputError, MGAError
 from mga_kernels.networks import VARIANTS, MaskGuidedNetwork, ModelConfig
@@ -53,23 +53,26 @@ class Cost:
         return Cost(self.macs * times, self.flops * times)
 
 
-class _Convention(TorchDispatchMode):
-    """Adds up what the operators under it cost by the paper's convention."""
+class _Counter(TorchDispatchMode):
+    """Adds up what the operators under it cost."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.macs = 0
+        self.macs = self.flops = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        operator = func.overloadpacket
+        operator, flops = func.overloadpacket, 0
+        if operator in flop_registry:
+            flops = flop_registry[operator](*args, **(kwargs or {}), out_val=result)
         if operator is aten.convolution:
             positions = result.shape[0] * result.shape[2:].numel()
             self.macs += positions * args[1].numel()  # of all weights, also where they are in groups or transposed
         elif operator in RELU_FAMILY:
             self.macs += result.numel()
-        elif operator in flop_registry:
-            self.macs += flop_registry[operator](*args, **(kwargs or {}), out_val=result) // 2
+        else:
+            self.macs += flops // 2
+        self.flops += flops
         return result
 
 
@@ -79,14 +82,14 @@ def measure(module: nn.Module, *shape: int) -> Cost:
     No values are computed and none are stored, so the shape may be as large as it likes.
     """
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter, _Convention() as convention:
+        with torch.no_grad(), _Counter() as counter:
             module(torch.empty(shape, device="meta"))
     except MGAError:
         raise
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"complexity: a {type(module).__name__} cannot be counted for {shape}: {reason}") from None
-    return Cost(convention.macs, counter.get_total_flops())
+    return Cost(counter.macs, counter.flops)
 
 
 class NetworkCosts:
