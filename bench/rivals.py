@@ -12,7 +12,7 @@ from workloads import Machine
 
 @dataclass
 class Race:
-    """``calls``: variants by name, the last of which the others are compared with; seconds of each round in ``times``."""
+    """``calls``: variants by name; ``times``: the seconds that each of them took, round by round."""
 
     calls: dict[str, Callable[[], object]]
     times: dict[str, list[float]] = field(default_factory=dict)

@@ -15,7 +15,7 @@ FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 def expected(image, patches, indices, scale, gain):
     """Pixel by pixel: which number of the patch, times gain, clamped, and rounded to the image's type."""
     result = image.detach().clone().contiguous()
-    batch, channels, _, width = image.shape
+    channels, width = image.shape[1], image.shape[3]
     side = patches.shape[-1] * scale
     wide = np.float64 if patches.dtype == torch.float64 else np.float32
     source = patches.detach().double().numpy().astype(wide)
