@@ -10,8 +10,8 @@ from torch import Tensor
 from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_same_device, describe
-from ..registry import Backend, Operator
-from . import reference
+from ..registry import Backend, ComposedBackend, Operator
+from . import cpu, reference
 
 
 def conv_chain(
@@ -61,4 +61,8 @@ def _fake(patches: Tensor, weights: Tensor, biases: Tensor, slopes: Tensor, skip
     return torch.empty(size, dtype=patches.dtype, device=patches.device, memory_format=torch.channels_last)
 
 
-OPERATOR = Operator("conv_chain", Backend(reference.conv_chain))
+OPERATOR = Operator(
+    "conv_chain",
+    ComposedBackend(cpu.conv_chain),
+    Backend(reference.conv_chain),
+)
