@@ -8,7 +8,7 @@ namespace mga {
 
 enum class Order { largest, smallest, random };
 enum class Real { f16, bf16, f32, f64 };
-enum class Image { f16, bf16, f32, u8 };
+enum class Pixel { u8, f16, bf16, f32, f64 };
 
 // Strides are in elements, in the order batch, channel, row, column.
 struct GatherShape {
@@ -25,7 +25,7 @@ struct GatherShape {
 };
 
 // D-Conv of a probability (batch, rows, columns), dense, by filters of size x size coefficients made from `source`.
-struct FilterShape {
+struct FilterTask {
   int64_t batch;
   int rows, columns;
   int channels;  // S
@@ -77,7 +77,7 @@ int select_patches_cuda(const void* mask, Real dtype, int32_t* indices, int64_t 
 // -> mask like the probability and indices (batch, count), ascending, of its cells. Workspace of as many int32 as
 // filter_and_select_workspace says, of any content, for this call alone.
 int filter_and_select_cuda(const float* probability, float* mask, int32_t* indices, void* workspace,
-                           const FilterShape& shape, int64_t count, Order order, uint32_t seed, void* stream);
+                           const FilterTask& shape, int64_t count, Order order, uint32_t seed, void* stream);
 int64_t filter_and_select_workspace(int64_t batch);
 
 // feature (batch, channels, height, width) by stride, indices (batch, count) -> patches, dense.
@@ -89,7 +89,7 @@ int paste_patches_cuda(void* image, const void* patches, const int32_t* indices,
                        void* stream);
 
 // image (batch, C, rows * q, columns * q), patches (batch * count, C r^2, m, m), both by stride, indices (batch, count).
-int paste_shuffled_cuda(void* image, Image image_type, const void* patches, Real patch_type, const int32_t* indices,
+int paste_shuffled_cuda(void* image, Pixel pixel_type, const void* patches, Real patch_type, const int32_t* indices,
                         const ShuffleShape& shape, void* stream);
 
 // -> output (N, C, q - 2 crop, q - 2 crop), channels-last. `skips` holds L numbers. cudaErrorInvalidConfiguration where

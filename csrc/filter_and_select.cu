@@ -26,7 +26,7 @@ struct FilteredKeys {
 // D-Conv at one cell: a filter of kSize^2 coefficients, made from the S channels of the source there, applied to the
 // neighbourhood in `probability` (rows, columns). `weights` (S + 1, kSize^2) in shared memory; the last row is the bias.
 template <int kSize>
-__device__ float filtered(const float* __restrict__ probability, const FilterShape& s, int64_t image, int row,
+__device__ float filtered(const float* __restrict__ probability, const FilterTask& s, int64_t image, int row,
                           int column, const float* weights) {
   constexpr int kTaps = kSize * kSize;
   float filter[kTaps];
@@ -53,7 +53,7 @@ __device__ float filtered(const float* __restrict__ probability, const FilterSha
 template <int kSize, template <typename, typename> class Keys>
 __global__ void __launch_bounds__(kSelectThreads, 1)
     filter_and_select_kernel(const float* __restrict__ probability, float* mask, int32_t* __restrict__ indices,
-                             unsigned* workspace, FilterShape s, int count, Order order, uint32_t seed,
+                             unsigned* workspace, FilterTask s, int count, Order order, uint32_t seed,
                              unsigned blocks_per_image) {
   constexpr int kTaps = kSize * kSize;
   __shared__ SelectScratch scratch;
@@ -100,7 +100,7 @@ __global__ void __launch_bounds__(kSelectThreads, 1)
 }
 
 template <int kSize, template <typename, typename> class Keys>
-int launch(const float* probability, float* mask, int32_t* indices, void* workspace, const FilterShape& s,
+int launch(const float* probability, float* mask, int32_t* indices, void* workspace, const FilterTask& s,
            int64_t count, Order order, uint32_t seed, void* stream) {
   const int64_t blocks = (int64_t(s.rows) * s.columns + kSelectThreads - 1) / kSelectThreads;
   const size_t shared = sizeof(float) * kSize * kSize * (s.channels + 1);
@@ -116,7 +116,7 @@ int launch(const float* probability, float* mask, int32_t* indices, void* worksp
 }
 
 template <int kSize>
-int launch(const float* probability, float* mask, int32_t* indices, void* workspace, const FilterShape& s,
+int launch(const float* probability, float* mask, int32_t* indices, void* workspace, const FilterTask& s,
            int64_t count, Order order, uint32_t seed, void* stream) {
   const bool held = int64_t(s.rows) * s.columns <= kHeldCells;
   const auto run = held ? launch<kSize, HeldKeys> : launch<kSize, StreamedKeys>;
@@ -128,7 +128,7 @@ int launch(const float* probability, float* mask, int32_t* indices, void* worksp
 int64_t filter_and_select_workspace(int64_t batch) { return batch * kWorkspace; }
 
 int filter_and_select_cuda(const float* probability, float* mask, int32_t* indices, void* workspace,
-                           const FilterShape& shape, int64_t count, Order order, uint32_t seed, void* stream) {
+                           const FilterTask& shape, int64_t count, Order order, uint32_t seed, void* stream) {
   if (shape.channels > kMaxFilterChannels) return int(cudaErrorInvalidValue);
   switch (shape.size) {
     case 1:

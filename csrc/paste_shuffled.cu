@@ -227,23 +227,24 @@ int launch(void* image, const void* patches, const int32_t* indices, const Shuff
 
 }  // namespace
 
-int paste_shuffled_cuda(void* image, Image image_type, const void* patches, Real patch_type, const int32_t* indices,
+int paste_shuffled_cuda(void* image, Pixel pixel_type, const void* patches, Real patch_type, const int32_t* indices,
                         const ShuffleShape& shape, void* stream) {
   const int64_t values = shape.channels * shape.scale * shape.scale * shape.side * shape.side;
   if (shape.batch * shape.count * values == 0) return 0;
   if (values >= INT32_MAX / 2 || patch_type == Real::f64) return int(cudaErrorInvalidValue);
   const ShufflePlan plan = make_plan(shape, patch_type, patches);
-  switch (image_type) {
-    case Image::f16:
+  switch (pixel_type) {
+    case Pixel::f16:
       return launch<__half>(image, patches, indices, plan, stream);
-    case Image::bf16:
+    case Pixel::bf16:
       return launch<__nv_bfloat16>(image, patches, indices, plan, stream);
-    case Image::f32:
+    case Pixel::f32:
       return launch<float>(image, patches, indices, plan, stream);
-    case Image::u8:
+    case Pixel::u8:
       return launch<uint8_t>(image, patches, indices, plan, stream);
+    default:
+      return int(cudaErrorInvalidValue);
   }
-  return int(cudaErrorInvalidValue);
 }
 
 }  // namespace mga

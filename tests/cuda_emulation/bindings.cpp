@@ -52,7 +52,7 @@ extern "C" int paste_patches(void* image, const void* patches, const int32_t* in
 extern "C" int filter_and_select(const float* probability, const void* source, const void* weight, const void* bias,
                                  float* mask, int32_t* indices, void* workspace, const int64_t* sizes,
                                  const int64_t* source_stride, const int64_t* types) {
-  mga::FilterShape s{};
+  mga::FilterTask s{};
   s.batch = sizes[0];
   s.rows = int(sizes[1]);
   s.columns = int(sizes[2]);
@@ -82,7 +82,7 @@ extern "C" int paste_shuffled(void* image, const void* patches, const int32_t* i
     s.patch_stride[i] = patch_stride[i];
   }
   return guarded([&] {
-    return mga::paste_shuffled_cuda(image, mga::Image(types[0]), patches, mga::Real(types[1]), indices, s, nullptr);
+    return mga::paste_shuffled_cuda(image, mga::Pixel(types[0]), patches, mga::Real(types[1]), indices, s, nullptr);
   });
 }
 

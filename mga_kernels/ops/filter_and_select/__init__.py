@@ -35,8 +35,17 @@ def _fake(
     return mask, mask.new_empty((batch, torch.sym_min(k, rows * columns)), dtype=torch.int32)
 
 
+def _cuda_refuses(probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor, *_: object) -> str | None:
+    if weight.shape[0] > 25 or weight.shape[1] > 256:
+        return f"{weight.shape[0]} coefficients from {weight.shape[1]} channels; it takes up to 25 from up to 256"
+    if weight.dtype != bias.dtype or torch.float64 in (source.dtype, weight.dtype):
+        return "source, weight and bias must not be float64, and weight and bias of one dtype"
+    return None
+
+
 OPERATOR = Operator(
     "filter_and_select",
+    NativeBackend("filter_and_select", "cuda", (torch.float32,), _cuda_refuses),
     NativeBackend("filter_and_select", "cpu", DTYPES),
     Backend(reference.filter_and_select),
 )
