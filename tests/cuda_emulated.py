@@ -6,6 +6,7 @@ MGA_EMULATION_FLAGS adds to the flags of the compiler, for a sanitizer or a plan
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import functools
 import os
@@ -24,34 +25,54 @@ HERE = Path(__file__).resolve().parent
 CSRC = HERE.parent / "csrc"
 
 
-@functools.cache
-def build(flags: str) -> Path:
+def compiler_command(csrc: Path) -> list[str]:
     toolkit = Path(os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH") or "/usr/local/cuda")
     compiler = shutil.which("g++")
     if not (toolkit / "include/cuda_fp16.h").exists() or compiler is None:
         pytest.skip("needs the headers of a CUDA toolkit and g++")
+    include = [f"-I{csrc}", f"-I{HERE / 'cuda_emulation'}", "-isystem", str(toolkit / "include")]
+    flags = os.environ.get("MGA_EMULATION_FLAGS", "").split()
+    return [compiler, "-std=c++17", "-O1", "-fPIC", "-DMGA_CPU_EMU", *flags, *include]
+
+
+def compile_one(source: Path, folder: Path, csrc: Path = CSRC) -> Path:
+    target = folder / f"{source.name}.o"
+    subprocess.run([*compiler_command(csrc), "-x", "c++", "-c", source, "-o", target], check=True)
+    return target
+
+
+def link(parts: list[Path], output: Path) -> Path:
+    flags = os.environ.get("MGA_EMULATION_FLAGS", "").split()
+    subprocess.run(["g++", *flags, "-shared", *parts, "-o", output], check=True)
+    return output
+
+
+def load(output: Path) -> ctypes.CDLL:
+    loaded = ctypes.CDLL(str(output))
+    loaded.fault.restype = ctypes.c_char_p
+    loaded.filter_and_select_workspace.restype = ctypes.c_int64
+    return loaded
+
+
+@functools.cache
+def objects() -> tuple[Path, ...]:
+    """Every kernel and the bindings, compiled once a process."""
+    compiler_command(CSRC)  # skips where it cannot work
     folder = Path(tempfile.mkdtemp(prefix="mga-emulation-"))
-    include = [f"-I{CSRC}", f"-I{HERE / 'cuda_emulation'}", "-isystem", str(toolkit / "include")]
-    command = [compiler, "-std=c++17", "-O1", "-fPIC", *include, *flags.split()]
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     sources = [*sorted(CSRC.glob("*.cu")), HERE / "cuda_emulation/bindings.cpp"]
-
-    def compile_one(source: Path) -> Path:
-        target = folder / f"{source.name}.o"
-        subprocess.run([*command, "-DMGA_CPU_EMU", "-x", "c++", "-c", source, "-o", target], check=True)
-        return target
-
     with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compile_one, sources))
-    subprocess.run([*command, "-shared", *objects, "-o", folder / "emulated.so"], check=True)
-    return folder / "emulated.so"
+        return tuple(pool.map(lambda source: compile_one(source, folder), sources))
+
+
+@functools.cache
+def loaded_library() -> ctypes.CDLL:
+    return load(link(list(objects()), objects()[0].with_name("emulated.so")))
 
 
 @pytest.fixture
 def library():
-    loaded = ctypes.CDLL(str(build(os.environ.get("MGA_EMULATION_FLAGS", ""))))
-    loaded.fault.restype = ctypes.c_char_p
-    loaded.filter_and_select_workspace.restype = ctypes.c_int64
-    return loaded
+    return loaded_library()
 
 
 @pytest.fixture(params=["fwd", "rev", "7"])

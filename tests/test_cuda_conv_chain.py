@@ -64,7 +64,7 @@ def test_equals_the_definition(library, thread_order, dtype, count, channels, si
     check(run(library, *arguments, skips, crop), *arguments, skips, crop)
 
 
-@pytest.mark.parametrize("layout", ["contiguous", "part", "transposed"])
+@pytest.mark.parametrize("layout", ["contiguous", "part", "unaligned", "transposed"])
 def test_any_strides(library, layout, generator):  # noqa: F811
     patches, weights, biases, slopes = chain(3, 16, 4, 2, torch.float16, generator)
     if layout == "part":
@@ -72,6 +72,8 @@ def test_any_strides(library, layout, generator):  # noqa: F811
         part = wide[::2, ..., 4:20].permute(0, 3, 1, 2)
         patches = part.copy_(patches)
         weights = torch.stack([inner_channels(weights)] * 2, 1).flatten(0, 1)[::2]
+    elif layout == "unaligned":
+        patches = torch.zeros(3, 4, 4, 17, dtype=torch.float16)[..., 1:].permute(0, 3, 1, 2).copy_(patches)
     elif layout == "transposed":
         patches = patches.transpose(2, 3).contiguous().transpose(2, 3)
         weights = weights.transpose(1, 2).contiguous().transpose(1, 2)

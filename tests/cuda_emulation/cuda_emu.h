@@ -409,6 +409,7 @@ inline cudaError_t emu_attribute(int* value, cudaDeviceAttr attribute) {
   *value = int(shared ? emu::setting("EMU_SHARED_BYTES", 232448) : emu::setting("EMU_MULTIPROCESSORS", 132));
   return cudaSuccess;
 }
+#undef __grid_constant__
 #define __grid_constant__
 #define cudaGetDevice(device) cudaSuccess
 #define cudaDeviceGetAttribute(value, attribute, device) emu_attribute(value, attribute)
