@@ -34,7 +34,12 @@ TORCH_TARGET_MACRO = "0x020b000000000000"
 DEFAULT_ARCHS = "80;90;100;120"
 AVX512 = "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c"
 # The options of csrc/cpu/isa_*.cpp on x86-64; elsewhere the baseline is what the compiler takes for granted.
-INSTRUCTION_SETS = {"baseline": "", "avx2": "-mavx2 -mfma -mf16c", "avx512": AVX512, "avx512_bf16": f"{AVX512} -mavx512bf16"}
+INSTRUCTION_SETS = {
+    "baseline": "",
+    "avx2": "-mavx2 -mfma -mf16c",
+    "avx512": AVX512,
+    "avx512_bf16": f"{AVX512} -mavx512bf16",
+}
 # Contraction is off, so that a product and a sum round twice, as in torch, unless a kernel asks for one rounding.
 COMMON_FLAGS = "-std=c++17 -ffp-contract=off -fPIC -fvisibility=hidden -Wall -Wextra -Wshadow -Werror"
 

@@ -12,7 +12,7 @@ from workloads import Machine
 
 @dataclass
 class Race:
-    """``calls``: variants by name, the last of which the others are compared with; seconds of each round in ``times``."""
+    """``calls``: variants by name; ``times``: the seconds that each of them took, round by round."""
 
     calls: dict[str, Callable[[], object]]
     times: dict[str, list[float]] = field(default_factory=dict)
@@ -36,5 +36,7 @@ class Race:
         facts["memory floor ms"] = round(bytes_moved / machine.copy_bandwidth * 1e3, 3)
         facts[f"{ours} / memory floor"] = round(self.median(ours) * machine.copy_bandwidth / bytes_moved, 2)
         if operations:
-            facts[f"{ours} / matmul of as many operations"] = round(self.median(ours) * machine.matrix_rate / operations, 2)
+            facts[f"{ours} / matmul of as many operations"] = round(
+                self.median(ours) * machine.matrix_rate / operations, 2
+            )
         return facts

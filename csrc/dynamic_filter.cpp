@@ -22,46 +22,39 @@ FilterShape check(const Tensor& probability, const Tensor& source, const Tensor&
   const int64_t size = std::llround(std::sqrt(double(weight.size(0))));
   STD_TORCH_CHECK(size * size == weight.size(0) && size % 2 == 1, kOp,
                   ": weight must give the square of an odd number of coefficients, got ", weight.size(0));
-  for (const Tensor* tensor : {&source, &weight, &bias}) {
+  for (const Tensor* tensor : {&probability, &source, &weight, &bias}) {
     real_of(kOp, *tensor);
     STD_TORCH_CHECK(tensor->get_device() == probability.get_device(), kOp, ": all tensors must be on one device");
   }
   return {probability.size(1), probability.size(2), source.size(1), size};
 }
 
-// The inputs in T, dense; half precision is computed in float32 and rounded once.
-template <typename T, typename Row>
-Tensor filter(const Tensor& probability, const Tensor& source, const Tensor& weight, const Tensor& bias,
-              const FilterShape& s, ScalarType wide, Row row) {
+}  // namespace
+
+// All in float64, rounded once to the dtype of the probability: the maps are small, and neighbours in the order of the
+// mask are not exchanged by rounding.
+Tensor dynamic_filter_cpu(const Tensor& probability, const Tensor& source, const Tensor& weight, const Tensor& bias) {
+  const FilterShape s = check(probability, source, weight, bias);
+  const ScalarType wide = ScalarType::Double;
   const auto dense = [&](const Tensor& tensor) { return torch::stable::contiguous(torch::stable::to(tensor, wide)); };
   const Tensor inputs[] = {dense(probability), dense(source), dense(weight), dense(bias)};
-  const T* at[4];
-  for (int i = 0; i < 4; ++i) at[i] = static_cast<const T*>(inputs[i].const_data_ptr());
+  const double* at[4];
+  for (int i = 0; i < 4; ++i) at[i] = static_cast<const double*>(inputs[i].const_data_ptr());
   const std::vector<int64_t> sizes{probability.size(0), s.rows, s.columns};
   Tensor mask = torch::stable::new_empty(probability, sizes, wide);
-  T* out = static_cast<T*>(mask.mutable_data_ptr());
+  auto* out = static_cast<double*>(mask.mutable_data_ptr());
+  const CpuKernels& kernels = cpu_kernels();
   const int64_t cells = s.rows * s.columns, work_of_row = s.columns * s.size * s.size * (s.channels + 1);
   const int64_t grain = std::max<int64_t>(1, 65536 / std::max<int64_t>(1, work_of_row));
   torch::stable::parallel_for(0, sizes[0] * s.rows, grain, [&](int64_t begin, int64_t end) {
-    std::vector<T> work(s.columns);
+    std::vector<double> work(s.columns);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t image = i / s.rows;
-      row(at[0] + image * cells, at[1] + image * cells * s.channels, at[2], at[3], s, i % s.rows, work.data(),
-          out + i * s.columns);
+      kernels.filter_row(at[0] + image * cells, at[1] + image * cells * s.channels, at[2], at[3], s, i % s.rows,
+                         work.data(), out + i * s.columns);
     }
   });
   return torch::stable::to(mask, probability.scalar_type());
-}
-
-}  // namespace
-
-Tensor dynamic_filter_cpu(const Tensor& probability, const Tensor& source, const Tensor& weight, const Tensor& bias) {
-  const FilterShape shape = check(probability, source, weight, bias);
-  if (real_of(kOp, probability) == Real::f64) {
-    return filter<double>(probability, source, weight, bias, shape, ScalarType::Double,
-                          cpu_kernels().filter_row_double);
-  }
-  return filter<float>(probability, source, weight, bias, shape, ScalarType::Float, cpu_kernels().filter_row);
 }
 
 }  // namespace mga

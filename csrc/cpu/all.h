@@ -11,8 +11,8 @@ namespace MGA_ISA {
 #define MGA_TEXT_OF(x) #x
 #define MGA_TEXT(x) MGA_TEXT_OF(x)
 
-const CpuKernels kernels = {MGA_TEXT(MGA_ISA), mask_head_words,    mask_head_pack,  mask_head_rows,
-                            filter_row<float>, filter_row<double>, units_to_pixels, interleave_bytes};
+const CpuKernels kernels = {MGA_TEXT(MGA_ISA), mask_head_words, mask_head_pack,  mask_head_rows,
+                            filter_row,        units_to_pixels, interleave_bytes};
 
 }  // namespace MGA_ISA
 }  // namespace mga

@@ -7,9 +7,8 @@ namespace MGA_ISA {
 
 // probability (rows, columns) and source (channels, rows, columns) of one image, weight (size * size, channels), bias
 // (size * size) -> row `y` of the mask. `coefficient` holds `columns` numbers of no meaning.
-template <class T>
-void filter_row(const T* probability, const T* source, const T* weight, const T* bias, const FilterShape& s, int64_t y,
-                T* coefficient, T* mask) {
+static void filter_row(const double* probability, const double* source, const double* weight, const double* bias,
+                       const FilterShape& s, int64_t y, double* coefficient, double* mask) {
   for (int64_t x = 0; x < s.columns; ++x) mask[x] = 0;
   const int64_t reach = s.size / 2;
   for (int64_t tap = 0; tap < s.size * s.size; ++tap) {
@@ -17,12 +16,12 @@ void filter_row(const T* probability, const T* source, const T* weight, const T*
     if (row < 0 || row >= s.rows) continue;
     for (int64_t x = 0; x < s.columns; ++x) coefficient[x] = bias[tap];
     for (int64_t c = 0; c < s.channels; ++c) {
-      const T* values = source + (c * s.rows + y) * s.columns;
-      const T factor = weight[tap * s.channels + c];
+      const double* values = source + (c * s.rows + y) * s.columns;
+      const double factor = weight[tap * s.channels + c];
       for (int64_t x = 0; x < s.columns; ++x) coefficient[x] += factor * values[x];
     }
     const int64_t begin = shift < 0 ? -shift : 0, end = shift > 0 ? s.columns - shift : s.columns;
-    const T* neighbour = probability + row * s.columns + shift;
+    const double* neighbour = probability + row * s.columns + shift;
     for (int64_t x = begin; x < end; ++x) mask[x] += coefficient[x] * neighbour[x];
   }
 }

@@ -41,10 +41,8 @@ struct CpuKernels {
 
   // Row y of the mask of one image: dense probability (rows, columns), source (channels, rows, columns), weight (size *
   // size, channels), bias (size * size); `work` is room for one row.
-  void (*filter_row)(const float* probability, const float* source, const float* weight, const float* bias,
-                     const FilterShape&, int64_t y, float* work, float* mask);
-  void (*filter_row_double)(const double* probability, const double* source, const double* weight, const double* bias,
-                            const FilterShape&, int64_t y, double* work, double* mask);
+  void (*filter_row)(const double* probability, const double* source, const double* weight, const double* bias,
+                     const FilterShape&, int64_t y, double* work, double* mask);
 
   // n dense numbers -> pixels: clamp(gain * number, 0, 1), bytes times 255 and rounded half to even, NaN as 0.
   void (*units_to_pixels)(const void* from, Real dtype, int64_t n, double gain, Pixel pixel, void* to);

@@ -64,9 +64,7 @@ def pack_weights(weights: Tensor) -> Tensor:
 
 
 @register_fake("conv_chain")
-def _fake(
-    patches: Tensor, weights: Tensor, biases: Tensor, slopes: Tensor, skips: Sequence[int], crop: int
-) -> Tensor:
+def _fake(patches: Tensor, weights: Tensor, biases: Tensor, slopes: Tensor, skips: Sequence[int], crop: int) -> Tensor:
     size = (*patches.shape[:2], patches.shape[2] - 2 * crop, patches.shape[3] - 2 * crop)
     return torch.empty(size, dtype=patches.dtype, device=patches.device, memory_format=torch.channels_last)
 
