@@ -53,7 +53,6 @@ void choose_copies(ChainPlan& plan) {
 }  // namespace
 
 int conv_chain_cuda(const ChainShape& shape, const int64_t* skips, Real type, void* output, void* stream) {
-  if (shape.count == 0) return 0;
   if (shape.layers < 1 || shape.layers > kMaxChainLayers || shape.channels > kMaxChainChannels ||
       shape.side > kMaxChainSide || (type != Real::f16 && type != Real::bf16)) {
     return int(cudaErrorInvalidValue);
@@ -84,7 +83,8 @@ int conv_chain_cuda(const ChainShape& shape, const int64_t* skips, Real type, vo
       plan.group = group;
     }
   }
-  if (blocks == 0) return int(cudaErrorInvalidConfiguration);
+  if (best.launch == nullptr) return int(cudaErrorInvalidConfiguration);
+  if (blocks == 0) return 0;
   return best.launch(plan, blocks, best.fixed_bytes + slots * best.slot_bytes, stream);
 }
 

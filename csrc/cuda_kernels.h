@@ -36,7 +36,7 @@ struct FilterTask {
   const void *weight, *bias;  // (size^2, S) and (size^2), dense
   Real weight_type;
 };
-constexpr int kMaxFilterChannels = 256;
+constexpr int kMaxFilterChannels = 128;
 
 struct PasteShape {
   int64_t batch, channels, rows, columns;  // rows and columns of cells

@@ -35,8 +35,8 @@ FilterTask check(const Tensor& probability, const Tensor& source, const Tensor& 
   shape.size = int(std::lround(std::sqrt(double(weight.size(0)))));
   shape.source_type = real_of(kOp, source);
   shape.weight_type = real_of(kOp, weight);
-  STD_TORCH_CHECK(shape.size * shape.size == weight.size(0) && shape.size % 2 == 1 && shape.size <= 5, kOp,
-                  ": weight must give 1, 9 or 25 coefficients on CUDA, got ", weight.size(0));
+  STD_TORCH_CHECK(shape.size * shape.size == weight.size(0) && shape.size % 2 == 1 && shape.size <= 7, kOp,
+                  ": weight must give 1, 9, 25 or 49 coefficients on CUDA, got ", weight.size(0));
   STD_TORCH_CHECK(source.size(1) <= kMaxFilterChannels, kOp, ": source has more than ", kMaxFilterChannels, " channels");
   STD_TORCH_CHECK(real_of(kOp, bias) == shape.weight_type && shape.weight_type != Real::f64 &&
                       shape.source_type != Real::f64,

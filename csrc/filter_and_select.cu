@@ -137,6 +137,8 @@ int filter_and_select_cuda(const float* probability, float* mask, int32_t* indic
       return launch<3>(probability, mask, indices, workspace, shape, count, order, seed, stream);
     case 5:
       return launch<5>(probability, mask, indices, workspace, shape, count, order, seed, stream);
+    case 7:
+      return launch<7>(probability, mask, indices, workspace, shape, count, order, seed, stream);
     default:
       return int(cudaErrorInvalidValue);
   }

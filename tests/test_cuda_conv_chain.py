@@ -4,6 +4,8 @@ import pytest
 import torch
 from cuda_emulated import gpu, launch, library, reference, start, thread_order  # noqa: F401
 
+from mga_kernels.ops.conv_chain import cuda as chain_rules
+
 HALF = [torch.float16, torch.bfloat16]
 INVALID_CONFIGURATION = 9  # cudaErrorInvalidConfiguration
 
@@ -111,3 +113,22 @@ def test_more_states_than_fit_are_refused(library, gpu, generator):  # noqa: F81
     skips = (-1, -1, -1, -1, -1, 3, 2, 1, 0)
     arguments = (patches, weights, biases, slopes, output, (1, 64, 6, 9, 0, 0), *strides, skips)
     assert start(library, "conv_chain", *arguments) == INVALID_CONFIGURATION
+
+
+@pytest.mark.parametrize(("channels", "side"), [(12, 4), (20, 6), (64, 10), (64, 16), (12, 16)])
+def test_what_python_lets_through_the_launcher_takes(library, gpu, channels, side, generator):  # noqa: F811
+    """``refuses`` and the launcher lay out shared memory alike; tried on the smallest GPU meant."""
+    gpu(shared_bytes=chain_rules.SHARED_BYTES, multiprocessors=1)
+    outcomes = set()
+    for layers in range(1, 25, 2):
+        # Every state of the first half is wanted again in the second, the last one first.
+        skips = [-1] * (layers // 2) + list(range(layers // 2, -1, -1))
+        skips = skips[:layers]
+        patches, *rest = chain(0, channels, side, len(skips), torch.float16, generator)
+        refused = chain_rules.refuses(patches, *rest, skips, 0)
+        sizes = (0, channels, side, len(skips), 0, 0)  # no patch: the launcher decides, and launches nothing
+        arguments = patches, *rest, patches, sizes, patches.stride(), rest[0].stride(), tuple(skips)
+        status = start(library, "conv_chain", *arguments)
+        assert (status == INVALID_CONFIGURATION) == (refused is not None), (skips, refused)
+        outcomes.add(status == INVALID_CONFIGURATION)
+    assert outcomes == {True, False} or channels == 12

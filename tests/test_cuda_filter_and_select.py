@@ -36,7 +36,7 @@ def filters(size, channels, generator, dtype=torch.float32):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 5, 7), (1, 24, 43), (2, 1, 600)])
-@pytest.mark.parametrize("size", [1, 3, 5])
+@pytest.mark.parametrize("size", [1, 5, 7])
 def test_equals_the_definition(library, thread_order, shape, size, generator):  # noqa: F811
     probability = torch.rand(shape, generator=generator)
     cells = shape[1] * shape[2]

@@ -12,6 +12,7 @@ from ...errors import InputError
 from ..grid import check_same_device, describe
 from ..registry import Backend, Operator
 from . import cuda, reference
+from .cuda import pack_weights as pack_weights
 
 
 def conv_chain(
@@ -56,11 +57,6 @@ def conv_chain(
         raise InputError(f"{op}: crop must be 0, or 1 for patches of 3x3 and more, got {crop}")
     check_same_device(op, patches, weights, biases, slopes)
     return OPERATOR(patches, weights, biases, slopes, list(skips), crop)
-
-
-def pack_weights(weights: Tensor) -> Tensor:
-    """The same (L, C, C, 3, 3) values with the input channels innermost in memory; a view where they are so already."""
-    return weights.movedim(2, 4).contiguous().movedim(4, 2)
 
 
 @register_fake("conv_chain")

@@ -17,6 +17,11 @@ SHARED_BYTES = 101_376  # of a block on the smallest of the GPUs meant, sm_86, s
 STAGES = 4  # taps of weights in shared memory
 
 
+def pack_weights(weights: Tensor) -> Tensor:
+    """The same (L, C, C, 3, 3) values with the input channels innermost in memory; a view where they are so already."""
+    return weights.movedim(2, 4).contiguous().movedim(4, 2)
+
+
 def live_states(skips: Sequence[int]) -> int:
     """How many states must be held at once; a layer may write where one lies that is not read later."""
     layers = len(skips)
@@ -56,7 +61,7 @@ def conv_chain(
     patches: Tensor, weights: Tensor, biases: Tensor, slopes: Tensor, skips: Sequence[int], crop: int
 ) -> Tensor:
     if weights.stride(2) != 1:  # one launch more, where the caller has not packed them
-        weights = weights.movedim(2, 4).contiguous().movedim(4, 2)
+        weights = pack_weights(weights)
     return _native.call(OP, patches, weights, biases, slopes, skips, crop)
 
 

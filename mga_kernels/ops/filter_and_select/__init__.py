@@ -36,10 +36,12 @@ def _fake(
 
 
 def _cuda_refuses(probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor, *_: object) -> str | None:
-    if weight.shape[0] > 25 or weight.shape[1] > 256:
-        return f"{weight.shape[0]} coefficients from {weight.shape[1]} channels; it takes up to 25 from up to 256"
-    if weight.dtype != bias.dtype or torch.float64 in (source.dtype, weight.dtype):
-        return "source, weight and bias must not be float64, and weight and bias of one dtype"
+    if torch.float64 in (source.dtype, weight.dtype):
+        return "torch.float64 of source or weight is not among its dtypes"
+    if weight.dtype != bias.dtype:
+        return f"weight is {weight.dtype} and bias {bias.dtype}"
+    if weight.shape[0] > 49 or weight.shape[1] > 128:
+        return f"{weight.shape[0]} coefficients from {weight.shape[1]} channels; it takes up to 49 from up to 128"
     return None
 
 

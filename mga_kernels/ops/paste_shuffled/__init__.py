@@ -50,7 +50,7 @@ def _fake(image: Tensor, patches: Tensor, indices: Tensor, scale: int, gain: flo
 
 
 def _cuda_refuses(image: Tensor, patches: Tensor, *_: object) -> str | None:
-    return "patches are float64" if patches.dtype == torch.float64 else None
+    return "torch.float64 of the patches is not among its dtypes" if patches.dtype == torch.float64 else None
 
 
 OPERATOR = Operator(
