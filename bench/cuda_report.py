@@ -76,8 +76,8 @@ def markdown(report: dict) -> str:
     lines = [
         "# CUDA kernels as compiled",
         "",
-        f"By `python bench/cuda_report.py`, {report['compiler']}: registers a thread, and bytes of shared memory that is",
-        "fixed at compile time where there is any. No kernel spills or uses a stack unless it says so.",
+        f"By `python bench/cuda_report.py`, {report['compiler']}: registers a thread, and bytes of shared memory that",
+        "is fixed at compile time where there is any. No kernel spills or uses a stack unless it says so.",
         "",
         "| file | kernel | " + " | ".join(f"sm_{arch}" for arch in report["archs"]) + " |",
         "|---|---|" + "---|" * len(report["archs"]),

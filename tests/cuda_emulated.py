@@ -71,7 +71,7 @@ def loaded_library() -> ctypes.CDLL:
 
 
 @pytest.fixture
-def library():
+def emulation():
     return loaded_library()
 
 
@@ -85,8 +85,8 @@ def thread_order(request):
 
 
 @pytest.fixture
-def gpu():
-    """gpu(multiprocessors=..., shared_bytes=...) changes the GPU that the emulation plays, for one test."""
+def emulated_gpu():
+    """emulated_gpu(multiprocessors=..., shared_bytes=...) changes the GPU that the emulation plays, for one test."""
     libc = ctypes.CDLL(None)
 
     def play(**facts: int) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from cuda_emulated import gpu, launch, library, reference, start, thread_order  # noqa: F401
+from cuda_emulated import launch, reference, start
 
 from mga_kernels.ops.conv_chain import cuda as chain_rules
 
@@ -24,12 +24,12 @@ def inner_channels(weights):
     return weights.movedim(2, 4).contiguous().movedim(4, 2)
 
 
-def run(library, patches, weights, biases, slopes, skips, crop):
+def run(emulation, patches, weights, biases, slopes, skips, crop):
     count, channels, side, _ = patches.shape
     output = torch.full((count, side - 2 * crop, side - 2 * crop, channels), torch.nan, dtype=patches.dtype)
     sizes = (count, channels, side, len(weights), crop, HALF.index(patches.dtype))
     launch(
-        library,
+        emulation,
         "conv_chain",
         *(patches, weights, biases, slopes, output, sizes, patches.stride(), weights.stride(), tuple(skips)),
     )
@@ -59,15 +59,15 @@ def check(got, patches, weights, biases, slopes, skips, crop):
         (2, 33, 1, [-1, 1], 0),
     ],
 )
-def test_equals_the_definition(library, thread_order, dtype, count, channels, side, skips, crop, generator):  # noqa: F811
+def test_equals_the_definition(emulation, thread_order, dtype, count, channels, side, skips, crop, generator):
     arguments = chain(count, channels, side, len(skips), dtype, generator)
     arguments[0] = arguments[0].contiguous(memory_format=torch.channels_last)
     arguments[1] = inner_channels(arguments[1])
-    check(run(library, *arguments, skips, crop), *arguments, skips, crop)
+    check(run(emulation, *arguments, skips, crop), *arguments, skips, crop)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "part", "unaligned", "transposed"])
-def test_any_strides(library, layout, generator):  # noqa: F811
+def test_any_strides(emulation, layout, generator):
     patches, weights, biases, slopes = chain(3, 16, 4, 2, torch.float16, generator)
     if layout == "part":
         wide = torch.full((6, 4, 4, 24), torch.nan, dtype=torch.float16)
@@ -80,45 +80,45 @@ def test_any_strides(library, layout, generator):  # noqa: F811
         patches = patches.transpose(2, 3).contiguous().transpose(2, 3)
         weights = weights.transpose(1, 2).contiguous().transpose(1, 2)
     arguments = patches, weights, biases, slopes, [-1, 0], 1
-    check(run(library, *arguments), *arguments)
+    check(run(emulation, *arguments), *arguments)
 
 
 @pytest.mark.parametrize("multiprocessors", [1, 3, 100])
-def test_every_size_of_block(library, gpu, multiprocessors, generator):  # noqa: F811
+def test_every_size_of_block(emulation, emulated_gpu, multiprocessors, generator):
     """One multiprocessor makes for blocks of 256 rows, three of 128 and a hundred of 64."""
-    gpu(multiprocessors=multiprocessors)
+    emulated_gpu(multiprocessors=multiprocessors)
     for dtype in HALF:
         arguments = chain(8, 20, 6, 3, dtype, generator)
-        check(run(library, *arguments, [-1, 0, 1], 0), *arguments, [-1, 0, 1], 0)
+        check(run(emulation, *arguments, [-1, 0, 1], 0), *arguments, [-1, 0, 1], 0)
 
 
-def test_nothing_outside_a_patch_is_seen(library, generator):  # noqa: F811
+def test_nothing_outside_a_patch_is_seen(emulation, generator):
     """A patch gives the same result whatever its neighbours in the block hold."""
     patches, *rest = chain(4, 12, 4, 2, torch.float16, generator)
-    together = run(library, patches, *rest, [-1, 0], 0)
+    together = run(emulation, patches, *rest, [-1, 0], 0)
     patches[:3] = torch.inf
-    assert torch.equal(run(library, patches, *rest, [-1, 0], 0)[3], together[3])
+    assert torch.equal(run(emulation, patches, *rest, [-1, 0], 0)[3], together[3])
 
 
-def test_more_states_than_fit_are_refused(library, gpu, generator):  # noqa: F811
-    gpu(shared_bytes=101376)
+def test_more_states_than_fit_are_refused(emulation, emulated_gpu, generator):
+    emulated_gpu(shared_bytes=101376)
     patches, weights, biases, slopes = chain(1, 64, 6, 9, torch.float16, generator)
     output = torch.empty(1, 6, 6, 64, dtype=torch.float16)
     strides = patches.stride(), weights.stride()
     for skips, status in (((-1, -1, -1, -1, -1, 3, 2, 1, 0), 0), ((-1,) * 9, 0)):
         sizes = (1, 64, 6, 9, 0, 0)
         arguments = (patches, weights, biases, slopes, output, sizes, *strides, skips)
-        assert start(library, "conv_chain", *arguments) == status, skips
-    gpu(shared_bytes=70000)
+        assert start(emulation, "conv_chain", *arguments) == status, skips
+    emulated_gpu(shared_bytes=70000)
     skips = (-1, -1, -1, -1, -1, 3, 2, 1, 0)
     arguments = (patches, weights, biases, slopes, output, (1, 64, 6, 9, 0, 0), *strides, skips)
-    assert start(library, "conv_chain", *arguments) == INVALID_CONFIGURATION
+    assert start(emulation, "conv_chain", *arguments) == INVALID_CONFIGURATION
 
 
 @pytest.mark.parametrize(("channels", "side"), [(12, 4), (20, 6), (64, 10), (64, 16), (12, 16)])
-def test_what_python_lets_through_the_launcher_takes(library, gpu, channels, side, generator):  # noqa: F811
+def test_what_python_lets_through_the_launcher_takes(emulation, emulated_gpu, channels, side, generator):
     """``refuses`` and the launcher lay out shared memory alike; tried on the smallest GPU meant."""
-    gpu(shared_bytes=chain_rules.SHARED_BYTES, multiprocessors=1)
+    emulated_gpu(shared_bytes=chain_rules.SHARED_BYTES, multiprocessors=1)
     outcomes = set()
     for layers in range(1, 25, 2):
         # Every state of the first half is wanted again in the second, the last one first.
@@ -128,7 +128,7 @@ def test_what_python_lets_through_the_launcher_takes(library, gpu, channels, sid
         refused = chain_rules.refuses(patches, *rest, skips, 0)
         sizes = (0, channels, side, len(skips), 0, 0)  # no patch: the launcher decides, and launches nothing
         arguments = patches, *rest, patches, sizes, patches.stride(), rest[0].stride(), tuple(skips)
-        status = start(library, "conv_chain", *arguments)
+        status = start(emulation, "conv_chain", *arguments)
         assert (status == INVALID_CONFIGURATION) == (refused is not None), (skips, refused)
         outcomes.add(status == INVALID_CONFIGURATION)
     assert outcomes == {True, False} or channels == 12

@@ -25,7 +25,7 @@ def pack_weights(weights: Tensor) -> Tensor:
 def live_states(skips: Sequence[int]) -> int:
     """How many states must be held at once; a layer may write where one lies that is not read later."""
     layers = len(skips)
-    last = list(range(layers)) + [layers]
+    last = list(range(layers + 1))
     for layer, skip in enumerate(skips):
         if skip >= 0:
             last[skip] = max(last[skip], layer)
