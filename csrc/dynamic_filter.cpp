@@ -45,7 +45,7 @@ Tensor dynamic_filter_cpu(const Tensor& probability, const Tensor& source, const
   auto* out = static_cast<double*>(mask.mutable_data_ptr());
   const CpuKernels& kernels = cpu_kernels();
   const int64_t cells = s.rows * s.columns, work_of_row = s.columns * s.size * s.size * (s.channels + 1);
-  const int64_t grain = std::max<int64_t>(1, 65536 / std::max<int64_t>(1, work_of_row));
+  const int64_t grain = rows_at_once(work_of_row / 4);
   torch::stable::parallel_for(0, sizes[0] * s.rows, grain, [&](int64_t begin, int64_t end) {
     std::vector<double> work(s.columns);
     for (int64_t i = begin; i < end; ++i) {

@@ -70,7 +70,7 @@ void gather_pixels(const T* image, T* patch, const GatherShape& s, int64_t top, 
 template <typename T>
 void gather(const void* feature, const int32_t* indices, void* patches, const GatherShape& s) {
   const int64_t patch_items = s.channels * s.side() * s.side();
-  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, patch_items));
+  const int64_t grain = rows_at_once(patch_items / 2);
   torch::stable::parallel_for(0, s.batch * s.count, grain, [&](int64_t begin, int64_t end) {
     for (int64_t m = begin; m < end; ++m) {
       const T* image = static_cast<const T*>(feature) + m / s.count * s.stride[0];

@@ -49,7 +49,7 @@ template <typename T>
 void convert(const uint8_t* image, const Shape& s, double scale, T* to) {
   const Table<T> table(scale);
   const bool dense = s.stride[2] == 3 && s.stride[3] == 1;
-  const int64_t grain = std::max<int64_t>(1, 65536 / (3 * s.padded_width));
+  const int64_t grain = rows_at_once(3 * s.padded_width / 4);
   torch::stable::parallel_for(0, s.batch * s.padded_height, grain, [&](int64_t begin, int64_t end) {
     std::vector<uint8_t> bytes(dense ? 0 : 3 * s.width);
     for (int64_t i = begin; i < end; ++i) {

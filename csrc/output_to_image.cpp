@@ -25,7 +25,7 @@ void pick(const char* from, int64_t n, int64_t step, int64_t item, char* to) {
 void convert(const char* output, Real dtype, const Shape& s, double gain, uint8_t* picture) {
   const CpuKernels& kernels = cpu_kernels();
   const bool interleaved = s.stride[1] == s.item && s.stride[3] == 3 * s.item;
-  const int64_t grain = std::max<int64_t>(1, 65536 / (3 * s.width));
+  const int64_t grain = rows_at_once(3 * s.width);
   torch::stable::parallel_for(0, s.batch * s.height, grain, [&](int64_t begin, int64_t end) {
     std::vector<uint8_t> planes(3 * s.width);
     std::vector<char> numbers(s.stride[3] == s.item || interleaved ? 0 : s.width * s.item);

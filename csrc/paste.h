@@ -89,7 +89,7 @@ inline std::vector<int64_t> last_writers(const int32_t* indices, const PasteShap
 template <typename Worker>
 void for_each_cell(const int32_t* indices, const PasteShape& s, Worker worker) {
   const std::vector<int64_t> writer = last_writers(indices, s);
-  const int64_t grain = std::max<int64_t>(1, 32768 / (s.channels * s.side * s.side));
+  const int64_t grain = rows_at_once(s.channels * s.side * s.side);
   torch::stable::parallel_for(0, s.batch * s.count, grain, [&](int64_t begin, int64_t end) {
     auto paste = worker();
     for (int64_t m = begin; m < end; ++m) {

@@ -36,6 +36,10 @@ inline int item_size(const char* op, const Tensor& tensor) {
   }
 }
 
+// The grain of a parallel loop whose rounds handle `items` numbers each. A thread is worth waking for about 0.1 ms of
+// work: where other programs keep the processor busy it may take milliseconds to come.
+inline int64_t rows_at_once(int64_t items) { return items < 1 ? 1 << 20 : ((1 << 20) + items - 1) / items; }
+
 // Calls `run` with a zero of an unsigned type of the tensor's item size.
 template <typename Run>
 void with_item(const char* op, const Tensor& tensor, Run run) {

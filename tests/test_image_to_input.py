@@ -69,6 +69,12 @@ def test_pads_like_torch(backend, generator):
     assert torch.equal(got.cpu(), plain)
 
 
+def test_enough_work_for_several_threads(backend, generator):
+    image = torch.randint(0, 256, (2, 1200, 1300, 3), dtype=torch.uint8, generator=generator)
+    got = run("image_to_input", backend, image, 1200, 1301, 255.0, torch.float32)
+    assert torch.equal(got.cpu(), expected(image, 1200, 1301, 255.0, torch.float32))
+
+
 def test_no_images(backend):
     got = run("image_to_input", backend, torch.empty(0, 4, 5, 3, dtype=torch.uint8), 4, 8, 1.0, torch.float32)
     assert got.shape == (0, 3, 4, 8)

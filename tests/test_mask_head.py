@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from operators import assert_as_exact_as_torch, far_apart, layouts, run
+from operators import assert_as_exact_as_torch, both_layouts, far_apart, layouts, run
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mga_kernels import _native, ops
@@ -79,7 +79,8 @@ def layer_arguments(shape, classes, generator, dtype):
 def test_equals_the_definition(backend, order, classes, shape, p, dtype, generator):
     tensors = layer_arguments(shape, classes, generator, dtype)
     exact = torch.from_numpy(expected(*(tensor.double().numpy() for tensor in tensors), p, order))
-    of_torch = ops.operators()["mask_head"].backends["reference"].run(*tensors, p, order)
+    reference = ops.operators()["mask_head"].backends["reference"].run
+    of_torch = [reference(feature, *tensors[1:], p, order) for feature in both_layouts(tensors[0])]
     for feature in layouts(tensors[0]).values():
         got = run("mask_head", backend, feature, *tensors[1:], p, order)
         assert got.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)

@@ -67,6 +67,13 @@ def test_every_byte_comes_back(backend, dtype):
         assert torch.equal(run("output_to_image", backend, there, 16, 16, 1 / value_range).cpu(), image)
 
 
+def test_enough_work_for_several_threads(backend, generator):
+    output = torch.rand(2, 3, 700, 900, generator=generator)
+    wanted = (output * 255).round().byte().permute(0, 2, 3, 1)
+    for view in (output, output.contiguous(memory_format=torch.channels_last)):
+        assert torch.equal(run("output_to_image", backend, view, 700, 900, 1.0).cpu(), wanted)
+
+
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compile(backend, dynamic, generator):
     output = special_values((2, 3, 9, 10), torch.float32, generator).to(backend.device)

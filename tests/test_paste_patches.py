@@ -103,6 +103,20 @@ def test_gather_then_paste_restores_the_image(backend, generator):
     assert torch.equal(run(backend, target, gather_patches(image, indices, 4, 0), indices), image)
 
 
+def test_enough_work_for_several_threads(backend, generator):
+    """Every cell of a large image, in no order, some of them twice."""
+    image = values((2, 4, 512, 640), torch.float32, generator).to(backend.device)
+    cells = 64 * 80
+    order = some_cells(2, cells, cells, generator).to(backend.device)
+    patches = gather_patches(image, order, 8, 0)
+    target = torch.full_like(image, torch.nan)
+    assert torch.equal(run(backend, target, patches, order), image)
+    if backend.name in ("cpu", "reference"):
+        twice = torch.cat([order, order], dim=1)
+        both = torch.cat([torch.zeros_like(patches), patches]).unflatten(0, (2, 2, cells)).transpose(0, 1).flatten(0, 2)
+        assert torch.equal(run(backend, torch.full_like(image, torch.nan), both, twice), image)
+
+
 def test_nothing_selected(backend, generator):
     image = values((2, 3, 8, 8), torch.float32, generator).to(backend.device)
     before = image.clone()

@@ -95,6 +95,21 @@ class NativeInPlaceBackend(NativeBackend):
         return image
 
 
+class ComposedBackend(Backend):
+    """Torch's own CPU kernels, put together better than the reference does; no backward."""
+
+    name = "cpu"
+
+    def can_run(self, *arguments: Any) -> str | None:
+        tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+        for tensor in tensors:
+            if tensor.device.type != "cpu":
+                return f"a tensor is on {tensor.device.type}"
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return "gradients are being recorded and this backend has no backward"
+        return None
+
+
 class TritonBackend(Backend):
     """Triton kernels for tensors on a GPU; under Triton's interpreter (TRITON_INTERPRET=1), for tensors on the CPU.
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_same_device, describe
-from ..registry import Backend, Operator
-from . import cuda, reference
+from ..registry import Backend, ComposedBackend, Operator
+from . import cpu, cuda, reference
 from .cuda import pack_weights as pack_weights
 
 
@@ -68,5 +68,6 @@ def _fake(patches: Tensor, weights: Tensor, biases: Tensor, slopes: Tensor, skip
 OPERATOR = Operator(
     "conv_chain",
     cuda.BACKEND,
+    ComposedBackend(cpu.conv_chain),
     Backend(reference.conv_chain),
 )
