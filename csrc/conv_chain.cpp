@@ -30,8 +30,8 @@ ChainShape check(const Tensor& patches, const Tensor& weights, const Tensor& bia
   }
   STD_TORCH_CHECK((crop == 0 || crop == 1) && side > 2 * crop, kOp, ": crop must be 0, or 1 for 3x3 and more");
   STD_TORCH_CHECK(channels >= 1 && channels <= kMaxChainChannels && layers <= kMaxChainLayers && side <= kMaxChainSide,
-                  kOp, ": on CUDA at most ", kMaxChainChannels, " channels, ", kMaxChainLayers, " layers and patches of ",
-                  kMaxChainSide, "x", kMaxChainSide);
+                  kOp, ": on CUDA at most ", kMaxChainChannels, " channels, ", kMaxChainLayers,
+                  " layers and patches of ", kMaxChainSide, "x", kMaxChainSide);
   ChainShape shape{};
   shape.count = patches.size(0);
   shape.channels = int(channels);
@@ -58,7 +58,8 @@ Tensor conv_chain_gpu(const Tensor& patches, const Tensor& weights, const Tensor
   shape.weights = weights.const_data_ptr();
   shape.biases = dense_biases.const_data_ptr();
   shape.slopes = dense_slopes.const_data_ptr();
-  check_launch(kOp, conv_chain_cuda(shape, skips.data(), dtype, output.mutable_data_ptr(), current_stream(kOp, patches)));
+  check_launch(kOp,
+               conv_chain_cuda(shape, skips.data(), dtype, output.mutable_data_ptr(), current_stream(kOp, patches)));
   return output;
 }
 

@@ -45,8 +45,8 @@ void choose_copies(ChainPlan& plan) {
   const int64_t *w = s.weight_stride, *x = s.patch_stride;
   plan.weight_copy = async_width(w[2], reinterpret_cast<uintptr_t>(s.weights), row, item * w[0], item * w[1],
                                  item * w[3], item * w[4]);
-  plan.patch_copy = async_width(x[1], reinterpret_cast<uintptr_t>(s.patches), row, item * x[0], item * x[2],
-                                item * x[3]);
+  plan.patch_copy =
+      async_width(x[1], reinterpret_cast<uintptr_t>(s.patches), row, item * x[0], item * x[2], item * x[3]);
   plan.output_copy = widest_access(reinterpret_cast<uintptr_t>(plan.output), row) / int(item);
 }
 

@@ -22,12 +22,12 @@ namespace mga {
 struct ChainPlan {
   ChainShape shape;
   void* output;
-  int group;                        // patches a block
-  int weight_copy, patch_copy;      // bytes of an asynchronous copy; 0: element by element
-  int output_copy;                  // elements of a store
-  int8_t from[kMaxChainLayers];     // slot of the input state of each layer,
-  int8_t skip[kMaxChainLayers];     // of the state added, -1 for none,
-  int8_t to[kMaxChainLayers];       // and of the output
+  int group;                     // patches a block
+  int weight_copy, patch_copy;   // bytes of an asynchronous copy; 0: element by element
+  int output_copy;               // elements of a store
+  int8_t from[kMaxChainLayers];  // slot of the input state of each layer,
+  int8_t skip[kMaxChainLayers];  // of the state added, -1 for none,
+  int8_t to[kMaxChainLayers];    // and of the output
 };
 
 constexpr int kChainThreads = 128;
@@ -85,7 +85,8 @@ __device__ __forceinline__ void stream_tap(const ChainPlan& p, int number, unsig
     } else {
       for (int i = threadIdx.x; i < s.channels * s.channels; i += kChainThreads) {
         const int out = i / s.channels, in = i % s.channels;
-        reinterpret_cast<T*>(buffer)[out * K::kPitch + in] = weights[out * s.weight_stride[1] + in * s.weight_stride[2]];
+        reinterpret_cast<T*>(buffer)[out * K::kPitch + in] =
+            weights[out * s.weight_stride[1] + in * s.weight_stride[2]];
       }
     }
   }
@@ -220,8 +221,7 @@ __global__ void __launch_bounds__(kChainThreads, kTiles > 2 ? 2 : 3) chain_kerne
       wait_copies<kChainStages - 2>();
       __syncthreads();  // the tap is there for all, and nobody uses the buffer of the one before any more
       stream_tap<T, kDepth, kTiles>(p, number + kChainStages - 1, shared);
-      const SharedAddress weights =
-          shared_address(shared + K::kStages + number % kChainStages * K::kStage) + right;
+      const SharedAddress weights = shared_address(shared + K::kStages + number % kChainStages * K::kStage) + right;
       const int shift = ((tap / 3 - 1) * s.side + tap % 3 - 1) * K::kRowBytes;
       MGA_UNROLL
       for (int k = 0; k < kDepth; ++k) {

@@ -64,8 +64,8 @@ struct ChainShape {
   int layers, crop;  // L
   const void* patches;
   int64_t patch_stride[4];
-  const void* weights;        // (L, C, C, 3, 3); fastest with stride 1 over the input channels
-  int64_t weight_stride[5];   // layer, output channel, input channel, row, column
+  const void* weights;          // (L, C, C, 3, 3); fastest with stride 1 over the input channels
+  int64_t weight_stride[5];     // layer, output channel, input channel, row, column
   const void *biases, *slopes;  // (L, C), dense
 };
 constexpr int kMaxChainChannels = 64, kMaxChainLayers = 256, kMaxChainSide = 16;
@@ -88,7 +88,8 @@ int gather_patches_cuda(const void* feature, const int32_t* indices, void* patch
 int paste_patches_cuda(void* image, const void* patches, const int32_t* indices, const PasteShape& shape, int item_size,
                        void* stream);
 
-// image (batch, C, rows * q, columns * q), patches (batch * count, C r^2, m, m), both by stride, indices (batch, count).
+// image (batch, C, rows * q, columns * q), patches (batch * count, C r^2, m, m), both by stride, indices (batch,
+// count).
 int paste_shuffled_cuda(void* image, Pixel pixel_type, const void* patches, Real patch_type, const int32_t* indices,
                         const ShuffleShape& shape, void* stream);
 

@@ -21,12 +21,15 @@ constexpr const char* kOp = "filter_and_select";
 FilterTask check(const Tensor& probability, const Tensor& source, const Tensor& weight, const Tensor& bias) {
   STD_TORCH_CHECK(probability.dim() == 3 && real_of(kOp, probability) == Real::f32, kOp,
                   ": probability must be float32 (B, Hp, Wp) on CUDA");
-  STD_TORCH_CHECK(source.dim() == 4 && source.size(0) == probability.size(0) &&
-                      source.size(2) == probability.size(1) && source.size(3) == probability.size(2),
+  STD_TORCH_CHECK(source.dim() == 4 && source.size(0) == probability.size(0) && source.size(2) == probability.size(1) &&
+                      source.size(3) == probability.size(2),
                   kOp, ": source must be (B, S, Hp, Wp)");
   STD_TORCH_CHECK(weight.dim() == 4 && weight.size(1) == source.size(1) && weight.size(2) * weight.size(3) == 1 &&
                       bias.numel() == weight.size(0),
                   kOp, ": weight must be (25, S, 1, 1) and bias (25)");
+  for (const Tensor& tensor : {source, weight, bias}) {
+    STD_TORCH_CHECK(tensor.get_device() == probability.get_device(), kOp, ": all tensors must be on one device");
+  }
   FilterTask shape{};
   shape.batch = probability.size(0);
   shape.rows = int(probability.size(1));
@@ -37,10 +40,11 @@ FilterTask check(const Tensor& probability, const Tensor& source, const Tensor& 
   shape.weight_type = real_of(kOp, weight);
   STD_TORCH_CHECK(shape.size * shape.size == weight.size(0) && shape.size % 2 == 1 && shape.size <= 7, kOp,
                   ": weight must give 1, 9, 25 or 49 coefficients on CUDA, got ", weight.size(0));
-  STD_TORCH_CHECK(source.size(1) <= kMaxFilterChannels, kOp, ": source has more than ", kMaxFilterChannels, " channels");
-  STD_TORCH_CHECK(real_of(kOp, bias) == shape.weight_type && shape.weight_type != Real::f64 &&
-                      shape.source_type != Real::f64,
-                  kOp, ": weight and bias must have one dtype, and neither they nor source may be float64 on CUDA");
+  STD_TORCH_CHECK(source.size(1) <= kMaxFilterChannels, kOp, ": source has more than ", kMaxFilterChannels,
+                  " channels");
+  STD_TORCH_CHECK(
+      real_of(kOp, bias) == shape.weight_type && shape.weight_type != Real::f64 && shape.source_type != Real::f64, kOp,
+      ": weight and bias must have one dtype, and neither they nor source may be float64 on CUDA");
   STD_TORCH_CHECK(probability.size(1) * probability.size(2) <= INT32_MAX, kOp, ": more than 2^31-1 cells");
   for (int i = 0; i < 4; ++i) shape.source_stride[i] = source.stride(i);
   return shape;
@@ -65,11 +69,11 @@ std::tuple<Tensor, Tensor> filter_and_select_gpu(const Tensor& probability, cons
   shape.source = source.const_data_ptr();
   shape.weight = weights.const_data_ptr();
   shape.bias = biases.const_data_ptr();
-  check_launch(kOp, filter_and_select_cuda(static_cast<const float*>(values.const_data_ptr()),
-                                           static_cast<float*>(mask.mutable_data_ptr()),
-                                           static_cast<int32_t*>(indices.mutable_data_ptr()),
-                                           workspace.mutable_data_ptr(), shape, count, wanted, uint32_t(seed),
-                                           current_stream(kOp, probability)));
+  check_launch(kOp,
+               filter_and_select_cuda(static_cast<const float*>(values.const_data_ptr()),
+                                      static_cast<float*>(mask.mutable_data_ptr()),
+                                      static_cast<int32_t*>(indices.mutable_data_ptr()), workspace.mutable_data_ptr(),
+                                      shape, count, wanted, uint32_t(seed), current_stream(kOp, probability)));
   return {mask, indices};
 }
 #endif

@@ -24,7 +24,8 @@ struct FilteredKeys {
 };
 
 // D-Conv at one cell: a filter of kSize^2 coefficients, made from the S channels of the source there, applied to the
-// neighbourhood in `probability` (rows, columns). `weights` (S + 1, kSize^2) in shared memory; the last row is the bias.
+// neighbourhood in `probability` (rows, columns). `weights` (S + 1, kSize^2) in shared memory; the last row is the
+// bias.
 template <int kSize>
 __device__ float filtered(const float* __restrict__ probability, const FilterTask& s, int64_t image, int row,
                           int column, const float* weights) {
@@ -100,8 +101,8 @@ __global__ void __launch_bounds__(kSelectThreads, 1)
 }
 
 template <int kSize, template <typename, typename> class Keys>
-int launch(const float* probability, float* mask, int32_t* indices, void* workspace, const FilterTask& s,
-           int64_t count, Order order, uint32_t seed, void* stream) {
+int launch(const float* probability, float* mask, int32_t* indices, void* workspace, const FilterTask& s, int64_t count,
+           Order order, uint32_t seed, void* stream) {
   const int64_t blocks = (int64_t(s.rows) * s.columns + kSelectThreads - 1) / kSelectThreads;
   const size_t shared = sizeof(float) * kSize * kSize * (s.channels + 1);
   if (count > 0) {
@@ -116,8 +117,8 @@ int launch(const float* probability, float* mask, int32_t* indices, void* worksp
 }
 
 template <int kSize>
-int launch(const float* probability, float* mask, int32_t* indices, void* workspace, const FilterTask& s,
-           int64_t count, Order order, uint32_t seed, void* stream) {
+int launch(const float* probability, float* mask, int32_t* indices, void* workspace, const FilterTask& s, int64_t count,
+           Order order, uint32_t seed, void* stream) {
   const bool held = int64_t(s.rows) * s.columns <= kHeldCells;
   const auto run = held ? launch<kSize, HeldKeys> : launch<kSize, StreamedKeys>;
   return run(probability, mask, indices, workspace, s, count, order, seed, stream);

@@ -18,9 +18,8 @@ struct PastePlan {
 
 // A cell outside the grid is left out. Which of two patches for one cell stays is not defined here.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    paste_kernel(T* __restrict__ image, const T* __restrict__ patches, const int32_t* __restrict__ indices,
-                 PastePlan p) {
+__global__ void __launch_bounds__(kThreads) paste_kernel(T* __restrict__ image, const T* __restrict__ patches,
+                                                         const int32_t* __restrict__ indices, PastePlan p) {
   const int lane = threadIdx.x % 32;
   const int64_t units = p.patches * p.split.parts, step = int64_t(gridDim.x) * kWarps;
   for (int64_t unit = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32; unit < units; unit += step) {
@@ -83,8 +82,8 @@ int launch(void* image, const void* patches, const int32_t* indices, PastePlan p
   p.middle = FastDivisor(p.size[1]);
   p.inner = FastDivisor(p.size[2]);
   p.split = WarpParts(items, p.patches);
-  MGA_LAUNCH(paste_kernel<T>, blocks_for(p.patches * p.split.parts, kWarps), dim3(kThreads), stream, static_cast<T*>(image),
-             static_cast<const T*>(patches), indices, p);
+  MGA_LAUNCH(paste_kernel<T>, blocks_for(p.patches * p.split.parts, kWarps), dim3(kThreads), stream,
+             static_cast<T*>(image), static_cast<const T*>(patches), indices, p);
   return int(cudaGetLastError());
 }
 

@@ -16,13 +16,13 @@ struct ShufflePlan {
   int64_t pixel_stride[3];                     // of the image: channel, row, column
   int64_t patch_step;
   int64_t patch_stride[3];
-  uint32_t near[3];  // the same where the patch is staged and they are small
+  uint32_t near[3];                     // the same where the patch is staged and they are small
   uint32_t channels, scale, side, run;  // C, r, q, and elements of one row of a cell that follow one another in memory
   FastDivisor by_scale, by_row, by_rows, by_vectors, by_chunks;
-  uint32_t vectors;    // accesses a cell
-  uint32_t items;      // elements a patch
-  uint32_t group;      // patches a block takes at a time
-  uint32_t chunk;      // elements staged by one access
+  uint32_t vectors;  // accesses a cell
+  uint32_t items;    // elements a patch
+  uint32_t group;    // patches a block takes at a time
+  uint32_t chunk;    // elements staged by one access
   bool staged, channels_last;
   float gain;
   Real type;
@@ -84,9 +84,8 @@ __device__ __forceinline__ void stage(const void* patches, const ShufflePlan& p,
 
 // kBytes: of an access to the image, a multiple of the size of its elements.
 template <typename T, int kBytes>
-__global__ void __launch_bounds__(kThreads)
-    shuffle_kernel(T* __restrict__ image, const void* __restrict__ patches, const int32_t* __restrict__ indices,
-                   ShufflePlan p) {
+__global__ void __launch_bounds__(kThreads) shuffle_kernel(T* __restrict__ image, const void* __restrict__ patches,
+                                                           const int32_t* __restrict__ indices, ShufflePlan p) {
   constexpr int kItems = kBytes / sizeof(T);
   struct alignas(kBytes) Access {
     T values[kItems];
@@ -124,8 +123,10 @@ __global__ void __launch_bounds__(kThreads)
         if (p.staged) {
           value = staged[member * p.items + channel * p.near[0] + line * p.near[1] + column * p.near[2]];
         } else {
-          value = load_real(patches, patch * p.patch_step + channel * p.patch_stride[0] + line * p.patch_stride[1] +
-                            column * p.patch_stride[2], p.type);
+          value = load_real(patches,
+                            patch * p.patch_step + channel * p.patch_stride[0] + line * p.patch_stride[1] +
+                                column * p.patch_stride[2],
+                            p.type);
         }
         out.values[j] = pixel<T>(value * p.gain);
         if (p.channels_last && ++c < p.channels) continue;
@@ -188,8 +189,8 @@ ShufflePlan make_plan(const ShuffleShape& s, Real type, const void* patches) {
   const int64_t places = 2 * device_attribute(cudaDevAttrMultiProcessorCount);
   const int64_t share = places > 0 ? (p.patches + places - 1) / places : p.group;
   if (p.group > share) p.group = uint32_t(share);
-  const bool wide = widest_access(reinterpret_cast<uintptr_t>(patches), p.patch_step * item_size,
-                                  p.items * item_size) == 16;
+  const bool wide =
+      widest_access(reinterpret_cast<uintptr_t>(patches), p.patch_step * item_size, p.items * item_size) == 16;
   p.chunk = wide ? uint32_t(16 / item_size) : 1;
   p.by_chunks = FastDivisor(p.items / p.chunk);
   p.gain = s.gain;
@@ -216,12 +217,13 @@ int launch(void* image, const void* patches, const int32_t* indices, const Shuff
   const int64_t n = sizeof(T);
   const bool together = p.channels_last || p.pixel_stride[2] == 1;
   // Along the run nothing but its start must be aligned.
-  const int width = !together ? int(n)
-                              : widest_access(reinterpret_cast<uintptr_t>(image), n * p.run, n * p.image_batch,
-                                              n * p.cell_row, n * p.cell_column, n * p.pixel_stride[1],
-                                              p.channels_last ? 0 : n * p.pixel_stride[0]);
+  const int width =
+      !together ? int(n)
+                : widest_access(reinterpret_cast<uintptr_t>(image), n * p.run, n * p.image_batch, n * p.cell_row,
+                                n * p.cell_column, n * p.pixel_stride[1], p.channels_last ? 0 : n * p.pixel_stride[0]);
   if (width == 16) return launch<T, 16>(image, patches, indices, p, stream);
-  if (width >= 4 && sizeof(T) < 4) return launch<T, (sizeof(T) < 4 ? 4 : sizeof(T))>(image, patches, indices, p, stream);
+  if (width >= 4 && sizeof(T) < 4)
+    return launch<T, (sizeof(T) < 4 ? 4 : sizeof(T))>(image, patches, indices, p, stream);
   return launch<T, sizeof(T)>(image, patches, indices, p, stream);
 }
 

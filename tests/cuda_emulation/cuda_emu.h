@@ -3,8 +3,8 @@
 // only. Finds: wrong indexing (with ASan), missing __syncthreads and __syncwarp (EMU_ORDER=fwd|rev|<seed> changes the
 // order in which threads run between barriers), divergent barriers, deadlock, shuffles from lanes outside the mask,
 // reads of dynamic shared memory that nobody wrote (it is filled with NaN), missing waits for asynchronous copies (they
-// land at the wait). Blocks run one after another, in an order that EMU_ORDER changes too. Does not model: reordering by
-// the memory model, races between blocks, timing. The GPU it plays has EMU_MULTIPROCESSORS multiprocessors (132) and
+// land at the wait). Blocks run one after another, in an order that EMU_ORDER changes too. Does not model: reordering
+// by the memory model, races between blocks, timing. The GPU it plays has EMU_MULTIPROCESSORS multiprocessors (132) and
 // EMU_SHARED_BYTES of shared memory a block (232,448).
 #pragma once
 #ifndef MGA_CPU_EMU
@@ -153,7 +153,8 @@ inline unsigned char* dynamic_shared() { return B()->dyn; }
 inline Stats launch(dim3 grid, dim3 block, size_t smem, const std::function<void()>& fn) {
   const int n = int(block.x * block.y * block.z), nw = (n + 31) / 32;
   if (n < 1 || n > 1024) throw std::runtime_error("cuda_emu: block size " + std::to_string(n));
-  if (long(smem) > setting("EMU_SHARED_BYTES", 232448)) throw std::runtime_error("cuda_emu: dynamic shared memory " + std::to_string(smem));
+  if (long(smem) > setting("EMU_SHARED_BYTES", 232448))
+    throw std::runtime_error("cuda_emu: dynamic shared memory " + std::to_string(smem));
   Block b;
   b.grid = grid;
   b.block = block;

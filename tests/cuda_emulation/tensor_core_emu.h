@@ -56,8 +56,8 @@ void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t
   struct Sums {
     float values[4];
   };
-  // Lane l has rows l / 4 and l / 4 + 8 of a and of the sums, column l / 4 of b; pairs along k, and columns of the sums,
-  // go by l % 4.
+  // Lane l has rows l / 4 and l / 4 + 8 of a and of the sums, column l / 4 of b; pairs along k, and columns of the
+  // sums, go by l % 4.
   const Sums got = collective(0xffffffffu, mine, [&](auto of_lane) {
     Fragments left, right[2];
     Sums sums;
@@ -67,8 +67,7 @@ void multiply_add(float (&sum)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t
       for (int column = 0; column < 2; ++column) right[column] = of_lane((2 * (lane() % 4) + column) * 4 + quad);
       for (int i = 0; i < 4; ++i) {
         for (int k = 0; k < 4; ++k) {
-          sums.values[i] +=
-              item<T>(left.a[i / 2 + k / 2 * 2], k % 2) * item<T>(right[i % 2].b[k / 2], k % 2);
+          sums.values[i] += item<T>(left.a[i / 2 + k / 2 * 2], k % 2) * item<T>(right[i % 2].b[k / 2], k % 2);
         }
       }
     }
