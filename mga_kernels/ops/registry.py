@@ -18,6 +18,7 @@ from torch import Tensor
 from .. import _native
 from ..errors import BackendError, InputError
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32)  # what a GPU's matrix units and Triton's scalars go up to
 BACKENDS = ("cuda", "triton", "cpu", "reference")
 _operators: dict[str, Operator] = {}
 _last: dict[str, str] = {}
@@ -88,12 +89,12 @@ class TritonBackend(Backend):
     name = "triton"
 
     def __init__(self, op: str, module: str, dtypes: Collection[torch.dtype], refuses: Callable | None = None):
-        super().__init__(lambda *arguments: getattr(importlib.import_module(module), op)(*arguments))
+        super().__init__(lambda *arguments: _kernel(module, op)(*arguments))
         self.dtypes = frozenset(dtypes)
         self.refuses = refuses  # (*arguments) -> why this call cannot run, or None; for what dtypes do not say
 
     def unavailable(self) -> str | None:
-        if importlib.util.find_spec("triton") is None:
+        if not _installed("triton"):
             return "Triton is not installed"
         if not _interpreting() and not torch.cuda.is_available():
             return "there is no GPU that torch can use"
@@ -112,6 +113,16 @@ class TritonBackend(Backend):
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return "gradients are being recorded and this kernel has no backward"
         return self.refuses(*arguments) if self.refuses else None
+
+
+@torch.compiler.assume_constant_result
+def _kernel(module: str, op: str) -> Callable:
+    return getattr(importlib.import_module(module), op)
+
+
+@torch.compiler.assume_constant_result
+def _installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
 
 
 def _interpreting() -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from ...errors import InputError
 from ..grid import describe
-from ..registry import Backend, Operator
+from ..registry import FLOATS, Backend, Operator, TritonBackend
 from . import reference
 
 
@@ -41,4 +42,8 @@ def check_filter(op: str, probability: Tensor, source: Tensor, weight: Tensor, b
         )
 
 
-OPERATOR = Operator("dynamic_filter", Backend(reference.dynamic_filter))
+OPERATOR = Operator(
+    "dynamic_filter",
+    TritonBackend("dynamic_filter", f"{__name__}.triton", (*FLOATS, torch.float64)),
+    Backend(reference.dynamic_filter),
+)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ...errors import InputError
 from ..grid import check_count, describe
-from ..registry import Backend, Operator
+from ..registry import Backend, Operator, TritonBackend
 from . import reference
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -35,4 +37,14 @@ def image_to_input(
     return OPERATOR(image, height, width, float(value_range), dtype)
 
 
-OPERATOR = Operator("image_to_input", Backend(reference.image_to_input))
+def _triton_refuses(image: Tensor, *arguments: Any) -> str | None:
+    return (
+        "dtype is float64, and the scale would reach the kernel as float32" if arguments[3] == torch.float64 else None
+    )
+
+
+OPERATOR = Operator(
+    "image_to_input",
+    TritonBackend("image_to_input", f"{__name__}.triton", (torch.uint8,), _triton_refuses),
+    Backend(reference.image_to_input),
+)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 
 from ...errors import InputError
 from ..grid import check_count, check_divides, describe
-from ..registry import Backend, Operator
+from ..registry import FLOATS, Backend, Operator, TritonBackend
 from . import reference
 
 ORDERS = ("softmax-then-pool", "pool-then-softmax")
@@ -52,4 +54,12 @@ def mask_head(
     return OPERATOR(feature, weight1, bias1, weight2, bias2, patch_size, order)
 
 
-OPERATOR = Operator("mask_head", Backend(reference.mask_head))
+def _triton_refuses(feature: Tensor, *arguments: Any) -> str | None:
+    return "patch_size is above 14, and no such cell fits its tile" if arguments[4] > 14 else None
+
+
+OPERATOR = Operator(
+    "mask_head",
+    TritonBackend("mask_head", f"{__name__}.triton", FLOATS, _triton_refuses),
+    Backend(reference.mask_head),
+)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ..grid import check_count, describe
-from ..registry import Backend, Operator
+from ..registry import FLOATS, Backend, Operator, TritonBackend
 from . import reference
 
 
@@ -27,4 +27,8 @@ def output_to_image(output: Tensor, height: int, width: int, gain: float = 1.0) 
     return OPERATOR(output, height, width, float(gain))
 
 
-OPERATOR = Operator("output_to_image", Backend(reference.output_to_image))
+OPERATOR = Operator(
+    "output_to_image",
+    TritonBackend("output_to_image", f"{__name__}.triton", FLOATS),
+    Backend(reference.output_to_image),
+)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ...errors import InputError
 from ..grid import check_count, check_divides, check_indices, check_same_device, describe
-from ..registry import Backend, Operator
+from ..registry import Backend, Operator, TritonBackend
 from . import reference
 
 OP = "paste_shuffled_"
@@ -43,4 +45,16 @@ def paste_shuffled_(image: Tensor, patches: Tensor, indices: Tensor, scale: int 
     return OPERATOR(image, patches, indices.contiguous(), scale, float(gain))
 
 
-OPERATOR = Operator(OP, Backend(reference.paste_shuffled_))
+def _triton_refuses(image: Tensor, patches: Tensor, *arguments: Any) -> str | None:
+    return (
+        "patches are float64, and the gain would reach the kernel as float32"
+        if patches.dtype == torch.float64
+        else None
+    )
+
+
+OPERATOR = Operator(
+    OP,
+    TritonBackend(OP, f"{__name__}.triton", IMAGE_DTYPES, _triton_refuses),
+    Backend(reference.paste_shuffled_),
+)

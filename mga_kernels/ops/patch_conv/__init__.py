@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ...errors import InputError
 from ..grid import check_count, check_divides, check_indices, check_same_device, describe
-from ..registry import Backend, Operator
+from ..registry import FLOATS, Backend, Operator, TritonBackend
 from . import reference
 
 
@@ -48,4 +48,8 @@ def patch_conv(
     return OPERATOR(feature, indices.contiguous(), weight, bias, patch_size, halo, float(slope))
 
 
-OPERATOR = Operator("patch_conv", Backend(reference.patch_conv))
+OPERATOR = Operator(
+    "patch_conv",
+    TritonBackend("patch_conv", f"{__name__}.triton", FLOATS),
+    Backend(reference.patch_conv),
+)
