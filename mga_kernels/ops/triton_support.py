@@ -1,15 +1,12 @@
-"""What the Triton kernels share: how a launcher becomes a torch operator, and a product that also runs interpreted.
+"""What the Triton kernels share: products, rounding, and how wide memory may be read.
 
 Imported by the kernels alone, so that nothing needs Triton before one of them runs.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
 import os
-from collections.abc import Callable
-from typing import Any
 
 import torch
 import triton
@@ -17,42 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"  # Triton itself reads it when a kernel is declared
-_LIBRARY = torch.library.Library("mga_triton", "DEF")
 _INTERPRETED = tl.constexpr(INTERPRETING)
-
-
-def torch_operator(fake: Callable | None = None) -> Callable[[Callable], Callable]:
-    """Decorator: the launcher becomes ``torch.ops.mga_triton.<its name>``, and what calls that takes its place.
-
-    ``fake`` gives the result's shape; without it, the launcher returns nothing and changes its first argument, which
-    the call then returns. The launcher runs with the device of its first tensor made the current one.
-    """
-
-    def register(launcher: Callable) -> Callable:
-        def launch(*arguments):
-            with torch.cuda.device_of(arguments[0]):
-                return launcher(*arguments)
-
-        name, changed = launcher.__name__, next(iter(inspect.signature(launcher).parameters))
-        mutates = () if fake else (changed,)
-        _LIBRARY.define(name + torch.library.infer_schema(launcher, mutates_args=mutates))
-        for device in ("CPU", "CUDA"):  # CPU tensors are for the interpreter
-            _LIBRARY.impl(name, launch, device)
-        torch.library.register_fake(f"mga_triton::{name}", fake or (lambda *arguments: None), lib=_LIBRARY)
-        operator = getattr(torch.ops.mga_triton, name).default
-        if fake:
-            return operator
-
-        def in_place(tensor: Tensor, *arguments: Any) -> Tensor:
-            operator(tensor, *arguments)
-            # Tell autograd, so that a graph which saved the tensor before refuses to use the changed values.
-            if not torch.compiler.is_compiling() and not tensor.is_inference():
-                torch.autograd.graph.increment_version(tensor)
-            return tensor
-
-        return in_place
-
-    return register
 
 
 @triton.jit

@@ -44,6 +44,6 @@ def check_filter(op: str, probability: Tensor, source: Tensor, weight: Tensor, b
 
 OPERATOR = Operator(
     "dynamic_filter",
-    TritonBackend("dynamic_filter", f"{__name__}.triton", (*FLOATS, torch.float64)),
+    TritonBackend("dynamic_filter", f"{__name__}.triton", reference.dynamic_filter, (*FLOATS, torch.float64)),
     Backend(reference.dynamic_filter),
 )

@@ -50,7 +50,7 @@ def _fake(feature: Tensor, indices: Tensor, patch_size: int, halo: int) -> Tenso
 OPERATOR = Operator(
     "gather_patches",
     NativeBackend("gather_patches", "cuda", DTYPES),
-    TritonBackend("gather_patches", f"{__name__}.triton", DTYPES),
+    TritonBackend("gather_patches", f"{__name__}.triton", reference.gather_patches, DTYPES),
     NativeBackend("gather_patches", "cpu", DTYPES),
     Backend(reference.gather_patches),
 )

@@ -45,6 +45,6 @@ def _triton_refuses(image: Tensor, *arguments: Any) -> str | None:
 
 OPERATOR = Operator(
     "image_to_input",
-    TritonBackend("image_to_input", f"{__name__}.triton", (torch.uint8,), _triton_refuses),
+    TritonBackend("image_to_input", f"{__name__}.triton", reference.image_to_input, (torch.uint8,), _triton_refuses),
     Backend(reference.image_to_input),
 )

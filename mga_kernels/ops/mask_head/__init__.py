@@ -60,6 +60,6 @@ def _triton_refuses(feature: Tensor, *arguments: Any) -> str | None:
 
 OPERATOR = Operator(
     "mask_head",
-    TritonBackend("mask_head", f"{__name__}.triton", FLOATS, _triton_refuses),
+    TritonBackend("mask_head", f"{__name__}.triton", reference.mask_head, FLOATS, _triton_refuses),
     Backend(reference.mask_head),
 )

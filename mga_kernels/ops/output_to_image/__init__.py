@@ -29,6 +29,6 @@ def output_to_image(output: Tensor, height: int, width: int, gain: float = 1.0) 
 
 OPERATOR = Operator(
     "output_to_image",
-    TritonBackend("output_to_image", f"{__name__}.triton", FLOATS),
+    TritonBackend("output_to_image", f"{__name__}.triton", reference.output_to_image, FLOATS),
     Backend(reference.output_to_image),
 )

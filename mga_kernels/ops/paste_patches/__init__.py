@@ -71,7 +71,7 @@ def _native(device: str) -> NativeBackend:
 OPERATOR = Operator(
     OP,
     _native("cuda"),
-    TritonBackend(OP, f"{__name__}.triton", DTYPES),
+    TritonBackend(OP, f"{__name__}.triton", reference.paste_patches_, DTYPES),
     _native("cpu"),
     Backend(reference.paste_patches_),
 )

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_support import copy_words, torch_operator
+from ..triton_support import copy_words
 
 BLOCK = 1024  # units of a program, at most
 
@@ -60,7 +60,6 @@ def paste_patches_kernel(
     tl.store(image.to(tl.pointer_type(WORD)) + (target[:, None] * VECTOR + word), values, mask=inside)
 
 
-@torch_operator()
 def paste_patches_(image: Tensor, patches: Tensor, indices: Tensor) -> None:
     if patches.numel() == 0:
         return

@@ -55,6 +55,6 @@ def _triton_refuses(image: Tensor, patches: Tensor, *arguments: Any) -> str | No
 
 OPERATOR = Operator(
     OP,
-    TritonBackend(OP, f"{__name__}.triton", IMAGE_DTYPES, _triton_refuses),
+    TritonBackend(OP, f"{__name__}.triton", reference.paste_shuffled_, IMAGE_DTYPES, _triton_refuses),
     Backend(reference.paste_shuffled_),
 )

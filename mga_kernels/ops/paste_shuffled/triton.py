@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_support import round_to_byte, torch_operator
+from ..triton_support import round_to_byte
 
 BLOCK = 256  # units of a program, at most
 VECTOR = 4  # pixels or channels side by side in the image that a thread writes, at most
@@ -76,7 +76,6 @@ def paste_shuffled_kernel(
     tl.store(image + target, value.to(image.dtype.element_ty), mask=inside)
 
 
-@torch_operator()
 def paste_shuffled_(image: Tensor, patches: Tensor, indices: Tensor, scale: int, gain: float) -> None:
     if patches.numel() == 0:
         return

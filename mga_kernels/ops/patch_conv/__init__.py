@@ -50,6 +50,6 @@ def patch_conv(
 
 OPERATOR = Operator(
     "patch_conv",
-    TritonBackend("patch_conv", f"{__name__}.triton", FLOATS),
+    TritonBackend("patch_conv", f"{__name__}.triton", reference.patch_conv, FLOATS),
     Backend(reference.patch_conv),
 )

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_support import alignment, channels_block, dot, float32_precision, offset_type, torch_operator
+from ..triton_support import alignment, channels_block, dot, float32_precision, offset_type
 
 ROWS = 128  # pixels of a program
 
@@ -74,17 +74,16 @@ def patch_conv_kernel(
     tl.store(source, result.to(target.dtype.element_ty), mask=(m < pixels)[:, None] & (o < FILTERS)[None, :])
 
 
-def _fake(feature, indices, weight, bias, patch_size, halo, slope):
+def fake(feature, indices, weight, bias, patch_size, halo, slope):
     side = patch_size + 2 * halo
     size = (indices.shape[0] * indices.shape[1], weight.shape[0], side, side)
     return torch.empty(size, dtype=feature.dtype, device=feature.device, memory_format=torch.channels_last)
 
 
-@torch_operator(_fake)
 def patch_conv(
     feature: Tensor, indices: Tensor, weight: Tensor, bias: Tensor, patch_size: int, halo: int, slope: float
 ) -> Tensor:
-    result = _fake(feature, indices, weight, bias, patch_size, halo, slope)
+    result = fake(feature, indices, weight, bias, patch_size, halo, slope)
     if result.numel() == 0:
         return result
     if feature.stride(1) != 1:
