@@ -238,7 +238,7 @@ def compile_cases(target: str, pattern: str) -> list[tuple[str, str, str, dict[s
 def table(rows: list[dict[str, Any]]) -> str:
     """The largest figures of each kernel on each target, for people."""
     lines = [
-        f"Triton {triton.__version__}: every launch compiled by `python bench/triton_report.py` without a GPU, and not run.",
+        f"Triton {triton.__version__}: every launch, compiled without a GPU by `python bench/triton_report.py`; not run.",
         "Each cell: most registers of a thread / most bytes of stack / most bytes of shared memory of a program.",
         "",
         f"| kernel | launches | {' | '.join(TARGETS)} |",
