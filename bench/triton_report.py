@@ -98,8 +98,8 @@ def compiled(target: str, **options: Any) -> Iterator[list[Any]]:
         JITFunction.run = run
 
 
-def figures(kernel: Any, target: str) -> dict[str, int]:
-    """Registers of a thread, bytes of its stack, bytes of shared memory of a program, warps of a program."""
+def figures(kernel: Any, target: str) -> tuple[int, ...]:
+    """As FIGURES says: registers and bytes of stack of a thread, bytes of shared memory and warps of a program."""
     if target.startswith("gfx"):
         text = kernel.asm["amdgcn"]
         number = {name: int(value) for name, value in re.findall(r"\.(\w+):\s+(\d+)\s*$", text, re.MULTILINE)}
@@ -114,19 +114,20 @@ def figures(kernel: Any, target: str) -> dict[str, int]:
             command = [triton.knobs.nvidia.cuobjdump.path, "-res-usage", file.name]
             text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         registers, stack = (int(re.search(rf"{word}:(\d+)", text)[1]) for word in ("REG", "STACK"))  # type: ignore[index]
-    return dict(zip(FIGURES, (registers, stack, kernel.metadata.shared, kernel.metadata.num_warps), strict=True))
+    return registers, stack, kernel.metadata.shared, kernel.metadata.num_warps
 
 
-def excess(row: dict[str, int], target: str) -> str | None:
+def excess(row: tuple[int, ...], target: str) -> str | None:
     """Why a kernel is refused, or None."""
-    if row["stack"]:
-        return f"{row['stack']} bytes of stack"
-    if row["shared"] > SHARED_LIMIT[target]:
-        return f"{row['shared']} bytes of shared memory, of {SHARED_LIMIT[target]}"
+    _, stack, shared, _ = row
+    if stack:
+        return f"{stack} bytes of stack"
+    if shared > SHARED_LIMIT[target]:
+        return f"{shared} bytes of shared memory, of {SHARED_LIMIT[target]}"
     return None
 
 
-def _call(op: str, *arguments: Any) -> None:
+def launch(op: str, *arguments: Any) -> None:
     folder = op.rstrip("_")
     getattr(importlib.import_module(f"mga_kernels.ops.{folder}.triton"), op)(*arguments)
 
@@ -220,7 +221,7 @@ def launches() -> Iterator[tuple]:
         yield from maker()
 
 
-def compile_cases(target: str, pattern: str) -> list[tuple[str, str, str, dict[str, int]]]:
+def compile_cases(target: str, pattern: str) -> list[tuple[str, str, str, tuple[int, ...]]]:
     """Operator, case, kernel and figures of the launches whose "operator case" matches the pattern."""
     result = []
     for case, op, arguments, tf32 in launches():
@@ -228,7 +229,7 @@ def compile_cases(target: str, pattern: str) -> list[tuple[str, str, str, dict[s
             continue
         torch.backends.cuda.matmul.allow_tf32 = tf32
         with compiled(target) as kernels:
-            _call(op, *arguments)
+            launch(op, *arguments)
         if not kernels:
             raise RuntimeError(f"{op} {case} launched nothing")
         result += [(op, case, kernel.metadata.name, figures(kernel, target)) for kernel in kernels]
@@ -238,7 +239,7 @@ def compile_cases(target: str, pattern: str) -> list[tuple[str, str, str, dict[s
 def table(rows: list[dict[str, Any]]) -> str:
     """The largest figures of each kernel on each target, for people."""
     lines = [
-        f"Triton {triton.__version__}: every launch, compiled without a GPU by `python bench/triton_report.py`; not run.",
+        f"Every launch, compiled without a GPU by `python bench/triton_report.py` with Triton {triton.__version__}.",
         "Each cell: most registers of a thread / most bytes of stack / most bytes of shared memory of a program.",
         "",
         f"| kernel | launches | {' | '.join(TARGETS)} |",
@@ -248,9 +249,7 @@ def table(rows: list[dict[str, Any]]) -> str:
         of_kernel = [row for row in rows if row["kernel"] == kernel]
         cells = []
         for target in TARGETS:
-            most = [
-                max((row[target][name] for row in of_kernel if target in row), default=None) for name in FIGURES[:3]
-            ]
+            most = [max((row[target][i] for row in of_kernel if target in row), default=None) for i in range(3)]
             cells.append(" / ".join(map(str, most)))
         lines.append(f"| {kernel} | {len(of_kernel)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -35,6 +35,8 @@ def test_on_the_gpu():
 
 
 def test_importing_the_package_does_not_import_triton():
-    code = "import sys, mga_kernels.info, mga_kernels.engine; mga_kernels.info.collect(); print('triton' in sys.modules)"
+    code = (
+        "import sys, mga_kernels.info, mga_kernels.engine; mga_kernels.info.collect(); print('triton' in sys.modules)"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout == "False\n", result.stdout + result.stderr

@@ -88,8 +88,8 @@ def check_error(op, got, arguments, name=""):
     assert got.dtype == own.dtype
     assert not got.isnan().any(), name
     error, allowed = (float((x.double() - wanted).abs().max()) for x in (got, own))
-    # In float64 the definition is as inexact as the kernel.
-    tiny = (16 if own.dtype == torch.float64 else 0.25) * torch.finfo(arguments[0].dtype).eps * float(wanted.abs().max())
+    ulps = 16 if own.dtype == torch.float64 else 0.25  # in float64 the definition is as inexact as the kernel
+    tiny = ulps * torch.finfo(arguments[0].dtype).eps * float(wanted.abs().max())
     assert error <= 2 * allowed + tiny, f"{name}: {error} where torch has {allowed}"
 
 
@@ -189,7 +189,13 @@ def test_gather_patches(shape, p, halo, dtype, generator):
 @pytest.mark.parametrize("dtype", paste_tests.DTYPES)
 @pytest.mark.parametrize(
     ("shape", "side", "count"),
-    [((1, 1, 1, 1), 1, 1), ((1, 3, 16, 32), 16, 1), ((3, 3, 8, 24), 8, 2), ((2, 8, 9, 6), 3, 5), ((1, 1, 40, 40), 40, 1)],
+    [
+        ((1, 1, 1, 1), 1, 1),
+        ((1, 3, 16, 32), 16, 1),
+        ((3, 3, 8, 24), 8, 2),
+        ((2, 8, 9, 6), 3, 5),
+        ((1, 1, 40, 40), 40, 1),
+    ],
 )
 def test_paste_patches(shape, side, count, dtype, generator):
     image = paste_tests.values(shape, dtype, generator)
@@ -219,7 +225,8 @@ def test_paste_leaves_what_lies_between_pixels():
 @pytest.mark.parametrize("image_dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.uint8])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize(
-    ("batch", "channels", "scale", "m", "gain"), [(1, 3, 4, 4, 1.0), (3, 3, 3, 3, 1 / 255), (2, 1, 2, 4, 1.0), (1, 5, 1, 1, 0.7)]
+    ("batch", "channels", "scale", "m", "gain"),
+    [(1, 3, 4, 4, 1.0), (3, 3, 3, 3, 1 / 255), (2, 1, 2, 4, 1.0), (1, 5, 1, 1, 0.7)],
 )
 def test_paste_shuffled(batch, channels, scale, m, gain, dtype, image_dtype, generator):
     if INTERPRETING and image_dtype == torch.bfloat16 != dtype:
@@ -368,7 +375,10 @@ def test_products_beyond_31_bits(distant, generator):
     indices = torch.tensor([[0, 3]], dtype=torch.int32, device=DEVICE)
     near, far = (patch_conv(x, indices, *weights, 2, 1) for x in (values, feature))
     assert torch.equal(near, far)
-    last = random((2, 16, 3, 3), torch.float16, generator).to(DEVICE), torch.zeros(2, dtype=torch.float16, device=DEVICE)
+    last = (
+        random((2, 16, 3, 3), torch.float16, generator).to(DEVICE),
+        torch.zeros(2, dtype=torch.float16, device=DEVICE),
+    )
     near, far = (mask_head(x, *weights, *last, 2, ORDERS[0]) for x in (values, feature))
     assert torch.equal(near, far)
 
@@ -434,7 +444,9 @@ def test_in_place_is_told_to_autograd(generator):
     weight = torch.ones(1, device=DEVICE, requires_grad=True)
     product = (image * weight).sum()
     with torch.no_grad():
-        paste_patches_(image, torch.zeros(1, 1, 4, 4, device=DEVICE), torch.zeros(1, 1, dtype=torch.int32, device=DEVICE))
+        paste_patches_(
+            image, torch.zeros(1, 1, 4, 4, device=DEVICE), torch.zeros(1, 1, dtype=torch.int32, device=DEVICE)
+        )
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         product.backward()
 
@@ -446,7 +458,9 @@ def refused_calls():
     index = torch.zeros(1, 1, dtype=torch.int32)
     return [
         pytest.param(mask_head, (*head, 5, ORDERS[0]), "float64 is not among its dtypes", id="mask_head"),
-        pytest.param(mask_head, (*(t.float() for t in head), 15, ORDERS[0]), "patch_size is above 14", id="large cells"),
+        pytest.param(
+            mask_head, (*(t.float() for t in head), 15, ORDERS[0]), "patch_size is above 14", id="large cells"
+        ),
         pytest.param(image_to_input, (image, 2, 2, 1.0, torch.float64), "dtype is float64", id="image_to_input"),
         pytest.param(output_to_image, (patches, 2, 2), "float64 is not among its dtypes", id="output_to_image"),
         pytest.param(paste_shuffled_, (patches, patches, index), "patches are float64", id="paste_shuffled_"),

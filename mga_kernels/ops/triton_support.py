@@ -27,6 +27,22 @@ def dot(a, b, acc, PRECISION: tl.constexpr):
     return acc
 
 
+@triton.jit
+def exists(position, first, end):
+    """Bits 0, 1 and 2 of the result say whether position - 1, position and position + 1 are in first .. end - 1."""
+    before = (position > first) & (position <= end)
+    here = (position >= first) & (position < end)
+    after = (position >= first - 1) & (position < end - 1)
+    return before.to(tl.int32) + here.to(tl.int32) * 2 + after.to(tl.int32) * 4
+
+
+@triton.jit
+def taps_seen(rows, columns):
+    """Three bits for the rows and three for the columns of a 3x3 neighbourhood -> nine for its taps."""
+    rows = (rows & 1) * 0b111 + (rows & 2) * (0b111000 // 2) + (rows & 4) * (0b111000000 // 4)
+    return rows & (columns * 0b001001001)
+
+
 def float32_precision() -> str:
     """How float32 products are made: exactly, unless torch was told that TF32 will do."""
     return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_support import alignment, channels_block, dot, float32_precision, offset_type
+from ..triton_support import alignment, channels_block, dot, exists, float32_precision, offset_type, taps_seen
 
 HIDDEN_PIXELS = 256  # of a tile, its border included
 
@@ -62,13 +62,10 @@ def mask_head_kernel(
     stride_y = tl.cast(stride_y, OFFSET)
     stride_x = tl.cast(stride_x, OFFSET)
     pixel = ((m // ACROSS).to(OFFSET) * stride_y + (m % ACROSS).to(OFFSET) * stride_x) * ALIGNED
-    # Bit t of `seen` says whether tap t of the pixel is in the image.
     y = top + m // ACROSS
     x = left + m % ACROSS
     inside = (m < ACROSS * DOWN) & (y >= 0) & (y < height) & (x >= 0) & (x < width)
-    seen_y = (y > 0).to(tl.int32) * 0b111 + 0b111000 + (y < height - 1).to(tl.int32) * 0b111000000
-    seen_x = (x > 0).to(tl.int32) * 0b001001001 + 0b010010010 + (x < width - 1).to(tl.int32) * 0b100100100
-    seen = tl.where(inside, seen_y & seen_x, 0)
+    seen = tl.where(inside, taps_seen(exists(y, 0, height), exists(x, 0, width)), 0)
     tap = tl.arange(0, 16)
 
     products = tl.zeros((M, 16), tl.float32)
@@ -87,7 +84,7 @@ def mask_head_kernel(
         hidden += tl.load(bias1 + o, mask=o < HIDDEN, other=0.0).to(tl.float32)[None, :]
         hidden = tl.where(hidden < 0, 0.0, hidden)  # not tl.maximum, which loses NaN
         hidden = tl.where(inside[:, None], hidden, 0.0).to(feature.dtype.element_ty)
-        if feature.dtype.element_ty == tl.float32:
+        if feature.dtype.element_ty == tl.float32 and BLOCK_HIDDEN > 16:  # as a product it would spill
             for t in tl.static_range(9):
                 scale = tl.load(weight2 + ((CLASSES - 1) * 9 + t) * HIDDEN + o, mask=o < HIDDEN, other=0.0)
                 if CLASSES == 2:
@@ -178,7 +175,7 @@ def mask_head(
         PRECISION=float32_precision(),
         # As many warps as keep all in registers and leave room for another program. One stage: the taps of a pixel
         # meet in the L1 cache, which asynchronous 16-byte copies would go around.
-        num_warps=8 if half and aligned == 8 else 16,
+        num_warps=8 if (half and aligned == 8) or weight1.shape[0] <= 16 else 16,
         num_stages=1,
     )
     return probability

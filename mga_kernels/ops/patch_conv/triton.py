@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_support import alignment, channels_block, dot, float32_precision, offset_type
+from ..triton_support import alignment, channels_block, dot, exists, float32_precision, offset_type, taps_seen
 
 ROWS = 128  # pixels of a program
 
@@ -49,7 +49,11 @@ def patch_conv_kernel(
     y = cell // columns * P - HALO + patch_y
     x = cell % columns * P - HALO + patch_x
     pixel = (n // count * stride_b + y.to(tl.int64) * stride_y + x.to(tl.int64) * stride_x) * ALIGNED
-    known = (cell >= 0) & (cell < rows * columns)
+    # The patch ends at its halo and the feature at its border; beyond both are zeros.
+    seen_y = exists(patch_y, 0, SIDE) & exists(y, 0, rows * P)
+    seen_x = exists(patch_x, 0, SIDE) & exists(x, 0, columns * P)
+    seen = taps_seen(seen_y, seen_x) if SIZE == 3 else (seen_y & seen_x) >> 1
+    seen = tl.where((cell >= 0) & (cell < rows * columns), seen, 0)
     stride_y = tl.cast(stride_y, OFFSET)
     stride_x = tl.cast(stride_x, OFFSET)
     o = tl.program_id(1) * BLOCK_FILTERS + tl.arange(0, BLOCK_FILTERS)
@@ -57,14 +61,11 @@ def patch_conv_kernel(
     for tap in range(SIZE * SIZE):
         dy = tap // SIZE - SIZE // 2
         dx = tap % SIZE - SIZE // 2
-        # The patch ends at its halo and the feature at its border; beyond both are zeros.
-        seen = known & (patch_y + dy >= 0) & (patch_y + dy < SIDE) & (patch_x + dx >= 0) & (patch_x + dx < SIDE)
-        seen = seen & (y + dy >= 0) & (y + dy < rows * P) & (x + dx >= 0) & (x + dx < columns * P)
         shift = (dy * stride_y + dx * stride_x) * ALIGNED
         for start in range(0, CHANNELS, BLOCK_C):
             c = start + tl.arange(0, BLOCK_C)
             source = feature + shift + start + (pixel[:, None] + tl.arange(0, BLOCK_C)[None, :])
-            a = tl.load(source, mask=seen[:, None] & (c < CHANNELS)[None, :], other=0.0)
+            a = tl.load(source, mask=((seen >> tap) & 1 != 0)[:, None] & (c < CHANNELS)[None, :], other=0.0)
             taps = weight + (tap * CHANNELS + c)[:, None] + o[None, :] * (SIZE * SIZE * CHANNELS)
             w = tl.load(taps, mask=(c < CHANNELS)[:, None] & (o < FILTERS)[None, :], other=0.0)
             result = dot(a, w, result, PRECISION)
@@ -117,7 +118,7 @@ def patch_conv(
         BLOCK_C=channels_block(channels, 32 if half else 16),
         BLOCK_FILTERS=block_filters,
         PRECISION=float32_precision(),
-        num_warps=4 if half and aligned == 8 else 8,
+        num_warps=4 if half and aligned == 8 else 8 if half else 16,
         num_stages=1,
     )
     return result
