@@ -17,7 +17,7 @@ def parameters_of_variants(network: str, scale: int, **settings) -> tuple[int, i
     return count(model.base), count(model.base) + count(model.refine), count(model)
 
 
-def random_network(network: str, scale: int, **settings) -> MaskGuidedNetwork:
+def random_network(network: str = "fsrcnn", scale: int = 4, **settings) -> MaskGuidedNetwork:
     torch.manual_seed(0)
     return MaskGuidedNetwork(ModelConfig(network, scale, **settings)).eval().requires_grad_(False)
 

@@ -371,6 +371,7 @@ def test_info_lists_models_and_backends(model_file, monkeypatch, capsys):
     text = capsys.readouterr().out
     assert "tiny-x2: fsrcnn x2, p = 4, K = 3" in text
     assert "licence of weights: none" in text
+    assert "networks: fsrcnn, pan, rfdn, srresnet, rcan" in text
     assert "select_patches" in text
     assert main(["info", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)

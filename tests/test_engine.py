@@ -151,8 +151,8 @@ def test_the_allocators_own_error_is_translated(monkeypatch):
 
 def test_working_memory_estimate_covers_the_measured_peak():
     """The estimate that refuses images is no smaller than what the Base-Net keeps alive at its peak."""
-    for network in ("fsrcnn", "rfdn"):
-        model = make_model(network)
+    for network, split in (("fsrcnn", ()), ("rfdn", ()), ("pan", ()), ("srresnet", (1, 1)), ("rcan", (1, 1))):
+        model = MaskGuidedSR(MaskGuidedNetwork(ModelConfig(network, 4, split=split)), device="cpu")
         image = picture(1, 160, 160)
         peak = _peak_bytes(lambda m=model, i=image: m(i))
         estimate = 160 * 160 * 4 * model.config.definition.working_values

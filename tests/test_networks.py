@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from halves import parameters_of_variants, random_network
 from PIL import Image
 
 from mga.metrics import psnr_y
@@ -14,15 +15,6 @@ from mga_kernels.checkpoints import read_state_dict
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, fsrcnn, rfdn
 from mga_kernels.networks.mask import MaskPrediction
-
-
-def count(module: torch.nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def random_network(network: str = "fsrcnn", scale: int = 4, seed: int = 0, **settings) -> MaskGuidedNetwork:
-    torch.manual_seed(seed)
-    return MaskGuidedNetwork(ModelConfig(network, scale, **settings)).eval().requires_grad_(False)
 
 
 @pytest.mark.parametrize(
@@ -35,11 +27,7 @@ def random_network(network: str = "fsrcnn", scale: int = 4, seed: int = 0, **set
     ],
 )
 def test_parameters_are_those_of_table_1(network, scale, base, decomposed, masked):
-    with torch.device("meta"):
-        model = MaskGuidedNetwork(ModelConfig(network, scale))
-    assert count(model.base) == base
-    assert count(model.base) + count(model.refine) == decomposed
-    assert count(model) == masked
+    assert parameters_of_variants(network, scale) == (base, decomposed, masked)
 
 
 @pytest.mark.parametrize("network", ["fsrcnn", "rfdn"])

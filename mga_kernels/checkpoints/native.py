@@ -88,7 +88,8 @@ def load_model(name_or_path: str | os.PathLike) -> MaskGuidedNetwork:
                     f"model: {path} does not fit {config.network}: tensor {name} is {found.get(name, 'missing')} in "
                     f"the file and {wanted.get(name, 'unknown')} in the network"
                 )
-        state = {name: file.get_tensor(name).float() for name in wanted}
+        # Copies, because a tensor of the file may lie at any address, and sums depend on the alignment in the last bit.
+        state = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in wanted}
     for name, tensor in state.items():
         if not tensor.isfinite().all():
             raise CheckpointError(f"model: {path} is damaged: tensor {name} holds NaN or infinity")

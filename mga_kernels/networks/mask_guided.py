@@ -42,7 +42,9 @@ class MaskGuidedNetwork(nn.Module):
             self.mask = MaskPrediction(network.feature_channels, config.patch_size, **config.mask)
             self.refine = network.refine(config.scale, config.split[1], **config.refine)
         except TypeError as error:
-            raise InputError(f"model: {config.network} does not have this setting: {error}") from None
+            raise InputError(f"model: {config.network} does not have this setting: {error}") from error
+        if not hasattr(self.refine, "halo"):
+            raise InputError(f"model: the Refine-Net of {config.network} has no attribute halo; set it to 0, 1, ...")
         self.halo = cast(int, self.refine.halo)
         self.value_range = config.value_range  # kept, because looking a network up cannot be traced by torch.compile
 

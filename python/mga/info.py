@@ -8,6 +8,7 @@ from typing import Any
 
 from mga_kernels.checkpoints import read_metadata, shipped_models
 from mga_kernels.info import collect, render
+from mga_kernels.networks import network_names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,13 +35,14 @@ def describe_models() -> dict[str, dict[str, Any]]:
 def run(args: argparse.Namespace) -> int:
     models = describe_models()
     if args.json:
-        print(json.dumps({"models": models} | collect(), indent=2))
+        print(json.dumps({"models": models, "networks": network_names()} | collect(), indent=2))
         return 0
     print("models:" if models else "models: none came with this package")
     for name, facts in models.items():
         print(f"  {name}: {facts['network']} x{facts['scale']}, p = {facts['patch_size']}, K = {facts['k']} by default")
         for subject, notice in facts["licence"].items():
             print(f"    licence of {subject}: {notice}")
+    print(f"networks: {', '.join(network_names())}")
     print()
     print(render(collect()))
     return 0
