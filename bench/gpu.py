@@ -31,9 +31,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 OPERATOR_TESTS = ["select_patches", "gather_patches", "paste_patches", "mask_head", "dynamic_filter"]
-TESTS = [
-    f"tests/test_{name}.py" for name in (*OPERATOR_TESTS, "backends", "native_build", "host", "networks", "engine")
-]
+OTHER_TESTS = ["triton_kernels", "backends", "native_build", "host", "networks", "engine"]
+TESTS = [f"tests/test_{name}.py" for name in (*OPERATOR_TESTS, *OTHER_TESTS)]
 BUILD = [sys.executable, "setup.py", "build_ext", "--inplace"]
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
 SANITIZER_TOOLS = ["memcheck", "racecheck", "initcheck", "synccheck"]
