@@ -7,10 +7,9 @@ of the widespread ``first_part / mid_part / last_part`` layout, with the expansi
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import conv
+from .layers import consume_halo, conv, valid_conv
 from .registry import Network
 
 SHRUNK = 12
@@ -56,12 +55,11 @@ class RefineNet(nn.Module):
         super().__init__()
         self.mid_part = nn.Sequential(*_mapping(blocks))
         self.conv1 = conv(SHRUNK, SHRUNK, 3)
-        self.conv2 = nn.Conv2d(SHRUNK, SHRUNK, 3, padding=0)
+        self.conv2 = valid_conv(SHRUNK, SHRUNK)
         self.last_part = _expand_and_deconvolve(scale)
 
     def forward(self, patches: Tensor) -> Tensor:
-        x = F.leaky_relu(self.conv1(self.mid_part(patches)), 0.1)
-        return self.last_part(self.conv2(x))
+        return self.last_part(consume_halo(self.mid_part(patches), self.conv1, self.conv2))
 
 
 NETWORK = Network(

@@ -44,13 +44,14 @@ class MaskGuidedNetwork(nn.Module):
         except TypeError as error:
             raise InputError(f"model: {config.network} does not have this setting: {error}") from None
         self.halo = cast(int, self.refine.halo)
+        self.value_range = config.value_range  # kept, because looking a network up cannot be traced by torch.compile
 
     def coarse(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Coarse image in [0, 1], not clamped, and coarse feature (B, C, p Hp, p Wp), both extended to whole cells."""
         p, scale = self.config.patch_size, self.config.scale
         height, width = (-(-side // p) * p for side in image.shape[-2:])
-        coarse, feature = self.base(image * self.config.value_range)
-        coarse = pad_by_reflection(coarse / self.config.value_range, height * scale, width * scale)
+        coarse, feature = self.base(image * self.value_range)
+        coarse = pad_by_reflection(coarse / self.value_range, height * scale, width * scale)
         return coarse, pad_by_reflection(feature, height, width)
 
     def select(self, feature: Tensor, k: int, selection: str | None = None, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -65,7 +66,7 @@ class MaskGuidedNetwork(nn.Module):
         if not parts:
             side = self.config.scale * self.config.patch_size
             return feature.new_zeros(0, 3, side, side)
-        return torch.cat(parts) / self.config.value_range
+        return torch.cat(parts) / self.value_range
 
     def every_cell(self, feature: Tensor) -> Tensor:
         """Indices (B, N) of all cells of the feature."""
@@ -75,7 +76,7 @@ class MaskGuidedNetwork(nn.Module):
 
     def decomposed(self, feature: Tensor) -> Tensor:
         """The Refine-Net over the whole feature, zeros around it as around a patch at the border of the image."""
-        return self.refine(F.pad(feature, (self.halo,) * 4)) / self.config.value_range
+        return self.refine(F.pad(feature, (self.halo,) * 4)) / self.value_range
 
     def forward(
         self,

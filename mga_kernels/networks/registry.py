@@ -1,8 +1,8 @@
 """The networks that can be mask-guided: those of the package, and those that users add.
 
 A network of one's own is one file that defines its two halves and calls ``register_network`` (``examples/imdn.py`` is
-one). Commands find it where the environment variable MGA_NETWORKS names the file, or a module that can be imported;
-several are separated by commas.
+one, ``docs/own_network.md`` explains it). Commands find it where the environment variable MGA_NETWORKS names the file,
+or a module that can be imported; several are separated by commas.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,12 +50,22 @@ class Network:
 
 
 _networks: dict[str, Network] = {}
+_imported: set[str] = set()  # what MGA_NETWORKS named and is imported
 
 
 def register_network(network: Network) -> Network:
-    """Make a network known by its name; InputError where the name is taken by another one."""
-    if network.name in BUILT_IN or _networks.get(network.name, network) != network:
-        raise InputError(f"network: the name {network.name!r} is taken; choose another one")
+    """Make a network known by its name.
+
+    The same halves from the same file, imported or executed again, replace what they registered before. InputError
+    where the name belongs to another network.
+    """
+    known = _networks.get(network.name)
+    if network.name in BUILT_IN:
+        raise InputError(f"network: {network.name!r} is the name of a network of the package; choose another name")
+    if known is not None and _source(known) != _source(network):
+        raise InputError(
+            f"network: the name {network.name!r} is taken by the network of {_source(known)[0][0]}; choose another name"
+        )
     _networks[network.name] = network
     return network
 
@@ -83,20 +94,48 @@ def _built_in(name: str) -> Network:
     return importlib.import_module(f"{__package__}.{name}").NETWORK
 
 
+def _source(network: Network) -> list[tuple[str, object]]:
+    """File (or module, where there is no file) and name of each half."""
+    sources: list[tuple[str, object]] = []
+    for half in (network.base, network.refine):
+        module = sys.modules.get(half.__module__)
+        sources.append((getattr(module, "__file__", None) or half.__module__, getattr(half, "__qualname__", half)))
+    return sources
+
+
 def _import_named() -> None:
-    """Import the modules and files that MGA_NETWORKS names, each once."""
-    for entry in filter(None, os.environ.get("MGA_NETWORKS", "").split(",")):
-        path = Path(entry).resolve()
-        name = f"mga_networks.{path.stem}" if path.suffix == ".py" else entry
-        if name in sys.modules:
+    """Import the files and modules that MGA_NETWORKS names, each once."""
+    for entry in filter(None, map(str.strip, os.environ.get("MGA_NETWORKS", "").split(","))):
+        path = Path(entry).resolve() if entry.endswith(".py") else None
+        name = "mga_network" + re.sub(r"\W", "_", str(path)) if path else entry
+        if name in _imported:
             continue
+        before, loaded = dict(_networks), name in sys.modules
         try:
-            if path.suffix == ".py":
-                spec = importlib.util.spec_from_file_location(name, path)
-                sys.modules[name] = module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
-                spec.loader.exec_module(module)  # type: ignore[union-attr]
-            else:
-                importlib.import_module(name)
-        except (ImportError, OSError, SyntaxError) as error:
-            sys.modules.pop(name, None)
-            raise InputError(f"network: MGA_NETWORKS names {entry}, which cannot be imported: {error}") from None
+            _import(name, path)
+        except Exception as error:  # whatever a user's file may raise
+            _forget(name)
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(f"network: MGA_NETWORKS names {entry}, which cannot be imported: {reason}") from error
+        if _networks == before and not loaded:
+            _forget(name)
+            raise InputError(
+                f"network: MGA_NETWORKS names {entry}, which registers no network; "
+                "it must call mga_kernels.networks.register_network"
+            )
+
+
+def _import(name: str, path: Path | None) -> None:
+    _imported.add(name)  # first, so that a file that asks for the known networks does not import itself again
+    if path is None:
+        importlib.import_module(name)
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
+    spec.loader.exec_module(module)  # type: ignore[union-attr]
+
+
+def _forget(name: str) -> None:
+    """So that the next question gives the same answer."""
+    _imported.discard(name)
+    sys.modules.pop(name, None)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .layers import PixelShuffleUpsampler, conv
+from .layers import PixelShuffleUpsampler, consume_halo, conv, valid_conv
 from .registry import Network
 
 FEATURE_CHANNELS = 50
@@ -116,7 +116,7 @@ class RefineNet(nn.Module):
         self.c = nn.Sequential(conv(blocks * channels, channels, 1), nn.LeakyReLU(SLOPE))
         self.LR_conv = conv(channels, channels, 3)
         self.conv1 = conv(channels, channels, 3)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=0)
+        self.conv2 = valid_conv(channels, channels)
         self.upsampler = PixelShuffleUpsampler(channels, 3, scale)
 
     def trunk(self, patches: Tensor) -> Tensor:
@@ -129,7 +129,7 @@ class RefineNet(nn.Module):
 
     def tail(self, x: Tensor) -> Tensor:
         """Fusion of the halo and upsampling: (N, C, p+2, p+2) -> (N, 3, sp, sp)."""
-        return self.upsampler(self.conv2(F.leaky_relu(self.conv1(x), 0.1)))
+        return self.upsampler(consume_halo(x, self.conv1, self.conv2))
 
     def forward(self, patches: Tensor) -> Tensor:
         return self.tail(self.trunk(patches))

@@ -1,0 +1,172 @@
+"""Parameters and multiply-accumulates of a mask-guided network, counted on the meta device.
+
+The paper calls its figures FLOPs and does not say how it counts. Its tables agree with this convention:
+
+* A convolution costs its multiply-accumulates, without the bias; a transposed one is charged for each position of its
+  *output*. An activation of the ReLU family costs one for each value. Nothing else costs anything in the five networks;
+  other products that a user's network may contain (linear layers, attention) cost their multiply-accumulates.
+* The LR image is cropped to a multiple of p: H/p x W/p = N cells.
+* -B is the Base-Net; -A adds N patches of (p + 2h)^2 pixels, -M the Mask Prediction (MP) module and min(K, N) patches.
+* -D adds the Refine-Net over H x W pixels as if all its convolutions were padded: the border of h pixels that ours
+  needs around the feature is not charged.
+* The second convolution of the MP module is charged once for each cell, as if the mean over the cell were taken before
+  it (the released code takes it after the softmax).
+
+Beside it stands the plain count of ``torch.utils.flop_counter`` for what this implementation computes: two operations
+for each multiply-accumulate, no activations, transposed convolutions by their input, -D with its border and the MP
+module with its convolutions at full resolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from mga_kernels.errors import InputError, MGAError
+from mga_kernels.networks import VARIANTS, MaskGuidedNetwork, ModelConfig
+
+aten = torch.ops.aten
+RELU_FAMILY = frozenset(
+    (aten.relu, aten.relu_, aten.leaky_relu, aten.leaky_relu_, aten._prelu_kernel, aten.hardtanh, aten.hardtanh_)
+)
+PROBE = 240  # side of the smallest feature at which the cost of the Refine-Net for each pixel is measured; 2^4 * 3 * 5
+
+
+@dataclass(frozen=True)
+class Cost:
+    """``macs`` by the paper's convention, ``flops`` by torch's counter."""
+
+    macs: float = 0
+    flops: float = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.macs + other.macs, self.flops + other.flops)
+
+    def __mul__(self, times: float) -> Cost:
+        return Cost(self.macs * times, self.flops * times)
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up what the operators under it cost."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.macs = self.flops = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        operator, flops = func.overloadpacket, 0
+        if operator in flop_registry:
+            flops = flop_registry[operator](*args, **(kwargs or {}), out_val=result)
+        if operator is aten.convolution:
+            positions = result.shape[0] * result.shape[2:].numel()
+            self.macs += positions * args[1].numel()  # of all weights, also where they are in groups or transposed
+        elif operator in RELU_FAMILY:
+            self.macs += result.numel()
+        else:
+            self.macs += flops // 2
+        self.flops += flops
+        return result
+
+
+def measure(module: nn.Module, *shape: int) -> Cost:
+    """Cost of ``module``, which is on the meta device, for an input of this shape; InputError where it cannot be told.
+
+    No values are computed and none are stored, so the shape may be as large as it likes.
+    """
+    try:
+        with torch.no_grad(), _Counter() as counter:
+            module(torch.empty(shape, device="meta"))
+    except MGAError:
+        raise
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"complexity: a {type(module).__name__} cannot be counted for {shape}: {reason}") from None
+    return Cost(counter.macs, counter.flops)
+
+
+class NetworkCosts:
+    """Parameters and costs of one configuration; each part is measured once for each size it is needed at."""
+
+    def __init__(self, config: ModelConfig):
+        with torch.device("meta"):
+            self.network = MaskGuidedNetwork(config).eval()
+        self.config = config
+        self._measured: dict[tuple, Cost] = {}
+
+    def parameters(self, variant: str) -> int:
+        """Number of parameters of the parts that the variant runs."""
+        parts = {"base": ("base",), "masked": ("base", "mask", "refine")}.get(variant, ("base", "refine"))
+        return sum(p.numel() for part in parts for p in self.network.get_submodule(part).parameters())
+
+    def cost(self, variant: str, width: int, height: int, k: int | None = None) -> Cost:
+        """Cost of one LR image; ``k`` (default: that of the configuration) is clamped to the number of its cells."""
+        if variant not in VARIANTS:
+            raise InputError(f"complexity: variant {variant!r} does not exist; choose one of {', '.join(VARIANTS)}")
+        p = self.config.patch_size
+        columns, rows = width // p, height // p
+        least = max(p, self.config.definition.minimum_size)
+        if min(columns, rows) * p < least:
+            raise InputError(
+                f"complexity: {self.config.network} with p = {p} takes LR images of {least}x{least} pixels or more "
+                f"after they are cropped to whole cells, got {width}x{height}"
+            )
+        width, height = columns * p, rows * p
+        cost = self._of("base", 3, width, height)
+        if variant == "decomposed":
+            cost += self._decomposed(width, height)
+        elif variant == "all":
+            cost += self.patch * (columns * rows)
+        elif variant == "masked":
+            cost += self._mask(width, height) + self.patch * min(self.config.k if k is None else k, columns * rows)
+        return cost
+
+    def mean_cost(self, variant: str, sizes: Iterable[tuple[int, int, float]], k: int | None = None) -> Cost:
+        """Mean over images (width, height, weight)."""
+        total, weights = Cost(), 0.0
+        for width, height, weight in sizes:
+            total += self.cost(variant, width, height, k) * weight
+            weights += weight
+        return total * (1 / weights)
+
+    @cached_property
+    def patch(self) -> Cost:
+        """Of the Refine-Net for one patch with its halo."""
+        side = self.config.patch_size + 2 * self.network.halo
+        return self._of("refine", self._channels, side, side)
+
+    @cached_property
+    def _refine_macs_per_pixel(self) -> float:
+        """Of a feature so large that its border does not count: a, where a feature of side n costs a n^2 + b n + c."""
+        halo = 2 * self.network.halo
+        sides = (PROBE + halo, 2 * PROBE + halo, 3 * PROBE + halo)
+        first, second, third = (self._of("refine", self._channels, side, side).macs for side in sides)
+        return (first - 2 * second + third) / (2 * PROBE**2)
+
+    def _decomposed(self, width: int, height: int) -> Cost:
+        halo = 2 * self.network.halo
+        flops = self._of("refine", self._channels, width + halo, height + halo).flops
+        return Cost(self._refine_macs_per_pixel * width * height, flops)
+
+    def _mask(self, width: int, height: int) -> Cost:
+        pixels = width * height
+        scores = cast(nn.Conv2d, self.network.mask.conv2).weight.numel()
+        cost = self._of("mask", self._channels, width, height)
+        return cost + Cost(scores * (pixels // self.config.patch_size**2 - pixels))
+
+    @property
+    def _channels(self) -> int:
+        return self.config.definition.feature_channels
+
+    def _of(self, part: str, channels: int, width: int, height: int) -> Cost:
+        key = (part, width, height)
+        if key not in self._measured:
+            self._measured[key] = measure(self.network.get_submodule(part), 1, channels, height, width)
+        return self._measured[key]
