@@ -29,7 +29,8 @@ class Planes:
 
     def __init__(self, channels: int, height: int, width: int):
         self.channels, self.height, self.width = channels, height, width
-        self.data = torch.zeros(math.ceil(channels / 2), height + 2, _vectors(width) * VECTOR + 2 * VECTOR, 2).bfloat16()
+        pitch = (math.ceil(width / VECTOR) + 2) * VECTOR
+        self.data = torch.zeros(math.ceil(channels / 2), height + 2, pitch, 2, dtype=torch.bfloat16)
 
     @property
     def pairs(self) -> int:
@@ -47,10 +48,6 @@ class Planes:
     def read(self) -> Tensor:
         """(channels, height, width) float32."""
         return self.inner().permute(0, 3, 1, 2).flatten(0, 1)[: self.channels].float()
-
-
-def _vectors(width: int) -> int:
-    return math.ceil(width / VECTOR)
 
 
 def lanes(columns: Tensor) -> Tensor:
@@ -75,9 +72,8 @@ class PairConv:
         self.ends = F.pad(torch.stack(ends).detach().float(), (0, missing))
 
     @classmethod
-    def of(cls, conv: nn.Conv2d, slope: float = 1.0) -> PairConv:
-        assert conv.bias is not None
-        return cls(conv.weight, conv.bias, slope)
+    def of(cls, conv: nn.Module, slope: float = 1.0) -> PairConv:
+        return cls(*weight_and_bias(conv), slope)
 
     @property
     def pairs(self) -> int:
@@ -116,6 +112,12 @@ class PairConv:
             None if grid is None else grid.lanes,
             None if grid is None else grid.rows,
         )
+
+
+def weight_and_bias(conv: nn.Module) -> tuple[Tensor, Tensor]:
+    assert isinstance(conv, nn.Conv2d)
+    assert conv.bias is not None
+    return conv.weight, conv.bias
 
 
 class Grid:

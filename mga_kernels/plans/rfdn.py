@@ -12,7 +12,7 @@ from ..networks import MaskGuidedNetwork, rfdn
 from ..networks.mask import MaskPrediction
 from ..ops import filter_and_select, paste_shuffled_
 from ..ops.grid import mirror_indices
-from .pairs import VECTOR, Grid, PairConv, Planes
+from .pairs import VECTOR, Grid, PairConv, Planes, weight_and_bias
 
 ACROSS = 32  # patches in a row of the grid
 
@@ -26,9 +26,10 @@ class _Gate:
         self.reduce = PairConv.of(esa.conv1)
         self.strided = PairConv.of(esa.conv2)
         # conv4(wide + conv_f(reduced)) in one: conv4 and the product of the two 1x1 convolutions, side by side.
-        outer, own = esa.conv4.weight[:, :, 0, 0].double(), esa.conv_f.weight[:, :, 0, 0].double()
+        (outer, outer_bias), (own, own_bias) = weight_and_bias(esa.conv4), weight_and_bias(esa.conv_f)
+        outer, own = outer[:, :, 0, 0].double(), own[:, :, 0, 0].double()
         weight = torch.cat([outer, outer @ own], dim=1)[..., None, None].float()
-        self.expand = PairConv(weight, (esa.conv4.bias + outer.float() @ esa.conv_f.bias))
+        self.expand = PairConv(weight, outer_bias + (outer @ own_bias.double()).float())
 
     def _small(self, x: Tensor) -> Tensor:
         esa = self.esa
@@ -62,12 +63,14 @@ class _Block:
         self.last = PairConv.of(block.c4, rfdn.SLOPE)
         self.kept_pairs = self.last.channels // 2
         # Each distilled part starts at a new pair, so an odd number of channels leaves a channel of zeros.
-        parts = block.c5.weight.chunk(4, dim=1)
-        padded = [F.pad(part, (0, 0, 0, 0, 0, self.last.channels - part.shape[1])) for part in parts]
-        self.join = PairConv(torch.cat(padded, dim=1), block.c5.bias)
+        weight, bias = weight_and_bias(block.c5)
+        padded = [F.pad(part, (0, 0, 0, 0, 0, self.last.channels - part.shape[1])) for part in weight.chunk(4, dim=1)]
+        self.join = PairConv(torch.cat(padded, dim=1), bias)
         self.gate = _Gate(block.esa)
 
-    def __call__(self, out: Planes, out_pair: int, x: Planes, x_pair: int, scratch: _Scratch, grid: Grid | None) -> None:
+    def __call__(
+        self, out: Planes, out_pair: int, x: Planes, x_pair: int, scratch: _Scratch, grid: Grid | None
+    ) -> None:
         source, source_pair = x, x_pair
         for i, target in enumerate((scratch.first, scratch.second, scratch.first)):
             self.distil[i](scratch.kept, source, i * self.kept_pairs, source_pair, grid=grid)
@@ -101,6 +104,10 @@ class _Trunk:
     def scratch(self, channels: int, height: int, width: int) -> _Scratch:
         return _Scratch(channels, self.blocks[0], height, width, len(self.blocks))
 
+    def scratch_channels(self, channels: int) -> int:
+        """Channels of all planes of a scratch together."""
+        return (2 + len(self.blocks)) * channels + 8 * self.blocks[0].kept_pairs + 3 * self.blocks[0].gate.inner
+
     def __call__(self, out: Planes, x: Planes, scratch: _Scratch, grid: Grid | None = None) -> None:
         source, source_pair, pairs = x, 0, x.pairs
         for i, block in enumerate(self.blocks):
@@ -113,11 +120,10 @@ class _Trunk:
 class _Mask:
     """The mask branch on the coarse feature."""
 
-    def __init__(self, mask: MaskPrediction):
-        self.module = mask
+    def __init__(self, mask: MaskPrediction, order: str):
+        self.module, self.order = mask, order
         self.hidden = PairConv.of(mask.conv1, 0.0)
-        weight, bias = mask.conv2.weight, mask.conv2.bias
-        assert bias is not None
+        weight, bias = weight_and_bias(mask.conv2)
         if len(bias) == 2:  # softmax of two is the sigmoid of their difference
             weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
         self.score = PairConv(weight, bias)
@@ -135,96 +141,121 @@ class _Mask:
             probability = F.avg_pool2d(score, p).sigmoid()
         source = probability if self.module.filter_source == "probability" else F.avg_pool2d(feature.read()[None], p)
         weight, bias = self.module.conv_kernel.parameters()
-        return filter_and_select(probability[:, 0], source, weight, bias, k, "largest", 0)
+        return filter_and_select(probability[:, 0], source, weight, bias, k, self.order)
 
 
-def _fuse(first: nn.Conv2d, second: nn.Conv2d) -> tuple[PairConv, PairConv]:
-    """conv1 and conv2 of the Refine-Net. A trained bias of conv1 can be many times what the convolution adds to it; it is
-    kept out of what is stored between the two, and goes into the bias of conv2, which has no padding."""
-    assert first.bias is not None and second.bias is not None
-    moved = second.bias.double() + second.weight.double().sum(dim=(2, 3)) @ first.bias.double()
-    return PairConv(first.weight, first.bias, 0.1, first.bias), PairConv(second.weight, moved.float())
+def _fuse(conv1: nn.Conv2d, conv2: nn.Conv2d) -> tuple[PairConv, PairConv]:
+    """The two convolutions that consume the halo.
+
+    A trained bias of conv1 can be many times what the convolution adds to it. It is kept out of what is stored between
+    the two in bf16 and goes into the bias of conv2, which has no padding.
+    """
+    (weight1, bias1), (weight2, bias2) = weight_and_bias(conv1), weight_and_bias(conv2)
+    moved = bias2.double() + weight2.double().sum(dim=(2, 3)) @ bias1.double()
+    return PairConv(weight1, bias1, 0.1, shift=bias1), PairConv(weight2, moved.float())
+
+
+class RfdnWeights:
+    """The network's weights as the plans of all sizes use them."""
+
+    def __init__(self, network: MaskGuidedNetwork):
+        base, refine, self.config = network.base, network.refine, network.config
+        assert isinstance(base, rfdn.BaseNet)
+        assert isinstance(refine, rfdn.RefineNet)
+        self.channels = base.fea_conv.out_channels
+        self.head, self.base = PairConv.of(base.fea_conv), _Trunk(base)
+        self.upsampler = PairConv.of(base.upsampler[0])
+        self.mask = _Mask(network.mask, self.config.selection)
+        self.refine, self.fuse = _Trunk(refine), _fuse(refine.conv1, refine.conv2)
+        self.patch_upsampler = PairConv.of(refine.upsampler[0])
+
+    def plan(self, height: int, width: int, k: int) -> RfdnPlan:
+        return RfdnPlan(self, height, width, k)
+
+    def bytes_needed(self, height: int, width: int, k: int) -> int:
+        """Memory of a plan and of the image that it returns, within a few per cent."""
+        p, scale = self.config.patch_size, self.config.scale
+        pixels = math.prod(math.ceil(side / p) * p for side in (height, width))
+        trunks = ((self.base, pixels * 1.05), (self.refine, k * (p + 3) ** 2 * 1.3))
+        planes = sum(size * (trunk.scratch_channels(self.channels) + 4 * self.channels) for trunk, size in trunks)
+        return int(2 * planes + 8 * pixels + 3 * scale**2 * pixels)
 
 
 class RfdnPlan:
     """RFDN-M for LR images of one size and one K, in bf16 with float32 sums.
 
-    Memory is allocated here, once; ``run`` allocates only what is small, and its result.
+    Memory is allocated here, once; the methods allocate only what is small, and the picture. ``coarse``, ``select`` and
+    ``refine`` are the steps of ``run``, in this order.
     """
 
-    def __init__(self, network: MaskGuidedNetwork, height: int, width: int, k: int):
-        base, refine, config = network.base, network.refine, network.config
-        assert isinstance(base, rfdn.BaseNet) and isinstance(refine, rfdn.RefineNet)
-        self.config, self.height, self.width, self.k = config, height, width, k
-        channels, p = base.fea_conv.out_channels, config.patch_size
+    def __init__(self, weights: RfdnWeights, height: int, width: int, k: int):
+        self.weights, self.height, self.width, self.k = weights, height, width, k
+        p, self.scale = weights.config.patch_size, weights.config.scale
+        self.patch_size, channels = p, weights.channels
         self.padded = tuple(math.ceil(side / p) * p for side in (height, width))
-        self.head, self.trunk = PairConv.of(base.fea_conv), _Trunk(base)
-        self.upsampler = PairConv.of(base.upsampler[0])
         self.image, self.shallow = Planes(3, height, width), Planes(channels, height, width)
-        self.scratch = self.trunk.scratch(channels, height, width)
+        self.scratch = weights.base.scratch(channels, height, width)
         self.feature = Planes(channels, *self.padded)
-        self.mask = _Mask(network.mask)
         self.hidden = self.scratch.first if self.padded == (height, width) else Planes(channels, *self.padded)
         self.scores = torch.empty(2, *self.padded)
         self.grid = Grid(max(k, 1), p + 2, ACROSS)
         self.inner = Grid(max(k, 1), p + 2, ACROSS, inset=1)
         size = (channels, self.grid.height, self.grid.width)
-        self.refine_trunk, self.patches, self.refined = _Trunk(refine), Planes(*size), Planes(*size)
-        self.patch_scratch = self.refine_trunk.scratch(*size)
-        self.fuse = _fuse(refine.conv1, refine.conv2)
-        self.fused = Planes(*size)
-        self.patch_upsampler = PairConv.of(refine.upsampler[0])
-        self.planar = torch.empty(self.patch_upsampler.channels, self.grid.height, self.grid.width)
+        self.patches, self.refined, self.fused = Planes(*size), Planes(*size), Planes(*size)
+        self.patch_scratch = weights.refine.scratch(*size)
+        self.planar = torch.empty(weights.patch_upsampler.channels, *size[1:])
+
+    def run(self, image: Tensor) -> Tensor:
+        """uint8 (H, W, 3) -> uint8 (sH, sW, 3)."""
+        out = self.coarse(image)
+        if self.k:
+            self.refine(self.select()[1], out)
+        return out[: self.height * self.scale, : self.width * self.scale]
 
     @torch.inference_mode()
-    def coarse(self, image: Tensor, out: Tensor) -> None:
-        """uint8 (H, W, 3) -> coarse image, into uint8 (s Hp, s Wp, 3); the coarse feature stays in ``feature``."""
-        scale = self.config.scale
+    def coarse(self, image: Tensor) -> Tensor:
+        """uint8 (H, W, 3) -> coarse image, uint8 (s Hp, s Wp, 3), right where there is image; its feature is kept."""
+        weights, scale = self.weights, self.scale
+        out = torch.empty(*(side * scale for side in self.padded), 3, dtype=torch.uint8)
         self.image.write(image.permute(2, 0, 1).to(torch.bfloat16))
-        self.head(self.shallow, self.image)
+        weights.head(self.shallow, self.image)
         _clear_beyond(self.feature, self.height, self.width)
-        self.trunk(self.feature, self.shallow, self.scratch)
+        weights.base(self.feature, self.shallow, self.scratch)
         torch.ops.mga.pair_upsample_(
             out[: self.height * scale, : self.width * scale],
             self.feature.data,
             self.feature.pairs,
-            self.upsampler.weight,
-            self.upsampler.ends,
+            weights.upsampler.weight,
+            weights.upsampler.ends,
             self.height,
             self.width,
             scale,
-            1 / 255,
+            1 / weights.config.value_range,
         )
         _extend(self.feature, self.height, self.width)
+        return out
 
     @torch.inference_mode()
-    def run(self, image: Tensor) -> Tensor:
-        """uint8 (H, W, 3), contiguous -> uint8 (sH, sW, 3)."""
-        scale = self.config.scale
-        out = torch.empty(*(side * scale for side in self.padded), 3, dtype=torch.uint8)
-        self.coarse(image, out)
-        if self.k:
-            _, indices = self.mask(self.feature, self.hidden, self.scores, self.k)
-            self.refine(indices, out)
-        return out[: self.height * scale, : self.width * scale]
+    def select(self) -> tuple[Tensor, Tensor]:
+        """Mask (1, Hp/p, Wp/p) and indices int32 (1, K) for the feature of the last ``coarse``."""
+        return self.weights.mask(self.feature, self.hidden, self.scores, self.k)
 
     @torch.inference_mode()
     def refine(self, indices: Tensor, out: Tensor) -> None:
-        """Refine the cells at ``indices`` (1, K) and paste them into ``out``."""
-        p, count = self.config.patch_size, indices.shape[1]
+        """Refine the cells at ``indices`` (1, K) and paste them into ``out``, which ``coarse`` made."""
+        weights, p, count = self.weights, self.patch_size, indices.shape[1]
         torch.ops.mga.pair_gather_(
             self.patches.data, self.feature.data, self.patches.pairs, *self.padded, indices, p, 1, ACROSS
         )
-        self.refine_trunk(self.refined, self.patches, self.patch_scratch, self.grid)
-        self.fuse[0](self.patch_scratch.first, self.refined, grid=self.grid)
-        self.fuse[1](self.fused, self.patch_scratch.first, grid=self.inner)
-        self.patch_upsampler(self.planar, self.fused, grid=self.inner)
+        weights.refine(self.refined, self.patches, self.patch_scratch, self.grid)
+        weights.fuse[0](self.patch_scratch.first, self.refined, grid=self.grid)
+        weights.fuse[1](self.fused, self.patch_scratch.first, grid=self.inner)
+        weights.patch_upsampler(self.planar, self.fused, grid=self.inner)
         step = self.grid.side + 1
         cells = F.pad(self.planar, (0, 1, 0, 1)).unflatten(2, (ACROSS, step)).unflatten(1, (self.grid.down, step))
-        cells = cells[:, :, 1 : 1 + p, :, 1 : 1 + p].permute(1, 3, 0, 2, 4).flatten(0, 1)
-        channels = 3 * self.config.scale**2
+        cells = cells[: 3 * self.scale**2, :, 1 : 1 + p, :, 1 : 1 + p].permute(1, 3, 0, 2, 4).flatten(0, 1)
         target = out.permute(2, 0, 1)[None]
-        paste_shuffled_(target, cells[:count, :channels], indices, self.config.scale, 1 / 255)
+        paste_shuffled_(target, cells[:count], indices, self.scale, 1 / weights.config.value_range)
 
 
 def _clear_beyond(planes: Planes, height: int, width: int) -> None:
