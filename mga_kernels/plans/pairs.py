@@ -29,8 +29,12 @@ class Planes:
 
     def __init__(self, channels: int, height: int, width: int):
         self.channels, self.height, self.width = channels, height, width
-        pitch = (math.ceil(width / VECTOR) + 2) * VECTOR
-        self.data = torch.zeros(math.ceil(channels / 2), height + 2, pitch, 2, dtype=torch.bfloat16)
+        self.data = torch.zeros(math.ceil(channels / 2), height + 2, _pitch(width), 2, dtype=torch.bfloat16)
+
+    @staticmethod
+    def pixels(height: int, width: int) -> int:
+        """Pixels of a plane with its border."""
+        return (height + 2) * _pitch(width)
 
     @property
     def pairs(self) -> int:
@@ -48,6 +52,10 @@ class Planes:
     def read(self) -> Tensor:
         """(channels, height, width) float32."""
         return self.inner().permute(0, 3, 1, 2).flatten(0, 1)[: self.channels].float()
+
+
+def _pitch(width: int) -> int:
+    return (math.ceil(width / VECTOR) + 2) * VECTOR
 
 
 def lanes(columns: Tensor) -> Tensor:

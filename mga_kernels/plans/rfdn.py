@@ -173,12 +173,17 @@ class RfdnWeights:
         return RfdnPlan(self, height, width, k)
 
     def bytes_needed(self, height: int, width: int, k: int) -> int:
-        """Memory of a plan and of the image that it returns, within a few per cent."""
+        """Memory of a plan and of the picture that it makes."""
         p, scale = self.config.patch_size, self.config.scale
-        pixels = math.prod(math.ceil(side / p) * p for side in (height, width))
-        trunks = ((self.base, pixels * 1.05), (self.refine, k * (p + 3) ** 2 * 1.3))
-        planes = sum(size * (trunk.scratch_channels(self.channels) + 4 * self.channels) for trunk, size in trunks)
-        return int(2 * planes + 8 * pixels + 3 * scale**2 * pixels)
+        padded = [math.ceil(side / p) * p for side in (height, width)]
+        grid = Grid(max(k, 1), p + 2, ACROSS)
+        planes = Planes.pixels(height, width) * (3 + self.base.scratch_channels(self.channels) + self.channels)
+        planes += Planes.pixels(*padded) * 2 * self.channels
+        planes += Planes.pixels(grid.height, grid.width) * (
+            self.refine.scratch_channels(self.channels) + 3 * self.channels
+        )
+        floats = 2 * math.prod(padded) + self.patch_upsampler.channels * grid.height * grid.width
+        return 2 * planes + 4 * floats + 3 * scale**2 * math.prod(padded)
 
 
 class RfdnPlan:
