@@ -19,7 +19,7 @@ from mga.train.pipeline import build_network, train
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_model, read_metadata
 from mga_kernels.errors import CheckpointError, InputError
-from mga_kernels.networks import rfdn
+from mga_kernels.networks import ModelConfig, rfdn
 from mga_kernels.networks.mask import MaskPrediction
 
 CONFIG = """
@@ -90,6 +90,12 @@ def test_configuration_is_typed_and_overridable(run_folder):
         ({"folders": "[{shrink = [1]}]"}, r"folders\[0\]\.path is missing"),
         ({"refine__loss": "l3"}, r'must be "l1" or "l2"'),
         ({"views": "9"}, "must be 1 to 8"),
+        ({"split": "a+b"}, r"such as 4\+2, got 'a\+b'"),
+        ({"split": "3"}, r"config\.split must be of type str"),
+        ({"patch_size": "3"}, "patch_size 3 is not supported"),
+        ({"selection": "best"}, "selection 'best' is not supported"),
+        ({"k": "-1"}, "k must be a whole number of patches"),
+        ({"network": "edsr"}, "'edsr' is not known"),
         ({"base": "'${NO_SUCH_VARIABLE}/base.pth'"}, "an environment variable that is not set"),
     ],
 )
@@ -104,6 +110,11 @@ def test_unreadable_configurations_are_refused(tmp_path, content):
         (tmp_path / "config.toml").write_text(content)
     with pytest.raises(InputError, match="train: "):
         load_config(tmp_path / "config.toml")
+
+
+def test_settings_that_are_not_given_are_the_papers(run_folder):
+    mask = {"classes": 2, "order": "softmax-then-pool", "filter_source": "probability"}
+    assert configure(run_folder).model_config() == ModelConfig("rfdn", 2, 4, 1000, (4, 2), "largest", mask=mask)
 
 
 def test_missing_images_and_wrong_base_are_refused(run_folder):
@@ -279,6 +290,48 @@ def test_the_result_is_a_model_that_says_how_it_was_made(run_folder):
     assert str(run_folder) not in str(facts), "a path of this machine is in the file"
     result = MaskGuidedSR.from_pretrained(path, fraction=0.5)(torch.rand(1, 3, 20, 24))
     assert result.isfinite().all()
+
+
+def test_settings_of_the_ablations_reach_the_model(run_folder):
+    """Every setting of section 4.4 that is not the paper's, in one run; the file says so and runs."""
+    torch.save(rfdn.BaseNet(2, blocks=3).state_dict(), run_folder / "base3.pth")
+    cheap = {"normalise": "false", "views": "1", "refine__iterations": "2", "mask__iterations": "2"}
+    settings = {"split": "3+3", "patch_size": "2", "selection": "smallest", "k": "7", "mask__classes": "1"}
+    path = train(
+        configure(run_folder, base=f"{run_folder}/base3.pth", out=f"{run_folder}/ablation", **settings, **cheap)
+    )
+    model = load_model(path)
+    mask = {"classes": 1, "order": "softmax-then-pool", "filter_source": "probability"}
+    assert model.config == ModelConfig("rfdn", 2, 2, 7, (3, 3), "smallest", mask=mask)
+    assert not hasattr(model.base, "B4")
+    assert model.mask.conv2.out_channels == 1
+    assert "refine.B3.c1_r.weight" in weights(path)
+    image = torch.rand(1, 3, 20, 24)
+    with torch.no_grad():
+        _, feature = model.coarse(image)
+        assert model.mask(feature).shape == (1, 10, 12)
+        _, worst = model.select(feature, 7, "smallest")
+        coarse, refined = model(image, variant="base")[0], model(image)[0]
+    changed = (coarse != refined).any(dim=0).reshape(10, 4, 12, 4).any(3).any(1).flatten().nonzero().flatten()
+    assert changed.tolist() == worst[0].tolist()
+
+
+def test_settings_that_do_not_fit_together_are_refused(run_folder):
+    with pytest.raises(CheckpointError, match="not the Base-Net of rfdn x2 with 3 blocks"):
+        train(configure(run_folder, split="3+3"))
+    with pytest.raises(InputError, match=r"'2\+4' gives the Refine-Net more blocks"):
+        train(configure(run_folder, split="2+4"))
+    cheap = {"normalise": "false", "views": "1", "refine__iterations": "1", "mask__iterations": "1"}
+    first = train(configure(run_folder, **cheap))
+    train(configure(run_folder, k="5", selection="random", **cheap))
+    with pytest.raises(InputError, match=r"out holds a run with patch_size = 4, this one has 8; change config\.out"):
+        train(configure(run_folder, patch_size="8"))
+    again = {"initial": str(first), "out": f"{run_folder}/again"}
+    with pytest.raises(CheckpointError, match=r"has split = \(4, 2\), the configuration \(4, 1\)"):
+        train(configure(run_folder, split="4+1", **again))
+    again["out"] += "2"
+    with pytest.raises(CheckpointError, match="has classes = 2, the configuration 1"):
+        train(configure(run_folder, mask__classes="1", **again), steps=("refine",))
 
 
 def test_training_goes_on_from_weights(run_folder):

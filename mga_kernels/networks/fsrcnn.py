@@ -68,5 +68,5 @@ NETWORK = Network(
     RefineNet,
     feature_channels=SHRUNK,
     split=(3, 1),
-    working_values=300,
+    working_values=350,
 )

@@ -151,5 +151,5 @@ NETWORK = Network(
     RefineNet,
     feature_channels=FEATURE_CHANNELS,
     split=(12, 4),
-    working_values=1400,
+    working_values=1700,
 )

@@ -134,5 +134,5 @@ NETWORK = Network(
     feature_channels=FEATURE_CHANNELS,
     split=(7, 3),
     value_range=255.0,
-    working_values=2200,
+    working_values=2400,
 )

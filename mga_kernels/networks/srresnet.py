@@ -104,5 +104,5 @@ NETWORK = Network(
     feature_channels=FEATURE_CHANNELS,
     split=(12, 4),
     minimum_size=2,  # instance normalisation needs more than one pixel
-    working_values=2200,
+    working_values=2400,
 )

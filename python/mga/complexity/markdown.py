@@ -34,7 +34,7 @@ REMARKS = """## Known deviations
 
 * -M is counted up to 0.04 % too high: the paper charges less for the mask module than its two convolutions cost. Here
   the second one is charged once for each cell; at full resolution, as the released code runs it, -M would be up to
-  0.2 % above the paper.
+  0.3 % above the paper.
 * -D is charged without the border of one pixel around the feature that the Refine-Net consumes; with it, -D would be
   0.2 % to 0.6 % above the paper (but for FSRCNN, 0.02 %).
 * Table 6 needs the mean size on Urban100 for p = 2 and 8 too, which is known to some pixels only (0.02 % of a figure).

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mga_kernels.errors import InputError
+from mga_kernels.networks import ModelConfig
+
+from ..model_options import parse_split
 
 
 @dataclass
@@ -55,7 +58,11 @@ class Mask:
 
 @dataclass
 class TrainConfig:
-    """A whole run. Paths may contain environment variables; relative ones are taken from the current folder."""
+    """A whole run. Paths may contain environment variables; relative ones are taken from the current folder.
+
+    What section 4.4 of the paper varies are ``patch_size`` (Table 6), ``split`` (Table 5), ``selection`` (Table 7),
+    ``k``, and ``classes`` of the mask (Table 3); the defaults are the paper's.
+    """
 
     network: str
     scale: int
@@ -63,6 +70,9 @@ class TrainConfig:
     out: str  # folder for the feature cache, the resumable state and the result
     folders: list[Folder]
     patch_size: int = 4
+    split: str = ""  # blocks of Base-Net and Refine-Net, as in "4+2"; empty: those of the paper
+    selection: str = "largest"  # which cells the trained model refines: "largest", "smallest" or "random"
+    k: int = 0  # how many of them, unless a call says otherwise; 0: the paper's 16,000 / p^2
     views: int = 8  # how many of its 8 views (flips, rotations, shifts of the LR grid) of each image are cached
     # Photographs differ in sharpness from those that the Base-Net was trained on. With this setting, what a linear
     # filter fitted to one image explains of its residual is taken off the target, so that only the rest is learned.
@@ -75,6 +85,12 @@ class TrainConfig:
     refine: Refine = field(default_factory=Refine)
     mask: Mask = field(default_factory=Mask)
     licence: dict[str, str] = field(default_factory=dict)  # notices stored with the weights, by subject
+
+    def model_config(self) -> ModelConfig:
+        """What the trained model is; InputError for settings that no network has."""
+        split = parse_split(self.split) if self.split else ()
+        mask = {name: getattr(self.mask, name) for name in ("classes", "order", "filter_source")}
+        return ModelConfig(self.network, self.scale, self.patch_size, self.k, split, self.selection, mask=mask)
 
 
 def _build(cls: type, values: dict, where: str):
@@ -133,6 +149,7 @@ def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Tr
         except tomllib.TOMLDecodeError:
             table[last] = text
     config = _build(TrainConfig, values, "config")
+    config.model_config()
     if not config.folders:
         raise InputError("train: config.folders is empty; name at least one folder of HR images")
     if not 1 <= config.views <= 8:

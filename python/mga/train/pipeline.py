@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from mga_kernels.checkpoints import load_model, read_state_dict, save_model
 from mga_kernels.errors import CheckpointError, InputError
+from mga_kernels.files import whole_file
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 
 from .config import TrainConfig
@@ -26,14 +28,20 @@ def build_network(config: TrainConfig) -> MaskGuidedNetwork:
     if config.network != "rfdn":
         raise InputError(f"train: training of {config.network} is not there yet; config.network must be rfdn")
     torch.manual_seed(config.seed)
-    mask = {"classes": config.mask.classes, "order": config.mask.order, "filter_source": config.mask.filter_source}
-    network = MaskGuidedNetwork(ModelConfig(config.network, config.scale, config.patch_size, mask=mask))
+    network = MaskGuidedNetwork(config.model_config())
+    blocks, refine_blocks = network.config.split
+    if refine_blocks > blocks:
+        raise InputError(
+            f"train: config.split = {config.split!r} gives the Refine-Net more blocks than the Base-Net, but it starts "
+            "as a copy of the last ones of these; choose another split"
+        )
     try:
         network.base.load_state_dict(read_state_dict(config.base))
     except RuntimeError as error:
         detail = str(error).splitlines()[1].strip() if "\n" in str(error) else error
         raise CheckpointError(
-            f"train: {config.base} is not the Base-Net of {config.network} x{config.scale}: {detail}"
+            f"train: {config.base} is not the Base-Net of {config.network} x{config.scale} with {blocks} blocks: "
+            f"{detail}"
         ) from None
     device = config.device if config.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
     return network.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
@@ -62,6 +70,32 @@ def training_facts(config: TrainConfig, results: dict[str, str]) -> dict[str, An
     }
 
 
+def _claim_folder(out: Path, model: ModelConfig) -> None:
+    """Refuse a folder with the cache and the state of another model, which would be taken up in silence."""
+    record = out / "model.json"
+    wanted = {name: value for name, value in json.loads(model.to_json()).items() if name not in ("k", "selection")}
+    if record.exists():
+        found = json.loads(record.read_text())
+        for name, value in wanted.items():
+            if found.get(name) != value:
+                raise InputError(
+                    f"train: {out} holds a run with {name} = {found.get(name)}, this one has {value}; "
+                    "change config.out or remove that folder"
+                )
+    with whole_file(record) as stream:
+        stream.write(json.dumps(wanted).encode())
+
+
+def _facts(network: MaskGuidedNetwork, with_mask: bool) -> dict[str, Any]:
+    """What weights of the Refine-Net, and of the MP module where it is asked for, must have in common to be taken."""
+    config, mask = network.config, network.mask
+    facts: dict[str, Any] = {name: getattr(config, name) for name in ("network", "scale", "split")}
+    if with_mask:
+        facts |= {"patch_size": config.patch_size, "classes": mask.conv2.out_channels}
+        facts |= {"order": mask.order, "filter_source": mask.filter_source}
+    return facts
+
+
 def train(config: TrainConfig, steps: tuple[str, ...] = STEPS) -> Path:
     """Run the steps and write ``out/NETWORK-xSCALE.safetensors``; a run that was stopped goes on where it was.
 
@@ -73,14 +107,17 @@ def train(config: TrainConfig, steps: tuple[str, ...] = STEPS) -> Path:
     except OSError as error:
         raise InputError(f"train: the folder {out} cannot be made: {error}; change config.out") from None
     network = build_network(config)
+    _claim_folder(out, network.config)
     initial = load_model(config.initial) if config.initial else None
     if initial is None and "refine" not in steps:
         raise InputError(
             "train: without the step refine, config.initial must name the weights to take the Refine-Net from"
         )
     if initial is not None:
-        if initial.config.network != config.network or initial.config.scale != config.scale:
-            raise CheckpointError(f"train: {config.initial} is not a {config.network} x{config.scale}")
+        wanted, found = (_facts(model, with_mask="mask" not in steps) for model in (network, initial))
+        for name, value in wanted.items():
+            if found[name] != value:
+                raise CheckpointError(f"train: {config.initial} has {name} = {found[name]}, the configuration {value}")
         network.refine.load_state_dict(initial.refine.state_dict())
         if "mask" not in steps:
             network.mask.load_state_dict(initial.mask.state_dict())
