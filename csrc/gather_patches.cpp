@@ -114,22 +114,9 @@ Tensor gather_patches_cpu(const Tensor& feature, const Tensor& indices, int64_t 
   check_inside(kOp, index, indices.numel(), shape.rows(), shape.columns());
   Tensor patches = new_patches(feature, shape);
   if (patches.numel() == 0) return patches;
-  const auto run = [&](auto item) {
+  with_item(kOp, feature, [&](auto item) {
     gather<decltype(item)>(feature.const_data_ptr(), index, patches.mutable_data_ptr(), shape);
-  };
-  switch (item_size(kOp, feature)) {
-    case 1:
-      run(uint8_t{});
-      break;
-    case 2:
-      run(uint16_t{});
-      break;
-    case 4:
-      run(uint32_t{});
-      break;
-    default:
-      run(uint64_t{});
-  }
+  });
   return patches;
 }
 

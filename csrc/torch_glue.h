@@ -35,6 +35,36 @@ inline int item_size(const char* op, const Tensor& tensor) {
   }
 }
 
+// Calls `run` with a zero of an unsigned type of the tensor's item size.
+template <typename Run>
+void with_item(const char* op, const Tensor& tensor, Run run) {
+  switch (item_size(op, tensor)) {
+    case 1:
+      return run(uint8_t{});
+    case 2:
+      return run(uint16_t{});
+    case 4:
+      return run(uint32_t{});
+    default:
+      return run(uint64_t{});
+  }
+}
+
+inline Real real_of(const char* op, const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Half:
+      return Real::f16;
+    case ScalarType::BFloat16:
+      return Real::bf16;
+    case ScalarType::Float:
+      return Real::f32;
+    case ScalarType::Double:
+      return Real::f64;
+    default:
+      STD_TORCH_CHECK(false, op, ": dtype is none of float16, bfloat16, float32 and float64");
+  }
+}
+
 inline void check_indices(const char* op, const Tensor& indices, int64_t batch) {
   STD_TORCH_CHECK(indices.scalar_type() == ScalarType::Int, op,
                   ": indices must be int32, as select_patches returns them");

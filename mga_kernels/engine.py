@@ -17,13 +17,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from . import _native, images, plans
+from . import images, plans
 from .checkpoints import ModelConfig, load_model
 from .errors import InputError, OutOfMemoryError
 from .memory import require_memory
 from .networks import VARIANTS, MaskGuidedNetwork
 from .networks.layers import pad_by_reflection
-from .ops import paste_patches_
+from .ops import image_to_input, output_to_image, paste_patches_
 from .ops.select_patches import ORDERS
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -216,7 +216,7 @@ class MaskGuidedSR:
         with self._memory_guard((1, 3, *photo.rgb.shape[:2]), planned=True):
             plan = self._plan(*photo.rgb.shape[:2])
             if plan is None:
-                return _like(image, photo.upscaled(to_uint8(self(to_tensor(photo.rgb))[0])))
+                return _like(image, photo.upscaled(to_uint8(self(to_tensor(photo.rgb, self.device))[0])))
             return _like(image, photo.upscaled(plan.run(torch.from_numpy(photo.rgb)).numpy()))
 
     @torch.inference_mode()
@@ -230,7 +230,7 @@ class MaskGuidedSR:
                 return self._explain_planned(image, photo, timings)
         height, width = photo.rgb.shape[:2]
         crop = (0, ..., slice(height * self.scale), slice(width * self.scale))
-        tensor = to_tensor(photo.rgb)
+        tensor = to_tensor(photo.rgb, self.device)
         with self._memory_guard(tensor.shape):
             with self._stage("prepare", timings):
                 prepared = self._prepare(tensor)
@@ -336,19 +336,13 @@ def _like(source: ImageLike, photo: images.Photo) -> Picture:
     return images.to_array(photo) if isinstance(source, np.ndarray) else images.to_image(photo)
 
 
-def to_tensor(rgb: np.ndarray) -> Tensor:
-    """uint8 (H, W, 3) -> float32 (1, 3, H, W) in [0, 1] on the CPU."""
-    if _native.HOST_ERROR is not None:
-        return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None] / 255
-    tensor = torch.empty(1, 3, *rgb.shape[:2])
-    _native.host().pack_image(rgb, tensor[0].numpy(), 1 / 255)
-    return tensor
+def to_tensor(rgb: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 (H, W, 3) -> float32 (1, 3, H, W) in [0, 1], channels-last; bytes travel to the device, not floats."""
+    if not rgb.flags.writeable or min(rgb.strides) < 0:
+        rgb = rgb.copy()  # which torch wants of memory that it shares
+    return image_to_input(torch.from_numpy(rgb)[None].to(device), *rgb.shape[:2])
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
     """Floating (3, H, W) in [0, 1] -> uint8 (H, W, 3), rounded to nearest (half to even)."""
-    if image.device.type != "cpu" or _native.HOST_ERROR is not None:
-        return (image.float() * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
-    rgb = np.empty((*image.shape[1:], 3), np.uint8)
-    _native.host().unpack_image(image.float().numpy(), rgb, 255)
-    return rgb
+    return output_to_image(image[None], *image.shape[1:])[0].cpu().numpy()

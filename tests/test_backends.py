@@ -53,9 +53,10 @@ def test_a_forced_backend_that_cannot_run_says_why(monkeypatch, feature, indices
     monkeypatch.setenv("MGA_BACKEND", "fpga")
     with pytest.raises(BackendError, match="there is no such backend; choose one of cuda, triton, cpu, reference"):
         gather_patches(feature, indices, 4, 1)
-    monkeypatch.setenv("MGA_BACKEND", "cpu")
-    with pytest.raises(BackendError, match="MGA_BACKEND=cpu: mask_head has only reference"):
-        ops.operators()["mask_head"].choose(feature)
+    monkeypatch.setenv("MGA_BACKEND", "cuda")
+    monkeypatch.delitem(ops.operators()["gather_patches"].backends, "cuda")
+    with pytest.raises(BackendError, match="MGA_BACKEND=cuda: gather_patches has only cpu, reference"):
+        gather_patches(feature.detach(), indices, 4, 1)
 
 
 def test_a_refused_call_is_not_recorded(free_choice, feature, indices, monkeypatch):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from test_gather_patches import layouts
+from operators import far_apart, layouts
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mga_kernels import _native, ops
@@ -72,6 +72,15 @@ def test_what_lies_between_strided_pixels_is_left_alone(backend, generator):
     assert (image == 0).sum() == 2 * 3 * 16
     image.fill_(99.0)
     assert (whole == 99).all()
+
+
+def test_images_far_apart_in_memory(backend, generator):
+    if backend.device != "cpu":
+        pytest.skip("the trick with untouched pages is for the CPU")
+    image, patches = values((2, 3, 8, 12), torch.uint8, generator), values((6, 3, 4, 4), torch.uint8, generator)
+    indices = some_cells(2, 6, 3, generator)
+    pasted = run(backend, far_apart(image), patches, indices)
+    assert torch.equal(pasted, expected(image, patches, indices))
 
 
 def test_later_duplicate_stays(backend, generator):

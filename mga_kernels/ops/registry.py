@@ -78,6 +78,37 @@ class NativeBackend(Backend):
         return None
 
 
+class NativeInPlaceBackend(NativeBackend):
+    """A native operator that returns nothing and changes its first argument, which a call then gives back."""
+
+    def __init__(self, op: str, device: str, dtypes: Collection[torch.dtype]):
+        super().__init__(op, device, dtypes)
+        self.op = op
+        self.run = self._run
+
+    def _run(self, image: Tensor, *arguments: Any) -> Tensor:
+        _native.call(self.op, image, *arguments)
+        # Tell autograd, so that a graph which saved the image before refuses to use the changed values.
+        if not torch.compiler.is_compiling() and not image.is_inference():
+            torch.autograd.graph.increment_version(image)
+        return image
+
+
+class ComposedBackend(Backend):
+    """Torch's own CPU kernels, put together better than the reference does; no backward."""
+
+    name = "cpu"
+
+    def can_run(self, *arguments: Any) -> str | None:
+        tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+        for tensor in tensors:
+            if tensor.device.type != "cpu":
+                return f"a tensor is on {tensor.device.type}"
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return "gradients are being recorded and this backend has no backward"
+        return None
+
+
 class TritonBackend(Backend):
     """Triton kernels for tensors on a GPU; under Triton's interpreter (TRITON_INTERPRET=1), for tensors on the CPU.
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
+from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_same_device, describe
-from ..registry import Backend, Operator
-from . import reference
+from ..registry import Backend, ComposedBackend, Operator
+from . import cpu, reference
 
 
 def conv_chain(
@@ -53,4 +55,14 @@ def conv_chain(
     return OPERATOR(patches, weights, biases, slopes, list(skips), crop)
 
 
-OPERATOR = Operator("conv_chain", Backend(reference.conv_chain))
+@register_fake("conv_chain")
+def _fake(patches: Tensor, weights: Tensor, biases: Tensor, slopes: Tensor, skips: Sequence[int], crop: int) -> Tensor:
+    size = (*patches.shape[:2], patches.shape[2] - 2 * crop, patches.shape[3] - 2 * crop)
+    return torch.empty(size, dtype=patches.dtype, device=patches.device, memory_format=torch.channels_last)
+
+
+OPERATOR = Operator(
+    "conv_chain",
+    ComposedBackend(cpu.conv_chain),
+    Backend(reference.conv_chain),
+)

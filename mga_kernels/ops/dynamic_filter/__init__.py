@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from ..._native import register_fake
 from ...errors import InputError
 from ..grid import describe
-from ..registry import Backend, Operator
+from ..registry import Backend, NativeBackend, Operator
 from . import reference
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def dynamic_filter(probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -41,4 +45,13 @@ def check_filter(op: str, probability: Tensor, source: Tensor, weight: Tensor, b
         )
 
 
-OPERATOR = Operator("dynamic_filter", Backend(reference.dynamic_filter))
+@register_fake("dynamic_filter")
+def _fake(probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return probability.new_empty(probability.shape)
+
+
+OPERATOR = Operator(
+    "dynamic_filter",
+    NativeBackend("dynamic_filter", "cpu", DTYPES),
+    Backend(reference.dynamic_filter),
+)

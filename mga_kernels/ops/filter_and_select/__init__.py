@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from ..dynamic_filter import check_filter
-from ..registry import Backend, Operator
+from ..._native import register_fake
+from ..dynamic_filter import DTYPES, check_filter
+from ..registry import Backend, NativeBackend, Operator
 from ..select_patches import check_selection
 from . import reference
 
@@ -24,4 +26,17 @@ def filter_and_select(
     return OPERATOR(probability, source, weight, bias, k, order, seed)
 
 
-OPERATOR = Operator("filter_and_select", Backend(reference.filter_and_select))
+@register_fake("filter_and_select")
+def _fake(
+    probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor, k: int, order: str, seed: int
+) -> tuple[Tensor, Tensor]:
+    batch, rows, columns = probability.shape
+    mask = probability.new_empty(probability.shape)
+    return mask, mask.new_empty((batch, torch.sym_min(k, rows * columns)), dtype=torch.int32)
+
+
+OPERATOR = Operator(
+    "filter_and_select",
+    NativeBackend("filter_and_select", "cpu", DTYPES),
+    Backend(reference.filter_and_select),
+)

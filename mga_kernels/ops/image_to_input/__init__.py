@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_count, describe
-from ..registry import Backend, Operator
+from ..registry import Backend, NativeBackend, Operator
 from . import reference
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -35,4 +36,14 @@ def image_to_input(
     return OPERATOR(image, height, width, float(value_range), dtype)
 
 
-OPERATOR = Operator("image_to_input", Backend(reference.image_to_input))
+@register_fake("image_to_input")
+def _fake(image: Tensor, height: int, width: int, value_range: float, dtype: torch.dtype) -> Tensor:
+    size = (image.shape[0], 3, height, width)
+    return torch.empty(size, dtype=dtype, device=image.device, memory_format=torch.channels_last)
+
+
+OPERATOR = Operator(
+    "image_to_input",
+    NativeBackend("image_to_input", "cpu", (torch.uint8,)),
+    Backend(reference.image_to_input),
+)

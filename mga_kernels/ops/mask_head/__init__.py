@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_count, check_divides, describe
-from ..registry import Backend, Operator
+from ..registry import Backend, NativeBackend, Operator
 from . import reference
 
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)  # of the native kernels
 ORDERS = ("softmax-then-pool", "pool-then-softmax")
 
 
@@ -52,4 +55,17 @@ def mask_head(
     return OPERATOR(feature, weight1, bias1, weight2, bias2, patch_size, order)
 
 
-OPERATOR = Operator("mask_head", Backend(reference.mask_head))
+@register_fake("mask_head")
+def _fake(
+    feature: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, patch_size: int, order: str
+) -> Tensor:
+    batch, _, height, width = feature.shape
+    dtype = torch.float64 if feature.dtype == torch.float64 else torch.float32
+    return feature.new_empty((batch, height // patch_size, width // patch_size), dtype=dtype)
+
+
+OPERATOR = Operator(
+    "mask_head",
+    NativeBackend("mask_head", "cpu", DTYPES),
+    Backend(reference.mask_head),
+)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_count, describe
-from ..registry import Backend, Operator
+from ..registry import Backend, NativeBackend, Operator
 from . import reference
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def output_to_image(output: Tensor, height: int, width: int, gain: float = 1.0) -> Tensor:
@@ -27,4 +31,13 @@ def output_to_image(output: Tensor, height: int, width: int, gain: float = 1.0) 
     return OPERATOR(output, height, width, float(gain))
 
 
-OPERATOR = Operator("output_to_image", Backend(reference.output_to_image))
+@register_fake("output_to_image")
+def _fake(output: Tensor, height: int, width: int, gain: float) -> Tensor:
+    return output.new_empty((output.shape[0], height, width, 3), dtype=torch.uint8)
+
+
+OPERATOR = Operator(
+    "output_to_image",
+    NativeBackend("output_to_image", "cpu", DTYPES),
+    Backend(reference.output_to_image),
+)

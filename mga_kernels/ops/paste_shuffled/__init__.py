@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_count, check_divides, check_indices, check_same_device, describe
-from ..registry import Backend, Operator
+from ..registry import Backend, NativeInPlaceBackend, Operator
 from . import reference
 
 OP = "paste_shuffled_"
@@ -43,4 +44,13 @@ def paste_shuffled_(image: Tensor, patches: Tensor, indices: Tensor, scale: int 
     return OPERATOR(image, patches, indices.contiguous(), scale, float(gain))
 
 
-OPERATOR = Operator(OP, Backend(reference.paste_shuffled_))
+@register_fake(OP)
+def _fake(image: Tensor, patches: Tensor, indices: Tensor, scale: int, gain: float) -> None:
+    return None
+
+
+OPERATOR = Operator(
+    OP,
+    NativeInPlaceBackend(OP, "cpu", IMAGE_DTYPES),
+    Backend(reference.paste_shuffled_),
+)
