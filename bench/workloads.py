@@ -80,8 +80,8 @@ def _mask(device: str) -> torch.Tensor:
     return (F.avg_pool2d(noise, 5, 1, 2)[0] * 1000).round().div(1000).to(device)
 
 
-def _feature(device: str, dtype: torch.dtype) -> torch.Tensor:
-    feature = torch.randn(1, CHANNELS, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(2))
+def _feature(device: str, dtype: torch.dtype, channels: int = CHANNELS) -> torch.Tensor:
+    feature = torch.randn(1, channels, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(2))
     return feature.to(device, dtype).contiguous(memory_format=torch.channels_last)
 
 
@@ -107,8 +107,8 @@ def select_patches(case: str, device: str, dtype: torch.dtype = torch.float32) -
     return Workload("select_patches", case, call, check, mask.nbytes + 4 * k)
 
 
-def gather_patches(case: str, device: str, dtype: torch.dtype = torch.float32) -> Workload:
-    feature, k = _feature(device, dtype), COUNTS[case]
+def gather_patches(case: str, device: str, dtype: torch.dtype = torch.float32, channels: int = CHANNELS) -> Workload:
+    feature, k = _feature(device, dtype, channels), COUNTS[case]
     indices = ops.select_patches(_mask(device), k)
 
     def call() -> torch.Tensor:
@@ -116,8 +116,8 @@ def gather_patches(case: str, device: str, dtype: torch.dtype = torch.float32) -
 
     chosen = torch.zeros(CELLS, device=device).index_fill_(0, indices[0].long(), 1).reshape(1, 1, ROWS, COLUMNS)
     touched = F.max_pool2d(F.interpolate(chosen, scale_factor=PATCH_SIZE), 2 * HALO + 1, 1, HALO).sum()
-    read = int(touched) * CHANNELS * dtype.itemsize
-    written = k * CHANNELS * (PATCH_SIZE + 2 * HALO) ** 2 * dtype.itemsize
+    read = int(touched) * channels * dtype.itemsize
+    written = k * channels * (PATCH_SIZE + 2 * HALO) ** 2 * dtype.itemsize
     check = _check_equal(call, lambda: _reference("gather_patches")(feature, indices, PATCH_SIZE, HALO))
     return Workload("gather_patches", case, call, check, read + written)
 
@@ -140,11 +140,11 @@ def paste_patches(case: str, device: str, dtype: torch.dtype = torch.float32) ->
     return Workload("paste_patches_", case, call, check, 2 * patches.nbytes)
 
 
-def mask_head(case: str, device: str, dtype: torch.dtype = torch.float32) -> Workload:
+def mask_head(case: str, device: str, dtype: torch.dtype = torch.float32, channels: int = CHANNELS) -> Workload:
     """``case`` is the order of softmax and pool."""
-    feature = _feature(device, dtype)
+    feature = _feature(device, dtype, channels)
     generator = torch.Generator().manual_seed(4)
-    shapes = ((CHANNELS, CHANNELS, 3, 3), (CHANNELS,), (2, CHANNELS, 3, 3), (2,))
+    shapes = ((channels, channels, 3, 3), (channels,), (2, channels, 3, 3), (2,))
     weights = [torch.randn(shape, generator=generator).div(20).to(device, dtype) for shape in shapes]
 
     def call() -> torch.Tensor:
@@ -158,8 +158,8 @@ def mask_head(case: str, device: str, dtype: torch.dtype = torch.float32) -> Wor
         tolerance = 1e-4 if dtype == torch.float32 else 2e-2
         torch.testing.assert_close(call()[inner].double(), exact[inner], atol=tolerance, rtol=0)
 
-    operations = 2 * 9 * HEIGHT * WIDTH * CHANNELS * (CHANNELS + 2)
-    moved = feature.nbytes + sum(weight.nbytes for weight in weights) + CELLS * dtype.itemsize
+    operations = 2 * 9 * HEIGHT * WIDTH * channels * (channels + 2)
+    moved = feature.nbytes + sum(weight.nbytes for weight in weights) + CELLS * 4
     return Workload("mask_head", case, call, check, moved, operations)
 
 

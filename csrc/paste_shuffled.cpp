@@ -1,4 +1,4 @@
-// paste_shuffled_: schema and CPU kernel.
+// paste_shuffled_: schema, CPU kernel and CUDA binding.
 #include "cpu/kernels.h"
 #include "paste.h"
 
@@ -87,6 +87,31 @@ void paste_shuffled_cpu(Tensor image, const Tensor& patches, const Tensor& indic
   });
 }
 
+#ifdef MGA_WITH_CUDA
+void paste_shuffled_gpu(Tensor image, const Tensor& patches, const Tensor& indices, int64_t scale, double gain) {
+  const torch::stable::accelerator::DeviceGuard guard(image.get_device_index());
+  const PasteShape paste = check(image, patches, indices, scale);
+  const Real dtype = real_of(kOp, patches);
+  STD_TORCH_CHECK(dtype != Real::f64 && image.scalar_type() != ScalarType::Double, kOp,
+                  ": float64 is left to the reference on CUDA");
+  if (patches.numel() == 0 || image.numel() == 0) return;
+  ShuffleShape shape{};
+  shape.batch = paste.batch;
+  shape.channels = paste.channels;
+  shape.rows = paste.rows;
+  shape.columns = paste.columns;
+  shape.count = paste.count;
+  shape.scale = scale;
+  shape.side = patches.size(3);
+  std::copy_n(paste.image_stride, 4, shape.image_stride);
+  std::copy_n(paste.patch_stride, 4, shape.patch_stride);
+  shape.gain = float(gain);
+  check_launch(kOp, paste_shuffled_cuda(image.mutable_data_ptr(), pixel_of(image), patches.const_data_ptr(), dtype,
+                                        static_cast<const int32_t*>(indices.const_data_ptr()), shape,
+                                        current_stream(kOp, image)));
+}
+#endif
+
 }  // namespace
 }  // namespace mga
 
@@ -94,3 +119,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(mga, m) {
   m.def("paste_shuffled_(Tensor(a!) image, Tensor patches, Tensor indices, int scale, float gain) -> ()");
 }
 STABLE_TORCH_LIBRARY_IMPL(mga, CPU, m) { m.impl("paste_shuffled_", TORCH_BOX(&mga::paste_shuffled_cpu)); }
+#ifdef MGA_WITH_CUDA
+STABLE_TORCH_LIBRARY_IMPL(mga, CUDA, m) { m.impl("paste_shuffled_", TORCH_BOX(&mga::paste_shuffled_gpu)); }
+#endif

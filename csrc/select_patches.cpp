@@ -13,13 +13,6 @@ namespace {
 
 constexpr const char* kOp = "select_patches";
 
-Order parse_order(const std::string& order) {
-  if (order == "largest") return Order::largest;
-  if (order == "smallest") return Order::smallest;
-  STD_TORCH_CHECK(order == "random", kOp, ": order '", order, "' is none of largest, smallest and random");
-  return Order::random;
-}
-
 // A key that sorts unsigned as the values do: larger key, earlier choice. NaN gets 0, below every number, in both
 // orders.
 uint64_t value_key(double value, bool smallest) {
@@ -78,7 +71,7 @@ Request prepare(const Tensor& mask, int64_t k, const std::string& order, int64_t
   STD_TORCH_CHECK(cells <= INT32_MAX, kOp, ": more than 2^31-1 cells");
   const int64_t count = std::min(k, cells);
   const std::vector<int64_t> sizes{mask.size(0), count};
-  return {mask.size(0), cells, count, parse_order(order), torch::stable::new_empty(mask, sizes, ScalarType::Int)};
+  return {mask.size(0), cells, count, parse_order(kOp, order), torch::stable::new_empty(mask, sizes, ScalarType::Int)};
 }
 
 }  // namespace

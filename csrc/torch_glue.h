@@ -8,6 +8,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <cstdint>
+#include <string>
 
 #include "cuda_kernels.h"
 
@@ -67,6 +68,13 @@ inline Real real_of(const char* op, const Tensor& tensor) {
     default:
       STD_TORCH_CHECK(false, op, ": dtype is none of float16, bfloat16, float32 and float64");
   }
+}
+
+inline Order parse_order(const char* op, const std::string& order) {
+  if (order == "largest") return Order::largest;
+  if (order == "smallest") return Order::smallest;
+  STD_TORCH_CHECK(order == "random", op, ": order '", order, "' is none of largest, smallest and random");
+  return Order::random;
 }
 
 inline void check_indices(const char* op, const Tensor& indices, int64_t batch) {

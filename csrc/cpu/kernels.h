@@ -31,8 +31,6 @@ struct FilterShape {
   int64_t size;
 };
 
-enum class Pixel { u8, f16, bf16, f32, f64 };
-
 struct CpuKernels {
   const char* name;
   // The order and format in which `mask_head_rows` reads the first convolution's weights: 32-bit words.

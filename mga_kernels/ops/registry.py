@@ -43,10 +43,11 @@ class Backend:
 class NativeBackend(Backend):
     """A kernel of the native library for tensors of one device type; it has no backward."""
 
-    def __init__(self, op: str, device: str, dtypes: Collection[torch.dtype]):
+    def __init__(self, op: str, device: str, dtypes: Collection[torch.dtype], refuses: Callable | None = None):
         super().__init__(lambda *arguments: _native.call(op, *arguments))
         self.name = device
         self.dtypes = frozenset(dtypes)
+        self.refuses = refuses  # (*arguments) -> why this call cannot run, or None; for what dtypes do not say
         self.missing = None if _native.has_kernel(op, device) else self._why_missing()
 
     def _why_missing(self) -> str:
@@ -75,14 +76,14 @@ class NativeBackend(Backend):
             return f"{tensors[0].dtype} is not among its dtypes"
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return "gradients are being recorded and this kernel has no backward"
-        return None
+        return self.refuses(*arguments) if self.refuses else None
 
 
 class NativeInPlaceBackend(NativeBackend):
     """A native operator that returns nothing and changes its first argument, which a call then gives back."""
 
-    def __init__(self, op: str, device: str, dtypes: Collection[torch.dtype]):
-        super().__init__(op, device, dtypes)
+    def __init__(self, op: str, device: str, dtypes: Collection[torch.dtype], refuses: Callable | None = None):
+        super().__init__(op, device, dtypes, refuses)
         self.op = op
         self.run = self._run
 

@@ -11,7 +11,8 @@ from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_same_device, describe
 from ..registry import Backend, ComposedBackend, Operator
-from . import cpu, reference
+from . import cpu, cuda, reference
+from .cuda import pack_weights as pack_weights
 
 
 def conv_chain(
@@ -26,6 +27,9 @@ def conv_chain(
 
     where skips[l] in 0 .. l names a state and -1 none. Slope 0 is ReLU, 1 no activation. ``crop`` (0 or 1) leaves out
     the border of the result: with 1 the last layer is an unpadded convolution, which consumes the halo.
+
+    Fastest with channels-last patches and weights whose input channels are innermost in memory (``stride(2) == 1``):
+    ``pack_weights`` arranges them so, once.
 
     Half precision is accumulated in float32, and states are rounded to the dtype between layers. Differentiable by the
     reference. Raises InputError for wrong shapes or dtypes.
@@ -63,6 +67,7 @@ def _fake(patches: Tensor, weights: Tensor, biases: Tensor, slopes: Tensor, skip
 
 OPERATOR = Operator(
     "conv_chain",
+    cuda.BACKEND,
     ComposedBackend(cpu.conv_chain),
     Backend(reference.conv_chain),
 )

@@ -35,8 +35,19 @@ def _fake(
     return mask, mask.new_empty((batch, torch.sym_min(k, rows * columns)), dtype=torch.int32)
 
 
+def _cuda_refuses(probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor, *_: object) -> str | None:
+    if torch.float64 in (source.dtype, weight.dtype):
+        return "torch.float64 of source or weight is not among its dtypes"
+    if weight.dtype != bias.dtype:
+        return f"weight is {weight.dtype} and bias {bias.dtype}"
+    if weight.shape[0] > 49 or weight.shape[1] > 128:
+        return f"{weight.shape[0]} coefficients from {weight.shape[1]} channels; it takes up to 49 from up to 128"
+    return None
+
+
 OPERATOR = Operator(
     "filter_and_select",
+    NativeBackend("filter_and_select", "cuda", (torch.float32,), _cuda_refuses),
     NativeBackend("filter_and_select", "cpu", DTYPES),
     Backend(reference.filter_and_select),
 )

@@ -49,8 +49,13 @@ def _fake(image: Tensor, patches: Tensor, indices: Tensor, scale: int, gain: flo
     return None
 
 
+def _cuda_refuses(image: Tensor, patches: Tensor, *_: object) -> str | None:
+    return "torch.float64 of the patches is not among its dtypes" if patches.dtype == torch.float64 else None
+
+
 OPERATOR = Operator(
     OP,
+    NativeInPlaceBackend(OP, "cuda", tuple({*IMAGE_DTYPES} - {torch.float64}), _cuda_refuses),
     NativeInPlaceBackend(OP, "cpu", IMAGE_DTYPES),
     Backend(reference.paste_shuffled_),
 )
