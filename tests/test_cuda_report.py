@@ -1,4 +1,4 @@
-"""What nvcc reports: no kernel spills, on any architecture; and the committed table is of the kernels that there are."""
+"""What nvcc reports: no kernel spills, on any architecture; and the committed table holds the kernels there are."""
 
 import json
 import re
