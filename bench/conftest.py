@@ -11,7 +11,7 @@ from workloads import Machine, Workload, measure, synchronize
 
 from mga_kernels import ops
 
-VARIANTS = [("reference", "cpu"), ("cpu", "cpu"), ("reference", "cuda"), ("cuda", "cuda")]
+VARIANTS = [("reference", "cpu"), ("cpu", "cpu"), ("reference", "cuda"), ("cuda", "cuda"), ("triton", "cuda")]
 
 
 @pytest.fixture(scope="session")

@@ -34,9 +34,8 @@ OPERATOR_TESTS = [
     *("select_patches", "gather_patches", "paste_patches", "mask_head", "dynamic_filter", "filter_and_select"),
     *("paste_shuffled", "image_to_input", "output_to_image", "cuda_device", "cuda_against_triton"),
 ]
-TESTS = [
-    f"tests/test_{name}.py" for name in (*OPERATOR_TESTS, "backends", "native_build", "host", "networks", "engine")
-]
+OTHER_TESTS = ["triton_kernels", "backends", "native_build", "host", "networks", "engine"]
+TESTS = [f"tests/test_{name}.py" for name in (*OPERATOR_TESTS, *OTHER_TESTS)]
 SANITIZED = [f"tests/test_{name}.py" for name in OPERATOR_TESTS]
 BUILD = [sys.executable, "setup.py", "build_ext", "--inplace"]
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]

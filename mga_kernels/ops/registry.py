@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
 from collections.abc import Callable, Collection
 from typing import Any
@@ -18,7 +19,10 @@ from torch import Tensor
 from .. import _native
 from ..errors import BackendError, InputError
 
+FLOATS = (torch.float16, torch.bfloat16, torch.float32)  # what a GPU's matrix units and Triton's scalars go up to
 BACKENDS = ("cuda", "triton", "cpu", "reference")
+_TRITON = torch.library.Library("mga_triton", "DEF")
+_TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
 _operators: dict[str, Operator] = {}
 _last: dict[str, str] = {}
 
@@ -113,19 +117,29 @@ class ComposedBackend(Backend):
 class TritonBackend(Backend):
     """Triton kernels for tensors on a GPU; under Triton's interpreter (TRITON_INTERPRET=1), for tensors on the CPU.
 
-    ``module`` holds a function of the operator's name, and is imported at the first use, so that nothing needs Triton
-    before. No backward.
+    The kernel is a torch operator, ``torch.ops.mga_triton.<op>``, with the arguments of the definition. ``module``
+    holds a launcher of the operator's name, and ``fake``, which gives the result without values; it is imported when
+    the operator first runs, so that nothing needs Triton before. An operator whose name ends in _ changes its first
+    argument, and its launcher returns nothing. No backward.
     """
 
     name = "triton"
 
-    def __init__(self, op: str, module: str, dtypes: Collection[torch.dtype], refuses: Callable | None = None):
-        super().__init__(lambda *arguments: getattr(importlib.import_module(module), op)(*arguments))
+    def __init__(
+        self,
+        op: str,
+        module: str,
+        definition: Callable,
+        dtypes: Collection[torch.dtype],
+        refuses: Callable | None = None,
+    ):
+        operator = _define(op, module, definition)
+        super().__init__(_changing(operator) if op.endswith("_") else operator)
         self.dtypes = frozenset(dtypes)
         self.refuses = refuses  # (*arguments) -> why this call cannot run, or None; for what dtypes do not say
 
     def unavailable(self) -> str | None:
-        if importlib.util.find_spec("triton") is None:
+        if not _TRITON_INSTALLED:
             return "Triton is not installed"
         if not _interpreting() and not torch.cuda.is_available():
             return "there is no GPU that torch can use"
@@ -144,6 +158,34 @@ class TritonBackend(Backend):
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return "gradients are being recorded and this kernel has no backward"
         return self.refuses(*arguments) if self.refuses else None
+
+
+def _define(op: str, module: str, definition: Callable) -> Callable:
+    def launch(*arguments: Any) -> Any:
+        with torch.cuda.device_of(arguments[0]):
+            return getattr(importlib.import_module(module), op)(*arguments)
+
+    def fake(*arguments: Any) -> Any:
+        return None if op.endswith("_") else importlib.import_module(module).fake(*arguments)
+
+    first = next(iter(inspect.signature(definition).parameters))
+    schema = torch.library.infer_schema(definition, mutates_args=[first] if op.endswith("_") else [])
+    _TRITON.define(op + (schema.replace("-> Tensor", "-> ()") if op.endswith("_") else schema))
+    for device in ("CPU", "CUDA"):  # tensors of the CPU are for the interpreter
+        _TRITON.impl(op, launch, device)
+    torch.library.register_fake(f"mga_triton::{op}", fake, lib=_TRITON)
+    return getattr(torch.ops.mga_triton, op).default
+
+
+def _changing(operator: Callable) -> Callable:
+    def run(tensor: Tensor, *arguments: Any) -> Tensor:
+        operator(tensor, *arguments)
+        # Tell autograd, so that a graph which saved the tensor before refuses to use the changed values.
+        if not torch.compiler.is_compiling() and not tensor.is_inference():
+            torch.autograd.graph.increment_version(tensor)
+        return tensor
+
+    return run
 
 
 def _interpreting() -> bool:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..._native import register_fake
 from ...errors import InputError
 from ..grid import describe
-from ..registry import Backend, NativeBackend, Operator
+from ..registry import FLOATS, Backend, NativeBackend, Operator, TritonBackend
 from . import reference
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -52,6 +52,7 @@ def _fake(probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor) -> 
 
 OPERATOR = Operator(
     "dynamic_filter",
+    TritonBackend("dynamic_filter", f"{__name__}.triton", reference.dynamic_filter, (*FLOATS, torch.float64)),
     NativeBackend("dynamic_filter", "cpu", DTYPES),
     Backend(reference.dynamic_filter),
 )

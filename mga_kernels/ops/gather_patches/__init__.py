@@ -8,7 +8,7 @@ from torch import Tensor
 from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_count, check_divides, check_indices, check_same_device, describe
-from ..registry import Backend, NativeBackend, Operator
+from ..registry import Backend, NativeBackend, Operator, TritonBackend
 from . import reference
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
@@ -50,6 +50,7 @@ def _fake(feature: Tensor, indices: Tensor, patch_size: int, halo: int) -> Tenso
 OPERATOR = Operator(
     "gather_patches",
     NativeBackend("gather_patches", "cuda", DTYPES),
+    TritonBackend("gather_patches", f"{__name__}.triton", reference.gather_patches, DTYPES),
     NativeBackend("gather_patches", "cpu", DTYPES),
     Backend(reference.gather_patches),
 )

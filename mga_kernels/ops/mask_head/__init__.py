@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_count, check_divides, describe
-from ..registry import Backend, NativeBackend, Operator
+from ..registry import FLOATS, Backend, NativeBackend, Operator, TritonBackend
 from . import reference
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)  # of the native kernels
@@ -64,8 +66,13 @@ def _fake(
     return feature.new_empty((batch, height // patch_size, width // patch_size), dtype=dtype)
 
 
+def _triton_refuses(feature: Tensor, *arguments: Any) -> str | None:
+    return "patch_size is above 14, and no such cell fits its tile" if arguments[4] > 14 else None
+
+
 OPERATOR = Operator(
     "mask_head",
+    TritonBackend("mask_head", f"{__name__}.triton", reference.mask_head, FLOATS, _triton_refuses),
     NativeBackend("mask_head", "cpu", DTYPES),
     Backend(reference.mask_head),
 )

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_count, describe
-from ..registry import Backend, NativeBackend, Operator
+from ..registry import FLOATS, Backend, NativeBackend, Operator, TritonBackend
 from . import reference
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -38,6 +38,7 @@ def _fake(output: Tensor, height: int, width: int, gain: float) -> Tensor:
 
 OPERATOR = Operator(
     "output_to_image",
+    TritonBackend("output_to_image", f"{__name__}.triton", reference.output_to_image, FLOATS),
     NativeBackend("output_to_image", "cpu", DTYPES),
     Backend(reference.output_to_image),
 )

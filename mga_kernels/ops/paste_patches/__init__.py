@@ -8,7 +8,7 @@ from torch import Tensor
 from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_divides, check_indices, check_same_device, describe
-from ..registry import Backend, NativeInPlaceBackend, Operator
+from ..registry import Backend, NativeBackend, NativeInPlaceBackend, Operator, TritonBackend
 from . import reference
 
 OP = "paste_patches_"
@@ -25,9 +25,9 @@ def paste_patches_(image: Tensor, patches: Tensor, indices: Tensor) -> Tensor:
         with indices[b, i] = row * (Ws / q) + column
 
     Any strides, without a copy; the image must not be an expanded tensor. Where a cell is named twice, the later patch
-    stays with ``reference`` and ``cpu``; with ``cuda`` either may. An index outside the grid raises InputError on the
-    CPU and is left out on other devices. Differentiable in image and patches, by the reference, as any in-place
-    operation of torch: the image must not be a leaf that requires a gradient.
+    stays with ``reference`` and ``cpu``; with ``cuda`` and ``triton`` either may. An index outside the grid raises
+    InputError on the CPU and is left out on other devices. Differentiable in image and patches, by the reference, as
+    any in-place operation of torch: the image must not be a leaf that requires a gradient.
     """
     if not isinstance(image, Tensor) or image.ndim != 4:
         raise InputError(f"{OP}: image must be a tensor (B, C, H, W), got {describe(image)}")
@@ -57,6 +57,7 @@ def _fake(image: Tensor, patches: Tensor, indices: Tensor) -> None:
 OPERATOR = Operator(
     OP,
     NativeInPlaceBackend(OP, "cuda", DTYPES),
+    TritonBackend(OP, f"{__name__}.triton", reference.paste_patches_, DTYPES),
     NativeInPlaceBackend(OP, "cpu", DTYPES),
     Backend(reference.paste_patches_),
 )

@@ -9,10 +9,8 @@ from torch import Tensor
 from ..._native import call, register_fake
 from ...errors import InputError
 from ..grid import check_count, check_divides, check_indices, check_same_device, describe
-from ..registry import Backend, NativeBackend, Operator
+from ..registry import FLOATS, Backend, NativeBackend, Operator, TritonBackend
 from . import reference
-
-FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def patch_conv(
@@ -74,13 +72,14 @@ def _gather_then_convolve(
 
 
 def _cpu() -> NativeBackend:
-    backend = NativeBackend("gather_patches", "cpu", FLOATS)
+    backend = NativeBackend("gather_patches", "cpu", (*FLOATS, torch.float64))
     backend.run = _gather_then_convolve
     return backend
 
 
 OPERATOR = Operator(
     "patch_conv",
+    TritonBackend("patch_conv", f"{__name__}.triton", reference.patch_conv, FLOATS),
     _cpu(),
     Backend(reference.patch_conv),
 )

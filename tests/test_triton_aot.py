@@ -1,0 +1,76 @@
+"""What the compiler makes of the Triton kernels, for chips that are not here; all launches: bench/triton_report.py."""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from mga_kernels import ops
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGETS = ["sm_80", "sm_90", "sm_100", "sm_120", "gfx942"]
+# Of every operator the launch of the paper's configuration, RFDN x4 in float16, and what spills first.
+SOME = (
+    r"^mask_head C=50 float16 p=4 softmax|^mask_head C=64 float32 p=4 softmax\S+$|^dynamic_filter S=1 float32|"
+    r"^(gather_patches|patch_conv) C=50 float16 p=4 (channels-last|3x3)|^paste_patches_ q=16 float16 NCHW|"
+    r"^paste_shuffled_ p=4 x4 float16 into uint8 channels-last|^(image_to_input|output_to_image) float16 packed"
+)
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+
+
+def run(*command):
+    environment = {name: value for name, value in os.environ.items() if name not in ("TRITON_INTERPRET", "MGA_BACKEND")}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "bench"), environment.get("PYTHONPATH", "")])
+    return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment)
+
+
+def with_triton():
+    return {name for name, operator in ops.operators().items() if "triton" in operator.backends}
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_every_target_without_spills(tmp_path):
+    result = run(ROOT / "bench/triton_report.py", "--only", SOME, "--out", tmp_path, "--jobs", "2")
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = json.loads((tmp_path / "triton_kernels.json").read_text())["launches"]
+    assert {row["op"] for row in rows} == with_triton()
+    for row in rows:
+        for target in TARGETS:
+            registers, stack, shared, warps = row[target]
+            assert 0 < registers <= 512
+            assert stack == 0
+            assert shared <= 227 * 1024
+            assert warps in (4, 8, 16)
+
+
+def test_spills_and_too_much_shared_memory_are_seen():
+    """The mask head held to 40 registers has to spill, and the report has to see it."""
+    code = (
+        "import triton_report as report\n"
+        "case = next(c for c in report.mask_head_launches() if c[0].startswith('C=12 float16 p=4'))\n"
+        "with report.compiled('sm_90', maxnreg=40) as kernels: report.launch(case[1], *case[2])\n"
+        "spilled = report.figures(kernels[0], 'sm_90')\n"
+        "print(report.excess(spilled, 'sm_90'))\n"
+        "print(report.excess((32, 0, 100_000, 4), 'sm_90'), report.excess((32, 0, 100_000, 4), 'gfx942'))\n"
+    )
+    result = run("-c", code)
+    assert result.returncode == 0, result.stderr
+    first, second = result.stdout.splitlines()
+    assert int(first.removesuffix(" bytes of stack")) > 0
+    assert second == "None 100000 bytes of shared memory, of 65536"
+
+
+def test_the_committed_table_holds_every_launch_and_no_spill():
+    report = json.loads((ROOT / "bench/results/triton_kernels.json").read_text())
+    result = run(
+        "-c", "import triton_report as r; print(*(f'{op} {case}' for case, op, *_ in r.launches()), sep='\\n')"
+    )
+    assert result.returncode == 0, result.stderr
+    assert [f"{row['op']} {row['case']}" for row in report["launches"]] == result.stdout.splitlines()
+    assert {row["op"] for row in report["launches"]} == with_triton()
+    for row in report["launches"]:
+        assert [row[target][1] for target in TARGETS] == [0] * len(TARGETS)

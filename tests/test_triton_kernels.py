@@ -1,0 +1,42 @@
+"""Triton reads once in a process whether it interprets, so its tests have processes of their own."""
+
+import os
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+import torch
+
+HERE = Path(__file__).resolve().parent
+
+pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
+
+
+def run_kernel_tests(**environment):
+    environment = {name: value for name, value in {**os.environ, **environment}.items() if name != "MGA_BACKEND"}
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", HERE / "triton_kernels.py"]
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stdout[-4000:]
+    assert int(re.search(r"(\d+) passed", result.stdout)[1]) > 100
+
+
+@pytest.mark.slow
+def test_in_the_interpreter():
+    run_kernel_tests(TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_on_the_gpu():
+    run_kernel_tests(TRITON_INTERPRET="0")
+
+
+def test_importing_the_package_does_not_import_triton():
+    code = (
+        "import sys, mga_kernels.info, mga_kernels.engine; mga_kernels.info.collect(); print('triton' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "False\n", result.stdout + result.stderr
