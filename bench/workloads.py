@@ -221,7 +221,14 @@ def paste_shuffled(case: str, device: str, dtype: torch.dtype = torch.float32) -
     def call() -> torch.Tensor:
         return ops.paste_shuffled_(picture, patches, indices, SCALE)
 
-    check = _check_equal(call, lambda: _reference("paste_shuffled_")(picture.clone(), patches, indices, SCALE, 1.0))
+    before = picture.clone()  # what a wrong call changes must not be in what it is compared with
+
+    def check() -> None:
+        given = (patches, indices, SCALE, 1.0)
+        pasted = ops.paste_shuffled_(before.clone(), *given)
+        if not torch.equal(pasted, _reference("paste_shuffled_")(before.clone(), *given)):
+            raise AssertionError("the result is not that of the reference")
+
     return Workload("paste_shuffled_", case, call, check, patches.nbytes + patches.numel())
 
 

@@ -25,7 +25,10 @@ def workloads(monkeypatch):
     return workloads
 
 
-@pytest.mark.parametrize("name", ["select_patches", "gather_patches", "paste_patches"])
+@pytest.mark.parametrize(
+    "name",
+    ["select_patches", "gather_patches", "paste_patches", "paste_shuffled", "image_to_input", "output_to_image"],
+)
 def test_a_wrong_result_is_not_timed(workloads, name, monkeypatch):
     workload = getattr(workloads, name)("some", "cpu")
     workload.check()
