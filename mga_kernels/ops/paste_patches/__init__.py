@@ -8,7 +8,7 @@ from torch import Tensor
 from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_divides, check_indices, check_same_device, describe
-from ..registry import Backend, NativeBackend, NativeInPlaceBackend, Operator, TritonBackend
+from ..registry import Backend, NativeInPlaceBackend, Operator, TritonBackend
 from . import reference
 
 OP = "paste_patches_"
