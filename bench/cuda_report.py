@@ -31,6 +31,12 @@ def nvcc() -> str | None:
     return None
 
 
+def compiler() -> str:
+    text = subprocess.run([nvcc() or "nvcc", "--version"], capture_output=True, text=True).stdout
+    found = re.search(r"release .*", text)
+    return f"nvcc {found[0] if found else 'of unknown release'}"
+
+
 def readable(symbols: list[str]) -> list[str]:
     """Kernel names with their template arguments, without namespaces and parameters."""
     text = subprocess.run(["c++filt"], input="\n".join(symbols), capture_output=True, text=True, check=True).stdout
@@ -61,12 +67,12 @@ def parse(log: str) -> dict[str, dict[str, int]]:
 
 
 def compile_report(source: Path, arch: str) -> dict[str, dict[str, int]]:
-    compiler = nvcc()
-    if compiler is None:
+    program = nvcc()
+    if program is None:
         sys.exit("bench/cuda_report.py: no CUDA toolkit was found; set CUDA_HOME to its root")
     with tempfile.TemporaryDirectory() as folder:
         target = ["-gencode", f"arch=compute_{arch},code=sm_{arch}", "-c", str(source), "-o", f"{folder}/kernels.o"]
-        result = subprocess.run([compiler, *FLAGS, *target], capture_output=True, text=True)
+        result = subprocess.run([program, *FLAGS, *target], capture_output=True, text=True)
     if result.returncode:
         sys.exit(f"bench/cuda_report.py: {source.name} does not compile for sm_{arch}:\n{result.stderr}")
     return parse(result.stdout + result.stderr)
@@ -99,15 +105,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--archs", nargs="+", default=ARCHS, help=f"compute capabilities, default {' '.join(ARCHS)}")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the two files")
     options = parser.parse_args(arguments)
-    version = subprocess.run([nvcc() or "nvcc", "--version"], capture_output=True, text=True).stdout
-    found = re.search(r"release .*", version)
     kernels: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
     for source in sorted(CSRC.glob("*.cu")):
         for arch in options.archs:
             print(f"{source.name} for sm_{arch}", file=sys.stderr, flush=True)
             for kernel, figures in compile_report(source, arch).items():
                 kernels.setdefault(source.name, {}).setdefault(kernel, {})[arch] = figures
-    report = {"compiler": f"nvcc {found[0] if found else '?'}", "archs": list(options.archs), "kernels": kernels}
+    report = {"compiler": compiler(), "archs": list(options.archs), "kernels": kernels}
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "cuda_kernels.json").write_text(json.dumps(report, indent=1) + "\n")
     (options.out / "cuda_kernels.md").write_text(markdown(report))

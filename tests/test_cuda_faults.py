@@ -101,7 +101,8 @@ def test_a_missing_barrier_is_found(name, tmp_path):
     link([faulty if whole.name == faulty.name else whole for whole in objects()], tmp_path / "faulty.so")
     code = "import sys, test_cuda_faults; test_cuda_faults.look_for_fault(*sys.argv[1:])"
     command = [sys.executable, "-c", code, tmp_path / "faulty.so", name]
-    result = subprocess.run(command, cwd=HERE, capture_output=True, text=True)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True)
     # A rank that was counted wrong may also lead outside the memory.
     assert result.returncode in (3, -signal.SIGSEGV, -signal.SIGABRT), result.stderr
 
