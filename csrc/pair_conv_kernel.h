@@ -26,6 +26,7 @@ struct BlockEnd {
   void* out;               // pairs, or float planes
   int64_t out_plane;       // in dwords
   const uint16_t* lanes;   // one bit a pixel, one word a vector: others are written as zero
+  bool past_caches;        // pairs are written around the caches, which must be aligned
 };
 
 MGA_BF16_INLINE __m512 low_half(__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
@@ -40,20 +41,20 @@ MGA_BF16_INLINE __m512i join_halves(__m512 low, __m512 high) {
   return _mm512_or_si512(lower, _mm512_slli_epi32(upper, 16));
 }
 
-// e^x within 2e-7 relative for |x| < 88, by 2^n times a polynomial.
+// e^x within 5e-5 relative for |x| < 87, by 2^n times a polynomial: finer than the bf16 that comes of it.
 MGA_BF16_INLINE __m512 exponential(__m512 x) {
   x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-87.f)), _mm512_set1_ps(87.f));
   const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
-  __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
-  r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
-  __m512 p = _mm512_set1_ps(1.f / 720);
-  for (const float c : {1.f / 120, 1.f / 24, 1.f / 6, 0.5f, 1.f, 1.f}) p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
+  const __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693147182f), x);
+  __m512 p = _mm512_set1_ps(1.f / 24);
+  for (const float c : {1.f / 6, 0.5f, 1.f, 1.f}) p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
   return _mm512_scalef_ps(p, n);
 }
 
 MGA_BF16_INLINE __m512 sigmoid(__m512 x) {
-  const __m512 one = _mm512_set1_ps(1.f);
-  return _mm512_div_ps(one, _mm512_add_ps(one, exponential(_mm512_sub_ps(_mm512_setzero_ps(), x))));
+  const __m512 sum = _mm512_add_ps(_mm512_set1_ps(1.f), exponential(_mm512_sub_ps(_mm512_setzero_ps(), x)));
+  const __m512 near = _mm512_rcp14_ps(sum);  // one step of Newton makes it exact enough, and is faster than a division
+  return _mm512_mul_ps(near, _mm512_fnmadd_ps(sum, near, _mm512_set1_ps(2.f)));
 }
 
 MGA_BF16_INLINE __m512 leaky(__m512 x, float slope) {
@@ -89,15 +90,17 @@ MGA_BF16_INLINE void finish_block(__m512 (&sum)[OB][NV], const BlockEnd& end) {
       low = _mm512_sub_ps(leaky(low, end.slopes[o]), _mm512_set1_ps(end.shifts[o]));
       high = _mm512_sub_ps(leaky(high, end.slopes[o + 1]), _mm512_set1_ps(end.shifts[o + 1]));
       uint32_t* out = static_cast<uint32_t*>(end.out) + o / 2 * end.out_plane + 16 * v;
-      _mm512_storeu_si512(out, _mm512_maskz_mov_epi32(end.lanes[v], join_halves(low, high)));
+      const __m512i value = _mm512_maskz_mov_epi32(end.lanes[v], join_halves(low, high));
+      end.past_caches ? _mm512_stream_si512(reinterpret_cast<__m512i*>(out), value) : _mm512_storeu_si512(out, value);
     }
   }
 }
 
-// OB output channels at 16 * NV pixels. x: upper left tap of the first pixel, dwords; weight: [row][pair][column][OB].
+// OB output channels at 16 * NV pixels. taps: for each row of the kernel, the leftmost tap of the first pixel in the first
+// pair; weight: [row][pair][column][OB].
 template <int SIZE, int OB, int NV>
-MGA_BF16 void conv_block(const uint32_t* x, int64_t plane, int64_t pitch, int64_t pairs, const uint32_t* weight,
-                         const BlockEnd& end) {
+MGA_BF16 void conv_block(const uint32_t* const* taps, int64_t offset, int64_t plane, int64_t pairs,
+                         const uint32_t* weight, const BlockEnd& end) {
   __m512 sum[OB][NV];
 #pragma GCC unroll 16
   for (int o = 0; o < OB; ++o) {
@@ -105,7 +108,7 @@ MGA_BF16 void conv_block(const uint32_t* x, int64_t plane, int64_t pitch, int64_
     for (int v = 0; v < NV; ++v) sum[o][v] = _mm512_setzero_ps();
   }
   for (int row = 0; row < SIZE; ++row) {
-    const uint32_t* from = x + row * pitch;
+    const uint32_t* from = taps[row] + offset;
     for (int64_t pair = 0; pair < pairs; ++pair, from += plane) {
 #pragma GCC unroll 3
       for (int column = 0; column < SIZE; ++column, weight += OB) {

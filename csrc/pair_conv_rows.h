@@ -30,40 +30,54 @@ struct Blocks {
 
 #ifdef MGA_HAS_PAIR_CONV
 
-struct Job {
-  PairPlanes x;
+// A layer, apart from where its rows lie.
+struct Layer {
   const uint32_t* weight;
   const float* ends;  // (3, channels): bias, slopes, shifts
-  int64_t channels;  // even
-  int64_t skip_plane, skip_pitch;
-  const uint32_t* skip;
-  void* out;
-  int64_t out_plane, out_pitch;
+  int64_t pairs;      // of the input
+  int64_t channels;   // of the output, even
+  int64_t width;
+  int64_t x_plane, skip_plane, out_plane;  // in dwords
   const uint16_t* lanes;
-  const uint8_t* rows;  // may be null
   Finish finish;
+  bool past_caches;  // see BlockEnd
+};
+
+// Planes of more bytes than this do not stay in a cache until they are read.
+constexpr int64_t kCached = 8 << 20;
+
+// Whether what is written to these planes should go around the caches.
+inline bool goes_past_caches(const PairPlanes& out) {
+  return out.plane * out.pairs * 4 > kCached && reinterpret_cast<uintptr_t>(out.first) % 64 == 0 && out.plane % 16 == 0;
+}
+
+// One row of it: pointers to pixel 0 of the first pair (or of the first float plane of out).
+struct Row {
+  const uint32_t* taps[3];  // input rows above, here and below; only the first for a 1x1 convolution
+  const uint32_t* skip;     // may be null
+  void* out;
 };
 
 template <int SIZE, int OB, int NV>
-MGA_BF16 void row_of_block(const Job& job, int64_t y, int64_t from, const uint32_t* weight,
+MGA_BF16 void row_of_block(const Layer& layer, const Row& row, int64_t vector, const uint32_t* weight,
                            int64_t channel) {
+  const int64_t x = 16 * vector;
   const int64_t pair = channel / 2;
-  const int64_t out_plane = job.finish == Finish::planar ? channel : pair;
-  const auto* x = job.x.at(0, y - SIZE / 2, from * 16 - SIZE / 2);
   BlockEnd end{};
-  end.finish = job.finish;
-  end.bias = job.ends + channel;
-  end.slopes = end.bias + job.channels;
-  end.shifts = end.slopes + job.channels;
-  end.skip_plane = job.skip_plane;
-  end.out_plane = job.out_plane;
-  end.lanes = job.lanes + from;
-  if (job.skip != nullptr) end.skip = job.skip + pair * job.skip_plane + y * job.skip_pitch + from * 16;
-  end.out = static_cast<uint32_t*>(job.out) + out_plane * job.out_plane + y * job.out_pitch + from * 16;
-  conv_block<SIZE, OB, NV>(x, job.x.plane, job.x.pitch, job.x.pairs, weight, end);
+  end.finish = layer.finish;
+  end.bias = layer.ends + channel;
+  end.slopes = end.bias + layer.channels;
+  end.shifts = end.slopes + layer.channels;
+  end.skip_plane = layer.skip_plane;
+  end.out_plane = layer.out_plane;
+  end.lanes = layer.lanes + vector;
+  end.past_caches = layer.past_caches;
+  if (row.skip != nullptr) end.skip = row.skip + pair * layer.skip_plane + x;
+  end.out = static_cast<uint32_t*>(row.out) + (layer.finish == Finish::planar ? channel : pair) * layer.out_plane + x;
+  conv_block<SIZE, OB, NV>(row.taps, x - SIZE / 2, layer.x_plane, layer.pairs, weight, end);
 }
 
-using RowOfBlock = void (*)(const Job&, int64_t, int64_t, const uint32_t*, int64_t);
+using RowOfBlock = void (*)(const Layer&, const Row&, int64_t, const uint32_t*, int64_t);
 
 template <int SIZE>
 struct Kernels {
@@ -86,24 +100,28 @@ struct Kernels {
 };
 
 template <int SIZE>
-void convolve_row(const Job& job, int64_t y) {
-  const Blocks blocks(job.channels);
-  const int64_t vectors = (job.x.width + 15) / 16;
-  // Vectors of pixels for which all blocks are computed in turn, so few that x stays in L1.
-  const int64_t length = job.x.pairs * SIZE <= 36 ? 12 : 6;
+void convolve_row(const Layer& layer, const Row& row) {
+  const Blocks blocks(layer.channels);
+  const int64_t vectors = (layer.width + 15) / 16;
+  // Vectors of pixels for which all blocks are computed in turn, so few that the input stays in L1.
+  const int64_t length = layer.pairs * SIZE <= 36 ? 12 : 6;
   for (int64_t stretch = 0; stretch < vectors; stretch += length) {
     const int64_t stop = std::min(stretch + length, vectors);
-    const uint32_t* weight = job.weight;
+    const uint32_t* weight = layer.weight;
     for (int64_t block = 0, channel = 0; block < blocks.count; ++block) {
       const int64_t size = blocks.size(block);
       const int wide = Kernels<SIZE>::kVectors[size / 2];
       int64_t v = stretch;
-      for (; v + wide <= stop; v += wide) Kernels<SIZE>::kWide[size / 2](job, y, v, weight, channel);
-      for (; v < stop; ++v) Kernels<SIZE>::kNarrow[size / 2](job, y, v, weight, channel);
-      weight += SIZE * SIZE * job.x.pairs * size;
+      for (; v + wide <= stop; v += wide) Kernels<SIZE>::kWide[size / 2](layer, row, v, weight, channel);
+      for (; v < stop; ++v) Kernels<SIZE>::kNarrow[size / 2](layer, row, v, weight, channel);
+      weight += SIZE * SIZE * layer.pairs * size;
       channel += size;
     }
   }
+}
+
+inline void convolve_row(const Layer& layer, const Row& row, int64_t size) {
+  size == 3 ? convolve_row<3>(layer, row) : convolve_row<1>(layer, row);
 }
 
 #endif

@@ -217,29 +217,30 @@ void pair_upsample(const Tensor& image, const Tensor& x, int64_t pairs, const Te
   STD_TORCH_CHECK(image.scalar_type() == ScalarType::Byte && image.dim() == 3 && image.stride(2) == 1 &&
                       image.stride(1) == 3 && image.size(0) == height * scale && image.size(1) == width * scale && image.size(2) == 3,
                   op, ": image must be uint8 (", height * scale, ", ", width * scale, ", 3), of contiguous rows");
-  Job job{};
-  job.x = pair_planes(op, x, 0, width);
-  STD_TORCH_CHECK(pairs <= job.x.pairs && height <= job.x.height, op, ": x is too small");
-  job.x.pairs = pairs;
+  const PairPlanes from = pair_planes(op, x, 0, width);
+  STD_TORCH_CHECK(pairs <= from.pairs && height <= from.height, op, ": x is too small");
   STD_TORCH_CHECK(ends.scalar_type() == ScalarType::Float && ends.dim() == 2 && ends.size(0) == 3 && ends.is_contiguous(),
                   op, ": ends must be float32 (3, channels), contiguous: bias, slopes, shifts");
-  job.channels = ends.size(1);
-  STD_TORCH_CHECK(job.channels == (3 * scale * scale + 1) / 2 * 2 && weight.numel() == job.channels * pairs * 2 * 9, op,
-                  ": weight and ends must be of 3 x scale^2 channels, an even number of them");
-  job.weight = static_cast<const uint32_t*>(weight.const_data_ptr());
-  job.ends = static_cast<const float*>(ends.const_data_ptr());
   const std::vector<uint16_t> lanes = lanes_of(width);
-  job.lanes = lanes.data();
-  job.finish = Finish::planar;
-  job.out_plane = width;
+  Layer layer{};
+  layer.channels = ends.size(1);
+  STD_TORCH_CHECK(layer.channels == (3 * scale * scale + 1) / 2 * 2 && weight.numel() == layer.channels * pairs * 2 * 9,
+                  op, ": weight and ends must be of 3 x scale^2 channels, an even number of them");
+  layer.weight = static_cast<const uint32_t*>(weight.const_data_ptr());
+  layer.ends = static_cast<const float*>(ends.const_data_ptr());
+  layer.pairs = pairs;
+  layer.width = width;
+  layer.lanes = lanes.data();
+  layer.finish = Finish::planar;
+  layer.x_plane = from.plane;
+  layer.out_plane = width;
   auto* bytes = static_cast<uint8_t*>(image.mutable_data_ptr());
   const int64_t pitch = image.stride(0);
   torch::stable::parallel_for(0, height, 4, [&](int64_t begin, int64_t end) {
-    std::vector<float> planes(job.channels * width);
-    Job own = job;
-    own.out = planes.data();  // one row, whatever y: out_pitch is 0
+    std::vector<float> planes(layer.channels * width);
     for (int64_t y = begin; y < end; ++y) {
-      convolve_row<3>(own, y);
+      const Row row{{from.at(0, y - 1, 0), from.at(0, y, 0), from.at(0, y + 1, 0)}, nullptr, planes.data()};
+      convolve_row<3>(layer, row);
       shuffle_row(planes.data(), width, scale, float(gain), bytes + y * scale * pitch, pitch);
     }
   });

@@ -7,6 +7,8 @@ costs other layouts up to a quarter of their arithmetic at 50 channels.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -97,11 +99,12 @@ class PairConv:
         skip_pair: int = 0,
         gate: bool = False,
         grid: Grid | None = None,
+        rows: Tensor | None = None,
     ) -> None:
         """Convolve ``x`` from pair ``x_pair`` on. ``out``: planes, written from ``out_pair`` on, or float32 (C', H, W).
 
         ``skip`` is added before the activation, or with ``gate`` multiplied by the sigmoid of the result. ``grid`` says
-        which pixels are patches; the others become zero.
+        which pixels are patches; the others become zero. ``rows``, uint8 (H), says which rows are computed at all.
         """
         target = out.data if isinstance(out, Planes) else out
         torch.ops.mga.pair_conv_(
@@ -117,6 +120,62 @@ class PairConv:
             None if skip is None else skip.data,
             skip_pair,
             "gate" if gate else "conv",
+            None if grid is None else grid.lanes,
+            rows if grid is None else grid.rows,
+        )
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A convolution of a chain: the places of what it reads, writes and adds, and by how many rows it is ahead.
+
+    A place is the number of one of the planes of the call, or after them of one of the chain's rings. What is added
+    starts at the same pair as what is read.
+    """
+
+    conv: PairConv
+    x: int
+    out: int
+    x_pair: int = 0
+    out_pair: int = 0
+    skip: int = -1
+    lead: int = 0
+
+
+class PairChain:
+    """Convolutions row by row, one after the other, so that what lies between them stays in the cache.
+
+    ``rings``: (pairs, rows) of what lies between, of which only the last rows are kept. A stage of ``lead`` n computes
+    row y + n where those without lead compute row y, and must find there all that it reads.
+    """
+
+    def __init__(self, stages: Sequence[Stage], rings: Sequence[tuple[int, int]]):
+        self.weights = [stage.conv.weight for stage in stages]
+        self.ends = [stage.conv.ends for stage in stages]
+        self.rings = [number for ring in rings for number in ring]
+        self.stages = [
+            number
+            for stage in stages
+            for number in (
+                *(stage.x, stage.x_pair, stage.out, stage.out_pair),
+                *(stage.skip, stage.x_pair, stage.conv.size, stage.lead),
+            )
+        ]
+
+    def __call__(self, planes: Sequence[Planes], x_pair: int = 0, grid: Grid | None = None) -> None:
+        """Run over planes of one size; what is read from the first of them starts at pair ``x_pair``."""
+        stages = list(self.stages)
+        for i in range(0, len(stages), 8):
+            stages[i + 1] += x_pair if stages[i] == 0 else 0
+            stages[i + 5] += x_pair if stages[i + 4] == 0 else 0
+        torch.ops.mga.pair_chain_(
+            [plane.data for plane in planes],
+            self.weights,
+            self.ends,
+            self.rings,
+            stages,
+            planes[0].height,
+            planes[0].width,
             None if grid is None else grid.lanes,
             None if grid is None else grid.rows,
         )

@@ -12,7 +12,7 @@ from ..networks import MaskGuidedNetwork, rfdn
 from ..networks.mask import MaskPrediction
 from ..ops import filter_and_select, paste_shuffled_
 from ..ops.grid import mirror_indices
-from .pairs import VECTOR, Grid, PairConv, Planes, weight_and_bias
+from .pairs import VECTOR, Grid, PairChain, PairConv, Planes, Stage, weight_and_bias
 
 ACROSS = 32  # patches in a row of the grid
 
@@ -36,16 +36,16 @@ class _Gate:
         return esa.conv3_(F.relu(esa.conv3(F.relu(esa.conv_max(x)))))
 
     def on_image(self, out: Planes, out_pair: int, x: Planes, work: Planes, strided: Planes) -> None:
-        self.reduce(work, x, out_pair=self.pairs)
-        self.strided(strided, work, x_pair=self.pairs)
+        """Gate ``x``; ``work`` holds ``reduce`` of it from pair ``pairs`` on, and room for as much before."""
+        self.strided(strided, work, x_pair=self.pairs, rows=torch.arange(x.height).remainder(2).to(torch.uint8))
         size, step = (7, 3) if self.esa.pool else (1, 1)
         pooled = torch.ops.mga.pair_pool(strided.data, 0, self.pairs, x.height, x.width, size, step)
         torch.ops.mga.pair_interpolate_(work.data, 0, self._small(pooled[None])[0].contiguous(), x.height, x.width)
         self.expand(out, work, out_pair=out_pair, skip=x, gate=True)
 
     def on_patches(self, out: Planes, out_pair: int, x: Planes, work: Planes, grid: Grid) -> None:
+        """The same for patches in a grid."""
         assert not self.esa.pool
-        self.reduce(work, x, out_pair=self.pairs, grid=grid)
         reduced = grid.patches(work, self.pairs, self.pairs).flatten(2, 3).flatten(0, 1).float()
         wide = self._small(F.conv2d(reduced, self.esa.conv2.weight, self.esa.conv2.bias, stride=2))
         wide = F.interpolate(wide, size=(grid.side, grid.side), mode="bilinear", align_corners=False)
@@ -55,39 +55,47 @@ class _Gate:
 
 
 class _Block:
-    """RFDB. ``first`` and ``second`` are scratch of its channels, ``kept`` of the distilled ones."""
+    """RFDB. Of the four residual steps and of what is distilled only the rows in use are kept."""
 
     def __init__(self, block: rfdn.RFDB):
-        self.distil = [PairConv.of(getattr(block, f"c{i}_d"), rfdn.SLOPE) for i in (1, 2, 3)]
-        self.residual = [PairConv.of(getattr(block, f"c{i}_r"), rfdn.SLOPE) for i in (1, 2, 3)]
-        self.last = PairConv.of(block.c4, rfdn.SLOPE)
-        self.kept_pairs = self.last.channels // 2
+        self.gate = _Gate(block.esa)
+        distil = [PairConv.of(getattr(block, f"c{i}_d"), rfdn.SLOPE) for i in (1, 2, 3)]
+        residual = [PairConv.of(getattr(block, f"c{i}_r"), rfdn.SLOPE) for i in (1, 2, 3)]
+        last = PairConv.of(block.c4, rfdn.SLOPE)
         # Each distilled part starts at a new pair, so an odd number of channels leaves a channel of zeros.
         weight, bias = weight_and_bias(block.c5)
-        padded = [F.pad(part, (0, 0, 0, 0, 0, self.last.channels - part.shape[1])) for part in weight.chunk(4, dim=1)]
-        self.join = PairConv(torch.cat(padded, dim=1), bias)
-        self.gate = _Gate(block.esa)
+        padded = [F.pad(part, (0, 0, 0, 0, 0, last.channels - part.shape[1])) for part in weight.chunk(4, dim=1)]
+        join = PairConv(torch.cat(padded, dim=1), bias)
+
+        x, joined, work, first, second, third, kept = range(7)
+        part = last.channels // 2
+        stages = [
+            Stage(residual[0], x, first, skip=x, lead=3),
+            Stage(residual[1], first, second, skip=first, lead=2),
+            Stage(residual[2], second, third, skip=second, lead=1),
+            Stage(distil[0], x, kept),
+            Stage(distil[1], first, kept, out_pair=part),
+            Stage(distil[2], second, kept, out_pair=2 * part),
+            Stage(last, third, kept, out_pair=3 * part),
+            Stage(join, kept, joined),
+            Stage(self.gate.reduce, joined, work, out_pair=self.gate.pairs),
+        ]
+        pairs = residual[0].pairs
+        self.chain = PairChain(stages, [(pairs, 4), (pairs, 3), (pairs, 3), (4 * part, 1)])
 
     def __call__(
         self, out: Planes, out_pair: int, x: Planes, x_pair: int, scratch: _Scratch, grid: Grid | None
     ) -> None:
-        source, source_pair = x, x_pair
-        for i, target in enumerate((scratch.first, scratch.second, scratch.first)):
-            self.distil[i](scratch.kept, source, i * self.kept_pairs, source_pair, grid=grid)
-            self.residual[i](target, source, 0, source_pair, skip=source, skip_pair=source_pair, grid=grid)
-            source, source_pair = target, 0
-        self.last(scratch.kept, source, 3 * self.kept_pairs, grid=grid)
-        self.join(scratch.second, scratch.kept, grid=grid)
+        self.chain([x, scratch.joined, scratch.work], x_pair, grid)
         if grid is None:
-            self.gate.on_image(out, out_pair, scratch.second, scratch.work, scratch.strided)
+            self.gate.on_image(out, out_pair, scratch.joined, scratch.work, scratch.strided)
         else:
-            self.gate.on_patches(out, out_pair, scratch.second, scratch.work, grid)
+            self.gate.on_patches(out, out_pair, scratch.joined, scratch.work, grid)
 
 
 class _Scratch:
     def __init__(self, channels: int, block: _Block, height: int, width: int, blocks: int):
-        self.first, self.second = Planes(channels, height, width), Planes(channels, height, width)
-        self.kept = Planes(8 * block.kept_pairs, height, width)
+        self.joined = Planes(channels, height, width)
         self.work = Planes(2 * block.gate.inner, height, width)
         self.strided = Planes(block.gate.inner, height, width)
         self.outputs = Planes(blocks * channels, height, width)
@@ -98,23 +106,24 @@ class _Trunk:
 
     def __init__(self, half: rfdn.BaseNet | rfdn.RefineNet):
         self.blocks = [_Block(getattr(half, f"B{i}")) for i in range(1, half.blocks + 1)]
-        self.join = PairConv.of(half.c[0], rfdn.SLOPE)
-        self.last = PairConv.of(half.LR_conv)
+        join, last = PairConv.of(half.c[0], rfdn.SLOPE), PairConv.of(half.LR_conv)
+        outputs, shallow, out, joined = range(4)
+        stages = [Stage(join, outputs, joined, lead=1), Stage(last, joined, out, skip=shallow)]
+        self.end = PairChain(stages, [(last.pairs, 3)])
 
     def scratch(self, channels: int, height: int, width: int) -> _Scratch:
         return _Scratch(channels, self.blocks[0], height, width, len(self.blocks))
 
     def scratch_channels(self, channels: int) -> int:
         """Channels of all planes of a scratch together."""
-        return (2 + len(self.blocks)) * channels + 8 * self.blocks[0].kept_pairs + 3 * self.blocks[0].gate.inner
+        return (1 + len(self.blocks)) * channels + 3 * self.blocks[0].gate.inner
 
     def __call__(self, out: Planes, x: Planes, scratch: _Scratch, grid: Grid | None = None) -> None:
         source, source_pair, pairs = x, 0, x.pairs
         for i, block in enumerate(self.blocks):
             block(scratch.outputs, i * pairs, source, source_pair, scratch, grid)
             source, source_pair = scratch.outputs, i * pairs
-        self.join(scratch.first, scratch.outputs, grid=grid)
-        self.last(out, scratch.first, skip=x, grid=grid)
+        self.end([scratch.outputs, x, out], grid=grid)
 
 
 class _Mask:
@@ -178,7 +187,7 @@ class RfdnWeights:
         padded = [math.ceil(side / p) * p for side in (height, width)]
         grid = Grid(max(k, 1), p + 2, ACROSS)
         planes = Planes.pixels(height, width) * (3 + self.base.scratch_channels(self.channels) + self.channels)
-        planes += Planes.pixels(*padded) * 2 * self.channels
+        planes += Planes.pixels(*padded) * self.channels * (1 if padded == [height, width] else 2)
         planes += Planes.pixels(grid.height, grid.width) * (
             self.refine.scratch_channels(self.channels) + 3 * self.channels
         )
@@ -201,7 +210,7 @@ class RfdnPlan:
         self.image, self.shallow = Planes(3, height, width), Planes(channels, height, width)
         self.scratch = weights.base.scratch(channels, height, width)
         self.feature = Planes(channels, *self.padded)
-        self.hidden = self.scratch.first if self.padded == (height, width) else Planes(channels, *self.padded)
+        self.hidden = self.scratch.joined if self.padded == (height, width) else Planes(channels, *self.padded)
         self.scores = torch.empty(2, *self.padded)
         self.grid = Grid(max(k, 1), p + 2, ACROSS)
         self.inner = Grid(max(k, 1), p + 2, ACROSS, inset=1)
@@ -253,8 +262,8 @@ class RfdnPlan:
             self.patches.data, self.feature.data, self.patches.pairs, *self.padded, indices, p, 1, ACROSS
         )
         weights.refine(self.refined, self.patches, self.patch_scratch, self.grid)
-        weights.fuse[0](self.patch_scratch.first, self.refined, grid=self.grid)
-        weights.fuse[1](self.fused, self.patch_scratch.first, grid=self.inner)
+        weights.fuse[0](self.patch_scratch.joined, self.refined, grid=self.grid)
+        weights.fuse[1](self.fused, self.patch_scratch.joined, grid=self.inner)
         weights.patch_upsampler(self.planar, self.fused, grid=self.inner)
         step = self.grid.side + 1
         cells = F.pad(self.planar, (0, 1, 0, 1)).unflatten(2, (ACROSS, step)).unflatten(1, (self.grid.down, step))
