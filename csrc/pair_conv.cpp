@@ -119,6 +119,7 @@ void pair_conv(const Tensor& out, int64_t out_pair, const Tensor& x, int64_t x_p
   const bool planar = out.scalar_type() == ScalarType::Float;
   layer.finish = parse_finish(kOp, mode, planar, skip.has_value());
   layer.x_plane = from.plane;
+  layer.x_pitch = from.pitch;
   PairPlanes to{}, other{};
   if (planar) {
     STD_TORCH_CHECK(out.dim() == 3 && out.is_contiguous() && out.size(0) == layer.channels && out.size(1) == height &&
@@ -134,6 +135,7 @@ void pair_conv(const Tensor& out, int64_t out_pair, const Tensor& x, int64_t x_p
   layer.out_plane = to.plane;
   if (skip) other = part_of(kOp, "skip", *skip, skip_pair, layer.channels / 2, height, width);
   layer.skip_plane = other.plane;
+  layer.skip_pitch = other.pitch;
   const int64_t work = width * pairs * layer.channels * size * size;
   torch::stable::parallel_for(0, height, std::max<int64_t>(1, (1 << 21) / work), [&](int64_t begin, int64_t end) {
     for (int64_t y = begin; y < end; ++y) {
@@ -237,6 +239,7 @@ void pair_chain(const std::vector<Tensor>& planes, const std::vector<Tensor>& we
     return 0 <= place && place < int64_t(places.size()) && 0 <= pair && pair + pairs <= places[place].planes.pairs;
   };
   std::vector<Stage> list;
+  std::vector<bool> met(places.size(), false);
   int64_t most = 0;
   for (size_t i = 0; i < weights.size(); ++i) {
     const int64_t* n = stages.data() + 8 * i;
@@ -249,13 +252,21 @@ void pair_chain(const std::vector<Tensor>& planes, const std::vector<Tensor>& we
                     op, ": stage ", i, " reads or writes outside of its places");
     stage.layer.finish = Finish::pairs;
     stage.layer.x_plane = places[stage.x].planes.plane;
+    // What an earlier stage has read or written is in the cache; the first to read planes asks for their next row.
+    const auto from_memory = [&](int64_t place) { return place >= 0 && places[place].ring_rows == 0 && !met[place]; };
+    if (from_memory(stage.x)) stage.layer.x_pitch = places[stage.x].planes.pitch;
+    met[stage.x] = true;
+    if (from_memory(stage.skip)) stage.layer.skip_pitch = places[stage.skip].planes.pitch;
+    met[stage.out] = true;
     stage.layer.out_plane = places[stage.out].planes.plane;
-    PairPlanes out = places[stage.out].planes;
-    out.pairs = outputs / 2;
-    stage.layer.past_caches = places[stage.out].ring_rows == 0 && goes_past_caches(out);
     stage.layer.skip_plane = stage.skip < 0 ? 0 : places[stage.skip].planes.plane;
     most = std::max(most, stage.lead);
     list.push_back(stage);
+  }
+  for (Stage& stage : list) {
+    bool read = places[stage.out].ring_rows != 0;
+    for (const Stage& other : list) read = read || other.x == stage.out || other.skip == stage.out;
+    stage.layer.past_caches = !read && goes_past_caches(places[stage.out].planes);
   }
   const uint8_t* present = rows_or_null(op, rows, height);
   const int64_t bands = torch::stable::get_num_threads();

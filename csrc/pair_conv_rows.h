@@ -38,6 +38,7 @@ struct Layer {
   int64_t channels;   // of the output, even
   int64_t width;
   int64_t x_plane, skip_plane, out_plane;  // in dwords
+  int64_t x_pitch, skip_pitch;             // to the rows that will be read next, or 0 where they are in the cache
   const uint16_t* lanes;
   Finish finish;
   bool past_caches;  // see BlockEnd
@@ -99,6 +100,15 @@ struct Kernels {
                                             row_of_block<SIZE, 12, 1>};
 };
 
+// Ask for pixels of the row below early: there are too many planes for the processor to see the pattern by itself.
+inline void prefetch(const uint32_t* row, int64_t pitch, int64_t plane, int64_t pairs, int64_t from, int64_t to) {
+  if (pitch == 0 || row == nullptr) return;
+  for (int64_t pair = 0; pair < pairs; ++pair) {
+    const uint32_t* below = row + pair * plane + pitch;
+    for (int64_t v = from; v < to; ++v) __builtin_prefetch(below + 16 * v, 0, 2);
+  }
+}
+
 template <int SIZE>
 void convolve_row(const Layer& layer, const Row& row) {
   const Blocks blocks(layer.channels);
@@ -107,6 +117,8 @@ void convolve_row(const Layer& layer, const Row& row) {
   const int64_t length = layer.pairs * SIZE <= 36 ? 12 : 6;
   for (int64_t stretch = 0; stretch < vectors; stretch += length) {
     const int64_t stop = std::min(stretch + length, vectors);
+    prefetch(row.taps[SIZE - 1], layer.x_pitch, layer.x_plane, layer.pairs, stretch, stop);
+    prefetch(row.skip, layer.skip_pitch, layer.skip_plane, layer.channels / 2, stretch, stop);
     const uint32_t* weight = layer.weight;
     for (int64_t block = 0, channel = 0; block < blocks.count; ++block) {
       const int64_t size = blocks.size(block);
