@@ -1,13 +1,13 @@
-# make setup | test | demo | bench | lint | clean          PYTHON=python3.12 chooses the interpreter of .venv
+# make setup | test | sanitize | demo | bench | lint | clean          PYTHON=python3.12 chooses the interpreter of .venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.mga-setup
 TORCH := 2.13.0
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
-SOURCES := pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
+SOURCES := pyproject.toml constraints.txt setup.py $(wildcard csrc/*.* csrc/*/*)
 
-.PHONY: setup test demo bench lint clean
+.PHONY: setup test sanitize demo bench lint clean
 setup: $(STAMP)
 
 # A constraint may not name a local version (+cpu), so torch goes first and by itself.
@@ -36,6 +36,9 @@ $(STAMP): $(SOURCES)
 
 test: setup
 	$(BIN)/python -m pytest -q
+
+sanitize: setup
+	.ci/sanitize $(BIN)/python
 
 demo: setup
 	$(BIN)/python -m mga.demo

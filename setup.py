@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -31,7 +32,16 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 TORCH_TARGET = "2.11"
 TORCH_TARGET_MACRO = "0x020b000000000000"
 DEFAULT_ARCHS = "80;90;100;120"
-COMMON_FLAGS = "-std=c++17 -fPIC -fvisibility=hidden -Wall -Wextra -Wshadow -Werror"
+AVX512 = "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c"
+# The options of csrc/cpu/isa_*.cpp on x86-64; elsewhere the baseline is what the compiler takes for granted.
+INSTRUCTION_SETS = {
+    "baseline": "",
+    "avx2": "-mavx2 -mfma -mf16c",
+    "avx512": AVX512,
+    "avx512_bf16": f"{AVX512} -mavx512bf16",
+}
+# Contraction is off, so that a product and a sum round twice, as in torch, unless a kernel asks for one rounding.
+COMMON_FLAGS = "-std=c++17 -ffp-contract=off -fPIC -fvisibility=hidden -Wall -Wextra -Wshadow -Werror"
 
 
 def package_dir(name: str) -> Path:
@@ -101,9 +111,11 @@ class NinjaFile:
         if dependencies:
             self.lines += ["  depfile = $out.d", "  deps = gcc"]
 
-    def compile(self, rule: str, source: Path) -> None:
+    def compile(self, rule: str, source: Path, options: str = "") -> None:
         target = self.folder / f"{source.name}.o"
         self.lines.append(f"build {self.escape(target)}: {rule} {self.escape(source)}")
+        if options:
+            self.lines.append(f"  options = {options}")
         self.objects.append(target)
 
     def link(self, rule: str, output: Path) -> None:
@@ -145,7 +157,7 @@ class BuildNative(build_ext):
     def compiler_rules(self, ninja: NinjaFile, flags: str, libraries: str) -> None:
         cxx = os.environ.get("CXX", "g++")
         sanitize = f"-fsanitize={self.sanitize}" if self.sanitize else ""
-        ninja.rule("cxx", f"{cxx} -MMD -MF $out.d {COMMON_FLAGS} {self.optimisation()} {flags} -c $in -o $out")
+        ninja.rule("cxx", f"{cxx} -MMD -MF $out.d {COMMON_FLAGS} {self.optimisation()} {flags} $options -c $in -o $out")
         ninja.rule("link", f"{cxx} -shared {sanitize} $in -o $out {libraries}", dependencies=False)
 
     def torch_library(self, ninja: NinjaFile, output: Path) -> None:
@@ -157,9 +169,11 @@ class BuildNative(build_ext):
             # libcudart is linked in, so the library needs no toolkit, and no driver, to be loaded.
             libraries += f" -L'{self.toolkit}/lib64' -lcudart_static -lrt -ldl -lpthread"
         self.compiler_rules(ninja, flags, libraries)
-        for source in sorted(CSRC.glob("*.cpp")):
+        for source in sorted([*CSRC.glob("*.cpp"), *CSRC.glob("cpu/*.cpp")]):
+            instruction_set = source.stem.removeprefix("isa_")
+            options = INSTRUCTION_SETS.get(instruction_set, "") if platform.machine() in ("x86_64", "AMD64") else ""
             if source.name != "host.cpp":
-                ninja.compile("cxx", source)
+                ninja.compile("cxx", source, options)
         if self.toolkit:
             # nvcc's report goes to a log beside the object, with the registers and spills of every kernel; a spill is a
             # warning and a warning is an error.

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from rivals import Race
 from workloads import Machine, Workload, measure, synchronize
 
 from mga_kernels import ops
@@ -57,3 +58,41 @@ def run(
         )
 
     return timed
+
+
+LINES = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[LINES] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if config.stash[LINES]:
+        terminalreporter.section("variants that took turns, medians")
+        for line in config.stash[LINES]:
+            terminalreporter.write_line(line)
+
+
+@pytest.fixture
+def race(
+    request: pytest.FixtureRequest, benchmark: Callable, machines: dict[str, Machine], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """``race(title, calls, ours, bytes_moved, operations)``: on the CPU, in turns; printed at the end of the session.
+
+    The benchmark's own time is that of one round of all variants; each variant's is in its extra_info.
+    """
+
+    def run_race(
+        title: str, calls: dict[str, Callable], ours: str, bytes_moved: int, operations: int = 0, rounds: int = 5
+    ) -> None:
+        machine = machines.get("cpu") or machines.setdefault("cpu", measure("cpu"))
+        with torch.inference_mode():
+            Race(calls).round()
+            contest = Race(calls)
+            benchmark.pedantic(contest.round, rounds=rounds)
+        facts = contest.report(ours, bytes_moved, operations, machine)
+        benchmark.extra_info.update(facts, threads=torch.get_num_threads(), torch=torch.__version__)
+        request.config.stash[LINES] += [title, *(f"  {name:45} {value}" for name, value in facts.items())]
+
+    return run_race

@@ -80,8 +80,8 @@ def _mask(device: str) -> torch.Tensor:
     return (F.avg_pool2d(noise, 5, 1, 2)[0] * 1000).round().div(1000).to(device)
 
 
-def _feature(device: str, dtype: torch.dtype) -> torch.Tensor:
-    feature = torch.randn(1, CHANNELS, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(2))
+def _feature(device: str, dtype: torch.dtype, channels: int = CHANNELS) -> torch.Tensor:
+    feature = torch.randn(1, channels, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(2))
     return feature.to(device, dtype).contiguous(memory_format=torch.channels_last)
 
 
@@ -107,8 +107,8 @@ def select_patches(case: str, device: str, dtype: torch.dtype = torch.float32) -
     return Workload("select_patches", case, call, check, mask.nbytes + 4 * k)
 
 
-def gather_patches(case: str, device: str, dtype: torch.dtype = torch.float32) -> Workload:
-    feature, k = _feature(device, dtype), COUNTS[case]
+def gather_patches(case: str, device: str, dtype: torch.dtype = torch.float32, channels: int = CHANNELS) -> Workload:
+    feature, k = _feature(device, dtype, channels), COUNTS[case]
     indices = ops.select_patches(_mask(device), k)
 
     def call() -> torch.Tensor:
@@ -116,8 +116,8 @@ def gather_patches(case: str, device: str, dtype: torch.dtype = torch.float32) -
 
     chosen = torch.zeros(CELLS, device=device).index_fill_(0, indices[0].long(), 1).reshape(1, 1, ROWS, COLUMNS)
     touched = F.max_pool2d(F.interpolate(chosen, scale_factor=PATCH_SIZE), 2 * HALO + 1, 1, HALO).sum()
-    read = int(touched) * CHANNELS * dtype.itemsize
-    written = k * CHANNELS * (PATCH_SIZE + 2 * HALO) ** 2 * dtype.itemsize
+    read = int(touched) * channels * dtype.itemsize
+    written = k * channels * (PATCH_SIZE + 2 * HALO) ** 2 * dtype.itemsize
     check = _check_equal(call, lambda: _reference("gather_patches")(feature, indices, PATCH_SIZE, HALO))
     return Workload("gather_patches", case, call, check, read + written)
 
@@ -140,11 +140,11 @@ def paste_patches(case: str, device: str, dtype: torch.dtype = torch.float32) ->
     return Workload("paste_patches_", case, call, check, 2 * patches.nbytes)
 
 
-def mask_head(case: str, device: str, dtype: torch.dtype = torch.float32) -> Workload:
+def mask_head(case: str, device: str, dtype: torch.dtype = torch.float32, channels: int = CHANNELS) -> Workload:
     """``case`` is the order of softmax and pool."""
-    feature = _feature(device, dtype)
+    feature = _feature(device, dtype, channels)
     generator = torch.Generator().manual_seed(4)
-    shapes = ((CHANNELS, CHANNELS, 3, 3), (CHANNELS,), (2, CHANNELS, 3, 3), (2,))
+    shapes = ((channels, channels, 3, 3), (channels,), (2, channels, 3, 3), (2,))
     weights = [torch.randn(shape, generator=generator).div(20).to(device, dtype) for shape in shapes]
 
     def call() -> torch.Tensor:
@@ -158,6 +158,134 @@ def mask_head(case: str, device: str, dtype: torch.dtype = torch.float32) -> Wor
         tolerance = 1e-4 if dtype == torch.float32 else 2e-2
         torch.testing.assert_close(call()[inner].double(), exact[inner], atol=tolerance, rtol=0)
 
-    operations = 2 * 9 * HEIGHT * WIDTH * CHANNELS * (CHANNELS + 2)
-    moved = feature.nbytes + sum(weight.nbytes for weight in weights) + CELLS * dtype.itemsize
+    operations = 2 * 9 * HEIGHT * WIDTH * channels * (channels + 2)
+    moved = feature.nbytes + sum(weight.nbytes for weight in weights) + CELLS * 4
     return Workload("mask_head", case, call, check, moved, operations)
+
+
+def _filter_arguments(device: str, dtype: torch.dtype) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(8)
+    shapes = ((1, ROWS, COLUMNS), (25, 1, 1, 1), (25,))
+    probability, weight, bias = (torch.rand(shape, generator=generator).to(device, dtype) for shape in shapes)
+    return [probability, probability[:, None], weight, bias]
+
+
+def _check_close(op: str, call: Callable[[], torch.Tensor], *arguments: object, share: float) -> Callable[[], None]:
+    """Against the reference in float64; ``share`` of the largest value is the most that may be between them."""
+
+    def check() -> None:
+        wide = [a.double() if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in arguments]
+        exact = _reference(op)(*wide)
+        torch.testing.assert_close(call().double(), exact, atol=share * float(exact.abs().max()), rtol=0)
+
+    return check
+
+
+def _share(dtype: torch.dtype) -> float:
+    return 1e-5 if dtype == torch.float32 else 3e-2
+
+
+def dynamic_filter(case: str, device: str, dtype: torch.dtype = torch.float32) -> Workload:
+    arguments = _filter_arguments(device, dtype)
+
+    def call() -> torch.Tensor:
+        return ops.dynamic_filter(*arguments)
+
+    check = _check_close("dynamic_filter", call, *arguments, share=_share(dtype))
+    return Workload("dynamic_filter", case, call, check, 2 * arguments[0].nbytes, 2 * 50 * CELLS)
+
+
+def filter_and_select(case: str, device: str, dtype: torch.dtype = torch.float32) -> Workload:
+    arguments, k = _filter_arguments(device, dtype), COUNTS[case]
+
+    def call() -> tuple[torch.Tensor, torch.Tensor]:
+        return ops.filter_and_select(*arguments, k)
+
+    def check() -> None:
+        _check_close("dynamic_filter", lambda: call()[0], *arguments, share=_share(dtype))()
+        mask, indices = call()
+        if not torch.equal(indices, _reference("select_patches")(mask, k, "largest", 0)):
+            raise AssertionError("the result is not that of the reference")
+
+    return Workload("filter_and_select", case, call, check, 2 * arguments[0].nbytes + 4 * k, 2 * 50 * CELLS)
+
+
+def paste_shuffled(case: str, device: str, dtype: torch.dtype = torch.float32) -> Workload:
+    """Channels-last output of the last convolution into the bytes of a picture."""
+    k, generator = COUNTS[case], torch.Generator().manual_seed(9)
+    picture = torch.zeros(1, SCALE * HEIGHT, SCALE * WIDTH, 3, device=device, dtype=torch.uint8).permute(0, 3, 1, 2)
+    patches = torch.rand(k, 3 * SCALE**2, PATCH_SIZE, PATCH_SIZE, generator=generator).to(device, dtype)
+    patches = patches.contiguous(memory_format=torch.channels_last)
+    indices = ops.select_patches(_mask(device), k)
+
+    def call() -> torch.Tensor:
+        return ops.paste_shuffled_(picture, patches, indices, SCALE)
+
+    before = picture.clone()  # what a wrong call changes must not be in what it is compared with
+
+    def check() -> None:
+        given = (patches, indices, SCALE, 1.0)
+        pasted = ops.paste_shuffled_(before.clone(), *given)
+        if not torch.equal(pasted, _reference("paste_shuffled_")(before.clone(), *given)):
+            raise AssertionError("the result is not that of the reference")
+
+    return Workload("paste_shuffled_", case, call, check, patches.nbytes + patches.numel())
+
+
+def image_to_input(case: str, device: str, dtype: torch.dtype = torch.float32) -> Workload:
+    image = torch.randint(0, 256, (1, HEIGHT - 4, WIDTH, 3), generator=torch.Generator().manual_seed(10))
+    image = image.to(device, torch.uint8)
+
+    def call() -> torch.Tensor:
+        return ops.image_to_input(image, HEIGHT, WIDTH, 1.0, dtype)
+
+    check = _check_equal(call, lambda: _reference("image_to_input")(image, HEIGHT, WIDTH, 1.0, dtype))
+    return Workload("image_to_input", case, call, check, image.numel() + 3 * HEIGHT * WIDTH * dtype.itemsize)
+
+
+def output_to_image(case: str, device: str, dtype: torch.dtype = torch.float32) -> Workload:
+    """``case`` is the layout of the output."""
+    height, width = SCALE * (HEIGHT - 4), SCALE * WIDTH
+    output = torch.rand(1, 3, SCALE * HEIGHT, width, generator=torch.Generator().manual_seed(11)).to(device, dtype)
+    layout = torch.channels_last if case == "channels-last" else torch.contiguous_format
+    output = output.contiguous(memory_format=layout)
+
+    def call() -> torch.Tensor:
+        return ops.output_to_image(output, height, width)
+
+    check = _check_equal(call, lambda: _reference("output_to_image")(output, height, width, 1.0))
+    return Workload("output_to_image", case, call, check, 3 * height * width * (1 + dtype.itemsize))
+
+
+def patch_conv(case: str, device: str, dtype: torch.dtype = torch.float32) -> Workload:
+    """The first convolution of a Refine-Net; the gathered copy is not among the bytes that must move."""
+    feature, k, generator = _feature(device, dtype), COUNTS[case], torch.Generator().manual_seed(12)
+    weight = torch.randn(CHANNELS, CHANNELS, 3, 3, generator=generator).div(20).to(device, dtype)
+    bias = torch.randn(CHANNELS, generator=generator).to(device, dtype)
+    arguments = (feature, ops.select_patches(_mask(device), k), weight, bias, PATCH_SIZE, HALO, 0.05)
+
+    def call() -> torch.Tensor:
+        return ops.patch_conv(*arguments)
+
+    pixels = k * (PATCH_SIZE + 2 * HALO) ** 2
+    check = _check_close("patch_conv", call, *arguments, share=_share(dtype))
+    moved = 2 * pixels * CHANNELS * dtype.itemsize + weight.nbytes
+    return Workload("patch_conv", case, call, check, moved, 2 * 9 * CHANNELS**2 * pixels)
+
+
+def conv_chain(case: str, device: str, dtype: torch.dtype = torch.float32) -> Workload:
+    """Two residual blocks of 64 channels on 1000 patches of 6x6, as SRResNet's; ``case`` has no meaning."""
+    channels, layers, k, side = 64, 4, 1000, PATCH_SIZE + 2 * HALO
+    generator = torch.Generator().manual_seed(13)
+    shapes = ((k, channels, side, side), (layers, channels, channels, 3, 3), (layers, channels))
+    patches, weights, biases = (torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes)
+    patches = patches.contiguous(memory_format=torch.channels_last)
+    slopes = torch.tensor([[0.2], [1.0]], device=device, dtype=dtype).repeat(2, channels)
+    arguments = (patches, weights / 24, biases / 10, slopes, [-1, 0, -1, 2], 0)
+
+    def call() -> torch.Tensor:
+        return ops.conv_chain(*arguments)
+
+    check = _check_close("conv_chain", call, *arguments, share=_share(dtype))
+    operations = 2 * 9 * channels**2 * k * side**2 * layers
+    return Workload("conv_chain", case, call, check, 2 * patches.nbytes + weights.nbytes, operations)

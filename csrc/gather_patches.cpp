@@ -70,7 +70,7 @@ void gather_pixels(const T* image, T* patch, const GatherShape& s, int64_t top, 
 template <typename T>
 void gather(const void* feature, const int32_t* indices, void* patches, const GatherShape& s) {
   const int64_t patch_items = s.channels * s.side() * s.side();
-  const int64_t grain = std::max<int64_t>(1, 32768 / std::max<int64_t>(1, patch_items));
+  const int64_t grain = rows_at_once(patch_items / 2);
   torch::stable::parallel_for(0, s.batch * s.count, grain, [&](int64_t begin, int64_t end) {
     for (int64_t m = begin; m < end; ++m) {
       const T* image = static_cast<const T*>(feature) + m / s.count * s.stride[0];
@@ -114,22 +114,9 @@ Tensor gather_patches_cpu(const Tensor& feature, const Tensor& indices, int64_t 
   check_inside(kOp, index, indices.numel(), shape.rows(), shape.columns());
   Tensor patches = new_patches(feature, shape);
   if (patches.numel() == 0) return patches;
-  const auto run = [&](auto item) {
+  with_item(kOp, feature, [&](auto item) {
     gather<decltype(item)>(feature.const_data_ptr(), index, patches.mutable_data_ptr(), shape);
-  };
-  switch (item_size(kOp, feature)) {
-    case 1:
-      run(uint8_t{});
-      break;
-    case 2:
-      run(uint16_t{});
-      break;
-    case 4:
-      run(uint32_t{});
-      break;
-    default:
-      run(uint64_t{});
-  }
+  });
   return patches;
 }
 

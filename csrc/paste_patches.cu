@@ -1,50 +1,89 @@
-// paste_patches_ on CUDA: one thread an element of the patches, in the order of the image's memory.
+// paste_patches_ on CUDA: a warp writes one cell, or a part of one where there are few, in the order of the image's
+// memory, up to 16 bytes a thread where image and patches are dense along the innermost axis.
 #include "cuda_launch.cuh"
 
 namespace mga {
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 256, kWarps = kThreads / 32;
 
-// image (B, C, rows*q, columns*q) by s.image_stride, patches (B*K, C, q, q) by s.patch_stride, indices (B, K). A cell
-// outside the grid is left out. Which of two patches for one cell stays is not defined here.
+// The copy of one patch as three axes, the innermost of the image's memory last; in items of the copied width.
+struct PastePlan {
+  int64_t patches, count, cells, columns;
+  int64_t image_batch, cell_row, cell_column, patch_stride;  // steps from image to image, cell to cell, patch to patch
+  int64_t size[3], to[3], from[3];
+  FastDivisor middle, inner;
+  WarpParts split;
+};
+
+// A cell outside the grid is left out. Which of two patches for one cell stays is not defined here.
 template <typename T>
-__global__ void __launch_bounds__(kThreads)
-    paste_kernel(T* __restrict__ image, const T* __restrict__ patches, const int32_t* __restrict__ indices,
-                 PasteShape s, bool channels_last, int64_t total) {
-  const int64_t step = int64_t(gridDim.x) * blockDim.x;
-  for (int64_t i = int64_t(blockIdx.x) * blockDim.x + threadIdx.x; i < total; i += step) {
-    int64_t rest = i, c = 0;
-    if (channels_last) {
-      c = rest % s.channels;
-      rest /= s.channels;
+__global__ void __launch_bounds__(kThreads) paste_kernel(T* __restrict__ image, const T* __restrict__ patches,
+                                                         const int32_t* __restrict__ indices, PastePlan p) {
+  const int lane = threadIdx.x % 32;
+  const int64_t units = p.patches * p.split.parts, step = int64_t(gridDim.x) * kWarps;
+  for (int64_t unit = int64_t(blockIdx.x) * kWarps + threadIdx.x / 32; unit < units; unit += step) {
+    const int64_t patch = unit / p.split.parts, cell = indices[patch];
+    if (cell < 0 || cell >= p.cells) continue;
+    T* to = image + patch / p.count * p.image_batch + cell / p.columns * p.cell_row + cell % p.columns * p.cell_column;
+    const T* from = patches + patch * p.patch_stride;
+    const uint32_t begin = uint32_t(unit % p.split.parts) * p.split.part;
+    const uint32_t end = begin + p.split.part < p.split.items ? begin + p.split.part : p.split.items;
+    MGA_UNROLL_BY(4)
+    for (uint32_t i = begin + lane; i < end; i += 32) {
+      uint32_t v, w;
+      const uint32_t u = p.middle(p.inner(i, w), v);
+      to[u * p.to[0] + v * p.to[1] + w * p.to[2]] = from[u * p.from[0] + v * p.from[1] + w * p.from[2]];
     }
-    const int64_t x = rest % s.side;
-    rest /= s.side;
-    const int64_t y = rest % s.side;
-    rest /= s.side;
-    if (!channels_last) {
-      c = rest % s.channels;
-      rest /= s.channels;
-    }
-    const int64_t cell = indices[rest];
-    if (cell < 0 || cell >= s.rows * s.columns) continue;
-    const int64_t row = cell / s.columns * s.side + y, column = cell % s.columns * s.side + x;
-    const int64_t b = rest / s.count;
-    const int64_t from =
-        rest * s.patch_stride[0] + c * s.patch_stride[1] + y * s.patch_stride[2] + x * s.patch_stride[3];
-    image[b * s.image_stride[0] + c * s.image_stride[1] + row * s.image_stride[2] + column * s.image_stride[3]] =
-        patches[from];
   }
 }
 
-template <typename T>
-int launch(void* image, const void* patches, const int32_t* indices, const PasteShape& s, void* stream) {
-  const int64_t total = s.batch * s.count * s.channels * s.side * s.side;
-  if (total == 0) return 0;
+// Axes in the order of the image's memory; channels and columns become one axis where both sides have them dense.
+PastePlan plan_in_elements(const PasteShape& s) {
+  PastePlan p{};
+  p.patches = s.batch * s.count;
+  p.count = s.count;
+  p.cells = s.rows * s.columns;
+  p.columns = s.columns;
+  p.image_batch = s.image_stride[0];
+  p.cell_row = s.image_stride[2] * s.side;
+  p.cell_column = s.image_stride[3] * s.side;
+  p.patch_stride = s.patch_stride[0];
   const bool channels_last = s.channels > 1 && s.image_stride[1] == 1;
-  MGA_LAUNCH(paste_kernel<T>, blocks_for(total, kThreads), dim3(kThreads), stream, static_cast<T*>(image),
-             static_cast<const T*>(patches), indices, s, channels_last, total);
+  const int axes[2][3] = {{1, 2, 3}, {2, 3, 1}};
+  const int64_t sizes[4] = {0, s.channels, s.side, s.side};
+  for (int i = 0; i < 3; ++i) {
+    const int axis = axes[channels_last][i];
+    p.size[i] = sizes[axis];
+    p.to[i] = s.image_stride[axis];
+    p.from[i] = s.patch_stride[axis];
+  }
+  if (p.to[2] == 1 && p.from[2] == 1 && p.to[1] == p.size[2] && p.from[1] == p.size[2]) {
+    p.size[2] *= p.size[1];
+    p.size[1] = 1;
+  }
+  // Strides that are never used say nothing about alignment.
+  if (s.batch == 1) p.image_batch = 0;
+  for (int i = 0; i < 2; ++i) {
+    if (p.size[i] == 1) p.to[i] = p.from[i] = 0;
+  }
+  return p;
+}
+
+template <typename T>
+int launch(void* image, const void* patches, const int32_t* indices, PastePlan p, int item_size, void* stream) {
+  const int64_t packed = int64_t(sizeof(T)) / item_size;
+  for (int64_t* number : {&p.image_batch, &p.cell_row, &p.cell_column, &p.patch_stride, &p.size[2], &p.to[0], &p.to[1],
+                          &p.from[0], &p.from[1]}) {
+    *number /= packed;
+  }
+  const int64_t items = p.size[0] * p.size[1] * p.size[2];
+  if (items >= INT32_MAX) return int(cudaErrorInvalidValue);
+  p.middle = FastDivisor(p.size[1]);
+  p.inner = FastDivisor(p.size[2]);
+  p.split = WarpParts(items, p.patches);
+  MGA_LAUNCH(paste_kernel<T>, blocks_for(p.patches * p.split.parts, kWarps), dim3(kThreads), stream,
+             static_cast<T*>(image), static_cast<const T*>(patches), indices, p);
   return int(cudaGetLastError());
 }
 
@@ -52,15 +91,26 @@ int launch(void* image, const void* patches, const int32_t* indices, const Paste
 
 int paste_patches_cuda(void* image, const void* patches, const int32_t* indices, const PasteShape& shape, int item_size,
                        void* stream) {
-  switch (item_size) {
+  if (shape.batch * shape.count * shape.channels * shape.side == 0) return 0;
+  const PastePlan p = plan_in_elements(shape);
+  int width = item_size;
+  if (p.to[2] == 1 && p.from[2] == 1) {
+    const int64_t n = item_size;
+    width = widest_access(reinterpret_cast<uintptr_t>(image), reinterpret_cast<uintptr_t>(patches), n * p.image_batch,
+                          n * p.cell_row, n * p.cell_column, n * p.patch_stride, n * p.size[2], n * p.to[0],
+                          n * p.to[1], n * p.from[0], n * p.from[1]);
+  }
+  switch (width) {
     case 1:
-      return launch<uint8_t>(image, patches, indices, shape, stream);
+      return launch<uint8_t>(image, patches, indices, p, item_size, stream);
     case 2:
-      return launch<uint16_t>(image, patches, indices, shape, stream);
+      return launch<uint16_t>(image, patches, indices, p, item_size, stream);
     case 4:
-      return launch<uint32_t>(image, patches, indices, shape, stream);
+      return launch<uint32_t>(image, patches, indices, p, item_size, stream);
     case 8:
-      return launch<uint64_t>(image, patches, indices, shape, stream);
+      return launch<uint2>(image, patches, indices, p, item_size, stream);
+    case 16:
+      return launch<uint4>(image, patches, indices, p, item_size, stream);
     default:
       return int(cudaErrorInvalidValue);
   }

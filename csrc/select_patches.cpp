@@ -6,19 +6,12 @@
 #include <vector>
 
 #include "hash.h"
-#include "torch_glue.h"
+#include "operators_cpu.h"
 
 namespace mga {
 namespace {
 
 constexpr const char* kOp = "select_patches";
-
-Order parse_order(const std::string& order) {
-  if (order == "largest") return Order::largest;
-  if (order == "smallest") return Order::smallest;
-  STD_TORCH_CHECK(order == "random", kOp, ": order '", order, "' is none of largest, smallest and random");
-  return Order::random;
-}
 
 // A key that sorts unsigned as the values do: larger key, earlier choice. NaN gets 0, below every number, in both
 // orders.
@@ -78,8 +71,10 @@ Request prepare(const Tensor& mask, int64_t k, const std::string& order, int64_t
   STD_TORCH_CHECK(cells <= INT32_MAX, kOp, ": more than 2^31-1 cells");
   const int64_t count = std::min(k, cells);
   const std::vector<int64_t> sizes{mask.size(0), count};
-  return {mask.size(0), cells, count, parse_order(order), torch::stable::new_empty(mask, sizes, ScalarType::Int)};
+  return {mask.size(0), cells, count, parse_order(kOp, order), torch::stable::new_empty(mask, sizes, ScalarType::Int)};
 }
+
+}  // namespace
 
 Tensor select_patches_cpu(const Tensor& mask, int64_t k, std::string order, int64_t seed) {
   Request request = prepare(mask, k, order, seed);
@@ -99,29 +94,18 @@ Tensor select_patches_cpu(const Tensor& mask, int64_t k, std::string order, int6
   return request.indices;
 }
 
-#ifdef MGA_WITH_CUDA
-Real real_of(ScalarType dtype) {
-  switch (dtype) {
-    case ScalarType::Half:
-      return Real::f16;
-    case ScalarType::BFloat16:
-      return Real::bf16;
-    case ScalarType::Float:
-      return Real::f32;
-    default:
-      return Real::f64;
-  }
-}
+namespace {
 
+#ifdef MGA_WITH_CUDA
 Tensor select_patches_gpu(const Tensor& mask, int64_t k, std::string order, int64_t seed) {
   const torch::stable::accelerator::DeviceGuard guard(mask.get_device_index());
   Request request = prepare(mask, k, order, seed);
   if (request.batch == 0 || request.count == 0) return request.indices;
   const Tensor dense = torch::stable::contiguous(mask);
   auto* indices = static_cast<int32_t*>(request.indices.mutable_data_ptr());
-  check_launch(
-      kOp, select_patches_cuda(dense.const_data_ptr(), real_of(mask.scalar_type()), indices, request.batch,
-                               request.cells, request.count, request.order, uint32_t(seed), current_stream(kOp, mask)));
+  check_launch(kOp,
+               select_patches_cuda(dense.const_data_ptr(), real_of(kOp, mask), indices, request.batch, request.cells,
+                                   request.count, request.order, uint32_t(seed), current_stream(kOp, mask)));
   return request.indices;
 }
 #endif

@@ -8,6 +8,7 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <cstdint>
+#include <string>
 
 #include "cuda_kernels.h"
 
@@ -33,6 +34,47 @@ inline int item_size(const char* op, const Tensor& tensor) {
     default:
       STD_TORCH_CHECK(false, op, ": dtype is none of float16, bfloat16, float32, float64 and uint8");
   }
+}
+
+// The grain of a parallel loop whose rounds handle `items` numbers each. A thread is worth waking for about 0.1 ms of
+// work: where other programs keep the processor busy it may take milliseconds to come.
+inline int64_t rows_at_once(int64_t items) { return items < 1 ? 1 << 20 : ((1 << 20) + items - 1) / items; }
+
+// Calls `run` with a zero of an unsigned type of the tensor's item size.
+template <typename Run>
+void with_item(const char* op, const Tensor& tensor, Run run) {
+  switch (item_size(op, tensor)) {
+    case 1:
+      return run(uint8_t{});
+    case 2:
+      return run(uint16_t{});
+    case 4:
+      return run(uint32_t{});
+    default:
+      return run(uint64_t{});
+  }
+}
+
+inline Real real_of(const char* op, const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Half:
+      return Real::f16;
+    case ScalarType::BFloat16:
+      return Real::bf16;
+    case ScalarType::Float:
+      return Real::f32;
+    case ScalarType::Double:
+      return Real::f64;
+    default:
+      STD_TORCH_CHECK(false, op, ": dtype is none of float16, bfloat16, float32 and float64");
+  }
+}
+
+inline Order parse_order(const char* op, const std::string& order) {
+  if (order == "largest") return Order::largest;
+  if (order == "smallest") return Order::smallest;
+  STD_TORCH_CHECK(order == "random", op, ": order '", order, "' is none of largest, smallest and random");
+  return Order::random;
 }
 
 inline void check_indices(const char* op, const Tensor& indices, int64_t batch) {

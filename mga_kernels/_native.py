@@ -46,7 +46,7 @@ def has_kernel(op: str, device: str) -> bool:
 
 
 def host() -> ModuleType:
-    """The pybind11 module: ``build_facts()``, ``cpu_features()``, ``pack_image()`` and ``unpack_image()``."""
+    """The pybind11 module: ``build_facts()`` and ``cpu_features()``."""
     if _HOST is None:
         raise BackendError(f"mga_kernels: {HOST_ERROR}")
     return _HOST

@@ -6,26 +6,30 @@ import math
 import os
 import time
 import warnings
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from . import _native, images
+from . import images, plans
 from .checkpoints import ModelConfig, load_model
 from .errors import InputError, OutOfMemoryError
 from .memory import require_memory
 from .networks import VARIANTS, MaskGuidedNetwork
 from .networks.layers import pad_by_reflection
-from .ops import paste_patches_
+from .ops import image_to_input, output_to_image, paste_patches_
 from .ops.select_patches import ORDERS
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CPU_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory")  # the CPU allocator has no error of its own
+
+PLANS_KEPT = 2  # image sizes whose buffers stay allocated
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | images.Photo
 Picture = Image.Image | np.ndarray | images.Photo
@@ -96,7 +100,12 @@ class MaskGuidedSR:
         _check_share(k, fraction)
         self.device, self.dtype = _choose_device(device), _choose_dtype(dtype)
         self.config: ModelConfig = network.config
-        self.model = network.eval().requires_grad_(False).to(self.device, self.dtype)
+        network = network.eval().requires_grad_(False)
+        self._planned: Any = f"dtype {dtype} was asked for"
+        if dtype == "auto" or self.dtype == torch.bfloat16:
+            self._planned = plans.prepare(network) if self.device.type == "cpu" else f"there is none for {self.device}"
+        self._plans: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
+        self.model = network.to(self.device, self.dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.k, self.fraction = k, fraction
 
@@ -111,8 +120,10 @@ class MaskGuidedSR:
     ) -> MaskGuidedSR:
         """A shipped model ("rfdn-x4") or a file that training wrote.
 
-        ``device``: "auto" is CUDA where there is one; ``dtype``: "auto" is float32. Raises CheckpointError for a file
-        that is missing, damaged or of another network, InputError for the other arguments.
+        ``device``: "auto" is CUDA where there is one. ``dtype``: "auto" is float32 for tensors, and for photographs
+        bfloat16 with float32 sums where this CPU and network have a plan for it (see ``info``), which costs less than
+        0.01 dB. Raises CheckpointError for a file that is missing, damaged or of another network, InputError for the
+        other arguments.
         """
         return cls(load_model(name_or_path), k, fraction, device, dtype)
 
@@ -142,6 +153,33 @@ class MaskGuidedSR:
         if fraction is not None:
             return round(fraction * cells)
         return min(self.config.k if k is None else k, cells)
+
+    def warmup(self, height: int, width: int) -> None:
+        """Allocate what photographs of this size need, so that the first of them is as fast as those after it."""
+        self._plan(height, width)
+
+    def info(self) -> dict[str, str | list[str]]:
+        """How photographs are run, why, and the image sizes that are prepared."""
+        planned = not isinstance(self._planned, str)
+        return {
+            "photographs": "bfloat16, planned" if planned else f"{str(self.dtype).removeprefix('torch.')}, in PyTorch",
+            "why": "this CPU multiplies bf16 pairs" if planned else f"no plan: {self._planned}",
+            "prepared": [f"{width}x{height}, K = {k}" for height, width, k in self._plans],
+        }
+
+    def _plan(self, height: int, width: int):
+        """The plan for an LR image of this size with the model's K, or None; the sizes used last are kept."""
+        if isinstance(self._planned, str) or min(height, width) < self.config.definition.minimum_size:
+            return None
+        key = height, width, self.resolve_k(height, width)
+        if key not in self._plans:
+            while len(self._plans) >= PLANS_KEPT:
+                self._plans.popitem(last=False)
+            what, remedy = self._what((1, 3, height, width))
+            require_memory(self._planned.bytes_needed(*key), what, remedy)
+            self._plans[key] = self._planned.plan(*key)
+        self._plans.move_to_end(key)
+        return self._plans[key]
 
     @torch.inference_mode()
     def __call__(
@@ -175,7 +213,11 @@ class MaskGuidedSR:
         be kept is said in a warning, or in the ``notes`` of a Photo.
         """
         photo = _read(image)
-        return _like(image, photo.upscaled(to_uint8(self(to_tensor(photo.rgb))[0])))
+        with self._memory_guard((1, 3, *photo.rgb.shape[:2]), planned=True):
+            plan = self._plan(*photo.rgb.shape[:2])
+            if plan is None:
+                return _like(image, photo.upscaled(to_uint8(self(to_tensor(photo.rgb, self.device))[0])))
+            return _like(image, photo.upscaled(plan.run(torch.from_numpy(photo.rgb)).numpy()))
 
     @torch.inference_mode()
     def explain(self, image: ImageLike) -> Explanation:
@@ -183,9 +225,12 @@ class MaskGuidedSR:
         timings: dict[str, float] = {}
         with self._stage("read", timings):
             photo = _read(image)
+        with self._memory_guard((1, 3, *photo.rgb.shape[:2]), planned=True):
+            if self._plan(*photo.rgb.shape[:2]) is not None:
+                return self._explain_planned(image, photo, timings)
         height, width = photo.rgb.shape[:2]
         crop = (0, ..., slice(height * self.scale), slice(width * self.scale))
-        tensor = to_tensor(photo.rgb)
+        tensor = to_tensor(photo.rgb, self.device)
         with self._memory_guard(tensor.shape):
             with self._stage("prepare", timings):
                 prepared = self._prepare(tensor)
@@ -202,6 +247,25 @@ class MaskGuidedSR:
                     _like(image, photo.upscaled(to_uint8(result.clamp(0, 1)[crop]))) for result in (coarse, final)
                 ]
         cells = mask[0].float().cpu().numpy(), indices[0].cpu().numpy()
+        return Explanation(pictures[0], *cells, pictures[1], self.patch_size, self.scale, timings)
+
+    def _explain_planned(self, image: ImageLike, photo: images.Photo, timings: dict[str, float]) -> Explanation:
+        height, width = (side * self.scale for side in photo.rgb.shape[:2])
+        plan = self._plan(*photo.rgb.shape[:2])
+        with self._stage("base", timings):
+            final = plan.coarse(torch.from_numpy(photo.rgb))
+        coarse = final.clone()
+        with self._stage("mask", timings):
+            mask, indices = plan.select()
+        with self._stage("refine", timings):
+            if indices.shape[1]:
+                plan.refine(indices, final)
+        with self._stage("write", timings):
+            pictures = [
+                _like(image, photo.upscaled(np.ascontiguousarray(result[:height, :width].numpy())))
+                for result in (coarse, final)
+            ]
+        cells = mask[0].numpy(), indices[0].numpy()
         return Explanation(pictures[0], *cells, pictures[1], self.patch_size, self.scale, timings)
 
     def _check(self, image: Tensor, variant: str, selection: str | None) -> None:
@@ -229,13 +293,18 @@ class MaskGuidedSR:
         image = pad_by_reflection(image.to(self.device, self.dtype), *(max(s, smallest) for s in image.shape[-2:]))
         return image.contiguous(memory_format=torch.channels_last)
 
-    @contextmanager
-    def _memory_guard(self, shape: torch.Size) -> Iterator[None]:
-        """Refuse an image that cannot fit before starting, and translate the allocator's own error."""
+    def _what(self, shape: Sequence[int]) -> tuple[str, str]:
+        """What is being done, and what to do where memory is too small for it."""
         batch, _, height, width = shape
         what = f"upscaling {batch} image(s) of {width}x{height} to {width * self.scale}x{height * self.scale}"
-        remedy = "use a smaller image or cut it into parts"
-        if self.device.type == "cpu":
+        return what, "use a smaller image or cut it into parts"
+
+    @contextmanager
+    def _memory_guard(self, shape: Sequence[int], planned: bool = False) -> Iterator[None]:
+        """Refuse an image that cannot fit before starting, and translate the allocator's own error."""
+        batch, _, height, width = shape
+        what, remedy = self._what(shape)
+        if self.device.type == "cpu" and not planned:
             pixels = batch * math.prod(self.grid(height, width)) * self.patch_size**2
             require_memory(pixels * self.config.definition.working_values * self.dtype.itemsize, what, remedy)
         try:
@@ -267,19 +336,13 @@ def _like(source: ImageLike, photo: images.Photo) -> Picture:
     return images.to_array(photo) if isinstance(source, np.ndarray) else images.to_image(photo)
 
 
-def to_tensor(rgb: np.ndarray) -> Tensor:
-    """uint8 (H, W, 3) -> float32 (1, 3, H, W) in [0, 1] on the CPU."""
-    if _native.HOST_ERROR is not None:
-        return torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None] / 255
-    tensor = torch.empty(1, 3, *rgb.shape[:2])
-    _native.host().pack_image(rgb, tensor[0].numpy(), 1 / 255)
-    return tensor
+def to_tensor(rgb: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
+    """uint8 (H, W, 3) -> float32 (1, 3, H, W) in [0, 1], channels-last; bytes travel to the device, not floats."""
+    if not rgb.flags.writeable or min(rgb.strides) < 0:
+        rgb = rgb.copy()  # which torch wants of memory that it shares
+    return image_to_input(torch.from_numpy(rgb)[None].to(device), *rgb.shape[:2])
 
 
 def to_uint8(image: Tensor) -> np.ndarray:
     """Floating (3, H, W) in [0, 1] -> uint8 (H, W, 3), rounded to nearest (half to even)."""
-    if image.device.type != "cpu" or _native.HOST_ERROR is not None:
-        return (image.float() * 255).round().to(torch.uint8).permute(1, 2, 0).contiguous().cpu().numpy()
-    rgb = np.empty((*image.shape[1:], 3), np.uint8)
-    _native.host().unpack_image(image.float().numpy(), rgb, 255)
-    return rgb
+    return output_to_image(image[None], *image.shape[1:])[0].cpu().numpy()

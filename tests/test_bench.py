@@ -25,7 +25,10 @@ def workloads(monkeypatch):
     return workloads
 
 
-@pytest.mark.parametrize("name", ["select_patches", "gather_patches", "paste_patches"])
+@pytest.mark.parametrize(
+    "name",
+    ["select_patches", "gather_patches", "paste_patches", "paste_shuffled", "image_to_input", "output_to_image"],
+)
 def test_a_wrong_result_is_not_timed(workloads, name, monkeypatch):
     workload = getattr(workloads, name)("some", "cpu")
     workload.check()
@@ -45,9 +48,9 @@ def test_a_wrong_result_is_not_timed(workloads, name, monkeypatch):
 def test_a_wrong_mask_is_not_timed(workloads, monkeypatch):
     workload = workloads.mask_head("softmax-then-pool", "cpu")
     workload.check()
-    backend = ops.operators()["mask_head"].backends["reference"]
+    backend = ops.operators()["mask_head"].backends["cpu"]
     right = backend.run
-    monkeypatch.setattr(backend, "run", lambda *a: right(*a) + (0.01 if a[0].dtype == torch.float32 else 0))
+    monkeypatch.setattr(backend, "run", lambda *a: right(*a) + 0.01)
     with pytest.raises(AssertionError, match="not close"):
         workload.check()
 
@@ -83,3 +86,65 @@ def test_gpu_script_refuses_a_machine_without_gpu(tmp_path):
     assert len(result.stderr.strip().splitlines()) == 1
     assert "torch finds no NVIDIA GPU here" in result.stderr
     assert not (tmp_path / "results").exists()
+
+
+@pytest.fixture
+def gpu_kernels(workloads):
+    import gpu_kernels
+
+    return gpu_kernels
+
+
+def test_kernels_stage_runs_on_the_cpu(gpu_kernels, workloads, monkeypatch):
+    """The stage that a GPU will run, with the host's clock, a compiler that costs no time, and rates made up."""
+    monkeypatch.delenv("MGA_BACKEND", raising=False)
+    monkeypatch.setattr(workloads, "COUNTS", {"some": 20})
+    monkeypatch.setattr(workloads, "measure", lambda *_: workloads.Machine(1e10, 1e11))
+    result = gpu_kernels.measure_all("cpu", 2, gpu_kernels.host_times, ((8, torch.bfloat16),), "eager")
+    assert list(result) == ["C=8 bfloat16"]
+    for table in result.values():
+        rows = {name: row for name, row in table.items() if isinstance(row, dict)}
+        assert {name.split()[0] for name in rows} >= set(ops.operators()) - {"conv_chain", "dynamic_filter"}
+        for name, row in rows.items():
+            expected = {"reference", "torch.compile"}
+            if "cpu" in ops.operators()[name.split()[0]].backends:
+                expected.add("cpu")
+            timed = {variant for variant in row if variant not in ("floor_ms", "left out")}
+            assert timed == expected, (name, row.get("left out"))
+            assert all(row[variant]["times_floor"] > 0 for variant in timed)
+    assert "conv_chain some" in result["C=8 bfloat16"]
+
+
+def test_a_backend_that_is_wrong_is_named_and_not_timed(gpu_kernels, workloads, monkeypatch):
+    backend = ops.operators()["gather_patches"].backends["cpu"]
+    right = backend.run
+    monkeypatch.setattr(backend, "run", lambda *given: right(*given) + 1)
+    calls, left_out = gpu_kernels.variants(workloads.gather_patches("some", "cpu"), "cpu", "eager")
+    assert set(calls) == {"reference", "torch.compile"}
+    assert list(left_out) == ["cpu"]
+    assert "not that of the reference" in left_out["cpu"]
+
+
+def test_targets(gpu_kernels):
+    def row(floor, **medians):
+        return {"floor_ms": floor, **{name: {"median_ms": median} for name, median in medians.items()}}
+
+    table = {
+        "mask_head softmax-then-pool": row(1.0, triton=1.3, reference=9.0),
+        "filter_and_select K=1000": row(0.001, cuda=0.012),
+        "select_patches K=1000": row(0.001, cuda=0.016, reference=0.001),
+        "gather_patches all": row(0.9, cuda=1.2, triton=1.0),
+        "gather_patches K=1000": row(0.001, cuda=0.005),
+        "paste_patches_ all": row(0.5, cuda=1.0),
+        "paste_patches_ K=1000": row(0.001, reference=0.005),
+    }
+    met = {target["claim"].split(",")[0]: target["met"] for target in gpu_kernels.targets(table)}
+    assert met == {
+        "mask branch over its floor": True,
+        "selection of 1000": False,
+        "filter and selection of 1000": True,
+        "gather_patches of all": True,
+        "gather_patches of 1000": True,
+        "paste_patches_ of all": False,
+        "paste_patches_ of 1000": False,
+    }

@@ -1,12 +1,15 @@
 import numpy as np
 import pytest
 import torch
+from operators import assert_as_exact_as_torch, run
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mga_kernels import ops
+from mga_kernels import _native, ops
 from mga_kernels.errors import InputError
 from mga_kernels.ops import dynamic_filter
 
-TOLERANCES = [(torch.float64, 1e-12), (torch.float32, 2e-5), (torch.bfloat16, 6e-2)]
+OP = torch.ops.mga.dynamic_filter.default
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 
 def expected(probability, source, weight, bias):
@@ -29,25 +32,42 @@ def arguments(batch, channels, rows, columns, generator, taps=25):
     return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 1, 7, 9), (2, 6, 5, 4), (1, 1, 1, 12)])
-@pytest.mark.parametrize(("dtype", "tolerance"), TOLERANCES)
-def test_equals_the_definition(backend, shape, dtype, tolerance, generator):
-    if backend.name not in ops.operators()["dynamic_filter"].backends:
-        pytest.skip(f"dynamic_filter has no {backend.name} backend")
-    tensors = [tensor.to(dtype) for tensor in arguments(*shape, generator)]
-    wanted = torch.from_numpy(expected(*(tensor.double().numpy() for tensor in tensors)))
-    for source in (tensors[1], tensors[1].contiguous(memory_format=torch.channels_last)):
-        given = (tensors[0], source, *tensors[2:])
-        got = dynamic_filter(*(tensor.to(backend.device) for tensor in given))
-        assert ops.last_backend("dynamic_filter") == backend.name
-        absolute = tolerance * float(wanted.abs().max())
-        torch.testing.assert_close(got.cpu().double(), wanted, rtol=tolerance, atol=absolute)
+@pytest.mark.parametrize("shape", [(1, 1, 1, 1), (3, 1, 7, 9), (2, 6, 5, 4), (1, 1, 1, 12), (1, 3, 6, 37)])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("taps", [25, 9])
+def test_equals_the_definition(backend, shape, dtype, taps, generator):
+    tensors = [tensor.to(dtype) for tensor in arguments(*shape, generator, taps)]
+    exact = torch.from_numpy(expected(*(tensor.double().numpy() for tensor in tensors)))
+    of_torch = ops.operators()["dynamic_filter"].backends["reference"].run(*tensors)
+    sideways = [tensor.transpose(-1, -2).contiguous().transpose(-1, -2) for tensor in tensors[:2]]
+    channels_last = [tensors[0], tensors[1].contiguous(memory_format=torch.channels_last)]
+    for probability, source in (tensors[:2], sideways, channels_last):
+        got = run("dynamic_filter", backend, probability, source, *tensors[2:])
+        assert got.dtype == dtype
+        assert_as_exact_as_torch(got, of_torch, exact)
 
 
-def test_other_filter_sizes(generator):
-    tensors = arguments(2, 3, 5, 6, generator, taps=9)
-    wanted = torch.from_numpy(expected(*(tensor.numpy() for tensor in tensors)))
-    torch.testing.assert_close(dynamic_filter(*tensors), wanted)
+def test_the_probability_is_its_own_source(backend, generator):
+    probability, _, weight, bias = arguments(2, 1, 6, 7, generator)
+    exact = torch.from_numpy(expected(*(t.numpy() for t in (probability, probability[:, None], weight, bias))))
+    got = run("dynamic_filter", backend, probability, probability[:, None], weight, bias)
+    torch.testing.assert_close(got.cpu(), exact)
+
+
+def test_dtype_is_that_of_the_probability(backend, generator):
+    probability, *others = arguments(1, 2, 4, 5, generator)
+    got = run("dynamic_filter", backend, probability.float(), *others)
+    assert got.dtype == torch.float32
+    exact = torch.from_numpy(expected(*(tensor.numpy() for tensor in (probability, *others))))
+    torch.testing.assert_close(got.cpu().double(), exact, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 3, 4), (2, 1, 0, 4)])
+def test_nothing_to_filter(backend, shape, generator):
+    if backend.name == "reference":
+        pytest.skip("torch's convolution refuses empty maps")
+    got = run("dynamic_filter", backend, *arguments(*shape, generator))
+    assert got.shape == (shape[0], *shape[2:])
 
 
 def test_gradient(generator):
@@ -55,10 +75,31 @@ def test_gradient(generator):
     assert torch.autograd.gradcheck(dynamic_filter, tensors)
 
 
-def test_compile(generator):
-    tensors = arguments(2, 1, 6, 7, generator)
-    compiled = torch.compile(dynamic_filter, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(*tensors), dynamic_filter(*tensors))
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_compile(backend, dynamic, generator):
+    tensors = [tensor.float() for tensor in arguments(2, 1, 6, 7, generator)]
+    wanted = run("dynamic_filter", backend, *tensors)
+    compiled = torch.compile(lambda *t: 2 * dynamic_filter(*t), fullgraph=True, backend="aot_eager", dynamic=dynamic)
+    torch.testing.assert_close(compiled(*(tensor.to(backend.device) for tensor in tensors)), 2 * wanted)
+
+
+def test_opcheck(backend, generator):
+    if backend.name == "reference":
+        pytest.skip("the reference is no torch operator")
+    tensors = [tensor.float().to(backend.device) for tensor in arguments(2, 3, 4, 5, generator)]
+    run("dynamic_filter", backend, *tensors)
+    assert set(torch.library.opcheck(OP, tensors).values()) == {"SUCCESS"}
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_fake_tensors(free_choice, device):
+    if not _native.has_kernel("dynamic_filter", device):
+        pytest.skip(f"the library was built without {device} kernels")
+    with FakeTensorMode():
+        shapes = ((2, 6, 7), (2, 3, 6, 7), (25, 3, 1, 1), (25,))
+        mask = dynamic_filter(*(torch.empty(shape, device=device, dtype=torch.float16) for shape in shapes))
+    assert ops.last_backend("dynamic_filter") == device
+    assert (mask.shape, mask.dtype, mask.device.type) == ((2, 6, 7), torch.float16, device)
 
 
 @pytest.mark.parametrize(

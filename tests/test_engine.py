@@ -218,7 +218,7 @@ def test_explain_shows_what_upscale_did():
     cells = {int(y // side * 8 + x // side) for y, x in zip(*np.nonzero(changed), strict=True)}
     assert cells
     assert cells <= set(told.indices.tolist())
-    assert set(told.timings) == {"read", "prepare", "base", "mask", "refine", "paste", "write"}
+    assert {"read", "base", "mask", "refine", "write"} <= set(told.timings)
 
 
 def test_the_road_runs_on_the_fastest_backend_there_is(monkeypatch):

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from operators import far_apart, layouts
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mga_kernels import _native, ops
@@ -25,23 +26,6 @@ def expected(feature, indices, patch_size, halo):
                 if 0 <= i < height and 0 <= j < width:
                     patches[n, :, y, x] = source[n // indices.shape[1], :, i, j]
     return torch.from_numpy(patches).to(feature.dtype)
-
-
-def layouts(feature):
-    """The same values under different strides."""
-    batch, channels, height, width = feature.shape
-    wide = torch.full((batch, 2 * channels, height + 3, 2 * width), 99, dtype=feature.dtype, device=feature.device)
-    wide[:, ::2, 1 : 1 + height, ::2] = feature
-    narrow = torch.full((batch, height, width, channels + 2), 99, dtype=feature.dtype, device=feature.device)
-    narrow[..., 1:-1] = feature.permute(0, 2, 3, 1)
-    return {
-        "contiguous": feature.contiguous(),
-        "channels-last": feature.contiguous(memory_format=torch.channels_last),
-        "transposed": feature.transpose(2, 3).contiguous().transpose(2, 3),
-        "strided": wide[:, ::2, 1 : 1 + height, ::2],
-        "sliced channels-last": narrow[..., 1:-1].permute(0, 3, 1, 2),
-        "offset": torch.cat([feature, feature])[batch:],
-    }
 
 
 def every_cell(batch, rows, columns):
@@ -79,6 +63,15 @@ def test_equals_the_formula(backend, dtype, shape, patch_size, halo, generator):
         torch.testing.assert_close(patches.cpu(), wanted, rtol=0, atol=0, msg=lambda m, n=name: f"{n}: {m}")
         layout = torch.channels_last if shape[1] > 1 and view.stride(1) == 1 else torch.contiguous_format
         assert patches.is_contiguous(memory_format=layout), name
+
+
+def test_images_far_apart_in_memory(backend, generator):
+    if backend.device != "cpu":
+        pytest.skip("the trick with untouched pages is for the CPU")
+    feature = feature_of((2, 3, 8, 12), torch.uint8, generator)
+    indices = every_cell(2, 2, 3)
+    patches = run(backend, far_apart(feature), indices, 4, 1)
+    assert torch.equal(patches, expected(feature, indices, 4, 1))
 
 
 def test_any_order_and_duplicates(backend, generator):

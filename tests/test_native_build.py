@@ -11,12 +11,23 @@ import mga_kernels
 from mga_kernels import _native
 
 ROOT = Path(__file__).resolve().parent.parent
-NATIVE_OPERATORS = ["select_patches", "gather_patches", "paste_patches_"]
+CPU_OPERATORS = [
+    "select_patches",
+    "gather_patches",
+    "paste_patches_",
+    "mask_head",
+    "dynamic_filter",
+    "filter_and_select",
+    "paste_shuffled_",
+    "image_to_input",
+    "output_to_image",
+]
+NATIVE_OPERATORS = CPU_OPERATORS[:3]
 
 
 def test_library_is_built_and_holds_every_cpu_kernel():
     assert _native.LIBRARY_ERROR is None
-    for op in NATIVE_OPERATORS:
+    for op in CPU_OPERATORS:
         assert _native.has_kernel(op, "cpu")
 
 
@@ -49,10 +60,23 @@ def test_library_needs_no_python_and_no_cuda_library():
 
 
 def test_operators_are_torch_operators_with_the_documented_schema():
-    assert [str(getattr(torch.ops.mga, op).default._schema) for op in NATIVE_OPERATORS] == [
+    operators = [*CPU_OPERATORS, "patch_conv", "conv_chain"]
+    assert [str(getattr(torch.ops.mga, op).default._schema) for op in operators] == [
         "mga::select_patches(Tensor mask, int k, str order, int seed) -> Tensor",
         "mga::gather_patches(Tensor feature, Tensor indices, int patch_size, int halo) -> Tensor",
         "mga::paste_patches_(Tensor(a!) image, Tensor patches, Tensor indices) -> ()",
+        "mga::mask_head(Tensor feature, Tensor weight1, Tensor bias1, Tensor weight2, Tensor bias2, int patch_size, "
+        "str order) -> Tensor",
+        "mga::dynamic_filter(Tensor probability, Tensor source, Tensor weight, Tensor bias) -> Tensor",
+        "mga::filter_and_select(Tensor probability, Tensor source, Tensor weight, Tensor bias, int k, str order, "
+        "int seed) -> (Tensor, Tensor)",
+        "mga::paste_shuffled_(Tensor(a!) image, Tensor patches, Tensor indices, int scale, float gain) -> ()",
+        "mga::image_to_input(Tensor image, int height, int width, float value_range, ScalarType dtype) -> Tensor",
+        "mga::output_to_image(Tensor output, int height, int width, float gain) -> Tensor",
+        "mga::patch_conv(Tensor feature, Tensor indices, Tensor weight, Tensor bias, int patch_size, int halo, "
+        "float slope) -> Tensor",
+        "mga::conv_chain(Tensor patches, Tensor weights, Tensor biases, Tensor slopes, int[] skips, int crop)"
+        " -> Tensor",
     ]
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from test_gather_patches import layouts
+from operators import far_apart, layouts
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from mga_kernels import _native, ops
@@ -74,6 +74,15 @@ def test_what_lies_between_strided_pixels_is_left_alone(backend, generator):
     assert (whole == 99).all()
 
 
+def test_images_far_apart_in_memory(backend, generator):
+    if backend.device != "cpu":
+        pytest.skip("the trick with untouched pages is for the CPU")
+    image, patches = values((2, 3, 8, 12), torch.uint8, generator), values((6, 3, 4, 4), torch.uint8, generator)
+    indices = some_cells(2, 6, 3, generator)
+    pasted = run(backend, far_apart(image), patches, indices)
+    assert torch.equal(pasted, expected(image, patches, indices))
+
+
 def test_later_duplicate_stays(backend, generator):
     if backend.name == "cuda":
         pytest.skip("not defined there: patches are written in parallel")
@@ -92,6 +101,20 @@ def test_gather_then_paste_restores_the_image(backend, generator):
     indices = torch.arange(15, dtype=torch.int32, device=backend.device).repeat(2, 1)
     target = torch.full_like(image, torch.nan)
     assert torch.equal(run(backend, target, gather_patches(image, indices, 4, 0), indices), image)
+
+
+def test_enough_work_for_several_threads(backend, generator):
+    """Every cell of a large image, in no order, some of them twice."""
+    image = values((2, 4, 512, 640), torch.float32, generator).to(backend.device)
+    cells = 64 * 80
+    order = some_cells(2, cells, cells, generator).to(backend.device)
+    patches = gather_patches(image, order, 8, 0)
+    target = torch.full_like(image, torch.nan)
+    assert torch.equal(run(backend, target, patches, order), image)
+    if backend.name in ("cpu", "reference"):
+        twice = torch.cat([order, order], dim=1)
+        both = torch.cat([torch.zeros_like(patches), patches]).unflatten(0, (2, 2, cells)).transpose(0, 1).flatten(0, 2)
+        assert torch.equal(run(backend, torch.full_like(image, torch.nan), both, twice), image)
 
 
 def test_nothing_selected(backend, generator):

@@ -47,10 +47,11 @@ class Backend:
 class NativeBackend(Backend):
     """A kernel of the native library for tensors of one device type; it has no backward."""
 
-    def __init__(self, op: str, device: str, dtypes: Collection[torch.dtype]):
+    def __init__(self, op: str, device: str, dtypes: Collection[torch.dtype], refuses: Callable | None = None):
         super().__init__(lambda *arguments: _native.call(op, *arguments))
         self.name = device
         self.dtypes = frozenset(dtypes)
+        self.refuses = refuses  # (*arguments) -> why this call cannot run, or None; for what dtypes do not say
         self.missing = None if _native.has_kernel(op, device) else self._why_missing()
 
     def _why_missing(self) -> str:
@@ -79,6 +80,37 @@ class NativeBackend(Backend):
             return f"{tensors[0].dtype} is not among its dtypes"
         if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
             return "gradients are being recorded and this kernel has no backward"
+        return self.refuses(*arguments) if self.refuses else None
+
+
+class NativeInPlaceBackend(NativeBackend):
+    """A native operator that returns nothing and changes its first argument, which a call then gives back."""
+
+    def __init__(self, op: str, device: str, dtypes: Collection[torch.dtype], refuses: Callable | None = None):
+        super().__init__(op, device, dtypes, refuses)
+        self.op = op
+        self.run = self._run
+
+    def _run(self, image: Tensor, *arguments: Any) -> Tensor:
+        _native.call(self.op, image, *arguments)
+        # Tell autograd, so that a graph which saved the image before refuses to use the changed values.
+        if not torch.compiler.is_compiling() and not image.is_inference():
+            torch.autograd.graph.increment_version(image)
+        return image
+
+
+class ComposedBackend(Backend):
+    """Torch's own CPU kernels, put together better than the reference does; no backward."""
+
+    name = "cpu"
+
+    def can_run(self, *arguments: Any) -> str | None:
+        tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+        for tensor in tensors:
+            if tensor.device.type != "cpu":
+                return f"a tensor is on {tensor.device.type}"
+        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+            return "gradients are being recorded and this backend has no backward"
         return None
 
 

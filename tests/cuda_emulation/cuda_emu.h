@@ -2,8 +2,10 @@
 // Model: one OS thread; every CUDA thread of a block is a fiber, and fibers switch at barriers and warp collectives
 // only. Finds: wrong indexing (with ASan), missing __syncthreads and __syncwarp (EMU_ORDER=fwd|rev|<seed> changes the
 // order in which threads run between barriers), divergent barriers, deadlock, shuffles from lanes outside the mask,
-// reads of dynamic shared memory that nobody wrote (it is filled with NaN). Does not model: reordering by the memory
-// model, races between blocks, timing.
+// reads of dynamic shared memory that nobody wrote (it is filled with NaN), missing waits for asynchronous copies (they
+// land at the wait). Blocks run one after another, in an order that EMU_ORDER changes too. Does not model: reordering
+// by the memory model, races between blocks, timing. The GPU it plays has EMU_MULTIPROCESSORS multiprocessors (132) and
+// EMU_SHARED_BYTES of shared memory a block (232,448).
 #pragma once
 #ifndef MGA_CPU_EMU
 #error "define MGA_CPU_EMU"
@@ -32,7 +34,14 @@
 
 namespace emu {
 enum St : uint8_t { READY, AT_BLOCK, AT_WARP, DONE };
+struct Copy {
+  unsigned char* to;
+  const void* from;
+  int bytes;
+};
 struct Thread {
+  std::vector<std::vector<Copy>> groups;  // asynchronous copies, by commit
+  std::vector<Copy> open;
   ucontext_t ctx;
   char* stack = nullptr;
   St st;
@@ -51,7 +60,7 @@ struct Block {
   uint3 bid;
   std::vector<Thread> th;
   std::vector<Slot> slots;
-  std::vector<unsigned char> dyn;
+  unsigned char* dyn = nullptr;
   Thread* cur = nullptr;
   ucontext_t main;
   void* main_fake = nullptr;
@@ -136,42 +145,54 @@ inline std::vector<int> order(int n) {
 struct Stats {
   long switches = 0, blocks = 0;
 };
+inline long setting(const char* name, long otherwise) {
+  const char* text = std::getenv(name);
+  return text && *text ? std::atol(text) : otherwise;
+}
+inline unsigned char* dynamic_shared() { return B()->dyn; }
 inline Stats launch(dim3 grid, dim3 block, size_t smem, const std::function<void()>& fn) {
   const int n = int(block.x * block.y * block.z), nw = (n + 31) / 32;
   if (n < 1 || n > 1024) throw std::runtime_error("cuda_emu: block size " + std::to_string(n));
-  if (smem > 232448) throw std::runtime_error("cuda_emu: dynamic shared memory " + std::to_string(smem));
+  if (long(smem) > setting("EMU_SHARED_BYTES", 232448))
+    throw std::runtime_error("cuda_emu: dynamic shared memory " + std::to_string(smem));
   Block b;
   b.grid = grid;
   b.block = block;
   b.fn = &fn;
   b.th.resize(n);
   b.slots.resize(size_t(nw) * 32);
-  b.dyn.resize(smem + 16);
+  void* dynamic = nullptr;  // of the exact size, so that AddressSanitizer sees its end
+  if (posix_memalign(&dynamic, 128, std::max<size_t>(smem, 1))) throw std::bad_alloc();
+  b.dyn = static_cast<unsigned char*>(dynamic);
   char* stacks = static_cast<char*>(
       mmap(nullptr, kStack * n, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   struct Unmap {
     void* p;
     size_t n;
+    void* dynamic;
     Block* old;
     ~Unmap() {
       munmap(p, n);
+      std::free(dynamic);
       B() = old;
     }
-  } unmap{stacks, kStack * n, B()};
+  } unmap{stacks, kStack * n, dynamic, B()};
   B() = &b;
   Stats s;
   const auto word = order(nw), lord = order(32);
   for (unsigned bz = 0; bz < grid.z; ++bz)
     for (unsigned by = 0; by < grid.y; ++by)
-      for (unsigned bx = 0; bx < grid.x; ++bx) {
-        b.bid = make_uint3(bx, by, bz);
-        std::memset(b.dyn.data(), 0xFF, b.dyn.size());
+      for (const int bx : order(int(grid.x))) {
+        b.bid = make_uint3(unsigned(bx), by, bz);
+        std::memset(b.dyn, 0xFF, smem);
         for (int i = 0; i < n; ++i) {
           auto& t = b.th[i];
           t.lin = i;
           t.tid = make_uint3(i % block.x, i / block.x % block.y, i / (block.x * block.y));
           t.st = READY;
           t.fake = nullptr;
+          t.groups.clear();
+          t.open.clear();
           t.stack = stacks + kStack * i;
           getcontext(&t.ctx);
           t.ctx.uc_stack.ss_sp = t.stack;
@@ -380,6 +401,20 @@ inline float rsqrtf(float x) { return 1.f / std::sqrt(x); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __ffs(int x) { return __builtin_ffs(x); }
 inline int __clz(int x) { return x ? __builtin_clz(unsigned(x)) : 32; }
+template <class T>
+T __ldcg(const T* p) {
+  return *p;
+}
+inline cudaError_t emu_attribute(int* value, cudaDeviceAttr attribute) {
+  const bool shared = attribute == cudaDevAttrMaxSharedMemoryPerBlockOptin;
+  *value = int(shared ? emu::setting("EMU_SHARED_BYTES", 232448) : emu::setting("EMU_MULTIPROCESSORS", 132));
+  return cudaSuccess;
+}
+#undef __grid_constant__
+#define __grid_constant__
+#define cudaGetDevice(device) cudaSuccess
+#define cudaDeviceGetAttribute(value, attribute, device) emu_attribute(value, attribute)
+#define cudaMemsetAsync(place, value, bytes, stream) ((void)(stream), std::memset(place, value, bytes), cudaSuccess)
 #define cudaGetLastError() cudaSuccess
 #define cudaFuncSetAttribute(...) cudaSuccess
 #define cudaGetErrorString(e) "emulated"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..._native import register_fake
 from ...errors import InputError
 from ..grid import describe
-from ..registry import FLOATS, Backend, Operator, TritonBackend
+from ..registry import FLOATS, Backend, NativeBackend, Operator, TritonBackend
 from . import reference
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def dynamic_filter(probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -42,8 +45,14 @@ def check_filter(op: str, probability: Tensor, source: Tensor, weight: Tensor, b
         )
 
 
+@register_fake("dynamic_filter")
+def _fake(probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return probability.new_empty(probability.shape)
+
+
 OPERATOR = Operator(
     "dynamic_filter",
     TritonBackend("dynamic_filter", f"{__name__}.triton", reference.dynamic_filter, (*FLOATS, torch.float64)),
+    NativeBackend("dynamic_filter", "cpu", DTYPES),
     Backend(reference.dynamic_filter),
 )

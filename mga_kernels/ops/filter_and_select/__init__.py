@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from ..dynamic_filter import check_filter
-from ..registry import Backend, Operator
+from ..._native import register_fake
+from ..dynamic_filter import DTYPES, check_filter
+from ..registry import Backend, NativeBackend, Operator
 from ..select_patches import check_selection
 from . import reference
 
@@ -24,4 +26,28 @@ def filter_and_select(
     return OPERATOR(probability, source, weight, bias, k, order, seed)
 
 
-OPERATOR = Operator("filter_and_select", Backend(reference.filter_and_select))
+@register_fake("filter_and_select")
+def _fake(
+    probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor, k: int, order: str, seed: int
+) -> tuple[Tensor, Tensor]:
+    batch, rows, columns = probability.shape
+    mask = probability.new_empty(probability.shape)
+    return mask, mask.new_empty((batch, torch.sym_min(k, rows * columns)), dtype=torch.int32)
+
+
+def _cuda_refuses(probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor, *_: object) -> str | None:
+    if torch.float64 in (source.dtype, weight.dtype):
+        return "torch.float64 of source or weight is not among its dtypes"
+    if weight.dtype != bias.dtype:
+        return f"weight is {weight.dtype} and bias {bias.dtype}"
+    if weight.shape[0] > 49 or weight.shape[1] > 128:
+        return f"{weight.shape[0]} coefficients from {weight.shape[1]} channels; it takes up to 49 from up to 128"
+    return None
+
+
+OPERATOR = Operator(
+    "filter_and_select",
+    NativeBackend("filter_and_select", "cuda", (torch.float32,), _cuda_refuses),
+    NativeBackend("filter_and_select", "cpu", DTYPES),
+    Backend(reference.filter_and_select),
+)

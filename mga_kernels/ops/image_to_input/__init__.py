@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_count, describe
-from ..registry import Backend, Operator, TritonBackend
+from ..registry import Backend, NativeBackend, Operator, TritonBackend
 from . import reference
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -37,6 +38,12 @@ def image_to_input(
     return OPERATOR(image, height, width, float(value_range), dtype)
 
 
+@register_fake("image_to_input")
+def _fake(image: Tensor, height: int, width: int, value_range: float, dtype: torch.dtype) -> Tensor:
+    size = (image.shape[0], 3, height, width)
+    return torch.empty(size, dtype=dtype, device=image.device, memory_format=torch.channels_last)
+
+
 def _triton_refuses(image: Tensor, *arguments: Any) -> str | None:
     return (
         "dtype is float64, and the scale would reach the kernel as float32" if arguments[3] == torch.float64 else None
@@ -46,5 +53,6 @@ def _triton_refuses(image: Tensor, *arguments: Any) -> str | None:
 OPERATOR = Operator(
     "image_to_input",
     TritonBackend("image_to_input", f"{__name__}.triton", reference.image_to_input, (torch.uint8,), _triton_refuses),
+    NativeBackend("image_to_input", "cpu", (torch.uint8,)),
     Backend(reference.image_to_input),
 )

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_count, check_divides, describe
-from ..registry import FLOATS, Backend, Operator, TritonBackend
+from ..registry import FLOATS, Backend, NativeBackend, Operator, TritonBackend
 from . import reference
 
+DTYPES = (torch.float16, torch.bfloat16, torch.float32)  # of the native kernels
 ORDERS = ("softmax-then-pool", "pool-then-softmax")
 
 
@@ -54,6 +57,15 @@ def mask_head(
     return OPERATOR(feature, weight1, bias1, weight2, bias2, patch_size, order)
 
 
+@register_fake("mask_head")
+def _fake(
+    feature: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, patch_size: int, order: str
+) -> Tensor:
+    batch, _, height, width = feature.shape
+    dtype = torch.float64 if feature.dtype == torch.float64 else torch.float32
+    return feature.new_empty((batch, height // patch_size, width // patch_size), dtype=dtype)
+
+
 def _triton_refuses(feature: Tensor, *arguments: Any) -> str | None:
     return "patch_size is above 14, and no such cell fits its tile" if arguments[4] > 14 else None
 
@@ -61,5 +73,6 @@ def _triton_refuses(feature: Tensor, *arguments: Any) -> str | None:
 OPERATOR = Operator(
     "mask_head",
     TritonBackend("mask_head", f"{__name__}.triton", reference.mask_head, FLOATS, _triton_refuses),
+    NativeBackend("mask_head", "cpu", DTYPES),
     Backend(reference.mask_head),
 )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_count, describe
-from ..registry import FLOATS, Backend, Operator, TritonBackend
+from ..registry import FLOATS, Backend, NativeBackend, Operator, TritonBackend
 from . import reference
+
+DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def output_to_image(output: Tensor, height: int, width: int, gain: float = 1.0) -> Tensor:
@@ -27,8 +31,14 @@ def output_to_image(output: Tensor, height: int, width: int, gain: float = 1.0) 
     return OPERATOR(output, height, width, float(gain))
 
 
+@register_fake("output_to_image")
+def _fake(output: Tensor, height: int, width: int, gain: float) -> Tensor:
+    return output.new_empty((output.shape[0], height, width, 3), dtype=torch.uint8)
+
+
 OPERATOR = Operator(
     "output_to_image",
     TritonBackend("output_to_image", f"{__name__}.triton", reference.output_to_image, FLOATS),
+    NativeBackend("output_to_image", "cpu", DTYPES),
     Backend(reference.output_to_image),
 )

@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._native import call, register_fake
+from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_divides, check_indices, check_same_device, describe
-from ..registry import Backend, NativeBackend, Operator, TritonBackend
+from ..registry import Backend, NativeInPlaceBackend, Operator, TritonBackend
 from . import reference
 
 OP = "paste_patches_"
@@ -49,29 +49,15 @@ def paste_patches_(image: Tensor, patches: Tensor, indices: Tensor) -> Tensor:
     return OPERATOR(image, patches, indices.contiguous())
 
 
-def _paste_natively(image: Tensor, patches: Tensor, indices: Tensor) -> Tensor:
-    call(OP, image, patches, indices)
-    # Tell autograd, so that a graph which saved the image before refuses to use the changed values.
-    if not torch.compiler.is_compiling() and not image.is_inference():
-        torch.autograd.graph.increment_version(image)
-    return image
-
-
 @register_fake(OP)
 def _fake(image: Tensor, patches: Tensor, indices: Tensor) -> None:
     return None
 
 
-def _native(device: str) -> NativeBackend:
-    backend = NativeBackend(OP, device, DTYPES)
-    backend.run = _paste_natively
-    return backend
-
-
 OPERATOR = Operator(
     OP,
-    _native("cuda"),
+    NativeInPlaceBackend(OP, "cuda", DTYPES),
     TritonBackend(OP, f"{__name__}.triton", reference.paste_patches_, DTYPES),
-    _native("cpu"),
+    NativeInPlaceBackend(OP, "cpu", DTYPES),
     Backend(reference.paste_patches_),
 )

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_count, check_divides, check_indices, check_same_device, describe
-from ..registry import Backend, Operator, TritonBackend
+from ..registry import Backend, NativeInPlaceBackend, Operator, TritonBackend
 from . import reference
 
 OP = "paste_shuffled_"
@@ -45,6 +46,15 @@ def paste_shuffled_(image: Tensor, patches: Tensor, indices: Tensor, scale: int 
     return OPERATOR(image, patches, indices.contiguous(), scale, float(gain))
 
 
+@register_fake(OP)
+def _fake(image: Tensor, patches: Tensor, indices: Tensor, scale: int, gain: float) -> None:
+    return None
+
+
+def _cuda_refuses(image: Tensor, patches: Tensor, *_: object) -> str | None:
+    return "torch.float64 of the patches is not among its dtypes" if patches.dtype == torch.float64 else None
+
+
 def _triton_refuses(image: Tensor, patches: Tensor, *arguments: Any) -> str | None:
     return (
         "patches are float64, and the gain would reach the kernel as float32"
@@ -55,6 +65,8 @@ def _triton_refuses(image: Tensor, patches: Tensor, *arguments: Any) -> str | No
 
 OPERATOR = Operator(
     OP,
+    NativeInPlaceBackend(OP, "cuda", tuple({*IMAGE_DTYPES} - {torch.float64}), _cuda_refuses),
     TritonBackend(OP, f"{__name__}.triton", reference.paste_shuffled_, IMAGE_DTYPES, _triton_refuses),
+    NativeInPlaceBackend(OP, "cpu", IMAGE_DTYPES),
     Backend(reference.paste_shuffled_),
 )

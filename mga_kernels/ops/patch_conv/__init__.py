@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from ..._native import call, register_fake
 from ...errors import InputError
 from ..grid import check_count, check_divides, check_indices, check_same_device, describe
-from ..registry import FLOATS, Backend, Operator, TritonBackend
+from ..registry import FLOATS, Backend, NativeBackend, Operator, TritonBackend
 from . import reference
 
 
@@ -48,8 +51,35 @@ def patch_conv(
     return OPERATOR(feature, indices.contiguous(), weight, bias, patch_size, halo, float(slope))
 
 
+@register_fake("patch_conv")
+def _fake(
+    feature: Tensor, indices: Tensor, weight: Tensor, bias: Tensor, patch_size: int, halo: int, slope: float
+) -> Tensor:
+    side = patch_size + 2 * halo
+    size = (indices.shape[0] * indices.shape[1], weight.shape[0], side, side)
+    return torch.empty(size, dtype=feature.dtype, device=feature.device, memory_format=torch.channels_last)
+
+
+def _gather_then_convolve(
+    feature: Tensor, indices: Tensor, weight: Tensor, bias: Tensor, patch_size: int, halo: int, slope: float
+) -> Tensor:
+    """On a CPU the gathered copy costs a tenth of the convolution, which oneDNN does near the peak of the processor."""
+    patches = call("gather_patches", feature, indices, patch_size, halo)
+    patches = patches.contiguous(memory_format=torch.channels_last)
+    result = F.conv2d(patches, weight, bias, padding=weight.shape[-1] // 2)
+    result = result if slope == 1 else F.leaky_relu_(result, slope)
+    return result.contiguous(memory_format=torch.channels_last)
+
+
+def _cpu() -> NativeBackend:
+    backend = NativeBackend("gather_patches", "cpu", (*FLOATS, torch.float64))
+    backend.run = _gather_then_convolve
+    return backend
+
+
 OPERATOR = Operator(
     "patch_conv",
     TritonBackend("patch_conv", f"{__name__}.triton", reference.patch_conv, FLOATS),
+    _cpu(),
     Backend(reference.patch_conv),
 )

@@ -1,0 +1,186 @@
+"""The kernels stage of ``gpu.py``: every operator by backend, beside PyTorch eager and ``torch.compile``.
+
+Nothing here is about GPUs but ``event_times``, so that the rest is tested on the CPU.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import fused_workloads
+import torch
+import workloads
+from workloads import Machine, Workload
+
+from mga_kernels import ops
+
+CONFIGURATIONS = ((50, torch.float32), (50, torch.float16), (64, torch.bfloat16))
+Calls = dict[str, Callable[[], object]]
+Times = dict[str, list[float]]
+
+
+def event_times(calls: Calls, rounds: int) -> Times:
+    """Milliseconds of each call on the GPU: variants take turns, and the L2 cache is overwritten before each.
+
+    Overwriting also keeps the GPU busy while the host gets ahead, so short kernels are not timed by their launch.
+    """
+    flush = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
+    events: dict[str, list] = {name: [] for name in calls}
+    for call in calls.values():
+        for _ in range(3):
+            call()
+    for _ in range(rounds):
+        for name, call in calls.items():
+            flush.zero_()
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            call()
+            end.record()
+            events[name].append((begin, end))
+    torch.cuda.synchronize()
+    return {name: [begin.elapsed_time(end) for begin, end in pairs] for name, pairs in events.items()}
+
+
+def host_times(calls: Calls, rounds: int) -> Times:
+    """The same by the host's clock, for calls that return when they are done."""
+    times: Times = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            call()
+            times[name].append((time.perf_counter() - started) * 1e3)
+    return times
+
+
+def summary(times: list[float]) -> dict[str, float]:
+    ordered = sorted(times)
+    tenth = len(ordered) // 10
+    return {"median_ms": statistics.median(ordered), "p10_ms": ordered[tenth], "p90_ms": ordered[-1 - tenth]}
+
+
+@contextmanager
+def forced_backend(name: str) -> Iterator[None]:
+    before = os.environ.get("MGA_BACKEND")
+    os.environ["MGA_BACKEND"] = name
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MGA_BACKEND"]
+        else:
+            os.environ["MGA_BACKEND"] = before
+
+
+def forced(workload: Workload, backend: str) -> Callable[[], object]:
+    """The workload's call on one backend, after its check has passed there. Raises AssertionError if it has not."""
+
+    def call() -> object:
+        with forced_backend(backend):
+            return workload.call()
+
+    with forced_backend(backend):
+        workload.call()
+        if ops.last_backend(workload.op) != backend:
+            raise AssertionError(f"{ops.last_backend(workload.op)} ran instead of {backend}")
+        workload.check()
+    return call
+
+
+def compiled(workload: Workload, compiler: str) -> Callable[[], object]:
+    """``torch.compile`` of the reference; its first call compiles."""
+    torch.compiler.reset()
+    function = torch.compile(workload.call, backend=compiler, dynamic=False)
+
+    def call() -> object:
+        with forced_backend("reference"):
+            return function()
+
+    call()
+    return call
+
+
+def variants(workload: Workload, device: str, compiler: str) -> tuple[Calls, dict[str, str]]:
+    """The calls to time by name, "reference" being PyTorch eager; and for those that cannot be timed the reason."""
+    calls: Calls = {}
+    left_out: dict[str, str] = {}
+    for name, backend in ops.operators()[workload.op].backends.items():
+        if backend.unavailable() is not None or ((name == "cpu") != (device == "cpu") and name != "reference"):
+            continue
+        try:
+            calls[name] = forced(workload, name)
+        except Exception as error:  # one backend that fails must not cost the figures of the others
+            left_out[name] = f"{type(error).__name__}: {error}"
+    try:
+        calls["torch.compile"] = compiled(workload, compiler)
+    except Exception as error:
+        left_out["torch.compile"] = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+    return calls, left_out
+
+
+def race(workload: Workload, device: str, machine: Machine, rounds: int, clock: Callable, compiler: str) -> dict:
+    calls, left_out = variants(workload, device, compiler)
+    floor = workload.floor(machine) * 1e3
+    row: dict[str, Any] = {"floor_ms": floor}
+    for name, times in clock(calls, rounds).items():
+        row[name] = {**summary(times), "times_floor": statistics.median(times) / floor}
+    if left_out:
+        row["left out"] = left_out
+    return row
+
+
+def measure_all(
+    device: str,
+    rounds: int,
+    clock: Callable[[Calls, int], Times],
+    configurations: tuple = CONFIGURATIONS,
+    compiler: str = "inductor",
+) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for channels, dtype in configurations:
+        machine = workloads.measure(device, dtype)
+        key = f"C={channels} {str(dtype).removeprefix('torch.')}"
+        table = result[key] = {
+            "copy_gb_per_s": machine.copy_bandwidth / 1e9,
+            "matrix_tflops": machine.matrix_rate / 1e12,
+        }
+        for make in fused_workloads.everything(device, dtype, channels):
+            workload = make()
+            row = table[f"{workload.op} {workload.case}"] = race(workload, device, machine, rounds, clock, compiler)
+            for name, figures in row.items():
+                print(f"{key:16} {workload.op:18} {workload.case:18} {name:14} {figures}", flush=True)
+    return result
+
+
+def best(row: dict[str, Any]) -> tuple[str, float]:
+    """The fastest of our own backends and its milliseconds."""
+    ours = {name: row[name]["median_ms"] for name in ("cuda", "triton", "cpu") if name in row}
+    if not ours:
+        return "none", float("inf")
+    name = min(ours, key=lambda each: ours[each])
+    return name, ours[name]
+
+
+def targets(table: dict[str, Any]) -> list[dict[str, Any]]:
+    """What the kernels are meant to reach at C = 64 in bfloat16, and whether they do; ``table`` is of that case."""
+    head, choice = table["mask_head softmax-then-pool"], table["filter_and_select K=1000"]
+    mask_floor = head["floor_ms"] + choice["floor_ms"]
+    claims = [
+        ("mask branch over its floor, at most", (best(head)[1] + best(choice)[1]) / mask_floor, 1.5, False),
+        ("selection of 1000, microseconds, at most", best(table["select_patches K=1000"])[1] * 1e3, 15, False),
+        ("filter and selection of 1000, microseconds, at most", best(choice)[1] * 1e3, 15, False),
+    ]
+    for op in ("gather_patches", "paste_patches_"):
+        rows = table[f"{op} all"], table[f"{op} K=1000"]
+        claims += [
+            (f"{op} of all, share of the copy bandwidth, at least", rows[0]["floor_ms"] / best(rows[0])[1], 0.85, True),
+            (f"{op} of 1000, microseconds, at most", best(rows[1])[1] * 1e3, 6, False),
+        ]
+    return [
+        {"claim": claim, "measured": value, "wanted": wanted, "met": value >= wanted if more else value <= wanted}
+        for claim, value, wanted, more in claims
+    ]

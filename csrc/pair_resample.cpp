@@ -1,0 +1,269 @@
+// Between pair planes and other forms: pair_pool (ESA's strided convolution and max-pool), pair_interpolate_ (bilinear),
+// pair_gather_ (patches side by side), pair_upsample_ (last convolution, pixel shuffle and bytes of the picture).
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "pair_conv_rows.h"
+
+namespace mga {
+namespace {
+
+float low_value(uint32_t pair) {
+  const uint32_t bits = pair << 16;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+float high_value(uint32_t pair) {
+  const uint32_t bits = pair & 0xffff0000u;
+  float value;
+  std::memcpy(&value, &bits, sizeof value);
+  return value;
+}
+
+// Every second pixel from (1, 1) on, which is what a 3x3 convolution of stride 2 without padding leaves of one with
+// padding; then the maximum of size x size of these at steps of `step`.
+Tensor pair_pool(const Tensor& x, int64_t x_pair, int64_t pairs, int64_t height, int64_t width, int64_t size,
+                 int64_t step) {
+  constexpr const char* op = "pair_pool";
+  const PairPlanes from = pair_planes(op, x, x_pair, width);
+  STD_TORCH_CHECK(1 <= pairs && pairs <= from.pairs && height <= from.height, op, ": x is too small");
+  const int64_t rows = (height - 3) / 2 + 1, columns = (width - 3) / 2 + 1;
+  STD_TORCH_CHECK(height >= 3 && width >= 3 && size >= 1 && step >= 1 && rows >= size && columns >= size, op, ": a ",
+                  height, "x", width, " image is too small");
+  const int64_t out_rows = (rows - size) / step + 1, out_columns = (columns - size) / step + 1;
+  Tensor out = torch::stable::empty({2 * pairs, out_rows, out_columns}, ScalarType::Float);
+  auto* to = static_cast<float*>(out.mutable_data_ptr());
+  torch::stable::parallel_for(0, pairs * out_rows, 8, [&](int64_t begin, int64_t end) {
+    std::vector<float> low(columns), high(columns);
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t pair = i / out_rows, y = i % out_rows;
+      std::fill(low.begin(), low.end(), -INFINITY);
+      std::fill(high.begin(), high.end(), -INFINITY);
+      for (int64_t row = step * y; row < step * y + size; ++row) {
+        const uint32_t* source = from.at(pair, 2 * row + 1, 1);
+        for (int64_t c = 0; c < columns; ++c) {
+          low[c] = std::max(low[c], low_value(source[2 * c]));
+          high[c] = std::max(high[c], high_value(source[2 * c]));
+        }
+      }
+      float* of_low = to + (2 * pair * out_rows + y) * out_columns;
+      float* of_high = of_low + out_rows * out_columns;
+      for (int64_t c = 0; c < out_columns; ++c) {
+        of_low[c] = *std::max_element(low.begin() + step * c, low.begin() + step * c + size);
+        of_high[c] = *std::max_element(high.begin() + step * c, high.begin() + step * c + size);
+      }
+    }
+  });
+  return out;
+}
+
+// Where pixel i of `to` pixels lies among `from` pixels: align_corners=False, the edge repeated.
+struct Place {
+  int64_t first, second;
+  float share;  // of the second
+
+  Place(int64_t i, int64_t from, int64_t to) {
+    const float scale = float(from) / float(to);
+    const float position = std::max(0.f, (float(i) + 0.5f) * scale - 0.5f);
+    first = std::min(int64_t(position), from - 1);
+    second = std::min(first + 1, from - 1);
+    share = position - float(first);
+  }
+};
+
+#ifdef MGA_HAS_PAIR_CONV
+// One row of a pair: 16 pixels at a time from two short rows by index and share.
+MGA_BF16 void interpolate_row(const float* low, const float* high, const int32_t* first, const int32_t* second,
+                              const float* share, int64_t width, const uint16_t* lanes, uint32_t* out) {
+  for (int64_t v = 0; 16 * v < width; ++v) {
+    const __m512i left = _mm512_loadu_si512(first + 16 * v), right = _mm512_loadu_si512(second + 16 * v);
+    const __m512 part = _mm512_loadu_ps(share + 16 * v);
+    const __m512 zero = _mm512_setzero_ps();
+    const __m512 low_left = _mm512_mask_i32gather_ps(zero, 0xffff, left, low, 4);
+    const __m512 low_right = _mm512_mask_i32gather_ps(zero, 0xffff, right, low, 4);
+    const __m512 high_left = _mm512_mask_i32gather_ps(zero, 0xffff, left, high, 4);
+    const __m512 high_right = _mm512_mask_i32gather_ps(zero, 0xffff, right, high, 4);
+    const __m512 low_value = _mm512_fmadd_ps(part, _mm512_sub_ps(low_right, low_left), low_left);
+    const __m512 high_value = _mm512_fmadd_ps(part, _mm512_sub_ps(high_right, high_left), high_left);
+    _mm512_storeu_si512(out + 16 * v, _mm512_maskz_mov_epi32(lanes[v], join_halves(low_value, high_value)));
+  }
+}
+#endif
+
+// x float32 (channels, h, w) -> planes of height x width, bilinear with align_corners=False.
+void pair_interpolate(const Tensor& out, int64_t out_pair, const Tensor& x, int64_t height, int64_t width) {
+  constexpr const char* op = "pair_interpolate_";
+#ifdef MGA_HAS_PAIR_CONV
+  STD_TORCH_CHECK(pair_conv_supported(), op, ": this processor has no AVX-512 bf16");
+  STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float && x.dim() == 3 && x.is_contiguous() && x.size(0) % 2 == 0, op,
+                  ": x must be float32 (even channels, h, w), contiguous");
+  const PairPlanes to = pair_planes(op, out, out_pair, width);
+  const int64_t channels = x.size(0), rows = x.size(1), columns = x.size(2);
+  STD_TORCH_CHECK(to.height >= height && to.pairs >= channels / 2, op, ": out is too small");
+  const int64_t padded = (width + 15) / 16 * 16;
+  std::vector<int32_t> first(padded), second(padded);
+  std::vector<float> share(padded);
+  for (int64_t i = 0; i < width; ++i) {
+    const Place place(i, columns, width);
+    first[i] = int32_t(place.first);
+    second[i] = int32_t(place.second);
+    share[i] = place.share;
+  }
+  const std::vector<uint16_t> lanes = lanes_of(width);
+  const auto* data = static_cast<const float*>(x.const_data_ptr());
+  torch::stable::parallel_for(0, height, 8, [&](int64_t begin, int64_t end) {
+    std::vector<float> low(columns), high(columns);
+    for (int64_t y = begin; y < end; ++y) {
+      const Place place(y, rows, height);
+      for (int64_t pair = 0; pair < channels / 2; ++pair) {
+        const float* plane = data + 2 * pair * rows * columns;
+        for (int64_t c = 0; c < columns; ++c) {
+          const float *above = plane + place.first * columns + c, *below = plane + place.second * columns + c;
+          low[c] = above[0] + place.share * (below[0] - above[0]);
+          above += rows * columns;
+          below += rows * columns;
+          high[c] = above[0] + place.share * (below[0] - above[0]);
+        }
+        interpolate_row(low.data(), high.data(), first.data(), second.data(), share.data(), width, lanes.data(),
+                        to.at(pair, y, 0));
+      }
+    }
+  });
+#else
+  STD_TORCH_CHECK(false, op, ": this build is for a processor without AVX-512");
+#endif
+}
+
+// Patches (p + 2 halo) on a side, `across` in a row of patches, with one pixel of zeros between them: patch i starts at
+// row i / across * (p + 2 halo + 1) and column i % across * (p + 2 halo + 1) of out.
+void pair_gather(const Tensor& out, const Tensor& x, int64_t pairs, int64_t height, int64_t width,
+                 const Tensor& indices, int64_t patch_size, int64_t halo, int64_t across) {
+  constexpr const char* op = "pair_gather_";
+  const PairPlanes from = pair_planes(op, x, 0, width);
+  const int64_t side = patch_size + 2 * halo;
+  const PairPlanes to = pair_planes(op, out, 0, across * (side + 1) - 1);
+  STD_TORCH_CHECK(halo == 0 || halo == 1, op, ": the border of the planes is enough for a halo of 0 or 1, not ", halo);
+  STD_TORCH_CHECK(height <= from.height && height % patch_size == 0 && width % patch_size == 0, op,
+                  ": cells of ", patch_size, " do not fill ", height, "x", width);
+  check_indices(op, indices, 1);
+  const auto* index = static_cast<const int32_t*>(indices.const_data_ptr());
+  const int64_t count = indices.numel(), columns = width / patch_size;
+  check_inside(op, index, count, height / patch_size, columns);
+  STD_TORCH_CHECK(pairs <= from.pairs && pairs <= to.pairs && (count + across - 1) / across * (side + 1) - 1 <= to.height,
+                  op, ": out is too small for ", count, " patches");
+  torch::stable::parallel_for(0, count, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int64_t top = index[i] / columns * patch_size - halo, left = index[i] % columns * patch_size - halo;
+      const int64_t y = i / across * (side + 1), x0 = i % across * (side + 1);
+      for (int64_t pair = 0; pair < pairs; ++pair) {
+        for (int64_t row = 0; row < side; ++row) {
+          std::memcpy(to.at(pair, y + row, x0), from.at(pair, top + row, left), side * sizeof(uint32_t));
+        }
+      }
+    }
+  });
+}
+
+#ifdef MGA_HAS_PAIR_CONV
+// planes float (channels * s * s, width) of one row -> s rows of `image`, bytes by stride, pixels of 3 contiguous bytes.
+MGA_BF16 void shuffle_row(const float* planes, int64_t width, int64_t s, float gain, uint8_t* image, int64_t pitch) {
+  const __m512 factor = _mm512_set1_ps(255.f * gain), top = _mm512_set1_ps(255.f), zero = _mm512_setzero_ps();
+  alignas(64) uint8_t bytes[12][16];
+  for (int64_t dy = 0; dy < s; ++dy) {
+    uint8_t* row = image + dy * pitch;
+    for (int64_t x = 0; x < width; x += 16) {
+      const int64_t valid = std::min<int64_t>(16, width - x);
+      const __mmask16 lanes = __mmask16((1 << valid) - 1);
+      for (int64_t dx = 0; dx < s; ++dx) {
+        for (int64_t c = 0; c < 3; ++c) {
+          const __m512 value = _mm512_maskz_loadu_ps(lanes, planes + (c * s * s + dy * s + dx) * width + x);
+          const __m512 scaled = _mm512_min_ps(_mm512_max_ps(_mm512_mul_ps(value, factor), zero), top);
+          _mm_store_si128(reinterpret_cast<__m128i*>(bytes[3 * dx + c]),
+                          _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(scaled)));
+        }
+      }
+      if (s == 4) {
+        const __m512i at = _mm512_mullo_epi32(
+            _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(12));
+        for (int word = 0; word < 3; ++word) {
+          __m512i packed = _mm512_setzero_si512();
+          for (int b = 3; b >= 0; --b) {
+            const __m128i of_byte = _mm_load_si128(reinterpret_cast<const __m128i*>(bytes[4 * word + b]));
+            packed = _mm512_or_si512(_mm512_slli_epi32(packed, 8), _mm512_cvtepu8_epi32(of_byte));
+          }
+          _mm512_mask_i32scatter_epi32(row + 12 * x + 4 * word, lanes, at, packed, 1);
+        }
+      } else {
+        for (int64_t i = 0; i < valid; ++i) {
+          for (int64_t b = 0; b < 3 * s; ++b) row[(x + i) * 3 * s + b] = bytes[b][i];
+        }
+      }
+    }
+  }
+}
+#endif
+
+// The 3x3 convolution to 3 s^2 channels (weights as pair_conv_ has them), pixel shuffle, gain, clamp to 0..1 and
+// rounding to bytes: image uint8 (s height, s width, 3), contiguous.
+void pair_upsample(const Tensor& image, const Tensor& x, int64_t pairs, const Tensor& weight, const Tensor& ends,
+                   int64_t height, int64_t width, int64_t scale, double gain) {
+  constexpr const char* op = "pair_upsample_";
+#ifdef MGA_HAS_PAIR_CONV
+  STD_TORCH_CHECK(pair_conv_supported(), op, ": this processor has no AVX-512 bf16");
+  STD_TORCH_CHECK(2 <= scale && scale <= 4, op, ": scale must be 2, 3 or 4, got ", scale);
+  STD_TORCH_CHECK(image.scalar_type() == ScalarType::Byte && image.dim() == 3 && image.stride(2) == 1 &&
+                      image.stride(1) == 3 && image.size(0) == height * scale && image.size(1) == width * scale && image.size(2) == 3,
+                  op, ": image must be uint8 (", height * scale, ", ", width * scale, ", 3), of contiguous rows");
+  Job job{};
+  job.x = pair_planes(op, x, 0, width);
+  STD_TORCH_CHECK(pairs <= job.x.pairs && height <= job.x.height, op, ": x is too small");
+  job.x.pairs = pairs;
+  STD_TORCH_CHECK(ends.scalar_type() == ScalarType::Float && ends.dim() == 2 && ends.size(0) == 3 && ends.is_contiguous(),
+                  op, ": ends must be float32 (3, channels), contiguous: bias, slopes, shifts");
+  job.channels = ends.size(1);
+  STD_TORCH_CHECK(job.channels == (3 * scale * scale + 1) / 2 * 2 && weight.numel() == job.channels * pairs * 2 * 9, op,
+                  ": weight and ends must be of 3 x scale^2 channels, an even number of them");
+  job.weight = static_cast<const uint32_t*>(weight.const_data_ptr());
+  job.ends = static_cast<const float*>(ends.const_data_ptr());
+  const std::vector<uint16_t> lanes = lanes_of(width);
+  job.lanes = lanes.data();
+  job.finish = Finish::planar;
+  job.out_plane = width;
+  auto* bytes = static_cast<uint8_t*>(image.mutable_data_ptr());
+  const int64_t pitch = image.stride(0);
+  torch::stable::parallel_for(0, height, 4, [&](int64_t begin, int64_t end) {
+    std::vector<float> planes(job.channels * width);
+    Job own = job;
+    own.out = planes.data();  // one row, whatever y: out_pitch is 0
+    for (int64_t y = begin; y < end; ++y) {
+      convolve_row<3>(own, y);
+      shuffle_row(planes.data(), width, scale, float(gain), bytes + y * scale * pitch, pitch);
+    }
+  });
+#else
+  STD_TORCH_CHECK(false, op, ": this build is for a processor without AVX-512");
+#endif
+}
+
+}  // namespace
+}  // namespace mga
+
+STABLE_TORCH_LIBRARY_FRAGMENT(mga, m) {
+  m.def("pair_pool(Tensor x, int x_pair, int pairs, int height, int width, int size, int step) -> Tensor");
+  m.def("pair_interpolate_(Tensor(a!) out, int out_pair, Tensor x, int height, int width) -> ()");
+  m.def(
+      "pair_gather_(Tensor(a!) out, Tensor x, int pairs, int height, int width, Tensor indices, int patch_size, "
+      "int halo, int across) -> ()");
+  m.def(
+      "pair_upsample_(Tensor(a!) image, Tensor x, int pairs, Tensor weight, Tensor ends, int height, int width, "
+      "int scale, float gain) -> ()");
+}
+STABLE_TORCH_LIBRARY_IMPL(mga, CPU, m) {
+  m.impl("pair_pool", TORCH_BOX(&mga::pair_pool));
+  m.impl("pair_interpolate_", TORCH_BOX(&mga::pair_interpolate));
+  m.impl("pair_gather_", TORCH_BOX(&mga::pair_gather));
+  m.impl("pair_upsample_", TORCH_BOX(&mga::pair_upsample));
+}

@@ -1,0 +1,278 @@
+"""RFDN-M in bf16 on the CPU: the whole road from bytes to bytes in pair planes, with buffers that are made once."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..networks import MaskGuidedNetwork, rfdn
+from ..networks.mask import MaskPrediction
+from ..ops import filter_and_select, paste_shuffled_
+from ..ops.grid import mirror_indices
+from .pairs import VECTOR, Grid, PairConv, Planes, weight_and_bias
+
+ACROSS = 32  # patches in a row of the grid
+
+
+class _Gate:
+    """ESA: what it multiplies with comes from a map at a third of the resolution and from the pixel itself."""
+
+    def __init__(self, esa: rfdn.ESA):
+        self.esa, self.inner = esa, esa.conv1.out_channels
+        self.pairs = self.inner // 2
+        self.reduce = PairConv.of(esa.conv1)
+        self.strided = PairConv.of(esa.conv2)
+        # conv4(wide + conv_f(reduced)) in one: conv4 and the product of the two 1x1 convolutions, side by side.
+        (outer, outer_bias), (own, own_bias) = weight_and_bias(esa.conv4), weight_and_bias(esa.conv_f)
+        outer, own = outer[:, :, 0, 0].double(), own[:, :, 0, 0].double()
+        weight = torch.cat([outer, outer @ own], dim=1)[..., None, None].float()
+        self.expand = PairConv(weight, outer_bias + (outer @ own_bias.double()).float())
+
+    def _small(self, x: Tensor) -> Tensor:
+        esa = self.esa
+        return esa.conv3_(F.relu(esa.conv3(F.relu(esa.conv_max(x)))))
+
+    def on_image(self, out: Planes, out_pair: int, x: Planes, work: Planes, strided: Planes) -> None:
+        self.reduce(work, x, out_pair=self.pairs)
+        self.strided(strided, work, x_pair=self.pairs)
+        size, step = (7, 3) if self.esa.pool else (1, 1)
+        pooled = torch.ops.mga.pair_pool(strided.data, 0, self.pairs, x.height, x.width, size, step)
+        torch.ops.mga.pair_interpolate_(work.data, 0, self._small(pooled[None])[0].contiguous(), x.height, x.width)
+        self.expand(out, work, out_pair=out_pair, skip=x, gate=True)
+
+    def on_patches(self, out: Planes, out_pair: int, x: Planes, work: Planes, grid: Grid) -> None:
+        assert not self.esa.pool
+        self.reduce(work, x, out_pair=self.pairs, grid=grid)
+        reduced = grid.patches(work, self.pairs, self.pairs).flatten(2, 3).flatten(0, 1).float()
+        wide = self._small(F.conv2d(reduced, self.esa.conv2.weight, self.esa.conv2.bias, stride=2))
+        wide = F.interpolate(wide, size=(grid.side, grid.side), mode="bilinear", align_corners=False)
+        target = grid.patches(work, 0, self.pairs)
+        target.copy_(wide.unflatten(1, (self.pairs, 2)).unflatten(0, (grid.down, grid.across)))
+        self.expand(out, work, out_pair=out_pair, skip=x, gate=True, grid=grid)
+
+
+class _Block:
+    """RFDB. ``first`` and ``second`` are scratch of its channels, ``kept`` of the distilled ones."""
+
+    def __init__(self, block: rfdn.RFDB):
+        self.distil = [PairConv.of(getattr(block, f"c{i}_d"), rfdn.SLOPE) for i in (1, 2, 3)]
+        self.residual = [PairConv.of(getattr(block, f"c{i}_r"), rfdn.SLOPE) for i in (1, 2, 3)]
+        self.last = PairConv.of(block.c4, rfdn.SLOPE)
+        self.kept_pairs = self.last.channels // 2
+        # Each distilled part starts at a new pair, so an odd number of channels leaves a channel of zeros.
+        weight, bias = weight_and_bias(block.c5)
+        padded = [F.pad(part, (0, 0, 0, 0, 0, self.last.channels - part.shape[1])) for part in weight.chunk(4, dim=1)]
+        self.join = PairConv(torch.cat(padded, dim=1), bias)
+        self.gate = _Gate(block.esa)
+
+    def __call__(
+        self, out: Planes, out_pair: int, x: Planes, x_pair: int, scratch: _Scratch, grid: Grid | None
+    ) -> None:
+        source, source_pair = x, x_pair
+        for i, target in enumerate((scratch.first, scratch.second, scratch.first)):
+            self.distil[i](scratch.kept, source, i * self.kept_pairs, source_pair, grid=grid)
+            self.residual[i](target, source, 0, source_pair, skip=source, skip_pair=source_pair, grid=grid)
+            source, source_pair = target, 0
+        self.last(scratch.kept, source, 3 * self.kept_pairs, grid=grid)
+        self.join(scratch.second, scratch.kept, grid=grid)
+        if grid is None:
+            self.gate.on_image(out, out_pair, scratch.second, scratch.work, scratch.strided)
+        else:
+            self.gate.on_patches(out, out_pair, scratch.second, scratch.work, grid)
+
+
+class _Scratch:
+    def __init__(self, channels: int, block: _Block, height: int, width: int, blocks: int):
+        self.first, self.second = Planes(channels, height, width), Planes(channels, height, width)
+        self.kept = Planes(8 * block.kept_pairs, height, width)
+        self.work = Planes(2 * block.gate.inner, height, width)
+        self.strided = Planes(block.gate.inner, height, width)
+        self.outputs = Planes(blocks * channels, height, width)
+
+
+class _Trunk:
+    """The blocks of one half, the convolution of their concatenated outputs, and the long skip."""
+
+    def __init__(self, half: rfdn.BaseNet | rfdn.RefineNet):
+        self.blocks = [_Block(getattr(half, f"B{i}")) for i in range(1, half.blocks + 1)]
+        self.join = PairConv.of(half.c[0], rfdn.SLOPE)
+        self.last = PairConv.of(half.LR_conv)
+
+    def scratch(self, channels: int, height: int, width: int) -> _Scratch:
+        return _Scratch(channels, self.blocks[0], height, width, len(self.blocks))
+
+    def scratch_channels(self, channels: int) -> int:
+        """Channels of all planes of a scratch together."""
+        return (2 + len(self.blocks)) * channels + 8 * self.blocks[0].kept_pairs + 3 * self.blocks[0].gate.inner
+
+    def __call__(self, out: Planes, x: Planes, scratch: _Scratch, grid: Grid | None = None) -> None:
+        source, source_pair, pairs = x, 0, x.pairs
+        for i, block in enumerate(self.blocks):
+            block(scratch.outputs, i * pairs, source, source_pair, scratch, grid)
+            source, source_pair = scratch.outputs, i * pairs
+        self.join(scratch.first, scratch.outputs, grid=grid)
+        self.last(out, scratch.first, skip=x, grid=grid)
+
+
+class _Mask:
+    """The mask branch on the coarse feature."""
+
+    def __init__(self, mask: MaskPrediction, order: str):
+        self.module, self.order = mask, order
+        self.hidden = PairConv.of(mask.conv1, 0.0)
+        weight, bias = weight_and_bias(mask.conv2)
+        if len(bias) == 2:  # softmax of two is the sigmoid of their difference
+            weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
+        self.score = PairConv(weight, bias)
+
+    def __call__(self, feature: Planes, hidden: Planes, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        p = self.module.patch_size
+        self.hidden(hidden, feature)
+        self.score(scores, hidden)
+        score = scores[None, :1]
+        if self.module.conv2.out_channels == 1:
+            probability = F.leaky_relu(F.avg_pool2d(score, p), 0.1)
+        elif self.module.order == "softmax-then-pool":
+            probability = F.avg_pool2d(score.sigmoid(), p)
+        else:
+            probability = F.avg_pool2d(score, p).sigmoid()
+        source = probability if self.module.filter_source == "probability" else F.avg_pool2d(feature.read()[None], p)
+        weight, bias = self.module.conv_kernel.parameters()
+        return filter_and_select(probability[:, 0], source, weight, bias, k, self.order)
+
+
+def _fuse(conv1: nn.Conv2d, conv2: nn.Conv2d) -> tuple[PairConv, PairConv]:
+    """The two convolutions that consume the halo.
+
+    A trained bias of conv1 can be many times what the convolution adds to it. It is kept out of what is stored between
+    the two in bf16 and goes into the bias of conv2, which has no padding.
+    """
+    (weight1, bias1), (weight2, bias2) = weight_and_bias(conv1), weight_and_bias(conv2)
+    moved = bias2.double() + weight2.double().sum(dim=(2, 3)) @ bias1.double()
+    return PairConv(weight1, bias1, 0.1, shift=bias1), PairConv(weight2, moved.float())
+
+
+class RfdnWeights:
+    """The network's weights as the plans of all sizes use them."""
+
+    def __init__(self, network: MaskGuidedNetwork):
+        base, refine, self.config = network.base, network.refine, network.config
+        assert isinstance(base, rfdn.BaseNet)
+        assert isinstance(refine, rfdn.RefineNet)
+        self.channels = base.fea_conv.out_channels
+        self.head, self.base = PairConv.of(base.fea_conv), _Trunk(base)
+        self.upsampler = PairConv.of(base.upsampler[0])
+        self.mask = _Mask(network.mask, self.config.selection)
+        self.refine, self.fuse = _Trunk(refine), _fuse(refine.conv1, refine.conv2)
+        self.patch_upsampler = PairConv.of(refine.upsampler[0])
+
+    def plan(self, height: int, width: int, k: int) -> RfdnPlan:
+        return RfdnPlan(self, height, width, k)
+
+    def bytes_needed(self, height: int, width: int, k: int) -> int:
+        """Memory of a plan and of the picture that it makes."""
+        p, scale = self.config.patch_size, self.config.scale
+        padded = [math.ceil(side / p) * p for side in (height, width)]
+        grid = Grid(max(k, 1), p + 2, ACROSS)
+        planes = Planes.pixels(height, width) * (3 + self.base.scratch_channels(self.channels) + self.channels)
+        planes += Planes.pixels(*padded) * 2 * self.channels
+        planes += Planes.pixels(grid.height, grid.width) * (
+            self.refine.scratch_channels(self.channels) + 3 * self.channels
+        )
+        floats = 2 * math.prod(padded) + self.patch_upsampler.channels * grid.height * grid.width
+        return 2 * planes + 4 * floats + 3 * scale**2 * math.prod(padded)
+
+
+class RfdnPlan:
+    """RFDN-M for LR images of one size and one K, in bf16 with float32 sums.
+
+    Memory is allocated here, once; the methods allocate only what is small, and the picture. ``coarse``, ``select`` and
+    ``refine`` are the steps of ``run``, in this order.
+    """
+
+    def __init__(self, weights: RfdnWeights, height: int, width: int, k: int):
+        self.weights, self.height, self.width, self.k = weights, height, width, k
+        p, self.scale = weights.config.patch_size, weights.config.scale
+        self.patch_size, channels = p, weights.channels
+        self.padded = tuple(math.ceil(side / p) * p for side in (height, width))
+        self.image, self.shallow = Planes(3, height, width), Planes(channels, height, width)
+        self.scratch = weights.base.scratch(channels, height, width)
+        self.feature = Planes(channels, *self.padded)
+        self.hidden = self.scratch.first if self.padded == (height, width) else Planes(channels, *self.padded)
+        self.scores = torch.empty(2, *self.padded)
+        self.grid = Grid(max(k, 1), p + 2, ACROSS)
+        self.inner = Grid(max(k, 1), p + 2, ACROSS, inset=1)
+        size = (channels, self.grid.height, self.grid.width)
+        self.patches, self.refined, self.fused = Planes(*size), Planes(*size), Planes(*size)
+        self.patch_scratch = weights.refine.scratch(*size)
+        self.planar = torch.empty(weights.patch_upsampler.channels, *size[1:])
+
+    def run(self, image: Tensor) -> Tensor:
+        """uint8 (H, W, 3) -> uint8 (sH, sW, 3)."""
+        out = self.coarse(image)
+        if self.k:
+            self.refine(self.select()[1], out)
+        return out[: self.height * self.scale, : self.width * self.scale]
+
+    @torch.inference_mode()
+    def coarse(self, image: Tensor) -> Tensor:
+        """uint8 (H, W, 3) -> coarse image, uint8 (s Hp, s Wp, 3), right where there is image; its feature is kept."""
+        weights, scale = self.weights, self.scale
+        out = torch.empty(*(side * scale for side in self.padded), 3, dtype=torch.uint8)
+        self.image.write(image.permute(2, 0, 1).to(torch.bfloat16))
+        weights.head(self.shallow, self.image)
+        _clear_beyond(self.feature, self.height, self.width)
+        weights.base(self.feature, self.shallow, self.scratch)
+        torch.ops.mga.pair_upsample_(
+            out[: self.height * scale, : self.width * scale],
+            self.feature.data,
+            self.feature.pairs,
+            weights.upsampler.weight,
+            weights.upsampler.ends,
+            self.height,
+            self.width,
+            scale,
+            1 / weights.config.value_range,
+        )
+        _extend(self.feature, self.height, self.width)
+        return out
+
+    @torch.inference_mode()
+    def select(self) -> tuple[Tensor, Tensor]:
+        """Mask (1, Hp/p, Wp/p) and indices int32 (1, K) for the feature of the last ``coarse``."""
+        return self.weights.mask(self.feature, self.hidden, self.scores, self.k)
+
+    @torch.inference_mode()
+    def refine(self, indices: Tensor, out: Tensor) -> None:
+        """Refine the cells at ``indices`` (1, K) and paste them into ``out``, which ``coarse`` made."""
+        weights, p, count = self.weights, self.patch_size, indices.shape[1]
+        torch.ops.mga.pair_gather_(
+            self.patches.data, self.feature.data, self.patches.pairs, *self.padded, indices, p, 1, ACROSS
+        )
+        weights.refine(self.refined, self.patches, self.patch_scratch, self.grid)
+        weights.fuse[0](self.patch_scratch.first, self.refined, grid=self.grid)
+        weights.fuse[1](self.fused, self.patch_scratch.first, grid=self.inner)
+        weights.patch_upsampler(self.planar, self.fused, grid=self.inner)
+        step = self.grid.side + 1
+        cells = F.pad(self.planar, (0, 1, 0, 1)).unflatten(2, (ACROSS, step)).unflatten(1, (self.grid.down, step))
+        cells = cells[: 3 * self.scale**2, :, 1 : 1 + p, :, 1 : 1 + p].permute(1, 3, 0, 2, 4).flatten(0, 1)
+        target = out.permute(2, 0, 1)[None]
+        paste_shuffled_(target, cells[:count], indices, self.scale, 1 / weights.config.value_range)
+
+
+def _clear_beyond(planes: Planes, height: int, width: int) -> None:
+    planes.data[:, 1 + height :].zero_()
+    planes.data[:, :, VECTOR + width :].zero_()
+
+
+def _extend(planes: Planes, height: int, width: int) -> None:
+    """Fill the rows and columns beyond the image by reflection."""
+    inner = planes.inner()
+    for axis, length in ((1, height), (2, width)):
+        more = inner.shape[axis] - length
+        if more:
+            source = mirror_indices(length, length + more, inner.device)[length:]
+            inner.narrow(axis, length, more).copy_(inner.index_select(axis, source))
