@@ -170,12 +170,12 @@ def test_patch_conv(shape, filters, n, p, halo, count, dtype, generator):
 @pytest.mark.parametrize("dtype", gather_tests.DTYPES)
 @pytest.mark.parametrize(
     ("shape", "p", "halo"),
-    [((1, 1, 1, 1), 1, 1), ((3, 5, 12, 20), 4, 1), ((1, 64, 8, 8), 4, 1), ((2, 50, 8, 4), 2, 0), ((1, 6, 9, 15), 3, 7)],
+    [((1, 1, 1, 1), 1, 1), ((3, 5, 8, 12), 4, 1), ((1, 64, 8, 8), 4, 1), ((2, 50, 8, 4), 2, 0), ((1, 6, 9, 6), 3, 7)],
 )
 def test_gather_patches(shape, p, halo, dtype, generator):
     feature = gather_tests.feature_of(shape, dtype, generator)
     cells = shape[2] // p * (shape[3] // p)
-    for count in {cells, -(-cells // 3)}:
+    for count in {cells, 1}:
         indices = some_cells(shape[0], cells, count, generator)
         wanted = gather_tests.expected(feature, indices, p, halo)
         for name, view in views(feature).items():
