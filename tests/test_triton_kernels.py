@@ -17,7 +17,8 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is n
 
 def run_kernel_tests(**environment):
     environment = {name: value for name, value in {**os.environ, **environment}.items() if name != "MGA_BACKEND"}
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", HERE / "triton_kernels.py"]
+    files = [HERE / "triton_kernels.py", HERE / "triton_operators.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stdout[-4000:]
     assert int(re.search(r"(\d+) passed", result.stdout)[1]) > 100

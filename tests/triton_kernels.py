@@ -2,6 +2,7 @@
 
 With TRITON_INTERPRET=1 the kernels run on the CPU, one program after another; else on a GPU. The interpreter computes
 wrongly in bfloat16 and truncates to it, so sums in bfloat16 are left to the GPU; copies and bytes are right everywhere.
+Its minimum and maximum keep NaN, which those of a GPU lose, so that only a GPU shows whether a kernel avoids them.
 """
 
 import os
@@ -13,7 +14,6 @@ import torch
 from test_mask_head import arguments as mask_head_arguments
 
 from mga_kernels import ops
-from mga_kernels.errors import BackendError
 from mga_kernels.ops import (
     dynamic_filter,
     gather_patches,
@@ -169,12 +169,12 @@ def test_patch_conv(shape, filters, n, p, halo, count, dtype, generator):
 @pytest.mark.parametrize("dtype", gather_tests.DTYPES)
 @pytest.mark.parametrize(
     ("shape", "p", "halo"),
-    [((1, 1, 1, 1), 1, 1), ((3, 5, 12, 20), 4, 1), ((1, 64, 8, 8), 4, 1), ((2, 50, 8, 4), 2, 0), ((1, 6, 9, 15), 3, 7)],
+    [((1, 1, 1, 1), 1, 1), ((3, 5, 8, 12), 4, 1), ((1, 64, 8, 8), 4, 1), ((2, 50, 8, 4), 2, 0), ((1, 6, 9, 6), 3, 7)],
 )
 def test_gather_patches(shape, p, halo, dtype, generator):
     feature = gather_tests.feature_of(shape, dtype, generator)
     cells = shape[2] // p * (shape[3] // p)
-    for count in {cells, -(-cells // 3)}:
+    for count in {cells, 1}:
         indices = some_cells(shape[0], cells, count, generator)
         wanted = gather_tests.expected(feature, indices, p, halo)
         for name, view in views(feature).items():
@@ -320,11 +320,12 @@ def test_nothing_selected(memory_format, generator):
 def test_an_index_outside_the_grid_gives_zeros_and_is_not_pasted(bad):
     feature = guarded(torch.ones(1, 2, 8, 12))
     indices = torch.tensor([[0, bad, 5]], dtype=torch.int32, device=DEVICE)
-    patches = gather_patches(feature, indices, 4, 0)
-    assert (patches[[0, 2]] == 1).all()
-    assert (patches[1] == 0).all()
+    for halo in (0, 3):  # whose halo would see the feature
+        patches = gather_patches(feature, indices, 4, halo)
+        assert (patches[[0, 2], :, halo : halo + 4, halo : halo + 4] == 1).all()
+        assert (patches[1] == 0).all()
     weight, bias = torch.ones(1, 2, 1, 1, device=DEVICE), torch.full((1,), 0.5, device=DEVICE)
-    assert patch_conv(feature, indices, weight, bias, 4, 0)[:, 0, 0, 0].tolist() == [2.5, 0.5, 2.5]
+    assert patch_conv(feature, indices, weight, bias, 4, 3)[:, 0].amax(dim=(1, 2)).tolist() == [2.5, 0.5, 2.5]
     for scale in (None, 1):
         image = torch.ones(1, 1, 8, 12, device=DEVICE)
         patches = torch.zeros(3, 1, 4, 4, device=DEVICE)
@@ -351,10 +352,10 @@ def distant(monkeypatch):
     torch.utils.deterministic.fill_uninitialized_memory = True
 
 
-FAR = 2**31 // 3 + 16
+FAR = 2**31 - 64  # fits 32 bits, as three times its half does not
 
 
-@pytest.mark.parametrize("strides", [(64, 16, FAR, 1), (FAR, FAR + 64, 4, 1), (64, 1, 2, FAR)])
+@pytest.mark.parametrize("strides", [(FAR, 16, 4, 1), (64, 16, FAR, 1), (64, FAR * 2, 4, 1), (64, 1, 2, FAR)])
 def test_offsets_beyond_31_bits(distant, strides, generator):
     values = torch.randint(0, 256, (3, 2, 4, 4), dtype=torch.uint8, generator=generator).to(DEVICE)
     tensor = distant((3, 2, 4, 4), strides, torch.uint8).copy_(values)
@@ -388,86 +389,6 @@ def test_edges_beyond_31_bits(distant, generator):
     image = distant((1, 4, 5, 3), (0, FAR, 3, 1), torch.uint8).copy_(values)
     near, far = (image_to_input(x, 6, 8) for x in (values, image))
     assert torch.equal(near, far)
-    output = distant((1, 3, 4, 5), (0, FAR * 2, 5, 1), torch.float16).copy_(values.permute(0, 3, 1, 2) / 255)
-    assert torch.equal(output_to_image(output, 4, 5), values)
-
-
-def calls():
-    """A small call of every operator, as its name and arguments."""
-    g = torch.Generator().manual_seed(7)
-    feature = torch.randn(2, 3, 8, 12, generator=g).contiguous(memory_format=torch.channels_last)
-    indices = torch.tensor([[0, 5], [2, 3]], dtype=torch.int32)
-    weight, bias = torch.randn(3, 3, 3, 3, generator=g), torch.randn(3, generator=g)
-    probability = torch.rand(2, 4, 5, generator=g)
-    image = torch.randint(0, 256, (2, 5, 7, 3), dtype=torch.uint8, generator=g)
-    made = {
-        "mask_head": (feature, weight, bias, weight[:2], bias[:2], 4, ORDERS[0]),
-        "dynamic_filter": (probability, probability[:, None], torch.randn(25, 1, 1, 1, generator=g), torch.randn(25)),
-        "gather_patches": (feature, indices, 4, 1),
-        "patch_conv": (feature, indices, weight, bias, 4, 1, 0.1),
-        "paste_patches_": (feature, torch.randn(4, 3, 4, 4, generator=g), indices),
-        "paste_shuffled_": (feature, torch.rand(4, 12, 2, 2, generator=g), indices, 2, 1.0),
-        "image_to_input": (image, 8, 8, 1.0, torch.float16),
-        "output_to_image": (feature, 7, 12, 1.0),
-    }
-    to = lambda a: a.to(DEVICE) if isinstance(a, torch.Tensor) else a  # noqa: E731
-    return [pytest.param(op, [to(a) for a in arguments], id=op) for op, arguments in made.items()]
-
-
-def test_every_triton_operator_is_called_below():
-    with_triton = {name for name, operator in ops.operators().items() if "triton" in operator.backends}
-    assert {call.id for call in calls()} == with_triton
-
-
-@pytest.mark.parametrize(("op", "arguments"), calls())
-def test_opcheck(op, arguments):
-    operator = getattr(torch.ops.mga_triton, op).default
-    assert set(torch.library.opcheck(operator, arguments).values()) == {"SUCCESS"}
-
-
-@pytest.mark.parametrize("dynamic", [False, True])
-@pytest.mark.parametrize(("op", "arguments"), calls())
-def test_compile(op, arguments, dynamic):
-    torch.compiler.reset()
-    arguments = [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
-
-    def twice(first, *others):
-        return getattr(ops, op)(first + 0, *others) * 2
-
-    compiled = torch.compile(twice, fullgraph=True, dynamic=dynamic, backend="aot_eager")
-    assert torch.equal(compiled(*arguments), twice(*arguments))
-    assert ops.last_backend(op) == "triton"
-
-
-def test_in_place_is_told_to_autograd(generator):
-    image = random((1, 1, 4, 4), torch.float32, generator).to(DEVICE)
-    weight = torch.ones(1, device=DEVICE, requires_grad=True)
-    product = (image * weight).sum()
-    with torch.no_grad():
-        paste_patches_(
-            image, torch.zeros(1, 1, 4, 4, device=DEVICE), torch.zeros(1, 1, dtype=torch.int32, device=DEVICE)
-        )
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        product.backward()
-
-
-def refused_calls():
-    head = mask_head_arguments((1, 2, 15, 15), 2, torch.Generator())
-    image = torch.zeros(1, 2, 2, 3, dtype=torch.uint8)
-    patches = torch.zeros(1, 3, 2, 2, dtype=torch.float64)
-    index = torch.zeros(1, 1, dtype=torch.int32)
-    return [
-        pytest.param(mask_head, (*head, 5, ORDERS[0]), "float64 is not among its dtypes", id="mask_head"),
-        pytest.param(
-            mask_head, (*(t.float() for t in head), 15, ORDERS[0]), "patch_size is above 14", id="large cells"
-        ),
-        pytest.param(image_to_input, (image, 2, 2, 1.0, torch.float64), "dtype is float64", id="image_to_input"),
-        pytest.param(output_to_image, (patches, 2, 2), "float64 is not among its dtypes", id="output_to_image"),
-        pytest.param(paste_shuffled_, (patches, patches, index), "patches are float64", id="paste_shuffled_"),
-    ]
-
-
-@pytest.mark.parametrize(("call", "arguments", "reason"), refused_calls())
-def test_refusals(call, arguments, reason):
-    with pytest.raises(BackendError, match=reason):
-        call(*(a.to(DEVICE) if isinstance(a, torch.Tensor) else a for a in arguments))
+    for strides in ((0, FAR, 5, 1), (0, 1, FAR, 3)):
+        output = distant((1, 3, 4, 5), strides, torch.float16).copy_(values.permute(0, 3, 1, 2) / 255)
+        assert torch.equal(output_to_image(output, 4, 5), values)
