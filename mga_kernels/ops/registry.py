@@ -68,19 +68,11 @@ class NativeBackend(Backend):
         return self.missing
 
     def can_run(self, *arguments: Any) -> str | None:
-        tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
-        for tensor in tensors:
-            if tensor.device.type != self.name:
-                return f"a tensor is on {tensor.device.type}"
-        if self.missing is not None:
-            return self.missing
-        if self.name == "cuda" and torch.version.hip is not None:
-            return "this torch calls AMD GPUs cuda; the kernels are for NVIDIA"
-        if tensors[0].dtype not in self.dtypes:
-            return f"{tensors[0].dtype} is not among its dtypes"
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            return "gradients are being recorded and this kernel has no backward"
-        return self.refuses(*arguments) if self.refuses else None
+        missing = self.missing
+        if missing is None and self.name == "cuda" and torch.version.hip is not None:
+            missing = "this torch calls AMD GPUs cuda; the kernels are for NVIDIA"
+        reason = _unfit(arguments, self.name, missing, self.dtypes)
+        return self.refuses(*arguments) if reason is None and self.refuses else reason
 
 
 class NativeInPlaceBackend(NativeBackend):
@@ -88,15 +80,7 @@ class NativeInPlaceBackend(NativeBackend):
 
     def __init__(self, op: str, device: str, dtypes: Collection[torch.dtype], refuses: Callable | None = None):
         super().__init__(op, device, dtypes, refuses)
-        self.op = op
-        self.run = self._run
-
-    def _run(self, image: Tensor, *arguments: Any) -> Tensor:
-        _native.call(self.op, image, *arguments)
-        # Tell autograd, so that a graph which saved the image before refuses to use the changed values.
-        if not torch.compiler.is_compiling() and not image.is_inference():
-            torch.autograd.graph.increment_version(image)
-        return image
+        self.run = _changing(self.run)
 
 
 class ComposedBackend(Backend):
@@ -105,13 +89,7 @@ class ComposedBackend(Backend):
     name = "cpu"
 
     def can_run(self, *arguments: Any) -> str | None:
-        tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
-        for tensor in tensors:
-            if tensor.device.type != "cpu":
-                return f"a tensor is on {tensor.device.type}"
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            return "gradients are being recorded and this backend has no backward"
-        return None
+        return _unfit(arguments, "cpu")
 
 
 class TritonBackend(Backend):
@@ -146,18 +124,25 @@ class TritonBackend(Backend):
         return None
 
     def can_run(self, *arguments: Any) -> str | None:
-        device = "cpu" if _interpreting() else "cuda"
-        tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
-        for tensor in tensors:
-            if tensor.device.type != device:
-                return f"a tensor is on {tensor.device.type}"
-        if self.unavailable() is not None:
-            return self.unavailable()
-        if tensors[0].dtype not in self.dtypes:
-            return f"{tensors[0].dtype} is not among its dtypes"
-        if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
-            return "gradients are being recorded and this kernel has no backward"
-        return self.refuses(*arguments) if self.refuses else None
+        reason = _unfit(arguments, "cpu" if _interpreting() else "cuda", self.unavailable(), self.dtypes)
+        return self.refuses(*arguments) if reason is None and self.refuses else reason
+
+
+def _unfit(
+    arguments: tuple, device: str, missing: str | None = None, dtypes: Collection[torch.dtype] | None = None
+) -> str | None:
+    """Why a kernel without backward for this device, and these dtypes of the first tensor, cannot run the call."""
+    tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+    for tensor in tensors:
+        if tensor.device.type != device:
+            return f"a tensor is on {tensor.device.type}"
+    if missing is not None:
+        return missing
+    if dtypes is not None and tensors[0].dtype not in dtypes:
+        return f"{tensors[0].dtype} is not among its dtypes"
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return "gradients are being recorded and this kernel has no backward"
+    return None
 
 
 def _define(op: str, module: str, definition: Callable) -> Callable:
