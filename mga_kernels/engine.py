@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
 import warnings
 from collections import OrderedDict
@@ -105,6 +106,7 @@ class MaskGuidedSR:
         if dtype == "auto" or self.dtype == torch.bfloat16:
             self._planned = plans.prepare(network) if self.device.type == "cpu" else f"there is none for {self.device}"
         self._plans: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
+        self._planning = threading.Lock()  # a plan has one set of buffers: threads take turns
         self.model = network.to(self.device, self.dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.k, self.fraction = k, fraction
@@ -156,7 +158,8 @@ class MaskGuidedSR:
 
     def warmup(self, height: int, width: int) -> None:
         """Allocate what photographs of this size need, so that the first of them is as fast as those after it."""
-        self._plan(height, width)
+        with self._planning:
+            self._plan(height, width)
 
     def info(self) -> dict[str, str | list[str]]:
         """How photographs are run, why, and the image sizes that are prepared."""
@@ -213,11 +216,11 @@ class MaskGuidedSR:
         be kept is said in a warning, or in the ``notes`` of a Photo.
         """
         photo = _read(image)
-        with self._memory_guard((1, 3, *photo.rgb.shape[:2]), planned=True):
+        with self._planning, self._memory_guard((1, 3, *photo.rgb.shape[:2]), planned=True):
             plan = self._plan(*photo.rgb.shape[:2])
-            if plan is None:
-                return _like(image, photo.upscaled(to_uint8(self(to_tensor(photo.rgb, self.device))[0])))
-            return _like(image, photo.upscaled(plan.run(torch.from_numpy(photo.rgb)).numpy()))
+            if plan is not None:
+                return _like(image, photo.upscaled(plan.run(_shared(photo.rgb)).numpy()))
+        return _like(image, photo.upscaled(to_uint8(self(to_tensor(photo.rgb, self.device))[0])))
 
     @torch.inference_mode()
     def explain(self, image: ImageLike) -> Explanation:
@@ -225,9 +228,10 @@ class MaskGuidedSR:
         timings: dict[str, float] = {}
         with self._stage("read", timings):
             photo = _read(image)
-        with self._memory_guard((1, 3, *photo.rgb.shape[:2]), planned=True):
-            if self._plan(*photo.rgb.shape[:2]) is not None:
-                return self._explain_planned(image, photo, timings)
+        with self._planning, self._memory_guard((1, 3, *photo.rgb.shape[:2]), planned=True):
+            plan = self._plan(*photo.rgb.shape[:2])
+            if plan is not None:
+                return self._explain_planned(plan, image, photo, timings)
         height, width = photo.rgb.shape[:2]
         crop = (0, ..., slice(height * self.scale), slice(width * self.scale))
         tensor = to_tensor(photo.rgb, self.device)
@@ -249,11 +253,12 @@ class MaskGuidedSR:
         cells = mask[0].float().cpu().numpy(), indices[0].cpu().numpy()
         return Explanation(pictures[0], *cells, pictures[1], self.patch_size, self.scale, timings)
 
-    def _explain_planned(self, image: ImageLike, photo: images.Photo, timings: dict[str, float]) -> Explanation:
+    def _explain_planned(
+        self, plan: Any, image: ImageLike, photo: images.Photo, timings: dict[str, float]
+    ) -> Explanation:
         height, width = (side * self.scale for side in photo.rgb.shape[:2])
-        plan = self._plan(*photo.rgb.shape[:2])
         with self._stage("base", timings):
-            final = plan.coarse(torch.from_numpy(photo.rgb))
+            final = plan.coarse(_shared(photo.rgb))
         coarse = final.clone()
         with self._stage("mask", timings):
             mask, indices = plan.select()
@@ -338,9 +343,12 @@ def _like(source: ImageLike, photo: images.Photo) -> Picture:
 
 def to_tensor(rgb: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
     """uint8 (H, W, 3) -> float32 (1, 3, H, W) in [0, 1], channels-last; bytes travel to the device, not floats."""
-    if not rgb.flags.writeable or min(rgb.strides) < 0:
-        rgb = rgb.copy()  # which torch wants of memory that it shares
-    return image_to_input(torch.from_numpy(rgb)[None].to(device), *rgb.shape[:2])
+    return image_to_input(_shared(rgb)[None].to(device), *rgb.shape[:2])
+
+
+def _shared(rgb: np.ndarray) -> Tensor:
+    """The same bytes as a tensor, copied where torch cannot share such memory."""
+    return torch.from_numpy(rgb.copy() if not rgb.flags.writeable or min(rgb.strides) < 0 else rgb)
 
 
 def to_uint8(image: Tensor) -> np.ndarray:

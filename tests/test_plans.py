@@ -1,5 +1,7 @@
 """RFDN-M through its plan against the network in float32."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -88,6 +90,15 @@ def test_photographs_run_through_the_plan_and_say_so():
     for height in (20, 21, 22):
         model.upscale(picture(height, 30))
     assert model.info()["prepared"] == ["30x21, K = 6", "30x22, K = 6"]
+
+
+def test_threads_take_turns():
+    model = MaskGuidedSR(small_network(), k=4, device="cpu")
+    pictures = [picture(24, 32), picture(24, 32)[::-1]]
+    alone = [model.upscale(image) for image in pictures]
+    with ThreadPoolExecutor(4) as pool:
+        for image, expected in zip(pictures * 8, pool.map(model.upscale, pictures * 8), strict=True):
+            assert np.array_equal(expected, alone[0] if image is pictures[0] else alone[1])
 
 
 def test_float32_and_other_networks_have_no_plan():
