@@ -213,16 +213,17 @@ void run_stage(const Stage& stage, Rings& rings, int64_t y, int64_t height, cons
 
 // Layers row by row, one after the other, so that what lies between them stays in the cache. ``planes`` are what is read
 // and written as a whole; ``rings`` are pairs and rows of each intermediate, which places beyond the planes name. Each
-// stage is 8 numbers: x, first pair of x, out, first pair of out, skip (-1: none), first pair of skip, size, and lead: by
-// how many rows it is ahead of the last stages, which is also how far beyond a thread's rows it computes.
+// stage is 9 numbers: x, first pair of x, out, first pair of out, skip (-1: none), first pair of skip, size, 1 for a gate,
+// and lead: by how many rows it is ahead of the last stages, which is also how far beyond a thread's rows it computes.
+// Where that reaches into another thread's rows, both write the same values.
 void pair_chain(const std::vector<Tensor>& planes, const std::vector<Tensor>& weights, const std::vector<Tensor>& ends,
                 const std::vector<int64_t>& rings, const std::vector<int64_t>& stages, int64_t height, int64_t width,
                 const std::optional<Tensor>& lanes, const std::optional<Tensor>& rows) {
   constexpr const char* op = "pair_chain_";
 #ifdef MGA_HAS_PAIR_CONV
   STD_TORCH_CHECK(supported(), op, ": this processor has no AVX-512 bf16");
-  STD_TORCH_CHECK(stages.size() == 8 * weights.size() && ends.size() == weights.size() && rings.size() % 2 == 0, op,
-                  ": needs 8 numbers, a weight and ends for each stage, and 2 numbers for each ring");
+  STD_TORCH_CHECK(stages.size() == 9 * weights.size() && ends.size() == weights.size() && rings.size() % 2 == 0, op,
+                  ": needs 9 numbers, a weight and ends for each stage, and 2 numbers for each ring");
   const std::vector<uint16_t> every = lanes_of(width);
   const int64_t pitch = int64_t(every.size()) * 16 + 2 * kMargin;
   std::vector<Place> places;
@@ -242,15 +243,15 @@ void pair_chain(const std::vector<Tensor>& planes, const std::vector<Tensor>& we
   std::vector<bool> met(places.size(), false);
   int64_t most = 0;
   for (size_t i = 0; i < weights.size(); ++i) {
-    const int64_t* n = stages.data() + 8 * i;
+    const int64_t* n = stages.data() + 9 * i;
     const int64_t outputs = ends[i].size(1), taps = n[6] * n[6];
     const int64_t pairs = weights[i].numel() / std::max<int64_t>(1, 2 * taps * outputs);
     Stage stage{layer_of(op, weights[i], ends[i], pairs, n[6], width, lanes_or(op, lanes, every)),
-                n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7]};
+                n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[8]};
     STD_TORCH_CHECK(room(stage.x, stage.x_pair, pairs) && room(stage.out, stage.out_pair, outputs / 2) &&
                         (stage.skip < 0 || room(stage.skip, stage.skip_pair, outputs / 2)) && stage.lead >= 0,
                     op, ": stage ", i, " reads or writes outside of its places");
-    stage.layer.finish = Finish::pairs;
+    stage.layer.finish = parse_finish(op, n[7] != 0 ? "gate" : "conv", false, stage.skip >= 0);
     stage.layer.x_plane = places[stage.x].planes.plane;
     // What an earlier stage has read or written is in the cache; the first to read planes asks for their next row.
     const auto from_memory = [&](int64_t place) { return place >= 0 && places[place].ring_rows == 0 && !met[place]; };

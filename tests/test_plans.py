@@ -129,6 +129,8 @@ def test_memory_is_estimated_well():
                 return value.nbytes * new
             if isinstance(value, RfdnWeights):
                 return 0
+            if isinstance(value, list):
+                return sum(map(total, value))
             return sum(map(total, vars(value).values())) if hasattr(value, "__dict__") else 0
 
         picture_bytes = 3 * 16 * height * width

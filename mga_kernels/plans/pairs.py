@@ -129,8 +129,8 @@ class PairConv:
 class Stage:
     """A convolution of a chain: the places of what it reads, writes and adds, and by how many rows it is ahead.
 
-    A place is the number of one of the planes of the call, or after them of one of the chain's rings. What is added
-    starts at the same pair as what is read.
+    A place is the number of one of the planes of the call, or after them of one of the chain's rings; pairs are the
+    first ones in use there. ``gate`` as for ``PairConv``.
     """
 
     conv: PairConv
@@ -139,6 +139,8 @@ class Stage:
     x_pair: int = 0
     out_pair: int = 0
     skip: int = -1
+    skip_pair: int = 0
+    gate: bool = False
     lead: int = 0
 
 
@@ -153,27 +155,19 @@ class PairChain:
         self.weights = [stage.conv.weight for stage in stages]
         self.ends = [stage.conv.ends for stage in stages]
         self.rings = [number for ring in rings for number in ring]
-        self.stages = [
-            number
-            for stage in stages
-            for number in (
-                *(stage.x, stage.x_pair, stage.out, stage.out_pair),
-                *(stage.skip, stage.x_pair, stage.conv.size, stage.lead),
-            )
-        ]
+        self.stages: list[int] = []
+        for stage in stages:
+            self.stages += [stage.x, stage.x_pair, stage.out, stage.out_pair, stage.skip, stage.skip_pair]
+            self.stages += [stage.conv.size, stage.gate, stage.lead]
 
-    def __call__(self, planes: Sequence[Planes], x_pair: int = 0, grid: Grid | None = None) -> None:
-        """Run over planes of one size; what is read from the first of them starts at pair ``x_pair``."""
-        stages = list(self.stages)
-        for i in range(0, len(stages), 8):
-            stages[i + 1] += x_pair if stages[i] == 0 else 0
-            stages[i + 5] += x_pair if stages[i + 4] == 0 else 0
+    def __call__(self, planes: Sequence[Planes], grid: Grid | None = None) -> None:
+        """Run over planes of the size of the first of them."""
         torch.ops.mga.pair_chain_(
             [plane.data for plane in planes],
             self.weights,
             self.ends,
             self.rings,
-            stages,
+            self.stages,
             planes[0].height,
             planes[0].width,
             None if grid is None else grid.lanes,

@@ -18,7 +18,10 @@ ACROSS = 32  # patches in a row of the grid
 
 
 class _Gate:
-    """ESA: what it multiplies with comes from a map at a third of the resolution and from the pixel itself."""
+    """ESA: what it multiplies with comes from a map at a third of the resolution and from the pixel itself.
+
+    ``reduce`` and ``expand`` are stages of the chains before and after it.
+    """
 
     def __init__(self, esa: rfdn.ESA):
         self.esa, self.inner = esa, esa.conv1.out_channels
@@ -35,15 +38,15 @@ class _Gate:
         esa = self.esa
         return esa.conv3_(F.relu(esa.conv3(F.relu(esa.conv_max(x)))))
 
-    def on_image(self, out: Planes, out_pair: int, x: Planes, work: Planes, strided: Planes) -> None:
-        """Gate ``x``; ``work`` holds ``reduce`` of it from pair ``pairs`` on, and room for as much before."""
-        self.strided(strided, work, x_pair=self.pairs, rows=torch.arange(x.height).remainder(2).to(torch.uint8))
+    def on_image(self, work: Planes, strided: Planes) -> None:
+        """From ``reduce`` in ``work``, from pair ``pairs`` on, make what stands before it there and completes it."""
+        height, width = work.height, work.width
+        self.strided(strided, work, x_pair=self.pairs, rows=torch.arange(height).remainder(2).to(torch.uint8))
         size, step = (7, 3) if self.esa.pool else (1, 1)
-        pooled = torch.ops.mga.pair_pool(strided.data, 0, self.pairs, x.height, x.width, size, step)
-        torch.ops.mga.pair_interpolate_(work.data, 0, self._small(pooled[None])[0].contiguous(), x.height, x.width)
-        self.expand(out, work, out_pair=out_pair, skip=x, gate=True)
+        pooled = torch.ops.mga.pair_pool(strided.data, 0, self.pairs, height, width, size, step)
+        torch.ops.mga.pair_interpolate_(work.data, 0, self._small(pooled[None])[0].contiguous(), height, width)
 
-    def on_patches(self, out: Planes, out_pair: int, x: Planes, work: Planes, grid: Grid) -> None:
+    def on_patches(self, work: Planes, grid: Grid) -> None:
         """The same for patches in a grid."""
         assert not self.esa.pool
         reduced = grid.patches(work, self.pairs, self.pairs).flatten(2, 3).flatten(0, 1).float()
@@ -51,79 +54,94 @@ class _Gate:
         wide = F.interpolate(wide, size=(grid.side, grid.side), mode="bilinear", align_corners=False)
         target = grid.patches(work, 0, self.pairs)
         target.copy_(wide.unflatten(1, (self.pairs, 2)).unflatten(0, (grid.down, grid.across)))
-        self.expand(out, work, out_pair=out_pair, skip=x, gate=True, grid=grid)
+
+    def stage(self, number: int, work: int, joined: int, outputs: int, lead: int) -> Stage:
+        """The gate of block ``number``, whose output is that part of ``outputs``."""
+        pairs = self.expand.channels // 2
+        return Stage(self.expand, work, outputs, out_pair=number * pairs, skip=joined, gate=True, lead=lead)
 
 
-class _Block:
-    """RFDB. Of the four residual steps and of what is distilled only the rows in use are kept."""
+def _block(block: rfdn.RFDB, number: int, gate: _Gate, before: _Gate | None) -> PairChain:
+    """RFDB as a chain, from the gate ``before`` of the previous block to the input of its own.
 
-    def __init__(self, block: rfdn.RFDB):
-        self.gate = _Gate(block.esa)
-        distil = [PairConv.of(getattr(block, f"c{i}_d"), rfdn.SLOPE) for i in (1, 2, 3)]
-        residual = [PairConv.of(getattr(block, f"c{i}_r"), rfdn.SLOPE) for i in (1, 2, 3)]
-        last = PairConv.of(block.c4, rfdn.SLOPE)
-        # Each distilled part starts at a new pair, so an odd number of channels leaves a channel of zeros.
-        weight, bias = weight_and_bias(block.c5)
-        padded = [F.pad(part, (0, 0, 0, 0, 0, last.channels - part.shape[1])) for part in weight.chunk(4, dim=1)]
-        join = PairConv(torch.cat(padded, dim=1), bias)
+    Planes: what the block reads, its joined output before the gate, the gate's work, and the latter two of the previous
+    block. Of its residual steps and of what is distilled only the rows in use are kept.
+    """
+    distil = [PairConv.of(getattr(block, f"c{i}_d"), rfdn.SLOPE) for i in (1, 2, 3)]
+    residual = [PairConv.of(getattr(block, f"c{i}_r"), rfdn.SLOPE) for i in (1, 2, 3)]
+    last = PairConv.of(block.c4, rfdn.SLOPE)
+    # Each distilled part starts at a new pair, so an odd number of channels leaves a channel of zeros.
+    weight, bias = weight_and_bias(block.c5)
+    padded = [F.pad(part, (0, 0, 0, 0, 0, last.channels - part.shape[1])) for part in weight.chunk(4, dim=1)]
+    join = PairConv(torch.cat(padded, dim=1), bias)
 
-        x, joined, work, first, second, third, kept = range(7)
-        part = last.channels // 2
-        stages = [
-            Stage(residual[0], x, first, skip=x, lead=3),
-            Stage(residual[1], first, second, skip=first, lead=2),
-            Stage(residual[2], second, third, skip=second, lead=1),
-            Stage(distil[0], x, kept),
-            Stage(distil[1], first, kept, out_pair=part),
-            Stage(distil[2], second, kept, out_pair=2 * part),
-            Stage(last, third, kept, out_pair=3 * part),
-            Stage(join, kept, joined),
-            Stage(self.gate.reduce, joined, work, out_pair=self.gate.pairs),
-        ]
-        pairs = residual[0].pairs
-        self.chain = PairChain(stages, [(pairs, 4), (pairs, 3), (pairs, 3), (4 * part, 1)])
-
-    def __call__(
-        self, out: Planes, out_pair: int, x: Planes, x_pair: int, scratch: _Scratch, grid: Grid | None
-    ) -> None:
-        self.chain([x, scratch.joined, scratch.work], x_pair, grid)
-        if grid is None:
-            self.gate.on_image(out, out_pair, scratch.joined, scratch.work, scratch.strided)
-        else:
-            self.gate.on_patches(out, out_pair, scratch.joined, scratch.work, grid)
+    x, joined, work, joined_before, work_before = range(5)
+    first, second, third, kept = range(3 if before is None else 5, 7 if before is None else 9)
+    pairs, part = residual[0].pairs, last.channels // 2
+    start = 0 if before is None else (number - 1) * pairs
+    stages = [] if before is None else [before.stage(number - 1, work_before, joined_before, x, lead=4)]
+    stages += [
+        Stage(residual[0], x, first, x_pair=start, skip=x, skip_pair=start, lead=3),
+        Stage(residual[1], first, second, skip=first, lead=2),
+        Stage(residual[2], second, third, skip=second, lead=1),
+        Stage(distil[0], x, kept, x_pair=start),
+        Stage(distil[1], first, kept, out_pair=part),
+        Stage(distil[2], second, kept, out_pair=2 * part),
+        Stage(last, third, kept, out_pair=3 * part),
+        Stage(join, kept, joined),
+        Stage(gate.reduce, joined, work, out_pair=gate.pairs),
+    ]
+    return PairChain(stages, [(pairs, 4), (pairs, 3), (pairs, 3), (4 * part, 1)])
 
 
 class _Scratch:
-    def __init__(self, channels: int, block: _Block, height: int, width: int, blocks: int):
-        self.joined = Planes(channels, height, width)
-        self.work = Planes(2 * block.gate.inner, height, width)
-        self.strided = Planes(block.gate.inner, height, width)
+    """``joined`` and ``work`` are two each, because a block reads those of the block before."""
+
+    def __init__(self, channels: int, inner: int, height: int, width: int, blocks: int):
+        self.joined = [Planes(channels, height, width) for _ in range(2)]
+        self.work = [Planes(2 * inner, height, width) for _ in range(2)]
+        self.strided = Planes(inner, height, width)
         self.outputs = Planes(blocks * channels, height, width)
+
+    @staticmethod
+    def channels(channels: int, inner: int, blocks: int) -> int:
+        """Channels of all planes together."""
+        return (2 + blocks) * channels + 5 * inner
 
 
 class _Trunk:
     """The blocks of one half, the convolution of their concatenated outputs, and the long skip."""
 
     def __init__(self, half: rfdn.BaseNet | rfdn.RefineNet):
-        self.blocks = [_Block(getattr(half, f"B{i}")) for i in range(1, half.blocks + 1)]
+        blocks = [getattr(half, f"B{i}") for i in range(1, half.blocks + 1)]
+        self.gates = [_Gate(block.esa) for block in blocks]
+        before = [None, *self.gates]
+        self.chains = [_block(block, i, self.gates[i], before[i]) for i, block in enumerate(blocks)]
         join, last = PairConv.of(half.c[0], rfdn.SLOPE), PairConv.of(half.LR_conv)
-        outputs, shallow, out, joined = range(4)
-        stages = [Stage(join, outputs, joined, lead=1), Stage(last, joined, out, skip=shallow)]
+        outputs, shallow, out, joined_before, work_before, joined = range(6)
+        stages = [
+            self.gates[-1].stage(len(blocks) - 1, work_before, joined_before, outputs, lead=2),
+            Stage(join, outputs, joined, lead=1),
+            Stage(last, joined, out, skip=shallow),
+        ]
         self.end = PairChain(stages, [(last.pairs, 3)])
 
     def scratch(self, channels: int, height: int, width: int) -> _Scratch:
-        return _Scratch(channels, self.blocks[0], height, width, len(self.blocks))
+        return _Scratch(channels, self.gates[0].inner, height, width, len(self.gates))
 
     def scratch_channels(self, channels: int) -> int:
-        """Channels of all planes of a scratch together."""
-        return (1 + len(self.blocks)) * channels + 3 * self.blocks[0].gate.inner
+        return _Scratch.channels(channels, self.gates[0].inner, len(self.gates))
 
     def __call__(self, out: Planes, x: Planes, scratch: _Scratch, grid: Grid | None = None) -> None:
-        source, source_pair, pairs = x, 0, x.pairs
-        for i, block in enumerate(self.blocks):
-            block(scratch.outputs, i * pairs, source, source_pair, scratch, grid)
-            source, source_pair = scratch.outputs, i * pairs
-        self.end([scratch.outputs, x, out], grid=grid)
+        planes: list[Planes] = []
+        for i, (chain, gate) in enumerate(zip(self.chains, self.gates, strict=True)):
+            before, planes = planes[1:3], [scratch.outputs if i else x, scratch.joined[i % 2], scratch.work[i % 2]]
+            chain([*planes, *before], grid)
+            if grid is None:
+                gate.on_image(planes[2], scratch.strided)
+            else:
+                gate.on_patches(planes[2], grid)
+        self.end([scratch.outputs, x, out, *planes[1:3]], grid)
 
 
 class _Mask:
@@ -210,7 +228,7 @@ class RfdnPlan:
         self.image, self.shallow = Planes(3, height, width), Planes(channels, height, width)
         self.scratch = weights.base.scratch(channels, height, width)
         self.feature = Planes(channels, *self.padded)
-        self.hidden = self.scratch.joined if self.padded == (height, width) else Planes(channels, *self.padded)
+        self.hidden = self.scratch.joined[0] if self.padded == (height, width) else Planes(channels, *self.padded)
         self.scores = torch.empty(2, *self.padded)
         self.grid = Grid(max(k, 1), p + 2, ACROSS)
         self.inner = Grid(max(k, 1), p + 2, ACROSS, inset=1)
@@ -262,8 +280,8 @@ class RfdnPlan:
             self.patches.data, self.feature.data, self.patches.pairs, *self.padded, indices, p, 1, ACROSS
         )
         weights.refine(self.refined, self.patches, self.patch_scratch, self.grid)
-        weights.fuse[0](self.patch_scratch.joined, self.refined, grid=self.grid)
-        weights.fuse[1](self.fused, self.patch_scratch.joined, grid=self.inner)
+        weights.fuse[0](self.patch_scratch.joined[0], self.refined, grid=self.grid)
+        weights.fuse[1](self.fused, self.patch_scratch.joined[0], grid=self.inner)
         weights.patch_upsampler(self.planar, self.fused, grid=self.inner)
         step = self.grid.side + 1
         cells = F.pad(self.planar, (0, 1, 0, 1)).unflatten(2, (ACROSS, step)).unflatten(1, (self.grid.down, step))
