@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from mga_kernels.checkpoints import read_metadata, shipped_models
+from mga_kernels.errors import InputError
 from mga_kernels.info import collect, render
 from mga_kernels.networks import network_names
 
@@ -32,17 +33,25 @@ def describe_models() -> dict[str, dict[str, Any]]:
     return models
 
 
+def describe_networks() -> str:
+    """Names of the networks that can be used, or why those of MGA_NETWORKS cannot."""
+    try:
+        return ", ".join(network_names())
+    except InputError as error:
+        return str(error)
+
+
 def run(args: argparse.Namespace) -> int:
     models = describe_models()
     if args.json:
-        print(json.dumps({"models": models, "networks": network_names()} | collect(), indent=2))
+        print(json.dumps({"models": models, "networks": describe_networks()} | collect(), indent=2))
         return 0
     print("models:" if models else "models: none came with this package")
     for name, facts in models.items():
         print(f"  {name}: {facts['network']} x{facts['scale']}, p = {facts['patch_size']}, K = {facts['k']} by default")
         for subject, notice in facts["licence"].items():
             print(f"    licence of {subject}: {notice}")
-    print(f"networks: {', '.join(network_names())}")
+    print(f"networks: {describe_networks()}")
     print()
     print(render(collect()))
     return 0
