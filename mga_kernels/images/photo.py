@@ -64,7 +64,8 @@ def to_image(photo: Photo) -> Image.Image:
 
 def to_array(photo: Photo) -> np.ndarray:
     """The photograph as a uint8 array with the dimensions and channels of the array that it was read from."""
-    array = np.asarray(to_image(photo))
+    plain = photo.alpha is None and not photo.grey  # then Pillow would only copy
+    array = photo.rgb if plain else np.asarray(to_image(photo))
     return array[:, :, None] if photo.shape is not None and len(photo.shape) > array.ndim else array
 
 
