@@ -34,9 +34,7 @@ def run(output: Path, model_name: str) -> None:
     height, width = photo.rgb.shape[:2]
     cells, k = explanation.mask.size, len(explanation.indices)
     print(f"photograph  {width}x{height} -> {width * model.scale}x{height * model.scale}")
-    print(
-        f"model       {model_name}: {model.network} x{model.scale}, {model.device}, {model.dtype}".replace("torch.", "")
-    )
+    print(f"model       {model_name}: {model.network} x{model.scale}, {model.device}, {model.info()['photographs']}")
     print(f"refined     K = {k} of {cells} cells of {model.patch_size}x{model.patch_size} ({100 * k / cells:.1f} %)")
     print("backends    " + ", ".join(f"{name} {last_backend(name)}" for name in operators() if last_backend(name)))
     stages = {"load": loaded - started} | {name: t for name, t in explanation.timings.items() if name != "read"}
