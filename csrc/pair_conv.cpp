@@ -10,6 +10,7 @@ namespace mga {
 namespace {
 
 constexpr const char* kOp = "pair_conv_";
+
 }  // namespace
 
 bool pair_conv_supported() {
