@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from .errors import InputError, OutOfMemoryError
 from .memory import require_memory
 from .networks import VARIANTS, MaskGuidedNetwork
 from .networks.layers import pad_by_reflection
-from .ops import image_to_input, output_to_image, paste_patches_
+from .ops import image_to_input, output_to_image
 from .ops.select_patches import ORDERS
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -102,10 +101,8 @@ class MaskGuidedSR:
         self.device, self.dtype = _choose_device(device), _choose_dtype(dtype)
         self.config: ModelConfig = network.config
         network = network.eval().requires_grad_(False)
-        self._planned: Any = f"dtype {dtype} was asked for"
-        if dtype == "auto" or self.dtype == torch.bfloat16:
-            self._planned = plans.prepare(network) if self.device.type == "cpu" else f"there is none for {self.device}"
-        self._plans: OrderedDict[tuple[int, int, int], Any] = OrderedDict()
+        self._planner, self._refused = plans.prepare(network, self.device, None if dtype == "auto" else self.dtype)
+        self._plans: OrderedDict[tuple[int, int, int], plans.Plan] = OrderedDict()
         self._planning = threading.Lock()  # a plan has one set of buffers: threads take turns
         self.model = network.to(self.device, self.dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -162,27 +159,31 @@ class MaskGuidedSR:
             self._plan(height, width)
 
     def info(self) -> dict[str, str | list[str]]:
-        """How photographs are run, why, and the image sizes that are prepared."""
-        planned = not isinstance(self._planned, str)
+        """How photographs are run, why not in another way, and the image sizes that are prepared."""
         return {
-            "photographs": "bfloat16, planned" if planned else f"{str(self.dtype).removeprefix('torch.')}, in PyTorch",
-            "why": "this CPU multiplies bf16 pairs" if planned else f"no plan: {self._planned}",
+            "photographs": self._planner.description,
+            "why not": [f"{name}: {reason}" for name, reason in self._refused.items()],
             "prepared": [f"{width}x{height}, K = {k}" for height, width, k in self._plans],
         }
 
-    def _plan(self, height: int, width: int):
-        """The plan for an LR image of this size with the model's K, or None; the sizes used last are kept."""
-        if isinstance(self._planned, str) or min(height, width) < self.config.definition.minimum_size:
-            return None
+    def _plan(self, height: int, width: int) -> plans.Plan:
+        """The plan for an LR image of this size with the model's K; those used last are kept."""
         key = height, width, self.resolve_k(height, width)
         if key not in self._plans:
             while len(self._plans) >= PLANS_KEPT:
                 self._plans.popitem(last=False)
-            what, remedy = self._what((1, 3, height, width))
-            require_memory(self._planned.bytes_needed(*key), what, remedy)
-            self._plans[key] = self._planned.plan(*key)
+            if self.device.type == "cpu":
+                require_memory(self._planner.bytes_needed(*key), *self._what((1, 3, height, width)))
+            self._plans[key] = self._planner.plan(*key)
         self._plans.move_to_end(key)
         return self._plans[key]
+
+    @contextmanager
+    def _planned(self, photo: images.Photo) -> Iterator[plans.Plan]:
+        """The plan for a photograph, which nobody else uses meanwhile."""
+        height, width = photo.rgb.shape[:2]
+        with self._planning, self._memory_errors(1, height, width):
+            yield self._plan(height, width)
 
     @torch.inference_mode()
     def __call__(
@@ -208,19 +209,19 @@ class MaskGuidedSR:
             result = self.model(self._prepare(image), k, variant, selection, seed)
         return result[..., : height * self.scale, : width * self.scale].to(image.dtype)
 
-    def upscale(self, image: ImageLike) -> Picture:
+    def upscale(self, image: ImageLike, out: np.ndarray | None = None) -> Picture:
         """Upscale one photograph with the model's own K.
 
         A path or a PIL image gives a PIL image, a uint8 array an array of the same layout, a Photo a Photo.
         Orientation, alpha, grey levels, colour profile and metadata are kept (see ``mga_kernels.images``); what cannot
-        be kept is said in a warning, or in the ``notes`` of a Photo.
+        be kept is said in a warning, or in the ``notes`` of a Photo. ``out``, uint8 (sH, sW, 3), takes the result of
+        an RGB array and is returned.
         """
         photo = _read(image)
-        with self._planning, self._memory_guard((1, 3, *photo.rgb.shape[:2]), planned=True):
-            plan = self._plan(*photo.rgb.shape[:2])
-            if plan is not None:
-                return _like(image, photo.upscaled(plan.run(_shared(photo.rgb)).numpy()))
-        return _like(image, photo.upscaled(to_uint8(self(to_tensor(photo.rgb, self.device))[0])))
+        room = self._room(image, photo, out)
+        with self._planned(photo) as plan:
+            result = plan.run(_shared(photo.rgb), out=room).numpy()
+        return out if out is not None else _like(image, photo.upscaled(result))
 
     @torch.inference_mode()
     def explain(self, image: ImageLike) -> Explanation:
@@ -228,50 +229,37 @@ class MaskGuidedSR:
         timings: dict[str, float] = {}
         with self._stage("read", timings):
             photo = _read(image)
-        with self._planning, self._memory_guard((1, 3, *photo.rgb.shape[:2]), planned=True):
-            plan = self._plan(*photo.rgb.shape[:2])
-            if plan is not None:
-                return self._explain_planned(plan, image, photo, timings)
-        height, width = photo.rgb.shape[:2]
-        crop = (0, ..., slice(height * self.scale), slice(width * self.scale))
-        tensor = to_tensor(photo.rgb, self.device)
-        with self._memory_guard(tensor.shape):
-            with self._stage("prepare", timings):
-                prepared = self._prepare(tensor)
+        with self._planned(photo) as plan:
             with self._stage("base", timings):
-                coarse, feature = self.model.coarse(prepared)
+                final = plan.buffer()
+                plan.coarse(_shared(photo.rgb), final)
+            coarse = plan.crop(final).cpu().clone()
             with self._stage("mask", timings):
-                mask, indices = self.model.select(feature, self.resolve_k(height, width))
+                mask, indices = plan.select(plan.capacity)
             with self._stage("refine", timings):
-                patches = self.model.refined(feature, indices)
-            with self._stage("paste", timings):
-                final = paste_patches_(coarse.clone(), patches, indices)
-            with self._stage("write", timings):
-                pictures = [
-                    _like(image, photo.upscaled(to_uint8(result.clamp(0, 1)[crop]))) for result in (coarse, final)
-                ]
+                if indices.shape[1]:
+                    plan.refine(indices, final)
+            final = plan.crop(final).cpu()
+        with self._stage("write", timings):
+            pictures = [
+                _like(image, photo.upscaled(np.ascontiguousarray(result.numpy()))) for result in (coarse, final)
+            ]
         cells = mask[0].float().cpu().numpy(), indices[0].cpu().numpy()
         return Explanation(pictures[0], *cells, pictures[1], self.patch_size, self.scale, timings)
 
-    def _explain_planned(
-        self, plan: Any, image: ImageLike, photo: images.Photo, timings: dict[str, float]
-    ) -> Explanation:
-        height, width = (side * self.scale for side in photo.rgb.shape[:2])
-        with self._stage("base", timings):
-            final = plan.coarse(_shared(photo.rgb))
-        coarse = final.clone()
-        with self._stage("mask", timings):
-            mask, indices = plan.select()
-        with self._stage("refine", timings):
-            if indices.shape[1]:
-                plan.refine(indices, final)
-        with self._stage("write", timings):
-            pictures = [
-                _like(image, photo.upscaled(np.ascontiguousarray(result[:height, :width].numpy())))
-                for result in (coarse, final)
-            ]
-        cells = mask[0].numpy(), indices[0].numpy()
-        return Explanation(pictures[0], *cells, pictures[1], self.patch_size, self.scale, timings)
+    def _room(self, image: ImageLike, photo: images.Photo, out: np.ndarray | None) -> Tensor | None:
+        """``out`` as a tensor; InputError where it is not what ``upscale`` can fill."""
+        if out is None:
+            return None
+        if not (isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3):
+            raise InputError("upscale: out= takes the result of a uint8 array (H, W, 3) only; leave it out")
+        expected = (*(side * self.scale for side in photo.rgb.shape[:2]), 3)
+        if not isinstance(out, np.ndarray) or out.dtype != np.uint8 or out.shape != expected:
+            given = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+            raise InputError(f"upscale: out must be a uint8 array {expected}, got {given}")
+        if not (out.flags.c_contiguous and out.flags.writeable):
+            raise InputError("upscale: out must be contiguous and writeable")
+        return torch.from_numpy(out)
 
     def _check(self, image: Tensor, variant: str, selection: str | None) -> None:
         if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
@@ -305,17 +293,23 @@ class MaskGuidedSR:
         return what, "use a smaller image or cut it into parts"
 
     @contextmanager
-    def _memory_guard(self, shape: Sequence[int], planned: bool = False) -> Iterator[None]:
-        """Refuse an image that cannot fit before starting, and translate the allocator's own error."""
+    def _memory_guard(self, shape: Sequence[int]) -> Iterator[None]:
+        """Refuse a batch that cannot fit before starting, and translate the allocator's own error."""
         batch, _, height, width = shape
-        what, remedy = self._what(shape)
-        if self.device.type == "cpu" and not planned:
+        if self.device.type == "cpu":
             pixels = batch * math.prod(self.grid(height, width)) * self.patch_size**2
-            require_memory(pixels * self.config.definition.working_values * self.dtype.itemsize, what, remedy)
+            needed = pixels * self.config.definition.working_values * self.dtype.itemsize
+            require_memory(needed, *self._what(shape))
+        with self._memory_errors(batch, height, width):
+            yield
+
+    @contextmanager
+    def _memory_errors(self, batch: int, height: int, width: int) -> Iterator[None]:
         try:
             yield
         except RuntimeError as error:
             if isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in CPU_OUT_OF_MEMORY):
+                what, remedy = self._what((batch, 3, height, width))
                 raise OutOfMemoryError(f"{what} needs more memory than {self.device} has; {remedy}") from None
             raise
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from mga_kernels import MaskGuidedSR, plans
+from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.plans import pairs
+from mga_kernels.plans.modules import ModulePlanner
 from mga_kernels.plans.rfdn import RfdnWeights
 
 pytestmark = pytest.mark.skipif(pairs.supported() is not None, reason=f"no pair planes here: {pairs.supported()}")
@@ -52,8 +54,9 @@ def test_plan_equals_the_network(height, width, scale, patch_size, settings):
     assert spread > 20, "a flat picture proves nothing"
 
     for _ in range(2):  # the second time with the buffers as the first one left them
-        out = plan.coarse(torch.from_numpy(image))
-        mask, indices = plan.select()
+        out = plan.buffer()
+        plan.coarse(torch.from_numpy(image), out)
+        mask, indices = plan.select(9)
         torch.testing.assert_close(mask, exact_mask, atol=0.02 * float(exact_mask.abs().max()), rtol=0.02)
         assert len(set(indices[0].tolist()) & set(exact_indices[0].tolist())) >= indices.shape[1] - 2
         expected = network(tensor, 9, "masked")  # of its own cells
@@ -68,15 +71,18 @@ def test_no_cells_is_the_coarse_image():
     network = small_network()
     image = picture(32, 32)
     run = RfdnWeights(network).plan(32, 32, 0).run(torch.from_numpy(image))
-    coarse = RfdnWeights(network).plan(32, 32, 5).coarse(torch.from_numpy(image))
+    plan = RfdnWeights(network).plan(32, 32, 5)
+    coarse = plan.buffer()
+    plan.coarse(torch.from_numpy(image), coarse)
     assert torch.equal(run, coarse)
+    assert torch.equal(plan.run(torch.from_numpy(image), k=0), coarse)
 
 
 def test_photographs_run_through_the_plan_and_say_so():
     network = small_network()
     model = MaskGuidedSR(network, k=6, device="cpu")
     image = picture(20, 30)
-    assert model.info()["photographs"] == "bfloat16, planned"
+    assert model.info()["photographs"] == "bfloat16 with float32 sums, in convolutions of our own"
     result = model.upscale(image)
     assert model.info()["prepared"] == ["30x20, K = 6"]
     explained = model.explain(image)
@@ -104,20 +110,51 @@ def test_threads_take_turns():
 def test_float32_and_other_networks_have_no_plan():
     model = MaskGuidedSR(small_network(), dtype="float32", device="cpu")
     assert model.info()["photographs"] == "float32, in PyTorch"
-    assert "float32 was asked for" in model.info()["why"]
+    assert "float32 was asked for" in model.info()["why not"][0]
     other = MaskGuidedSR(MaskGuidedNetwork(ModelConfig("fsrcnn", 2)), device="cpu")
-    assert "there is no plan for fsrcnn yet" in other.info()["why"]
+    assert "there are none for fsrcnn yet" in other.info()["why not"][0]
 
 
-def test_images_below_the_smallest_size_run_without_a_plan():
-    model = MaskGuidedSR(small_network(), k=2, device="cpu")
-    assert model.upscale(picture(5, 40)).shape == (20, 160, 3)
-    assert model.info()["prepared"] == []
+def test_images_below_the_smallest_size_are_extended():
+    network = small_network()
+    found = MaskGuidedSR(network, k=2, device="cpu").upscale(picture(5, 40))
+    exact = MaskGuidedSR(network, k=2, device="cpu", dtype="float32").upscale(picture(5, 40))
+    assert found.shape == exact.shape == (20, 160, 3)
+    assert np.abs(found.astype(int) - exact).mean() < 3
+
+
+def test_patches_can_be_kept_and_loaded():
+    """What is refined from a copy of the patches is what is refined from the feature, in another plan too."""
+    for model in (RfdnWeights(small_network()), ModulePlanner(small_network())):
+        plan, other = model.plan(24, 32, 12), model.plan(16, 16, 9)
+        with torch.inference_mode():
+            plan.coarse(torch.from_numpy(picture(24, 32)), None)
+            _, indices = plan.select(9)
+            plan.gather(indices)
+            kept, expected = plan.patches(), plan.refined().clone()
+            other.load(kept[:5])
+            assert torch.equal(other.refined(), expected[:5])
+            other.load(kept)
+            assert torch.equal(other.refined(), expected)
+
+
+def test_a_given_buffer_takes_the_result():
+    for size in ((20, 28), (21, 30)):  # whole cells, and not
+        model = MaskGuidedSR(small_network(), k=4, device="cpu")
+        image, out = picture(*size), np.zeros((4 * size[0], 4 * size[1], 3), np.uint8)
+        expected = model.upscale(image)
+        assert model.upscale(image, out=out) is out
+        assert np.array_equal(out, expected)
+    for wrong in (out[:-1], out.astype(float), out[:, ::2], [1]):
+        with pytest.raises(InputError, match="out"):
+            model.upscale(image, out=wrong)
+    with pytest.raises(InputError, match=r"of a uint8 array \(H, W, 3\) only"):
+        model.upscale(picture(20, 28)[..., 0], out=out)
 
 
 def test_memory_is_estimated_well():
     """Bytes of the planes that a plan allocates, against the estimate that refuses images too large."""
-    weights = plans.prepare(small_network())
+    weights, _ = plans.prepare(small_network(), torch.device("cpu"), None)
     for height, width, k in ((540, 960, 1000), (100, 75, 200)):
         plan = weights.plan(height, width, k)
         tensors: set[int] = set()

@@ -62,12 +62,15 @@ class MaskGuidedNetwork(nn.Module):
 
     def refined(self, feature: Tensor, indices: Tensor) -> Tensor:
         """HR patches (B*K, 3, sp, sp) in [0, 1], not clamped, of the cells at ``indices`` (B, K)."""
-        patches = gather_patches(feature, indices, self.config.patch_size, self.halo)
-        limit = PATCHES_PER_CALL.get(feature.device.type, PATCHES_PER_CALL["cuda"])
+        return self.refine_patches(gather_patches(feature, indices, self.config.patch_size, self.halo))
+
+    def refine_patches(self, patches: Tensor) -> Tensor:
+        """Gathered patches (n, C, p + 2h, p + 2h) -> HR patches (n, 3, sp, sp) in [0, 1], not clamped."""
+        limit = PATCHES_PER_CALL.get(patches.device.type, PATCHES_PER_CALL["cuda"])
         parts = [self.refine(part) for part in patches.split(limit)] if len(patches) else []
         if not parts:
             side = self.config.scale * self.config.patch_size
-            return feature.new_zeros(0, 3, side, side)
+            return patches.new_zeros(0, 3, side, side)
         return torch.cat(parts) / self.value_range
 
     def every_cell(self, feature: Tensor) -> Tensor:

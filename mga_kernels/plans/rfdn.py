@@ -9,10 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..networks import MaskGuidedNetwork, rfdn
+from ..networks.layers import pad_by_reflection
 from ..networks.mask import MaskPrediction
-from ..ops import filter_and_select, paste_shuffled_
+from ..ops import filter_and_select
 from ..ops.grid import mirror_indices
 from .pairs import VECTOR, Grid, PairChain, PairConv, Planes, Stage, weight_and_bias
+from .plan import Plan
 
 ACROSS = 32  # patches in a row of the grid
 
@@ -196,8 +198,10 @@ class RfdnWeights:
         self.refine, self.fuse = _Trunk(refine), _fuse(refine.conv1, refine.conv2)
         self.patch_upsampler = PairConv.of(refine.upsampler[0])
 
-    def plan(self, height: int, width: int, k: int) -> RfdnPlan:
-        return RfdnPlan(self, height, width, k)
+    description = "bfloat16 with float32 sums, in convolutions of our own"
+
+    def plan(self, height: int, width: int, capacity: int) -> RfdnPlan:
+        return RfdnPlan(self, height, width, capacity)
 
     def bytes_needed(self, height: int, width: int, k: int) -> int:
         """Memory of a plan and of the picture that it makes."""
@@ -213,81 +217,92 @@ class RfdnWeights:
         return 2 * planes + 4 * floats + 3 * scale**2 * math.prod(padded)
 
 
-class RfdnPlan:
-    """RFDN-M for LR images of one size and one K, in bf16 with float32 sums.
+class RfdnPlan(Plan):
+    """RFDN-M in bf16 with float32 sums. Memory is allocated here, once; the methods allocate only what is small."""
 
-    Memory is allocated here, once; the methods allocate only what is small, and the picture. ``coarse``, ``select`` and
-    ``refine`` are the steps of ``run``, in this order.
-    """
-
-    def __init__(self, weights: RfdnWeights, height: int, width: int, k: int):
-        self.weights, self.height, self.width, self.k = weights, height, width, k
-        p, self.scale = weights.config.patch_size, weights.config.scale
-        self.patch_size, channels = p, weights.channels
-        self.padded = tuple(math.ceil(side / p) * p for side in (height, width))
-        self.image, self.shallow = Planes(3, height, width), Planes(channels, height, width)
-        self.scratch = weights.base.scratch(channels, height, width)
+    def __init__(self, weights: RfdnWeights, height: int, width: int, capacity: int):
+        super().__init__(weights.config, height, width, capacity)
+        self.weights = weights
+        smallest, channels = weights.config.definition.minimum_size, weights.channels
+        seen = max(height, smallest), max(width, smallest)  # what the network is given
+        side, count = weights.config.patch_size + 2, max(capacity, 1)
+        self.image, self.shallow = Planes(3, *seen), Planes(channels, *seen)
+        self.scratch = weights.base.scratch(channels, *seen)
         self.feature = Planes(channels, *self.padded)
-        self.hidden = self.scratch.joined[0] if self.padded == (height, width) else Planes(channels, *self.padded)
+        self.hidden = self.scratch.joined[0] if self.padded == seen else Planes(channels, *self.padded)
         self.scores = torch.empty(2, *self.padded)
-        self.grid = Grid(max(k, 1), p + 2, ACROSS)
-        self.inner = Grid(max(k, 1), p + 2, ACROSS, inset=1)
+        self.grid, self.inner = Grid(count, side, ACROSS), Grid(count, side, ACROSS, inset=1)
         size = (channels, self.grid.height, self.grid.width)
-        self.patches, self.refined, self.fused = Planes(*size), Planes(*size), Planes(*size)
+        self.taken, self.count = Planes(*size), 0
+        self.refining, self.fused = Planes(*size), Planes(*size)
         self.patch_scratch = weights.refine.scratch(*size)
         self.planar = torch.empty(weights.patch_upsampler.channels, *size[1:])
 
-    def run(self, image: Tensor) -> Tensor:
-        """uint8 (H, W, 3) -> uint8 (sH, sW, 3)."""
-        out = self.coarse(image)
-        if self.k:
-            self.refine(self.select()[1], out)
-        return out[: self.height * self.scale, : self.width * self.scale]
-
-    @torch.inference_mode()
-    def coarse(self, image: Tensor) -> Tensor:
-        """uint8 (H, W, 3) -> coarse image, uint8 (s Hp, s Wp, 3), right where there is image; its feature is kept."""
-        weights, scale = self.weights, self.scale
-        out = torch.empty(*(side * scale for side in self.padded), 3, dtype=torch.uint8)
-        self.image.write(image.permute(2, 0, 1).to(torch.bfloat16))
-        weights.head(self.shallow, self.image)
-        _clear_beyond(self.feature, self.height, self.width)
+    def coarse(self, image: Tensor, out: Tensor | None) -> None:
+        weights, planes = self.weights, self.image
+        pixels = image.permute(2, 0, 1).to(torch.bfloat16)[None]
+        planes.write(pad_by_reflection(pixels, planes.height, planes.width)[0])
+        weights.head(self.shallow, planes)
+        _clear_beyond(self.feature, planes.height, planes.width)
         weights.base(self.feature, self.shallow, self.scratch)
-        torch.ops.mga.pair_upsample_(
-            out[: self.height * scale, : self.width * scale],
-            self.feature.data,
-            self.feature.pairs,
-            weights.upsampler.weight,
-            weights.upsampler.ends,
-            self.height,
-            self.width,
-            scale,
-            1 / weights.config.value_range,
-        )
-        _extend(self.feature, self.height, self.width)
-        return out
+        if out is not None:
+            scale = self.config.scale
+            torch.ops.mga.pair_upsample_(
+                out[: planes.height * scale, : planes.width * scale],
+                self.feature.data,
+                self.feature.pairs,
+                weights.upsampler.weight,
+                weights.upsampler.ends,
+                planes.height,
+                planes.width,
+                scale,
+                1 / self.config.value_range,
+            )
+        _extend(self.feature, planes.height, planes.width)
 
-    @torch.inference_mode()
-    def select(self) -> tuple[Tensor, Tensor]:
-        """Mask (1, Hp/p, Wp/p) and indices int32 (1, K) for the feature of the last ``coarse``."""
-        return self.weights.mask(self.feature, self.hidden, self.scores, self.k)
+    def select(self, k: int) -> tuple[Tensor, Tensor]:
+        return self.weights.mask(self.feature, self.hidden, self.scores, k)
 
-    @torch.inference_mode()
-    def refine(self, indices: Tensor, out: Tensor) -> None:
-        """Refine the cells at ``indices`` (1, K) and paste them into ``out``, which ``coarse`` made."""
-        weights, p, count = self.weights, self.patch_size, indices.shape[1]
+    def gather(self, indices: Tensor) -> None:
+        self.count = indices.shape[1]
         torch.ops.mga.pair_gather_(
-            self.patches.data, self.feature.data, self.patches.pairs, *self.padded, indices, p, 1, ACROSS
+            self.taken.data,
+            self.feature.data,
+            self.taken.pairs,
+            *self.padded,
+            indices,
+            self.config.patch_size,
+            1,
+            ACROSS,
         )
-        weights.refine(self.refined, self.patches, self.patch_scratch, self.grid)
-        weights.fuse[0](self.patch_scratch.joined[0], self.refined, grid=self.grid)
+
+    def patches(self) -> Tensor:
+        return self.grid.patches(self.taken, 0, self.taken.pairs).flatten(2, 3).flatten(0, 1)[: self.count].clone()
+
+    def load(self, patches: Tensor) -> None:
+        self.count = len(patches)
+        cells = self.grid.patches(self.taken, 0, self.taken.pairs)
+        cells.copy_(
+            F.pad(patches, (0, 0, 0, 0, 0, 0, 0, self.grid.down * ACROSS - self.count))
+            .unflatten(1, (-1, 2))
+            .unflatten(0, (self.grid.down, ACROSS))
+        )
+
+    def refined(self) -> Tensor:
+        weights, p, scale = self.weights, self.config.patch_size, self.config.scale
+        weights.refine(self.refining, self.taken, self.patch_scratch, self.grid)
+        weights.fuse[0](self.patch_scratch.joined[0], self.refining, grid=self.grid)
         weights.fuse[1](self.fused, self.patch_scratch.joined[0], grid=self.inner)
         weights.patch_upsampler(self.planar, self.fused, grid=self.inner)
         step = self.grid.side + 1
         cells = F.pad(self.planar, (0, 1, 0, 1)).unflatten(2, (ACROSS, step)).unflatten(1, (self.grid.down, step))
-        cells = cells[: 3 * self.scale**2, :, 1 : 1 + p, :, 1 : 1 + p].permute(1, 3, 0, 2, 4).flatten(0, 1)
-        target = out.permute(2, 0, 1)[None]
-        paste_shuffled_(target, cells[:count], indices, self.scale, 1 / weights.config.value_range)
+        cells = cells[: 3 * scale**2, :, 1 : 1 + p, :, 1 : 1 + p].permute(1, 3, 0, 2, 4).flatten(0, 1)
+        return (
+            (F.pixel_shuffle(cells[: self.count], scale) * (255 / self.config.value_range)).round().clamp(0, 255).byte()
+        )
+
+    def decomposed(self, out: Tensor) -> None:
+        raise NotImplementedError("to be written with the plans of the other networks")
 
 
 def _clear_beyond(planes: Planes, height: int, width: int) -> None:

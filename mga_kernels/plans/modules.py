@@ -1,0 +1,80 @@
+"""The plan for every network and device: its modules one after the other, our operators between them."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor
+
+from ..networks import MaskGuidedNetwork
+from ..networks.layers import pad_by_reflection
+from ..ops import gather_patches, image_to_input, output_to_image
+from .plan import Plan
+
+
+class ModulePlanner:
+    """``network`` on its device and in its dtype, which all floating-point work has."""
+
+    def __init__(self, network: MaskGuidedNetwork):
+        self.network = network
+        parameter = next(network.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        self.description = f"{str(self.dtype).removeprefix('torch.')}, in PyTorch"
+        self.trunk = copy.copy(network.base)  # the same weights, and no coarse image
+        object.__setattr__(self.trunk, "upsample", lambda feature: feature.new_zeros(()))
+
+    def plan(self, height: int, width: int, capacity: int) -> ModulePlan:
+        return ModulePlan(self, height, width, capacity)
+
+    def bytes_needed(self, height: int, width: int, capacity: int) -> int:
+        config = self.network.config
+        smallest, p = config.definition.minimum_size, config.patch_size
+        pixels = math.prod(math.ceil(max(side, smallest) / p) * p for side in (height, width))
+        return pixels * config.definition.working_values * self.dtype.itemsize
+
+
+class ModulePlan(Plan):
+    def __init__(self, planner: ModulePlanner, height: int, width: int, capacity: int):
+        super().__init__(planner.network.config, height, width, capacity)
+        self.planner, self.network = planner, planner.network
+        self.feature, self.taken = torch.empty(0), torch.empty(0)
+
+    @property
+    def device(self) -> torch.device:
+        return self.planner.device
+
+    def coarse(self, image: Tensor, out: Tensor | None) -> None:
+        config = self.config
+        height, width = (max(side, config.definition.minimum_size) for side in image.shape[:2])
+        tensor = image_to_input(image[None].to(self.device), height, width, config.value_range, self.planner.dtype)
+        coarse, feature = self.planner.trunk(tensor) if out is None else self.network.base(tensor)
+        self.feature = pad_by_reflection(feature, *self.padded)
+        if out is not None:
+            self._write(coarse, out)
+
+    def select(self, k: int) -> tuple[Tensor, Tensor]:
+        return self.network.select(self.feature, k)
+
+    def gather(self, indices: Tensor) -> None:
+        self.taken = gather_patches(self.feature, indices, self.config.patch_size, self.network.halo)
+
+    def patches(self) -> Tensor:
+        return self.taken
+
+    def load(self, patches: Tensor) -> None:
+        self.taken = patches.to(self.device, self.planner.dtype)
+
+    def refined(self) -> Tensor:
+        patches = self.network.refine_patches(self.taken)
+        return output_to_image(patches, *patches.shape[2:]).permute(0, 3, 1, 2)
+
+    def decomposed(self, out: Tensor) -> None:
+        self._write(self.network.decomposed(self.feature) * self.config.value_range, out)
+
+    def _write(self, output: Tensor, out: Tensor) -> None:
+        """Output of the network (1, 3, h, w) -> bytes of the image's part of ``out``."""
+        target = self.crop(out)
+        height, width = target.shape[:2]
+        target.copy_(output_to_image(output, height, width, 1 / self.config.value_range)[0])
