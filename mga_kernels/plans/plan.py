@@ -67,7 +67,7 @@ class Plan(ABC):
         paste_patches_(out.permute(2, 0, 1)[None], self.refined(), indices)
 
     def buffer(self, out: Tensor | None = None) -> Tensor:
-        """A picture of whole cells: ``out`` where it has their size; otherwise, if given, the plan's own; else a new one."""
+        """A picture of whole cells: ``out`` where it has their size; the plan's own where not; a new one without it."""
         size = [side * self.config.scale for side in self.padded]
         if out is None:
             return torch.empty(*size, 3, dtype=torch.uint8, device=self.device)
