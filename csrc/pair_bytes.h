@@ -87,14 +87,29 @@ MGA_BF16_INLINE __m128i to_bytes(__m512 value) {
   return _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(clamped));
 }
 
+// Byte i of part `part` of 16 pixels of three bytes: its place in the plane of its channel, -1 in the others.
+struct PixelBytes {
+  alignas(16) int8_t order[3][3][16] = {};  // [part][channel]
+
+  constexpr PixelBytes() {
+    for (int part = 0; part < 3; ++part) {
+      for (int c = 0; c < 3; ++c) {
+        for (int i = 0; i < 16; ++i) {
+          order[part][c][i] = (16 * part + i) % 3 == c ? int8_t((16 * part + i) / 3) : int8_t{-1};
+        }
+      }
+    }
+  }
+};
+constexpr PixelBytes kPixelBytes;
+
 // Three times 16 bytes -> 16 pixels of three bytes.
 MGA_BF16_INLINE void interleave_bytes(const __m128i (&planes)[3], uint8_t* out) {
   for (int part = 0; part < 3; ++part) {
     __m128i all = _mm_setzero_si128();
     for (int c = 0; c < 3; ++c) {
-      alignas(16) int8_t order[16];
-      for (int i = 0; i < 16; ++i) order[i] = (16 * part + i) % 3 == c ? int8_t((16 * part + i) / 3) : int8_t{-1};
-      all = _mm_or_si128(all, _mm_shuffle_epi8(planes[c], _mm_load_si128(reinterpret_cast<const __m128i*>(order))));
+      const auto* order = reinterpret_cast<const __m128i*>(kPixelBytes.order[part][c]);
+      all = _mm_or_si128(all, _mm_shuffle_epi8(planes[c], _mm_load_si128(order)));
     }
     _mm_storeu_si128(reinterpret_cast<__m128i*>(out + 16 * part), all);
   }
