@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .pairs import Grid, PairConv, PairScale, Planes
+from .pairs import Grid, PairConv, PairScale, Planes, pitch
 
 Part = str | tuple[str, int]  # a place, or the part of it from this pair on
 
@@ -90,6 +90,11 @@ class PairChain:
             return -1, 0
         name, first = _part(part)
         return list(self.places).index(name), first
+
+    def ring_bytes(self, width: int) -> int:
+        """Memory that each thread takes for an image of this width."""
+        rings = [place for name, place in self.places.items() if name not in self.whole]
+        return sum(4 * ring.pairs * ring.rows * pitch(width * ring.scale) for ring in rings)
 
     def __call__(
         self,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +14,7 @@ from ..networks.mask import MaskPrediction
 from ..ops import filter_and_select
 from ..ops.grid import mirror_indices
 from .chains import PairChain, Stage
-from .pairs import VECTOR, Grid, PairConv, Planes, weight_and_bias
+from .pairs import Grid, PairConv, Planes, weight_and_bias
 from .plan import Plan
 
 ACROSS = 32  # patches in a row of the grid
@@ -61,8 +59,11 @@ class PairWeights(ABC):
         with torch.device("meta"):
             plan = self.plan(height, width, capacity)
             picture = plan.buffer()
-        threads = min(torch.get_num_threads(), os.cpu_count() or 1)
-        return sum(tensor.nbytes for tensor in [*plan.tensors, picture]) + threads * _ring_bytes(plan)
+        return sum(tensor.nbytes for tensor in [*plan.tensors, picture]) + self.ring_bytes(width)
+
+    def ring_bytes(self, width: int) -> int:
+        """Memory of the rows that the threads keep for themselves while a chain runs over the image."""
+        return torch.get_num_threads() * max(chain.ring_bytes(width) for chain in _chains(self))
 
 
 class PairPlan(Plan):
@@ -227,11 +228,12 @@ def _extend(planes: Planes, height: int, width: int) -> None:
             inner.narrow(axis, length, more).copy_(inner.index_select(axis, source))
 
 
-def _ring_bytes(plan: PairPlan) -> int:
-    """A bound of the rings of one thread: some rows of all channels in use."""
-    rows = 16 * plan.scale * (plan.padded[1] * plan.scale + 2 * VECTOR)
-    return 2 * rows * plan.weights.channels
-
-
-def rounded_up(count: int, step: int) -> int:
-    return math.ceil(count / step) * step
+def _chains(value: object) -> Iterator[PairChain]:
+    """All chains in an object, its attributes and their elements."""
+    if isinstance(value, PairChain):
+        yield value
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _chains(item)
+    elif hasattr(value, "__dict__") and not isinstance(value, nn.Module | type):
+        yield from _chains(list(vars(value).values()))

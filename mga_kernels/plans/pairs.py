@@ -24,13 +24,17 @@ def supported() -> str | None:
     return None if torch.ops.mga.pair_conv_supported() else "this processor has no AVX-512 with bf16"
 
 
+def pitch(width: int) -> int:
+    """Pixels from row to row: whole vectors, and one of zeros on each side."""
+    return (math.ceil(width / VECTOR) + 2) * VECTOR
+
+
 class Planes:
     """``data`` bf16 (ceil(channels / 2), height + 2, pitch, 2): pairs of channels with a border of zeros."""
 
     def __init__(self, channels: int, height: int, width: int):
         self.channels, self.height, self.width = channels, height, width
-        pitch = (math.ceil(width / VECTOR) + 2) * VECTOR
-        self.data = torch.zeros(math.ceil(channels / 2), height + 2, pitch, 2, dtype=torch.bfloat16)
+        self.data = torch.zeros(math.ceil(channels / 2), height + 2, pitch(width), 2, dtype=torch.bfloat16)
 
     @property
     def pairs(self) -> int:
