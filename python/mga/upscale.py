@@ -68,7 +68,16 @@ def run(args: argparse.Namespace) -> int:
     try:
         from mga_kernels.engine import MaskGuidedSR
 
-        model = MaskGuidedSR.from_pretrained(args.model, args.k, args.fraction, args.device, args.dtype)
+        model = MaskGuidedSR.from_pretrained(
+            args.model,
+            args.k,
+            args.fraction,
+            args.device,
+            args.dtype,
+            threshold=args.threshold,
+            max_ms=args.max_ms,
+            mode=args.mode,
+        )
         failures = _run_all(model, jobs, args.overwrite, done)
     except KeyboardInterrupt:
         remark = "no partial file was left"
@@ -185,12 +194,13 @@ def upscale_one(model: MaskGuidedSR, job: Job, overwrite: bool) -> tuple[str, li
             result.rgb, explanation.mask, explanation.indices, explanation.patch_size * explanation.scale
         )
         notes += save_image(overlay, job.mask, overwrite)
+    refined = model.refined
     try:
         notes = save_image(result, job.target, overwrite) + notes
     except BaseException:
         if job.mask is not None:
             job.mask.unlink(missing_ok=True)
         raise
-    k = model.resolve_k(*photo.rgb.shape[:2])
+    how = "dense" if refined is None else f"K = {refined}"
     seconds = time.perf_counter() - started
-    return f"{job.source} -> {job.target} ({width}x{height}, K = {k}, {seconds:.1f} s)", result.notes + notes
+    return f"{job.source} -> {job.target} ({width}x{height}, {how}, {seconds:.1f} s)", result.notes + notes
