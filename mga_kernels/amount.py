@@ -56,11 +56,13 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def above(mask: Tensor, indices: Tensor, threshold: float) -> Tensor:
+def above(mask: Tensor, indices: Tensor, threshold: float, static: bool | None = None) -> Tensor:
     """Of the cells at ``indices`` (1, K) those whose value in ``mask`` (1, Hp, Wp) is larger than ``threshold``.
 
-    On a CPU the others are left out: (1, n), n <= K. On other devices, where their number is not known without waiting,
-    K stays and their index becomes -1, which ``gather_patches`` and ``paste_patches_`` take for no cell there.
+    The others are left out, (1, n), n <= K; or, if ``static``, K stays and their index becomes -1. That is so on all
+    devices but the CPU, where n would not be known without waiting, and where ``gather_patches`` and ``paste_patches_``
+    take -1 for no cell.
     """
     chosen = mask.flatten(1).gather(1, indices.long()) > threshold
-    return indices[chosen][None] if mask.device.type == "cpu" else indices.masked_fill(~chosen, -1)
+    static = mask.device.type != "cpu" if static is None else static
+    return indices.masked_fill(~chosen, -1) if static else indices[chosen][None]

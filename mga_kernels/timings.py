@@ -109,7 +109,7 @@ def _load(path: Path) -> dict[str, dict[str, float]]:
         if content["format"] != FORMAT:  # of another version, which is no fault
             return {}
         return dict(content["entries"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         warnings.warn(f"{path} cannot be read and is ignored; it will be written anew", stacklevel=2)

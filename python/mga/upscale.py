@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -184,12 +185,12 @@ def upscale_one(model: MaskGuidedSR, job: Job, overwrite: bool) -> tuple[str, li
     height, width = (side * model.scale for side in photo.rgb.shape[:2])
     see_through = photo.alpha is not None and bool((photo.alpha < 255).any())
     check_output(job.target, overwrite, size=(width, height), alpha=see_through)  # before the work, not after it
-    notes = []
-    if job.mask is None:
-        result = cast(Photo, model.upscale(photo))
-    else:
-        explanation = model.explain(photo)
-        result = cast(Photo, explanation.image)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        explanation = None if job.mask is None else model.explain(photo)
+        result = cast(Photo, model.upscale(photo) if explanation is None else explanation.image)
+    notes = [str(warning.message) for warning in said]
+    if job.mask is not None and explanation is not None:
         overlay = draw_overlay(
             result.rgb, explanation.mask, explanation.indices, explanation.patch_size * explanation.scale
         )
