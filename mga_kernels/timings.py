@@ -20,7 +20,8 @@ from .errors import InputError
 from .files import whole_file
 
 FORMAT = 1
-RUNS = 3  # the median of which counts
+RUNS = 3, 20  # at least and at most, of which the median counts
+ENOUGH = 0.3  # seconds after which no more than the least number of runs is made
 KEPT = 1000  # entries of the file, those written last
 
 
@@ -53,15 +54,19 @@ def _processor() -> str:
 
 
 def measure(*calls: Callable[[], object]) -> list[float]:
-    """Milliseconds that each call takes: the median of a few runs after one to warm up, the calls in turn."""
-    taken: list[list[float]] = [[] for _ in calls]
-    for turn in range(1 + RUNS):
-        for call, times in zip(calls, taken, strict=True):
-            started = time.perf_counter()
-            call()
-            if turn:
-                times.append(1000 * (time.perf_counter() - started))
-    return [statistics.median(times) for times in taken]
+    """Milliseconds that each call takes: the median of some runs after one to warm up, the calls in turn."""
+    for call in calls:
+        call()
+    taken: list[list[float]] = []
+    while len(taken) < RUNS[0] or (len(taken) < RUNS[1] and sum(map(sum, taken)) < 1000 * ENOUGH):
+        taken.append([_milliseconds(call) for call in calls])
+    return [statistics.median(times) for times in zip(*taken, strict=True)]
+
+
+def _milliseconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return 1000 * (time.perf_counter() - started)
 
 
 class Timings:

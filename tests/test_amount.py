@@ -71,6 +71,7 @@ def clock(monkeypatch) -> Clock:
 
     monkeypatch.setattr(ModulePlan, "run", timed_run)
     monkeypatch.setattr(ModulePlan, "dense", timed_dense)
+    monkeypatch.setattr(timings, "ENOUGH", 0)
     monkeypatch.setattr(timings, "time", SimpleNamespace(perf_counter=lambda: made.now))
     return made
 
@@ -177,6 +178,27 @@ def test_photographs_and_tensors_with_a_threshold():
     assert np.array_equal((together[0].permute(1, 2, 0) * 255).round().byte().numpy(), result)
     assert (together[1] - model(tensors[1:])[0]).abs().max() <= 1e-6
     assert not torch.equal(together[1], model(tensors[1:], k=50)[0]), "k in a call is without the threshold"
+
+
+@pytest.mark.parametrize(("milliseconds", "runs"), [(200, 3), (50, 3), (14, 6), (1, 20)])
+def test_measuring_takes_turns_and_the_median(monkeypatch, milliseconds, runs):
+    now, calls = 0.0, []
+
+    def call(name, times):
+        def run():
+            nonlocal now
+            now += next(times) / 1000
+            calls.append(name)
+
+        return run
+
+    monkeypatch.setattr(timings, "time", SimpleNamespace(perf_counter=lambda: now))
+    slow_start = iter([9000, *[milliseconds] * 30])
+    outlier = iter([9000, 2 * milliseconds, 7 * milliseconds, *[2 * milliseconds] * 30])
+    found = timings.measure(call("a", slow_start), call("b", outlier))
+    assert found == pytest.approx([milliseconds, 2 * milliseconds])
+    assert "".join(calls).startswith("abab")
+    assert 4 <= len(calls) / 2 == 1 + runs
 
 
 def line(base, cell, cells=10**9):

@@ -9,6 +9,7 @@ import torch
 from mga_kernels import MaskGuidedSR, safety
 from mga_kernels.errors import CheckpointError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+from mga_kernels.plans.modules import ModulePlanner
 
 LARGE = 2.0**24  # a power of two, so that dividing by it again leaves every value as it was
 
@@ -127,6 +128,13 @@ def test_sound_networks_run_once():
     assert model.dtype == torch.float16
     exact = MaskGuidedSR(network(), device="cpu", dtype="float32").upscale(picture())
     assert np.abs(found.astype(int) - exact).max() <= 2
+
+
+def test_an_image_is_not_judged_by_the_one_before():
+    plan = ModulePlanner(network("refine").half()).plan(24, 28, 5)
+    for k, expected in ((5, False), (0, True), (5, False)):
+        plan.run(torch.from_numpy(picture()), k=k)
+        assert bool(plan.finite) == expected
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "auto"])
