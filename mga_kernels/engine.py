@@ -166,11 +166,9 @@ class MaskGuidedSR:
         With a threshold it is their largest number. With ``max_ms`` it may have to be measured.
         """
         amount = Amount(k, fraction)
-        return (
-            amount.count(math.prod(self.grid(height, width)), self.config.k)
-            if amount
-            else self._choice.k(height, width)
-        )
+        if amount:
+            return amount.count(math.prod(self.grid(height, width)), self.config.k)
+        return self._choice.k(height, width)
 
     def warmup(self, height: int, width: int) -> None:
         """Allocate what photographs of this size need, so that the first of them is as fast as those after it."""
@@ -220,6 +218,7 @@ class MaskGuidedSR:
         while True:
             with self._planned(photo) as plan:
                 dtype, dense = self.dtype, self._choice.dense(*photo.rgb.shape[:2])
+                plan.start()
                 result = steps(plan, dense)
                 if plan.finite is None or bool(plan.finite):
                     self._refined = None if dense else plan.chosen()

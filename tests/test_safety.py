@@ -133,8 +133,14 @@ def test_sound_networks_run_once():
 def test_an_image_is_not_judged_by_the_one_before():
     plan = ModulePlanner(network("refine").half()).plan(24, 28, 5)
     for k, expected in ((5, False), (0, True), (5, False)):
+        plan.start()
         plan.run(torch.from_numpy(picture()), k=k)
         assert bool(plan.finite) == expected
+    model = MaskGuidedSR(network("nan"), device="cpu", dtype="float32")
+    with pytest.raises(CheckpointError):
+        model.upscale(picture())
+    model.model.refine.conv2.bias.zero_()
+    model.upscale(picture())
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "auto"])

@@ -49,7 +49,6 @@ class ModulePlan(Plan):
 
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
         config = self.config
-        self.finite.fill_(True)
         height, width = (max(side, config.definition.minimum_size) for side in image.shape[:2])
         tensor = image_to_input(image[None].to(self.device), height, width, config.value_range, self.planner.dtype)
         coarse, feature = self.planner.trunk(tensor) if out is None else self.network.base(tensor)

@@ -20,8 +20,8 @@ class Plan(ABC):
     ``coarse``, ``select`` and ``refine`` are the steps of ``run``, in this order; a plan keeps the coarse feature from
     one to the next, so it serves one image at a time. Pictures are uint8 (height, width, 3).
 
-    ``threshold``: only cells whose mask value is larger are refined. ``finite``, on the plan's device: whether all that
-    the last image led to was finite, before it became bytes; None where a plan does not look.
+    ``threshold``: only cells whose mask value is larger are refined. ``finite``, on the plan's device: whether all
+    values since ``start`` were finite before they became bytes; None where a plan does not look.
     """
 
     threshold: float | None = None
@@ -40,6 +40,12 @@ class Plan(ABC):
         """Rows and columns of cells."""
         p = self.config.patch_size
         return self.padded[0] // p, self.padded[1] // p
+
+    def start(self) -> None:
+        """Called before the steps of an image: what the one before led to is forgotten."""
+        self._chosen = None
+        if self.finite is not None:
+            self.finite.fill_(True)
 
     @abstractmethod
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
@@ -77,7 +83,7 @@ class Plan(ABC):
         return mask, self._chosen
 
     def chosen(self) -> int:
-        """Cells that were chosen in the last image; with a threshold it waits for the device."""
+        """Cells that were chosen since ``start``; with a threshold it waits for the device."""
         if self._chosen is None:
             return 0
         return self._chosen.shape[1] if self.threshold is None else int((self._chosen >= 0).sum())
@@ -114,9 +120,7 @@ class Plan(ABC):
         self.coarse(image, whole)
         k = self.capacity if k is None else k
         indices = self.choose(k)[1] if k else None
-        if indices is None:
-            self._chosen = None
-        elif indices.shape[1]:
+        if indices is not None and indices.shape[1]:
             self.refine(indices, whole)
         return self.result(whole, out)
 
