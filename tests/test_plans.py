@@ -98,6 +98,16 @@ def test_photographs_run_through_the_plan_and_say_so():
     assert model.info()["prepared"] == ["30x21, K = 6", "30x22, K = 6"]
 
 
+def test_bfloat16_runs_the_plan_of_auto():
+    """The network itself is converted to bfloat16 then, and the plan's weights must not be."""
+    image = picture(20, 30)
+    model = MaskGuidedSR(small_network(), k=6, device="cpu", dtype="bfloat16")
+    assert model.info()["photographs"] == "bfloat16 with float32 sums, in convolutions of our own"
+    result = model.upscale(image)
+    assert next(model.model.parameters()).dtype == torch.bfloat16
+    assert np.array_equal(result, MaskGuidedSR(small_network(), k=6, device="cpu").upscale(image))
+
+
 def test_threads_take_turns():
     model = MaskGuidedSR(small_network(), k=4, device="cpu")
     pictures = [picture(24, 32), picture(24, 32)[::-1]]
