@@ -212,6 +212,19 @@ def test_hard_cells_are_drawn_in_proportion_to_their_error(run_folder):
     np.testing.assert_allclose(drawn, errors / errors.sum(), atol=0.15 / len(errors) + 2e-3)
 
 
+@pytest.mark.parametrize("hard_share", [0.25, 0.5])
+def test_weights_make_the_mean_over_drawn_cells_that_over_all(run_folder, hard_share):
+    config = configure(run_folder)
+    cache = FeatureCache(config, build_network(config).base, 255.0)
+    sampler = CellSampler(cache, hard_share, seed=1)
+    quantity = np.concatenate([image.squared.ravel() for image in cache.images]).astype(np.float64)
+    cells = sampler.draw(200_000)
+    weighted = (sampler.weights(cells).numpy() * quantity[cells]).mean()
+    noise = quantity.std() / len(cells) ** 0.5
+    assert abs(weighted - quantity.mean()) < 5 * noise
+    assert quantity[cells].mean() - quantity.mean() > 10 * noise
+
+
 def test_the_refine_net_starts_as_the_coarse_image():
     torch.manual_seed(1)
     base, refine = rfdn.BaseNet(4), rfdn.RefineNet(4)
