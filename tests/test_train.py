@@ -23,6 +23,7 @@ from mga_kernels.networks import ModelConfig, rfdn
 from mga_kernels.networks.mask import MaskPrediction
 
 CONFIG = """
+recipe = "refine-only"
 network = "rfdn"
 scale = 2
 base = "{folder}/base.pth"

@@ -138,7 +138,7 @@ def run_steps(
 
     ``step_loss`` draws the batch of a step and returns its loss. ``sampler_rng``, where batches depend on more than
     their number, is the numpy generator that draws them: its state is saved too, so a resumed run sees the same batches
-    and ends with the same weights as one that was never stopped. ``log`` is told the step, its loss and its learning rate.
+    and ends with the same weights as one that was never stopped. ``log`` is told each step's loss and learning rate.
     """
     workers = workers or Workers()
     optimiser = torch.optim.Adam((p for p in module.parameters() if p.requires_grad), lr=settings.learning_rate)

@@ -108,13 +108,13 @@ class Crops:
         self.pool = ThreadPoolExecutor(1)
         self.ahead: tuple[int, Future] | None = None
 
-    def make(self, number: int) -> tuple[Tensor, Tensor]:
-        """(LR, HR) of batch ``number``."""
+    def make(self, number: int, whole: bool = False) -> tuple[Tensor, Tensor]:
+        """(LR, HR) of batch ``number``: this worker's part, or the ``whole`` of it."""
         rng = np.random.default_rng([self.seed, number])
         chosen = rng.choice(len(self.pairs), self.count, p=self.share)
         places, turns = rng.random((self.count, 2)), rng.integers(0, 8, self.count)
         crops = []
-        for image, place, turn in list(zip(chosen, places, turns, strict=True))[self.part]:
+        for image, place, turn in list(zip(chosen, places, turns, strict=True))[slice(None) if whole else self.part]:
             hr, lr = self.pairs[image]
             y, x = (int(p * (side - self.crop + 1)) for p, side in zip(place, lr.shape[:2], strict=True))
             crops.append(tuple(oriented(self._cut(a, y, x, f), int(turn)) for a, f in ((hr, self.scale), (lr, 1))))

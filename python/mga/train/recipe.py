@@ -84,7 +84,7 @@ class Recipe:
         return ModelConfig(self.network, self.scale, self.patch_size, self.k, split, self.selection, mask=mask)
 
     def steps(self) -> tuple[str, ...]:
-        return ("end-to-end", "mask") if self.strategy == "end-to-end" else ("dense", "all", "mask")
+        return ("end-to-end",) if self.strategy == "end-to-end" else ("dense", "all", "mask")
 
     def schedule(self, step: str) -> Schedule:
         return self.all if step == "end-to-end" else getattr(self, step)
