@@ -14,7 +14,7 @@ from mga.train import loop
 from mga.train.config import TrainConfig, load_config
 from mga.train.features import CellSampler, FeatureCache, linear_part, luma_cells, oriented, view
 from mga.train.identity import start_at_identity, trunk_parameters
-from mga.train.mask import _start
+from mga.train.mask import start_as_probability
 from mga.train.pipeline import build_network, train
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_model, read_metadata
@@ -23,6 +23,7 @@ from mga_kernels.networks import ModelConfig, rfdn
 from mga_kernels.networks.mask import MaskPrediction
 
 CONFIG = """
+recipe = "refine-only"
 network = "rfdn"
 scale = 2
 base = "{folder}/base.pth"
@@ -260,7 +261,7 @@ def test_scaling_the_trunks_last_convolution_scales_the_correction():
 def test_the_mask_starts_as_the_probability():
     torch.manual_seed(3)
     mask = MaskPrediction(12, 4)
-    _start(mask)
+    start_as_probability(mask)
     feature = torch.randn(1, 12, 16, 24)
     with torch.no_grad():
         scores = mask.conv2(mask.conv1(feature).relu())

@@ -19,6 +19,7 @@ COMMANDS = {
     "upscale": ("mga.upscale", "upscale photographs"),
     "evaluate": ("mga.evaluate", "PSNR-Y and SSIM-Y on a folder of HR images"),
     "complexity": ("mga.complexity.cli", "parameters and operations of a network"),
+    "prepare": ("mga.prepare", "make a training set of folders of images"),
     "train": ("mga.train.cli", "train a mask-guided network"),
     "info": ("mga.info", "the models, the operators and what each of them can run on here"),
 }
