@@ -11,6 +11,7 @@ from torch import Tensor
 from ..networks import MaskGuidedNetwork
 from ..networks.layers import pad_by_reflection
 from ..ops import gather_patches, image_to_input, output_to_image
+from ..safety import is_finite
 from .plan import Plan
 
 
@@ -40,6 +41,7 @@ class ModulePlan(Plan):
         super().__init__(planner.network.config, height, width, capacity)
         self.planner, self.network = planner, planner.network
         self.feature, self.taken = torch.empty(0), torch.empty(0)
+        self.finite: Tensor = torch.ones((), dtype=torch.bool, device=planner.device)
 
     @property
     def device(self) -> torch.device:
@@ -68,6 +70,7 @@ class ModulePlan(Plan):
 
     def refined(self) -> Tensor:
         patches = self.network.refine_patches(self.taken)
+        self.finite.logical_and_(is_finite(patches))  # as bytes NaN would be 0
         return output_to_image(patches, *patches.shape[2:]).permute(0, 3, 1, 2)
 
     def decomposed(self, out: Tensor) -> None:
@@ -75,6 +78,7 @@ class ModulePlan(Plan):
 
     def _write(self, output: Tensor, out: Tensor) -> None:
         """Output of the network (1, 3, h, w) -> bytes of the image's part of ``out``."""
+        self.finite.logical_and_(is_finite(output))
         target = self.crop(out)
         height, width = target.shape[:2]
         target.copy_(output_to_image(output, height, width, 1 / self.config.value_range)[0])
