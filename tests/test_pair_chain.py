@@ -187,19 +187,18 @@ def test_factors_and_offsets_come_with_the_call():
     torch.testing.assert_close(out.read().double(), conv2d(stored(scaled), weight), rtol=0.01, atol=0.01)
 
 
-def test_wrong_chains_are_refused():
-    conv, x, out = PairConv(torch.zeros(4, 6, 3, 3)), Planes(6, 5, 20), Planes(4, 5, 20)
-    grid = Grid(1, (5, 20))
-    with pytest.raises(RuntimeError, match="does not fit what it writes, or gates nothing"):
-        PairChain([Stage(conv, "x", "out", gate=True)], ["x", "out"])(grid, {"x": x, "out": out})
-    picture = torch.zeros(1, 5, 20, 3, dtype=torch.uint8)
-    with pytest.raises(RuntimeError, match=r"a picture needs 3 x 1\^2 channels, not 6"):
-        six = PairConv(torch.zeros(6, 6, 3, 3))
-        PairChain([Stage(six, "x", "out")], ["x", "out"])(grid, {"x": x, "out": picture})
-    with pytest.raises(RuntimeError, match="2 pictures of 5x20 do not fit into 5x20"):
-        three = PairConv(torch.zeros(3, 6, 3, 3), floats=True)
-        PairChain([Stage(three, "x", "out")], ["x", "out"])(grid, {"x": x, "out": picture.repeat(2, 1, 1, 1)})
-    with pytest.raises(RuntimeError, match="float64"):
-        measuring = PairConv(torch.zeros(2, 6, 3, 3))
-        chain = PairChain([Stage(measuring, "x", "out", measure=True)], ["x", "out"])
-        chain(grid, {"x": x, "out": torch.zeros(2, 5, 20)})
+@pytest.mark.parametrize(
+    ("channels", "settings", "out", "message"),
+    [
+        (4, {"gate": True}, Planes(4, 5, 20), "does not fit what it writes, or gates nothing"),
+        (6, {}, torch.zeros(1, 5, 20, 3, dtype=torch.uint8), r"a picture needs 3 x 1\^2 channels, not 6"),
+        (3, {}, torch.zeros(2, 5, 20, 3, dtype=torch.uint8), "2 pictures of 5x20 do not fit into 5x20"),
+        (2, {"measure": True}, torch.zeros(2, 5, 20), "statistics must be float64"),
+        (4, {"enlarge": 2}, Planes(4, 10, 40), "4 values|channels"),
+    ],
+)
+def test_wrong_chains_are_refused(channels, settings, out, message):
+    layer = PairConv(torch.zeros(channels, 6, 3, 3), floats=True)
+    chain = PairChain([Stage(layer, "x", "out", **settings)], ["x", "out"])
+    with pytest.raises(RuntimeError, match=message):
+        chain(Grid(1, (5, 20)), {"x": Planes(6, 5, 20), "out": out})

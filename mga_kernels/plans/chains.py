@@ -64,7 +64,7 @@ class PairChain:
         self.numbers = [number for stage in self._with_leads() for number in stage]
 
     def _with_leads(self) -> list[list[int]]:
-        """The numbers of each stage as ``pair_chain_`` has them: the later what it writes is read, the less its lead."""
+        """The numbers of each stage for ``pair_chain_``: the later what it writes is read, the less its lead."""
         leads = [0] * len(self.stages)
         for i in reversed(range(len(self.stages))):
             out = _part(self.stages[i].out)[0]
@@ -110,13 +110,14 @@ class PairChain:
         ``ends``: those of some stages, by number. ``masks``: of some places, where they are not those of the grid.
         Pictures are the floats times 255 ``gain``, plus the bilinear enlargement of ``added``, uint8 (H, W, 3).
         """
-        tensors = [given[name].data if isinstance(given[name], Planes) else given[name] for name in self.whole]
+        tensors = [given[name].data for name in self.whole]  # a tensor's data is the tensor
         places: list[int] = []
         lanes: list[Tensor] = []
         rows: list[Tensor] = []
         cut: list[int] = []
         for name, place in self.places.items():
-            picture = name in given and isinstance(given[name], Tensor) and given[name].dtype == torch.uint8
+            tensor = given.get(name)
+            picture = isinstance(tensor, Tensor) and tensor.dtype == torch.uint8
             if picture:
                 cut = grid.cut(place.scale, place.inset)
             mask = (masks or {}).get(name) or (None if picture else grid.mask(place.scale, place.inset))

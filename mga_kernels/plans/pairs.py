@@ -57,10 +57,10 @@ class Planes:
 class PairConv:
     """A convolution of size 1, 3, 5 or 9 with bias and leaky ReLU, its weights packed for ``pair_chain_``.
 
-    ``weight`` (C' s^2, C, n, n), ``bias`` (C' s^2), ``slope`` of negative values, a number or (C' s^2). ``shift`` (C' s^2)
-    is taken off the result, so that what is stored in bf16 lies nearer to zero. ``shuffle`` s: a pixel shuffle follows,
-    with the activation behind it. One or three channels are computed as they are where ``floats``; in pairs a channel
-    of zeros joins an odd number. ``phased``: see ``of_enlarged``.
+    ``weight`` (C' s^2, C, n, n); ``bias`` (C' s^2); ``slope`` of negative values, a number or (C' s^2); ``shift``
+    (C' s^2) is taken off the result, so that what is stored in bf16 lies nearer to zero, not with a shuffle.
+    ``shuffle`` s: a pixel shuffle follows, with the activation behind it. One or three channels are computed as they
+    are where ``floats``; in pairs a channel of zeros joins an odd number. ``phased``: see ``of_enlarged``.
     """
 
     def __init__(

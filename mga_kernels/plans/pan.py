@@ -36,7 +36,7 @@ class _Trunk:
     """
 
     def __init__(self, half: pan.BaseNet | pan.RefineNet):
-        blocks = list(half.SCPA_trunk)
+        blocks = [block for block in half.SCPA_trunk if isinstance(block, pan.SCPA)]
         self.planes: dict[str, int | tuple[int, int]] = {f"trunk {i}": pan.FEATURE_CHANNELS for i in range(2)}
         self.chains = []
         for first in range(0, len(blocks), BLOCKS_PER_CHAIN):
@@ -59,7 +59,9 @@ def _upsampler(half: pan.BaseNet | pan.RefineNet, unpadded: set[str]) -> list[St
     x = "out"
     for i, step in enumerate(half.steps, start=1):
         enlarge = PairConv.of_enlarged(getattr(half, f"upconv{i}"), step)
-        gate, conv = (PairConv.of(layer, pan.SLOPE) for layer in (getattr(half, f"att{i}").conv, getattr(half, f"HRconv{i}")))
+        gate, conv = (
+            PairConv.of(layer, pan.SLOPE) for layer in (getattr(half, f"att{i}").conv, getattr(half, f"HRconv{i}"))
+        )
         stages += [
             Stage(enlarge, x, f"enlarged {i}", crop=f"upconv{i}" in unpadded),
             Stage(gate, f"enlarged {i}", f"attended {i}", f"enlarged {i}", gate=True),
