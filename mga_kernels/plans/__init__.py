@@ -15,7 +15,7 @@ from .plan import Plan, Planner
 __all__ = ["Plan", "Planner", "prepare"]
 
 # Network -> (module, class of its weights): networks with convolutions of our own.
-PLANNED = {"rfdn": ("rfdn", "RfdnWeights")}
+PLANNED = {"fsrcnn": ("fsrcnn", "FsrcnnWeights"), "rfdn": ("rfdn", "RfdnWeights")}
 
 
 def prepare(
