@@ -15,7 +15,11 @@ from .plan import Plan, Planner
 __all__ = ["Plan", "Planner", "prepare"]
 
 # Network -> (module, class of its weights): networks with convolutions of our own.
-PLANNED = {"pan": ("pan", "PanWeights"), "rfdn": ("rfdn", "RfdnWeights")}
+PLANNED = {
+    "fsrcnn": ("fsrcnn", "FsrcnnWeights"),
+    "pan": ("pan", "PanWeights"),
+    "rfdn": ("rfdn", "RfdnWeights"),
+}
 
 
 def prepare(
