@@ -19,6 +19,7 @@ from ..networks.layers import pad_by_reflection
 from ..ops import gather_patches
 from ..ops.grid import mirror_indices
 from .plan import Plan
+from .precision import describe, in_bf16, one_thread, picture
 
 EXAMPLE = 16  # sides of the image with which a network is traced, at least
 AT_ONCE = 128  # patches that a graph refines at once: more leave the caches
@@ -43,7 +44,7 @@ def _has_bf16(core: Any) -> bool:
 
 
 class OpenvinoPlanner:
-    """Both halves of a network as graphs of any size; raises what tracing or OpenVINO raise at what they cannot take."""
+    """Both halves of a network as graphs of any size; raises whatever tracing and OpenVINO raise at what they refuse."""
 
     def __init__(self, network: MaskGuidedNetwork, dtype: torch.dtype | None = None):
         import openvino
@@ -53,14 +54,21 @@ class OpenvinoPlanner:
         self.dtype = dtype or (torch.bfloat16 if _has_bf16(self.core) else torch.float32)
         self.halo, self.value_range = network.halo, config.value_range
         network = copy.deepcopy(network).float().cpu()
-        channels, side = config.definition.feature_channels, max(EXAMPLE, config.definition.minimum_size)
-        inner = config.patch_size + 2 * self.halo
-        with torch.no_grad():
-            self.base = _convert(network.base, (1, 3, side, side), (1, 3, side + 5, side + 2))
-            self.refine = _convert(network.refine, (2, channels, inner, inner), (1, channels, side + 5, side + 2))
+        small, side = max(EXAMPLE, config.definition.minimum_size), config.patch_size + 2 * self.halo
+        with torch.no_grad(), one_thread():
+            example, other = picture(small, small) * self.value_range, picture(small + 5, small + 2) * self.value_range
+            self.base = _convert(self.core, network.base, example, other)
+            feature = network.base(other)[1]
+            self.refine = _convert(self.core, network.refine, feature[..., :side, :side].repeat(2, 1, 1, 1), feature)
+        self.refine_dtype = self.dtype
+        if dtype is None and self.dtype == torch.bfloat16:
+            base, refine = in_bf16(network)
+            self.dtype = self.dtype if base else torch.float32
+            self.refine_dtype = self.dtype if refine else torch.float32
         self.mask = network.mask.to(self.dtype)
-        name = str(self.dtype).removeprefix("torch.")
-        self.description = f"{name}, in OpenVINO {openvino.__version__.partition('-')[0]}"
+        self.description = (
+            f"{describe(self.dtype, self.refine_dtype)}, in OpenVINO {openvino.__version__.split('-')[0]}"
+        )
 
     def plan(self, height: int, width: int, capacity: int) -> OpenvinoPlan:
         return OpenvinoPlan(self, height, width, capacity)
@@ -72,7 +80,7 @@ class OpenvinoPlanner:
         return pixels * config.definition.working_values * self.dtype.itemsize
 
     def compile_base(self, height: int, width: int, coarse_image: bool) -> Any:
-        """Request: bytes (1, h, w, 3) -> the coarse image as bytes, if wanted, and the coarse feature, channels-last."""
+        """Request: bytes (1, h, w, 3) -> the coarse image as bytes, if wanted, and the feature, channels-last."""
         import openvino
 
         model = self.base.clone()
@@ -86,7 +94,7 @@ class OpenvinoPlanner:
         if coarse_image:
             self._to_bytes(steps.output(0))
         self._channels_last(steps.output(1 if coarse_image else 0))
-        return self._compile(steps.build())
+        return self._compile(steps.build(), self.dtype)
 
     def compile_refine(self, count: int, height: int, width: int) -> Any:
         """Request: features (count, h, w, C) -> what they are refined to as bytes, channels-last."""
@@ -97,7 +105,7 @@ class OpenvinoPlanner:
         steps = openvino.preprocess.PrePostProcessor(model)
         self._channels_last(steps.input())
         self._to_bytes(steps.output())
-        return self._compile(steps.build())
+        return self._compile(steps.build(), self.refine_dtype)
 
     def _channels_last(self, end: Any) -> None:
         import openvino
@@ -118,34 +126,40 @@ class OpenvinoPlanner:
         output.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
         output.model().set_layout(openvino.Layout("NCHW"))
 
-    def _compile(self, model: Any) -> Any:
+    def _compile(self, model: Any, dtype: torch.dtype) -> Any:
         settings = {
-            "INFERENCE_PRECISION_HINT": NAMES[self.dtype],
+            "INFERENCE_PRECISION_HINT": NAMES[dtype],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # the threads of PyTorch are not pinned either, and take turns with these
         }
         return self.core.compile_model(model, "CPU", settings).create_infer_request()
 
 
-def _convert(module: nn.Module, size: tuple[int, ...], other_size: tuple[int, ...]) -> Any:
-    """The module as a graph of any height, width and batch; ValueError where tracing ties it to one size.
+def _convert(core: Any, module: nn.Module, example: Tensor, other: Tensor) -> Any:
+    """The module as a graph of any height, width and batch, traced on ``example`` and compared on ``other``.
 
-    By the front end itself: ``openvino.convert_model`` would report its use over the network.
+    ValueError where the graph does not compute there what the module does. The front end is called itself, because
+    ``openvino.convert_model`` would report its use over the network.
     """
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    example = torch.rand(size)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer's, about sizes: looked at below
+        warnings.simplefilter("ignore")  # the tracer's, about sizes that become constants: compared below
         traced = torch.jit.trace(module, example, check_trace=False)
-        other = torch.rand(other_size)
-        for found, expected in zip(_tensors(traced(other)), _tensors(module(other)), strict=True):
-            if found.shape != expected.shape or not torch.allclose(found, expected, rtol=1e-3, atol=1e-4):
-                raise ValueError("what it computes depends on the size of the image, which a trace cannot follow")
-        decoder = TorchScriptPythonDecoder(traced, example_input=example)  # which must outlive the conversion
-        front_end = FrontEndManager().load_by_framework("pytorch")
-        return front_end.convert(front_end.load(decoder))
+    decoder = TorchScriptPythonDecoder(traced, example_input=example)  # which must outlive the conversion
+    front_end = FrontEndManager().load_by_framework("pytorch")
+    graph = front_end.convert(front_end.load(decoder))
+    check = graph.clone()
+    check.reshape(list(other.shape))
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    found = core.compile_model(check, "CPU", settings)([other.numpy()])
+    for number, expected in enumerate(_tensors(module(other))):
+        result = torch.from_numpy(found[number])
+        if result.shape != expected.shape or (result - expected).abs().max() > 1e-3 * expected.abs().max():
+            raise ValueError("its graph does not compute at other sizes of image what the network does")
+    return graph
 
 
 def _tensors(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -185,7 +199,9 @@ class OpenvinoPlan(Plan):
 
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
         if tuple(image.shape[:2]) != self.seen:
-            rows, columns = (mirror_indices(n, m, image.device) for n, m in zip(image.shape[:2], self.seen, strict=True))
+            rows, columns = (
+                mirror_indices(n, m, image.device) for n, m in zip(image.shape[:2], self.seen, strict=True)
+            )
             image = image[rows][:, columns]
         if out is None:
             self.trunk = self.trunk or self.planner.compile_base(*self.seen, False)
