@@ -1,6 +1,7 @@
 """RFDN-M through its plan against the network in float32."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.plans import pairs
 from mga_kernels.plans.modules import ModulePlanner
 from mga_kernels.plans.rfdn import RfdnWeights
+
+ROOT = Path(__file__).resolve().parent.parent
 
 pytestmark = pytest.mark.skipif(pairs.supported() is not None, reason=f"no pair planes here: {pairs.supported()}")
 
@@ -96,6 +99,30 @@ def test_photographs_run_through_the_plan_and_say_so():
     for height in (20, 21, 22):
         model.upscale(picture(height, 30))
     assert model.info()["prepared"] == ["30x21, K = 6", "30x22, K = 6"]
+
+
+def test_bfloat16_runs_the_plan_of_auto():
+    """The network itself is converted to bfloat16 then, and the plan's weights must not be."""
+    image = picture(20, 30)
+    model = MaskGuidedSR(small_network(), k=6, device="cpu", dtype="bfloat16")
+    assert model.info()["photographs"] == "bfloat16 with float32 sums, in convolutions of our own"
+    result = model.upscale(image)
+    assert next(model.model.parameters()).dtype == torch.bfloat16
+    assert np.array_equal(result, MaskGuidedSR(small_network(), k=6, device="cpu").upscale(image))
+
+
+@pytest.mark.usefixtures("free_choice")
+def test_the_plan_costs_less_than_a_hundredth_of_a_decibel(shared_data, monkeypatch):
+    """Of the shipped model on two images of Set5, as README says."""
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    from quality import photograph_loss, set_pairs
+
+    pairs = [pair for pair in set_pairs(shared_data / "data/testsets", "Set5", 4) if pair[0].stem in ("bird", "woman")]
+    found = photograph_loss(MaskGuidedSR.from_pretrained("rfdn-x4", k=240, device="cpu"), pairs)
+    assert found["run"] == "bfloat16 with float32 sums, in convolutions of our own"
+    losses = found["loss_db_by_image"]
+    assert sorted(losses) == ["bird", "woman"]
+    assert all(0 < abs(loss) < 0.01 for loss in losses.values()), losses
 
 
 def test_threads_take_turns():

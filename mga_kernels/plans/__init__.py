@@ -41,7 +41,7 @@ def prepare(
             raise InputError(f"runtime {runtime!r} cannot run {network.config.network} here: {planner}")
         others = {name: f"runtime {runtime} was asked for" for name in RUNTIMES if name != runtime}
         return planner, {RUNTIMES[name]: reason for name, reason in others.items()}
-    refused = {}
+    refused: dict[str, str] = {}
     for name in ("own", "openvino"):
         planner = makers[name](network, device, dtype)
         if not isinstance(planner, str):

@@ -13,6 +13,7 @@ from ..memory import available_memory
 from ..networks import MaskGuidedNetwork
 from ..networks.layers import pad_by_reflection
 from ..ops import gather_patches, image_to_input, output_to_image
+from ..safety import is_finite
 from .plan import Plan
 from .precision import describe
 
@@ -46,6 +47,7 @@ class ModulePlan(Plan):
         super().__init__(planner.network.config, height, width, capacity)
         self.planner, self.network = planner, planner.network
         self.feature, self.taken = torch.empty(0), torch.empty(0)
+        self.finite: Tensor = torch.ones((), dtype=torch.bool, device=planner.device)
         if self.device.type == "cpu":
             needed = KEPT_SHARE * planner.bytes_needed(height, width, capacity)
             self.keeps_memory = needed < available_memory() and keep_memory(self)
@@ -77,6 +79,7 @@ class ModulePlan(Plan):
 
     def refined(self) -> Tensor:
         patches = self.network.refine_patches(self.taken.to(self.planner.refine_dtype))
+        self.finite.logical_and_(is_finite(patches))  # as bytes NaN would be 0
         return output_to_image(patches, *patches.shape[2:]).permute(0, 3, 1, 2)
 
     def decomposed(self, out: Tensor) -> None:
@@ -85,6 +88,7 @@ class ModulePlan(Plan):
 
     def _write(self, output: Tensor, out: Tensor) -> None:
         """Output of the network (1, 3, h, w) -> bytes of the image's part of ``out``."""
+        self.finite.logical_and_(is_finite(output))
         target = self.crop(out)
         height, width = target.shape[:2]
         target.copy_(output_to_image(output, height, width, 1 / self.config.value_range)[0])

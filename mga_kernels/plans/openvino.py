@@ -44,7 +44,7 @@ def _has_bf16(core: Any) -> bool:
 
 
 class OpenvinoPlanner:
-    """Both halves of a network as graphs of any size; raises whatever tracing and OpenVINO raise at what they refuse."""
+    """Both halves of a network as graphs of any size; raises what tracing or OpenVINO raise where they refuse."""
 
     def __init__(self, network: MaskGuidedNetwork, dtype: torch.dtype | None = None):
         import openvino
