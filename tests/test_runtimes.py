@@ -1,4 +1,4 @@
-"""What runs photographs: OpenVINO and PyTorch against the network in float32, their choice, and the memory they keep."""
+"""What runs photographs: OpenVINO and PyTorch against the network in float32, what is chosen, the memory they keep."""
 
 import gc
 import importlib.util
@@ -16,7 +16,7 @@ from mga_kernels import MaskGuidedSR, allocator, plans
 from mga_kernels.checkpoints import load_model
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
-from mga_kernels.ops import output_to_image
+from mga_kernels.ops import output_to_image, paste_patches_
 from mga_kernels.plans import openvino, precision
 
 CPU = torch.device("cpu")
@@ -51,8 +51,6 @@ def exact(network: MaskGuidedNetwork, image: np.ndarray, indices: torch.Tensor, 
     if variant == "decomposed":
         result = network.decomposed(feature)
     elif indices.shape[1]:
-        from mga_kernels.ops import paste_patches_
-
         result = paste_patches_(result, network.refined(feature, indices), indices)
     return output_to_image(result, height, width)[0].numpy()
 
@@ -221,7 +219,9 @@ def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 faults(); plain = faults()
 owner = Owner(); assert allocator.keep_memory(owner)
-faults(); kept = faults()
+for _ in range(4):
+    faults()  # an aligned block does not fit where one of its size was, until free neighbours join
+kept = faults()
 del owner; gc.collect()
 print(plain, kept, faults())
 """
@@ -233,7 +233,7 @@ def test_memory_is_kept_while_a_plan_lives_and_given_back_after_it():
     result = subprocess.run([sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True)
     plain, kept, after = map(int, result.stdout.split())
     page = resource.getpagesize()
-    assert plain > 64 << 20 > 0 or plain * page > 64 << 20
+    assert plain * page > 64 << 20
     assert kept * page < 8 << 20
     assert after * page > 64 << 20
 
