@@ -1,4 +1,4 @@
-# make setup | test | sanitize | demo | bench | lint | clean          PYTHON=python3.12 chooses the interpreter of .venv
+# make setup | test | sanitize | demo | bench | images | lint | clean          PYTHON=python3.12 chooses the interpreter of .venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ TORCH := 2.13.0
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt setup.py $(wildcard csrc/*.* csrc/*/*)
 
-.PHONY: setup test sanitize demo bench lint clean
+.PHONY: setup test sanitize demo bench images lint clean
 setup: $(STAMP)
 
 # A constraint may not name a local version (+cpu), so torch goes first and by itself.
@@ -45,6 +45,12 @@ demo: setup
 
 bench: setup
 	$(BIN)/python -m pytest bench/ --benchmark-only
+
+# Whole images in every stock runtime: hours for all networks; bench/images.py takes a choice.
+images: setup
+	$(INSTALL) --no-build-isolation -c constraints.txt -e '.[peers]'
+	$(BIN)/python bench/images.py
+	$(BIN)/python bench/report.py
 
 lint: setup
 	$(BIN)/ruff check .

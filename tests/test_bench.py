@@ -1,5 +1,7 @@
 """The benchmarks' own claims: they check what they time, and the GPU script refuses a machine without a GPU."""
 
+import argparse
+import json
 import os
 import subprocess
 import sys
@@ -148,3 +150,73 @@ def test_targets(gpu_kernels):
         "paste_patches_ of all": False,
         "paste_patches_ of 1000": False,
     }
+
+
+@pytest.fixture
+def images(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import images
+
+    monkeypatch.setitem(images.SIZES, "tiny", (192, 160))
+    return images
+
+
+def options(images, **changes):
+    defaults = {"only": ["as written", "PyTorch bf16"], "budget": 0.01, "no_memory": True, "alone": None}
+    return argparse.Namespace(**{**defaults, **changes})
+
+
+def test_whole_images_are_checked_timed_and_reported(images, tmp_path):
+    import report
+
+    for network, scale in (("fsrcnn", 4), ("pan", 2), ("srresnet", 4)):
+        record = images.run_one(options(images), network, scale, "tiny")
+        (tmp_path / f"images_{network}-x{scale}_tiny.json").write_text(json.dumps(record))
+        assert record["missing"] == {}
+        assert list(record["contenders"]) == [
+            "M, ours",
+            "M, PyTorch fp32 as written",
+            "D, PyTorch bf16 channels-last",
+            "original, PyTorch bf16 channels-last",
+        ]
+        for row in record["contenders"].values():
+            assert 0 < row["min"] <= row["median"] <= row["max"]
+        assert 0 < record["gmacs"]["M"]
+        assert record["gmacs"]["D"] != record["gmacs"]["original"]
+    records = report.load(tmp_path)
+    assert [r["network"] for r in records] == ["fsrcnn", "pan", "srresnet"]
+    row = report.summary(records)[2].split("|")
+    contenders, gmacs = records[0]["contenders"], records[0]["gmacs"]
+    ratio = contenders["M, ours"]["median"] / contenders["D, PyTorch bf16 channels-last"]["median"]
+    assert float(row[5]) == pytest.approx(ratio, abs=1e-3)
+    assert float(row[6]) == pytest.approx(gmacs["M"] / gmacs["D"], abs=1e-3)
+    assert "| M, ours |" in report.table(records)
+
+
+def test_contenders_of_one_function_must_agree(images):
+    picture = images.test_image(64, 48)
+    assert picture.std() > 30, "a flat picture proves nothing"
+    listed = [images.Contender(name, "D", lambda: None) for name in ("D, PyTorch fp32", "D, other")]
+    assert images.agreement({"D, PyTorch fp32": picture, "D, other": picture}, listed)["D, other"] is None
+    with pytest.raises(SystemExit, match="make different pictures"):
+        images.agreement({"D, PyTorch fp32": picture, "D, other": picture[::-1]}, listed)
+
+
+def test_the_decomposed_contender_is_the_networks_own(images):
+    from contenders import Decomposed, make_networks
+
+    network, _ = make_networks("pan", 2, images.test_image(64, 64))
+    image = torch.rand(1, 3, 24, 20)
+    with torch.inference_mode():
+        found = Decomposed(network)(image)
+        assert torch.equal((found / network.value_range).clamp(0, 1), network(image, variant="decomposed"))
+
+
+def test_a_contender_that_cannot_be_made_says_why(images):
+    from contenders import make
+
+    def absent():
+        import nothing_of_this_name  # noqa: F401
+
+    assert make(images.Contender("x", "D", absent)) == "not installed: nothing_of_this_name"
+    assert make(images.Contender("x", "D", lambda: torch.zeros(1) @ torch.zeros(2))).startswith("RuntimeError: ")
