@@ -23,7 +23,6 @@ PLANNED = {
     "rfdn": ("rfdn", "RfdnWeights"),
 }
 
-
 RUNTIMES = {"own": "convolutions of our own", "openvino": "OpenVINO", "pytorch": "PyTorch"}  # fastest first
 
 
@@ -56,7 +55,7 @@ def prepare(
 
 def _own(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:
     """The planner, or why there is none."""
-    reason = _against_pairs(network, device, dtype)
+    reason = _against_pairs(network, device, dtype) or _against_weights(network)
     if reason is not None:
         return reason
     module, name = PLANNED[network.config.network]
@@ -67,7 +66,7 @@ def _own(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | 
 def _openvino(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:
     if device.type != "cpu":
         return f"it runs on the CPU, and the device is {device}"
-    reason = openvino.unavailable(dtype)
+    reason = openvino.unavailable(dtype) or _against_weights(network)
     if reason is not None:
         return reason
     try:
@@ -95,3 +94,9 @@ def _against_pairs(network: MaskGuidedNetwork, device: torch.device, dtype: torc
     if network.config.network not in PLANNED:
         return f"there are none for {network.config.network} yet"
     return pairs.supported()
+
+
+def _against_weights(network: MaskGuidedNetwork) -> str | None:
+    """Damaged weights are left to PyTorch, whose plan looks at what comes of them."""
+    sound = all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
+    return None if sound else "not all weights are finite numbers"
