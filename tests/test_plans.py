@@ -1,4 +1,4 @@
-"""RFDN-M through its plan against the network in float32."""
+"""Networks through their plans against the same in float32."""
 
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +12,8 @@ from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.plans import pairs
 from mga_kernels.plans.modules import ModulePlanner
+from mga_kernels.plans.pair_plan import PairWeights
+from mga_kernels.plans.pan import PanWeights
 from mga_kernels.plans.rfdn import RfdnWeights
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,14 +21,23 @@ ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(pairs.supported() is not None, reason=f"no pair planes here: {pairs.supported()}")
 
 
-def small_network(scale: int = 4, patch_size: int = 4, **settings) -> MaskGuidedNetwork:
+WEIGHTS = {"pan": PanWeights, "rfdn": RfdnWeights}
+
+
+def small_network(scale: int = 4, patch_size: int = 4, name: str = "rfdn", **settings) -> MaskGuidedNetwork:
     """Random, but with an image near its middle, so that errors are not clamped away."""
     torch.manual_seed(0)
-    network = MaskGuidedNetwork(ModelConfig("rfdn", scale, patch_size, split=(2, 1), **settings))
+    settings = {"split": (2, 1), **settings}
+    network = MaskGuidedNetwork(ModelConfig(name, scale, patch_size, **settings))
     with torch.no_grad():
         for half in (network.base, network.refine):
-            half.upsampler[0].weight.mul_(8)
-            half.upsampler[0].bias.fill_(128)
+            if name == "rfdn":
+                half.upsampler[0].weight.mul_(8)
+                half.upsampler[0].bias.fill_(128)
+            else:
+                half.conv_last.weight.mul_(30)
+        if name == "pan":
+            network.refine.conv_last.bias.fill_(0.5)
         network.mask.conv2.weight.mul_(20)
     return network.eval().requires_grad_(False)
 
@@ -36,38 +47,77 @@ def picture(height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "scale", "patch_size", "settings"),
+    ("name", "height", "width", "scale", "patch_size", "settings"),
     [
-        (32, 48, 4, 4, {}),
-        (33, 50, 4, 4, {}),
-        (17, 15, 2, 8, {}),
-        (31, 21, 3, 2, {}),
-        (24, 40, 4, 4, {"mask": {"classes": 1}}),
-        (24, 40, 4, 4, {"mask": {"order": "pool-then-softmax", "filter_source": "feature"}, "selection": "smallest"}),
+        ("rfdn", 32, 48, 4, 4, {}),
+        ("rfdn", 33, 50, 4, 4, {}),
+        ("rfdn", 17, 15, 2, 8, {}),
+        ("rfdn", 31, 21, 3, 2, {}),
+        ("rfdn", 24, 40, 4, 4, {"mask": {"classes": 1}}),
+        (
+            "rfdn",
+            *(24, 40, 4, 4),
+            {"mask": {"order": "pool-then-softmax", "filter_source": "feature"}, "selection": "smallest"},
+        ),
+        ("pan", 32, 48, 4, 4, {}),
+        ("pan", 33, 50, 4, 4, {"split": (3, 2)}),
+        ("pan", 17, 15, 2, 8, {}),
+        ("pan", 31, 21, 3, 2, {"split": (1, 3)}),
+        ("pan", 6, 9, 3, 4, {}),
     ],
 )
-def test_plan_equals_the_network(height, width, scale, patch_size, settings):
-    network = small_network(scale, patch_size, **settings)
+def test_plan_equals_the_network(name, height, width, scale, patch_size, settings):
+    network = small_network(scale, patch_size, name, **settings)
     image = picture(height, width)
-    plan = RfdnWeights(network).plan(height, width, 9)
+    plan = WEIGHTS[name](network).plan(height, width, 9)
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
     coarse, feature = network.coarse(tensor)
     exact_mask, exact_indices = network.select(feature, 9)
     spread = float(coarse.std()) * 255
     assert spread > 20, "a flat picture proves nothing"
+    dense = network(tensor, variant="decomposed")
+    assert float(dense.std()) * 255 > 10, "a flat picture proves nothing"
 
     for _ in range(2):  # the second time with the buffers as the first one left them
-        out = plan.buffer()
+        out = plan.buffer().fill_(99)
         plan.coarse(torch.from_numpy(image), out)
         mask, indices = plan.select(9)
         torch.testing.assert_close(mask, exact_mask, atol=0.02 * float(exact_mask.abs().max()), rtol=0.02)
         assert len(set(indices[0].tolist()) & set(exact_indices[0].tolist())) >= indices.shape[1] - 2
         expected = network(tensor, 9, "masked")  # of its own cells
         plan.refine(exact_indices, out)
-        found = out[: height * scale, : width * scale].permute(2, 0, 1) / 255
-        difference = (found - expected[0]).abs() * 255
-        assert difference.mean() < 0.02 * spread
-        assert difference.max() < 0.25 * spread
+        assert_near(plan.crop(out), expected, spread)
+        assert_near(plan.dense(torch.from_numpy(image)), dense, spread)
+
+
+def assert_near(found: torch.Tensor, expected: torch.Tensor, spread: float) -> None:
+    """Bytes (H, W, 3) against (1, 3, H, W) in [0, 1]."""
+    difference = (found.permute(2, 0, 1) / 255 - expected[0]).abs() * 255
+    assert difference.mean() < 0.02 * spread
+    assert difference.max() < 0.25 * spread
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("count", [1, 5, 33])
+def test_any_number_of_cells(name, count):
+    """Fewer cells than there is room for, and rows of the grid that are not full."""
+    network = small_network(2, 4, name)
+    image = picture(32, 32)
+    plan = WEIGHTS[name](network).plan(32, 32, 40)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    coarse, feature = network.coarse(tensor)
+    indices = network.select(feature, count)[1]
+    with torch.inference_mode():
+        plan.coarse(torch.from_numpy(image), None)
+        plan.gather(network.select(feature, 40)[1])
+        plan.refined()
+        plan.gather(indices)
+        found = plan.refined()
+    expected = network.refined(feature, indices).clamp(0, 1)
+    difference = (found / 255 - expected).abs() * 255
+    assert found.shape == expected.shape
+    assert difference.mean() < 0.02 * float(coarse.std()) * 255
+    assert difference.max() < 0.25 * float(coarse.std()) * 255
 
 
 def test_no_cells_is_the_coarse_image():
@@ -191,11 +241,12 @@ def test_memory_is_estimated_well():
                 new = value.data_ptr() not in tensors
                 tensors.add(value.data_ptr())
                 return value.nbytes * new
-            if isinstance(value, RfdnWeights):
+            if isinstance(value, PairWeights):
                 return 0
             if isinstance(value, list):
                 return sum(map(total, value))
             return sum(map(total, vars(value).values())) if hasattr(value, "__dict__") else 0
 
         picture_bytes = 3 * 16 * height * width
-        assert 0.99 < weights.bytes_needed(height, width, k) / (total(plan) + picture_bytes) < 1.1
+        expected = total(plan) + picture_bytes + weights.ring_bytes(width)
+        assert 0.99 < weights.bytes_needed(height, width, k) / expected < 1.1

@@ -17,7 +17,11 @@ from .precision import fast_bf16, in_bf16
 __all__ = ["RUNTIMES", "Plan", "Planner", "prepare"]
 
 # Network -> (module, class of its weights): networks with convolutions of our own.
-PLANNED = {"rfdn": ("rfdn", "RfdnWeights")}
+PLANNED = {
+    "fsrcnn": ("fsrcnn", "FsrcnnWeights"),
+    "pan": ("pan", "PanWeights"),
+    "rfdn": ("rfdn", "RfdnWeights"),
+}
 
 
 RUNTIMES = {"own": "convolutions of our own", "openvino": "OpenVINO", "pytorch": "PyTorch"}  # fastest first

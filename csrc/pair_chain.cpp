@@ -1,0 +1,371 @@
+// pair_chain_: layers in pair planes row by row, one after the other, so that what lies between them stays in the
+// cache.
+#include <cstring>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "pair_places.h"
+
+namespace mga {
+namespace {
+
+constexpr const char* kOp = "pair_chain_";
+
+#ifdef MGA_HAS_PAIR_CONV
+
+// A stage as it is given. x, out and skip (-1: none) are places.
+struct Numbers {
+  int64_t x, x_pair, out, out_pair, skip, skip_pair;
+  int64_t size;     // of the kernel; 0: factors and offsets instead of a convolution
+  int64_t shuffle;  // s of a pixel shuffle at the end
+  int64_t phased;   // see Phases
+  int64_t gate;     // 1: the skip is multiplied by the sigmoid of the result, not added
+  int64_t lead;     // rows, of the chain's, by which the stage is ahead of the last ones; it also computes so many
+                    // rows beyond a thread's own
+};
+constexpr int64_t kNumbers = sizeof(Numbers) / sizeof(int64_t);
+
+struct Stage {
+  Layer layer;
+  Numbers at;
+  Statistics* statistics;
+};
+
+// What one thread works with.
+struct Worker {
+  Rings rings;
+  std::vector<std::unique_ptr<ByteRows>> bytes;  // for each stage that ends in a picture
+  std::vector<float> sums;
+
+  Worker(const std::vector<Place>& places, const std::vector<Stage>& stages) : rings(places) {
+    for (const Stage& stage : stages) {
+      const bool picture = places[stage.at.out].kind == Kind::picture;
+      bytes.push_back(picture ? std::make_unique<ByteRows>(stage.layer.channels, stage.layer.width, stage.at.shuffle)
+                              : nullptr);
+    }
+  }
+};
+
+class Chain {
+ public:
+  Chain(const std::vector<Tensor>& tensors, const std::vector<int64_t>& numbers, const std::vector<Tensor>& lanes,
+        const std::vector<Tensor>& rows, int64_t height, int64_t width)
+      : height_(height), width_(width) {
+    STD_TORCH_CHECK(height >= 1 && width >= 1 && numbers.size() % 4 == 0 && numbers.size() >= 4 * tensors.size() &&
+                        lanes.size() == rows.size(),
+                    kOp, ": needs 4 numbers for each place, and lanes and rows for each mask");
+    for (size_t i = 0; 4 * i < numbers.size(); ++i) {
+      add_place(i < tensors.size() ? &tensors[i] : nullptr, numbers.data() + 4 * i, lanes, rows);
+    }
+  }
+
+  void cut(const std::vector<int64_t>& numbers, double gain) {
+    STD_TORCH_CHECK(numbers.size() == 4 && numbers[0] >= 1 && numbers[1] >= 1 && numbers[2] >= 1 && numbers[3] >= 0,
+                    kOp, ": a cut is 4 numbers: pictures in a row, rows and columns from one to the next, inset");
+    for (Place& place : places_) {
+      if (place.kind != Kind::picture) continue;
+      Picture& picture = place.picture;
+      picture.across = numbers[0], picture.step_y = numbers[1], picture.step_x = numbers[2], picture.inset = numbers[3];
+      picture.gain = float(gain);
+      const int64_t down = (picture.count + picture.across - 1) / picture.across;
+      STD_TORCH_CHECK(
+          picture.inset + picture.height <= picture.step_y && picture.inset + picture.width <= picture.step_x &&
+              (down - 1) * picture.step_y + picture.inset + picture.height <= place.height &&
+              (std::min(picture.across, picture.count) - 1) * picture.step_x + picture.inset + picture.width <=
+                  place.width,
+          kOp, ": ", picture.count, " pictures of ", picture.height, "x", picture.width, " do not fit into ",
+          place.height, "x", place.width);
+    }
+  }
+
+  void add_picture(const Tensor& picture) {
+    int64_t factor = 0;
+    for (const Place& place : places_) factor = place.kind == Kind::picture ? place.scale : factor;
+    STD_TORCH_CHECK(picture.scalar_type() == ScalarType::Byte && picture.dim() == 3 && picture.size(2) == 3 &&
+                        picture.stride(2) == 1 && picture.stride(1) == 3 && picture.size(0) == height_ &&
+                        picture.size(1) == width_ && factor >= 2,
+                    kOp, ": what is added must be uint8 (", height_, ", ", width_, ", 3), of contiguous rows");
+    added_ =
+        Enlarged(static_cast<const uint8_t*>(picture.const_data_ptr()), height_, width_, picture.stride(0), factor);
+  }
+
+  void add_stage(const Numbers& n, const Tensor& weight, const Tensor& ends, const std::optional<Tensor>& statistics) {
+    const int64_t count = int64_t(places_.size());
+    STD_TORCH_CHECK(0 <= n.x && n.x < count && 0 <= n.out && n.out < count && n.skip < count && n.lead >= 0, kOp,
+                    ": stage ", stages_.size(), " names places that there are not");
+    STD_TORCH_CHECK(n.size == 0 || n.size == 1 || n.size == 3 || n.size == 5 || n.size == 9, kOp,
+                    ": the kernel size must be 1, 3, 5 or 9, got ", n.size);
+    const Place &x = places_[n.x], &out = places_[n.out];
+    Stage stage{layer_of(n, weight, ends, x, out), n, nullptr};
+    Layer& layer = stage.layer;
+    const bool in_pairs = out.kind == Kind::planes || out.kind == Kind::ring;
+    const bool plain = n.shuffle == 1 && in_pairs;
+    STD_TORCH_CHECK(room(n.x, n.x_pair, layer.pairs) && (x.kind == Kind::planes || x.kind == Kind::ring) &&
+                        (!in_pairs || room(n.out, n.out_pair, layer.channels / 2)) &&
+                        (n.skip < 0 || (plain && room(n.skip, n.skip_pair, layer.channels / 2) &&
+                                        places_[n.skip].scale == out.scale)),
+                    kOp, ": stage ", stages_.size(), " reads or writes outside of its places");
+    STD_TORCH_CHECK((out.kind != Kind::floats || out.planes.pairs == layer.channels) && (in_pairs || n.lead == 0) &&
+                        (n.gate == 0 || n.skip >= 0),
+                    kOp, ": stage ", stages_.size(), " does not fit what it writes, or gates nothing");
+    // What an earlier stage has read or written is in the cache; the first to read planes asks for their next row.
+    const auto from_memory = [&](int64_t i) { return i >= 0 && places_[i].kind == Kind::planes && !met_[i]; };
+    if (from_memory(n.x)) layer.x_pitch = x.planes.pitch;
+    met_[n.x] = true;
+    if (from_memory(n.skip)) layer.skip_pitch = places_[n.skip].planes.pitch;
+    met_[n.out] = true;
+    if (statistics) {
+      STD_TORCH_CHECK(statistics->scalar_type() == ScalarType::Double && statistics->is_contiguous() && plain &&
+                          statistics->numel() == 2 * layer.channels,
+                      kOp, ": statistics must be float64 (2, channels) of a stage that ends in pairs");
+      kept_.push_back(std::make_unique<Statistics>(layer.channels, out.height,
+                                                   static_cast<double*>(statistics->mutable_data_ptr())));
+      stage.statistics = kept_.back().get();
+    }
+    stages_.push_back(stage);
+  }
+
+  void run() {
+    int64_t most = 0;
+    for (Stage& stage : stages_) {
+      most = std::max(most, stage.at.lead);
+      bool read = places_[stage.at.out].kind != Kind::planes;
+      for (const Stage& other : stages_) read = read || other.at.x == stage.at.out || other.at.skip == stage.at.out;
+      stage.layer.past_caches = !read && goes_past_caches(places_[stage.at.out].planes);
+    }
+    // A band also computes up to `most` rows above and below it, so it should not be thin.
+    const int64_t least = std::max<int64_t>(4 * most, 1);
+    const int64_t bands = std::clamp<int64_t>(height_ / least, 1, torch::stable::get_num_threads());
+    torch::stable::parallel_for(0, bands, 1, [&](int64_t first, int64_t last) {
+      Worker worker(places_, stages_);
+      for (int64_t band = first; band < last; ++band) {
+        const int64_t begin = height_ * band / bands, end = height_ * (band + 1) / bands;
+        for (int64_t t = begin - 2 * most; t < end; ++t) {
+          for (size_t i = 0; i < stages_.size(); ++i) {
+            const int64_t lead = stages_[i].at.lead, y = t + lead;
+            const bool needed = y >= std::max<int64_t>(0, begin - lead) && y < std::min(height_, end + lead);
+            if (needed) run_stage(i, y, worker);
+          }
+        }
+      }
+      _mm_sfence();
+    });
+    for (const auto& statistics : kept_) statistics->write();
+  }
+
+ private:
+  void add_place(const Tensor* tensor, const int64_t* n, const std::vector<Tensor>& lanes,
+                 const std::vector<Tensor>& rows) {
+    Place place{};
+    place.scale = n[0];
+    STD_TORCH_CHECK(1 <= place.scale && place.scale <= 4, kOp, ": the scale of a place must be 1 to 4");
+    place.height = height_ * place.scale;
+    place.width = width_ * place.scale;
+    if (tensor == nullptr) {
+      place.kind = Kind::ring;
+      place.ring_rows = n[3];
+      place.planes.pairs = n[2];
+      place.planes.pitch = place.vectors() * 16 + 2 * kMargin;
+      place.planes.plane = n[3] * place.planes.pitch;
+      STD_TORCH_CHECK(n[2] >= 1 && n[3] >= 1, kOp, ": a ring must have pairs and rows");
+    } else if (tensor->scalar_type() == ScalarType::Float) {
+      place.kind = Kind::floats;
+      STD_TORCH_CHECK(tensor->dim() == 3 && tensor->is_contiguous() && tensor->size(1) == place.height &&
+                          tensor->size(2) == place.width,
+                      kOp, ": float planes must be (C, ", place.height, ", ", place.width, "), contiguous");
+      place.planes = {static_cast<uint32_t*>(tensor->mutable_data_ptr()),
+                      place.height * place.width,
+                      place.width,
+                      place.height,
+                      place.width,
+                      tensor->size(0)};
+    } else if (tensor->scalar_type() == ScalarType::Byte) {
+      place.kind = Kind::picture;
+      STD_TORCH_CHECK(tensor->dim() == 4 && tensor->size(3) == 3 && tensor->stride(3) == 1 && tensor->stride(2) == 3,
+                      kOp, ": pictures must be uint8 (n, H, W, 3), of contiguous rows");
+      place.picture = {static_cast<uint8_t*>(tensor->mutable_data_ptr()),
+                       tensor->size(0),
+                       tensor->size(1),
+                       tensor->size(2),
+                       tensor->stride(0),
+                       tensor->stride(1),
+                       1,
+                       0,
+                       0,
+                       0,
+                       1.f};
+    } else {
+      place.kind = Kind::planes;
+      place.planes = pair_planes(kOp, *tensor, 0, place.width);
+      STD_TORCH_CHECK(place.planes.height >= place.height, kOp, ": planes of ", place.planes.height,
+                      " rows are too small for ", place.height);
+    }
+    place.lanes = every(place.scale);
+    if (n[1] >= 0) {
+      STD_TORCH_CHECK(n[1] < int64_t(lanes.size()) && lanes[n[1]].scalar_type() == ScalarType::Short &&
+                          lanes[n[1]].numel() == place.vectors() && rows[n[1]].scalar_type() == ScalarType::Byte &&
+                          rows[n[1]].numel() == place.height,
+                      kOp, ": a mask must be int16 (ceil(width / 16)) and uint8 (height) of its place");
+      place.lanes = static_cast<const uint16_t*>(lanes[n[1]].const_data_ptr());
+      place.rows = static_cast<const uint8_t*>(rows[n[1]].const_data_ptr());
+    }
+    places_.push_back(place);
+    met_.push_back(false);
+  }
+
+  const uint16_t* every(int64_t scale) {
+    if (every_[scale].empty()) every_[scale] = lanes_of(width_ * scale);
+    return every_[scale].data();
+  }
+
+  bool room(int64_t place, int64_t pair, int64_t pairs) const {
+    return 0 <= pair && 1 <= pairs && pair + pairs <= places_[place].planes.pairs;
+  }
+
+  Layer layer_of(const Numbers& n, const Tensor& weight, const Tensor& ends, const Place& x, const Place& out) {
+    Layer layer{};
+    // A picture is shuffled as bytes.
+    layer.shuffle = out.kind == Kind::picture ? 1 : n.shuffle;
+    layer.phased = n.phased != 0;
+    const int64_t each = layer.shuffle * layer.shuffle;
+    STD_TORCH_CHECK(ends.scalar_type() == ScalarType::Float && ends.dim() == 2 && ends.size(0) == 3 &&
+                        ends.is_contiguous() && ends.size(1) >= 1 && ends.size(1) % each == 0,
+                    kOp, ": ends must be float32 (3, channels), contiguous: bias, slopes, shifts");
+    layer.channels = ends.size(1) / each;
+    layer.ends = static_cast<const float*>(ends.const_data_ptr());
+    layer.size = std::max<int64_t>(n.size, 1);
+    layer.width = width_ * x.scale;
+    const bool floats = out.kind == Kind::floats || out.kind == Kind::picture;
+    STD_TORCH_CHECK(1 <= n.shuffle && (layer.shuffle <= 3 && n.shuffle <= 4) && x.scale * n.shuffle == out.scale &&
+                        (out.kind != Kind::floats || n.shuffle == 1) &&
+                        (!added_ || out.kind != Kind::picture || n.shuffle == 1),
+                    kOp, ": a shuffle of ", n.shuffle, " does not lead from scale ", x.scale, " to scale ", out.scale);
+    STD_TORCH_CHECK(layer.channels % 2 == 0 || (floats && layer.channels <= 3), kOp,
+                    ": the channels must be even, or 1 or 3 for floats and pictures");
+    STD_TORCH_CHECK(out.kind != Kind::picture || (3 * n.shuffle * n.shuffle + 1) / 2 == (layer.channels + 1) / 2, kOp,
+                    ": a picture needs 3 x ", n.shuffle, "^2 channels, not ", layer.channels);
+    layer.finish = floats          ? Finish::planar
+                   : n.shuffle > 1 ? Finish::shuffle
+                   : n.gate != 0   ? Finish::gate
+                                   : Finish::pairs;
+    layer.out_plane = out.planes.plane;
+    layer.out_vectors = out.vectors();
+    layer.lanes = out.kind == Kind::picture ? every(x.scale) : out.lanes;
+    if (n.size == 0) {
+      STD_TORCH_CHECK(layer.finish == Finish::pairs, kOp, ": factors and offsets end in pairs of the same scale");
+      layer.pairs = layer.channels / 2;
+      return layer;
+    }
+    // The pairs of the input follow from the number of values.
+    const Blocks blocks(layer.channels, layer.shuffle);
+    int64_t step = 0;
+    for (int64_t dy = 0; dy < (layer.finish == Finish::shuffle ? layer.shuffle : 1); ++dy) {
+      for (int64_t block = 0; block < blocks.count; ++block) {
+        step += 2 * Phases(n.size, n.shuffle, dy, layer.phased).rows *
+                weight_step(n.size, blocks.sums(block), n.shuffle, layer.phased);
+      }
+    }
+    STD_TORCH_CHECK(weight.scalar_type() == ScalarType::BFloat16 && weight.numel() > 0 && weight.numel() % step == 0 &&
+                        (!layer.phased || (layer.finish == Finish::shuffle && n.size == 3)),
+                    kOp, ": weight has ", weight.numel(), " values; was it packed for other channels?");
+    layer.pairs = weight.numel() / step;
+    layer.weight = static_cast<const uint32_t*>(weight.const_data_ptr());
+    return layer;
+  }
+
+  // The rows that belong to row y of the chain.
+  void run_stage(size_t index, int64_t y, Worker& worker) {
+    const int64_t scale = places_[stages_[index].at.x].scale;
+    for (int64_t row = y * scale; row < (y + 1) * scale; ++row)
+      run_row(stages_[index], row, worker, worker.bytes[index].get());
+  }
+
+  void run_row(const Stage& stage, int64_t y, Worker& worker, ByteRows* bytes) {
+    const Numbers& n = stage.at;
+    const Layer& layer = stage.layer;
+    const Place& out = places_[n.out];
+    bool wanted = false;
+    Row row{};
+    for (int64_t dy = 0; dy < n.shuffle; ++dy) {
+      if (!out.has(y * n.shuffle + dy)) continue;
+      wanted = true;
+      if (bytes == nullptr)
+        row.out[dy] = worker.rings.row(n.out, out.kind == Kind::floats ? 0 : n.out_pair, y * n.shuffle + dy);
+    }
+    if (!wanted) return;
+    Layer own = layer;
+    if (bytes != nullptr) {
+      row.out[0] = bytes->planes.data();
+      own.out_plane = bytes->plane;
+    }
+    for (int64_t i = 0; i < layer.size; ++i) row.taps[i] = worker.rings.read(n.x, n.x_pair, y - layer.size / 2 + i);
+    if (n.skip >= 0) row.skip = worker.rings.read(n.skip, n.skip_pair, y);
+    if (stage.statistics != nullptr) {
+      worker.sums.assign(stage.statistics->channels() * 32, 0.f);
+      row.statistics = worker.sums.data();
+    }
+    n.size == 0 ? scale_row(own, row) : convolve_row(own, row);
+    if (stage.statistics != nullptr) stage.statistics->keep(y, worker.sums);
+    if (bytes == nullptr) return;
+    for (int64_t dy = 0; dy < n.shuffle; ++dy) {
+      if (!out.has(y * n.shuffle + dy)) continue;
+      n.shuffle == 1 ? write_plain(out.picture, added_, *bytes, y)
+                     : write_shuffled(out.picture, *bytes, y * n.shuffle + dy, n.shuffle, dy);
+    }
+  }
+
+  int64_t height_, width_;
+  std::vector<uint16_t> every_[5];
+  std::vector<Place> places_;
+  std::vector<bool> met_;
+  std::vector<Stage> stages_;
+  std::vector<std::unique_ptr<Statistics>> kept_;
+  Enlarged added_;
+};
+
+#endif
+
+// tensors: what is read and written as a whole: planes bf16, float32 (C, H, W), pictures uint8 (n, H, W, 3).
+// places: scale, mask (-1: none), and for the rings behind the tensors pairs and rows.
+// lanes, rows: a mask each. weights (empty where there is none), ends, stages: see Numbers. statistics: float64 (2, C)
+// for the stages of which `measured` holds the number.
+// Where a stage reaches into another thread's rows, both write the same values.
+// cut, gain: see Picture. added: the image whose bilinear enlargement is added to the picture.
+void pair_chain(const std::vector<Tensor>& tensors, const std::vector<int64_t>& places,
+                const std::vector<Tensor>& lanes, const std::vector<Tensor>& rows, const std::vector<Tensor>& weights,
+                const std::vector<Tensor>& ends, const std::vector<int64_t>& stages,
+                const std::vector<Tensor>& statistics, const std::vector<int64_t>& measured, int64_t height,
+                int64_t width, const std::vector<int64_t>& cut, double gain, const std::optional<Tensor>& added) {
+#ifdef MGA_HAS_PAIR_CONV
+  STD_TORCH_CHECK(pair_conv_supported(), kOp, ": this processor has no AVX-512 bf16");
+  STD_TORCH_CHECK(int64_t(stages.size()) == kNumbers * int64_t(weights.size()) && ends.size() == weights.size() &&
+                      statistics.size() == measured.size(),
+                  kOp, ": needs ", kNumbers, " numbers, a weight and ends for each stage");
+  Chain chain(tensors, places, lanes, rows, height, width);
+  if (!cut.empty()) chain.cut(cut, gain);
+  if (added) chain.add_picture(*added);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    Numbers numbers;
+    std::memcpy(&numbers, stages.data() + kNumbers * i, sizeof numbers);
+    const auto found = std::find(measured.begin(), measured.end(), int64_t(i));
+    std::optional<Tensor> kept;
+    if (found != measured.end()) kept = statistics[found - measured.begin()];
+    chain.add_stage(numbers, weights[i], ends[i], kept);
+  }
+  chain.run();
+#else
+  STD_TORCH_CHECK(false, kOp, ": this build is for a processor without AVX-512");
+#endif
+}
+
+}  // namespace
+}  // namespace mga
+
+STABLE_TORCH_LIBRARY_FRAGMENT(mga, m) {
+  m.def(
+      "pair_chain_(Tensor(a!)[] tensors, int[] places, Tensor[] lanes, Tensor[] rows, Tensor[] weights, Tensor[] ends, "
+      "int[] stages, Tensor(b!)[] statistics, int[] measured, int height, int width, int[] cut, float gain, "
+      "Tensor? added) -> ()");
+}
+STABLE_TORCH_LIBRARY_IMPL(mga, CPU, m) { m.impl("pair_chain_", TORCH_BOX(&mga::pair_chain)); }
