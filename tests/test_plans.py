@@ -188,8 +188,8 @@ def test_float32_and_other_networks_have_no_plan():
     model = MaskGuidedSR(small_network(), dtype="float32", device="cpu")
     assert model.info()["photographs"].startswith("float32, in ")
     assert "float32 was asked for" in model.info()["why not"][0]
-    other = MaskGuidedSR(MaskGuidedNetwork(ModelConfig("fsrcnn", 2)), device="cpu")
-    assert "there are none for fsrcnn yet" in other.info()["why not"][0]
+    other = MaskGuidedSR(MaskGuidedNetwork(ModelConfig("srresnet", 2, split=(1, 1))), device="cpu")
+    assert "there are none for srresnet yet" in other.info()["why not"][0]
 
 
 def test_images_below_the_smallest_size_are_extended():
