@@ -16,8 +16,10 @@ from mga_kernels.networks.layers import mirror_indices
 
 
 def make_model(network: str = "fsrcnn", scale: int = 4, k=None, fraction=None, **settings) -> MaskGuidedSR:
+    """What runs photographs as it runs tensors, so that they can be compared."""
     torch.manual_seed(5)
-    return MaskGuidedSR(MaskGuidedNetwork(ModelConfig(network, scale, **settings)), k, fraction, device="cpu")
+    made = MaskGuidedNetwork(ModelConfig(network, scale, **settings))
+    return MaskGuidedSR(made, k, fraction, device="cpu", dtype="float32", runtime="pytorch")
 
 
 def picture(batch: int, height: int, width: int, seed: int = 0) -> torch.Tensor:
