@@ -23,11 +23,14 @@ struct Picture {
     const int64_t at = y % step_y - inset;
     return at >= 0 && at < height && y / step_y * across < count ? at : -1;
   }
-  void write(int64_t y, const uint8_t* bytes) const {
+  // Columns [from, to) of row y.
+  void write(int64_t y, const uint8_t* bytes, int64_t from, int64_t to) const {
     const int64_t first = y / step_y * across, last = std::min(first + across, count);
     for (int64_t i = first; i < last; ++i) {
-      const uint8_t* from = bytes + 3 * ((i - first) * step_x + inset);
-      std::memcpy(data + i * stride + row(y) * pitch, from, 3 * width);
+      const int64_t left = (i - first) * step_x + inset;
+      const int64_t begin = std::max(from, left), end = std::min(to, left + width);
+      if (begin >= end) continue;
+      std::memcpy(data + i * stride + row(y) * pitch + 3 * (begin - left), bytes + 3 * begin, 3 * (end - begin));
     }
   }
 };
@@ -52,18 +55,20 @@ class Enlarged {
   }
   explicit operator bool() const { return data_ != nullptr; }
 
-  // Row y into planes of `plane` floats, for three channels.
-  MGA_BF16 void row(int64_t y, std::vector<float>& narrow, float* out, int64_t plane) const {
+  // Vectors [first, last) of row y into planes of `plane` floats, for three channels.
+  MGA_BF16 void row(int64_t y, int64_t first, int64_t last, std::vector<float>& narrow, float* out,
+                    int64_t plane) const {
     const Position at(y, height_, height_ * factor_);
     const uint8_t *above = data_ + at.first * pitch_, *below = data_ + at.second * pitch_;
     const int64_t length = width_ + 16;
     narrow.resize(3 * length);
     for (int64_t c = 0; c < 3; ++c) {
-      for (int64_t x = 0; x < width_; ++x) {
+      const int64_t end = std::min(width_, base_[last - 1] + 16);
+      for (int64_t x = base_[first]; x < end; ++x) {
         const float from = above[3 * x + c], to = below[3 * x + c];
         narrow[c * length + x] = from + at.share * (to - from);
       }
-      for (size_t v = 0; v < base_.size(); ++v) {
+      for (int64_t v = first; v < last; ++v) {
         const __m512 pixels = _mm512_loadu_ps(narrow.data() + c * length + base_[v]);
         const __m512 left = _mm512_permutexvar_ps(_mm512_loadu_si512(left_.data() + 16 * v), pixels);
         const __m512 right = _mm512_permutexvar_ps(_mm512_loadu_si512(right_.data() + 16 * v), pixels);
@@ -128,11 +133,12 @@ struct ByteRows {
   }
 };
 
-// planes (3, width) -> bytes
-MGA_BF16 inline void write_plain(const Picture& picture, const Enlarged& add, ByteRows& rows, int64_t y) {
+// Vectors [first, last) of planes (3, width) -> bytes
+MGA_BF16 inline void write_plain(const Picture& picture, const Enlarged& add, ByteRows& rows, int64_t y, int64_t first,
+                                 int64_t last) {
   const __m512 factor = _mm512_set1_ps(255.f * picture.gain);
-  if (add) add.row(y, rows.narrow, rows.added.data(), rows.plane);
-  for (int64_t x = 0; x < rows.plane; x += 16) {
+  if (add) add.row(y, first, last, rows.narrow, rows.added.data(), rows.plane);
+  for (int64_t x = 16 * first; x < 16 * last; x += 16) {
     __m128i planes[3];
     for (int64_t c = 0; c < 3; ++c) {
       const __m512 added = _mm512_loadu_ps(rows.added.data() + c * rows.plane + x);
@@ -140,14 +146,15 @@ MGA_BF16 inline void write_plain(const Picture& picture, const Enlarged& add, By
     }
     interleave_bytes(planes, rows.bytes.data() + 3 * x);
   }
-  picture.write(y, rows.bytes.data());
+  picture.write(y, rows.bytes.data(), 16 * first, 16 * last);
 }
 
-// planes (3 * s * s, width), row `dy` of their pixel shuffle -> bytes
-MGA_BF16 inline void write_shuffled(const Picture& picture, ByteRows& rows, int64_t y, int64_t s, int64_t dy) {
+// Vectors [first, last) of planes (3 * s * s, width), row `dy` of their pixel shuffle -> bytes
+MGA_BF16 inline void write_shuffled(const Picture& picture, ByteRows& rows, int64_t y, int64_t s, int64_t dy,
+                                    int64_t first, int64_t last) {
   const __m512 factor = _mm512_set1_ps(255.f * picture.gain);
   alignas(64) uint8_t bytes[12][16];
-  for (int64_t x = 0; x < rows.plane; x += 16) {
+  for (int64_t x = 16 * first; x < 16 * last; x += 16) {
     for (int64_t dx = 0; dx < s; ++dx) {
       for (int64_t c = 0; c < 3; ++c) {
         const __m512 value = _mm512_loadu_ps(rows.planes.data() + (c * s * s + dy * s + dx) * rows.plane + x);
@@ -172,7 +179,7 @@ MGA_BF16 inline void write_shuffled(const Picture& picture, ByteRows& rows, int6
       }
     }
   }
-  picture.write(y, rows.bytes.data());
+  picture.write(y, rows.bytes.data(), 16 * s * first, 16 * s * last);
 }
 
 #endif

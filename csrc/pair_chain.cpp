@@ -22,7 +22,7 @@ struct Numbers {
   int64_t phased;   // see Phases
   int64_t gate;     // 1: the skip is multiplied by the sigmoid of the result, not added
   int64_t lead;     // rows, of the chain's, by which the stage is ahead of the last ones; it also computes so many
-                    // rows beyond a thread's own
+                    // rows beyond a thread's own, and columns beyond a strip
 };
 constexpr int64_t kNumbers = sizeof(Numbers) / sizeof(int64_t);
 
@@ -32,9 +32,19 @@ struct Stage {
   Statistics* statistics;
 };
 
+// Rings of more bytes than this are worked through in strips.
+constexpr int64_t kRings = 1 << 20;
+// Strips are not narrower than this, in vectors, because they overlap.
+constexpr int64_t kNarrowest = 8;
+
+struct Span {
+  int64_t begin, end;
+};
+
 // What one thread works with.
 struct Worker {
   Rings rings;
+  Span columns;                                  // of the chain's, which are computed now
   std::vector<std::unique_ptr<ByteRows>> bytes;  // for each stage that ends in a picture
   std::vector<float> sums;
 
@@ -140,14 +150,7 @@ class Chain {
     torch::stable::parallel_for(0, bands, 1, [&](int64_t first, int64_t last) {
       Worker worker(places_, stages_);
       for (int64_t band = first; band < last; ++band) {
-        const int64_t begin = height_ * band / bands, end = height_ * (band + 1) / bands;
-        for (int64_t t = begin - 2 * most; t < end; ++t) {
-          for (size_t i = 0; i < stages_.size(); ++i) {
-            const int64_t lead = stages_[i].at.lead, y = t + lead;
-            const bool needed = y >= std::max<int64_t>(0, begin - lead) && y < std::min(height_, end + lead);
-            if (needed) run_stage(i, y, worker);
-          }
-        }
+        run_band(Span{height_ * band / bands, height_ * (band + 1) / bands}, most, worker);
       }
       _mm_sfence();
     });
@@ -274,6 +277,29 @@ class Chain {
     return layer;
   }
 
+  // A band goes from left to right in strips so narrow that its rings stay in the cache.
+  void run_band(Span band, int64_t most, Worker& worker) {
+    const int64_t vectors = (width_ + kMargin - 1) / kMargin, strips = kept_.empty() ? strips_of(vectors) : 1;
+    for (int64_t strip = 0; strip < strips; ++strip) {
+      worker.columns = {vectors * strip / strips * kMargin, vectors * (strip + 1) / strips * kMargin};
+      for (int64_t t = band.begin - 2 * most; t < band.end; ++t) {
+        for (size_t i = 0; i < stages_.size(); ++i) {
+          const int64_t lead = stages_[i].at.lead, y = t + lead;
+          const bool needed = y >= std::max<int64_t>(0, band.begin - lead) && y < std::min(height_, band.end + lead);
+          if (needed) run_stage(i, y, worker);
+        }
+      }
+    }
+  }
+
+  int64_t strips_of(int64_t vectors) const {
+    int64_t bytes = 0;
+    for (const Place& place : places_) {
+      if (place.kind == Kind::ring) bytes += 4 * place.planes.plane * place.planes.pairs;
+    }
+    return std::clamp<int64_t>(bytes / kRings, 1, std::max<int64_t>(1, vectors / kNarrowest));
+  }
+
   // The rows that belong to row y of the chain.
   void run_stage(size_t index, int64_t y, Worker& worker) {
     const int64_t scale = places_[stages_[index].at.x].scale;
@@ -299,6 +325,9 @@ class Chain {
       row.out[0] = bytes->planes.data();
       own.out_plane = bytes->plane;
     }
+    const int64_t scale = places_[n.x].scale, most = (layer.width + 15) / 16;
+    row.first = std::max<int64_t>(0, (worker.columns.begin - n.lead) * scale) / 16;
+    row.last = std::min(most, ((worker.columns.end + n.lead) * scale + 15) / 16);
     for (int64_t i = 0; i < layer.size; ++i) row.taps[i] = worker.rings.read(n.x, n.x_pair, y - layer.size / 2 + i);
     if (n.skip >= 0) row.skip = worker.rings.read(n.skip, n.skip_pair, y);
     if (stage.statistics != nullptr) {
@@ -310,8 +339,8 @@ class Chain {
     if (bytes == nullptr) return;
     for (int64_t dy = 0; dy < n.shuffle; ++dy) {
       if (!out.has(y * n.shuffle + dy)) continue;
-      n.shuffle == 1 ? write_plain(out.picture, added_, *bytes, y)
-                     : write_shuffled(out.picture, *bytes, y * n.shuffle + dy, n.shuffle, dy);
+      n.shuffle == 1 ? write_plain(out.picture, added_, *bytes, y, row.first, row.last)
+                     : write_shuffled(out.picture, *bytes, y * n.shuffle + dy, n.shuffle, dy, row.first, row.last);
     }
   }
 
@@ -330,7 +359,7 @@ class Chain {
 // places: scale, mask (-1: none), and for the rings behind the tensors pairs and rows.
 // lanes, rows: a mask each. weights (empty where there is none), ends, stages: see Numbers. statistics: float64 (2, C)
 // for the stages of which `measured` holds the number.
-// Where a stage reaches into another thread's rows, both write the same values.
+// Where a stage reaches into another thread's rows or another strip, both write the same values.
 // cut, gain: see Picture. added: the image whose bilinear enlargement is added to the picture.
 void pair_chain(const std::vector<Tensor>& tensors, const std::vector<int64_t>& places,
                 const std::vector<Tensor>& lanes, const std::vector<Tensor>& rows, const std::vector<Tensor>& weights,

@@ -85,6 +85,7 @@ struct Row {
   Tap taps[kLargestKernel];  // input rows from above to below
   Tap skip;                  // may be null
   void* out[3];              // for each row of the pixel shuffle; null where it is not wanted
+  int64_t first, last;       // vectors of the input that are computed
   float* statistics;         // see BlockEnd
 };
 
@@ -168,11 +169,10 @@ inline void prefetch(const Tap& row, int64_t pitch, int64_t pairs, int64_t from,
 
 inline void convolve_row(const Layer& layer, const Row& row) {
   const Blocks blocks(layer.channels, layer.shuffle);
-  const int64_t vectors = (layer.width + 15) / 16;
   // Vectors of pixels for which all blocks are computed in turn, so few that the input stays in L1.
   const int64_t length = layer.pairs * layer.size <= 36 ? 12 : 6;
-  for (int64_t stretch = 0; stretch < vectors; stretch += length) {
-    const int64_t stop = std::min(stretch + length, vectors);
+  for (int64_t stretch = row.first; stretch < row.last; stretch += length) {
+    const int64_t stop = std::min(stretch + length, row.last);
     prefetch(row.taps[layer.size - 1], layer.x_pitch, layer.pairs, stretch, stop);
     prefetch(row.skip, layer.skip_pitch, layer.channels / 2, stretch, stop);
     const uint32_t* weight = layer.weight;
@@ -197,15 +197,14 @@ MGA_BF16 inline void scale_row(const Layer& layer, const Row& row) {
   end.past_caches = layer.past_caches;
   const float none[2] = {0, 0};
   end.shifts = none;
-  const int64_t vectors = (layer.width + 15) / 16;
-  prefetch(row.taps[0], layer.x_pitch, layer.pairs, 0, vectors);
-  prefetch(row.skip, layer.skip_pitch, layer.pairs, 0, vectors);
+  prefetch(row.taps[0], layer.x_pitch, layer.pairs, row.first, row.last);
+  prefetch(row.skip, layer.skip_pitch, layer.pairs, row.first, row.last);
   for (int64_t pair = 0; pair < layer.pairs; ++pair) {
     const float* factors = layer.ends + 2 * pair;
     const float* offsets = factors + layer.channels;
     end.slopes = offsets + layer.channels;
     if (row.statistics != nullptr) end.statistics = row.statistics + 64 * pair;
-    for (int64_t v = 0; v < vectors; ++v) {
+    for (int64_t v = row.first; v < row.last; ++v) {
       const __m512i x = _mm512_loadu_si512(row.taps[0].row + pair * row.taps[0].plane + 16 * v);
       if (row.skip.row != nullptr) end.skip = row.skip.row + pair * row.skip.plane + 16 * v;
       end.out = static_cast<uint32_t*>(row.out[0]) + pair * layer.out_plane + 16 * v;

@@ -105,6 +105,31 @@ def test_patches_in_a_grid_do_not_see_each_other(side, count, across):
     assert not found.any()
 
 
+@pytest.mark.parametrize("skipped", [False, True])
+@pytest.mark.parametrize(
+    ("side", "count", "across", "channels"), [(6, 5, 3, 8), (10, 1, 32, 5), (18, 37, 32, 6), (20, 1, 1, 4)]
+)
+def test_values_of_their_own_for_each_patch(side, count, across, channels, skipped):
+    torch.manual_seed(9)
+    grid = Grid(count, (side, side), across)
+    patches, skip = rounded(2, grid.down * across, channels, side, side)
+    x, other = Planes(channels, grid.height, grid.width), Planes(channels, grid.height, grid.width)
+    for planes, values in ((x, patches), (other, skip)):
+        cells = F.pad(values, (0, 0, 0, 0, 0, channels % 2)).unflatten(1, (-1, 2)).unflatten(0, (grid.down, across))
+        grid.patches(planes, 0, x.pairs).copy_(cells)
+    exact = patches[:count].double()
+    sums = torch.stack([exact.sum(dim=(2, 3)), exact.square().sum(dim=(2, 3))])
+    torch.testing.assert_close(grid.statistics(x).double(), sums, rtol=1e-5, atol=1e-4)
+
+    factors, offsets = torch.randn(2, count, channels)
+    exact = exact * factors[..., None, None] + offsets[..., None, None] + (skip[:count] if skipped else 0)
+    grid.scale(x, x, factors, offsets, other if skipped else None, 0.2)
+    found = grid.patches(x, 0, x.pairs).flatten(2, 3).flatten(0, 1)[:count, :channels].float()
+    assert_rounded(found, F.leaky_relu(exact, 0.2))
+    grid.patches(x, 0, x.pairs).zero_()
+    assert not x.data.any(), "something was written between the patches"
+
+
 @pytest.mark.parametrize(
     ("height", "width", "size", "step"), [(30, 33, 7, 3), (15, 15, 7, 3), (6, 6, 1, 1), (9, 4, 1, 1)]
 )

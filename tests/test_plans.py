@@ -6,8 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from mga.metrics import psnr_y
 from mga_kernels import MaskGuidedSR, plans
+from mga_kernels.checkpoints import read_state_dict
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.plans import pairs
@@ -173,6 +176,19 @@ def test_the_plan_costs_less_than_a_hundredth_of_a_decibel(shared_data, monkeypa
     losses = found["loss_db_by_image"]
     assert sorted(losses) == ["bird", "woman"]
     assert all(0 < abs(loss) < 0.01 for loss in losses.values()), losses
+
+
+@pytest.mark.parametrize("name", ["butterfly", "woman"])
+def test_pan_costs_less_than_two_hundredths_of_a_decibel(shared_data, name):
+    """With the published weights, whose 16 blocks are the Base-Net."""
+    network = MaskGuidedNetwork(ModelConfig("pan", 4, split=(16, 1))).eval().requires_grad_(False)
+    network.base.load_state_dict(read_state_dict(shared_data / "data/checkpoints/pan_x4_zhaohengyuan1.pth"))
+    lr = np.array(Image.open(shared_data / f"data/testsets/Set5/LR_bicubic/X4/{name}x4.png"))
+    hr = np.array(Image.open(shared_data / f"data/testsets/Set5/HR/{name}.png"))[: 4 * len(lr), : 4 * len(lr[0])]
+    coarse = network(torch.from_numpy(lr).permute(2, 0, 1)[None] / 255, variant="base")[0]
+    exact = (coarse.permute(1, 2, 0) * 255).round().byte().numpy()
+    found = PanWeights(network).plan(*lr.shape[:2], 0).run(torch.from_numpy(lr)).numpy()
+    assert 0 < abs(psnr_y(exact, hr, border=4) - psnr_y(found, hr, border=4)) < 0.02
 
 
 def test_threads_take_turns():

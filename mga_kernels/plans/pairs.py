@@ -181,6 +181,20 @@ class Grid:
         cells = inner.unflatten(2, (self.across, step_x)).unflatten(1, (self.down, step_y))
         return cells[:, :, : self.size[0], :, : self.size[1]].permute(1, 3, 0, 5, 2, 4)
 
+    def statistics(self, x: Planes) -> Tensor:
+        """float32 (2, count, C): sums over each patch of the values of each channel, and of their squares."""
+        sums = torch.ops.mga.pair_grid_statistics(x.data, x.pairs, self.count, *self.size, self.across)
+        return sums[..., : x.channels]
+
+    def scale(
+        self, out: Planes, x: Planes, factors: Tensor, offsets: Tensor, skip: Planes | None = None, slope: float = 1.0
+    ) -> None:
+        """out = leaky(factor * x + offset + skip), factors and offsets float32 (count, C). ``out`` may be ``x``."""
+        missing = (0, x.channels % 2)
+        factors, offsets = (F.pad(values, missing).contiguous() for values in (factors, offsets))
+        skipped = None if skip is None else skip.data
+        torch.ops.mga.pair_grid_scale_(out.data, x.data, skipped, factors, offsets, *self.size, self.across, slope)
+
 
 def lanes(columns: Tensor) -> Tensor:
     """int16 (ceil(W / 16)): one bit for each of the booleans (W)."""
