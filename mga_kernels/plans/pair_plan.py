@@ -224,8 +224,9 @@ def _extend(planes: Planes, height: int, width: int) -> None:
     for axis, length in ((1, height), (2, width)):
         more = inner.shape[axis] - length
         if more:
-            source = mirror_indices(length, length + more, inner.device)[length:]
-            inner.narrow(axis, length, more).copy_(inner.index_select(axis, source))
+            source = mirror_indices(length, length + more, inner.device)[length:].tolist()
+            for i, place in enumerate(source):  # index_select would copy all planes first
+                inner.select(axis, length + i).copy_(inner.select(axis, place))
 
 
 def _chains(value: object) -> Iterator[PairChain]:

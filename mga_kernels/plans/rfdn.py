@@ -13,6 +13,8 @@ from .chains import PairChain, Stage
 from .pair_plan import Buffers, PairWeights, consume_halo, from_bytes
 from .pairs import Grid, PairConv, Planes, lanes, weight_and_bias
 
+ROWS = 8  # of a grid of patches that are floats at the same time
+
 
 class _Gate:
     """ESA: what it multiplies with comes from a map at a third of the resolution and from the pixel itself.
@@ -49,11 +51,12 @@ class _Gate:
     def on_patches(self, area: Grid, work: Planes) -> None:
         """The same for patches in a grid."""
         assert not self.esa.pool
-        reduced = area.patches(work, self.pairs, self.pairs).flatten(2, 3).flatten(0, 1).float()
-        wide = self._small(F.conv2d(reduced, self.esa.conv2.weight, self.esa.conv2.bias, stride=2))
-        wide = F.interpolate(wide, size=area.size, mode="bilinear", align_corners=False)
-        target = area.patches(work, 0, self.pairs)
-        target.copy_(wide.unflatten(1, (self.pairs, 2)).unflatten(0, (area.down, area.across)))
+        reduced, target = (area.patches(work, first, self.pairs) for first in (self.pairs, 0))
+        for some, into in zip(reduced.split(ROWS), target.split(ROWS), strict=True):
+            given = some.flatten(2, 3).flatten(0, 1).float()
+            wide = self._small(F.conv2d(given, self.esa.conv2.weight, self.esa.conv2.bias, stride=2))
+            wide = F.interpolate(wide, size=area.size, mode="bilinear", align_corners=False)
+            into.copy_(wide.unflatten(1, (self.pairs, 2)).unflatten(0, (len(into), area.across)))
 
 
 @functools.lru_cache(maxsize=8)
