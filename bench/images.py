@@ -47,7 +47,7 @@ def test_image(width: int, height: int) -> np.ndarray:
     coarse = rng.integers(0, 256, (height // 12 + 2, width // 12 + 2, 3), dtype=np.uint8)
     shapes = torch.from_numpy(coarse).permute(2, 0, 1)[None].float()
     smooth = F.interpolate(shapes, size=(height, width), mode="bicubic")[0].permute(1, 2, 0).numpy()
-    return np.clip(smooth + rng.normal(0, 4, (height, width, 1)), 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.clip(smooth + rng.normal(0, 4, (height, width, 1)), 0, 255).astype(np.uint8))
 
 
 def gmacs(config: ModelConfig, width: int, height: int, k: int) -> dict[str, float]:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from mga_kernels import ops
+from mga_kernels.plans import pairs
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 
@@ -220,3 +222,14 @@ def test_a_contender_that_cannot_be_made_says_why(images):
 
     assert make(images.Contender("x", "D", absent)) == "not installed: nothing_of_this_name"
     assert make(images.Contender("x", "D", lambda: torch.zeros(1) @ torch.zeros(2))).startswith("RuntimeError: ")
+
+
+@pytest.mark.skipif(pairs.supported() is not None, reason=f"no planned buffers here: {pairs.supported()}")
+@pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="there is no C compiler")
+@pytest.mark.parametrize("network", ["fsrcnn", "rfdn"])
+def test_a_second_image_of_one_size_allocates_nothing_large(network, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import memory
+
+    args = argparse.Namespace(network=network, scale=4, memory=None)
+    assert memory.in_child(args, "allocations", "1080p") == {"of 1 MiB and more": 0, "largest bytes": 0}
