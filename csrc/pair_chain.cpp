@@ -33,7 +33,7 @@ struct Stage {
 };
 
 // Rings of more bytes than this are worked through in strips.
-constexpr int64_t kRings = 1 << 20;
+constexpr int64_t kRings = 3 << 19;
 // Strips are not narrower than this, in vectors, because they overlap.
 constexpr int64_t kNarrowest = 8;
 
