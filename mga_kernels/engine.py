@@ -87,8 +87,9 @@ class MaskGuidedSR:
         threshold: float | None = None,
         max_ms: float | None = None,
         mode: str = "masked",
+        runtime: str = "auto",
     ):
-        self.amount, self.mode = Amount(k, fraction, threshold, max_ms), mode
+        self.amount, self.mode, self.runtime = Amount(k, fraction, threshold, max_ms), mode, runtime
         self.k, self.fraction = k, fraction
         self.device, self.dtype = choose_device(device), choose_dtype(dtype)
         self.config: ModelConfig = network.config
@@ -104,7 +105,7 @@ class MaskGuidedSR:
 
     def _load(self, network: MaskGuidedNetwork, dtype: torch.dtype | None) -> None:
         """Prepare the network for ``dtype``, None for the fastest one."""
-        self._planner, refused = plans.prepare(network, self.device, dtype)
+        self._planner, refused = plans.prepare(network, self.device, dtype, self.runtime)
         self._refused = refused | self._gave_up
         self._plans.clear()
         self.model = network.to(self.device, self.dtype)
@@ -131,17 +132,20 @@ class MaskGuidedSR:
         threshold: float | None = None,
         max_ms: float | None = None,
         mode: str = "masked",
+        runtime: str = "auto",
     ) -> MaskGuidedSR:
         """A shipped model ("rfdn-x4") or a file that training wrote.
 
         ``device``: "auto" is CUDA where there is one. ``dtype``: "auto" is float32 for tensors, and for photographs
-        bfloat16 with float32 sums where this CPU and network have a plan for it (see ``info``), which costs less than
-        0.01 dB. Where a network gives values that float16 cannot hold, a warning says so and bfloat16 or float32 is
-        used from then on. Raises CheckpointError for a file that is missing, damaged or of another network, InputError
-        for the other arguments.
+        bfloat16 where this CPU multiplies in it, as far as it costs less than 0.02 dB. Where a network gives values
+        that float16 cannot hold, a warning says so and bfloat16 or float32 is used from then on. ``runtime``: what runs
+        photographs: "own" convolutions, "openvino" or "pytorch"; "auto" is the first of them that can (see ``info``).
+        Raises CheckpointError for a file that is missing, damaged or of another network, InputError for the other
+        arguments.
         """
         model = load_model(name_or_path)
-        return cls(model, k, fraction, device, dtype, threshold=threshold, max_ms=max_ms, mode=mode)
+        amount = {"threshold": threshold, "max_ms": max_ms}
+        return cls(model, k, fraction, device, dtype, **amount, mode=mode, runtime=runtime)
 
     @property
     def network(self) -> str:

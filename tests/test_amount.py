@@ -33,6 +33,11 @@ def network(**settings) -> MaskGuidedNetwork:
     return made
 
 
+def model_of(made: MaskGuidedNetwork, **settings) -> MaskGuidedSR:
+    """Run by PyTorch's modules, whose plan these tests watch."""
+    return MaskGuidedSR(made, **{"device": "cpu", "runtime": "pytorch", "dtype": "float32"} | settings)
+
+
 def picture(height: int = SIZE[0], width: int = SIZE[1], seed: int = 1) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
@@ -93,7 +98,7 @@ def clock(monkeypatch) -> Clock:
 )
 def test_impossible_amounts_are_refused(arguments):
     with pytest.raises(InputError, match="K: "):
-        MaskGuidedSR(network(), device="cpu", **arguments)
+        model_of(network(), device="cpu", **arguments)
 
 
 def test_what_is_counted_without_looking():
@@ -156,12 +161,12 @@ def test_only_cells_above_the_threshold_change(way, monkeypatch, share):
 
 def test_photographs_and_tensors_with_a_threshold():
     image = picture()
-    plain = MaskGuidedSR(network(), device="cpu", k=50).explain(image)
+    plain = model_of(network(), device="cpu", k=50).explain(image)
     threshold = float(np.median(plain.mask.ravel()[plain.indices]))
     expected = plain.indices[plain.mask.ravel()[plain.indices] > threshold]
     assert 20 < len(expected) < 30
 
-    model = MaskGuidedSR(network(), device="cpu", k=50, threshold=threshold)
+    model = model_of(network(), device="cpu", k=50, threshold=threshold)
     assert model.resolve_k(*SIZE) == 50
     result = model.upscale(image)
     assert model.refined == len(expected)
@@ -227,24 +232,24 @@ def test_the_largest_k_for_a_time(time_of, first, cells, limit, expected):
 
 
 def test_a_time_decides_k_once_for_each_size(clock, cache):
-    model = MaskGuidedSR(network(k=40), device="cpu", max_ms=5.0)  # (5 - 2) / 0.05 = 60 cells
+    model = model_of(network(k=40), device="cpu", max_ms=5.0)  # (5 - 2) / 0.05 = 60 cells
     image = picture()
     result = model.upscale(image)
     k = model.refined
     assert 57 <= k <= 60
     assert model.resolve_k(*SIZE) == k
     assert model.info()["prepared"] == [f"52x40, K = {k}"]
-    assert np.array_equal(result, MaskGuidedSR(network(), device="cpu", k=k).upscale(image))
+    assert np.array_equal(result, model_of(network(), device="cpu", k=k).upscale(image))
 
     choice.TIMINGS = timings.Timings()  # as in another process
     clock.runs = 0
-    again = MaskGuidedSR(network(k=40), device="cpu", max_ms=5.0)
+    again = model_of(network(k=40), device="cpu", max_ms=5.0)
     assert again.resolve_k(*SIZE) == k
     assert clock.runs == 0, "it was known from the file"
     for other in (
-        MaskGuidedSR(network(k=40), device="cpu", max_ms=6.0),
-        MaskGuidedSR(network(k=40), device="cpu", max_ms=5.0, dtype="bfloat16"),
-        MaskGuidedSR(network(k=41), device="cpu", max_ms=5.0),
+        model_of(network(k=40), device="cpu", max_ms=6.0),
+        model_of(network(k=40), device="cpu", max_ms=5.0, dtype="bfloat16"),
+        model_of(network(k=41), device="cpu", max_ms=5.0),
     ):
         clock.runs = 0
         assert other.resolve_k(*SIZE) >= 57
@@ -256,18 +261,18 @@ def test_a_time_decides_k_once_for_each_size(clock, cache):
 
 
 def test_a_time_too_short_is_k_0_and_a_warning(clock):
-    model = MaskGuidedSR(network(), device="cpu", max_ms=1.5)
+    model = model_of(network(), device="cpu", max_ms=1.5)
     with pytest.warns(UserWarning, match=r"max_ms = 1.5: an image of 52x40 takes 2 ms .* K = 0"):
         result = model.upscale(picture())
     assert model.refined == 0
-    assert np.array_equal(result, MaskGuidedSR(network(), device="cpu", k=0).upscale(picture()))
+    assert np.array_equal(result, model_of(network(), device="cpu", k=0).upscale(picture()))
 
 
 def test_images_that_do_not_fit_are_no_k_0(clock, monkeypatch):
     def refuse(*_):
         raise OutOfMemoryError("too large")
 
-    model = MaskGuidedSR(network(), device="cpu", max_ms=5.0)
+    model = model_of(network(), device="cpu", max_ms=5.0)
     monkeypatch.setattr(model._planner, "plan", refuse)
     with pytest.raises(OutOfMemoryError):
         model.upscale(picture())
@@ -277,7 +282,7 @@ def test_images_that_do_not_fit_are_no_k_0(clock, monkeypatch):
 def test_a_damaged_cache_is_ignored_and_written_anew(clock, cache, content):
     def choose() -> int:
         choice.TIMINGS = timings.Timings()
-        return MaskGuidedSR(network(k=40), device="cpu", max_ms=5.0).resolve_k(*SIZE)
+        return model_of(network(k=40), device="cpu", max_ms=5.0).resolve_k(*SIZE)
 
     choose()
     clock.runs = 0
@@ -299,7 +304,7 @@ def test_a_cache_that_cannot_be_written_is_no_failure(clock, monkeypatch, tmp_pa
     (tmp_path / "file").touch()
     monkeypatch.setenv("MGA_CACHE", str(tmp_path / "file" / "below"))
     with pytest.warns(UserWarning, match="is not kept.*MGA_CACHE"):
-        assert MaskGuidedSR(network(), device="cpu", max_ms=5.0).resolve_k(*SIZE) > 50
+        assert model_of(network(), device="cpu", max_ms=5.0).resolve_k(*SIZE) > 50
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path):
@@ -314,19 +319,19 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
 def test_auto_runs_the_faster(clock, caplog):
     caplog.set_level(logging.INFO, "mga_kernels")
     image = picture()
-    masked = MaskGuidedSR(network(), device="cpu", k=100, mode="masked")  # 2 + 5 ms against 8 ms
-    dense = MaskGuidedSR(network(), device="cpu", mode="dense")
+    masked = model_of(network(), device="cpu", k=100, mode="masked")  # 2 + 5 ms against 8 ms
+    dense = model_of(network(), device="cpu", mode="dense")
     expected = masked.upscale(image), dense.upscale(image)
     assert not np.array_equal(*expected)
     assert (masked.refined, dense.refined) == (100, None)
     assert (masked.info()["mode"], dense.info()["prepared"]) == ("masked", ["52x40, dense"])
 
-    model = MaskGuidedSR(network(), device="cpu", k=100, mode="auto")
+    model = model_of(network(), device="cpu", k=100, mode="auto")
     assert np.array_equal(model.upscale(image), expected[0])
     assert model.info()["prepared"] == ["52x40, K = 100: 7 ms, dense 8 ms"]
     assert not caplog.records
 
-    model = MaskGuidedSR(network(), device="cpu", k=125, mode="auto")
+    model = model_of(network(), device="cpu", k=125, mode="auto")
     assert np.array_equal(model.upscale(image), expected[1])
     assert model.refined is None
     assert model.info()["prepared"] == ["52x40, dense: 8 ms, masked with K = 125 8.25 ms"]
@@ -338,30 +343,28 @@ def test_auto_runs_the_faster(clock, caplog):
     assert np.array_equal(told.indices, np.arange(CELLS))
 
     clock.runs = 0
-    slower = MaskGuidedSR(network(), device="cpu", k=125)
+    slower = model_of(network(), device="cpu", k=125)
     slower.upscale(image)
     assert clock.runs == 1
     assert slower.info()["prepared"] == [
         '52x40, K = 125: 8.25 ms, though dense takes 8 ms; mode="auto" runs the faster'
     ]
-    none = MaskGuidedSR(network(), device="cpu", k=0, mode="auto")
+    none = model_of(network(), device="cpu", k=0, mode="auto")
     none.upscale(image)
     assert clock.runs == 2, "K = 0 needs no measuring"
 
 
 def test_dense_is_the_decomposed_network():
-    expected = MaskGuidedSR(network(), device="cpu")(
-        torch.from_numpy(picture()).permute(2, 0, 1)[None] / 255, "decomposed"
-    )
-    found = MaskGuidedSR(network(), device="cpu", mode="dense").upscale(picture())
+    expected = model_of(network(), device="cpu")(torch.from_numpy(picture()).permute(2, 0, 1)[None] / 255, "decomposed")
+    found = model_of(network(), device="cpu", mode="dense").upscale(picture())
     assert np.abs((expected[0].permute(1, 2, 0) * 255).numpy() - found).max() <= 0.51
 
 
 def test_modes_that_make_no_sense():
     with pytest.raises(InputError, match="mode 'fast' does not exist; choose one of masked, dense, auto"):
-        MaskGuidedSR(network(), mode="fast")
+        model_of(network(), mode="fast")
     with pytest.raises(InputError, match="leave out k"):
-        MaskGuidedSR(network(), k=4, mode="dense")
+        model_of(network(), k=4, mode="dense")
 
 
 def test_the_command_says_what_was_refined(tmp_path, capsys, clock):
@@ -371,7 +374,8 @@ def test_the_command_says_what_was_refined(tmp_path, capsys, clock):
     Image.fromarray(picture()).save(source)
 
     def run(*options: str) -> str:
-        assert main(["upscale", "--model", str(model), str(source), "-o", str(tmp_path / "o.png"), *options]) == 0
+        command = ["upscale", "--model", str(model), str(source), "-o", str(tmp_path / "o.png"), *options]
+        assert main([*command, "--runtime", "pytorch"]) == 0
         (tmp_path / "o.png").unlink()
         return capsys.readouterr().out
 

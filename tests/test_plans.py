@@ -14,6 +14,7 @@ from mga_kernels.checkpoints import read_state_dict
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.plans import pairs
+from mga_kernels.plans.fsrcnn import FsrcnnWeights
 from mga_kernels.plans.modules import ModulePlanner
 from mga_kernels.plans.pair_plan import PairWeights
 from mga_kernels.plans.pan import PanWeights
@@ -24,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.skipif(pairs.supported() is not None, reason=f"no pair planes here: {pairs.supported()}")
 
 
-WEIGHTS = {"pan": PanWeights, "rfdn": RfdnWeights}
+WEIGHTS = {"fsrcnn": FsrcnnWeights, "pan": PanWeights, "rfdn": RfdnWeights}
 
 
 def small_network(scale: int = 4, patch_size: int = 4, name: str = "rfdn", **settings) -> MaskGuidedNetwork:
@@ -37,8 +38,11 @@ def small_network(scale: int = 4, patch_size: int = 4, name: str = "rfdn", **set
             if name == "rfdn":
                 half.upsampler[0].weight.mul_(8)
                 half.upsampler[0].bias.fill_(128)
-            else:
+            elif name == "pan":
                 half.conv_last.weight.mul_(30)
+            else:
+                half.last_part[2].weight.mul_(3)
+                half.last_part[2].bias.fill_(0.5)
         if name == "pan":
             network.refine.conv_last.bias.fill_(0.5)
         network.mask.conv2.weight.mul_(20)
@@ -67,6 +71,10 @@ def picture(height: int, width: int) -> np.ndarray:
         ("pan", 17, 15, 2, 8, {}),
         ("pan", 31, 21, 3, 2, {"split": (1, 3)}),
         ("pan", 6, 9, 3, 4, {}),
+        ("fsrcnn", 32, 48, 4, 4, {}),
+        ("fsrcnn", 33, 50, 3, 2, {"split": (3, 2)}),
+        ("fsrcnn", 17, 15, 2, 8, {"split": (1, 1)}),
+        ("fsrcnn", 1, 5, 4, 4, {}),
     ],
 )
 def test_plan_equals_the_network(name, height, width, scale, patch_size, settings):
@@ -200,10 +208,11 @@ def test_threads_take_turns():
             assert np.array_equal(expected, alone[0] if image is pictures[0] else alone[1])
 
 
-def test_float32_and_other_networks_have_no_plan():
+def test_float32_and_other_networks_have_no_convolutions_of_our_own(monkeypatch):
     model = MaskGuidedSR(small_network(), dtype="float32", device="cpu")
-    assert model.info()["photographs"] == "float32, in PyTorch"
+    assert model.info()["photographs"].startswith("float32, in ")
     assert "float32 was asked for" in model.info()["why not"][0]
+    monkeypatch.delitem(plans.PLANNED, "fsrcnn")
     other = MaskGuidedSR(MaskGuidedNetwork(ModelConfig("fsrcnn", 2)), device="cpu")
     assert "there are none for fsrcnn yet" in other.info()["why not"][0]
 

@@ -35,6 +35,11 @@ def network(damage: str = "nothing") -> MaskGuidedNetwork:
     return made
 
 
+def model_of(made: MaskGuidedNetwork, **settings) -> MaskGuidedSR:
+    """Run by PyTorch's modules, whose plan these tests watch."""
+    return MaskGuidedSR(made, **{"device": "cpu", "runtime": "pytorch"} | settings)
+
+
 def picture(seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (24, 28, 3), dtype=np.uint8)
 
@@ -76,8 +81,8 @@ def test_what_is_wider(monkeypatch):
 def test_an_image_beyond_fp16_is_run_again(monkeypatch, damage, computes_bfloat16):
     monkeypatch.setattr(safety, "_computes_bfloat16", lambda _: computes_bfloat16)
     instead = "bfloat16" if computes_bfloat16 else "float32"
-    expected = MaskGuidedSR(network(damage), device="cpu", dtype=instead)
-    model = MaskGuidedSR(network(damage), device="cpu", dtype="float16")
+    expected = model_of(network(damage), device="cpu", dtype=instead)
+    model = model_of(network(damage), device="cpu", dtype="float16")
     assert model.info()["photographs"] == "float16, in PyTorch"
     out = np.full((48, 56, 3), 7, np.uint8)
     message = f'not finite in float16, whose largest number is 6.55e\\+04; .* again in {instead}.*dtype="{instead}"'
@@ -99,8 +104,8 @@ def test_an_image_beyond_fp16_is_run_again(monkeypatch, damage, computes_bfloat1
 
 @pytest.mark.parametrize("mode", ["masked", "dense"])
 def test_explain_and_both_modes(mode):
-    expected = MaskGuidedSR(network("refine"), device="cpu", dtype="bfloat16", mode=mode).explain(picture())
-    model = MaskGuidedSR(network("refine"), device="cpu", dtype="float16", mode=mode)
+    expected = model_of(network("refine"), device="cpu", dtype="bfloat16", mode=mode).explain(picture())
+    model = model_of(network("refine"), device="cpu", dtype="float16", mode=mode)
     with pytest.warns(UserWarning, match="not finite in float16"):
         told = model.explain(picture())
     assert np.array_equal(told.image, expected.image)
@@ -111,8 +116,8 @@ def test_explain_and_both_modes(mode):
 @pytest.mark.parametrize("damage", ["base", "weights", "last"])
 def test_tensors_too(damage):
     image = torch.rand(2, 3, 12, 16, generator=torch.Generator().manual_seed(0), dtype=torch.float16)
-    expected = MaskGuidedSR(network(damage), device="cpu", dtype="bfloat16")(image, k=2)
-    model = MaskGuidedSR(network(damage), device="cpu", dtype="float16")
+    expected = model_of(network(damage), device="cpu", dtype="bfloat16")(image, k=2)
+    model = model_of(network(damage), device="cpu", dtype="float16")
     with pytest.warns(UserWarning, match="not finite in float16"):
         found = model(image, k=2)  # other cells show the coarse image
     assert found.dtype == torch.float16
@@ -120,13 +125,13 @@ def test_tensors_too(damage):
 
 
 def test_sound_networks_run_once():
-    model = MaskGuidedSR(network(), device="cpu", dtype="float16")
+    model = model_of(network(), device="cpu", dtype="float16")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = model.upscale(picture())
         model(torch.rand(1, 3, 12, 16))
     assert model.dtype == torch.float16
-    exact = MaskGuidedSR(network(), device="cpu", dtype="float32").upscale(picture())
+    exact = model_of(network(), device="cpu", dtype="float32").upscale(picture())
     assert np.abs(found.astype(int) - exact).max() <= 2
 
 
@@ -136,7 +141,7 @@ def test_an_image_is_not_judged_by_the_one_before():
         plan.start()
         plan.run(torch.from_numpy(picture()), k=k)
         assert bool(plan.finite) == expected
-    model = MaskGuidedSR(network("nan"), device="cpu", dtype="float32")
+    model = model_of(network("nan"), device="cpu", dtype="float32")
     with pytest.raises(CheckpointError):
         model.upscale(picture())
     model.model.refine.conv2.bias.zero_()
@@ -145,7 +150,7 @@ def test_an_image_is_not_judged_by_the_one_before():
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "auto"])
 def test_damaged_weights_are_an_error(dtype):
-    model = MaskGuidedSR(network("nan"), device="cpu", dtype=dtype)
+    model = model_of(network("nan"), device="cpu", dtype=dtype)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         with pytest.raises(CheckpointError, match="weights are damaged"):

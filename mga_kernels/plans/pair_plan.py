@@ -199,10 +199,10 @@ class _MaskBranch:
         return filter_and_select(probability[:, 0], source, weight, bias, k, self.order)
 
 
-def from_bytes(conv: nn.Conv2d, value_range: float) -> PairConv:
+def from_bytes(conv: nn.Conv2d, value_range: float, slope: float | Tensor = 1.0) -> PairConv:
     """The first convolution of a network that works in 0..``value_range``, for an image in 0..255."""
     weight, bias = weight_and_bias(conv)
-    return PairConv(weight * (value_range / 255), bias)
+    return PairConv(weight * (value_range / 255), bias, slope)
 
 
 def consume_halo(conv1: nn.Conv2d, conv2: nn.Conv2d) -> tuple[PairConv, PairConv]:

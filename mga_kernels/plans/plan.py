@@ -41,6 +41,7 @@ class Plan(ABC):
         p = self.config.patch_size
         return self.padded[0] // p, self.padded[1] // p
 
+    @torch.inference_mode()
     def start(self) -> None:
         """Called before the steps of an image: what the one before led to is forgotten."""
         self._chosen = None

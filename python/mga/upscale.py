@@ -51,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=_EXTENSION,
         help="file format in a folder (default: as the input where it is PNG, JPEG, WebP or TIFF, otherwise PNG)",
     )
+    parser.add_argument(
+        "--runtime",
+        default="auto",
+        choices=("auto", "own", "openvino", "pytorch"),
+        help="what runs the network: our own convolutions, OpenVINO or PyTorch (default: the first that can)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     parser.add_argument(
         "--save-mask",
@@ -78,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
             threshold=args.threshold,
             max_ms=args.max_ms,
             mode=args.mode,
+            runtime=args.runtime,
         )
         failures = _run_all(model, jobs, args.overwrite, done)
     except KeyboardInterrupt:
