@@ -37,10 +37,6 @@ constexpr int64_t kRings = 3 << 19;
 // Strips are not narrower than this, in vectors, because they overlap.
 constexpr int64_t kNarrowest = 8;
 
-struct Span {
-  int64_t begin, end;
-};
-
 // What one thread works with.
 struct Worker {
   Rings rings;
@@ -138,8 +134,10 @@ class Chain {
 
   void run() {
     int64_t most = 0;
+    for (const Stage& stage : stages_) most = std::max(most, stage.at.lead);
+    const int64_t strips = narrow_rings(most);
     for (Stage& stage : stages_) {
-      most = std::max(most, stage.at.lead);
+      stage.layer.out_plane = places_[stage.at.out].planes.plane;
       bool read = places_[stage.at.out].kind != Kind::planes;
       for (const Stage& other : stages_) read = read || other.at.x == stage.at.out || other.at.skip == stage.at.out;
       stage.layer.past_caches = !read && goes_past_caches(places_[stage.at.out].planes);
@@ -150,7 +148,7 @@ class Chain {
     torch::stable::parallel_for(0, bands, 1, [&](int64_t first, int64_t last) {
       Worker worker(places_, stages_);
       for (int64_t band = first; band < last; ++band) {
-        run_band(Span{height_ * band / bands, height_ * (band + 1) / bands}, most, worker);
+        run_band({height_ * band / bands, height_ * (band + 1) / bands}, strips, most, worker);
       }
       _mm_sfence();
     });
@@ -252,7 +250,6 @@ class Chain {
                    : n.shuffle > 1 ? Finish::shuffle
                    : n.gate != 0   ? Finish::gate
                                    : Finish::pairs;
-    layer.out_plane = out.planes.plane;
     layer.out_vectors = out.vectors();
     layer.lanes = out.kind == Kind::picture ? every(x.scale) : out.lanes;
     if (n.size == 0) {
@@ -277,11 +274,32 @@ class Chain {
     return layer;
   }
 
-  // A band goes from left to right in strips so narrow that its rings stay in the cache.
-  void run_band(Span band, int64_t most, Worker& worker) {
-    const int64_t vectors = (width_ + kMargin - 1) / kMargin, strips = kept_.empty() ? strips_of(vectors) : 1;
+  // Makes the rings of rows so short that they stay in the cache, and returns the number of strips that this takes.
+  int64_t narrow_rings(int64_t most) {
+    int64_t bytes = 0;
+    for (const Place& place : places_) {
+      if (place.kind == Kind::ring) bytes += 4 * place.planes.plane * place.planes.pairs;
+    }
+    const int64_t vectors = row_vectors();
+    const int64_t strips =
+        kept_.empty() ? std::clamp<int64_t>(bytes / kRings, 1, std::max<int64_t>(1, vectors / kNarrowest)) : 1;
+    const int64_t widest = (vectors + strips - 1) / strips * kMargin + 2 * most;
+    for (Place& place : places_) {
+      if (place.kind != Kind::ring || strips == 1) continue;
+      // One vector more, because a strip need not begin with one.
+      place.planes.pitch = (widest * place.scale + kMargin - 1) / kMargin * kMargin + 3 * kMargin;
+      place.planes.plane = place.ring_rows * place.planes.pitch;
+    }
+    return strips;
+  }
+
+  int64_t row_vectors() const { return (width_ + kMargin - 1) / kMargin; }
+
+  // A band goes from left to right in strips.
+  void run_band(Span band, int64_t strips, int64_t most, Worker& worker) {
     for (int64_t strip = 0; strip < strips; ++strip) {
-      worker.columns = {vectors * strip / strips * kMargin, vectors * (strip + 1) / strips * kMargin};
+      worker.columns = {row_vectors() * strip / strips * kMargin, row_vectors() * (strip + 1) / strips * kMargin};
+      worker.rings.clear(worker.columns.begin - most);
       for (int64_t t = band.begin - 2 * most; t < band.end; ++t) {
         for (size_t i = 0; i < stages_.size(); ++i) {
           const int64_t lead = stages_[i].at.lead, y = t + lead;
@@ -290,14 +308,6 @@ class Chain {
         }
       }
     }
-  }
-
-  int64_t strips_of(int64_t vectors) const {
-    int64_t bytes = 0;
-    for (const Place& place : places_) {
-      if (place.kind == Kind::ring) bytes += 4 * place.planes.plane * place.planes.pairs;
-    }
-    return std::clamp<int64_t>(bytes / kRings, 1, std::max<int64_t>(1, vectors / kNarrowest));
   }
 
   // The rows that belong to row y of the chain.

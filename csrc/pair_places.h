@@ -28,16 +28,27 @@ struct Place {
   int64_t vectors() const { return (width + 15) / 16; }
 };
 
+struct Span {
+  int64_t begin, end;
+};
+
 // The rings of one thread, and a row of zeros that stands for rows outside of the image or the mask.
 class Rings {
  public:
-  explicit Rings(const std::vector<Place>& places) : places_(places), data_(places.size()) {
+  explicit Rings(const std::vector<Place>& places) : places_(places), data_(places.size()), origin_(places.size()) {
     int64_t longest = 0;
-    for (size_t i = 0; i < places.size(); ++i) {
-      longest = std::max(longest, places[i].vectors() * 16 + 2 * kMargin);
-      if (places[i].kind == Kind::ring) data_[i].assign(places[i].planes.plane * places[i].planes.pairs + kMargin, 0);
-    }
+    for (const Place& place : places) longest = std::max(longest, place.vectors() * 16 + 2 * kMargin);
     zeros_.assign(longest, 0);
+  }
+
+  // Empty, for columns from `begin` on, of the chain's.
+  void clear(int64_t begin) {
+    for (size_t i = 0; i < places_.size(); ++i) {
+      const Place& place = places_[i];
+      if (place.kind != Kind::ring) continue;
+      data_[i].assign(place.planes.plane * place.planes.pairs + kMargin, 0);
+      origin_[i] = std::max<int64_t>(0, begin * place.scale) / kMargin * kMargin;
+    }
   }
 
   Tap read(int64_t place, int64_t pair, int64_t y) {
@@ -45,17 +56,19 @@ class Rings {
     return {row(place, pair, y), places_[place].planes.plane};
   }
 
+  // Where pixel 0 is, or of a ring would be.
   uint32_t* row(int64_t place, int64_t pair, int64_t y) {
     const Place& p = places_[place];
     if (p.kind != Kind::ring) return p.planes.at(pair, y, 0);
     auto* data = data_[place].data();
     data += (64 - reinterpret_cast<uintptr_t>(data) % 64) % 64 / sizeof(uint32_t);  // a vector to a cache line
-    return data + pair * p.planes.plane + y % p.ring_rows * p.planes.pitch + kMargin;
+    return data + pair * p.planes.plane + y % p.ring_rows * p.planes.pitch + kMargin - origin_[place];
   }
 
  private:
   const std::vector<Place>& places_;
   std::vector<std::vector<uint32_t>> data_;
+  std::vector<int64_t> origin_;  // the first pixel of a row
   std::vector<uint32_t> zeros_;
 };
 
