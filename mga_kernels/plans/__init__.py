@@ -21,6 +21,7 @@ PLANNED = {
     "fsrcnn": ("fsrcnn", "FsrcnnWeights"),
     "pan": ("pan", "PanWeights"),
     "rfdn": ("rfdn", "RfdnWeights"),
+    "srresnet": ("srresnet", "SrresnetWeights"),
 }
 
 RUNTIMES = {"own": "convolutions of our own", "openvino": "OpenVINO", "pytorch": "PyTorch"}  # fastest first
