@@ -20,6 +20,7 @@ __all__ = ["RUNTIMES", "Plan", "Planner", "prepare"]
 PLANNED = {
     "fsrcnn": ("fsrcnn", "FsrcnnWeights"),
     "pan": ("pan", "PanWeights"),
+    "rcan": ("rcan", "RcanWeights"),
     "rfdn": ("rfdn", "RfdnWeights"),
     "srresnet": ("srresnet", "SrresnetWeights"),
 }

@@ -39,7 +39,7 @@ class _PlainTrunk:
 
     def __init__(self, half: srresnet.BaseNet | srresnet.RefineNet):
         self.chains = []
-        for block in half.residual:
+        for block in cast(list[srresnet.ResidualBlock], list(half.residual)):
             first, second = PairConv.of(block.conv1, srresnet.SLOPE), PairConv.of(block.conv2)
             stages = [Stage(first, "x", "hidden"), Stage(second, "hidden", "next", "x")]
             self.chains.append(PairChain(stages, ["x", "next"]))
@@ -67,8 +67,8 @@ class _NormalisedTrunk:
     def __init__(self, half: srresnet.BaseNet | srresnet.RefineNet):
         self.norms: list[nn.InstanceNorm2d] = []
         convolutions = []
-        for block in half.residual:
-            self.norms += [block.in1, block.in2]
+        for block in cast(list[srresnet.ResidualBlock], list(half.residual)):
+            self.norms += [cast(nn.InstanceNorm2d, norm) for norm in (block.in1, block.in2)]
             convolutions += [PairConv.of(block.conv1), PairConv.of(block.conv2)]
         self.norms.append(cast(nn.InstanceNorm2d, half.bn_mid))
         convolutions.append(PairConv.of(half.conv_mid))
