@@ -73,7 +73,7 @@ def lively(module: nn.Module, images: Callable[[], Tensor], value_range: float) 
             hook.remove()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def make_networks(name: str, scale: int, image: np.ndarray) -> tuple[MaskGuidedNetwork, Original]:
     """The shipped weights where there are any, otherwise random ones, the same at each call.
 
