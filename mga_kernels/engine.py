@@ -8,9 +8,10 @@ import threading
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 from . import images, plans
 from .checkpoints import ModelConfig, load_model
 from .errors import InputError, OutOfMemoryError
-from .memory import require_memory
+from .memory import parse_memory, require_memory
 from .networks import VARIANTS, MaskGuidedNetwork
 from .networks.layers import pad_by_reflection
 from .ops import image_to_input, output_to_image
@@ -33,6 +34,7 @@ PLANS_KEPT = 2  # image sizes whose buffers stay allocated
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | images.Photo
 Picture = Image.Image | np.ndarray | images.Photo
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,10 @@ class MaskGuidedSR:
 
     K, the number of p x p patches refined per image, is ``k``, or ``fraction`` of the image's cells, or by default the
     paper's 16,000 / p^2 (K = 1000 at p = 4); it is never more than the number of cells.
+
+    ``memory``, bytes or a text such as "8GiB", is what upscaling a photograph may take in addition to the model, by
+    default nine tenths of what is free. A larger image is cut into overlapping tiles, with the result of the whole
+    image and one K for all of it (see ``mga_kernels.plans.tiles``); tensors are never cut.
     """
 
     def __init__(
@@ -96,6 +102,8 @@ class MaskGuidedSR:
         fraction: float | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
+        *,
+        memory: int | str | None = None,
     ):
         _check_share(k, fraction)
         self.device, self.dtype = _choose_device(device), _choose_dtype(dtype)
@@ -106,6 +114,9 @@ class MaskGuidedSR:
         self._planning = threading.Lock()  # a plan has one set of buffers: threads take turns
         self.model = network.to(self.device, self.dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._budget = plans.Budget(
+            self._planner, self.model, self.device, None if memory is None else parse_memory(memory)
+        )
         self.k, self.fraction = k, fraction
 
     @classmethod
@@ -116,6 +127,8 @@ class MaskGuidedSR:
         fraction: float | None = None,
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
+        *,
+        memory: int | str | None = None,
     ) -> MaskGuidedSR:
         """A shipped model ("rfdn-x4") or a file that training wrote.
 
@@ -124,7 +137,7 @@ class MaskGuidedSR:
         0.01 dB. Raises CheckpointError for a file that is missing, damaged or of another network, InputError for the
         other arguments.
         """
-        return cls(load_model(name_or_path), k, fraction, device, dtype)
+        return cls(load_model(name_or_path), k, fraction, device, dtype, memory=memory)
 
     @property
     def network(self) -> str:
@@ -163,20 +176,25 @@ class MaskGuidedSR:
         return {
             "photographs": self._planner.description,
             "why not": [f"{name}: {reason}" for name, reason in self._refused.items()],
-            "prepared": [f"{width}x{height}, K = {k}" for height, width, k in self._plans],
+            "prepared": [
+                f"{width}x{height}, K = {k}" + (f", {plan.parts}" if plan.parts else "")
+                for (height, width, k), plan in self._plans.items()
+            ],
         }
 
     def _plan(self, height: int, width: int) -> plans.Plan:
         """The plan for an LR image of this size with the model's K; those used last are kept."""
         key = height, width, self.resolve_k(height, width)
         if key not in self._plans:
-            while len(self._plans) >= PLANS_KEPT:
+            while self._plans and (len(self._plans) >= PLANS_KEPT or not self._budget.fits(*key, self._held())):
                 self._plans.popitem(last=False)
-            if self.device.type == "cpu":
-                require_memory(self._planner.bytes_needed(*key), *self._what((1, 3, height, width)))
-            self._plans[key] = self._planner.plan(*key)
+            self._plans[key] = self._budget.plan(*key, self._held(), self._what((1, 3, height, width))[0])
         self._plans.move_to_end(key)
         return self._plans[key]
+
+    def _held(self) -> int:
+        """Bytes of the plans that are kept."""
+        return sum(plan.bytes for plan in self._plans.values())
 
     @contextmanager
     def _planned(self, photo: images.Photo) -> Iterator[plans.Plan]:
@@ -184,6 +202,21 @@ class MaskGuidedSR:
         height, width = photo.rgb.shape[:2]
         with self._planning, self._memory_errors(1, height, width):
             yield self._plan(height, width)
+
+    def _run(self, photo: images.Photo, steps: Callable[[plans.Plan], Result]) -> Result:
+        """``steps`` with the plan of the photograph, in smaller tiles where memory runs out."""
+        while True:
+            try:
+                with self._planned(photo) as plan:
+                    return steps(plan)
+            except OutOfMemoryError:
+                if not self._shrink(*photo.rgb.shape[:2]):
+                    raise
+
+    def _shrink(self, height: int, width: int) -> bool:
+        with self._planning:
+            self._plans.clear()
+            return self._budget.shrink(height, width, self.resolve_k(height, width))
 
     @torch.inference_mode()
     def __call__(
@@ -219,8 +252,8 @@ class MaskGuidedSR:
         """
         photo = _read(image)
         room = self._room(image, photo, out)
-        with self._planned(photo) as plan:
-            result = plan.run(_shared(photo.rgb), out=room).numpy()
+        rgb = _shared(photo.rgb)
+        result = self._run(photo, lambda plan: plan.run(rgb, out=room)).numpy()
         return out if out is not None else _like(image, photo.upscaled(result))
 
     @torch.inference_mode()
@@ -229,23 +262,25 @@ class MaskGuidedSR:
         timings: dict[str, float] = {}
         with self._stage("read", timings):
             photo = _read(image)
-        with self._planned(photo) as plan:
-            with self._stage("base", timings):
-                final = plan.buffer()
-                plan.coarse(_shared(photo.rgb), final)
-            coarse = plan.crop(final).cpu().clone()
-            with self._stage("mask", timings):
-                mask, indices = plan.select(plan.capacity)
-            with self._stage("refine", timings):
-                if indices.shape[1]:
-                    plan.refine(indices, final)
-            final = plan.crop(final).cpu()
+        results, mask, indices = self._run(photo, lambda plan: self._steps(plan, photo, timings))
         with self._stage("write", timings):
-            pictures = [
-                _like(image, photo.upscaled(np.ascontiguousarray(result.numpy()))) for result in (coarse, final)
-            ]
-        cells = mask[0].float().cpu().numpy(), indices[0].cpu().numpy()
-        return Explanation(pictures[0], *cells, pictures[1], self.patch_size, self.scale, timings)
+            pictures = [_like(image, photo.upscaled(np.ascontiguousarray(result.numpy()))) for result in results]
+        return Explanation(pictures[0], mask, indices, pictures[1], self.patch_size, self.scale, timings)
+
+    def _steps(
+        self, plan: plans.Plan, photo: images.Photo, timings: dict[str, float]
+    ) -> tuple[tuple[Tensor, Tensor], np.ndarray, np.ndarray]:
+        """Coarse and final image, mask and indices, made in steps whose times are taken."""
+        with self._stage("base", timings):
+            final = plan.buffer()
+            plan.coarse(_shared(photo.rgb), final)
+        coarse = plan.crop(final).cpu().clone()
+        with self._stage("mask", timings):
+            mask, indices = plan.select(plan.capacity)
+        with self._stage("refine", timings):
+            if indices.shape[1]:
+                plan.refine(indices, final)
+        return (coarse, plan.crop(final).cpu()), mask[0].float().cpu().numpy(), indices[0].cpu().numpy()
 
     def _room(self, image: ImageLike, photo: images.Photo, out: np.ndarray | None) -> Tensor | None:
         """``out`` as a tensor; InputError where it is not what ``upscale`` can fill."""

@@ -9,10 +9,11 @@ import torch
 
 from ..networks import MaskGuidedNetwork
 from . import pairs
+from .budget import Budget
 from .modules import ModulePlanner
 from .plan import Plan, Planner
 
-__all__ = ["Plan", "Planner", "prepare"]
+__all__ = ["Budget", "Plan", "Planner", "prepare"]
 
 # Network -> (module, class of its weights): networks with convolutions of our own.
 PLANNED = {"rfdn": ("rfdn", "RfdnWeights")}

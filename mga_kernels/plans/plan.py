@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..networks import ModelConfig
+from ..networks.layers import Place
 from ..ops import paste_patches_
 
 
@@ -18,7 +19,14 @@ class Plan(ABC):
 
     ``coarse``, ``select`` and ``refine`` are the steps of ``run``, in this order; a plan keeps the coarse feature from
     one to the next, so it serves one image at a time. Pictures are uint8 (height, width, 3).
+
+    ``place``: where the image that ``coarse`` gets is a tile of a larger one, for plans whose planner ``takes_place``.
+    ``parts`` says into what an image is cut, if it is; ``bytes`` is what a plan takes, where that is known.
     """
+
+    place: Place | None = None
+    parts = ""
+    bytes = 0
 
     def __init__(self, config: ModelConfig, height: int, width: int, capacity: int):
         self.config, self.height, self.width, self.capacity = config, height, width, capacity
@@ -115,7 +123,7 @@ class Plan(ABC):
 
 
 class Planner(Protocol):
-    """A network prepared for plans of all sizes."""
+    """A network prepared for plans of all sizes. Those whose plans look at ``place`` have ``takes_place`` = True."""
 
     description: str  # arithmetic and what does it
 

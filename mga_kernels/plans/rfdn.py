@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..networks import MaskGuidedNetwork, rfdn
-from ..networks.layers import pad_by_reflection
+from ..networks.layers import Place, pad_by_reflection
 from ..networks.mask import MaskPrediction
 from ..ops import filter_and_select
 from ..ops.grid import mirror_indices
@@ -40,13 +40,19 @@ class _Gate:
         esa = self.esa
         return esa.conv3_(F.relu(esa.conv3(F.relu(esa.conv_max(x)))))
 
-    def on_image(self, work: Planes, strided: Planes) -> None:
+    def on_image(self, work: Planes, strided: Planes, place: Place | None) -> None:
         """From ``reduce`` in ``work``, from pair ``pairs`` on, make what stands before it there and completes it."""
         height, width = work.height, work.width
         self.strided(strided, work, x_pair=self.pairs, rows=torch.arange(height).remainder(2).to(torch.uint8))
         size, step = (7, 3) if self.esa.pool else (1, 1)
         pooled = torch.ops.mga.pair_pool(strided.data, 0, self.pairs, height, width, size, step)
-        torch.ops.mga.pair_interpolate_(work.data, 0, self._small(pooled[None])[0].contiguous(), height, width)
+        small = self._small(pooled[None])[0].contiguous()
+        if place is None:
+            torch.ops.mga.pair_interpolate_(work.data, 0, small, height, width)
+            return
+        rows, columns = self.esa.enlargement(small.shape[1:], (height, width), place)
+        for pair, target in zip(small.unflatten(0, (-1, 2)), work.inner(height, width), strict=False):
+            target.copy_((rows @ pair @ columns).permute(1, 2, 0))
 
     def on_patches(self, work: Planes, grid: Grid) -> None:
         """The same for patches in a grid."""
@@ -134,13 +140,15 @@ class _Trunk:
     def scratch_channels(self, channels: int) -> int:
         return _Scratch.channels(channels, self.gates[0].inner, len(self.gates))
 
-    def __call__(self, out: Planes, x: Planes, scratch: _Scratch, grid: Grid | None = None) -> None:
+    def __call__(
+        self, out: Planes, x: Planes, scratch: _Scratch, grid: Grid | None = None, place: Place | None = None
+    ) -> None:
         planes: list[Planes] = []
         for i, (chain, gate) in enumerate(zip(self.chains, self.gates, strict=True)):
             before, planes = planes[1:3], [scratch.outputs if i else x, scratch.joined[i % 2], scratch.work[i % 2]]
             chain([*planes, *before], grid)
             if grid is None:
-                gate.on_image(planes[2], scratch.strided)
+                gate.on_image(planes[2], scratch.strided, place)
             else:
                 gate.on_patches(planes[2], grid)
         self.end([scratch.outputs, x, out, *planes[1:3]], grid)
@@ -199,6 +207,7 @@ class RfdnWeights:
         self.patch_upsampler = PairConv.of(refine.upsampler[0])
 
     description = "bfloat16 with float32 sums, in convolutions of our own"
+    takes_place = True
 
     def plan(self, height: int, width: int, capacity: int) -> RfdnPlan:
         return RfdnPlan(self, height, width, capacity)
@@ -244,7 +253,7 @@ class RfdnPlan(Plan):
         planes.write(pad_by_reflection(pixels, planes.height, planes.width)[0])
         weights.head(self.shallow, planes)
         _clear_beyond(self.feature, planes.height, planes.width)
-        weights.base(self.feature, self.shallow, self.scratch)
+        weights.base(self.feature, self.shallow, self.scratch, place=self.place)
         if out is not None:
             scale = self.config.scale
             torch.ops.mga.pair_upsample_(
