@@ -33,11 +33,11 @@ def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cg
 
 def parse_memory(memory: int | str) -> int:
     """Bytes of a number of bytes or a text such as "8GiB", "500 MB" or "1.5g" (a single letter is binary)."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:([kmgt])(i?b)?|b)?\s*", str(memory), re.ASCII | re.IGNORECASE)
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?\s*", str(memory).lower(), re.ASCII)
     size = 0
     if found and not isinstance(memory, bool):
         number, letter, ending = found.groups()
-        size = int(float(number) * (1000 if (ending or "").lower() == "b" else 1024) ** ("bkmgt".index((letter or "b").lower())))
+        size = int(float(number) * (1000 if ending == "b" else 1024) ** " kmgt".index(letter or " "))
     if size <= 0:
         raise InputError(f'memory: expected a number of bytes or a text such as "8GiB" or "500MB", got {memory!r}')
     return size

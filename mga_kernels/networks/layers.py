@@ -63,7 +63,8 @@ def resampling(count: int, first: int, whole: int, small: int, small_first: int,
     An axis of ``small_whole`` is enlarged to ``whole``. Of the result the part is ``count`` from ``first`` on, of what
     is enlarged only ``small`` from ``small_first`` on are known; what is needed beyond is taken from their border.
     """
-    source = ((torch.arange(first, first + count, dtype=torch.float64) + 0.5) * (small_whole / whole) - 0.5).clamp(min=0)
+    centres = torch.arange(first, first + count, dtype=torch.float64) + 0.5
+    source = (centres * (small_whole / whole) - 0.5).clamp(min=0)
     lower = source.long()
     weights = torch.zeros(count, small, dtype=torch.float64)
     for index, weight in ((lower, 1 - source.frac()), ((lower + 1).clamp(max=small_whole - 1), source.frac())):

@@ -21,9 +21,11 @@ from .layers import PixelShuffleUpsampler, Place, consume_halo, conv, resampling
 from .registry import Network
 
 FEATURE_CHANNELS = 50
-# LR pixels by which a block lets its surroundings in. With the pool it is 43 if every weight counts, but what lies
-# beyond 18 of them changes the published network's picture by less than 0.001 of 255 levels (docs/tiles.md).
-REACH = {True: 18, False: 13}
+# LR pixels by which one block looks to each side: 4 by its convolutions and the rest by its attention, with and without
+# pool. What several blocks see of the border of their common reach is next to nothing, so that with a pool each further
+# one counts for ``FURTHER`` only: at x4 beyond that the published network (4 blocks) changes by less than 0.001 of 255.
+REACH = {True: 43, False: 14}
+FURTHER = {True: 11, False: 14}
 SLOPE = 0.05
 
 
@@ -111,7 +113,7 @@ class BaseNet(nn.Module):
     def __init__(self, scale: int, blocks: int = 4, channels: int = FEATURE_CHANNELS, pool: bool = True):
         super().__init__()
         self.blocks = blocks
-        self.receptive_field, self.tile_multiple = REACH[pool] * blocks + 3, 6 if pool else 2
+        self.receptive_field, self.tile_multiple = REACH[pool] + FURTHER[pool] * (blocks - 1) + 3, 6 if pool else 2
         self.fea_conv = conv(3, channels, 3)
         for i in range(1, blocks + 1):
             setattr(self, f"B{i}", RFDB(channels, pool))

@@ -24,7 +24,7 @@ Key = tuple[int, int, int]  # height, width, capacity
 
 @dataclass(frozen=True)
 class Way:
-    """A way to run an image: whole or in tiles. ``working``: bytes that smaller tiles need less of; ``fixed``: the rest."""
+    """How to run an image. ``working``: bytes that smaller tiles need less of; ``fixed``: all others."""
 
     tiling: Tiling | None
     working: int

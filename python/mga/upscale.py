@@ -56,6 +56,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PNG",
         help="a picture of the refined cells: a file for one image, otherwise a folder of NAME-mask.png",
     )
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="what an image may take beside the model, such as 2GiB; larger ones are cut into tiles "
+        "(default: nine tenths of what is free)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -68,7 +74,9 @@ def run(args: argparse.Namespace) -> int:
     try:
         from mga_kernels.engine import MaskGuidedSR
 
-        model = MaskGuidedSR.from_pretrained(args.model, args.k, args.fraction, args.device, args.dtype)
+        model = MaskGuidedSR.from_pretrained(
+            args.model, args.k, args.fraction, args.device, args.dtype, memory=args.memory
+        )
         failures = _run_all(model, jobs, args.overwrite, done)
     except KeyboardInterrupt:
         remark = "no partial file was left"
