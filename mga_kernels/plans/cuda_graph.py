@@ -31,7 +31,7 @@ from .transfers import Lane, Slot
 WARM_UPS = 3  # runs before the capture: they compile, choose algorithms and make workspaces
 ROADS_KEPT = 2  # captured roads of a plan: masked and dense
 IN_FLIGHT = 2
-COMPILE_MODE = "max-autotune-no-cudagraphs"
+COMPILE: dict[str, str] = {"mode": "max-autotune-no-cudagraphs"}  # the graph is ours
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class CudaGraphPlanner(ModulePlanner):
         parts = ["in a CUDA graph" if self.captured else "uncaptured"]
         if self.settings.compiled:
             for module in (network.base, self.trunk, network.refine):
-                module.compile(mode=COMPILE_MODE, dynamic=False)
+                module.compile(**COMPILE, dynamic=False)
             if self.fused is not None:
-                self.fused.body = torch.compile(self.fused.body, mode=COMPILE_MODE, dynamic=False)
+                self.fused.body = torch.compile(self.fused.body, **COMPILE, dynamic=False)
             parts.append("compiled")
         if self.fused is not None:
             parts.append("with a fused Refine-Net")
