@@ -7,13 +7,15 @@ It needs torch >= 2.11 with CUDA, a CUDA toolkit, a C++ compiler, ninja, pybind1
   sanitizer  the CUDA tests of the operators under compute-sanitizer, where the toolkit has it
   kernels    every operator, backends interleaved with PyTorch eager and torch.compile, by CUDA events, with floors and
              spread, at C = 50 and 64; which targets are met
-  engine     whole photographs of five networks at x4, 1080p and 4K: -M in a CUDA graph against stock -D, bytes to bytes,
-             each network and size in a process that is stopped after --limit seconds (see ``gpu_engine.py``)
+  engine     whole photographs of five networks at x4, 1080p and 4K, bytes to bytes: -M in a CUDA graph against stock
+             -D, each network and size in a process of its own (see ``gpu_engine.py``)
 
-The result is one JSON file with device, driver, versions and commit, in bench/results/ or the folder of --out. It is
-written after every stage, network and size, and a later call adds to it: nothing that was measured is lost when
-something fails, and the exit status is then 1. ``--device cpu --tiny`` runs, without a GPU, what of the last two stages
-does not need one, so that the first minute on a GPU is not spent on a typo.
+No command takes longer than --limit seconds; --tests, --tools, --operators, --networks, --sizes and --contenders choose
+what fits. The result is one JSON file with device, driver, versions and commit, in bench/results/ or the folder of
+--out. It is written after every stage, and within a stage after every tool, row, or network and size, and a later call
+adds to it: nothing that was measured is lost when something fails, and the exit status is then 1. ``--device cpu
+--tiny`` runs, without a GPU, what of the last two stages does not need one, so that the first minute on a GPU is not
+spent on a typo.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +48,7 @@ OPERATOR_TESTS = [
         "cuda_against_triton",
     ),
 ]
-OTHER_TESTS = ["triton_kernels", "backends", "native_build", "host", "networks", "engine"]
+OTHER_TESTS = ["cuda_graph", "triton_kernels", "backends", "native_build", "host", "networks", "engine"]
 TESTS = [f"tests/test_{name}.py" for name in (*OPERATOR_TESTS, *OTHER_TESTS)]
 SANITIZED = [f"tests/test_{name}.py" for name in OPERATOR_TESTS]
 BUILD = [sys.executable, "setup.py", "build_ext", "--inplace"]
@@ -74,19 +77,28 @@ def output_of(*command: str) -> str | None:
     return result.stdout.strip() if result.returncode == 0 else None
 
 
-def run(command: list[str], **extra: str) -> str:
-    """Run in the repository, show the output as it comes, and return it. Raises StageFailed on failure."""
+def run(command: list[str], limit: float, **extra: str) -> str:
+    """Run in the repository, show the output as it comes, and return it. Raises StageFailed on failure.
+
+    After ``limit`` seconds the command is stopped, which is a failure too.
+    """
     lines = []
+    started = time.perf_counter()
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment(**extra), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
     assert process.stdout is not None
+    stop = threading.Timer(limit, process.kill)
+    stop.start()
     for line in process.stdout:
         print(line, end="", flush=True)
         lines.append(line)
-    if process.wait():
+    status = process.wait()
+    stop.cancel()
+    if status:
         last = lines[-1].strip() if lines else ""
-        raise StageFailed(f"`{' '.join(command)}` ended with status {process.returncode}: {last}")
+        how = f"stopped after {limit:g} s" if time.perf_counter() - started > limit else f"ended with status {status}"
+        raise StageFailed(f"`{' '.join(command)}` {how}: {last}")
     return "".join(lines)
 
 
@@ -111,9 +123,9 @@ def stamp(device: str = "cuda") -> dict[str, Any]:
     }
 
 
-def build(_: argparse.Namespace) -> dict[str, Any]:
+def build(options: argparse.Namespace) -> dict[str, Any]:
     started = time.perf_counter()
-    run(BUILD, MGA_CUDA="1")
+    run(BUILD, options.limit, MGA_CUDA="1")
     kernels = {}
     for log in sorted(ROOT.glob("build/temp*/cuda-release/_C/*.cu.o.log")):
         text = log.read_text()
@@ -126,24 +138,31 @@ def build(_: argparse.Namespace) -> dict[str, Any]:
     return {"seconds": round(time.perf_counter() - started, 1), "kernels": kernels}
 
 
-def tests(_: argparse.Namespace) -> dict[str, Any]:
-    output = run([*PYTEST, *TESTS])
+def tests(options: argparse.Namespace) -> dict[str, Any]:
+    output = run([*PYTEST, *chosen(TESTS, options)], options.limit)
     if "needs an NVIDIA GPU" in output or "built without CUDA kernels" in output:
         raise StageFailed("CUDA tests were skipped; see their reasons above")
     return {"summary": output.strip().splitlines()[-1]}
 
 
-def sanitizer(_: argparse.Namespace) -> dict[str, Any]:
+def chosen(files: list[str], options: argparse.Namespace) -> list[str]:
+    return [file for file in files if not options.tests or any(name in file for name in options.tests)]
+
+
+def sanitizer(options: argparse.Namespace) -> dict[str, Any]:
     beside_nvcc = Path(os.environ.get("CUDA_HOME", "/usr/local/cuda")) / "bin/compute-sanitizer"
     tool = shutil.which("compute-sanitizer") or (str(beside_nvcc) if beside_nvcc.exists() else None)
     if tool is None:
         return {"not run": "compute-sanitizer is not installed"}
-    summaries = {}
-    for name in SANITIZER_TOOLS:
+    summaries: dict[str, Any] = {k: v for k, v in options.before.get("sanitizer", {}).items() if k != "failed"}
+    for name in options.tools:
         command = [tool, "--tool", name, "--error-exitcode", "86", "--target-processes", "all", *PYTEST, "-k"]
         wanted = "cuda and not compile and not opcheck and not fake and not graph"
-        output = run([*command, wanted, *SANITIZED], PYTORCH_NO_CUDA_MEMORY_CACHING="1")
-        summaries[name] = [line for line in output.splitlines() if "SUMMARY" in line or " passed" in line]
+        files = chosen(SANITIZED, options)
+        output = run([*command, wanted, *files], options.limit, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
+        told = [line for line in output.splitlines() if "SUMMARY" in line or " passed" in line]
+        summaries[name] = {"files": len(files), "told": told}
+        options.save("sanitizer", summaries)
     return summaries
 
 
@@ -151,13 +170,21 @@ def kernels(options: argparse.Namespace) -> dict[str, Any]:
     import gpu_kernels
 
     if options.device == "cpu":
-        tiny = gpu_kernels.measure_tiny()
-        return {"tiny": tiny} | ({"failed": wrong_backends(tiny)} if wrong_backends(tiny) else {})
-    result = gpu_kernels.measure_all("cuda", options.rounds, gpu_kernels.event_times)
-    result["targets"] = gpu_kernels.targets(result["C=64 bfloat16"])
-    for target in result["targets"]:
-        print(target, flush=True)
-    wrong = wrong_backends(result)
+        result = gpu_kernels.measure_tiny()
+    else:
+        before = options.before.get("kernels", {})
+        until = time.perf_counter() + options.limit
+        result = gpu_kernels.measure_all(
+            *("cuda", options.rounds, gpu_kernels.event_times),
+            before=before,
+            only=options.operators,
+            save=lambda found: options.save("kernels", found),
+            until=until,
+        )
+        result["targets"] = gpu_kernels.targets(result.get("C=64 bfloat16", {}))
+        for target in result["targets"]:
+            print(target, flush=True)
+    wrong = wrong_backends(result) + result.pop("not measured", [])
     if wrong:
         result["failed"] = wrong
     return result
@@ -254,10 +281,18 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)}; all by default")
     parser.add_argument("--out", type=Path, default=ROOT / "bench/results", help="folder for the JSON file")
     parser.add_argument("--rounds", type=int, default=100, help="timed rounds of the kernels stage (engine: a fifth)")
+    parser.add_argument("--tests", nargs="+", default=[], metavar="NAME", help="test files, of tests and sanitizer")
+    parser.add_argument("--tools", nargs="+", choices=SANITIZER_TOOLS, default=SANITIZER_TOOLS, help="of sanitizer")
+    parser.add_argument("--operators", nargs="+", default=[], metavar="NAME", help="of the kernels stage")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS, help="of the engine stage")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=SIZES, help="of its results")
     parser.add_argument("--contenders", nargs="+", default=[], metavar="NAME", help="see gpu_engine.py; all by default")
-    parser.add_argument("--limit", type=float, default=540, help="seconds for a network at a size (default 540)")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=540,
+        help="seconds for a command, the kernels, a network at a size (540)",
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="with --device cpu: small tensors, figures without meaning")
     parser.add_argument("--dry-run", action="store_true", help="list what would run, without a GPU")

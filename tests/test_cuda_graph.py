@@ -5,10 +5,9 @@ import pytest
 import torch
 from capture_guard import CaptureGuard, NotCapturable
 from network_zoo import random_model
-from torch._subclasses import FakeTensorMode
 
 from mga_kernels import MaskGuidedSR, ops
-from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+from mga_kernels.networks import MaskGuidedNetwork
 from mga_kernels.ops import gather_patches
 from mga_kernels.plans import cuda_graph
 from mga_kernels.plans.cuda_graph import CudaGraphPlanner, Settings
@@ -67,12 +66,13 @@ def test_chains_run_where_they_fit(generator):
         network = random_model(name, 4, split=(1, 1), **settings)
         calls = []
         with pytest.MonkeyPatch.context() as patch:
-            original = ops.operators()["conv_chain"].backends["cpu"].run
-            patch.setattr(
-                ops.operators()["conv_chain"].backends["cpu"],
-                "run",
-                lambda *given, calls=calls: (calls.append(len(given[1])), original(*given))[1],
-            )
+            backend = ops.operators()["conv_chain"].backends["cpu"]
+
+            def counted(*given, run=backend.run, calls=calls):
+                calls.append(len(given[1]))
+                return run(*given)
+
+            patch.setattr(backend, "run", counted)
             feature = torch.randn(1, network.config.definition.feature_channels, 8, 8, generator=generator)
             with torch.inference_mode():
                 FusedRefine.of(network)(feature, torch.tensor([[1, 2]], dtype=torch.int32))
@@ -157,3 +157,81 @@ def test_nothing_on_the_road_reads_a_value_back(name, settings, fused, dense):
 def test_the_guard_finds_what_cannot_be_captured(wrong):
     with pytest.raises(NotCapturable), CaptureGuard():
         wrong(torch.ones(2))
+
+
+on_a_gpu = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
+
+
+@pytest.fixture(params=[pytest.param("cuda", marks=on_a_gpu)])
+def gpu(request) -> torch.device:
+    return torch.device(request.param, 0)
+
+
+def assert_alike(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Two pictures of one network in other arithmetic, where cells near the limit may be chosen differently."""
+    assert float(wanted.float().std()) > 10, "a flat picture proves nothing"
+    difference = (found.int() - wanted.int()).abs().float()
+    assert float(difference.mean()) < 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("name", "settings"), [*MODELS, WITHOUT_NORM])
+def test_a_captured_road_replays_on_other_images(name, settings, fused, dtype, gpu):
+    network = random_model(name, 4, **settings)
+    made = [CudaGraphPlanner(network, gpu, dtype, Settings(fused=fused), captured) for captured in (True, False)]
+    graph, launches = (planner.plan(21, 30, 9) for planner in made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda_graph.warnings, "warn", lambda message, **_: pytest.fail(message))
+        graph.warm()
+    for seed in range(3):
+        image = picture(21, 30, seed)
+        graph.start()
+        found = graph.run(image)
+        assert_alike(found, launches.run(image))
+        assert_alike(found, expected(network, image, 9))
+        assert bool(graph.finite)
+        assert graph.chosen() == 9
+        assert_alike(graph.dense(image), launches.dense(image))
+
+
+def test_a_replay_waits_for_nothing_but_the_result(gpu):
+    """One graph launch for each image, and no synchronisation that torch knows of until the result is asked for."""
+    plan = CudaGraphPlanner(random_model("rfdn", 4), gpu).plan(64, 80, 9)
+    image = picture(64, 80)
+    wanted = plan.run(image)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        pending = plan.begin(image)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(plan.finish(pending), wanted)
+    with torch.profiler.profile(activities=list(torch.profiler.supported_activities())) as profile:
+        for _ in range(3):
+            plan.run(image)
+    launches = [event.name for event in profile.events() if "GraphLaunch" in event.name]
+    assert len(launches) == 3
+
+
+def test_photographs_on_a_gpu_are_float16_in_a_graph_and_widened(gpu):
+    network = random_model("fsrcnn", 2)
+    image = picture(20, 28).numpy()
+    model = MaskGuidedSR(network, k=4, device="cuda")
+    assert model.info()["photographs"] == "float16, in a CUDA graph"
+    assert_alike(torch.from_numpy(model.upscale(image)), expected(network.cpu(), torch.from_numpy(image), 4))
+    loud = random_model("fsrcnn", 2)
+    loud.base.mid_part[0].weight.mul_(1e6)
+    loud.base.mid_part[0].bias.mul_(1e6)
+    model = MaskGuidedSR(loud, k=4, device="cuda")
+    with pytest.warns(UserWarning, match="not finite in float16"):
+        model.upscale(image)
+    assert "float16" not in model.info()["photographs"]
+
+
+def test_on_the_second_device():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two NVIDIA GPUs")
+    network, image = random_model("fsrcnn", 2), picture(20, 28)
+    plan = CudaGraphPlanner(network, torch.device("cuda:1")).plan(20, 28, 4)
+    assert_alike(plan.run(image), expected(network, image, 4))
+    assert torch.cuda.current_device() == 0

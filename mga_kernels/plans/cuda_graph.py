@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,7 +32,7 @@ from .transfers import Lane, Slot
 WARM_UPS = 3  # runs before the capture: they compile, choose algorithms and make workspaces
 ROADS_KEPT = 2  # captured roads of a plan: masked and dense
 IN_FLIGHT = 2
-COMPILE: dict[str, str] = {"mode": "max-autotune-no-cudagraphs"}  # the graph is ours
+COMPILE: dict[str, Any] = {"mode": "max-autotune-no-cudagraphs"}  # the graph is ours
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class CudaGraphPlan(ModulePlan):
             Slot(device, (height, width), (height * scale, width * scale), self.report) for _ in range(IN_FLIGHT)
         ]
         self._roads: OrderedDict[tuple[bool, int, float | None], Callable[[], None]] = OrderedDict()
-        self._pool: tuple[int, int] | None = None
+        self._pool: Any = None  # the memory that the roads of a plan share: one at a time walks
         self._turn, self._count = 0, None
 
     _count: int | None  # cells chosen, where the last result came from a replay

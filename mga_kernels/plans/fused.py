@@ -9,13 +9,11 @@ and where there is none, in FSRCNN, gathering is one launch and all convolutions
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..networks import MaskGuidedNetwork, fsrcnn, pan, rcan, rfdn, srresnet
@@ -92,7 +90,8 @@ def _consume_halo(refine: nn.Module) -> list[Link]:
 
 def _fsrcnn(refine: fsrcnn.RefineNet) -> tuple[Layers, int]:
     links = []
-    for conv, act in zip(refine.mid_part[::2], refine.mid_part[1::2], strict=True):
+    mapping = list(refine.mid_part)
+    for conv, act in zip(mapping[::2], mapping[1::2], strict=True):
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(act, nn.PReLU)
         links.append(Link(conv, act.weight))

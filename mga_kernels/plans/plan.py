@@ -48,7 +48,7 @@ class Plan(ABC):
         if self.finite is not None:
             self.finite.fill_(True)
 
-    def warm(self, dense: bool = False) -> None:
+    def warm(self, dense: bool = False) -> None:  # noqa: B027
         """Do what else the first image would wait for, of -M with all that there is room for, or of -D."""
 
     @abstractmethod
