@@ -253,6 +253,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"there is no contender {unknown.pop()!r}; choose from {'; '.join(CONTENDERS)}")
     if options.device == "cpu":
         cuda_graph.COMPILE = {"backend": "eager"}  # traced, and nothing generated
+        torch.set_num_threads(1)  # small work, which would mostly wait for other threads
     torch.manual_seed(0)
     session = Session(make_case(options.network, options.size, options.device), options.record, options.rounds)
     for name in CONTENDERS:
