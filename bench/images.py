@@ -39,7 +39,7 @@ from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.networks.registry import BUILT_IN
 from mga_kernels.ops import paste_patches_
 
-SIZES = {"270p": (480, 270), "1080p": (1920, 1080), "4K": (3840, 2160), "8K": (7680, 4320)}
+SIZES = {"270p": (480, 270), "540p": (960, 540), "1080p": (1920, 1080), "4K": (3840, 2160), "8K": (7680, 4320)}
 ROUNDS = 9
 LEAST_AGREEMENT = 33.0  # dB between two pictures of one function; bf16 costs a picture of random weights most
 RESULTS = Path(__file__).parent / "results"

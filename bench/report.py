@@ -67,7 +67,8 @@ def details(record: Record) -> list[str]:
     ]
     ours = record["contenders"][OURS]["median"]
     for name, row in sorted(record["contenders"].items(), key=lambda item: item[1]["median"]):
-        psnr = "equal" if row["psnr_against_fp32"] is None else f"{row['psnr_against_fp32']:.1f}"
+        itself = "equal" if "fp32" in name else "not compared"
+        psnr = itself if row["psnr_against_fp32"] is None else f"{row['psnr_against_fp32']:.1f}"
         peak = "" if row["peak_mib"] is None else row["peak_mib"]
         lines.append(
             f"| {name} | {row['median']:.3f} | {row['min']:.3f} to {row['max']:.3f} | {row['runs']} "
