@@ -73,7 +73,7 @@ def lively(module: nn.Module, images: Callable[[], Tensor], value_range: float) 
             hook.remove()
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def make_networks(name: str, scale: int, image: np.ndarray) -> tuple[MaskGuidedNetwork, Original]:
     """The shipped weights where there are any, otherwise random ones, the same at each call."""
     torch.manual_seed(0)
@@ -166,8 +166,8 @@ def onnxruntime(module: nn.Module, value_range: float, size: tuple[int, int]) ->
 def openvino(module: nn.Module, value_range: float, size: tuple[int, int], precision: str) -> Run:
     import openvino as ov
 
-    example = torch.zeros(1, 3, *size)
-    model = ov.convert_model(module, example_input=example, input=[example.shape])
+    example = torch.zeros(1, 3, 64, 64)  # tracing runs the module several times
+    model = ov.convert_model(module, example_input=example, input=[(1, 3, *size)])
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),

@@ -12,13 +12,16 @@ them. Runtimes other than PyTorch come with `pip install -e .[peers]`.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import math
 import os
 import platform
+import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -31,11 +34,12 @@ from rivals import Race
 
 from mga.complexity.counting import NetworkCosts, measure
 from mga.metrics import psnr_rgb
-from mga_kernels import __version__
-from mga_kernels.networks import ModelConfig
+from mga_kernels import __version__, plans
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.networks.registry import BUILT_IN
+from mga_kernels.ops import paste_patches_
 
-SIZES = {"270p": (480, 270), "1080p": (1920, 1080), "4K": (3840, 2160), "8K": (7680, 4320)}
+SIZES = {"270p": (480, 270), "540p": (960, 540), "1080p": (1920, 1080), "4K": (3840, 2160), "8K": (7680, 4320)}
 ROUNDS = 9
 LEAST_AGREEMENT = 33.0  # dB between two pictures of one function; bf16 costs a picture of random weights most
 RESULTS = Path(__file__).parent / "results"
@@ -88,6 +92,28 @@ def take_turns(runs: dict[str, Run], image: np.ndarray, budget: float) -> Race:
             if name in race.calls and sum(times) + times[-1] > budget:
                 del race.calls[name]
     return race
+
+
+def stages(network: MaskGuidedNetwork, image: np.ndarray, k: int, rounds: int) -> dict[str, float]:
+    """Median seconds of the steps of ours, taken one by one."""
+    planner, _ = plans.prepare(copy.deepcopy(network), torch.device("cpu"), None)
+    plan, rgb = planner.plan(*image.shape[:2], k), torch.from_numpy(image)
+    out = plan.buffer()
+    times: dict[str, list[float]] = {}
+
+    def timed(name: str, call: Callable[..., Any], *arguments: Any) -> Any:
+        started = time.perf_counter()
+        result = call(*arguments)
+        times.setdefault(name, []).append(time.perf_counter() - started)
+        return result
+
+    for _ in range(rounds):
+        timed("base", plan.coarse, rgb, out)
+        indices = timed("mask", plan.select, k)[1]
+        timed("gather", plan.gather, indices)
+        patches = timed("refine", plan.refined)
+        timed("paste", paste_patches_, out.permute(2, 0, 1)[None], patches, indices)
+    return {name: round(statistics.median(values), 6) for name, values in times.items()}
 
 
 def peak_memory(arguments: list[str]) -> int | None:
@@ -148,6 +174,7 @@ def run_one(args: argparse.Namespace, network_name: str, scale: int, size: str) 
     close = agreement(pictures, listed)
     del pictures
     race = take_turns(runs, image, args.budget)
+    runs_of_ours = len(race.times[OURS])
     base = ["--networks", network_name, "--scales", str(scale), "--sizes", size, "--only", *args.only]
     memory = {} if args.no_memory else {name: peak_memory([*base, "--alone", name]) for name in runs}
     return {
@@ -176,6 +203,7 @@ def run_one(args: argparse.Namespace, network_name: str, scale: int, size: str) 
             if c.name in runs
         },
         "missing": missing,
+        "stages": stages(network, image, k, max(1, runs_of_ours // 2)),
     }
 
 

@@ -36,8 +36,8 @@ def summary(records: list[Record]) -> list[str]:
     """Ours against the fastest stock -D and original: what is saved in operations, and what of it in seconds."""
     lines = [
         "| network | result | ours (s) | fastest stock -D (s) | M/D seconds | M/D GMACs | fastest stock original (s) "
-        "| M/original seconds | M/original GMACs |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| M/original seconds | M/original GMACs | mask, gather, paste |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for record in records:
         ours, gmacs = record["contenders"][OURS]["median"], record["gmacs"]
@@ -50,7 +50,7 @@ def summary(records: list[Record]) -> list[str]:
             name, seconds = found
             way = name.partition(", ")[2]
             cells += [f"{seconds:.3f} ({way})", f"{ours / seconds:.3f}", f"{gmacs['M'] / gmacs[function]:.3f}"]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append(f"| {' | '.join(cells)} | {overhead(record):.1f} % |")
     return lines
 
 
@@ -67,14 +67,22 @@ def details(record: Record) -> list[str]:
     ]
     ours = record["contenders"][OURS]["median"]
     for name, row in sorted(record["contenders"].items(), key=lambda item: item[1]["median"]):
-        psnr = "equal" if row["psnr_against_fp32"] is None else f"{row['psnr_against_fp32']:.1f}"
+        itself = "equal" if "fp32" in name else "not compared"
+        psnr = itself if row["psnr_against_fp32"] is None else f"{row['psnr_against_fp32']:.1f}"
         peak = "" if row["peak_mib"] is None else row["peak_mib"]
         lines.append(
             f"| {name} | {row['median']:.3f} | {row['min']:.3f} to {row['max']:.3f} | {row['runs']} "
             f"| {row['median'] / ours:.2f} | {record['gmacs'][row['function']]:,.1f} | {psnr} | {peak} |"
         )
     lines += [f"| {name} | {reason} | | | | | | |" for name, reason in record["missing"].items()]
-    return [*lines, ""]
+    whole = sum(record["stages"].values())
+    shares = ", ".join(f"{name} {100 * seconds / whole:.1f} %" for name, seconds in record["stages"].items())
+    return [*lines, "", f"Ours by stages: {shares}; mask, gather and paste together {overhead(record):.1f} %.", ""]
+
+
+def overhead(record: Record) -> float:
+    """Share of -M's time, in %, of what is neither Base-Net nor Refine-Net."""
+    return 100 * sum(record["stages"][name] for name in ("mask", "gather", "paste")) / sum(record["stages"].values())
 
 
 def table(records: list[Record]) -> str:

@@ -1,8 +1,9 @@
 // pair_chain_: layers in pair planes row by row, one after the other, so that what lies between them stays in the
 // cache.
+#include <algorithm>
 #include <cstring>
 #include <optional>
-#include <string>
+#include <utility>
 #include <vector>
 
 #include "pair_places.h"
@@ -33,13 +34,9 @@ struct Stage {
 };
 
 // Rings of more bytes than this are worked through in strips.
-constexpr int64_t kRings = 1 << 20;
+constexpr int64_t kRings = 3 << 19;
 // Strips are not narrower than this, in vectors, because they overlap.
 constexpr int64_t kNarrowest = 8;
-
-struct Span {
-  int64_t begin, end;
-};
 
 // What one thread works with.
 struct Worker {
@@ -59,39 +56,12 @@ struct Worker {
 
 class Chain {
  public:
-  Chain(const std::vector<Tensor>& tensors, const std::vector<int64_t>& numbers, const std::vector<Tensor>& lanes,
-        const std::vector<Tensor>& rows, int64_t height, int64_t width)
-      : height_(height), width_(width) {
-    STD_TORCH_CHECK(height >= 1 && width >= 1 && numbers.size() % 4 == 0 && numbers.size() >= 4 * tensors.size() &&
-                        lanes.size() == rows.size(),
-                    kOp, ": needs 4 numbers for each place, and lanes and rows for each mask");
-    for (size_t i = 0; 4 * i < numbers.size(); ++i) {
-      add_place(i < tensors.size() ? &tensors[i] : nullptr, numbers.data() + 4 * i, lanes, rows);
-    }
-  }
-
-  void cut(const std::vector<int64_t>& numbers, double gain) {
-    STD_TORCH_CHECK(numbers.size() == 4 && numbers[0] >= 1 && numbers[1] >= 1 && numbers[2] >= 1 && numbers[3] >= 0,
-                    kOp, ": a cut is 4 numbers: pictures in a row, rows and columns from one to the next, inset");
-    for (Place& place : places_) {
-      if (place.kind != Kind::picture) continue;
-      Picture& picture = place.picture;
-      picture.across = numbers[0], picture.step_y = numbers[1], picture.step_x = numbers[2], picture.inset = numbers[3];
-      picture.gain = float(gain);
-      const int64_t down = (picture.count + picture.across - 1) / picture.across;
-      STD_TORCH_CHECK(
-          picture.inset + picture.height <= picture.step_y && picture.inset + picture.width <= picture.step_x &&
-              (down - 1) * picture.step_y + picture.inset + picture.height <= place.height &&
-              (std::min(picture.across, picture.count) - 1) * picture.step_x + picture.inset + picture.width <=
-                  place.width,
-          kOp, ": ", picture.count, " pictures of ", picture.height, "x", picture.width, " do not fit into ",
-          place.height, "x", place.width);
-    }
-  }
+  Chain(Places places, int64_t height, int64_t width)
+      : height_(height), width_(width), places_(std::move(places)), met_(places_.count()) {}
 
   void add_picture(const Tensor& picture) {
     int64_t factor = 0;
-    for (const Place& place : places_) factor = place.kind == Kind::picture ? place.scale : factor;
+    for (const Place& place : places_.all()) factor = place.kind == Kind::picture ? place.scale : factor;
     STD_TORCH_CHECK(picture.scalar_type() == ScalarType::Byte && picture.dim() == 3 && picture.size(2) == 3 &&
                         picture.stride(2) == 1 && picture.stride(1) == 3 && picture.size(0) == height_ &&
                         picture.size(1) == width_ && factor >= 2,
@@ -101,7 +71,7 @@ class Chain {
   }
 
   void add_stage(const Numbers& n, const Tensor& weight, const Tensor& ends, const std::optional<Tensor>& statistics) {
-    const int64_t count = int64_t(places_.size());
+    const int64_t count = places_.count();
     STD_TORCH_CHECK(0 <= n.x && n.x < count && 0 <= n.out && n.out < count && n.skip < count && n.lead >= 0, kOp,
                     ": stage ", stages_.size(), " names places that there are not");
     STD_TORCH_CHECK(n.size == 0 || n.size == 1 || n.size == 3 || n.size == 5 || n.size == 9, kOp,
@@ -111,9 +81,9 @@ class Chain {
     Layer& layer = stage.layer;
     const bool in_pairs = out.kind == Kind::planes || out.kind == Kind::ring;
     const bool plain = n.shuffle == 1 && in_pairs;
-    STD_TORCH_CHECK(room(n.x, n.x_pair, layer.pairs) && (x.kind == Kind::planes || x.kind == Kind::ring) &&
-                        (!in_pairs || room(n.out, n.out_pair, layer.channels / 2)) &&
-                        (n.skip < 0 || (plain && room(n.skip, n.skip_pair, layer.channels / 2) &&
+    STD_TORCH_CHECK(places_.room(n.x, n.x_pair, layer.pairs) && (x.kind == Kind::planes || x.kind == Kind::ring) &&
+                        (!in_pairs || places_.room(n.out, n.out_pair, layer.channels / 2)) &&
+                        (n.skip < 0 || (plain && places_.room(n.skip, n.skip_pair, layer.channels / 2) &&
                                         places_[n.skip].scale == out.scale)),
                     kOp, ": stage ", stages_.size(), " reads or writes outside of its places");
     STD_TORCH_CHECK((out.kind != Kind::floats || out.planes.pairs == layer.channels) && (in_pairs || n.lead == 0) &&
@@ -138,8 +108,10 @@ class Chain {
 
   void run() {
     int64_t most = 0;
+    for (const Stage& stage : stages_) most = std::max(most, stage.at.lead);
+    const int64_t strips = narrow_rings(most);
     for (Stage& stage : stages_) {
-      most = std::max(most, stage.at.lead);
+      stage.layer.out_plane = places_[stage.at.out].planes.plane;
       bool read = places_[stage.at.out].kind != Kind::planes;
       for (const Stage& other : stages_) read = read || other.at.x == stage.at.out || other.at.skip == stage.at.out;
       stage.layer.past_caches = !read && goes_past_caches(places_[stage.at.out].planes);
@@ -148,9 +120,9 @@ class Chain {
     const int64_t least = std::max<int64_t>(4 * most, 1);
     const int64_t bands = std::clamp<int64_t>(height_ / least, 1, torch::stable::get_num_threads());
     torch::stable::parallel_for(0, bands, 1, [&](int64_t first, int64_t last) {
-      Worker worker(places_, stages_);
+      Worker worker(places_.all(), stages_);
       for (int64_t band = first; band < last; ++band) {
-        run_band(Span{height_ * band / bands, height_ * (band + 1) / bands}, most, worker);
+        run_band({height_ * band / bands, height_ * (band + 1) / bands}, strips, most, worker);
       }
       _mm_sfence();
     });
@@ -158,74 +130,6 @@ class Chain {
   }
 
  private:
-  void add_place(const Tensor* tensor, const int64_t* n, const std::vector<Tensor>& lanes,
-                 const std::vector<Tensor>& rows) {
-    Place place{};
-    place.scale = n[0];
-    STD_TORCH_CHECK(1 <= place.scale && place.scale <= 4, kOp, ": the scale of a place must be 1 to 4");
-    place.height = height_ * place.scale;
-    place.width = width_ * place.scale;
-    if (tensor == nullptr) {
-      place.kind = Kind::ring;
-      place.ring_rows = n[3];
-      place.planes.pairs = n[2];
-      place.planes.pitch = place.vectors() * 16 + 2 * kMargin;
-      place.planes.plane = n[3] * place.planes.pitch;
-      STD_TORCH_CHECK(n[2] >= 1 && n[3] >= 1, kOp, ": a ring must have pairs and rows");
-    } else if (tensor->scalar_type() == ScalarType::Float) {
-      place.kind = Kind::floats;
-      STD_TORCH_CHECK(tensor->dim() == 3 && tensor->is_contiguous() && tensor->size(1) == place.height &&
-                          tensor->size(2) == place.width,
-                      kOp, ": float planes must be (C, ", place.height, ", ", place.width, "), contiguous");
-      place.planes = {static_cast<uint32_t*>(tensor->mutable_data_ptr()),
-                      place.height * place.width,
-                      place.width,
-                      place.height,
-                      place.width,
-                      tensor->size(0)};
-    } else if (tensor->scalar_type() == ScalarType::Byte) {
-      place.kind = Kind::picture;
-      STD_TORCH_CHECK(tensor->dim() == 4 && tensor->size(3) == 3 && tensor->stride(3) == 1 && tensor->stride(2) == 3,
-                      kOp, ": pictures must be uint8 (n, H, W, 3), of contiguous rows");
-      place.picture = {static_cast<uint8_t*>(tensor->mutable_data_ptr()),
-                       tensor->size(0),
-                       tensor->size(1),
-                       tensor->size(2),
-                       tensor->stride(0),
-                       tensor->stride(1),
-                       1,
-                       0,
-                       0,
-                       0,
-                       1.f};
-    } else {
-      place.kind = Kind::planes;
-      place.planes = pair_planes(kOp, *tensor, 0, place.width);
-      STD_TORCH_CHECK(place.planes.height >= place.height, kOp, ": planes of ", place.planes.height,
-                      " rows are too small for ", place.height);
-    }
-    place.lanes = every(place.scale);
-    if (n[1] >= 0) {
-      STD_TORCH_CHECK(n[1] < int64_t(lanes.size()) && lanes[n[1]].scalar_type() == ScalarType::Short &&
-                          lanes[n[1]].numel() == place.vectors() && rows[n[1]].scalar_type() == ScalarType::Byte &&
-                          rows[n[1]].numel() == place.height,
-                      kOp, ": a mask must be int16 (ceil(width / 16)) and uint8 (height) of its place");
-      place.lanes = static_cast<const uint16_t*>(lanes[n[1]].const_data_ptr());
-      place.rows = static_cast<const uint8_t*>(rows[n[1]].const_data_ptr());
-    }
-    places_.push_back(place);
-    met_.push_back(false);
-  }
-
-  const uint16_t* every(int64_t scale) {
-    if (every_[scale].empty()) every_[scale] = lanes_of(width_ * scale);
-    return every_[scale].data();
-  }
-
-  bool room(int64_t place, int64_t pair, int64_t pairs) const {
-    return 0 <= pair && 1 <= pairs && pair + pairs <= places_[place].planes.pairs;
-  }
-
   Layer layer_of(const Numbers& n, const Tensor& weight, const Tensor& ends, const Place& x, const Place& out) {
     Layer layer{};
     // A picture is shuffled as bytes.
@@ -252,9 +156,8 @@ class Chain {
                    : n.shuffle > 1 ? Finish::shuffle
                    : n.gate != 0   ? Finish::gate
                                    : Finish::pairs;
-    layer.out_plane = out.planes.plane;
     layer.out_vectors = out.vectors();
-    layer.lanes = out.kind == Kind::picture ? every(x.scale) : out.lanes;
+    layer.lanes = out.kind == Kind::picture ? places_.every(x.scale) : out.lanes;
     if (n.size == 0) {
       STD_TORCH_CHECK(layer.finish == Finish::pairs, kOp, ": factors and offsets end in pairs of the same scale");
       layer.pairs = layer.channels / 2;
@@ -277,11 +180,32 @@ class Chain {
     return layer;
   }
 
-  // A band goes from left to right in strips so narrow that its rings stay in the cache.
-  void run_band(Span band, int64_t most, Worker& worker) {
-    const int64_t vectors = (width_ + kMargin - 1) / kMargin, strips = kept_.empty() ? strips_of(vectors) : 1;
+  // Makes the rings of rows so short that they stay in the cache, and returns the number of strips that this takes.
+  int64_t narrow_rings(int64_t most) {
+    int64_t bytes = 0;
+    for (const Place& place : places_.all()) {
+      if (place.kind == Kind::ring) bytes += 4 * place.planes.plane * place.planes.pairs;
+    }
+    const int64_t vectors = row_vectors();
+    const int64_t strips =
+        kept_.empty() ? std::clamp<int64_t>(bytes / kRings, 1, std::max<int64_t>(1, vectors / kNarrowest)) : 1;
+    const int64_t widest = (vectors + strips - 1) / strips * kMargin + 2 * most;
+    for (Place& place : places_.all()) {
+      if (place.kind != Kind::ring || strips == 1) continue;
+      // One vector more, because a strip need not begin with one.
+      place.planes.pitch = (widest * place.scale + kMargin - 1) / kMargin * kMargin + 3 * kMargin;
+      place.planes.plane = place.ring_rows * place.planes.pitch;
+    }
+    return strips;
+  }
+
+  int64_t row_vectors() const { return (width_ + kMargin - 1) / kMargin; }
+
+  // A band goes from left to right in strips.
+  void run_band(Span band, int64_t strips, int64_t most, Worker& worker) {
     for (int64_t strip = 0; strip < strips; ++strip) {
-      worker.columns = {vectors * strip / strips * kMargin, vectors * (strip + 1) / strips * kMargin};
+      worker.columns = {row_vectors() * strip / strips * kMargin, row_vectors() * (strip + 1) / strips * kMargin};
+      worker.rings.clear(worker.columns.begin - most);
       for (int64_t t = band.begin - 2 * most; t < band.end; ++t) {
         for (size_t i = 0; i < stages_.size(); ++i) {
           const int64_t lead = stages_[i].at.lead, y = t + lead;
@@ -290,14 +214,6 @@ class Chain {
         }
       }
     }
-  }
-
-  int64_t strips_of(int64_t vectors) const {
-    int64_t bytes = 0;
-    for (const Place& place : places_) {
-      if (place.kind == Kind::ring) bytes += 4 * place.planes.plane * place.planes.pairs;
-    }
-    return std::clamp<int64_t>(bytes / kRings, 1, std::max<int64_t>(1, vectors / kNarrowest));
   }
 
   // The rows that belong to row y of the chain.
@@ -345,9 +261,8 @@ class Chain {
   }
 
   int64_t height_, width_;
-  std::vector<uint16_t> every_[5];
-  std::vector<Place> places_;
-  std::vector<bool> met_;
+  Places places_;
+  std::vector<bool> met_;  // places that an earlier stage reads or writes
   std::vector<Stage> stages_;
   std::vector<std::unique_ptr<Statistics>> kept_;
   Enlarged added_;
@@ -371,8 +286,14 @@ void pair_chain(const std::vector<Tensor>& tensors, const std::vector<int64_t>& 
   STD_TORCH_CHECK(int64_t(stages.size()) == kNumbers * int64_t(weights.size()) && ends.size() == weights.size() &&
                       statistics.size() == measured.size(),
                   kOp, ": needs ", kNumbers, " numbers, a weight and ends for each stage");
-  Chain chain(tensors, places, lanes, rows, height, width);
-  if (!cut.empty()) chain.cut(cut, gain);
+  Places all(kOp, height, width);
+  STD_TORCH_CHECK(places.size() % 4 == 0 && places.size() >= 4 * tensors.size() && lanes.size() == rows.size(), kOp,
+                  ": needs 4 numbers for each place, and lanes and rows for each mask");
+  for (size_t i = 0; 4 * i < places.size(); ++i) {
+    all.add(i < tensors.size() ? &tensors[i] : nullptr, places.data() + 4 * i, lanes, rows);
+  }
+  all.cut(cut, gain);
+  Chain chain(std::move(all), height, width);
   if (added) chain.add_picture(*added);
   for (size_t i = 0; i < weights.size(); ++i) {
     Numbers numbers;

@@ -59,7 +59,7 @@ def test_parts_of_planes_are_read_and_written():
     assert (out.read()[10:] == 7).all()
 
 
-def deep_chain() -> tuple[PairChain, list[torch.Tensor]]:
+def deep_chain(measure: bool = True) -> tuple[PairChain, list[torch.Tensor]]:
     """Rings that are read at other rows than they are written, at three scales, by convolutions of several sizes."""
     torch.manual_seed(3)
     weights = [rounded(12, 6, 5, 5, scale=0.1), rounded(12, 12, 3, 3, scale=0.1), rounded(32, 12, 3, 3, scale=0.1)]
@@ -70,7 +70,7 @@ def deep_chain() -> tuple[PairChain, list[torch.Tensor]]:
         Stage(PairConv(weights[2], slope=0.2, shuffle=2), "second", "twice"),
         Stage(PairConv(weights[3], slope=0.2), "twice", "again", "twice"),
         Stage(PairConv(weights[4], slope=0.2, shuffle=2), "again", "four times"),
-        Stage(PairConv(weights[5]), "four times", "out", "four times", measure=True),
+        Stage(PairConv(weights[5]), "four times", "out", "four times", measure=measure),
     ]
     return PairChain(stages, ["x", "out"]), weights
 
@@ -118,6 +118,16 @@ def test_threads_do_not_change_a_bit():
         assert torch.equal(statistics, results[0][1])
 
 
+def test_strips_of_a_wide_image_join():
+    """A chain that measures goes over whole rows, the same one without does not."""
+    chain, _ = deep_chain()
+    assert chain.ring_bytes(2700) > 2 * (3 << 19)
+    x, whole, joined = planes_of(rounded(6, 9, 2700)), poisoned(8, 36, 10800), poisoned(8, 36, 10800)
+    chain(Grid(1, (9, 2700)), {"x": x, "out": whole})
+    deep_chain(measure=False)[0](Grid(1, (9, 2700)), {"x": x, "out": joined})
+    assert torch.equal(whole.data, joined.data)
+
+
 def test_patches_keep_to_themselves_at_every_scale():
     """Cropped and enlarged patches in a grid, against each by itself."""
     torch.manual_seed(4)
@@ -159,18 +169,27 @@ def test_pictures_are_shuffled_and_rounded(scale, gain):
     assert (image[:, 37 * scale :] == 99).all()
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (4, 37)])
-def test_an_enlarged_image_is_added_to_the_picture(scale, height, width):
+@pytest.mark.parametrize(
+    ("height", "width", "scale"), [(1, 1, 2), (1, 1, 4), (4, 37, 2), (4, 37, 3), (4, 37, 4), (3, 2001, 4)]
+)
+def test_an_enlarged_image_is_added_to_the_picture(height, width, scale):
+    """The last one is so wide that it goes in strips."""
     torch.manual_seed(7)
     added = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
-    feature, weight = rounded(4, scale * height, scale * width), rounded(3, 4, 3, 3, scale=0.02)
+    feature = rounded(4, scale * height, scale * width)
+    weights = rounded(24, 4, 1, 1), rounded(3, 24, 3, 3, scale=0.01)
+    stages = [
+        Stage(PairConv(weights[0]), "x", "between"),
+        Stage(PairConv(weights[1], floats=True), "between", "picture"),
+    ]
     picture = torch.full((1, scale * height, scale * width, 3), 99, dtype=torch.uint8)
-    chain = PairChain([Stage(PairConv(weight, floats=True), "x", "picture")], ["x", "picture"], {"x": scale})
+    chain = PairChain(stages, ["x", "picture"], {"x": scale})
     chain(Grid(1, (height, width)), {"x": planes_of(feature), "picture": picture}, added=added)
+    assert (chain.ring_bytes(width) > 2 * (3 << 19)) == (width > 2000)
     large = F.interpolate(added.permute(2, 0, 1)[None].double(), scale_factor=scale, mode="bilinear")
-    exact = (large[0] + 255 * conv2d(feature, weight)).clamp(0, 255).permute(1, 2, 0)
-    assert (picture[0].double() - exact).abs().max() <= 0.5 + 1e-3
+    exact = large[0] + 255 * conv2d(stored(conv2d(feature, weights[0])), weights[1])
+    difference = (picture[0].double() - exact.clamp(0, 255).permute(1, 2, 0)).abs()
+    assert difference.max() <= 0.5 + 0.15  # 24 * 9 roundings to bf16
 
 
 def test_factors_and_offsets_come_with_the_call():

@@ -18,14 +18,25 @@ from mga_kernels.plans.fsrcnn import FsrcnnWeights
 from mga_kernels.plans.modules import ModulePlanner
 from mga_kernels.plans.pair_plan import PairWeights
 from mga_kernels.plans.pan import PanWeights
+from mga_kernels.plans.rcan import RcanWeights
 from mga_kernels.plans.rfdn import RfdnWeights
+from mga_kernels.plans.srresnet import SrresnetWeights
 
 ROOT = Path(__file__).resolve().parent.parent
 
 pytestmark = pytest.mark.skipif(pairs.supported() is not None, reason=f"no pair planes here: {pairs.supported()}")
 
 
-WEIGHTS = {"fsrcnn": FsrcnnWeights, "pan": PanWeights, "rfdn": RfdnWeights}
+WEIGHTS = {
+    "fsrcnn": FsrcnnWeights,
+    "pan": PanWeights,
+    "rcan": RcanWeights,
+    "rfdn": RfdnWeights,
+    "srresnet": SrresnetWeights,
+}
+
+
+PLAIN = {"base": {"norm": "none"}, "refine": {"norm": "none"}}
 
 
 def small_network(scale: int = 4, patch_size: int = 4, name: str = "rfdn", **settings) -> MaskGuidedNetwork:
@@ -40,12 +51,23 @@ def small_network(scale: int = 4, patch_size: int = 4, name: str = "rfdn", **set
                 half.upsampler[0].bias.fill_(128)
             elif name == "pan":
                 half.conv_last.weight.mul_(30)
-            else:
+            elif name == "fsrcnn":
                 half.last_part[2].weight.mul_(3)
                 half.last_part[2].bias.fill_(0.5)
+            elif name == "rcan":
+                half.conv_last.weight.mul_(8)
+            elif half.conv_output.bias is None:
+                half.conv_output.weight.mul_(3)
+            else:
+                half.conv_output.weight.mul_(12)
+                half.conv_output.bias.fill_(0.5)
+        for module in network.modules():
+            if isinstance(module, torch.nn.InstanceNorm2d):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.3)
         if name == "pan":
             network.refine.conv_last.bias.fill_(0.5)
-        network.mask.conv2.weight.mul_(20)
+        network.mask.conv2.weight.mul_({"rcan": 0.5, "srresnet": 4}.get(name, 20))
     return network.eval().requires_grad_(False)
 
 
@@ -75,6 +97,15 @@ def picture(height: int, width: int) -> np.ndarray:
         ("fsrcnn", 33, 50, 3, 2, {"split": (3, 2)}),
         ("fsrcnn", 17, 15, 2, 8, {"split": (1, 1)}),
         ("fsrcnn", 1, 5, 4, 4, {}),
+        ("srresnet", 33, 50, 4, 4, {}),
+        ("srresnet", 17, 15, 2, 8, {"split": (3, 2)}),
+        ("srresnet", 14, 21, 3, 2, {}),
+        ("srresnet", 33, 50, 4, 4, PLAIN),
+        ("srresnet", 12, 21, 3, 2, PLAIN | {"split": (1, 2)}),
+        ("srresnet", 17, 15, 2, 4, PLAIN),
+        ("rcan", 33, 50, 4, 4, {}),
+        ("rcan", 12, 9, 2, 8, {"split": (1, 1)}),
+        ("rcan", 13, 21, 3, 2, {"split": (1, 2)}),
     ],
 )
 def test_plan_equals_the_network(name, height, width, scale, patch_size, settings):

@@ -20,7 +20,9 @@ __all__ = ["RUNTIMES", "Plan", "Planner", "prepare"]
 PLANNED = {
     "fsrcnn": ("fsrcnn", "FsrcnnWeights"),
     "pan": ("pan", "PanWeights"),
+    "rcan": ("rcan", "RcanWeights"),
     "rfdn": ("rfdn", "RfdnWeights"),
+    "srresnet": ("srresnet", "SrresnetWeights"),
 }
 
 RUNTIMES = {"own": "a plan of our own", "openvino": "OpenVINO", "pytorch": "PyTorch"}  # fastest first

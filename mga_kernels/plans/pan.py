@@ -10,40 +10,31 @@ from .chains import PairChain, Stage
 from .pair_plan import Buffers, PairWeights, from_bytes
 from .pairs import Grid, PairConv, Planes
 
-BLOCKS_PER_CHAIN = 2
 
-
-def _block(block: pan.SCPA, number: int, x: str, out: str) -> list[Stage]:
+def _block(block: pan.SCPA) -> PairChain:
     """SCPA: both branches begin in one convolution, and end side by side in ``joined``."""
     begin = PairConv(torch.cat([block.conv1_a.weight, block.conv1_b.weight]), slope=pan.SLOPE)
     half = begin.channels // 4
-    branches, plain, gated, joined = (f"{name} {number}" for name in ("branches", "plain", "gated", "joined"))
-    return [
-        Stage(begin, x, branches),
-        Stage(PairConv.of(block.PAConv.k3), (branches, half), plain),
-        Stage(PairConv.of(block.PAConv.k2), (branches, half), gated, plain, gate=True),
-        Stage(PairConv.of(block.k1[0], pan.SLOPE), branches, joined),
-        Stage(PairConv.of(block.PAConv.k4, pan.SLOPE), gated, (joined, half)),
-        Stage(PairConv.of(block.conv3), joined, out, x),
+    stages = [
+        Stage(begin, "x", "branches"),
+        Stage(PairConv.of(block.PAConv.k3), ("branches", half), "plain"),
+        Stage(PairConv.of(block.PAConv.k2), ("branches", half), "gated", "plain", gate=True),
+        Stage(PairConv.of(block.k1[0], pan.SLOPE), "branches", "joined"),
+        Stage(PairConv.of(block.PAConv.k4, pan.SLOPE), "gated", ("joined", half)),
+        Stage(PairConv.of(block.conv3), "joined", "out", "x"),
     ]
+    return PairChain(stages, ["x", "out"])
 
 
 class _Trunk:
-    """The blocks of one half, ``BLOCKS_PER_CHAIN`` at a time, from ``x`` to one of two planes.
+    """The blocks of one half, each from one of two planes to the other; the first from ``x``.
 
-    The last of them and the long skip are in ``end``: stages that write the place ``out`` and that belong to the chain
-    of what follows.
+    What follows the last of them begins with ``end``: stages that write the place ``out``, with the long skip.
     """
 
     def __init__(self, half: pan.BaseNet | pan.RefineNet):
-        blocks = [block for block in half.SCPA_trunk if isinstance(block, pan.SCPA)]
+        self.chains = [_block(block) for block in half.SCPA_trunk if isinstance(block, pan.SCPA)]
         self.planes: dict[str, int | tuple[int, int]] = {f"trunk {i}": pan.FEATURE_CHANNELS for i in range(2)}
-        self.chains = []
-        for first in range(0, len(blocks), BLOCKS_PER_CHAIN):
-            group = blocks[first : first + BLOCKS_PER_CHAIN]
-            between = ["x", *(f"between {i}" for i in range(1, len(group))), "out"]
-            stages = [s for i, block in enumerate(group) for s in _block(block, i, between[i], between[i + 1])]
-            self.chains.append(PairChain(stages, ["x", "out"]))
         self.last = f"trunk {(len(self.chains) - 1) % 2}"
         self.whole = ["x", self.last]
         self.end = [Stage(PairConv.of(half.trunk_conv), self.last, "out", "x")]

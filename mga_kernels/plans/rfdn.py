@@ -111,7 +111,7 @@ class _Trunk:
         self.chains = [_block(block, i, self.gates[i], before[i]) for i, block in enumerate(blocks)]
         channels, inner = half.LR_conv.out_channels, self.gates[0].inner
         # Two of what a block reads of the block before.
-        self.planes: dict[str, int | tuple[int, int]] = {"outputs": len(blocks) * channels, "strided": inner}
+        self.planes: dict[str, int | tuple[int, int]] = {"outputs": len(blocks) * channels}
         self.planes |= {f"joined {i}": channels for i in range(2)} | {f"work {i}": 2 * inner for i in range(2)}
         last = len(blocks) - 1
         self.whole = ["x", "outputs", f"joined {last % 2}", f"work {last % 2}"]
@@ -130,7 +130,7 @@ class _Trunk:
                 given |= {"joined before": buffers[f"joined {1 - i % 2}"], "work before": buffers[f"work {1 - i % 2}"]}
             chain(area, given)
             if area.down * area.across == 1:
-                gate.on_image(area, work, buffers["strided"])
+                gate.on_image(area, work, buffers[f"work {1 - i % 2}"])  # which the next block writes anew
             else:
                 gate.on_patches(area, work)
 
