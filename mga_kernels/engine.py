@@ -106,6 +106,7 @@ class MaskGuidedSR:
     def _load(self, network: MaskGuidedNetwork, dtype: torch.dtype | None) -> None:
         """Prepare the network for ``dtype``, None for the fastest one."""
         self._planner, refused = plans.prepare(network, self.device, dtype, self.runtime)
+        self._runs_in: torch.dtype = getattr(self._planner, "narrow", self.dtype)  # photographs, that is
         self._refused = refused | self._gave_up
         self._plans.clear()
         self.model = network.to(self.device, self.dtype)
@@ -137,9 +138,10 @@ class MaskGuidedSR:
         """A shipped model ("rfdn-x4") or a file that training wrote.
 
         ``device``: "auto" is CUDA where there is one. ``dtype``: "auto" is float32 for tensors, and for photographs
-        bfloat16 where this CPU multiplies in it, as far as it costs less than 0.02 dB. Where a network gives values
-        that float16 cannot hold, a warning says so and bfloat16 or float32 is used from then on. ``runtime``: what runs
-        photographs: "own" convolutions, "openvino" or "pytorch"; "auto" is the first of them that can (see ``info``).
+        float16 on a GPU and bfloat16 where this CPU multiplies in it, as far as it costs less than 0.02 dB. Where a
+        network gives values that float16 cannot hold, a warning says so and bfloat16 or float32 is used from then on.
+        ``runtime``: what runs photographs: "own" (on a CPU convolutions of ours, on a GPU a CUDA graph), "openvino" or
+        "pytorch"; "auto" is the first of them that can (see ``info``).
         Raises CheckpointError for a file that is missing, damaged or of another network, InputError for the other
         arguments.
         """
@@ -177,7 +179,7 @@ class MaskGuidedSR:
     def warmup(self, height: int, width: int) -> None:
         """Allocate what photographs of this size need, so that the first of them is as fast as those after it."""
         with self._planning:
-            self._plan(height, width)
+            self._plan(height, width).warm(self._choice.dense(height, width))
 
     def info(self) -> dict[str, str | list[str]]:
         """How photographs are run, why not in another way, and what was chosen for the sizes that are prepared."""
@@ -221,7 +223,7 @@ class MaskGuidedSR:
         """``steps(plan, dense)``, again in a wider dtype where values were not finite."""
         while True:
             with self._planned(photo) as plan:
-                dtype, dense = self.dtype, self._choice.dense(*photo.rgb.shape[:2])
+                dtype, dense = self._runs_in, self._choice.dense(*photo.rgb.shape[:2])
                 plan.start()
                 result = steps(plan, dense)
                 if plan.finite is None or bool(plan.finite):
@@ -233,12 +235,12 @@ class MaskGuidedSR:
         """Run in a wider dtype than this one from now on."""
         instead = safety.wider(dtype, self.device)
         with self._planning:
-            if self.dtype != dtype:  # another thread was here before
+            if dtype not in (self.dtype, self._runs_in):  # another thread was here before
                 return
             message = safety.explain_widening(dtype, instead)
             warnings.warn(message, stacklevel=4)
             self._gave_up[str(dtype).removeprefix("torch.")] = "gave values that are not finite"
-            self.dtype = instead
+            self.dtype = instead if self.dtype == dtype else self.dtype
             self._load(copy.deepcopy(self._exact), instead)
 
     @torch.inference_mode()

@@ -25,7 +25,7 @@ PLANNED = {
     "srresnet": ("srresnet", "SrresnetWeights"),
 }
 
-RUNTIMES = {"own": "convolutions of our own", "openvino": "OpenVINO", "pytorch": "PyTorch"}  # fastest first
+RUNTIMES = {"own": "a plan of our own", "openvino": "OpenVINO", "pytorch": "PyTorch"}  # fastest first
 
 
 def prepare(
@@ -57,12 +57,20 @@ def prepare(
 
 def _own(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:
     """The planner, or why there is none."""
+    if device.type == "cuda":
+        return _against_weights(network) or _cuda_graph(network, device, dtype)
     reason = _against_pairs(network, device, dtype) or _against_weights(network)
     if reason is not None:
         return reason
     module, name = PLANNED[network.config.network]
     weights = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     return weights(copy.deepcopy(network).float())
+
+
+def _cuda_graph(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
+    from .cuda_graph import CudaGraphPlanner
+
+    return CudaGraphPlanner(network, device, dtype)
 
 
 def _openvino(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:

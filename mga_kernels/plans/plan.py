@@ -48,6 +48,9 @@ class Plan(ABC):
         if self.finite is not None:
             self.finite.fill_(True)
 
+    def warm(self, dense: bool = False) -> None:  # noqa: B027
+        """Do what else the first image would wait for, of -M with all that there is room for, or of -D."""
+
     @abstractmethod
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
         """Compute the coarse feature of ``image`` (H, W, 3), and write its coarse image to the top left of ``out``."""
