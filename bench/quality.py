@@ -1,4 +1,5 @@
-"""Quality of a model on Set5, Set14 and B100: every variant, and every order of selection at equal K.
+"""Quality of a model on Set5, Set14 and B100: every variant, and every order of selection at equal K; and what its
+way of running photographs, in bf16 where it has convolutions of its own, loses against float32 on Set5.
 
     python bench/quality.py --model rfdn-x4 --data DIR --k 240
 
@@ -17,7 +18,8 @@ from typing import Any
 
 import torch
 
-from mga.evaluate import evaluate, find_pairs
+from mga.evaluate import evaluate, find_pairs, load_pair
+from mga.metrics import psnr_y
 from mga_kernels import MaskGuidedSR, __version__
 from mga_kernels.errors import MGAError
 from mga_kernels.files import whole_file
@@ -33,12 +35,25 @@ RUNS = {
 }
 
 
+def set_pairs(data: Path, testset: str, scale: int) -> list[tuple[Path, Path | None]]:
+    return find_pairs(data / testset / "HR", data / testset / f"LR_bicubic/X{scale}", scale)
+
+
+def photograph_loss(model: MaskGuidedSR, pairs: list[tuple[Path, Path | None]]) -> dict[str, Any]:
+    """What ``upscale`` loses in PSNR-Y (dB) against the same masked network on float32 tensors."""
+    losses = {}
+    for entry, (hr_path, lr_path) in zip(evaluate(model, pairs)["images"], pairs, strict=True):
+        hr, lr = load_pair(hr_path, lr_path, model.scale)
+        losses[entry["name"]] = entry["psnr_y"] - psnr_y(model.upscale(lr), hr, model.scale)
+    mean = sum(losses.values()) / len(losses)
+    return {"run": model.info()["photographs"], "loss_db": mean, "loss_db_by_image": losses}
+
+
 def measure(model: MaskGuidedSR, data: Path) -> dict[str, dict[str, dict[str, float]]]:
     """{run: {set: {"psnr_y", "ssim_y"}}}."""
     figures: dict[str, dict[str, Any]] = {name: {} for name in RUNS}
     for testset in SETS:
-        folder = data / testset
-        pairs = find_pairs(folder / "HR", folder / f"LR_bicubic/X{model.scale}", model.scale)
+        pairs = set_pairs(data, testset, model.scale)
         for name, (variant, selection) in RUNS.items():
             figures[name][testset] = evaluate(model, pairs, variant, selection)["mean"]
             print(f"{testset} {name}: {figures[name][testset]['psnr_y']:.4f} dB", file=sys.stderr, flush=True)
@@ -63,11 +78,13 @@ def main() -> int:
     args = parser.parse_args()
     try:
         model = MaskGuidedSR.from_pretrained(args.model, k=args.k)
+        photographs = {"set": "Set5", **photograph_loss(model, set_pairs(args.data, "Set5", model.scale))}
         figures = measure(model, args.data)
         name = Path(args.model).stem
         target = Path(__file__).parent / "results" / f"quality_{name}.json"
         versions = {"mga_kernels": __version__, "torch": torch.__version__, "device": str(model.device)}
         record = {"model": name, "scale": model.scale, "k": args.k, "versions": versions, "figures": figures}
+        record["photographs"] = photographs
         target.parent.mkdir(exist_ok=True)
         with whole_file(target) as stream:
             stream.write((json.dumps(record, indent=1) + "\n").encode())
@@ -75,6 +92,7 @@ def main() -> int:
         print(f"quality: {error}", file=sys.stderr)
         return 1
     print(table(figures))
+    print(f"\nphotographs ({photographs['run']}) lose {photographs['loss_db']:.4f} dB on Set5")
     return 0
 
 

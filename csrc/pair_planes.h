@@ -1,7 +1,9 @@
-// The layout in which the CPU convolves in bf16: planes of channel pairs, so that one 512-bit word holds 16 pixels of two
-// channels, which is what vdpbf16ps multiplies and adds. A plane has a zero border of one row above and below and of
-// kMargin pixels on both sides; pixels beyond the width are zero up to the pitch. No channel is padded but the last odd.
+// The layout in which the CPU convolves in bf16: planes of channel pairs, so that one 512-bit word holds 16 pixels of
+// two channels, which is what vdpbf16ps multiplies and adds. A plane has a zero border of one row above and below and
+// of kMargin pixels on both sides; pixels beyond the width are zero up to the pitch. No channel is padded but the last
+// odd.
 #pragma once
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -47,6 +49,20 @@ inline std::vector<uint16_t> lanes_of(int64_t width) {
   if (width % 16 != 0) lanes.back() = uint16_t((1 << width % 16) - 1);
   return lanes;
 }
+
+// Where pixel i of `to` pixels lies among `from` pixels: align_corners=False, the edge repeated.
+struct Position {
+  int64_t first, second;
+  float share;  // of the second
+
+  Position(int64_t i, int64_t from, int64_t to) {
+    const float scale = float(from) / float(to);
+    const float position = std::max(0.f, (float(i) + 0.5f) * scale - 0.5f);
+    first = std::min(int64_t(position), from - 1);
+    second = std::min(first + 1, from - 1);
+    share = position - float(first);
+  }
+};
 
 bool pair_conv_supported();  // whether this processor has the instructions
 

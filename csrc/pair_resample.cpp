@@ -1,10 +1,11 @@
-// Between pair planes and other forms: pair_pool (ESA's strided convolution and max-pool), pair_interpolate_ (bilinear),
-// pair_gather_ (patches side by side), pair_upsample_ (last convolution, pixel shuffle and bytes of the picture).
+// Between pair planes and other forms: pair_pool (ESA's strided convolution and max-pool), pair_interpolate_
+// (bilinear), pair_gather_ (patches side by side).
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <vector>
 
-#include "pair_conv_rows.h"
+#include "pair_bytes.h"
 
 namespace mga {
 namespace {
@@ -60,20 +61,6 @@ Tensor pair_pool(const Tensor& x, int64_t x_pair, int64_t pairs, int64_t height,
   return out;
 }
 
-// Where pixel i of `to` pixels lies among `from` pixels: align_corners=False, the edge repeated.
-struct Place {
-  int64_t first, second;
-  float share;  // of the second
-
-  Place(int64_t i, int64_t from, int64_t to) {
-    const float scale = float(from) / float(to);
-    const float position = std::max(0.f, (float(i) + 0.5f) * scale - 0.5f);
-    first = std::min(int64_t(position), from - 1);
-    second = std::min(first + 1, from - 1);
-    share = position - float(first);
-  }
-};
-
 #ifdef MGA_HAS_PAIR_CONV
 // One row of a pair: 16 pixels at a time from two short rows by index and share.
 MGA_BF16 void interpolate_row(const float* low, const float* high, const int32_t* first, const int32_t* second,
@@ -107,7 +94,7 @@ void pair_interpolate(const Tensor& out, int64_t out_pair, const Tensor& x, int6
   std::vector<int32_t> first(padded), second(padded);
   std::vector<float> share(padded);
   for (int64_t i = 0; i < width; ++i) {
-    const Place place(i, columns, width);
+    const Position place(i, columns, width);
     first[i] = int32_t(place.first);
     second[i] = int32_t(place.second);
     share[i] = place.share;
@@ -117,7 +104,7 @@ void pair_interpolate(const Tensor& out, int64_t out_pair, const Tensor& x, int6
   torch::stable::parallel_for(0, height, 8, [&](int64_t begin, int64_t end) {
     std::vector<float> low(columns), high(columns);
     for (int64_t y = begin; y < end; ++y) {
-      const Place place(y, rows, height);
+      const Position place(y, rows, height);
       for (int64_t pair = 0; pair < channels / 2; ++pair) {
         const float* plane = data + 2 * pair * rows * columns;
         for (int64_t c = 0; c < columns; ++c) {
@@ -146,14 +133,15 @@ void pair_gather(const Tensor& out, const Tensor& x, int64_t pairs, int64_t heig
   const int64_t side = patch_size + 2 * halo;
   const PairPlanes to = pair_planes(op, out, 0, across * (side + 1) - 1);
   STD_TORCH_CHECK(halo == 0 || halo == 1, op, ": the border of the planes is enough for a halo of 0 or 1, not ", halo);
-  STD_TORCH_CHECK(height <= from.height && height % patch_size == 0 && width % patch_size == 0, op,
-                  ": cells of ", patch_size, " do not fill ", height, "x", width);
+  STD_TORCH_CHECK(height <= from.height && height % patch_size == 0 && width % patch_size == 0, op, ": cells of ",
+                  patch_size, " do not fill ", height, "x", width);
   check_indices(op, indices, 1);
   const auto* index = static_cast<const int32_t*>(indices.const_data_ptr());
   const int64_t count = indices.numel(), columns = width / patch_size;
   check_inside(op, index, count, height / patch_size, columns);
-  STD_TORCH_CHECK(pairs <= from.pairs && pairs <= to.pairs && (count + across - 1) / across * (side + 1) - 1 <= to.height,
-                  op, ": out is too small for ", count, " patches");
+  STD_TORCH_CHECK(
+      pairs <= from.pairs && pairs <= to.pairs && (count + across - 1) / across * (side + 1) - 1 <= to.height, op,
+      ": out is too small for ", count, " patches");
   torch::stable::parallel_for(0, count, 16, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const int64_t top = index[i] / columns * patch_size - halo, left = index[i] % columns * patch_size - halo;
@@ -167,88 +155,6 @@ void pair_gather(const Tensor& out, const Tensor& x, int64_t pairs, int64_t heig
   });
 }
 
-#ifdef MGA_HAS_PAIR_CONV
-// planes float (channels * s * s, width) of one row -> s rows of `image`, bytes by stride, pixels of 3 contiguous bytes.
-MGA_BF16 void shuffle_row(const float* planes, int64_t width, int64_t s, float gain, uint8_t* image, int64_t pitch) {
-  const __m512 factor = _mm512_set1_ps(255.f * gain), top = _mm512_set1_ps(255.f), zero = _mm512_setzero_ps();
-  alignas(64) uint8_t bytes[12][16];
-  for (int64_t dy = 0; dy < s; ++dy) {
-    uint8_t* row = image + dy * pitch;
-    for (int64_t x = 0; x < width; x += 16) {
-      const int64_t valid = std::min<int64_t>(16, width - x);
-      const __mmask16 lanes = __mmask16((1 << valid) - 1);
-      for (int64_t dx = 0; dx < s; ++dx) {
-        for (int64_t c = 0; c < 3; ++c) {
-          const __m512 value = _mm512_maskz_loadu_ps(lanes, planes + (c * s * s + dy * s + dx) * width + x);
-          const __m512 scaled = _mm512_min_ps(_mm512_max_ps(_mm512_mul_ps(value, factor), zero), top);
-          _mm_store_si128(reinterpret_cast<__m128i*>(bytes[3 * dx + c]),
-                          _mm512_cvtusepi32_epi8(_mm512_cvtps_epi32(scaled)));
-        }
-      }
-      if (s == 4) {
-        const __m512i at = _mm512_mullo_epi32(
-            _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15), _mm512_set1_epi32(12));
-        for (int word = 0; word < 3; ++word) {
-          __m512i packed = _mm512_setzero_si512();
-          for (int b = 3; b >= 0; --b) {
-            const __m128i of_byte = _mm_load_si128(reinterpret_cast<const __m128i*>(bytes[4 * word + b]));
-            packed = _mm512_or_si512(_mm512_slli_epi32(packed, 8), _mm512_cvtepu8_epi32(of_byte));
-          }
-          _mm512_mask_i32scatter_epi32(row + 12 * x + 4 * word, lanes, at, packed, 1);
-        }
-      } else {
-        for (int64_t i = 0; i < valid; ++i) {
-          for (int64_t b = 0; b < 3 * s; ++b) row[(x + i) * 3 * s + b] = bytes[b][i];
-        }
-      }
-    }
-  }
-}
-#endif
-
-// The 3x3 convolution to 3 s^2 channels (weights as pair_conv_ has them), pixel shuffle, gain, clamp to 0..1 and
-// rounding to bytes: image uint8 (s height, s width, 3), contiguous.
-void pair_upsample(const Tensor& image, const Tensor& x, int64_t pairs, const Tensor& weight, const Tensor& ends,
-                   int64_t height, int64_t width, int64_t scale, double gain) {
-  constexpr const char* op = "pair_upsample_";
-#ifdef MGA_HAS_PAIR_CONV
-  STD_TORCH_CHECK(pair_conv_supported(), op, ": this processor has no AVX-512 bf16");
-  STD_TORCH_CHECK(2 <= scale && scale <= 4, op, ": scale must be 2, 3 or 4, got ", scale);
-  STD_TORCH_CHECK(image.scalar_type() == ScalarType::Byte && image.dim() == 3 && image.stride(2) == 1 &&
-                      image.stride(1) == 3 && image.size(0) == height * scale && image.size(1) == width * scale && image.size(2) == 3,
-                  op, ": image must be uint8 (", height * scale, ", ", width * scale, ", 3), of contiguous rows");
-  const PairPlanes from = pair_planes(op, x, 0, width);
-  STD_TORCH_CHECK(pairs <= from.pairs && height <= from.height, op, ": x is too small");
-  STD_TORCH_CHECK(ends.scalar_type() == ScalarType::Float && ends.dim() == 2 && ends.size(0) == 3 && ends.is_contiguous(),
-                  op, ": ends must be float32 (3, channels), contiguous: bias, slopes, shifts");
-  const std::vector<uint16_t> lanes = lanes_of(width);
-  Layer layer{};
-  layer.channels = ends.size(1);
-  STD_TORCH_CHECK(layer.channels == (3 * scale * scale + 1) / 2 * 2 && weight.numel() == layer.channels * pairs * 2 * 9,
-                  op, ": weight and ends must be of 3 x scale^2 channels, an even number of them");
-  layer.weight = static_cast<const uint32_t*>(weight.const_data_ptr());
-  layer.ends = static_cast<const float*>(ends.const_data_ptr());
-  layer.pairs = pairs;
-  layer.width = width;
-  layer.lanes = lanes.data();
-  layer.finish = Finish::planar;
-  layer.x_plane = from.plane;
-  layer.out_plane = width;
-  auto* bytes = static_cast<uint8_t*>(image.mutable_data_ptr());
-  const int64_t pitch = image.stride(0);
-  torch::stable::parallel_for(0, height, 4, [&](int64_t begin, int64_t end) {
-    std::vector<float> planes(layer.channels * width);
-    for (int64_t y = begin; y < end; ++y) {
-      const Row row{{from.at(0, y - 1, 0), from.at(0, y, 0), from.at(0, y + 1, 0)}, nullptr, planes.data()};
-      convolve_row<3>(layer, row);
-      shuffle_row(planes.data(), width, scale, float(gain), bytes + y * scale * pitch, pitch);
-    }
-  });
-#else
-  STD_TORCH_CHECK(false, op, ": this build is for a processor without AVX-512");
-#endif
-}
-
 }  // namespace
 }  // namespace mga
 
@@ -258,13 +164,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(mga, m) {
   m.def(
       "pair_gather_(Tensor(a!) out, Tensor x, int pairs, int height, int width, Tensor indices, int patch_size, "
       "int halo, int across) -> ()");
-  m.def(
-      "pair_upsample_(Tensor(a!) image, Tensor x, int pairs, Tensor weight, Tensor ends, int height, int width, "
-      "int scale, float gain) -> ()");
 }
 STABLE_TORCH_LIBRARY_IMPL(mga, CPU, m) {
   m.impl("pair_pool", TORCH_BOX(&mga::pair_pool));
   m.impl("pair_interpolate_", TORCH_BOX(&mga::pair_interpolate));
   m.impl("pair_gather_", TORCH_BOX(&mga::pair_gather));
-  m.impl("pair_upsample_", TORCH_BOX(&mga::pair_upsample));
 }

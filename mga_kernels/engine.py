@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import threading
@@ -15,25 +16,23 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from . import images, plans
+from . import images, plans, safety
+from .amount import Amount
+from .arguments import check_out, check_tensor, choose_device, choose_dtype
 from .checkpoints import ModelConfig, load_model
-from .errors import InputError, OutOfMemoryError
+from .choice import Choice
+from .errors import OutOfMemoryError
 from .memory import parse_memory, require_memory
-from .networks import VARIANTS, MaskGuidedNetwork
+from .networks import MaskGuidedNetwork
 from .networks.layers import pad_by_reflection
-from .ops import image_to_input, output_to_image
-from .ops.select_patches import ORDERS
+from .pictures import ImageLike, Picture, like, read, shared
 
-DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CPU_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory")  # the CPU allocator has no error of its own
 
 PLANS_KEPT = 2  # image sizes whose buffers stay allocated
 
-ImageLike = str | os.PathLike | Image.Image | np.ndarray | images.Photo
-Picture = Image.Image | np.ndarray | images.Photo
 Result = TypeVar("Result")
 
 
@@ -55,44 +54,27 @@ class Explanation:
     timings: dict[str, float]
 
 
-def _check_share(k: int | None, fraction: float | None) -> None:
-    if k is not None and fraction is not None:
-        raise InputError("K: give either k or fraction, not both")
-    if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 0):
-        raise InputError(f"K: k is the number of patches to refine, a whole number of 0 or more; got {k!r}")
-    if fraction is not None and not (isinstance(fraction, (int, float)) and 0 <= fraction <= 1):
-        raise InputError(f"K: fraction is the share of cells to refine, between 0 and 1; got {fraction!r}")
-
-
-def _choose_device(device: str | torch.device) -> torch.device:
-    if str(device) == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from None
-    return chosen
-
-
-def _choose_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    if dtype == "auto":
-        return torch.float32
-    name = str(dtype).removeprefix("torch.")
-    if name not in DTYPES:
-        raise InputError(f"dtype {name!r} is not supported; choose auto or one of {', '.join(DTYPES)}")
-    return DTYPES[name]
-
-
 class MaskGuidedSR:
     """A mask-guided SR network ready to run.
 
-    K, the number of p x p patches refined per image, is ``k``, or ``fraction`` of the image's cells, or by default the
+    K, the number of p x p cells refined per image, is ``k``, or ``fraction`` of the image's cells, or by default the
     paper's 16,000 / p^2 (K = 1000 at p = 4); it is never more than the number of cells.
+
+    ``threshold`` refines, of these, only the cells whose mask value is larger; ``k`` may limit them. The mask predicts
+    the error of a cell: 0 where refining changes nothing, 1 where it changes as much as at the worst twentieth of the
+    training set's cells (see ``mga.train.mask``); networks trained by others have scales of their own.
+
+    ``max_ms``: as many as there is time for, so that a photograph takes no longer than these milliseconds on this
+    machine, from bytes to bytes. That is measured once for each size, which takes some twenty times as long, and kept
+    in a file (see ``mga_kernels.timings``). Tensors are refined with the same K. Where even K = 0 takes longer, it is
+    used with a warning.
 
     ``memory``, bytes or a text such as "8GiB", is what upscaling a photograph may take in addition to the model, by
     default nine tenths of what is free. A larger image is cut into overlapping tiles, with the result of the whole
     image and one K for all of it (see ``mga_kernels.plans.tiles``); tensors are never cut.
+
+    ``mode``: how photographs are run. "masked" is -M, "dense" -D (the Refine-Net over everything, so that K has no
+    meaning), "auto" measures both once for each size, where K > 0, and runs the faster; ``info`` tells which.
     """
 
     def __init__(
@@ -103,21 +85,45 @@ class MaskGuidedSR:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         *,
+        threshold: float | None = None,
+        max_ms: float | None = None,
+        mode: str = "masked",
+        runtime: str = "auto",
         memory: int | str | None = None,
     ):
-        _check_share(k, fraction)
-        self.device, self.dtype = _choose_device(device), _choose_dtype(dtype)
+        self.amount, self.mode, self.runtime = Amount(k, fraction, threshold, max_ms), mode, runtime
+        self.k, self.fraction = k, fraction
+        self.memory = None if memory is None else parse_memory(memory)
+        self.device, self.dtype = choose_device(device), choose_dtype(dtype)
         self.config: ModelConfig = network.config
-        network = network.eval().requires_grad_(False)
-        self._planner, self._refused = plans.prepare(network, self.device, None if dtype == "auto" else self.dtype)
-        self._plans: OrderedDict[tuple[int, int, int], plans.Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[int, int, int, bool], plans.Plan] = OrderedDict()
         self._planning = threading.Lock()  # a plan has one set of buffers: threads take turns
+        self._refined: int | None = 0
+        self._gave_up: dict[str, str] = {}
+        self._watches_tensors = self.dtype == torch.float16  # the others have the range of float32
+        network = network.eval().requires_grad_(False)
+        # float16 cannot hold every weight, so what may be run instead is made from a copy.
+        self._exact = network if self.dtype == torch.float32 else copy.deepcopy(network).cpu()
+        self._load(network, None if dtype == "auto" else self.dtype)
+
+    def _load(self, network: MaskGuidedNetwork, dtype: torch.dtype | None) -> None:
+        """Prepare the network for ``dtype``, None for the fastest one."""
+        self._planner, refused = plans.prepare(network, self.device, dtype, self.runtime)
+        self._runs_in: torch.dtype = getattr(self._planner, "narrow", self.dtype)  # photographs, that is
+        self._refused = refused | self._gave_up
+        self._plans.clear()
         self.model = network.to(self.device, self.dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._budget = plans.Budget(
-            self._planner, self.model, self.device, None if memory is None else parse_memory(memory)
+        self._budget = plans.Budget(self._planner, self.model, self.device, self.memory)
+        self._choice = Choice(
+            self.config,
+            self.amount,
+            self.mode,
+            self._make_plan,
+            lambda height, width: math.prod(self.grid(height, width)),
+            self._planner.description,
+            self.device,
         )
-        self.k, self.fraction = k, fraction
 
     @classmethod
     def from_pretrained(
@@ -128,16 +134,25 @@ class MaskGuidedSR:
         device: str | torch.device = "auto",
         dtype: str | torch.dtype = "auto",
         *,
+        threshold: float | None = None,
+        max_ms: float | None = None,
+        mode: str = "masked",
+        runtime: str = "auto",
         memory: int | str | None = None,
     ) -> MaskGuidedSR:
         """A shipped model ("rfdn-x4") or a file that training wrote.
 
         ``device``: "auto" is CUDA where there is one. ``dtype``: "auto" is float32 for tensors, and for photographs
-        bfloat16 with float32 sums where this CPU and network have a plan for it (see ``info``), which costs less than
-        0.01 dB. Raises CheckpointError for a file that is missing, damaged or of another network, InputError for the
-        other arguments.
+        float16 on a GPU and bfloat16 where this CPU multiplies in it, as far as it costs less than 0.02 dB. Where a
+        network gives values that float16 cannot hold, a warning says so and bfloat16 or float32 is used from then on.
+        ``runtime``: what runs photographs: "own" (on a CPU convolutions of ours, on a GPU a CUDA graph), "openvino" or
+        "pytorch"; "auto" is the first of them that can (see ``info``).
+        Raises CheckpointError for a file that is missing, damaged or of another network, InputError for the other
+        arguments.
         """
-        return cls(load_model(name_or_path), k, fraction, device, dtype, memory=memory)
+        model = load_model(name_or_path)
+        amount = {"threshold": threshold, "max_ms": max_ms}
+        return cls(model, k, fraction, device, dtype, **amount, mode=mode, runtime=runtime, memory=memory)
 
     @property
     def network(self) -> str:
@@ -157,40 +172,55 @@ class MaskGuidedSR:
         return math.ceil(max(height, smallest) / p), math.ceil(max(width, smallest) / p)
 
     def resolve_k(self, height: int, width: int, k: int | None = None, fraction: float | None = None) -> int:
-        """Patches refined in an LR image of this size; ``k`` or ``fraction`` override the model's own."""
-        _check_share(k, fraction)
-        if k is None and fraction is None:
-            k, fraction = self.k, self.fraction
-        cells = math.prod(self.grid(height, width))
-        if fraction is not None:
-            return round(fraction * cells)
-        return min(self.config.k if k is None else k, cells)
+        """Cells refined in an LR image of this size; ``k`` or ``fraction`` override the model's own amount.
+
+        With a threshold it is their largest number. With ``max_ms`` it may have to be measured.
+        """
+        amount = Amount(k, fraction)
+        if amount:
+            return amount.count(math.prod(self.grid(height, width)), self.config.k)
+        return self._choice.k(height, width)
 
     def warmup(self, height: int, width: int) -> None:
         """Allocate what photographs of this size need, so that the first of them is as fast as those after it."""
         with self._planning:
-            self._plan(height, width)
+            self._plan(height, width).warm(self._choice.dense(height, width))
 
     def info(self) -> dict[str, str | list[str]]:
-        """How photographs are run, why not in another way, and the image sizes that are prepared."""
+        """How photographs are run, why not in another way, and what was chosen for the sizes that are prepared."""
         return {
             "photographs": self._planner.description,
+            "mode": self.mode,
             "why not": [f"{name}: {reason}" for name, reason in self._refused.items()],
             "prepared": [
-                f"{width}x{height}, K = {k}" + (f", {plan.parts}" if plan.parts else "")
-                for (height, width, k), plan in self._plans.items()
+                ", ".join(filter(None, (f"{width}x{height}", self._choice.why(height, width), plan.parts)))
+                for (height, width, _, _), plan in self._plans.items()
             ],
         }
 
+    @property
+    def refined(self) -> int | None:
+        """Cells refined in the photograph that was upscaled last; None where the dense network made it."""
+        return self._refined
+
     def _plan(self, height: int, width: int) -> plans.Plan:
         """The plan for an LR image of this size with the model's K; those used last are kept."""
-        key = height, width, self.resolve_k(height, width)
+        key = self._key(height, width)
         if key not in self._plans:
             while self._plans and (len(self._plans) >= PLANS_KEPT or not self._budget.fits(*key, self._held())):
                 self._plans.popitem(last=False)
-            self._plans[key] = self._budget.plan(*key, self._held(), self._what((1, 3, height, width))[0])
+            self._plans[key] = self._make_plan(*key)
+            self._plans[key].threshold = self.amount.threshold
         self._plans.move_to_end(key)
         return self._plans[key]
+
+    def _key(self, height: int, width: int) -> tuple[int, int, int, bool]:
+        """What the plan for an LR image of this size depends on: the size, K, and whether it runs -D."""
+        dense = self._choice.dense(height, width)
+        return height, width, 0 if dense else self.resolve_k(height, width), dense
+
+    def _make_plan(self, height: int, width: int, k: int, dense: bool) -> plans.Plan:
+        return self._budget.plan(height, width, k, dense, self._held(), self._what((1, 3, height, width))[0])
 
     def _held(self) -> int:
         """Bytes of the plans that are kept."""
@@ -203,20 +233,40 @@ class MaskGuidedSR:
         with self._planning, self._memory_errors(1, height, width):
             yield self._plan(height, width)
 
-    def _run(self, photo: images.Photo, steps: Callable[[plans.Plan], Result]) -> Result:
-        """``steps`` with the plan of the photograph, in smaller tiles where memory runs out."""
+    def _run(self, photo: images.Photo, steps: Callable[[plans.Plan, bool], Result]) -> Result:
+        """``steps(plan, dense)``; again in smaller tiles where memory ran out, wider where values were not finite."""
+        size = photo.rgb.shape[:2]
         while True:
             try:
                 with self._planned(photo) as plan:
-                    return steps(plan)
+                    dtype, dense = self._runs_in, self._choice.dense(*size)
+                    plan.start()
+                    result = steps(plan, dense)
+                    if plan.finite is None or bool(plan.finite):
+                        self._refined = None if dense else plan.chosen()
+                        return result
             except OutOfMemoryError:
-                if not self._shrink(*photo.rgb.shape[:2]):
+                if not self._shrink(*size):
                     raise
+            else:
+                self._widen(dtype)
 
     def _shrink(self, height: int, width: int) -> bool:
         with self._planning:
             self._plans.clear()
-            return self._budget.shrink(height, width, self.resolve_k(height, width))
+            return self._budget.shrink(*self._key(height, width))
+
+    def _widen(self, dtype: torch.dtype) -> None:
+        """Run in a wider dtype than this one from now on."""
+        instead = safety.wider(dtype, self.device)
+        with self._planning:
+            if dtype not in (self.dtype, self._runs_in):  # another thread was here before
+                return
+            message = safety.explain_widening(dtype, instead)
+            warnings.warn(message, stacklevel=4)
+            self._gave_up[str(dtype).removeprefix("torch.")] = "gave values that are not finite"
+            self.dtype = instead if self.dtype == dtype else self.dtype
+            self._load(copy.deepcopy(self._exact), instead)
 
     @torch.inference_mode()
     def __call__(
@@ -234,13 +284,22 @@ class MaskGuidedSR:
         "largest" or "smallest" mask values, or "random" ones drawn by ``seed``; by default as the model's configuration
         says, which is "largest" unless it was trained for something else. The result is on the model's device.
         Raises InputError for a wrong shape, type or value (NaN, outside [0, 1]), OutOfMemoryError for too big an image.
+
+        In float16 it waits for the device, to see whether all values are finite (see ``from_pretrained``).
         """
-        self._check(image, variant, selection)
+        check_tensor(image, variant, selection)
         height, width = image.shape[-2:]
+        threshold = self.amount.threshold if k is fraction is None else None
         k = self.resolve_k(height, width, k, fraction)
-        with self._memory_guard(image.shape):
-            result = self.model(self._prepare(image), k, variant, selection, seed)
-        return result[..., : height * self.scale, : width * self.scale].to(image.dtype)
+        while True:
+            model = self.model  # which another thread may widen meanwhile
+            dtype = next(model.parameters()).dtype
+            with self._memory_guard(image.shape):
+                result = model.unclamped(self._prepare(image, dtype), k, variant, selection, seed, threshold)
+            if not self._watches_tensors or safety.is_finite(result):
+                break
+            self._widen(dtype)
+        return result.clamp(0, 1)[..., : height * self.scale, : width * self.scale].to(image.dtype)
 
     def upscale(self, image: ImageLike, out: np.ndarray | None = None) -> Picture:
         """Upscale one photograph with the model's own K.
@@ -250,75 +309,45 @@ class MaskGuidedSR:
         be kept is said in a warning, or in the ``notes`` of a Photo. ``out``, uint8 (sH, sW, 3), takes the result of
         an RGB array and is returned.
         """
-        photo = _read(image)
-        room = self._room(image, photo, out)
-        rgb = _shared(photo.rgb)
-        result = self._run(photo, lambda plan: plan.run(rgb, out=room)).numpy()
-        return out if out is not None else _like(image, photo.upscaled(result))
+        photo = read(image)
+        room = check_out(image, out, *(side * self.scale for side in photo.rgb.shape[:2]))
+        rgb = shared(photo.rgb)
+        result = self._run(photo, lambda plan, dense: (plan.dense if dense else plan.run)(rgb, out=room)).numpy()
+        return out if out is not None else like(image, photo.upscaled(result))
 
     @torch.inference_mode()
     def explain(self, image: ImageLike) -> Explanation:
         """Upscale one photograph and return what was predicted, selected and refined on the way."""
         timings: dict[str, float] = {}
         with self._stage("read", timings):
-            photo = _read(image)
-        results, mask, indices = self._run(photo, lambda plan: self._steps(plan, photo, timings))
+            photo = read(image)
+        results, mask, indices = self._run(photo, lambda plan, dense: self._steps(plan, dense, photo, timings))
         with self._stage("write", timings):
-            pictures = [_like(image, photo.upscaled(np.ascontiguousarray(result.numpy()))) for result in results]
+            pictures = [like(image, photo.upscaled(np.ascontiguousarray(result.numpy()))) for result in results]
         return Explanation(pictures[0], mask, indices, pictures[1], self.patch_size, self.scale, timings)
 
     def _steps(
-        self, plan: plans.Plan, photo: images.Photo, timings: dict[str, float]
+        self, plan: plans.Plan, dense: bool, photo: images.Photo, timings: dict[str, float]
     ) -> tuple[tuple[Tensor, Tensor], np.ndarray, np.ndarray]:
         """Coarse and final image, mask and indices, made in steps whose times are taken."""
         with self._stage("base", timings):
             final = plan.buffer()
-            plan.coarse(_shared(photo.rgb), final)
+            plan.coarse(shared(photo.rgb), final)
         coarse = plan.crop(final).cpu().clone()
         with self._stage("mask", timings):
-            mask, indices = plan.select(plan.capacity)
+            mask, indices = plan.choose(plan.capacity)
         with self._stage("refine", timings):
-            if indices.shape[1]:
+            if dense:
+                plan.decomposed(final)
+                indices = torch.arange(mask.numel(), dtype=torch.int32)[None]
+            elif indices.shape[1]:
                 plan.refine(indices, final)
-        return (coarse, plan.crop(final).cpu()), mask[0].float().cpu().numpy(), indices[0].cpu().numpy()
+        return (coarse, plan.crop(final).cpu()), mask[0].float().cpu().numpy(), indices[indices >= 0].cpu().numpy()
 
-    def _room(self, image: ImageLike, photo: images.Photo, out: np.ndarray | None) -> Tensor | None:
-        """``out`` as a tensor; InputError where it is not what ``upscale`` can fill."""
-        if out is None:
-            return None
-        if not (isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3):
-            raise InputError("upscale: out= takes the result of a uint8 array (H, W, 3) only; leave it out")
-        expected = (*(side * self.scale for side in photo.rgb.shape[:2]), 3)
-        if not isinstance(out, np.ndarray) or out.dtype != np.uint8 or out.shape != expected:
-            given = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-            raise InputError(f"upscale: out must be a uint8 array {expected}, got {given}")
-        if not (out.flags.c_contiguous and out.flags.writeable):
-            raise InputError("upscale: out must be contiguous and writeable")
-        return torch.from_numpy(out)
-
-    def _check(self, image: Tensor, variant: str, selection: str | None) -> None:
-        if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
-            given = f"{tuple(image.shape)} {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
-            raise InputError(
-                f"MaskGuidedSR: expected a float tensor (B, 3, H, W) with values in [0, 1], got {given}; "
-                "for photographs use .upscale()"
-            )
-        if 0 in image.shape:
-            raise InputError(f"MaskGuidedSR: the tensor is empty: {tuple(image.shape)}")
-        low, high = torch.aminmax(image)
-        if not (low >= 0 and high <= 1):  # false for NaN too
-            raise InputError(
-                f"MaskGuidedSR: values must be numbers in [0, 1], got {float(low):g} to {float(high):g}; "
-                "divide 8-bit values by 255 and remove NaN"
-            )
-        for name, value, allowed in (("variant", variant, VARIANTS), ("selection", selection, ORDERS)):
-            if value not in allowed and not (name == "selection" and value is None):
-                raise InputError(f"MaskGuidedSR: {name} {value!r} does not exist; choose one of {', '.join(allowed)}")
-
-    def _prepare(self, image: Tensor) -> Tensor:
+    def _prepare(self, image: Tensor, dtype: torch.dtype) -> Tensor:
         """Move, convert, and extend an image that is too small for the network by reflection."""
         smallest = self.config.definition.minimum_size
-        image = pad_by_reflection(image.to(self.device, self.dtype), *(max(s, smallest) for s in image.shape[-2:]))
+        image = pad_by_reflection(image.to(self.device, dtype), *(max(s, smallest) for s in image.shape[-2:]))
         return image.contiguous(memory_format=torch.channels_last)
 
     def _what(self, shape: Sequence[int]) -> tuple[str, str]:
@@ -355,31 +384,3 @@ class MaskGuidedSR:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         timings[name] = time.perf_counter() - started
-
-
-def _read(image: ImageLike) -> images.Photo:
-    return image if isinstance(image, images.Photo) else images.read_image(image)
-
-
-def _like(source: ImageLike, photo: images.Photo) -> Picture:
-    """The photograph in the form of what it was read from."""
-    if isinstance(source, images.Photo):
-        return photo
-    for note in photo.notes:
-        warnings.warn(note, stacklevel=3)
-    return images.to_array(photo) if isinstance(source, np.ndarray) else images.to_image(photo)
-
-
-def to_tensor(rgb: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 (H, W, 3) -> float32 (1, 3, H, W) in [0, 1], channels-last; bytes travel to the device, not floats."""
-    return image_to_input(_shared(rgb)[None].to(device), *rgb.shape[:2])
-
-
-def _shared(rgb: np.ndarray) -> Tensor:
-    """The same bytes as a tensor, copied where torch cannot share such memory."""
-    return torch.from_numpy(rgb.copy() if not rgb.flags.writeable or min(rgb.strides) < 0 else rgb)
-
-
-def to_uint8(image: Tensor) -> np.ndarray:
-    """Floating (3, H, W) in [0, 1] -> uint8 (H, W, 3), rounded to nearest (half to even)."""
-    return output_to_image(image[None], *image.shape[1:])[0].cpu().numpy()

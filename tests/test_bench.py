@@ -1,6 +1,9 @@
 """The benchmarks' own claims: they check what they time, and the GPU script refuses a machine without a GPU."""
 
+import argparse
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +12,7 @@ import pytest
 import torch
 
 from mga_kernels import ops
+from mga_kernels.plans import pairs
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 
@@ -77,7 +81,51 @@ def test_gpu_script_lists_its_stages():
     assert result.returncode == 0, result.stderr
     stages = [line.split(":")[0] for line in result.stdout.splitlines()]
     assert stages == ["build", "tests", "sanitizer", "kernels", "engine"]
-    assert gpu_script("engine", "build", "--dry-run").stdout.splitlines()[1].startswith("engine: rfdn-x4 at 960x540")
+    chosen = gpu_script("engine", "build", "--dry-run", "--networks", "pan", "--sizes", "4K").stdout.splitlines()
+    assert chosen[1] == "engine: pan at x4, 4K: every contender; at most 540 s each"
+
+
+def test_gpu_script_rehearses_on_the_cpu_and_adds_to_what_it_has(tmp_path):
+    """Every line of the last two stages that a CPU can run; a stage stopped halfway keeps what it has."""
+    given = "--device", "cpu", "--tiny", "--out", str(tmp_path), "--networks", "fsrcnn", "--rounds", "2"
+    first = gpu_script("engine", *given, "--contenders", "M, graph, eager", "D, eager")
+    assert first.returncode == 0, first.stderr
+    (path,) = tmp_path.glob("gpu-cpu-*.json")
+    before = json.loads(path.read_text())["stages"]["engine"]["fsrcnn tiny"]
+    assert set(before["contenders"]) == {"M, graph, eager", "D, eager"}
+    assert before["claim"]["M/D time"] > 0
+    more = gpu_script("engine", *given, "--contenders", "M, graph, fused", "M, graph, compiled", "D, torch.compile")
+    assert more.returncode == 0, more.stderr
+    after = json.loads(path.read_text())["stages"]["engine"]["fsrcnn tiny"]
+    assert after["failed"] == {}
+    assert len(after["contenders"]) == 5
+    assert after["contenders"]["D, eager"] == before["contenders"]["D, eager"] | {"earlier run": True}
+    assert "conv_chain" in after["contenders"]["M, graph, fused"]["backends"]
+    assert after["claim"]["D compiled"]
+    stopped = gpu_script("engine", *given, "--limit", "0.1")
+    assert stopped.returncode == 1
+    stage = json.loads(path.read_text())["stages"]["engine"]
+    assert stage["failed"] == ["fsrcnn tiny: stopped after 0.1 s"]
+    assert len(stage["fsrcnn tiny"]["contenders"]) == 5
+
+
+def test_a_contender_that_fails_costs_only_itself(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import gpu_engine
+
+    def broken(*_):
+        raise RuntimeError("no such kernel\nand more")
+
+    monkeypatch.setattr(gpu_engine, "own_plan", broken)
+    record = tmp_path / "record.json"
+    given = ["fsrcnn", "tiny", "--record", str(record), "--device", "cpu", "--rounds", "1", "--contenders"]
+    assert gpu_engine.main([*given, "M, graph, eager", "D, eager"]) == 0
+    found = json.loads(record.read_text())
+    assert found["failed"] == {"M, graph, eager": "RuntimeError: no such kernel"}
+    assert list(found["contenders"]) == ["D, eager"]
+    case = gpu_engine.make_case("fsrcnn", "tiny", "cpu")
+    with pytest.raises(AssertionError, match="another picture than in float32"):
+        gpu_engine.checked("D, x", lambda image: image.repeat(4, 4, 1), case, gpu_engine.exact(case))
 
 
 def test_gpu_script_refuses_a_machine_without_gpu(tmp_path):
@@ -100,7 +148,13 @@ def test_kernels_stage_runs_on_the_cpu(gpu_kernels, workloads, monkeypatch):
     monkeypatch.delenv("MGA_BACKEND", raising=False)
     monkeypatch.setattr(workloads, "COUNTS", {"some": 20})
     monkeypatch.setattr(workloads, "measure", lambda *_: workloads.Machine(1e10, 1e11))
-    result = gpu_kernels.measure_all("cpu", 2, gpu_kernels.host_times, ((8, torch.bfloat16),), "eager")
+    monkeypatch.setattr(workloads, "HEIGHT", 544)  # which measure_tiny has to change
+    saved = []
+    original = gpu_kernels.measure_all
+    monkeypatch.setattr(gpu_kernels, "measure_all", lambda *given: original(*given, save=saved.append))
+    result = gpu_kernels.measure_tiny()
+    assert workloads.HEIGHT == 544
+    assert len(saved) == sum(isinstance(row, dict) for row in result["C=8 bfloat16"].values())
     assert list(result) == ["C=8 bfloat16"]
     for table in result.values():
         rows = {name: row for name, row in table.items() if isinstance(row, dict)}
@@ -148,3 +202,84 @@ def test_targets(gpu_kernels):
         "paste_patches_ of all": False,
         "paste_patches_ of 1000": False,
     }
+
+
+@pytest.fixture
+def images(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import images
+
+    monkeypatch.setitem(images.SIZES, "tiny", (192, 160))
+    return images
+
+
+def options(images, **changes):
+    defaults = {"only": ["as written", "PyTorch bf16"], "budget": 0.01, "no_memory": True, "alone": None}
+    return argparse.Namespace(**{**defaults, **changes})
+
+
+def test_whole_images_are_checked_timed_and_reported(images, tmp_path):
+    import report
+
+    for network, scale in (("fsrcnn", 4), ("pan", 2), ("srresnet", 4)):
+        record = images.run_one(options(images), network, scale, "tiny")
+        (tmp_path / f"images_{network}-x{scale}_tiny.json").write_text(json.dumps(record))
+        assert record["missing"] == {}
+        assert list(record["contenders"]) == [
+            "M, ours",
+            "M, PyTorch fp32 as written",
+            "D, PyTorch bf16 channels-last",
+            "original, PyTorch bf16 channels-last",
+        ]
+        for row in record["contenders"].values():
+            assert 0 < row["min"] <= row["median"] <= row["max"]
+        assert 0 < record["gmacs"]["M"]
+        assert record["gmacs"]["D"] != record["gmacs"]["original"]
+    records = report.load(tmp_path)
+    assert [r["network"] for r in records] == ["fsrcnn", "pan", "srresnet"]
+    row = report.summary(records)[2].split("|")
+    contenders, gmacs = records[0]["contenders"], records[0]["gmacs"]
+    ratio = contenders["M, ours"]["median"] / contenders["D, PyTorch bf16 channels-last"]["median"]
+    assert float(row[5]) == pytest.approx(ratio, abs=1e-3)
+    assert float(row[6]) == pytest.approx(gmacs["M"] / gmacs["D"], abs=1e-3)
+    assert "| M, ours |" in report.table(records)
+
+
+def test_contenders_of_one_function_must_agree(images):
+    picture = images.test_image(64, 48)
+    assert picture.std() > 30, "a flat picture proves nothing"
+    listed = [images.Contender(name, "D", lambda: None) for name in ("D, PyTorch fp32", "D, other")]
+    assert images.agreement({"D, PyTorch fp32": picture, "D, other": picture}, listed)["D, other"] is None
+    with pytest.raises(SystemExit, match="make different pictures"):
+        images.agreement({"D, PyTorch fp32": picture, "D, other": picture[::-1]}, listed)
+
+
+def test_the_decomposed_contender_is_the_networks_own(images):
+    from contenders import Decomposed, make_networks
+
+    network, _ = make_networks("pan", 2, images.test_image(64, 64))
+    image = torch.rand(1, 3, 24, 20)
+    with torch.inference_mode():
+        found = Decomposed(network)(image)
+        assert torch.equal((found / network.value_range).clamp(0, 1), network(image, variant="decomposed"))
+
+
+def test_a_contender_that_cannot_be_made_says_why(images):
+    from contenders import make
+
+    def absent():
+        import nothing_of_this_name  # noqa: F401
+
+    assert make(images.Contender("x", "D", absent)) == "not installed: nothing_of_this_name"
+    assert make(images.Contender("x", "D", lambda: torch.zeros(1) @ torch.zeros(2))).startswith("RuntimeError: ")
+
+
+@pytest.mark.skipif(pairs.supported() is not None, reason=f"no planned buffers here: {pairs.supported()}")
+@pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="there is no C compiler")
+@pytest.mark.parametrize("network", ["fsrcnn", "rfdn"])
+def test_a_second_image_of_one_size_allocates_nothing_large(network, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import memory
+
+    args = argparse.Namespace(network=network, scale=4, memory=None)
+    assert memory.in_child(args, "allocations", "1080p") == {"of 1 MiB and more": 0, "largest bytes": 0}

@@ -60,7 +60,7 @@ def test_library_needs_no_python_and_no_cuda_library():
 
 
 def test_operators_are_torch_operators_with_the_documented_schema():
-    operators = [*CPU_OPERATORS, "patch_conv", "conv_chain"]
+    operators = [*CPU_OPERATORS, "conv_chain"]
     assert [str(getattr(torch.ops.mga, op).default._schema) for op in operators] == [
         "mga::select_patches(Tensor mask, int k, str order, int seed) -> Tensor",
         "mga::gather_patches(Tensor feature, Tensor indices, int patch_size, int halo) -> Tensor",
@@ -73,8 +73,6 @@ def test_operators_are_torch_operators_with_the_documented_schema():
         "mga::paste_shuffled_(Tensor(a!) image, Tensor patches, Tensor indices, int scale, float gain) -> ()",
         "mga::image_to_input(Tensor image, int height, int width, float value_range, ScalarType dtype) -> Tensor",
         "mga::output_to_image(Tensor output, int height, int width, float gain) -> Tensor",
-        "mga::patch_conv(Tensor feature, Tensor indices, Tensor weight, Tensor bias, int patch_size, int halo, "
-        "float slope) -> Tensor",
         "mga::conv_chain(Tensor patches, Tensor weights, Tensor biases, Tensor slopes, int[] skips, int crop)"
         " -> Tensor",
     ]

@@ -3,6 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from pair_layers import assert_border_is_zero, assert_rounded, convolve, planes_of, poisoned, rounded
+from torch import nn
 
 from mga_kernels import _native
 from mga_kernels.plans import pairs
@@ -18,39 +20,15 @@ SHAPES = [
     (50, 48, 4, 100, 3),
     (64, 64, 3, 33, 3),
     (50, 1, 5, 40, 3),
+    (24, 3, 5, 130, 3),
     (13, 25, 6, 211, 3),
     (4, 6, 1, 1, 3),
     (104, 50, 2, 17, 1),
     (8, 8, 3, 64, 1),
+    (3, 56, 6, 30, 5),
+    (10, 3, 12, 100, 9),
+    (3, 10, 3, 2, 9),
 ]
-
-
-def rounded(*shape: int, scale: float = 1.0) -> torch.Tensor:
-    """Values that bf16 holds exactly."""
-    return (torch.randn(shape) * scale).bfloat16().float()
-
-
-def planes_of(image: torch.Tensor) -> Planes:
-    planes = Planes(*image.shape)
-    planes.write(image)
-    return planes
-
-
-def poisoned(channels: int, height: int, width: int) -> Planes:
-    planes = Planes(channels, height, width)
-    planes.inner().fill_(float("nan"))
-    return planes
-
-
-def assert_border_is_zero(planes: Planes) -> None:
-    outside = planes.data.clone()
-    outside[:, 1 : 1 + planes.height, pairs.VECTOR : pairs.VECTOR + planes.width] = 0
-    assert not outside.any()
-
-
-def assert_rounded(found: torch.Tensor, exact: torch.Tensor) -> None:
-    """Within one rounding to bf16 of sums in float32."""
-    torch.testing.assert_close(found.double(), exact, rtol=2**-8, atol=1e-5)
 
 
 @pytest.mark.parametrize(("channels", "outputs", "height", "width", "size"), SHAPES)
@@ -58,51 +36,47 @@ def test_convolution_equals_the_definition(channels, outputs, height, width, siz
     torch.manual_seed(0)
     image, bias, shift = rounded(channels, height, width), torch.randn(outputs), torch.randn(outputs)
     weight = rounded(outputs, channels, size, size, scale=(channels * size * size) ** -0.5)
-    conv = PairConv(weight, bias, slope=0.05, shift=shift)
     exact = F.conv2d(image[None].double(), weight.double(), bias.double(), padding=size // 2)[0]
     exact = F.leaky_relu(exact, 0.05) - shift.double()[:, None, None]
     x, out = planes_of(image), poisoned(outputs, height, width)
-    conv(out, x)
+    convolve(PairConv(weight, bias, slope=0.05, shift=shift), x, out)
     assert_rounded(out.read(), exact)
     assert_border_is_zero(out)
+    conv = PairConv(weight, bias, slope=0.05, shift=shift, floats=True)
     planar = torch.full((conv.channels, height, width), float("nan"))
-    conv(planar, x)
+    assert conv.channels == outputs or outputs > 3
+    convolve(conv, x, planar)
     torch.testing.assert_close(planar[:outputs].double(), exact, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("gate", [False, True])
-def test_skip_is_added_before_the_activation_or_gated(gate):
+@pytest.mark.parametrize("slope", ["one", "of each channel"])
+@pytest.mark.parametrize("enlarged", [False, True])
+@pytest.mark.parametrize("factor", [2, 3])
+@pytest.mark.parametrize(("channels", "outputs", "height", "width"), [(10, 24, 5, 37), (3, 64, 1, 1), (7, 2, 4, 16)])
+def test_larger_images(channels, outputs, height, width, factor, enlarged, slope):
+    """A pixel shuffle, and a convolution of what was enlarged by repetition: its zeros lie beyond the large image."""
     torch.manual_seed(1)
-    image, skip = rounded(12, 6, 37), rounded(20, 6, 37)
-    weight, bias = rounded(20, 12, 3, 3, scale=0.1), torch.randn(20)
-    exact = F.conv2d(image[None].double(), weight.double(), bias.double(), padding=1)[0]
-    exact = exact.sigmoid() * skip.double() if gate else F.leaky_relu(exact + skip.double(), 0.2)
-    out = poisoned(20, 6, 37)
-    PairConv(weight, bias, 1.0 if gate else 0.2)(out, planes_of(image), skip=planes_of(skip), gate=gate)
+    image = rounded(channels, height, width)
+    conv = nn.Conv2d(channels, outputs if enlarged else outputs * factor**2, 3, padding=1, dtype=torch.float64)
+    # Multiples of 1/64, so that their sums are exact in bf16.
+    conv.weight.data = (conv.weight.data * 64).round() / 64
+    if slope == "one":
+        slopes = torch.full((conv.out_channels,), 0.2)
+    else:
+        slopes = torch.rand(outputs).repeat_interleave(conv.out_channels // outputs)
+    if enlarged:
+        exact = conv(F.interpolate(image[None].double(), scale_factor=factor, mode="nearest"))
+        layer = PairConv.of_enlarged(conv, factor, 0.2)
+        slopes = torch.full((outputs,), 0.2)
+    else:
+        exact = F.pixel_shuffle(conv(image[None].double()), factor)
+        layer = PairConv.of(conv, slopes, shuffle=factor)
+        slopes = slopes[:: factor**2]
+    exact = F.prelu(exact, slopes.double())[0].detach()
+    out = poisoned(outputs, factor * height, factor * width)
+    convolve(layer, planes_of(image), out)
     assert_rounded(out.read(), exact)
-
-
-def test_parts_of_planes_are_read_and_written():
-    torch.manual_seed(2)
-    image, weight, bias = rounded(10, 5, 20), rounded(4, 6, 3, 3), torch.zeros(4)
-    out = Planes(12, 5, 20)
-    out.inner().fill_(7)
-    PairConv(weight, bias)(out, planes_of(image), out_pair=3, x_pair=2)
-    exact = F.conv2d(image[None, 4:].double(), weight.double(), padding=1)[0]
-    assert_rounded(out.read()[6:10], exact)
-    assert (out.read()[:6] == 7).all()
-    assert (out.read()[10:] == 7).all()
-
-
-def test_extreme_sums_pass_the_sigmoid():
-    x, skip = Planes(2, 1, 4), planes_of(torch.ones(2, 1, 4))
-    x.write(torch.tensor([[[-1e4, -30.0, 30.0, 1e4]]]).repeat(2, 1, 1))
-    weight = torch.eye(2)[..., None, None]
-    out = poisoned(2, 1, 4)
-    PairConv(weight, torch.zeros(2))(out, x, skip=skip, gate=True)
-    torch.testing.assert_close(
-        out.read()[0, 0], torch.tensor([0.0, 9.357622968840175e-14, 1.0, 1.0]), atol=1e-15, rtol=0.01
-    )
+    assert_border_is_zero(out)
 
 
 @pytest.mark.parametrize(("side", "count", "across"), [(6, 5, 3), (4, 1, 32), (10, 33, 32)])
@@ -111,7 +85,7 @@ def test_patches_in_a_grid_do_not_see_each_other(side, count, across):
     p = side - 2
     feature = rounded(6, 4 * p, 9 * p)
     indices = torch.randperm(36)[:count].sort().values.int()[None]
-    grid, inner = Grid(count, side, across), Grid(count, side, across, inset=1)
+    grid = Grid(count, (side, side), across)
     tiles = Planes(6, grid.height, grid.width)
     torch.ops.mga.pair_gather_(tiles.data, planes_of(feature).data, 3, 4 * p, 9 * p, indices, p, 1, across)
     padded = F.pad(feature, (1, 1, 1, 1))
@@ -121,14 +95,39 @@ def test_patches_in_a_grid_do_not_see_each_other(side, count, across):
 
     weight, bias = rounded(6, 6, 3, 3, scale=0.2), torch.randn(6)
     out, cropped = Planes(6, grid.height, grid.width), Planes(6, grid.height, grid.width)
-    PairConv(weight, bias)(out, tiles, grid=grid)
+    convolve(PairConv(weight, bias), tiles, out, grid)
     exact = F.conv2d(expected.double(), weight.double(), bias.double(), padding=1)
     assert_rounded(grid.patches(out, 0, 3).flatten(2, 3).flatten(0, 1)[:count].float(), exact)
-    PairConv(weight, bias)(cropped, tiles, grid=inner)
+    convolve(PairConv(weight, bias), tiles, cropped, grid, crop=True)
     found = grid.patches(cropped, 0, 3).flatten(2, 3).flatten(0, 1)[:count].float()
     assert_rounded(found[..., 1:-1, 1:-1], exact[..., 1:-1, 1:-1])
     found[..., 1:-1, 1:-1] = 0
     assert not found.any()
+
+
+@pytest.mark.parametrize("skipped", [False, True])
+@pytest.mark.parametrize(
+    ("side", "count", "across", "channels"), [(6, 5, 3, 8), (10, 1, 32, 5), (18, 37, 32, 6), (20, 1, 1, 4)]
+)
+def test_values_of_their_own_for_each_patch(side, count, across, channels, skipped):
+    torch.manual_seed(9)
+    grid = Grid(count, (side, side), across)
+    patches, skip = rounded(2, grid.down * across, channels, side, side)
+    x, other = Planes(channels, grid.height, grid.width), Planes(channels, grid.height, grid.width)
+    for planes, values in ((x, patches), (other, skip)):
+        cells = F.pad(values, (0, 0, 0, 0, 0, channels % 2)).unflatten(1, (-1, 2)).unflatten(0, (grid.down, across))
+        grid.patches(planes, 0, x.pairs).copy_(cells)
+    exact = patches[:count].double()
+    sums = torch.stack([exact.sum(dim=(2, 3)), exact.square().sum(dim=(2, 3))])
+    torch.testing.assert_close(grid.statistics(x).double(), sums, rtol=1e-5, atol=1e-4)
+
+    factors, offsets = torch.randn(2, count, channels)
+    exact = exact * factors[..., None, None] + offsets[..., None, None] + (skip[:count] if skipped else 0)
+    grid.scale(x, x, factors, offsets, other if skipped else None, 0.2)
+    found = grid.patches(x, 0, x.pairs).flatten(2, 3).flatten(0, 1)[:count, :channels].float()
+    assert_rounded(found, F.leaky_relu(exact, 0.2))
+    grid.patches(x, 0, x.pairs).zero_()
+    assert not x.data.any(), "something was written between the patches"
 
 
 @pytest.mark.parametrize(
@@ -155,29 +154,15 @@ def test_interpolation_is_bilinear(small, large):
     assert_border_is_zero(out)
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
-def test_upsampling_ends_in_bytes(scale):
-    torch.manual_seed(6)
-    feature = rounded(10, 5, 37)
-    weight, bias = rounded(3 * scale**2, 10, 3, 3, scale=0.1), torch.full((3 * scale**2,), 0.5)
-    conv = PairConv(weight, bias)
-    image = torch.full((5 * scale + 2, 37 * scale + 3, 3), 99, dtype=torch.uint8)
-    target = image[: 5 * scale, : 37 * scale]
-    torch.ops.mga.pair_upsample_(target, planes_of(feature).data, 5, conv.weight, conv.ends, 5, 37, scale, 1.0)
-    exact = F.pixel_shuffle(F.conv2d(feature[None].double(), weight.double(), bias.double(), padding=1), scale)[0]
-    exact = (exact.clamp(0, 1) * 255).permute(1, 2, 0)
-    assert (target.double() - exact).abs().max() <= 0.5 + 1e-3
-    assert (image[5 * scale :] == 99).all()
-    assert (image[:, 37 * scale :] == 99).all()
-
-
 def test_wrong_calls_are_refused():
-    conv, x = PairConv(torch.zeros(4, 6, 3, 3), torch.zeros(4)), Planes(6, 5, 20)
-    for out in (Planes(4, 4, 20), Planes(2, 5, 20), torch.empty(4, 5, 19)):
-        with pytest.raises(RuntimeError, match="pair_conv_: out"):
-            conv(out, x)
-    with pytest.raises(RuntimeError, match=r"pair_conv_: x has 2 pairs .*, not 3"):
-        conv(Planes(4, 5, 20), Planes(4, 5, 20))
+    conv, x = PairConv(torch.zeros(4, 6, 3, 3)), Planes(6, 5, 20)
+    for out in (Planes(4, 4, 20), Planes(2, 5, 20), torch.empty(4, 5, 19), torch.empty(6, 5, 20)):
+        with pytest.raises(RuntimeError, match="pair_chain_: "):
+            convolve(conv, x, out)
+    with pytest.raises(RuntimeError, match="pair_chain_: stage 0 reads or writes outside of its places"):
+        convolve(conv, Planes(4, 5, 20), Planes(4, 5, 20))
+    with pytest.raises(RuntimeError, match="channels are no even number of channels"):
+        PairConv(torch.zeros(4 * 5, 6, 3, 3), shuffle=3)
     with pytest.raises(RuntimeError, match="pair_gather_: index 4 is outside the 2x2 grid"):
         torch.ops.mga.pair_gather_(
             Planes(2, 6, 6).data, Planes(2, 8, 8).data, 1, 8, 8, torch.tensor([[4]], dtype=torch.int32), 4, 1, 1

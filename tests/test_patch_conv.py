@@ -3,9 +3,8 @@ import torch
 from operators import assert_as_exact_as_torch, both_layouts, layouts, run
 from test_gather_patches import every_cell
 from test_gather_patches import expected as gathered
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from mga_kernels import _native, ops
+from mga_kernels import ops
 from mga_kernels.errors import InputError
 from mga_kernels.ops import patch_conv
 
@@ -89,26 +88,6 @@ def test_gradient(generator):
     indices = torch.tensor([[0, 5], [3, 3]], dtype=torch.int32)
     tensors = [tensor.requires_grad_() for tensor in (feature, weight, bias)]
     assert torch.autograd.gradcheck(lambda f, w, b: patch_conv(f, indices, w, b, 2, 1, 0.1), tensors)
-
-
-def test_opcheck(backend, generator):
-    if backend.name not in ("cpu", "cuda") or not _native.has_kernel("patch_conv", backend.name):
-        pytest.skip(f"no kernel of the library for {backend.name}")
-    feature, weight, bias = arguments((2, 16, 8, 8), 16, 3, torch.float16, generator)
-    indices = every_cell(2, 2, 2)
-    run("patch_conv", backend, feature, indices, weight, bias, 4, 1, 0.1)
-    given = [tensor.to(backend.device) for tensor in (feature, indices, weight, bias)]
-    assert set(torch.library.opcheck(torch.ops.mga.patch_conv.default, (*given, 4, 1, 0.1)).values()) == {"SUCCESS"}
-
-
-def test_fake_tensors():
-    """The shape function, which needs no kernel for the device."""
-    with FakeTensorMode():
-        feature, weight, bias = (torch.empty(shape, device="cuda") for shape in ((2, 3, 8, 12), (7, 3, 3, 3), (7,)))
-        indices = torch.empty(2, 5, dtype=torch.int32, device="cuda")
-        got = torch.ops.mga.patch_conv.default(feature, indices, weight, bias, 4, 1, 0.1)
-    assert (got.shape, got.device.type) == ((10, 7, 6, 6), "cuda")
-    assert got.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(

@@ -1,30 +1,73 @@
-"""RFDN-M through its plan against the network in float32."""
+"""Networks through their plans against the same in float32."""
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from mga.metrics import psnr_y
 from mga_kernels import MaskGuidedSR, plans
+from mga_kernels.checkpoints import read_state_dict
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.plans import pairs
+from mga_kernels.plans.fsrcnn import FsrcnnWeights
 from mga_kernels.plans.modules import ModulePlanner
+from mga_kernels.plans.pair_plan import PairWeights
+from mga_kernels.plans.pan import PanWeights
+from mga_kernels.plans.rcan import RcanWeights
 from mga_kernels.plans.rfdn import RfdnWeights
+from mga_kernels.plans.srresnet import SrresnetWeights
+
+ROOT = Path(__file__).resolve().parent.parent
 
 pytestmark = pytest.mark.skipif(pairs.supported() is not None, reason=f"no pair planes here: {pairs.supported()}")
 
 
-def small_network(scale: int = 4, patch_size: int = 4, **settings) -> MaskGuidedNetwork:
+WEIGHTS = {
+    "fsrcnn": FsrcnnWeights,
+    "pan": PanWeights,
+    "rcan": RcanWeights,
+    "rfdn": RfdnWeights,
+    "srresnet": SrresnetWeights,
+}
+
+
+PLAIN = {"base": {"norm": "none"}, "refine": {"norm": "none"}}
+
+
+def small_network(scale: int = 4, patch_size: int = 4, name: str = "rfdn", **settings) -> MaskGuidedNetwork:
     """Random, but with an image near its middle, so that errors are not clamped away."""
     torch.manual_seed(0)
-    network = MaskGuidedNetwork(ModelConfig("rfdn", scale, patch_size, split=(2, 1), **settings))
+    settings = {"split": (2, 1), **settings}
+    network = MaskGuidedNetwork(ModelConfig(name, scale, patch_size, **settings))
     with torch.no_grad():
         for half in (network.base, network.refine):
-            half.upsampler[0].weight.mul_(8)
-            half.upsampler[0].bias.fill_(128)
-        network.mask.conv2.weight.mul_(20)
+            if name == "rfdn":
+                half.upsampler[0].weight.mul_(8)
+                half.upsampler[0].bias.fill_(128)
+            elif name == "pan":
+                half.conv_last.weight.mul_(30)
+            elif name == "fsrcnn":
+                half.last_part[2].weight.mul_(3)
+                half.last_part[2].bias.fill_(0.5)
+            elif name == "rcan":
+                half.conv_last.weight.mul_(8)
+            elif half.conv_output.bias is None:
+                half.conv_output.weight.mul_(3)
+            else:
+                half.conv_output.weight.mul_(12)
+                half.conv_output.bias.fill_(0.5)
+        for module in network.modules():
+            if isinstance(module, torch.nn.InstanceNorm2d):
+                module.weight.uniform_(0.5, 1.5)
+                module.bias.normal_(0, 0.3)
+        if name == "pan":
+            network.refine.conv_last.bias.fill_(0.5)
+        network.mask.conv2.weight.mul_({"rcan": 0.5, "srresnet": 4}.get(name, 20))
     return network.eval().requires_grad_(False)
 
 
@@ -33,38 +76,90 @@ def picture(height: int, width: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "scale", "patch_size", "settings"),
+    ("name", "height", "width", "scale", "patch_size", "settings"),
     [
-        (32, 48, 4, 4, {}),
-        (33, 50, 4, 4, {}),
-        (17, 15, 2, 8, {}),
-        (31, 21, 3, 2, {}),
-        (24, 40, 4, 4, {"mask": {"classes": 1}}),
-        (24, 40, 4, 4, {"mask": {"order": "pool-then-softmax", "filter_source": "feature"}, "selection": "smallest"}),
+        ("rfdn", 32, 48, 4, 4, {}),
+        ("rfdn", 33, 50, 4, 4, {}),
+        ("rfdn", 17, 15, 2, 8, {}),
+        ("rfdn", 31, 21, 3, 2, {}),
+        ("rfdn", 24, 40, 4, 4, {"mask": {"classes": 1}}),
+        (
+            "rfdn",
+            *(24, 40, 4, 4),
+            {"mask": {"order": "pool-then-softmax", "filter_source": "feature"}, "selection": "smallest"},
+        ),
+        ("pan", 32, 48, 4, 4, {}),
+        ("pan", 33, 50, 4, 4, {"split": (3, 2)}),
+        ("pan", 17, 15, 2, 8, {}),
+        ("pan", 31, 21, 3, 2, {"split": (1, 3)}),
+        ("pan", 6, 9, 3, 4, {}),
+        ("fsrcnn", 32, 48, 4, 4, {}),
+        ("fsrcnn", 33, 50, 3, 2, {"split": (3, 2)}),
+        ("fsrcnn", 17, 15, 2, 8, {"split": (1, 1)}),
+        ("fsrcnn", 1, 5, 4, 4, {}),
+        ("srresnet", 33, 50, 4, 4, {}),
+        ("srresnet", 17, 15, 2, 8, {"split": (3, 2)}),
+        ("srresnet", 14, 21, 3, 2, {}),
+        ("srresnet", 33, 50, 4, 4, PLAIN),
+        ("srresnet", 12, 21, 3, 2, PLAIN | {"split": (1, 2)}),
+        ("srresnet", 17, 15, 2, 4, PLAIN),
+        ("rcan", 33, 50, 4, 4, {}),
+        ("rcan", 12, 9, 2, 8, {"split": (1, 1)}),
+        ("rcan", 13, 21, 3, 2, {"split": (1, 2)}),
     ],
 )
-def test_plan_equals_the_network(height, width, scale, patch_size, settings):
-    network = small_network(scale, patch_size, **settings)
+def test_plan_equals_the_network(name, height, width, scale, patch_size, settings):
+    network = small_network(scale, patch_size, name, **settings)
     image = picture(height, width)
-    plan = RfdnWeights(network).plan(height, width, 9)
+    plan = WEIGHTS[name](network).plan(height, width, 9)
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
     coarse, feature = network.coarse(tensor)
     exact_mask, exact_indices = network.select(feature, 9)
     spread = float(coarse.std()) * 255
     assert spread > 20, "a flat picture proves nothing"
+    dense = network(tensor, variant="decomposed")
+    assert float(dense.std()) * 255 > 10, "a flat picture proves nothing"
 
     for _ in range(2):  # the second time with the buffers as the first one left them
-        out = plan.buffer()
+        out = plan.buffer().fill_(99)
         plan.coarse(torch.from_numpy(image), out)
         mask, indices = plan.select(9)
         torch.testing.assert_close(mask, exact_mask, atol=0.02 * float(exact_mask.abs().max()), rtol=0.02)
         assert len(set(indices[0].tolist()) & set(exact_indices[0].tolist())) >= indices.shape[1] - 2
         expected = network(tensor, 9, "masked")  # of its own cells
         plan.refine(exact_indices, out)
-        found = out[: height * scale, : width * scale].permute(2, 0, 1) / 255
-        difference = (found - expected[0]).abs() * 255
-        assert difference.mean() < 0.02 * spread
-        assert difference.max() < 0.25 * spread
+        assert_near(plan.crop(out), expected, spread)
+        assert_near(plan.dense(torch.from_numpy(image)), dense, spread)
+
+
+def assert_near(found: torch.Tensor, expected: torch.Tensor, spread: float) -> None:
+    """Bytes (H, W, 3) against (1, 3, H, W) in [0, 1]."""
+    difference = (found.permute(2, 0, 1) / 255 - expected[0]).abs() * 255
+    assert difference.mean() < 0.02 * spread
+    assert difference.max() < 0.25 * spread
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+@pytest.mark.parametrize("count", [1, 5, 33])
+def test_any_number_of_cells(name, count):
+    """Fewer cells than there is room for, and rows of the grid that are not full."""
+    network = small_network(2, 4, name)
+    image = picture(32, 32)
+    plan = WEIGHTS[name](network).plan(32, 32, 40)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    coarse, feature = network.coarse(tensor)
+    indices = network.select(feature, count)[1]
+    with torch.inference_mode():
+        plan.coarse(torch.from_numpy(image), None)
+        plan.gather(network.select(feature, 40)[1])
+        plan.refined()
+        plan.gather(indices)
+        found = plan.refined()
+    expected = network.refined(feature, indices).clamp(0, 1)
+    difference = (found / 255 - expected).abs() * 255
+    assert found.shape == expected.shape
+    assert difference.mean() < 0.02 * float(coarse.std()) * 255
+    assert difference.max() < 0.25 * float(coarse.std()) * 255
 
 
 def test_no_cells_is_the_coarse_image():
@@ -98,6 +193,43 @@ def test_photographs_run_through_the_plan_and_say_so():
     assert model.info()["prepared"] == ["30x21, K = 6", "30x22, K = 6"]
 
 
+def test_bfloat16_runs_the_plan_of_auto():
+    """The network itself is converted to bfloat16 then, and the plan's weights must not be."""
+    image = picture(20, 30)
+    model = MaskGuidedSR(small_network(), k=6, device="cpu", dtype="bfloat16")
+    assert model.info()["photographs"] == "bfloat16 with float32 sums, in convolutions of our own"
+    result = model.upscale(image)
+    assert next(model.model.parameters()).dtype == torch.bfloat16
+    assert np.array_equal(result, MaskGuidedSR(small_network(), k=6, device="cpu").upscale(image))
+
+
+@pytest.mark.usefixtures("free_choice")
+def test_the_plan_costs_less_than_a_hundredth_of_a_decibel(shared_data, monkeypatch):
+    """Of the shipped model on two images of Set5, as README says."""
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    from quality import photograph_loss, set_pairs
+
+    pairs = [pair for pair in set_pairs(shared_data / "data/testsets", "Set5", 4) if pair[0].stem in ("bird", "woman")]
+    found = photograph_loss(MaskGuidedSR.from_pretrained("rfdn-x4", k=240, device="cpu"), pairs)
+    assert found["run"] == "bfloat16 with float32 sums, in convolutions of our own"
+    losses = found["loss_db_by_image"]
+    assert sorted(losses) == ["bird", "woman"]
+    assert all(0 < abs(loss) < 0.01 for loss in losses.values()), losses
+
+
+@pytest.mark.parametrize("name", ["butterfly", "woman"])
+def test_pan_costs_less_than_two_hundredths_of_a_decibel(shared_data, name):
+    """With the published weights, whose 16 blocks are the Base-Net."""
+    network = MaskGuidedNetwork(ModelConfig("pan", 4, split=(16, 1))).eval().requires_grad_(False)
+    network.base.load_state_dict(read_state_dict(shared_data / "data/checkpoints/pan_x4_zhaohengyuan1.pth"))
+    lr = np.array(Image.open(shared_data / f"data/testsets/Set5/LR_bicubic/X4/{name}x4.png"))
+    hr = np.array(Image.open(shared_data / f"data/testsets/Set5/HR/{name}.png"))[: 4 * len(lr), : 4 * len(lr[0])]
+    coarse = network(torch.from_numpy(lr).permute(2, 0, 1)[None] / 255, variant="base")[0]
+    exact = (coarse.permute(1, 2, 0) * 255).round().byte().numpy()
+    found = PanWeights(network).plan(*lr.shape[:2], 0).run(torch.from_numpy(lr)).numpy()
+    assert 0 < abs(psnr_y(exact, hr, border=4) - psnr_y(found, hr, border=4)) < 0.02
+
+
 def test_threads_take_turns():
     model = MaskGuidedSR(small_network(), k=4, device="cpu")
     pictures = [picture(24, 32), picture(24, 32)[::-1]]
@@ -107,10 +239,11 @@ def test_threads_take_turns():
             assert np.array_equal(expected, alone[0] if image is pictures[0] else alone[1])
 
 
-def test_float32_and_other_networks_have_no_plan():
+def test_float32_and_other_networks_have_no_convolutions_of_our_own(monkeypatch):
     model = MaskGuidedSR(small_network(), dtype="float32", device="cpu")
-    assert model.info()["photographs"] == "float32, in PyTorch"
+    assert model.info()["photographs"].startswith("float32, in ")
     assert "float32 was asked for" in model.info()["why not"][0]
+    monkeypatch.delitem(plans.PLANNED, "fsrcnn")
     other = MaskGuidedSR(MaskGuidedNetwork(ModelConfig("fsrcnn", 2)), device="cpu")
     assert "there are none for fsrcnn yet" in other.info()["why not"][0]
 
@@ -164,11 +297,16 @@ def test_memory_is_estimated_well():
                 new = value.data_ptr() not in tensors
                 tensors.add(value.data_ptr())
                 return value.nbytes * new
-            if isinstance(value, RfdnWeights):
+            if isinstance(value, PairWeights):
                 return 0
             if isinstance(value, list):
                 return sum(map(total, value))
             return sum(map(total, vars(value).values())) if hasattr(value, "__dict__") else 0
 
         picture_bytes = 3 * 16 * height * width
-        assert 0.99 < weights.bytes_needed(height, width, k) / (total(plan) + picture_bytes) < 1.1
+        expected = total(plan) + picture_bytes + weights.ring_bytes(width)
+        assert 0.99 < weights.bytes_needed(height, width, k) / expected < 1.1
+        plan.whole_feature()
+        tensors.clear()
+        expected = total(plan) + picture_bytes + weights.ring_bytes(width)
+        assert 0.99 < weights.bytes_needed(height, width, k, dense=True) / expected < 1.1

@@ -236,6 +236,40 @@ def test_published_rfdn(dtype):
         assert len(common) >= 57
 
 
+@pytest.mark.skipif(pairs.supported() is not None, reason=f"no pair planes here: {pairs.supported()}")
+@pytest.mark.parametrize("name", ["fsrcnn", "pan", "srresnet"])
+def test_tiles_in_pair_planes(name):
+    """Every pixel is computed from the same bf16 values in a tile and in the whole."""
+    network = random_model(name, 4, **LOCAL[name])
+    planner, _ = plans.prepare(network, torch.device("cpu"), None, "own")
+    image, tiling = photograph(150, 131), few_tiles(network, 150, 131)
+    assert len(tiling) > 3
+    plan, whole = TiledPlan(planner, network, 150, 131, 40, tiling), planner.plan(150, 131, 40)
+    expected = explained(whole, image, 40)
+    for _ in range(2):
+        assert_equal(explained(plan, image, 40), expected)
+    difference = (plan.dense(image).int() - whole.dense(image).int()).abs()
+    assert difference.max() <= 1
+    assert (difference > 0).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("runtime", ["pytorch", "own"])
+def test_dense_has_a_budget_of_its_own(runtime):
+    if runtime == "own" and pairs.supported() is not None:
+        pytest.skip(f"no pair planes here: {pairs.supported()}")
+    image = photograph(200, 210).numpy()
+    free = MaskGuidedSR(random_model("pan", 4), mode="dense", device="cpu", runtime=runtime)
+    expected = free.upscale(image)
+    whole = free._held()
+    tight = MaskGuidedSR(random_model("pan", 4), mode="dense", device="cpu", runtime=runtime, memory=int(0.8 * whole))
+    assert np.abs(tight.upscale(image).astype(int) - expected).max() <= 1
+    assert "dense" in tight.info()["prepared"][0]
+    assert "tiles of" in tight.info()["prepared"][0]
+    rfdn = MaskGuidedSR(random_model("rfdn", 4), mode="dense", device="cpu", runtime=runtime, memory="1MB")
+    with pytest.raises(OutOfMemoryError, match=r"-D of rfdn looks at the whole image.*run -M, a larger memory="):
+        rfdn.upscale(image)
+
+
 def model_within(limit: int | str | None, name: str = "fsrcnn", k: int = 25, **settings) -> MaskGuidedSR:
     return MaskGuidedSR(random_model(name, 4, **settings), k=k, device="cpu", dtype="float32", memory=limit)
 
@@ -258,11 +292,11 @@ def test_a_budget_leads_to_tiles_with_the_result_of_the_whole_image():
 
 def test_the_plan_that_is_chosen_stays_within_the_budget():
     made = budget.Budget(ModulePlanner(random_model("fsrcnn", 4)), random_model("fsrcnn", 4), torch.device("cpu"), 1)
-    whole = made.whole(400, 300, 50).bytes
+    whole = made.whole(400, 300, 50, False).bytes
     work = []
     for share in (1.0, 0.7, 0.5, 0.35):
         made.memory = int(share * whole)
-        plan = made.plan(400, 300, 50, 0, "this")
+        plan = made.plan(400, 300, 50, False, 0, "this")
         assert plan.bytes <= made.memory
         work.append(plan.tiling.pixels if isinstance(plan, TiledPlan) else 400 * 300)
     assert work == sorted(work)

@@ -14,7 +14,7 @@ from mga.train import loop
 from mga.train.config import TrainConfig, load_config
 from mga.train.features import CellSampler, FeatureCache, linear_part, luma_cells, oriented, view
 from mga.train.identity import start_at_identity, trunk_parameters
-from mga.train.mask import _start
+from mga.train.mask import start_as_probability
 from mga.train.pipeline import build_network, train
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_model, read_metadata
@@ -23,6 +23,7 @@ from mga_kernels.networks import ModelConfig, rfdn
 from mga_kernels.networks.mask import MaskPrediction
 
 CONFIG = """
+recipe = "refine-only"
 network = "rfdn"
 scale = 2
 base = "{folder}/base.pth"
@@ -212,6 +213,19 @@ def test_hard_cells_are_drawn_in_proportion_to_their_error(run_folder):
     np.testing.assert_allclose(drawn, errors / errors.sum(), atol=0.15 / len(errors) + 2e-3)
 
 
+@pytest.mark.parametrize("hard_share", [0.25, 0.5])
+def test_weights_make_the_mean_over_drawn_cells_that_over_all(run_folder, hard_share):
+    config = configure(run_folder)
+    cache = FeatureCache(config, build_network(config).base, 255.0)
+    sampler = CellSampler(cache, hard_share, seed=1)
+    quantity = np.concatenate([image.squared.ravel() for image in cache.images]).astype(np.float64)
+    cells = sampler.draw(200_000)
+    weighted = (sampler.weights(cells).numpy() * quantity[cells]).mean()
+    noise = quantity.std() / len(cells) ** 0.5
+    assert abs(weighted - quantity.mean()) < 5 * noise
+    assert quantity[cells].mean() - quantity.mean() > 10 * noise
+
+
 def test_the_refine_net_starts_as_the_coarse_image():
     torch.manual_seed(1)
     base, refine = rfdn.BaseNet(4), rfdn.RefineNet(4)
@@ -247,7 +261,7 @@ def test_scaling_the_trunks_last_convolution_scales_the_correction():
 def test_the_mask_starts_as_the_probability():
     torch.manual_seed(3)
     mask = MaskPrediction(12, 4)
-    _start(mask)
+    start_as_probability(mask)
     feature = torch.randn(1, 12, 16, 24)
     with torch.no_grad():
         scores = mask.conv2(mask.conv1(feature).relu())

@@ -60,6 +60,8 @@ def _from_array(array: np.ndarray) -> Photo:
     if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] > 4):
         layouts = "(H, W), (H, W, 1), (H, W, 2), (H, W, 3) or (H, W, 4)"
         raise InputError(f"read_image: expected a non-empty array of shape {layouts}, got {array.shape}")
+    if array.ndim == 3 and array.shape[2] == 3:
+        return Photo(np.ascontiguousarray(array), shape=array.shape)  # as it is: Pillow would copy it twice
     flat = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
     photo = _from_pillow(Image.fromarray(np.ascontiguousarray(flat)), "the array")
     photo.shape = array.shape

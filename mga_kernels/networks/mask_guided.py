@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..amount import above
 from ..errors import InputError
 from ..ops import gather_patches, paste_patches_
 from .config import ModelConfig
@@ -73,6 +74,9 @@ class MaskGuidedNetwork(nn.Module):
             return patches.new_zeros(0, 3, side, side)
         return torch.cat(parts) / self.value_range
 
+    def _pasted(self, coarse: Tensor, feature: Tensor, indices: Tensor) -> Tensor:
+        return paste_patches_(coarse, self.refined(feature, indices), indices)
+
     def every_cell(self, feature: Tensor) -> Tensor:
         """Indices (B, N) of all cells of the feature."""
         p = self.config.patch_size
@@ -90,21 +94,40 @@ class MaskGuidedNetwork(nn.Module):
         variant: str = "masked",
         selection: str | None = None,
         seed: int = 0,
+        threshold: float | None = None,
     ) -> Tensor:
-        """SR image (B, 3, sH, sW) in [0, 1]; ``k``, ``selection`` and ``seed`` matter for "masked" only.
+        """SR image (B, 3, sH, sW) in [0, 1]; ``k`` and what follows ``variant`` matter for "masked" only.
 
         ``k`` is clamped to the number of cells; ``k`` and ``selection`` are those of the configuration where not given.
+        With a ``threshold`` those of the K cells are refined whose mask value is larger.
         """
+        return self.unclamped(image, k, variant, selection, seed, threshold).clamp(0, 1)
+
+    def unclamped(
+        self,
+        image: Tensor,
+        k: int | None = None,
+        variant: str = "masked",
+        selection: str | None = None,
+        seed: int = 0,
+        threshold: float | None = None,
+    ) -> Tensor:
+        """What ``forward`` clamps, in which values that are not finite can be seen."""
         height, width = (side * self.config.scale for side in image.shape[-2:])
         result, feature = self.coarse(image)
         if variant == "decomposed":
             result = self.decomposed(feature)
-        elif variant in ("all", "masked"):
-            if variant == "all":
-                indices = self.every_cell(feature)
-            else:
-                _, indices = self.select(feature, self.config.k if k is None else k, selection, seed)
-            result = paste_patches_(result, self.refined(feature, indices), indices)
+        elif variant == "all":
+            result = self._pasted(result, feature, self.every_cell(feature))
+        elif variant == "masked":
+            mask, indices = self.select(feature, self.config.k if k is None else k, selection, seed)
+            if threshold is None:
+                result = self._pasted(result, feature, indices)
+            else:  # a number of cells of its own for each image
+                images = (t.split(1) for t in (result, feature, mask, indices))
+                result = torch.cat(
+                    [self._pasted(r, f, above(m, i, threshold)) for r, f, m, i in zip(*images, strict=True)]
+                )
         elif variant != "base":
             raise InputError(f"variant {variant!r} does not exist; choose one of {VARIANTS}")
-        return result[..., :height, :width].clamp(0, 1)
+        return result[..., :height, :width]

@@ -7,34 +7,94 @@ import importlib
 
 import torch
 
+from ..errors import InputError
 from ..networks import MaskGuidedNetwork
-from . import pairs
+from . import openvino, pairs
 from .budget import Budget
 from .modules import ModulePlanner
 from .plan import Plan, Planner
+from .precision import fast_bf16, in_bf16
 
-__all__ = ["Budget", "Plan", "Planner", "prepare"]
+__all__ = ["RUNTIMES", "Budget", "Plan", "Planner", "prepare"]
 
 # Network -> (module, class of its weights): networks with convolutions of our own.
-PLANNED = {"rfdn": ("rfdn", "RfdnWeights")}
+PLANNED = {
+    "fsrcnn": ("fsrcnn", "FsrcnnWeights"),
+    "pan": ("pan", "PanWeights"),
+    "rcan": ("rcan", "RcanWeights"),
+    "rfdn": ("rfdn", "RfdnWeights"),
+    "srresnet": ("srresnet", "SrresnetWeights"),
+}
+
+RUNTIMES = {"own": "a plan of our own", "openvino": "OpenVINO", "pytorch": "PyTorch"}  # fastest first
 
 
 def prepare(
-    network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None
+    network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None, runtime: str = "auto"
 ) -> tuple[Planner, dict[str, str]]:
     """The fastest way to run the network here, and the reasons against others that might be faster, by name.
 
-    ``dtype`` None: what is fastest without a loss that can be seen. ``network`` is moved and converted as it will run;
-    our own convolutions take a copy of its weights in float32.
+    ``dtype`` None: what is fastest without a loss that can be seen. ``runtime``: one of RUNTIMES instead of the
+    fastest; InputError where it cannot run. ``network`` is moved and converted as it runs on tensors; the planner takes
+    a copy of its weights where photographs run in another dtype.
     """
-    reason = _against_pairs(network, device, dtype)
-    if reason is None:
-        module, name = PLANNED[network.config.network]
-        weights = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-        return weights(copy.deepcopy(network).float()), {}
+    if runtime not in ("auto", *RUNTIMES):
+        raise InputError(f"runtime {runtime!r} does not exist; choose auto or one of {', '.join(RUNTIMES)}")
+    makers = {"own": _own, "openvino": _openvino, "pytorch": _pytorch}
+    if runtime != "auto":
+        planner = makers[runtime](network, device, dtype)
+        if isinstance(planner, str):
+            raise InputError(f"runtime {runtime!r} cannot run {network.config.network} here: {planner}")
+        others = {name: f"runtime {runtime} was asked for" for name in RUNTIMES if name != runtime}
+        return planner, {RUNTIMES[name]: reason for name, reason in others.items()}
+    refused: dict[str, str] = {}
+    for name in ("own", "openvino"):
+        planner = makers[name](network, device, dtype)
+        if not isinstance(planner, str):
+            return planner, refused
+        refused[RUNTIMES[name]] = planner
+    return _pytorch(network, device, dtype), refused
+
+
+def _own(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:
+    """The planner, or why there is none."""
+    if device.type == "cuda":
+        return _against_weights(network) or _cuda_graph(network, device, dtype)
+    reason = _against_pairs(network, device, dtype) or _against_weights(network)
+    if reason is not None:
+        return reason
+    module, name = PLANNED[network.config.network]
+    weights = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    return weights(copy.deepcopy(network).float())
+
+
+def _cuda_graph(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
+    from .cuda_graph import CudaGraphPlanner
+
+    return CudaGraphPlanner(network, device, dtype)
+
+
+def _openvino(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:
+    if device.type != "cpu":
+        return f"it runs on the CPU, and the device is {device}"
+    reason = openvino.unavailable(dtype) or _against_weights(network)
+    if reason is not None:
+        return reason
+    try:
+        return openvino.OpenvinoPlanner(network, dtype)
+    except Exception as error:  # a network can meet any limit of tracing and of OpenVINO
+        return f"it does not take this network ({(str(error).strip() or type(error).__name__).splitlines()[0]})"
+
+
+def _pytorch(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
     network = network.to(device, dtype or torch.float32)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return ModulePlanner(network), {"convolutions of our own": reason}
+    if dtype is None and device.type == "cpu" and fast_bf16():
+        base, refine = in_bf16(network)
+        network = copy.deepcopy(network)
+        for part, small in ((network.base, base), (network.mask, base), (network.refine, refine)):
+            part.to(torch.bfloat16 if small else torch.float32)
+    return ModulePlanner(network)
 
 
 def _against_pairs(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> str | None:
@@ -45,3 +105,9 @@ def _against_pairs(network: MaskGuidedNetwork, device: torch.device, dtype: torc
     if network.config.network not in PLANNED:
         return f"there are none for {network.config.network} yet"
     return pairs.supported()
+
+
+def _against_weights(network: MaskGuidedNetwork) -> str | None:
+    """Damaged weights are left to PyTorch, whose plan looks at what comes of them."""
+    sound = all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
+    return None if sound else "not all weights are finite numbers"

@@ -19,7 +19,7 @@ TRIED_KEPT = 16
 RESERVE = 0.1  # share of what is available that is left to everything else
 
 logger = logging.getLogger("mga_kernels")
-Key = tuple[int, int, int]  # height, width, capacity
+Key = tuple[int, int, int, bool]  # height, width, capacity, dense
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ class Budget:
         self.planner, self.network, self.device, self.memory = planner, network, device, memory
         self.tile_planner = tile_planner(planner, network)
         self.overlap = Overlap.of(network)
+        self.local_refine = getattr(network.refine, "receptive_field", None) is not None
         self.limits: dict[Key, int] = {}  # of ``Way.working``, where memory ran out
         self.tried: dict[Key, Way] = {}
 
@@ -59,16 +60,16 @@ class Budget:
         available = int(device_memory(self.device) * (1 - RESERVE))
         return available if self.memory is None else min(available, self.memory - held)
 
-    def whole(self, *key: int) -> Way:
-        return Way(None, self.planner.bytes_needed(*key), 0)
+    def whole(self, height: int, width: int, capacity: int, dense: bool) -> Way:
+        return Way(None, self.planner.bytes_needed(height, width, capacity, dense), 0)
 
-    def fits(self, height: int, width: int, capacity: int, held: int) -> bool:
+    def fits(self, height: int, width: int, capacity: int, dense: bool, held: int) -> bool:
         """Whether the image fits whole, beside plans that take ``held`` bytes."""
-        return self.whole(height, width, capacity).bytes <= self.room(held)
+        return self.whole(height, width, capacity, dense).bytes <= self.room(held)
 
-    def in_tiles(self, height: int, width: int, capacity: int) -> list[Way]:
+    def in_tiles(self, height: int, width: int, capacity: int, dense: bool) -> list[Way]:
         """Ways in tiles, that with the least work first."""
-        if self.overlap is None:
+        if self.overlap is None or (dense and not self.local_refine):
             return []
         config, ways = self.network.config, []
         side = config.patch_size + 2 * self.network.halo
@@ -77,12 +78,15 @@ class Budget:
             fixed += self._picture(height, width)
         for tiling in tilings(self.overlap, height, width):
             count = portion(self.network, tiling, capacity)
-            ways.append(Way(tiling, self.tile_planner.bytes_needed(tiling.height, tiling.width, count), fixed))
+            ways.append(Way(tiling, self.tile_planner.bytes_needed(tiling.height, tiling.width, count, dense), fixed))
         return ways
 
-    def plan(self, height: int, width: int, capacity: int, held: int, what: str) -> Plan:
-        """The plan with the least work that fits; OutOfMemoryError, saying ``what`` needs it, where none does."""
-        key = height, width, capacity
+    def plan(self, height: int, width: int, capacity: int, dense: bool, held: int, what: str) -> Plan:
+        """The plan with the least work that fits; OutOfMemoryError, saying ``what`` needs it, where none does.
+
+        With ``dense`` there is room for -D as well.
+        """
+        key = height, width, capacity, dense
         self.tried.pop(key, None)
         way = self._choose(key, held, what)
         while len(self.tried) >= TRIED_KEPT:
@@ -94,20 +98,20 @@ class Budget:
 
     def _make(self, key: Key, way: Way, what: str) -> Plan:
         if way.tiling is None:
-            return self.planner.plan(*key)
+            return self.planner.plan(*key[:3])
         if self.device.type != "cpu":
             require_memory(self._picture(*key[:2]), what, "use a smaller image")
         logger.info("%s: %s, with %.2f GiB", what, way, way.bytes / GIB)
-        return TiledPlan(self.tile_planner, self.network, *key, way.tiling)
+        return TiledPlan(self.tile_planner, self.network, *key[:3], way.tiling)
 
-    def shrink(self, *key: int) -> bool:
+    def shrink(self, height: int, width: int, capacity: int, dense: bool) -> bool:
         """After memory ran out: let the next plan of this size work in half of it; False where there is no such way."""
-        height, width, capacity = key
-        last = self.tried.pop((height, width, capacity), None)
+        key = height, width, capacity, dense
+        last = self.tried.pop(key, None)
         smaller = [] if last is None else [way.working for way in self.in_tiles(*key) if way.working < last.working]
         if last is None or not smaller:
             return False
-        self.limits[height, width, capacity] = max(last.working // 2, min(smaller))
+        self.limits[key] = max(last.working // 2, min(smaller))
         logger.warning("%dx%d %s ran out of memory; trying smaller tiles", width, height, last)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -122,13 +126,15 @@ class Budget:
         for way in ways:
             if way.bytes <= room and way.working <= limit:
                 return way
-        raise self._refusal(min([whole, *ways], key=lambda way: way.bytes), room, what)
+        raise self._refusal(min([whole, *ways], key=lambda way: way.bytes), key, room, what)
 
-    def _refusal(self, least: Way, room: int, what: str) -> OutOfMemoryError:
+    def _refusal(self, least: Way, key: Key, room: int, what: str) -> OutOfMemoryError:
         more = "" if self.memory is None else ", a larger memory="
+        name, dense = self.network.config.network, key[3]
         if self.overlap is None:
-            name = self.network.config.network
             remedy = f"{name} looks at the whole image, so it is not cut into tiles; use a smaller image{more}"
+        elif dense and not self.local_refine:
+            remedy = f"-D of {name} looks at the whole image, so it is not cut into tiles; run -M{more}"
         elif least.tiling is None:
             remedy = f"use a smaller image, a smaller k{more}"
         else:

@@ -8,15 +8,21 @@ import math
 import torch
 from torch import Tensor
 
+from ..allocator import keep_memory
+from ..memory import available_memory
 from ..networks import MaskGuidedNetwork
 from ..networks.layers import pad_by_reflection
 from ..networks.mask_guided import PATCHES_PER_CALL
 from ..ops import gather_patches, image_to_input, output_to_image
+from ..safety import is_finite
 from .plan import Plan
+from .precision import describe
+
+KEPT_SHARE = 1.6  # of the memory that the modules need at once, where freed memory is kept: measured, RFDN x4, 540x960
 
 
 class ModulePlanner:
-    """``network`` on its device and in its dtype, which all floating-point work has."""
+    """``network`` on its device and in its dtype; the Refine-Net may have one of its own."""
 
     takes_place = True
 
@@ -24,21 +30,23 @@ class ModulePlanner:
         self.network = network
         parameter = next(network.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        self.description = f"{str(self.dtype).removeprefix('torch.')}, in PyTorch"
+        self.refine_dtype = next(network.refine.parameters()).dtype
+        self.description = f"{describe(self.dtype, self.refine_dtype)}, in PyTorch"
         self.trunk = copy.copy(network.base)  # the same weights, and no coarse image
         object.__setattr__(self.trunk, "upsample", lambda feature: feature.new_zeros(()))
 
     def plan(self, height: int, width: int, capacity: int) -> ModulePlan:
         return ModulePlan(self, height, width, capacity)
 
-    def bytes_needed(self, height: int, width: int, capacity: int) -> int:
+    def bytes_needed(self, height: int, width: int, capacity: int, dense: bool = False) -> int:
         config, size = self.network.config, self.dtype.itemsize
         values, channels = config.definition.working_values, config.definition.feature_channels
         smallest, p = config.definition.minimum_size, config.patch_size
         pixels = math.prod(math.ceil(max(side, smallest) / p) * p for side in (height, width))
         taken, pasted = (p + 2 * self.network.halo) ** 2, 3 * (p * config.scale) ** 2
         batch = min(capacity, PATCHES_PER_CALL.get(self.device.type, PATCHES_PER_CALL["cuda"]))
-        base, refine = pixels * values, batch * taken * values + 2 * capacity * pasted
+        base = pixels * values  # -D takes no more: its Refine-Net runs when the Base-Net is done
+        refine = batch * taken * values + 2 * capacity * pasted
         # The feature and the patches of an image are given up when the next ones take their place.
         kept = pixels * channels + capacity * taken * channels
         return size * (kept + max(base, refine)) + pixels * 3 * config.scale**2 + capacity * pasted
@@ -49,6 +57,10 @@ class ModulePlan(Plan):
         super().__init__(planner.network.config, height, width, capacity)
         self.planner, self.network = planner, planner.network
         self.feature, self.taken = torch.empty(0), torch.empty(0)
+        self.finite: Tensor = torch.ones((), dtype=torch.bool, device=planner.device)
+        if self.device.type == "cpu":
+            needed = KEPT_SHARE * planner.bytes_needed(height, width, capacity)
+            self.keeps_memory = needed < available_memory() and keep_memory(self)
 
     @property
     def device(self) -> torch.device:
@@ -77,14 +89,17 @@ class ModulePlan(Plan):
         self.taken = patches.to(self.device, self.planner.dtype)
 
     def refined(self) -> Tensor:
-        patches = self.network.refine_patches(self.taken)
+        patches = self.network.refine_patches(self.taken.to(self.planner.refine_dtype))
+        self.finite.logical_and_(is_finite(patches))  # as bytes NaN would be 0
         return output_to_image(patches, *patches.shape[2:]).permute(0, 3, 1, 2)
 
     def decomposed(self, out: Tensor) -> None:
-        self._write(self.network.decomposed(self.feature) * self.config.value_range, out)
+        feature = self.feature.to(self.planner.refine_dtype)
+        self._write(self.network.decomposed(feature) * self.config.value_range, out)
 
     def _write(self, output: Tensor, out: Tensor) -> None:
         """Output of the network (1, 3, h, w) -> bytes of the image's part of ``out``."""
+        self.finite.logical_and_(is_finite(output))
         target = self.crop(out)
         height, width = target.shape[:2]
         target.copy_(output_to_image(output, height, width, 1 / self.config.value_range)[0])

@@ -1,4 +1,4 @@
-"""Pair planes: the layout in which the CPU convolves in bf16, and a convolution prepared for it (csrc/pair_planes.h).
+"""Pair planes: the layout in which the CPU convolves in bf16, and layers prepared for it (csrc/pair_planes.h).
 
 A vector holds 16 pixels of two channels, so the number of channels need not be a multiple of the vector width, which
 costs other layouts up to a quarter of their arithmetic at 50 channels.
@@ -7,14 +7,13 @@ costs other layouts up to a quarter of their arithmetic at 50 channels.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import _native
+from ..networks.layers import Place
 
 VECTOR = 16
 
@@ -26,17 +25,17 @@ def supported() -> str | None:
     return None if torch.ops.mga.pair_conv_supported() else "this processor has no AVX-512 with bf16"
 
 
+def pitch(width: int) -> int:
+    """Pixels from row to row: whole vectors, and one of zeros on each side."""
+    return (math.ceil(width / VECTOR) + 2) * VECTOR
+
+
 class Planes:
     """``data`` bf16 (ceil(channels / 2), height + 2, pitch, 2): pairs of channels with a border of zeros."""
 
     def __init__(self, channels: int, height: int, width: int):
         self.channels, self.height, self.width = channels, height, width
-        self.data = torch.zeros(math.ceil(channels / 2), height + 2, _pitch(width), 2, dtype=torch.bfloat16)
-
-    @staticmethod
-    def pixels(height: int, width: int) -> int:
-        """Pixels of a plane with its border."""
-        return (height + 2) * _pitch(width)
+        self.data = torch.zeros(math.ceil(channels / 2), height + 2, pitch(width), 2, dtype=torch.bfloat16)
 
     @property
     def pairs(self) -> int:
@@ -56,8 +55,148 @@ class Planes:
         return self.inner().permute(0, 3, 1, 2).flatten(0, 1)[: self.channels].float()
 
 
-def _pitch(width: int) -> int:
-    return (math.ceil(width / VECTOR) + 2) * VECTOR
+class PairConv:
+    """A convolution of size 1, 3, 5 or 9 with bias and leaky ReLU, its weights packed for ``pair_chain_``.
+
+    ``weight`` (C' s^2, C, n, n); ``bias`` (C' s^2); ``slope`` of negative values, a number or (C' s^2); ``shift``
+    (C' s^2) is taken off the result, so that what is stored in bf16 lies nearer to zero, not with a shuffle.
+    ``shuffle`` s: a pixel shuffle follows, with the activation behind it. One or three channels are computed as they
+    are where ``floats``; in pairs a channel of zeros joins an odd number. ``phased``: see ``of_enlarged``.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        slope: float | Tensor = 1.0,
+        shift: Tensor | None = None,
+        shuffle: int = 1,
+        floats: bool = False,
+        phased: bool = False,
+    ):
+        outputs, self.inputs, self.size, _ = weight.shape
+        self.shuffle, self.phased = shuffle, phased
+        missing = 0 if floats and outputs in (1, 3) else outputs // shuffle**2 % 2 * shuffle**2
+        none = torch.zeros(outputs)
+        bias, shift = (none if given is None else given.detach().float() for given in (bias, shift))
+        self.ends = F.pad(torch.stack([bias, none + slope, shift]).detach(), (0, missing)).contiguous()
+        weight = F.pad(weight.detach(), (0, 0, 0, 0, 0, 0, 0, missing)).to(torch.bfloat16).contiguous()
+        self.weight = torch.ops.mga.pack_pair_weight(weight, shuffle, phased)
+        self.channels = (outputs + missing) // shuffle**2
+
+    @classmethod
+    def of(cls, conv: nn.Module, slope: float | Tensor = 1.0, shuffle: int = 1, floats: bool = False) -> PairConv:
+        return cls(*weight_and_bias(conv), slope, shuffle=shuffle, floats=floats)
+
+    @classmethod
+    def of_enlarged(cls, conv: nn.Module, factor: int, slope: float = 1.0) -> PairConv:
+        """What a 3x3 convolution makes of an image enlarged by repeating each pixel ``factor`` times a side.
+
+        Each of the factor^2 phases of its output is a convolution of the small image, whose weights are the sums of
+        those that meet the same pixel: two rows and columns of the nine at most.
+        """
+        weight, bias = weight_and_bias(conv)
+        phases = weight.new_zeros(len(weight), factor, factor, *weight.shape[1:], dtype=torch.float64)
+        for dy in range(factor):
+            for dx in range(factor):
+                for row in range(3):
+                    for column in range(3):
+                        y, x = (dy + row - 1) // factor + 1, (dx + column - 1) // factor + 1
+                        phases[:, dy, dx, :, y, x] += weight[:, :, row, column].double()
+        bias = None if bias is None else bias.repeat_interleave(factor**2)
+        return cls(phases.flatten(0, 2).float(), bias, slope, shuffle=factor, phased=True)
+
+    @property
+    def pairs(self) -> int:
+        return math.ceil(self.inputs / 2)
+
+
+class PairScale:
+    """x * factor + offset for each channel, with leaky ReLU: a layer whose ``ends`` are made for each call."""
+
+    size, shuffle, phased = 0, 1, False
+
+    def __init__(self, channels: int, slope: float = 1.0):
+        assert channels % 2 == 0
+        self.inputs = self.channels = channels
+        self.weight = torch.empty(0, dtype=torch.bfloat16)
+        self.slopes = torch.full((channels,), slope)
+        self.ends = self.with_factors(torch.ones(channels), torch.zeros(channels))
+
+    def with_factors(self, factors: Tensor, offsets: Tensor) -> Tensor:
+        """What ``PairChain`` takes as ``ends`` of this layer: (3, C)."""
+        return torch.stack([factors.float(), offsets.float(), self.slopes])
+
+    @property
+    def pairs(self) -> int:
+        return self.channels // 2
+
+
+def weight_and_bias(conv: nn.Module) -> tuple[Tensor, Tensor | None]:
+    assert isinstance(conv, nn.Conv2d)
+    return conv.weight, conv.bias
+
+
+class Grid:
+    """``count`` patches of ``height`` x ``width`` pixels, ``across`` in a row, with one pixel of zeros between them.
+
+    A whole image is one patch. ``place``: where it is a tile of a larger one.
+    """
+
+    place: Place | None = None
+
+    def __init__(self, count: int, size: tuple[int, int], across: int = 1):
+        self.count, self.size, self.across = count, size, across
+        self.down = math.ceil(count / across)
+        self.height, self.width = self.down * (size[0] + 1) - 1, across * (size[1] + 1) - 1
+        self._masks: dict[tuple[int, int], tuple[Tensor, Tensor] | None] = {}
+
+    def mask(self, scale: int = 1, inset: int = 0) -> tuple[Tensor, Tensor] | None:
+        """Lanes int16 and rows uint8 of the pixels of patches enlarged ``scale`` times, less ``inset`` at their border.
+
+        None where that is all of them.
+        """
+        key = scale, inset
+        if key not in self._masks:
+            self._masks[key] = self._mask(scale, inset) if inset or self.down > 1 or self.across > 1 else None
+        return self._masks[key]
+
+    def _mask(self, scale: int, inset: int) -> tuple[Tensor, Tensor]:
+        rows, columns = (self._inside(side, scale, inset) for side in self.size)
+        return (
+            lanes(columns.repeat(self.across)[: self.width * scale]),
+            rows.repeat(self.down)[: self.height * scale].to(torch.uint8),
+        )
+
+    def _inside(self, side: int, scale: int, inset: int) -> Tensor:
+        place = torch.arange((side + 1) * scale)
+        return (place >= inset) & (place < side * scale - inset)
+
+    def cut(self, scale: int, inset: int) -> list[int]:
+        """Where the pictures of the patches are, see ``pair_chain_``."""
+        return [self.across, (self.size[0] + 1) * scale, (self.size[1] + 1) * scale, inset]
+
+    def patches(self, planes: Planes, first: int, pairs: int) -> Tensor:
+        """View (down, across, pairs, 2, height, width) of all places of the grid."""
+        step_y, step_x = (side + 1 for side in self.size)
+        bottom, right = 1 + self.down * step_y, VECTOR + self.across * step_x
+        inner = planes.data[first : first + pairs, 1:bottom, VECTOR:right]
+        cells = inner.unflatten(2, (self.across, step_x)).unflatten(1, (self.down, step_y))
+        return cells[:, :, : self.size[0], :, : self.size[1]].permute(1, 3, 0, 5, 2, 4)
+
+    def statistics(self, x: Planes) -> Tensor:
+        """float32 (2, count, C): sums over each patch of the values of each channel, and of their squares."""
+        sums = torch.ops.mga.pair_grid_statistics(x.data, x.pairs, self.count, *self.size, self.across)
+        return sums[..., : x.channels]
+
+    def scale(
+        self, out: Planes, x: Planes, factors: Tensor, offsets: Tensor, skip: Planes | None = None, slope: float = 1.0
+    ) -> None:
+        """out = leaky(factor * x + offset + skip), factors and offsets float32 (count, C). ``out`` may be ``x``."""
+        missing = (0, x.channels % 2)
+        factors, offsets = (F.pad(values, missing).contiguous() for values in (factors, offsets))
+        skipped = None if skip is None else skip.data
+        torch.ops.mga.pair_grid_scale_(out.data, x.data, skipped, factors, offsets, *self.size, self.across, slope)
 
 
 def lanes(columns: Tensor) -> Tensor:
@@ -65,140 +204,3 @@ def lanes(columns: Tensor) -> Tensor:
     bits = F.pad(columns.int(), (0, -len(columns) % VECTOR)).reshape(-1, VECTOR)
     words = (bits << torch.arange(VECTOR, dtype=torch.int32)).sum(dim=1)
     return torch.where(words >= 1 << 15, words - (1 << 16), words).to(torch.int16)
-
-
-class PairConv:
-    """A 1x1 or 3x3 convolution with bias and leaky ReLU, its weights (C', C, n, n) packed for ``pair_conv_``.
-
-    ``shift`` (C') is taken off the result, so that what is stored in bf16 lies nearer to zero.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor, slope: float = 1.0, shift: Tensor | None = None):
-        channels, self.inputs, self.size, _ = weight.shape
-        missing = channels % 2
-        self.channels = channels + missing
-        self.weight = torch.ops.mga.pack_pair_weight(weight.detach().to(torch.bfloat16).contiguous())
-        ends = [bias, torch.full_like(bias, slope), torch.zeros_like(bias) if shift is None else shift]
-        self.ends = F.pad(torch.stack(ends).detach().float(), (0, missing))
-
-    @classmethod
-    def of(cls, conv: nn.Module, slope: float = 1.0) -> PairConv:
-        return cls(*weight_and_bias(conv), slope)
-
-    @property
-    def pairs(self) -> int:
-        return math.ceil(self.inputs / 2)
-
-    def __call__(
-        self,
-        out: Planes | Tensor,
-        x: Planes,
-        out_pair: int = 0,
-        x_pair: int = 0,
-        skip: Planes | None = None,
-        skip_pair: int = 0,
-        gate: bool = False,
-        grid: Grid | None = None,
-        rows: Tensor | None = None,
-    ) -> None:
-        """Convolve ``x`` from pair ``x_pair`` on. ``out``: planes, written from ``out_pair`` on, or float32 (C', H, W).
-
-        ``skip`` is added before the activation, or with ``gate`` multiplied by the sigmoid of the result. ``grid`` says
-        which pixels are patches; the others become zero. ``rows``, uint8 (H), says which rows are computed at all.
-        """
-        target = out.data if isinstance(out, Planes) else out
-        torch.ops.mga.pair_conv_(
-            target,
-            out_pair,
-            x.data,
-            x_pair,
-            self.pairs,
-            self.weight,
-            self.ends,
-            self.size,
-            x.width,
-            None if skip is None else skip.data,
-            skip_pair,
-            "gate" if gate else "conv",
-            None if grid is None else grid.lanes,
-            rows if grid is None else grid.rows,
-        )
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A convolution of a chain: the places of what it reads, writes and adds, and by how many rows it is ahead.
-
-    A place is the number of one of the planes of the call, or after them of one of the chain's rings; pairs are the
-    first ones in use there. ``gate`` as for ``PairConv``.
-    """
-
-    conv: PairConv
-    x: int
-    out: int
-    x_pair: int = 0
-    out_pair: int = 0
-    skip: int = -1
-    skip_pair: int = 0
-    gate: bool = False
-    lead: int = 0
-
-
-class PairChain:
-    """Convolutions row by row, one after the other, so that what lies between them stays in the cache.
-
-    ``rings``: (pairs, rows) of what lies between, of which only the last rows are kept. A stage of ``lead`` n computes
-    row y + n where those without lead compute row y, and must find there all that it reads.
-    """
-
-    def __init__(self, stages: Sequence[Stage], rings: Sequence[tuple[int, int]]):
-        self.weights = [stage.conv.weight for stage in stages]
-        self.ends = [stage.conv.ends for stage in stages]
-        self.rings = [number for ring in rings for number in ring]
-        self.stages: list[int] = []
-        for stage in stages:
-            self.stages += [stage.x, stage.x_pair, stage.out, stage.out_pair, stage.skip, stage.skip_pair]
-            self.stages += [stage.conv.size, stage.gate, stage.lead]
-
-    def __call__(self, planes: Sequence[Planes], grid: Grid | None = None) -> None:
-        """Run over planes of the size of the first of them."""
-        torch.ops.mga.pair_chain_(
-            [plane.data for plane in planes],
-            self.weights,
-            self.ends,
-            self.rings,
-            self.stages,
-            planes[0].height,
-            planes[0].width,
-            None if grid is None else grid.lanes,
-            None if grid is None else grid.rows,
-        )
-
-
-def weight_and_bias(conv: nn.Module) -> tuple[Tensor, Tensor]:
-    assert isinstance(conv, nn.Conv2d)
-    assert conv.bias is not None
-    return conv.weight, conv.bias
-
-
-class Grid:
-    """Patches of ``side`` pixels side by side, ``across`` in a row, with one pixel of zeros between them.
-
-    ``inset`` pixels at the border of each patch do not belong to it: they are written as zeros.
-    """
-
-    def __init__(self, count: int, side: int, across: int, inset: int = 0):
-        self.count, self.side, self.across = count, side, across
-        self.down = math.ceil(count / across)
-        self.height, self.width = self.down * (side + 1) - 1, across * (side + 1) - 1
-        of_patch = torch.arange(side + 1)
-        inside = (of_patch >= inset) & (of_patch < side - inset)
-        self.lanes = lanes(inside.repeat(across)[: self.width])
-        self.rows = inside.repeat(self.down)[: self.height].to(torch.uint8)
-
-    def patches(self, planes: Planes, first: int, pairs: int) -> Tensor:
-        """View (down, across, pairs, 2, side, side) of all places of the grid."""
-        step = self.side + 1
-        inner = planes.data[first : first + pairs, 1 : 1 + self.down * step, VECTOR : VECTOR + self.across * step]
-        cells = inner.unflatten(2, (self.across, step)).unflatten(1, (self.down, step))
-        return cells[:, :, : self.side, :, : self.side].permute(1, 3, 0, 5, 2, 4)

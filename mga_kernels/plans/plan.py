@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ..amount import above
 from ..networks import ModelConfig
 from ..networks.layers import Place
 from ..ops import paste_patches_
@@ -20,6 +21,9 @@ class Plan(ABC):
     ``coarse``, ``select`` and ``refine`` are the steps of ``run``, in this order; a plan keeps the coarse feature from
     one to the next, so it serves one image at a time. Pictures are uint8 (height, width, 3).
 
+    ``threshold``: only cells whose mask value is larger are refined. ``finite``, on the plan's device: whether all
+    values since ``start`` were finite before they became bytes; None where a plan does not look.
+
     ``place``: where the image that ``coarse`` gets is a tile of a larger one, for plans whose planner ``takes_place``.
     ``parts`` says into what an image is cut, if it is; ``bytes`` is what a plan takes, where that is known.
     """
@@ -27,6 +31,9 @@ class Plan(ABC):
     place: Place | None = None
     parts = ""
     bytes = 0
+    threshold: float | None = None
+    finite: Tensor | None = None
+    _chosen: Tensor | None = None
 
     def __init__(self, config: ModelConfig, height: int, width: int, capacity: int):
         self.config, self.height, self.width, self.capacity = config, height, width, capacity
@@ -40,6 +47,16 @@ class Plan(ABC):
         """Rows and columns of cells."""
         p = self.config.patch_size
         return self.padded[0] // p, self.padded[1] // p
+
+    @torch.inference_mode()
+    def start(self) -> None:
+        """Called before the steps of an image: what the one before led to is forgotten."""
+        self._chosen = None
+        if self.finite is not None:
+            self.finite.fill_(True)
+
+    def warm(self, dense: bool = False) -> None:  # noqa: B027
+        """Do what else the first image would wait for, of -M with all that there is room for, or of -D."""
 
     @abstractmethod
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
@@ -69,13 +86,26 @@ class Plan(ABC):
     def decomposed(self, out: Tensor) -> None:
         """Write the Refine-Net over the whole of the last coarse feature (-D) to the top left of ``out``."""
 
+    def choose(self, k: int) -> tuple[Tensor, Tensor]:
+        """``select``, then ``threshold``: (1, n), n <= k; on other devices than a CPU n = k, with -1 for no cell."""
+        mask, self._chosen = self.select(k)
+        if self.threshold is not None:
+            self._chosen = above(mask, self._chosen, self.threshold)
+        return mask, self._chosen
+
+    def chosen(self) -> int:
+        """Cells that were chosen since ``start``; with a threshold it waits for the device."""
+        if self._chosen is None:
+            return 0
+        return self._chosen.shape[1] if self.threshold is None else int((self._chosen >= 0).sum())
+
     def refine(self, indices: Tensor, out: Tensor) -> None:
         """Refine the cells at ``indices`` (1, n) and paste them into ``out`` (s p Hp, s p Wp, 3)."""
         self.gather(indices)
         paste_patches_(out.permute(2, 0, 1)[None], self.refined(), indices)
 
     def buffer(self, out: Tensor | None = None) -> Tensor:
-        """A picture of whole cells: ``out`` where it has their size; otherwise, if given, the plan's own; else a new one."""
+        """A picture of whole cells: ``out`` where it has their size; the plan's own where not; a new one without it."""
         size = [side * self.config.scale for side in self.padded]
         if out is None:
             return torch.empty(*size, 3, dtype=torch.uint8, device=self.device)
@@ -100,8 +130,9 @@ class Plan(ABC):
         whole = self.buffer(out)
         self.coarse(image, whole)
         k = self.capacity if k is None else k
-        if k:
-            self.refine(self.select(k)[1], whole)
+        indices = self.choose(k)[1] if k else None
+        if indices is not None and indices.shape[1]:
+            self.refine(indices, whole)
         return self.result(whole, out)
 
     @torch.inference_mode()
@@ -129,6 +160,6 @@ class Planner(Protocol):
 
     def plan(self, height: int, width: int, capacity: int) -> Plan: ...
 
-    def bytes_needed(self, height: int, width: int, capacity: int) -> int:
-        """Memory that a plan takes while it runs, with the picture that it makes."""
+    def bytes_needed(self, height: int, width: int, capacity: int, dense: bool = False) -> int:
+        """Memory that a plan takes while it runs -M, or -D if ``dense``, with the picture that it makes."""
         ...

@@ -87,7 +87,13 @@ class TiledPlan(Plan):
         self.best = Best(capacity, network.config.selection)
         self.kept: Tensor | None = None  # patches, in slots
         self.taken = torch.empty(0)
+        self.finite = self.inner.finite
         self.parts = f"{len(tiling)} tiles of {tiling.width}x{tiling.height}"
+
+    def start(self) -> None:
+        super().start()
+        self.inner.start()
+        self.finite = self.inner.finite
 
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
         order = self.config.selection

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from mga_kernels import __version__
@@ -18,6 +19,7 @@ COMMANDS = {
     "upscale": ("mga.upscale", "upscale photographs"),
     "evaluate": ("mga.evaluate", "PSNR-Y and SSIM-Y on a folder of HR images"),
     "complexity": ("mga.complexity.cli", "parameters and operations of a network"),
+    "prepare": ("mga.prepare", "make a training set of folders of images"),
     "train": ("mga.train.cli", "train a mask-guided network"),
     "info": ("mga.info", "the models, the operators and what each of them can run on here"),
 }
@@ -47,6 +49,41 @@ def _share(text: str) -> float:
     return value
 
 
+def _number(what: str, positive: bool) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or (positive and value <= 0):
+            raise argparse.ArgumentTypeError(f"{what}, got {text!r}")
+        return value
+
+    return parse
+
+
+def add_photograph_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``mga upscale`` can choose besides the model: it runs photographs, the others run tensors."""
+    parser.add_argument(
+        "--threshold",
+        type=_number("the threshold is a mask value, a number around 0 to 1", False),
+        metavar="T",
+        help="refine only cells whose predicted error is larger: 0 is none, 1 that of the worst cells (at most --k)",
+    )
+    parser.add_argument(
+        "--max-ms",
+        type=_number("the time is a number of milliseconds above 0", True),
+        metavar="MS",
+        help="refine as many cells as there is time for, measured once for each image size on this machine",
+    )
+    parser.add_argument(
+        "--mode",
+        default="masked",
+        choices=("masked", "dense", "auto"),
+        help="dense: the Refine-Net over everything; auto: the faster of both, measured once for each size",
+    )
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, metavar="NAME|PATH", help=f"shipped model or file (default {DEFAULT_MODEL})"
@@ -68,6 +105,8 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         if name == command:
             if name in _RUNS_A_MODEL:
                 add_model_arguments(sub)
+            if name == "upscale":
+                add_photograph_arguments(sub)
             importlib.import_module(module).add_arguments(sub)
     return parser
 

@@ -57,7 +57,9 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.json is not None and not args.json.parent.is_dir():
         raise InputError(f"evaluate: {args.json} cannot be written, its folder does not exist")
-    model = MaskGuidedSR.from_pretrained(args.model, args.k, args.fraction, args.device, args.dtype)
+    share = args.k, args.fraction
+    # Images go through the model as tensors, so nothing else is prepared.
+    model = MaskGuidedSR.from_pretrained(args.model, *share, args.device, args.dtype, runtime="pytorch")
     if model.scale != args.scale:
         raise InputError(f"evaluate: the model {args.model} is for x{model.scale}, not for --scale {args.scale}")
     console = Console(highlight=False)
@@ -123,7 +125,7 @@ def evaluate(
     save: Path | None = None,
 ) -> dict[str, Any]:
     """Figures of every image and their mean, as they go into the JSON file. A PSNR of equal images is None there."""
-    from mga_kernels.engine import to_tensor, to_uint8
+    from mga_kernels.pictures import to_tensor, to_uint8
 
     images = []
     for hr_path, lr_path in pairs:

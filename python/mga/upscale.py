@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -50,17 +51,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=_EXTENSION,
         help="file format in a folder (default: as the input where it is PNG, JPEG, WebP or TIFF, otherwise PNG)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
-    parser.add_argument(
-        "--save-mask",
-        metavar="PNG",
-        help="a picture of the refined cells: a file for one image, otherwise a folder of NAME-mask.png",
-    )
     parser.add_argument(
         "--memory",
         metavar="SIZE",
         help="what an image may take beside the model, such as 2GiB; larger ones are cut into tiles "
         "(default: nine tenths of what is free)",
+    )
+    parser.add_argument(
+        "--runtime",
+        default="auto",
+        choices=("auto", "own", "openvino", "pytorch"),
+        help="what runs the network: our own convolutions, OpenVINO or PyTorch (default: the first that can)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    parser.add_argument(
+        "--save-mask",
+        metavar="PNG",
+        help="a picture of the refined cells: a file for one image, otherwise a folder of NAME-mask.png",
     )
 
 
@@ -75,7 +82,16 @@ def run(args: argparse.Namespace) -> int:
         from mga_kernels.engine import MaskGuidedSR
 
         model = MaskGuidedSR.from_pretrained(
-            args.model, args.k, args.fraction, args.device, args.dtype, memory=args.memory
+            args.model,
+            args.k,
+            args.fraction,
+            args.device,
+            args.dtype,
+            threshold=args.threshold,
+            max_ms=args.max_ms,
+            mode=args.mode,
+            runtime=args.runtime,
+            memory=args.memory,
         )
         failures = _run_all(model, jobs, args.overwrite, done)
     except KeyboardInterrupt:
@@ -183,22 +199,23 @@ def upscale_one(model: MaskGuidedSR, job: Job, overwrite: bool) -> tuple[str, li
     height, width = (side * model.scale for side in photo.rgb.shape[:2])
     see_through = photo.alpha is not None and bool((photo.alpha < 255).any())
     check_output(job.target, overwrite, size=(width, height), alpha=see_through)  # before the work, not after it
-    notes = []
-    if job.mask is None:
-        result = cast(Photo, model.upscale(photo))
-    else:
-        explanation = model.explain(photo)
-        result = cast(Photo, explanation.image)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        explanation = None if job.mask is None else model.explain(photo)
+        result = cast(Photo, model.upscale(photo) if explanation is None else explanation.image)
+    notes = [str(warning.message) for warning in said]
+    if job.mask is not None and explanation is not None:
         overlay = draw_overlay(
             result.rgb, explanation.mask, explanation.indices, explanation.patch_size * explanation.scale
         )
         notes += save_image(overlay, job.mask, overwrite)
+    refined = model.refined
     try:
         notes = save_image(result, job.target, overwrite) + notes
     except BaseException:
         if job.mask is not None:
             job.mask.unlink(missing_ok=True)
         raise
-    k = model.resolve_k(*photo.rgb.shape[:2])
+    how = "dense" if refined is None else f"K = {refined}"
     seconds = time.perf_counter() - started
-    return f"{job.source} -> {job.target} ({width}x{height}, K = {k}, {seconds:.1f} s)", result.notes + notes
+    return f"{job.source} -> {job.target} ({width}x{height}, {how}, {seconds:.1f} s)", result.notes + notes

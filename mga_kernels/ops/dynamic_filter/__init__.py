@@ -11,7 +11,7 @@ from ..grid import describe
 from ..registry import FLOATS, Backend, NativeBackend, Operator, TritonBackend
 from . import reference
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+DTYPES = (*FLOATS, torch.float64)
 
 
 def dynamic_filter(probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def _fake(probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor) -> 
 
 OPERATOR = Operator(
     "dynamic_filter",
-    TritonBackend("dynamic_filter", f"{__name__}.triton", reference.dynamic_filter, (*FLOATS, torch.float64)),
+    TritonBackend("dynamic_filter", f"{__name__}.triton", reference.dynamic_filter, DTYPES),
     NativeBackend("dynamic_filter", "cpu", DTYPES),
     Backend(reference.dynamic_filter),
 )

@@ -8,10 +8,10 @@ from torch import Tensor
 from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_count, check_divides, check_indices, check_same_device, describe
-from ..registry import Backend, NativeBackend, Operator, TritonBackend
+from ..registry import FLOATS, Backend, NativeBackend, Operator, TritonBackend
 from . import reference
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
+DTYPES = (*FLOATS, torch.float64, torch.uint8)
 
 
 def gather_patches(feature: Tensor, indices: Tensor, patch_size: int, halo: int) -> Tensor:

@@ -10,10 +10,10 @@ from torch import Tensor
 from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_count, describe
-from ..registry import Backend, NativeBackend, Operator, TritonBackend
+from ..registry import FLOATS, Backend, NativeBackend, Operator, TritonBackend
 from . import reference
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+DTYPES = (*FLOATS, torch.float64)
 
 
 def image_to_input(

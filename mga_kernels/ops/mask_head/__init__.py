@@ -13,7 +13,6 @@ from ..grid import check_count, check_divides, describe
 from ..registry import FLOATS, Backend, NativeBackend, Operator, TritonBackend
 from . import reference
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)  # of the native kernels
 ORDERS = ("softmax-then-pool", "pool-then-softmax")
 
 
@@ -73,6 +72,6 @@ def _triton_refuses(feature: Tensor, *arguments: Any) -> str | None:
 OPERATOR = Operator(
     "mask_head",
     TritonBackend("mask_head", f"{__name__}.triton", reference.mask_head, FLOATS, _triton_refuses),
-    NativeBackend("mask_head", "cpu", DTYPES),
+    NativeBackend("mask_head", "cpu", FLOATS),
     Backend(reference.mask_head),
 )

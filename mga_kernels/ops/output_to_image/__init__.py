@@ -11,7 +11,7 @@ from ..grid import check_count, describe
 from ..registry import FLOATS, Backend, NativeBackend, Operator, TritonBackend
 from . import reference
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+DTYPES = (*FLOATS, torch.float64)
 
 
 def output_to_image(output: Tensor, height: int, width: int, gain: float = 1.0) -> Tensor:

@@ -10,11 +10,11 @@ from torch import Tensor
 from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_count, check_divides, check_indices, check_same_device, describe
-from ..registry import Backend, NativeInPlaceBackend, Operator, TritonBackend
+from ..registry import FLOATS, Backend, NativeInPlaceBackend, Operator, TritonBackend
 from . import reference
 
 OP = "paste_shuffled_"
-IMAGE_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.uint8)
+IMAGE_DTYPES = (*FLOATS, torch.float64, torch.uint8)
 
 
 def paste_shuffled_(image: Tensor, patches: Tensor, indices: Tensor, scale: int = 1, gain: float = 1.0) -> Tensor:

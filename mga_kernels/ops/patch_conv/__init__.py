@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..._native import call, register_fake
+from ..._native import call
 from ...errors import InputError
 from ..grid import check_count, check_divides, check_indices, check_same_device, describe
 from ..registry import FLOATS, Backend, NativeBackend, Operator, TritonBackend
@@ -49,15 +49,6 @@ def patch_conv(
         raise InputError(f"{op}: feature, weight and bias must have one dtype; convert them first")
     check_same_device(op, feature, indices, weight, bias)
     return OPERATOR(feature, indices.contiguous(), weight, bias, patch_size, halo, float(slope))
-
-
-@register_fake("patch_conv")
-def _fake(
-    feature: Tensor, indices: Tensor, weight: Tensor, bias: Tensor, patch_size: int, halo: int, slope: float
-) -> Tensor:
-    side = patch_size + 2 * halo
-    size = (indices.shape[0] * indices.shape[1], weight.shape[0], side, side)
-    return torch.empty(size, dtype=feature.dtype, device=feature.device, memory_format=torch.channels_last)
 
 
 def _gather_then_convolve(

@@ -8,11 +8,11 @@ from torch import Tensor
 from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_count, describe
-from ..registry import Backend, NativeBackend, Operator
+from ..registry import FLOATS, Backend, NativeBackend, Operator
 from . import reference
 
 ORDERS = ("largest", "smallest", "random")
-DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+DTYPES = (*FLOATS, torch.float64)
 
 
 def select_patches(mask: Tensor, k: int, order: str = "largest", seed: int = 0) -> Tensor:

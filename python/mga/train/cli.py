@@ -1,4 +1,4 @@
-"""``mga train CONFIG.toml [--step refine|mask] [--set name=value]``."""
+"""``mga train CONFIG.toml [--step NAME] [--budget 90m] [--set name=value]``."""
 
 from __future__ import annotations
 
@@ -8,11 +8,20 @@ from mga_kernels.errors import InputError
 
 from .config import load_config
 from .pipeline import STEPS, train
+from .recipe import Recipe
+from .three_step import Budget, ThreeStep
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", help="TOML file; its fields are documented in mga.train.config")
-    parser.add_argument("--step", choices=STEPS, help="run one step only (default: refine, then mask)")
+    parser.add_argument("config", help="TOML file; its fields are documented in mga.train.recipe and mga.train.config")
+    parser.add_argument(
+        "--step",
+        choices=("base", "dense", "all", "mask", "end-to-end", "refine"),
+        help="run one step only (default: all of the recipe; base, which is -B alone, is in none of them)",
+    )
+    parser.add_argument(
+        "--budget", help='scale the schedule to so many iterations ("20000") or so much time ("90m", "1.5h")'
+    )
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -30,6 +39,15 @@ def run(args: argparse.Namespace) -> int:
         if not equals:
             raise InputError(f"train: --set takes NAME=VALUE, got {text!r}")
         overrides[name] = value
-    target = train(load_config(args.config, overrides), (args.step,) if args.step else STEPS)
+    config = load_config(args.config, overrides)
+    steps = (args.step,) if args.step else ()
+    if isinstance(config, Recipe):
+        target = ThreeStep(config, Budget.parse(args.budget) if args.budget else Budget()).run(steps)
+    elif args.budget:
+        raise InputError('train: --budget is for the recipe "three-step"; set iterations in the configuration instead')
+    elif not set(steps) <= set(STEPS):
+        raise InputError(f'train: the recipe "refine-only" has the steps {" and ".join(STEPS)}, not {args.step}')
+    else:
+        target = train(config, steps or STEPS)
     print(f"written: {target}")
     return 0

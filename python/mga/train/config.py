@@ -1,4 +1,8 @@
-"""Training configuration: one TOML file, every field typed and documented here."""
+"""Training configuration: one TOML file, every field typed and documented here.
+
+``TrainConfig`` is the recipe "refine-only": a Refine-Net and a mask for a published Base-Net that stays as it is. The
+paper's own training, "three-step", is configured by ``mga.train.recipe.Recipe``.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from mga_kernels.errors import InputError
 from mga_kernels.networks import ModelConfig
 
 from ..model_options import parse_split
+from .recipe import Recipe
 
 
 @dataclass
@@ -69,6 +74,7 @@ class TrainConfig:
     base: str  # published checkpoint of the Base-Net
     out: str  # folder for the feature cache, the resumable state and the result
     folders: list[Folder]
+    recipe: str = "refine-only"
     patch_size: int = 4
     split: str = ""  # blocks of Base-Net and Refine-Net, as in "4+2"; empty: those of the paper
     selection: str = "largest"  # which cells the trained model refines: "largest", "smallest" or "random"
@@ -93,7 +99,7 @@ class TrainConfig:
         return ModelConfig(self.network, self.scale, self.patch_size, self.k, split, self.selection, mask=mask)
 
 
-def _build(cls: type, values: dict, where: str):
+def build(cls: type, values: dict, where: str):
     """Fill a dataclass from a TOML table, refusing unknown keys and wrong types."""
     if not isinstance(values, dict):
         raise InputError(f"train: {where} must be a table, got {values!r}")
@@ -113,7 +119,7 @@ def _build(cls: type, values: dict, where: str):
 
 def _convert(kind, value, where: str):
     if dataclasses.is_dataclass(kind):
-        return _build(kind, value, where)
+        return build(kind, value, where)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is list and isinstance(value, list):
         return [_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
@@ -131,8 +137,8 @@ def _convert(kind, value, where: str):
     raise InputError(f"train: {where} must be of type {getattr(kind, '__name__', kind)}, got {value!r}")
 
 
-def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> TrainConfig:
-    """Read a TOML file; ``overrides`` maps dotted names ("refine.iterations") to TOML values as text."""
+def read_table(path: str | Path, overrides: dict[str, str] | None = None) -> dict:
+    """A TOML file as a table; ``overrides`` maps dotted names ("refine.iterations") to TOML values as text."""
     try:
         values = tomllib.loads(Path(path).read_text())
     except FileNotFoundError:
@@ -148,7 +154,20 @@ def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Tr
             table[last] = tomllib.loads(f"value = {text}")["value"]
         except tomllib.TOMLDecodeError:
             table[last] = text
-    config = _build(TrainConfig, values, "config")
+    return values
+
+
+def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> TrainConfig | Recipe:
+    """The configuration in a TOML file, of the kind that its setting ``recipe`` names."""
+    values = read_table(path, overrides)
+    recipe = values.get("recipe", "three-step")
+    if recipe == "three-step":
+        three_step: Recipe = build(Recipe, values, "config")
+        three_step.check()
+        return three_step
+    if recipe != "refine-only":
+        raise InputError(f'train: config.recipe must be "three-step" or "refine-only", got {recipe!r}')
+    config: TrainConfig = build(TrainConfig, values, "config")
     config.model_config()
     if not config.folders:
         raise InputError("train: config.folders is empty; name at least one folder of HR images")

@@ -6,33 +6,46 @@ import copy
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from mga_kernels.errors import MGAError
+from mga_kernels.errors import InputError
+from mga_kernels.files import whole_file
 
 
-class TrainingError(MGAError, RuntimeError):
+class TrainingError(InputError, RuntimeError):
     """Training cannot go on; the last saved state is intact."""
 
 
-def learning_rate(step: int, iterations: int, warmup: int, peak: float, final: float) -> float:
-    """Linear warm-up from a tenth of the peak, then one cosine to ``final`` (section 4.1, one period)."""
+def learning_rate(
+    step: int,
+    iterations: int,
+    warmup: int,
+    peak: float,
+    final: float,
+    start: float | None = None,
+    periods: int = 1,
+) -> float:
+    """In each period a linear warm-up from ``start`` (default: peak / 10), then a cosine to ``final`` (section 4.1)."""
+    start = 0.1 * peak if start is None else start
+    number = min(periods - 1, step * periods // max(1, iterations))
+    first, last = (iterations * n // periods for n in (number, number + 1))
+    step, length = step - first, last - first
     if step < warmup:
-        return peak * (0.1 + 0.9 * step / warmup)
-    progress = (step - warmup) / max(1, iterations - warmup)
+        return start + (peak - start) * step / warmup
+    progress = (step - warmup) / max(1, length - warmup)
     return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    with whole_file(path, TrainingError) as stream:
+        torch.save(state, stream)
 
 
 class Ema:
@@ -67,42 +80,93 @@ class Ema:
         self.steps, self.values = state["steps"], state["values"]
 
 
+class Workers:
+    """The processes of one training: this one's ``rank`` among ``world``, as torchrun and its like tell them.
+
+    Every process draws its part of each batch and takes the same step with the mean of all gradients.
+    """
+
+    def __init__(self, device: str = "cpu"):
+        self.rank, self.world = (
+            int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1))
+        )
+        if self.world > 1 and not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        if self.world == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        flat.div_(self.world)
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def mean(self, value: float) -> float:
+        if self.world == 1:
+            return value
+        total = torch.tensor(value)
+        if torch.distributed.get_backend() == "nccl":
+            total = total.cuda()
+        torch.distributed.all_reduce(total)
+        return float(total) / self.world
+
+    def wait(self) -> None:
+        if self.world > 1:
+            torch.distributed.barrier()
+
+
 def run_steps(
     name: str,
     module: nn.Module,
     settings,
     state_file: Path,
     save_every: int,
-    sampler_rng,
-    step_loss: Callable[[], torch.Tensor],
+    sampler_rng: np.random.Generator | None,
+    step_loss: Callable[[int], torch.Tensor],
     validate: Callable[[], str],
     ema: Ema | None = None,
+    workers: Workers | None = None,
+    log: Callable[[int, dict[str, float]], None] | None = None,
 ) -> None:
     """Train ``module`` for ``settings.iterations`` steps of Adam; resumes from ``state_file`` when it is there.
 
-    ``step_loss`` draws a batch and returns its loss. ``sampler_rng`` is the numpy generator that draws the batches: its
-    state is saved too, so a resumed run sees the same batches and ends with the same weights as one that was never
-    stopped.
+    ``step_loss`` draws the batch of a step and returns its loss. ``sampler_rng``, where batches depend on more than
+    their number, is the numpy generator that draws them: its state is saved too, so a resumed run sees the same batches
+    and ends with the same weights as one that was never stopped. ``log`` is told each step's loss and learning rate.
     """
+    workers = workers or Workers()
     optimiser = torch.optim.Adam((p for p in module.parameters() if p.requires_grad), lr=settings.learning_rate)
     done = 0
     if state_file.exists():
         state = torch.load(state_file, weights_only=True)
         module.load_state_dict(state["module"])
         optimiser.load_state_dict(state["optimiser"])
-        sampler_rng.bit_generator.state = state["rng"]
+        if sampler_rng is not None:
+            sampler_rng.bit_generator.state = state["rng"]
         done = state["step"]
         if ema:
             ema.load_state_dict(state["ema"])
     started, first, running = time.monotonic(), done, None
     for step in range(done, settings.iterations):
         rate = learning_rate(
-            step, settings.iterations, settings.warmup, settings.learning_rate, settings.final_learning_rate
+            step,
+            settings.iterations,
+            settings.warmup,
+            settings.learning_rate,
+            settings.final_learning_rate,
+            getattr(settings, "warmup_start", None),
+            getattr(settings, "periods", 1),
         )
         for group in optimiser.param_groups:
             group["lr"] = rate
-        loss = step_loss()
-        value = loss.item()
+        loss = step_loss(step)
+        value = workers.mean(loss.item())
         if not math.isfinite(value):
             raise TrainingError(
                 f"train: the loss of step {name} became {value} at iteration {step}; lower {name}.learning_rate and "
@@ -110,18 +174,21 @@ def run_steps(
             )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        workers.average_gradients(module.parameters())
         optimiser.step()
         if ema:
             ema.update(module)
         running = value if running is None else 0.99 * running + 0.01 * value
-        if (step + 1) % save_every == 0 or step + 1 == settings.iterations:
+        if log is not None:
+            log(step + 1, {"loss": value, "learning rate": rate})
+        if workers.first and ((step + 1) % save_every == 0 or step + 1 == settings.iterations):
             save_state(
                 state_file,
                 {
                     "step": step + 1,
                     "module": module.state_dict(),
                     "optimiser": optimiser.state_dict(),
-                    "rng": sampler_rng.bit_generator.state,
+                    "rng": None if sampler_rng is None else sampler_rng.bit_generator.state,
                     "ema": ema.state_dict() if ema else None,
                 },
             )
@@ -132,3 +199,4 @@ def run_steps(
                 f"{pace:.3f} s/iteration, {left:.0f} min left",
                 flush=True,
             )
+    workers.wait()

@@ -28,7 +28,7 @@ REFINED_SHARE = 0.4  # share of cells at which the validation compares the selec
 
 
 @torch.no_grad()
-def _start(mask: MaskPrediction) -> None:
+def start_as_probability(mask: MaskPrediction) -> None:
     """The mask starts as the probability itself, and the probability near one half, where its slope is largest."""
     mask.conv_kernel.weight.zero_()
     mask.conv_kernel.bias.zero_()
@@ -112,12 +112,12 @@ def train_mask(config: TrainConfig, network: MaskGuidedNetwork, train: FeatureCa
     held_out_targets = [(d / unit).clamp(max=1) for d in _differences(network, held_out, "held-out")]
 
     mask = network.mask.train().requires_grad_(True)
-    _start(mask)
+    start_as_probability(mask)
     ema = Ema(mask, settings.ema_decay)
     sampler = CropSampler(train, targets, std, settings.crop, config.seed)
     validate = _validator(network, ema, held_out, held_out_targets, std)
 
-    def step_loss() -> Tensor:
+    def step_loss(_: int) -> Tensor:
         features, target = sampler.batch(settings.crops_per_batch)
         return (mask(features.to(train.device)) - target.to(train.device)).abs().mean()
 

@@ -81,7 +81,7 @@ def train_refine(
     sampler = CellSampler(train, settings.hard_share, config.seed)
     device = train.device
 
-    def step_loss() -> Tensor:
+    def step_loss(_: int) -> Tensor:
         cells = sampler.draw(settings.cells_per_batch)
         features, targets = sampler.fetch(cells)
         features = features.to(device, memory_format=torch.channels_last)

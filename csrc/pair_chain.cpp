@@ -1,0 +1,321 @@
+// pair_chain_: layers in pair planes row by row, one after the other, so that what lies between them stays in the
+// cache.
+#include <algorithm>
+#include <cstring>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "pair_places.h"
+
+namespace mga {
+namespace {
+
+constexpr const char* kOp = "pair_chain_";
+
+#ifdef MGA_HAS_PAIR_CONV
+
+// A stage as it is given. x, out and skip (-1: none) are places.
+struct Numbers {
+  int64_t x, x_pair, out, out_pair, skip, skip_pair;
+  int64_t size;     // of the kernel; 0: factors and offsets instead of a convolution
+  int64_t shuffle;  // s of a pixel shuffle at the end
+  int64_t phased;   // see Phases
+  int64_t gate;     // 1: the skip is multiplied by the sigmoid of the result, not added
+  int64_t lead;     // rows, of the chain's, by which the stage is ahead of the last ones; it also computes so many
+                    // rows beyond a thread's own, and columns beyond a strip
+};
+constexpr int64_t kNumbers = sizeof(Numbers) / sizeof(int64_t);
+
+struct Stage {
+  Layer layer;
+  Numbers at;
+  Statistics* statistics;
+};
+
+// Rings of more bytes than this are worked through in strips.
+constexpr int64_t kRings = 3 << 19;
+// Strips are not narrower than this, in vectors, because they overlap.
+constexpr int64_t kNarrowest = 8;
+
+// What one thread works with.
+struct Worker {
+  Rings rings;
+  Span columns;                                  // of the chain's, which are computed now
+  std::vector<std::unique_ptr<ByteRows>> bytes;  // for each stage that ends in a picture
+  std::vector<float> sums;
+
+  Worker(const std::vector<Place>& places, const std::vector<Stage>& stages) : rings(places) {
+    for (const Stage& stage : stages) {
+      const bool picture = places[stage.at.out].kind == Kind::picture;
+      bytes.push_back(picture ? std::make_unique<ByteRows>(stage.layer.channels, stage.layer.width, stage.at.shuffle)
+                              : nullptr);
+    }
+  }
+};
+
+class Chain {
+ public:
+  Chain(Places places, int64_t height, int64_t width)
+      : height_(height), width_(width), places_(std::move(places)), met_(places_.count()) {}
+
+  void add_picture(const Tensor& picture) {
+    int64_t factor = 0;
+    for (const Place& place : places_.all()) factor = place.kind == Kind::picture ? place.scale : factor;
+    STD_TORCH_CHECK(picture.scalar_type() == ScalarType::Byte && picture.dim() == 3 && picture.size(2) == 3 &&
+                        picture.stride(2) == 1 && picture.stride(1) == 3 && picture.size(0) == height_ &&
+                        picture.size(1) == width_ && factor >= 2,
+                    kOp, ": what is added must be uint8 (", height_, ", ", width_, ", 3), of contiguous rows");
+    added_ =
+        Enlarged(static_cast<const uint8_t*>(picture.const_data_ptr()), height_, width_, picture.stride(0), factor);
+  }
+
+  void add_stage(const Numbers& n, const Tensor& weight, const Tensor& ends, const std::optional<Tensor>& statistics) {
+    const int64_t count = places_.count();
+    STD_TORCH_CHECK(0 <= n.x && n.x < count && 0 <= n.out && n.out < count && n.skip < count && n.lead >= 0, kOp,
+                    ": stage ", stages_.size(), " names places that there are not");
+    STD_TORCH_CHECK(n.size == 0 || n.size == 1 || n.size == 3 || n.size == 5 || n.size == 9, kOp,
+                    ": the kernel size must be 1, 3, 5 or 9, got ", n.size);
+    const Place &x = places_[n.x], &out = places_[n.out];
+    Stage stage{layer_of(n, weight, ends, x, out), n, nullptr};
+    Layer& layer = stage.layer;
+    const bool in_pairs = out.kind == Kind::planes || out.kind == Kind::ring;
+    const bool plain = n.shuffle == 1 && in_pairs;
+    STD_TORCH_CHECK(places_.room(n.x, n.x_pair, layer.pairs) && (x.kind == Kind::planes || x.kind == Kind::ring) &&
+                        (!in_pairs || places_.room(n.out, n.out_pair, layer.channels / 2)) &&
+                        (n.skip < 0 || (plain && places_.room(n.skip, n.skip_pair, layer.channels / 2) &&
+                                        places_[n.skip].scale == out.scale)),
+                    kOp, ": stage ", stages_.size(), " reads or writes outside of its places");
+    STD_TORCH_CHECK((out.kind != Kind::floats || out.planes.pairs == layer.channels) && (in_pairs || n.lead == 0) &&
+                        (n.gate == 0 || n.skip >= 0),
+                    kOp, ": stage ", stages_.size(), " does not fit what it writes, or gates nothing");
+    // What an earlier stage has read or written is in the cache; the first to read planes asks for their next row.
+    const auto from_memory = [&](int64_t i) { return i >= 0 && places_[i].kind == Kind::planes && !met_[i]; };
+    if (from_memory(n.x)) layer.x_pitch = x.planes.pitch;
+    met_[n.x] = true;
+    if (from_memory(n.skip)) layer.skip_pitch = places_[n.skip].planes.pitch;
+    met_[n.out] = true;
+    if (statistics) {
+      STD_TORCH_CHECK(statistics->scalar_type() == ScalarType::Double && statistics->is_contiguous() && plain &&
+                          statistics->numel() == 2 * layer.channels,
+                      kOp, ": statistics must be float64 (2, channels) of a stage that ends in pairs");
+      kept_.push_back(std::make_unique<Statistics>(layer.channels, out.height,
+                                                   static_cast<double*>(statistics->mutable_data_ptr())));
+      stage.statistics = kept_.back().get();
+    }
+    stages_.push_back(stage);
+  }
+
+  void run() {
+    int64_t most = 0;
+    for (const Stage& stage : stages_) most = std::max(most, stage.at.lead);
+    const int64_t strips = narrow_rings(most);
+    for (Stage& stage : stages_) {
+      stage.layer.out_plane = places_[stage.at.out].planes.plane;
+      bool read = places_[stage.at.out].kind != Kind::planes;
+      for (const Stage& other : stages_) read = read || other.at.x == stage.at.out || other.at.skip == stage.at.out;
+      stage.layer.past_caches = !read && goes_past_caches(places_[stage.at.out].planes);
+    }
+    // A band also computes up to `most` rows above and below it, so it should not be thin.
+    const int64_t least = std::max<int64_t>(4 * most, 1);
+    const int64_t bands = std::clamp<int64_t>(height_ / least, 1, torch::stable::get_num_threads());
+    torch::stable::parallel_for(0, bands, 1, [&](int64_t first, int64_t last) {
+      Worker worker(places_.all(), stages_);
+      for (int64_t band = first; band < last; ++band) {
+        run_band({height_ * band / bands, height_ * (band + 1) / bands}, strips, most, worker);
+      }
+      _mm_sfence();
+    });
+    for (const auto& statistics : kept_) statistics->write();
+  }
+
+ private:
+  Layer layer_of(const Numbers& n, const Tensor& weight, const Tensor& ends, const Place& x, const Place& out) {
+    Layer layer{};
+    // A picture is shuffled as bytes.
+    layer.shuffle = out.kind == Kind::picture ? 1 : n.shuffle;
+    layer.phased = n.phased != 0;
+    const int64_t each = layer.shuffle * layer.shuffle;
+    STD_TORCH_CHECK(ends.scalar_type() == ScalarType::Float && ends.dim() == 2 && ends.size(0) == 3 &&
+                        ends.is_contiguous() && ends.size(1) >= 1 && ends.size(1) % each == 0,
+                    kOp, ": ends must be float32 (3, channels), contiguous: bias, slopes, shifts");
+    layer.channels = ends.size(1) / each;
+    layer.ends = static_cast<const float*>(ends.const_data_ptr());
+    layer.size = std::max<int64_t>(n.size, 1);
+    layer.width = width_ * x.scale;
+    const bool floats = out.kind == Kind::floats || out.kind == Kind::picture;
+    STD_TORCH_CHECK(1 <= n.shuffle && (layer.shuffle <= 3 && n.shuffle <= 4) && x.scale * n.shuffle == out.scale &&
+                        (out.kind != Kind::floats || n.shuffle == 1) &&
+                        (!added_ || out.kind != Kind::picture || n.shuffle == 1),
+                    kOp, ": a shuffle of ", n.shuffle, " does not lead from scale ", x.scale, " to scale ", out.scale);
+    STD_TORCH_CHECK(layer.channels % 2 == 0 || (floats && layer.channels <= 3), kOp,
+                    ": the channels must be even, or 1 or 3 for floats and pictures");
+    STD_TORCH_CHECK(out.kind != Kind::picture || (3 * n.shuffle * n.shuffle + 1) / 2 == (layer.channels + 1) / 2, kOp,
+                    ": a picture needs 3 x ", n.shuffle, "^2 channels, not ", layer.channels);
+    layer.finish = floats          ? Finish::planar
+                   : n.shuffle > 1 ? Finish::shuffle
+                   : n.gate != 0   ? Finish::gate
+                                   : Finish::pairs;
+    layer.out_vectors = out.vectors();
+    layer.lanes = out.kind == Kind::picture ? places_.every(x.scale) : out.lanes;
+    if (n.size == 0) {
+      STD_TORCH_CHECK(layer.finish == Finish::pairs, kOp, ": factors and offsets end in pairs of the same scale");
+      layer.pairs = layer.channels / 2;
+      return layer;
+    }
+    // The pairs of the input follow from the number of values.
+    const Blocks blocks(layer.channels, layer.shuffle);
+    int64_t step = 0;
+    for (int64_t dy = 0; dy < (layer.finish == Finish::shuffle ? layer.shuffle : 1); ++dy) {
+      for (int64_t block = 0; block < blocks.count; ++block) {
+        step += 2 * Phases(n.size, n.shuffle, dy, layer.phased).rows *
+                weight_step(n.size, blocks.sums(block), n.shuffle, layer.phased);
+      }
+    }
+    STD_TORCH_CHECK(weight.scalar_type() == ScalarType::BFloat16 && weight.numel() > 0 && weight.numel() % step == 0 &&
+                        (!layer.phased || (layer.finish == Finish::shuffle && n.size == 3)),
+                    kOp, ": weight has ", weight.numel(), " values; was it packed for other channels?");
+    layer.pairs = weight.numel() / step;
+    layer.weight = static_cast<const uint32_t*>(weight.const_data_ptr());
+    return layer;
+  }
+
+  // Makes the rings of rows so short that they stay in the cache, and returns the number of strips that this takes.
+  int64_t narrow_rings(int64_t most) {
+    int64_t bytes = 0;
+    for (const Place& place : places_.all()) {
+      if (place.kind == Kind::ring) bytes += 4 * place.planes.plane * place.planes.pairs;
+    }
+    const int64_t vectors = row_vectors();
+    const int64_t strips =
+        kept_.empty() ? std::clamp<int64_t>(bytes / kRings, 1, std::max<int64_t>(1, vectors / kNarrowest)) : 1;
+    const int64_t widest = (vectors + strips - 1) / strips * kMargin + 2 * most;
+    for (Place& place : places_.all()) {
+      if (place.kind != Kind::ring || strips == 1) continue;
+      // One vector more, because a strip need not begin with one.
+      place.planes.pitch = (widest * place.scale + kMargin - 1) / kMargin * kMargin + 3 * kMargin;
+      place.planes.plane = place.ring_rows * place.planes.pitch;
+    }
+    return strips;
+  }
+
+  int64_t row_vectors() const { return (width_ + kMargin - 1) / kMargin; }
+
+  // A band goes from left to right in strips.
+  void run_band(Span band, int64_t strips, int64_t most, Worker& worker) {
+    for (int64_t strip = 0; strip < strips; ++strip) {
+      worker.columns = {row_vectors() * strip / strips * kMargin, row_vectors() * (strip + 1) / strips * kMargin};
+      worker.rings.clear(worker.columns.begin - most);
+      for (int64_t t = band.begin - 2 * most; t < band.end; ++t) {
+        for (size_t i = 0; i < stages_.size(); ++i) {
+          const int64_t lead = stages_[i].at.lead, y = t + lead;
+          const bool needed = y >= std::max<int64_t>(0, band.begin - lead) && y < std::min(height_, band.end + lead);
+          if (needed) run_stage(i, y, worker);
+        }
+      }
+    }
+  }
+
+  // The rows that belong to row y of the chain.
+  void run_stage(size_t index, int64_t y, Worker& worker) {
+    const int64_t scale = places_[stages_[index].at.x].scale;
+    for (int64_t row = y * scale; row < (y + 1) * scale; ++row)
+      run_row(stages_[index], row, worker, worker.bytes[index].get());
+  }
+
+  void run_row(const Stage& stage, int64_t y, Worker& worker, ByteRows* bytes) {
+    const Numbers& n = stage.at;
+    const Layer& layer = stage.layer;
+    const Place& out = places_[n.out];
+    bool wanted = false;
+    Row row{};
+    for (int64_t dy = 0; dy < n.shuffle; ++dy) {
+      if (!out.has(y * n.shuffle + dy)) continue;
+      wanted = true;
+      if (bytes == nullptr)
+        row.out[dy] = worker.rings.row(n.out, out.kind == Kind::floats ? 0 : n.out_pair, y * n.shuffle + dy);
+    }
+    if (!wanted) return;
+    Layer own = layer;
+    if (bytes != nullptr) {
+      row.out[0] = bytes->planes.data();
+      own.out_plane = bytes->plane;
+    }
+    const int64_t scale = places_[n.x].scale, most = (layer.width + 15) / 16;
+    row.first = std::max<int64_t>(0, (worker.columns.begin - n.lead) * scale) / 16;
+    row.last = std::min(most, ((worker.columns.end + n.lead) * scale + 15) / 16);
+    for (int64_t i = 0; i < layer.size; ++i) row.taps[i] = worker.rings.read(n.x, n.x_pair, y - layer.size / 2 + i);
+    if (n.skip >= 0) row.skip = worker.rings.read(n.skip, n.skip_pair, y);
+    if (stage.statistics != nullptr) {
+      worker.sums.assign(stage.statistics->channels() * 32, 0.f);
+      row.statistics = worker.sums.data();
+    }
+    n.size == 0 ? scale_row(own, row) : convolve_row(own, row);
+    if (stage.statistics != nullptr) stage.statistics->keep(y, worker.sums);
+    if (bytes == nullptr) return;
+    for (int64_t dy = 0; dy < n.shuffle; ++dy) {
+      if (!out.has(y * n.shuffle + dy)) continue;
+      n.shuffle == 1 ? write_plain(out.picture, added_, *bytes, y, row.first, row.last)
+                     : write_shuffled(out.picture, *bytes, y * n.shuffle + dy, n.shuffle, dy, row.first, row.last);
+    }
+  }
+
+  int64_t height_, width_;
+  Places places_;
+  std::vector<bool> met_;  // places that an earlier stage reads or writes
+  std::vector<Stage> stages_;
+  std::vector<std::unique_ptr<Statistics>> kept_;
+  Enlarged added_;
+};
+
+#endif
+
+// tensors: what is read and written as a whole: planes bf16, float32 (C, H, W), pictures uint8 (n, H, W, 3).
+// places: scale, mask (-1: none), and for the rings behind the tensors pairs and rows.
+// lanes, rows: a mask each. weights (empty where there is none), ends, stages: see Numbers. statistics: float64 (2, C)
+// for the stages of which `measured` holds the number.
+// Where a stage reaches into another thread's rows or another strip, both write the same values.
+// cut, gain: see Picture. added: the image whose bilinear enlargement is added to the picture.
+void pair_chain(const std::vector<Tensor>& tensors, const std::vector<int64_t>& places,
+                const std::vector<Tensor>& lanes, const std::vector<Tensor>& rows, const std::vector<Tensor>& weights,
+                const std::vector<Tensor>& ends, const std::vector<int64_t>& stages,
+                const std::vector<Tensor>& statistics, const std::vector<int64_t>& measured, int64_t height,
+                int64_t width, const std::vector<int64_t>& cut, double gain, const std::optional<Tensor>& added) {
+#ifdef MGA_HAS_PAIR_CONV
+  STD_TORCH_CHECK(pair_conv_supported(), kOp, ": this processor has no AVX-512 bf16");
+  STD_TORCH_CHECK(int64_t(stages.size()) == kNumbers * int64_t(weights.size()) && ends.size() == weights.size() &&
+                      statistics.size() == measured.size(),
+                  kOp, ": needs ", kNumbers, " numbers, a weight and ends for each stage");
+  Places all(kOp, height, width);
+  STD_TORCH_CHECK(places.size() % 4 == 0 && places.size() >= 4 * tensors.size() && lanes.size() == rows.size(), kOp,
+                  ": needs 4 numbers for each place, and lanes and rows for each mask");
+  for (size_t i = 0; 4 * i < places.size(); ++i) {
+    all.add(i < tensors.size() ? &tensors[i] : nullptr, places.data() + 4 * i, lanes, rows);
+  }
+  all.cut(cut, gain);
+  Chain chain(std::move(all), height, width);
+  if (added) chain.add_picture(*added);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    Numbers numbers;
+    std::memcpy(&numbers, stages.data() + kNumbers * i, sizeof numbers);
+    const auto found = std::find(measured.begin(), measured.end(), int64_t(i));
+    std::optional<Tensor> kept;
+    if (found != measured.end()) kept = statistics[found - measured.begin()];
+    chain.add_stage(numbers, weights[i], ends[i], kept);
+  }
+  chain.run();
+#else
+  STD_TORCH_CHECK(false, kOp, ": this build is for a processor without AVX-512");
+#endif
+}
+
+}  // namespace
+}  // namespace mga
+
+STABLE_TORCH_LIBRARY_FRAGMENT(mga, m) {
+  m.def(
+      "pair_chain_(Tensor(a!)[] tensors, int[] places, Tensor[] lanes, Tensor[] rows, Tensor[] weights, Tensor[] ends, "
+      "int[] stages, Tensor(b!)[] statistics, int[] measured, int height, int width, int[] cut, float gain, "
+      "Tensor? added) -> ()");
+}
+STABLE_TORCH_LIBRARY_IMPL(mga, CPU, m) { m.impl("pair_chain_", TORCH_BOX(&mga::pair_chain)); }

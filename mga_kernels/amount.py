@@ -1,0 +1,68 @@
+"""How much of an image is refined: K, a share of the cells, a threshold or a time."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from .errors import InputError
+
+
+@dataclass(frozen=True)
+class Amount:
+    """One of four ways to say which K cells are refined, or none, which means the K of the model's configuration.
+
+    ``k``: that many. ``fraction``: that share of the image's cells. ``max_ms``: as many as take no longer than these
+    milliseconds, which only ``choice.Choice`` can tell. ``threshold``: of the K cells that would be refined without it
+    those whose mask value is larger; here alone ``k`` may be given too, and is their largest number.
+    """
+
+    k: int | None = None
+    fraction: float | None = None
+    threshold: float | None = None
+    max_ms: float | None = None
+
+    def __post_init__(self) -> None:
+        k, fraction, threshold, max_ms = self.k, self.fraction, self.threshold, self.max_ms
+        if k is not None and fraction is not None:
+            raise InputError("K: give either k or fraction, not both")
+        if max_ms is not None and not k is fraction is threshold is None:
+            raise InputError("K: max_ms alone decides how much is refined; leave out k, fraction and threshold")
+        if threshold is not None and fraction is not None:
+            raise InputError("K: give either fraction or threshold, not both; k= limits what a threshold selects")
+        if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 0):
+            raise InputError(f"K: k is the number of patches to refine, a whole number of 0 or more; got {k!r}")
+        if fraction is not None and not (isinstance(fraction, (int, float)) and 0 <= fraction <= 1):
+            raise InputError(f"K: fraction is the share of cells to refine, between 0 and 1; got {fraction!r}")
+        if threshold is not None and not (_is_number(threshold) and math.isfinite(threshold)):
+            raise InputError(f"K: threshold is a mask value, a number around 0 to 1; got {threshold!r}")
+        if max_ms is not None and not (_is_number(max_ms) and 0 < max_ms < math.inf):
+            raise InputError(f"K: max_ms is the time of one image in milliseconds, above 0; got {max_ms!r}")
+
+    def __bool__(self) -> bool:
+        """Whether anything was given."""
+        return self != Amount()
+
+    def count(self, cells: int, default: int) -> int:
+        """K of an image of so many cells, without a threshold or a time: ``default`` where neither k nor fraction."""
+        if self.fraction is not None:
+            return round(self.fraction * cells)
+        return min(default if self.k is None else self.k, cells)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def above(mask: Tensor, indices: Tensor, threshold: float, static: bool | None = None) -> Tensor:
+    """Of the cells at ``indices`` (1, K) those whose value in ``mask`` (1, Hp, Wp) is larger than ``threshold``.
+
+    The others are left out, (1, n), n <= K; or, if ``static``, K stays and their index becomes -1. That is so on all
+    devices but the CPU, where n would not be known without waiting, and where ``gather_patches`` and ``paste_patches_``
+    take -1 for no cell.
+    """
+    chosen = mask.flatten(1).gather(1, indices.long()) > threshold
+    static = mask.device.type != "cpu" if static is None else static
+    return indices.masked_fill(~chosen, -1) if static else indices[chosen][None]

@@ -1,0 +1,98 @@
+"""PAN in pair planes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..networks import MaskGuidedNetwork, pan
+from .chains import PairChain, Stage
+from .pair_plan import Buffers, PairWeights, from_bytes
+from .pairs import Grid, PairConv, Planes
+
+
+def _block(block: pan.SCPA) -> PairChain:
+    """SCPA: both branches begin in one convolution, and end side by side in ``joined``."""
+    begin = PairConv(torch.cat([block.conv1_a.weight, block.conv1_b.weight]), slope=pan.SLOPE)
+    half = begin.channels // 4
+    stages = [
+        Stage(begin, "x", "branches"),
+        Stage(PairConv.of(block.PAConv.k3), ("branches", half), "plain"),
+        Stage(PairConv.of(block.PAConv.k2), ("branches", half), "gated", "plain", gate=True),
+        Stage(PairConv.of(block.k1[0], pan.SLOPE), "branches", "joined"),
+        Stage(PairConv.of(block.PAConv.k4, pan.SLOPE), "gated", ("joined", half)),
+        Stage(PairConv.of(block.conv3), "joined", "out", "x"),
+    ]
+    return PairChain(stages, ["x", "out"])
+
+
+class _Trunk:
+    """The blocks of one half, each from one of two planes to the other; the first from ``x``.
+
+    What follows the last of them begins with ``end``: stages that write the place ``out``, with the long skip.
+    """
+
+    def __init__(self, half: pan.BaseNet | pan.RefineNet):
+        self.chains = [_block(block) for block in half.SCPA_trunk if isinstance(block, pan.SCPA)]
+        self.planes: dict[str, int | tuple[int, int]] = {f"trunk {i}": pan.FEATURE_CHANNELS for i in range(2)}
+        self.last = f"trunk {(len(self.chains) - 1) % 2}"
+        self.whole = ["x", self.last]
+        self.end = [Stage(PairConv.of(half.trunk_conv), self.last, "out", "x")]
+
+    def __call__(self, area: Grid, x: Planes, buffers: Buffers) -> None:
+        for i, chain in enumerate(self.chains):
+            chain(area, {"x": buffers[f"trunk {1 - i % 2}"] if i else x, "out": buffers[f"trunk {i % 2}"]})
+
+
+def _upsampler(half: pan.BaseNet | pan.RefineNet, unpadded: set[str]) -> list[Stage]:
+    """From ``out``, the feature, to ``picture``."""
+    stages: list[Stage] = []
+    x = "out"
+    for i, step in enumerate(half.steps, start=1):
+        enlarge = PairConv.of_enlarged(getattr(half, f"upconv{i}"), step)
+        gate, conv = (
+            PairConv.of(layer, pan.SLOPE) for layer in (getattr(half, f"att{i}").conv, getattr(half, f"HRconv{i}"))
+        )
+        stages += [
+            Stage(enlarge, x, f"enlarged {i}", crop=f"upconv{i}" in unpadded),
+            Stage(gate, f"enlarged {i}", f"attended {i}", f"enlarged {i}", gate=True),
+            Stage(conv, f"attended {i}", f"convolved {i}", crop=f"HRconv{i}" in unpadded),
+        ]
+        x = f"convolved {i}"
+    if "HRconv_extra" in unpadded:
+        stages.append(Stage(PairConv.of(half.HRconv_extra, pan.SLOPE), x, "extra", crop=True))
+        x = "extra"
+    return [*stages, Stage(PairConv.of(half.conv_last, floats=True), x, "picture", crop="conv_last" in unpadded)]
+
+
+class PanWeights(PairWeights):
+    def __init__(self, network: MaskGuidedNetwork):
+        super().__init__(network)
+        base, refine = network.base, network.refine
+        assert isinstance(base, pan.BaseNet)
+        assert isinstance(refine, pan.RefineNet)
+        self.trunk, self.refine_trunk = _Trunk(base), _Trunk(refine)
+        self.base_planes, self.refine_planes = {**self.trunk.planes, "shallow": self.channels}, self.refine_trunk.planes
+        head = Stage(from_bytes(base.conv_first, self.config.value_range), "image", "x")
+        self.head = PairChain([head], ["image", "x"])
+        self.end = PairChain(self.trunk.end, [*self.trunk.whole, "out"])
+        stages = [*self.trunk.end, *_upsampler(base, set())]
+        self.end_in_picture = PairChain(stages, [*self.trunk.whole, "out", "picture"])
+        stages = [*self.refine_trunk.end, *_upsampler(refine, pan.UNPADDED[self.config.scale])]
+        self.refine_end = PairChain(stages, [*self.refine_trunk.whole, "picture"])
+
+    def base(
+        self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers
+    ) -> None:
+        shallow = buffers["shallow"]
+        self.head(area, {"image": image, "x": shallow})
+        self.trunk(area, shallow, buffers)
+        given = {**buffers, "x": shallow, "out": feature}
+        if picture is None:
+            self.end(area, given)
+        else:
+            self.end_in_picture(area, {**given, "picture": picture}, added=rgb, gain=self.gain)
+
+    def refine(self, area: Grid, x: Planes, pictures: Tensor, buffers: Buffers) -> None:
+        self.refine_trunk(area, x, buffers)
+        self.refine_end(area, {**buffers, "x": x, "picture": pictures}, gain=self.gain)

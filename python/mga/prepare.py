@@ -1,0 +1,109 @@
+"""``mga prepare``: folders of images -> a training set in one file (see ``mga.train.packs``)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from mga_kernels.errors import ImageError, InputError
+from mga_kernels.images import read_image
+from mga_kernels.networks.config import SCALES
+
+from .folders import list_images
+from .resize import imresize, shrink_for_scale
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folders", nargs="+", type=Path, metavar="HR", help="folders of HR images (not their subfolders)"
+    )
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="PACK", help="file to write (.safetensors)")
+    parser.add_argument("--scale", required=True, type=int, choices=SCALES)
+    parser.add_argument(
+        "--lr",
+        type=Path,
+        metavar="DIR",
+        help="LR images of the same names (or NAMExS); default: made by bicubic shrinking",
+    )
+    parser.add_argument("--tile", type=int, default=480, help="side of the sub-images (default 480, 0: whole images)")
+    parser.add_argument("--step", type=int, default=0, help="from one sub-image to the next (default: --tile)")
+    parser.add_argument(
+        "--shrink", type=int, nargs="+", default=[1], metavar="N", help="use each image at 1/N of its size, for each N"
+    )
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="keep every Nth sub-image")
+    parser.add_argument("--skip", type=int, default=0, metavar="N", help="leave out the last N images of each folder")
+    parser.add_argument("--only", type=int, default=0, metavar="N", help="take only the last N images of each folder")
+    parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
+
+
+def run(args: argparse.Namespace) -> int:
+    from .train.packs import write_pack
+
+    if args.output.exists() and not args.overwrite:
+        raise InputError(f"{args.output} exists; give --overwrite to replace it")
+    if args.tile and (args.tile % args.scale or args.tile < 0):
+        raise InputError(f"prepare: --tile {args.tile} is not a multiple of the scale {args.scale}")
+    if args.lr and args.shrink != [1]:
+        raise InputError("prepare: --lr and --shrink exclude each other, since the LR images belong to the full size")
+    for name in ("every", "step", "skip", "only"):
+        if getattr(args, name) < (name == "every"):
+            raise InputError(f"prepare: --{name} must be positive, got {getattr(args, name)}")
+    count = write_pack(args.output, sub_images(args), args.scale)
+    print(f"written: {args.output}, {count} pairs, {args.output.stat().st_size / 2**20:.1f} MiB")
+    return 0
+
+
+def files_of(folder: Path, skip: int, only: int) -> list[Path]:
+    files, _ = list_images(folder)
+    if len(files) <= max(skip, only - 1, 0):
+        raise ImageError(f"{folder} holds {len(files)} images, too few for --skip {skip} --only {only}")
+    return files[len(files) - only :] if only else files[: len(files) - skip]
+
+
+def sub_images(args: argparse.Namespace) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    """(name, (hr, lr)) of every sub-image of every image at every size."""
+    number = 0
+    for folder in args.folders:
+        for file in track(files_of(folder, args.skip, args.only), f"reading {folder.name}"):
+            image = read_image(file).rgb
+            for shrink in args.shrink:
+                hr = image if shrink == 1 else imresize(image, 1 / shrink)
+                hr, lr = _pair(hr, file, args)
+                for y, x, part in _tiles(hr, args.tile, args.step or args.tile):
+                    number += 1
+                    if (number - 1) % args.every == 0:
+                        s = args.scale
+                        cut = lr[y // s : (y + part.shape[0]) // s, x // s : (x + part.shape[1]) // s]
+                        yield f"{folder.name}/{file.stem}-{shrink}-{y}-{x}", (part, cut)
+
+
+def _pair(hr: np.ndarray, file: Path, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+    if args.lr is None:
+        return shrink_for_scale(hr, args.scale)
+    candidates = [args.lr / f"{file.stem}{end}{file.suffix}" for end in ("", f"x{args.scale}")]
+    found = next((path for path in candidates if path.exists()), None)
+    if found is None:
+        raise ImageError(f"{file} has no LR image: neither {candidates[0]} nor {candidates[1].name} exists")
+    lr = read_image(found).rgb
+    height, width = (side * args.scale for side in lr.shape[:2])
+    if not (height <= hr.shape[0] < height + args.scale and width <= hr.shape[1] < width + args.scale):
+        raise ImageError(
+            f"{found} is {lr.shape[1]}x{lr.shape[0]}, which at scale {args.scale} is not the size of {file}, "
+            f"{hr.shape[1]}x{hr.shape[0]}"
+        )
+    return hr[:height, :width], lr
+
+
+def _tiles(hr: np.ndarray, side: int, step: int) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Sub-images side by side; an image smaller than one is kept whole, remainders at the border are dropped."""
+    height, width = hr.shape[:2]
+    if not side:
+        yield 0, 0, hr
+        return
+    for y in range(0, max(1, height - side + 1), step):
+        for x in range(0, max(1, width - side + 1), step):
+            yield y, x, hr[y : y + side, x : x + side]

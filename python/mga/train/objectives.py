@@ -1,0 +1,73 @@
+"""What each step of the paper's training minimises (section 3.5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mga_kernels.networks import MaskGuidedNetwork
+
+from .features import luma_cells
+
+
+def every_patch(network: MaskGuidedNetwork, feature: Tensor) -> Tensor:
+    """The image (B, 3, sH, sW) of -A, not clamped: the Refine-Net over all patches, side by side."""
+    batch, _, height, width = feature.shape
+    p = network.config.patch_size
+    patches = network.refined(feature, network.every_cell(feature))
+    return fold(patches, batch, height // p, width // p)
+
+
+def fold(patches: Tensor, batch: int, rows: int, columns: int) -> Tensor:
+    """(B * rows * columns, C, q, q) -> (B, C, rows q, columns q)."""
+    channels, q = patches.shape[1:3]
+    cells = patches.reshape(batch, rows, columns, channels, q, q)
+    return cells.permute(0, 3, 1, 4, 2, 5).reshape(batch, channels, rows * q, columns * q)
+
+
+def l1(image: Tensor, hr: Tensor) -> Tensor:
+    return (image.float() - hr).abs().mean()
+
+
+def image_loss(network: MaskGuidedNetwork, lr: Tensor, hr: Tensor, variant: str, coarse_weight: float) -> Tensor:
+    """Steps 1 ("dense": -D) and 2 ("all": -A), and -B alone ("base").
+
+    The coarse image has a loss too: without it nothing would train the Base-Net's upsampler, which -D does not use.
+    """
+    coarse, feature = network.coarse(lr)
+    if variant == "base":
+        return l1(coarse, hr)
+    final = network.decomposed(feature) if variant == "dense" else every_patch(network, feature)
+    return l1(final, hr) + coarse_weight * l1(coarse, hr)
+
+
+def differences(network: MaskGuidedNetwork, coarse: Tensor, final: Tensor) -> Tensor:
+    """Mean absolute luma difference (B, Hp, Wp) of the coarse and the final image in each cell, in 0..1 of white."""
+    return luma_cells((final - coarse).float(), network.config.scale * network.config.patch_size)
+
+
+def mask_loss(network: MaskGuidedNetwork, lr: Tensor, unit: float, spread: Tensor) -> Tensor:
+    """Step 3: the mask against |coarse - all|, with ``unit`` as 1; ``spread`` (1, C, 1, 1) is taken off the feature."""
+    with torch.no_grad():
+        coarse, feature = network.coarse(lr)
+        target = (differences(network, coarse, every_patch(network, feature)) / unit).clamp(max=1)
+    return (network.mask(feature / spread) - target).abs().mean()
+
+
+def gated_loss(network: MaskGuidedNetwork, lr: Tensor, hr: Tensor, coarse_weight: float, spread: Tensor) -> Tensor:
+    """The other strategies of Table 4: each refined patch is blended into the coarse image by its mask value.
+
+    Cells that are not among the paper's share stay coarse. A selection alone would give the mask no gradient.
+    """
+    coarse, feature = network.coarse(lr)
+    mask = network.mask(feature / spread)
+    chosen = torch.zeros_like(mask).flatten(1)
+    count = max(1, round(SELECTED_SHARE * chosen.shape[1]))
+    chosen.scatter_(1, mask.flatten(1).topk(count).indices, 1.0)
+    side = network.config.scale * network.config.patch_size
+    weight = (mask * chosen.view_as(mask)).repeat_interleave(side, 1).repeat_interleave(side, 2)[:, None]
+    final = coarse + weight * (every_patch(network, feature) - coarse)
+    return l1(final, hr) + coarse_weight * l1(coarse, hr)
+
+
+SELECTED_SHARE = 0.4  # of the cells of a crop; K = 1000 at p = 4 is 2 to 60 % of an image from Test4K to Set14

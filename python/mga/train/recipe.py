@@ -1,0 +1,102 @@
+"""Configuration of the paper's training (sections 3.5 and 4.1): one TOML file, every field typed and documented here.
+
+The defaults are the paper's numbers. What section 4.4 varies has the names that it has elsewhere: ``patch_size`` (Table
+6), ``split`` (Table 5), ``selection`` and ``k`` (Table 7), ``classes`` of the mask (Table 3), ``strategy`` (Table 4).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from mga_kernels.errors import InputError
+from mga_kernels.networks import ModelConfig
+
+from ..model_options import parse_split
+
+STRATEGIES = ("three-step", "end-to-end", "unsupervised-mask")
+SHORTEST_PERIOD = 20_000  # a schedule that a budget shortens has fewer periods, not shorter ones than this
+
+
+@dataclass
+class Schedule:
+    """Adam; in each of ``periods`` equal periods a linear warm-up and one cosine (section 4.1)."""
+
+    iterations: int = 600_000
+    periods: int = 3
+    warmup: int = 2_000  # iterations at the start of each period
+    warmup_start: float = 4e-5  # learning rate at its start
+    learning_rate: float = 4e-4  # and at its end
+    final_learning_rate: float = 1e-7
+    ema_decay: float = 0.0  # of the exponential moving average of the weights that is kept; 0: the weights themselves
+
+    def scaled(self, iterations: int) -> Schedule:
+        """The same shape in fewer iterations: warm-up in proportion, periods no shorter than SHORTEST_PERIOD."""
+        periods = max(1, min(self.periods, iterations // SHORTEST_PERIOD))
+        warmup = max(1, round(self.warmup * self.periods * iterations / (self.iterations * periods)))
+        return replace(self, iterations=iterations, periods=periods, warmup=warmup)
+
+
+def _mask_schedule() -> Schedule:
+    return Schedule(iterations=100_000, periods=1)
+
+
+@dataclass
+class Recipe:
+    """A whole run. Paths may contain environment variables; relative ones are taken from the current folder."""
+
+    network: str
+    scale: int
+    out: str  # folder for the resumable states, the log and the results
+    train: list[str]  # packs made by `mga prepare`
+    validation: str = ""  # a pack of images that are not trained on
+    recipe: str = "three-step"
+    patch_size: int = 4
+    split: str = ""  # blocks of Base-Net and Refine-Net, as in "12+4"; empty: those of the paper
+    selection: str = "largest"
+    k: int = 0  # 0: the paper's 16,000 / p^2
+    classes: int = 2
+    order: str = "softmax-then-pool"
+    filter_source: str = "probability"
+    # "three-step": dense, all, mask. "end-to-end": -M at once from scratch. "unsupervised-mask": as three-step, but the
+    # mask learns from the error of the final image alone. In the latter two the refined patches are weighted by the
+    # mask, the only way on which a gradient reaches it.
+    strategy: str = "three-step"
+    crop: int = 64  # side of a crop in LR pixels
+    batch: int = 32  # crops in an iteration, of all processes together
+    coarse_weight: float = 1.0  # of the l1 error of the coarse image beside that of the final one
+    target_quantile: float = 0.95  # the mean cell difference at this quantile of the training cells is mask value 1
+    seed: int = 0
+    device: str = "auto"
+    bf16: bool = False  # bf16 arithmetic; weights stay fp32
+    save_every: int = 1000
+    tensorboard: bool = False
+    initial: str = ""  # weights file of the same model that training starts from
+    base: Schedule = field(default_factory=Schedule)  # -B alone (step "base")
+    dense: Schedule = field(default_factory=Schedule)  # step 1: D-Net
+    all: Schedule = field(default_factory=Schedule)  # step 2: All-Net; also "end-to-end"
+    mask: Schedule = field(default_factory=_mask_schedule)  # step 3
+    licence: dict[str, str] = field(default_factory=dict)  # notices stored with the weights, by subject
+
+    def model_config(self) -> ModelConfig:
+        """What the trained model is; InputError for settings that no network has."""
+        split = parse_split(self.split) if self.split else ()
+        mask = {name: getattr(self, name) for name in ("classes", "order", "filter_source")}
+        return ModelConfig(self.network, self.scale, self.patch_size, self.k, split, self.selection, mask=mask)
+
+    def steps(self) -> tuple[str, ...]:
+        return ("end-to-end",) if self.strategy == "end-to-end" else ("dense", "all", "mask")
+
+    def schedule(self, step: str) -> Schedule:
+        return self.all if step == "end-to-end" else getattr(self, step)
+
+    def check(self) -> None:
+        self.model_config()
+        if self.strategy not in STRATEGIES:
+            raise InputError(f"train: strategy {self.strategy!r} does not exist; choose one of {', '.join(STRATEGIES)}")
+        if not self.train:
+            raise InputError("train: config.train is empty; name at least one pack (`mga prepare` makes them)")
+        if self.crop % self.patch_size or self.crop < 2 * self.patch_size:
+            raise InputError(f"train: crop must be a multiple of p = {self.patch_size}, got {self.crop}")
+        for name in ("batch", "save_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"train: {name} must be 1 or more, got {getattr(self, name)}")

@@ -1,0 +1,291 @@
+"""The paper's training (section 3.5) from a recipe to a weights file: D-Net, All-Net, then the MP module alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mga_kernels.checkpoints import load_model, save_model
+from mga_kernels.errors import CheckpointError, InputError
+from mga_kernels.files import whole_file, writable_folder
+from mga_kernels.networks import MaskGuidedNetwork
+
+from ..metrics import psnr_y
+from .loop import Ema, Workers, run_steps
+from .mask import start_as_probability
+from .objectives import differences, every_patch, gated_loss, image_loss, mask_loss
+from .packs import Crops, Pair, open_pack, to_tensors
+from .recipe import Recipe, Schedule
+
+BATCHES_MEASURED = 8  # of which the statistics of the feature and the unit of the mask are taken
+CLAIMED = (  # what all states in a folder have in common
+    *("network", "scale", "split", "patch_size", "crop", "batch", "seed"),
+    *("classes", "order", "filter_source", "strategy"),
+)
+PACE_STEPS = 8  # timed to turn minutes into iterations
+SHARE_OF_MINUTES = {"dense": 0.4, "all": 0.45, "mask": 0.15, "end-to-end": 1.0, "base": 1.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """How long all steps of a run may take together; None and None: as long as the recipe says."""
+
+    iterations: int | None = None
+    minutes: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """ "20000" is iterations, "90m" and "1.5h" are times."""
+        unit = {"m": 1.0, "h": 60.0}.get(text[-1:].lower())
+        try:
+            budget = cls(minutes=float(text[:-1]) * unit) if unit else cls(iterations=int(text))
+        except ValueError:
+            budget = cls(iterations=0)
+        if not (budget.iterations or budget.minutes or 0) > 0:
+            raise InputError(f'train: --budget takes iterations ("20000") or a time ("90m", "1.5h"), got {text!r}')
+        return budget
+
+
+class ThreeStep:
+    """One run. ``out`` holds a state for each step, ``log.jsonl``, and in the end the weights."""
+
+    def __init__(self, recipe: Recipe, budget: Budget):
+        recipe.check()
+        self.recipe, self.budget, self.out = recipe, budget, Path(recipe.out)
+        device = recipe.device
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(device)
+        self.workers = Workers(device)
+        writable_folder(self.out)
+        torch.manual_seed(recipe.seed)
+        self.network = MaskGuidedNetwork(recipe.model_config())
+        if recipe.initial:
+            self._take(recipe.initial)
+        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.pairs = [pair for path in recipe.train for pair in open_pack(path, recipe.scale)]
+        self.held_out = [*open_pack(recipe.validation, recipe.scale)] if recipe.validation else []
+        self.crops = Crops(
+            self.pairs,
+            recipe.scale,
+            recipe.crop,
+            recipe.batch,
+            recipe.seed,
+            self.workers.rank,
+            self.workers.world,
+        )
+        self._claim_folder()
+
+    def _take(self, path: str) -> None:
+        try:
+            self.network.load_state_dict(load_model(path).state_dict())
+        except RuntimeError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise CheckpointError(f"train: {path} is another model than the configuration: {reason}") from None
+
+    def _claim_folder(self) -> None:
+        """Refuse a folder with states of another recipe, which would be taken up in silence."""
+        record = self.out / "recipe.json"
+        wanted = {
+            name: getattr(self.recipe, name) for name in ("network", "scale", "split", "patch_size", "crop", "batch")
+        }
+        wanted |= {
+            name: getattr(self.recipe, name) for name in ("seed", "classes", "order", "filter_source", "strategy")
+        }
+        if record.exists():
+            found = json.loads(record.read_text())
+            for name, value in wanted.items():
+                if found.get(name) != value:
+                    raise InputError(
+                        f"train: {self.out} holds a run with {name} = {found.get(name)}, this one has {value}; "
+                        "change config.out or remove that folder"
+                    )
+        elif self.workers.first:
+            with whole_file(record) as stream:
+                stream.write(json.dumps(wanted).encode())
+
+    def run(self, steps: tuple[str, ...] = ()) -> Path:
+        """Run the steps, by default all of the strategy, from where they stopped; returns the weights file."""
+        results = {step: self._step(step) for step in steps or self.recipe.steps()}
+        name = f"{self.recipe.network}-x{self.recipe.scale}" + ("-base" if steps == ("base",) else "")
+        target = self.out / f"{name}.safetensors"
+        if self.workers.first:
+            save_model(target, self.network.cpu(), self.recipe.licence, self._facts(results))
+        self.workers.wait()
+        return target
+
+    def _facts(self, results: dict[str, str]) -> dict[str, Any]:
+        settings = dataclasses.asdict(self.recipe)
+        for name in ("out", "device", "save_every", "licence", "tensorboard"):
+            del settings[name]
+        for name in ("validation", "initial"):
+            settings[name] = Path(settings[name]).name
+        settings["train"] = [Path(path).name for path in settings["train"]]
+        return {
+            "settings": settings,
+            "iterations": json.loads(self._budget_file.read_text()),
+            "results": results,
+            "finished": time.strftime("%Y-%m-%d", time.gmtime()),
+            "torch": torch.__version__,
+        }
+
+    @property
+    def _budget_file(self) -> Path:
+        return self.out / "iterations.json"
+
+    def _step(self, step: str) -> str:
+        network, recipe = self.network, self.recipe
+        module: nn.Module = {"mask": network.mask, "base": network.base}.get(step, network)
+        network.eval().requires_grad_(False)
+        module.train().requires_grad_(True)
+        if step in ("dense", "all"):
+            network.mask.requires_grad_(False)
+        spread, unit = self._measured() if step == "mask" else (torch.ones(()), 1.0)
+        if step in ("mask", "end-to-end"):
+            start_as_probability(network.mask)
+        loss = self._loss(step, spread, unit)
+        schedule = self._schedule(step, module, loss)
+        ema = Ema(module, schedule.ema_decay) if schedule.ema_decay else None
+        log = Log(self.out, step, recipe.tensorboard) if self.workers.first else None
+
+        def validate() -> str:
+            backup = {name: p.detach().clone() for name, p in module.named_parameters()} if ema else {}
+            if ema:
+                ema.copy_to(module)
+            text = self._validated(step, spread, unit)
+            with torch.no_grad():
+                for name, p in module.named_parameters():
+                    if ema:
+                        p.copy_(backup[name])
+            return text
+
+        state = self.out / f"{step}.state"
+        run_steps(
+            step, module, schedule, state, recipe.save_every, None, loss, validate, ema, self.workers, log and log.write
+        )
+        if ema:
+            ema.copy_to(module)
+        result = self._validated(step, spread, unit)
+        if step == "mask":
+            with torch.no_grad():  # what was taken off the feature goes into the weights
+                network.mask.conv1.weight.div_(spread)
+        network.eval().requires_grad_(False)
+        return result
+
+    def _loss(self, step: str, spread: Tensor, unit: float) -> Callable[[int], Tensor]:
+        recipe, network = self.recipe, self.network
+        gated = step == "end-to-end" or (step == "mask" and recipe.strategy == "unsupervised-mask")
+
+        def loss(number: int) -> Tensor:
+            lr, hr = (tensor.to(self.device) for tensor in self.crops(number))
+            lr = lr.contiguous(memory_format=torch.channels_last)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.bf16):
+                if gated:
+                    return gated_loss(network, lr, hr, recipe.coarse_weight, spread.to(lr))
+                if step == "mask":
+                    return mask_loss(network, lr, unit, spread.to(lr))
+                return image_loss(network, lr, hr, step, recipe.coarse_weight)
+
+        return loss
+
+    @torch.no_grad()
+    def _measured(self) -> tuple[Tensor, float]:
+        """Standard deviation (1, C, 1, 1) of the feature's channels, and the difference that is mask value 1."""
+        values, cells = [], []
+        for number in range(BATCHES_MEASURED):
+            coarse, feature = self.network.coarse(self.crops.make(number, whole=True)[0].to(self.device))
+            values.append(feature.double().transpose(0, 1).flatten(1)[:, ::17])
+            cells.append(differences(self.network, coarse, every_patch(self.network, feature)).flatten())
+        spread = torch.cat(values, dim=1).std(dim=1).clamp(min=1e-6).float().reshape(1, -1, 1, 1)
+        unit = float(torch.cat(cells).quantile(self.recipe.target_quantile))
+        return spread, max(unit, 1e-6)
+
+    def _schedule(self, step: str, module: nn.Module, loss: Callable[[int], Tensor]) -> Schedule:
+        """The step's schedule within the budget; a run that goes on keeps the one that it began with."""
+        schedule = self.recipe.schedule(step)
+        known = json.loads(self._budget_file.read_text()) if self._budget_file.exists() else {}
+        self.workers.wait()
+        if step not in known:
+            known[step] = self._iterations(step, schedule, module, loss)
+            if self.workers.first:
+                with whole_file(self._budget_file) as stream:
+                    stream.write(json.dumps(known).encode())
+        return schedule if known[step] == schedule.iterations else schedule.scaled(known[step])
+
+    def _iterations(self, step: str, schedule: Schedule, module: nn.Module, loss: Callable[[int], Tensor]) -> int:
+        if self.budget.iterations is not None:
+            total = sum(self.recipe.schedule(name).iterations for name in self.recipe.steps())
+            return max(1, round(self.budget.iterations * schedule.iterations / total))
+        if self.budget.minutes is None:
+            return schedule.iterations
+        loss(0).backward()  # the first is slower
+        started = time.perf_counter()
+        for number in range(PACE_STEPS):
+            loss(number).backward()
+        pace = self.workers.mean((time.perf_counter() - started) / PACE_STEPS)
+        module.zero_grad(set_to_none=True)
+        return max(1, min(schedule.iterations, round(self.budget.minutes * 60 * SHARE_OF_MINUTES[step] / pace)))
+
+    @torch.no_grad()
+    def _validated(self, step: str, spread: Tensor, unit: float) -> str:
+        """A line about the images that are not trained on."""
+        if not self.held_out or not self.workers.first:
+            return "no validation images"
+        scores = [self._scores(pair, step, spread, unit) for pair in self.held_out]
+        means = {name: float(np.mean([score[name] for score in scores])) for name in scores[0]}
+        return ", ".join(f"{name} {value:.4f}" for name, value in means.items())
+
+    def _scores(self, pair: Pair, step: str, spread: Tensor, unit: float) -> dict[str, float]:
+        network = self.network
+        lr, _ = to_tensors([pair])
+        coarse, feature = network.coarse(lr.to(self.device))
+        scores = {"coarse dB": self._psnr(coarse, pair[0])}
+        if step == "base":
+            return scores
+        final = network.decomposed(feature) if step == "dense" else every_patch(network, feature)
+        scores["dense dB" if step == "dense" else "all dB"] = self._psnr(final, pair[0])
+        if step == "mask":
+            target = (differences(network, coarse, final) / unit).clamp(max=1)[0]
+            mask = network.mask(feature / spread.to(feature))[0]
+            k = max(1, round(0.4 * target.numel()))
+            chosen, worst = (set(m.flatten().topk(k).indices.tolist()) for m in (mask, target))
+            scores |= {"mask l1": float((mask - target).abs().mean()), "top 40 % overlap": len(chosen & worst) / k}
+        return scores
+
+    def _psnr(self, image: Tensor, hr: np.ndarray) -> float:
+        height, width = hr.shape[:2]
+        pixels = image[0, :, :height, :width].float().clamp(0, 1).mul(255).round().byte()
+        return psnr_y(pixels.permute(1, 2, 0).cpu().numpy(), hr, self.recipe.scale)
+
+
+class Log:
+    """``log.jsonl`` in the folder of the run, a line each LOG_EVERY steps, and TensorBoard's files where asked for."""
+
+    EVERY = 100
+
+    def __init__(self, out: Path, step: str, tensorboard: bool):
+        self.path, self.step, self.board = out / "log.jsonl", step, None
+        if tensorboard:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                raise InputError("train: tensorboard = true needs the package tensorboard; install it") from None
+            self.board = SummaryWriter(str(out / "tensorboard"))
+
+    def write(self, number: int, values: dict[str, float]) -> None:
+        if number % self.EVERY:
+            return
+        with self.path.open("a") as stream:
+            stream.write(json.dumps({"step": self.step, "iteration": number, **values}) + "\n")
+        if self.board is not None:
+            for name, value in values.items():
+                self.board.add_scalar(f"{self.step}/{name}", value, number)
+            self.board.flush()

@@ -1,0 +1,355 @@
+"""The paper's training: packs, crops, schedules, the three steps, exact resume, several processes, refusals."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mga import prepare
+from mga.cli import main
+from mga.resize import imresize, shrink_for_scale
+from mga.train import loop, objectives, three_step
+from mga.train.config import load_config
+from mga.train.features import oriented
+from mga.train.packs import Crops, open_pack, write_pack
+from mga.train.recipe import Recipe, Schedule
+from mga.train.three_step import Budget, ThreeStep
+from mga_kernels import MaskGuidedSR
+from mga_kernels.checkpoints import load_model, read_metadata
+from mga_kernels.errors import ImageError, InputError
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+
+CONFIG = """
+network = "fsrcnn"
+scale = 2
+out = "{folder}/out"
+train = ["{folder}/train.safetensors"]
+validation = "{folder}/train.safetensors"
+crop = 16
+batch = 4
+save_every = 2
+base = {{ iterations = 4, periods = 1, warmup = 1 }}
+dense = {{ iterations = 6, periods = 2, warmup = 1, ema_decay = 0.9 }}
+all = {{ iterations = 4, periods = 1, warmup = 1 }}
+mask = {{ iterations = 4, periods = 1, warmup = 1 }}
+"""
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A configuration, and a pack of two smooth pictures."""
+    (tmp_path / "hr").mkdir()
+    rng = np.random.default_rng(0)
+    for name, size in (("a", (72, 88)), ("b", (64, 80))):
+        small = rng.integers(0, 256, (size[0] // 8, size[1] // 8, 3), dtype=np.uint8)
+        Image.fromarray(imresize(small, 8)).save(tmp_path / "hr" / f"{name}.png")
+    assert main(["prepare", str(tmp_path / "hr"), "-o", str(tmp_path / "train.safetensors"), "--scale", "2"]) == 0
+    (tmp_path / "config.toml").write_text(CONFIG.format(folder=tmp_path))
+    return tmp_path
+
+
+def configure(folder: Path, **overrides: str) -> Recipe:
+    config = load_config(folder / "config.toml", {name.replace("__", "."): v for name, v in overrides.items()})
+    assert isinstance(config, Recipe)
+    return config
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return load_model(path).state_dict()
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    for name, value in a.items():
+        assert torch.equal(value, b[name]), name
+
+
+def test_a_pack_holds_sub_images_and_their_lr_images(run_folder):
+    pairs = open_pack(run_folder / "train.safetensors", 2)
+    hr = np.asarray(Image.open(run_folder / "hr/a.png"))
+    assert [pair[0].shape for pair in pairs] == [(72, 88, 3), (64, 80, 3)]
+    assert np.array_equal(pairs[0][0], hr)
+    assert np.array_equal(pairs[0][1], shrink_for_scale(hr, 2)[1])
+
+
+def test_prepare_cuts_tiles_and_takes_given_lr_images(run_folder):
+    (run_folder / "lr").mkdir()
+    for name in "ab":
+        hr = np.asarray(Image.open(run_folder / f"hr/{name}.png"))
+        Image.fromarray(255 - shrink_for_scale(hr, 2)[1]).save(run_folder / f"lr/{name}x2.png")
+    target = run_folder / "tiles.safetensors"
+    arguments = ["prepare", str(run_folder / "hr"), "-o", str(target), "--scale", "2", "--tile", "32"]
+    assert main([*arguments, "--lr", str(run_folder / "lr")]) == 0
+    pairs = open_pack(target, 2)
+    assert len(pairs) == 2 * 2 + 2 * 2
+    hr = np.asarray(Image.open(run_folder / "hr/a.png"))
+    assert np.array_equal(pairs[3][0], hr[32:64, 32:64])
+    assert np.array_equal(pairs[3][1], 255 - shrink_for_scale(hr, 2)[1][16:32, 16:32])
+    assert main(arguments) == 1, "it exists"
+    assert main([*arguments, "--overwrite", "--shrink", "2", "--only", "1", "--every", "1"]) == 0
+    assert [pair[0].shape for pair in open_pack(target, 2)] == [(32, 32, 3)]
+
+
+def test_prepare_names_what_is_wrong(run_folder, capsys):
+    target = run_folder / "new.safetensors"
+    (run_folder / "lr").mkdir()
+    Image.new("RGB", (10, 10)).save(run_folder / "lr/a.png")
+    arguments = ["prepare", str(run_folder / "hr"), "-o", str(target), "--scale", "2"]
+    for more, message in (
+        (["--lr", str(run_folder / "lr")], "10x10, which at scale 2 is not the size of"),
+        (["--tile", "33"], "not a multiple of the scale"),
+        (["--skip", "2"], "too few"),
+        (["--every", "0"], "--every must be positive"),
+    ):
+        assert main([*arguments, *more]) == 1
+        assert message in capsys.readouterr().err
+    assert sorted(path.name for path in run_folder.iterdir()) == ["config.toml", "hr", "lr", "train.safetensors"]
+    (run_folder / "lr/a.png").unlink()
+    with pytest.raises(ImageError, match="no LR image"):
+        list(prepare.sub_images(_parsed([*arguments, "--lr", str(run_folder / "lr")])))
+
+
+def _parsed(words: list[str]):
+    from mga.cli import build_parser
+
+    return build_parser("prepare").parse_args(words)
+
+
+def test_files_that_are_no_packs_are_refused(tmp_path, run_folder):
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(InputError, match="is not a pack"):
+        open_pack(tmp_path / "text.safetensors", 2)
+    with pytest.raises(InputError, match="there is no pack"):
+        open_pack(tmp_path / "nothing", 2)
+    with pytest.raises(InputError, match="holds pairs of scale 2"):
+        open_pack(run_folder / "train.safetensors", 4)
+    image = np.zeros((8, 8, 3), np.uint8)
+    write_pack(tmp_path / "wrong.safetensors", [("a", (image, image))], 2)
+    with pytest.raises(InputError, match="which is not scale 2"):
+        open_pack(tmp_path / "wrong.safetensors", 2)
+
+
+def test_crops_are_aligned_turned_together_and_repeatable(run_folder):
+    pairs = open_pack(run_folder / "train.safetensors", 2)
+    crops = Crops(pairs, 2, 16, 6, seed=3)
+    lr, hr = crops(5)
+    assert lr.shape == (6, 3, 16, 16)
+    assert hr.shape == (6, 3, 32, 32)
+    again = Crops(pairs, 2, 16, 6, seed=3).make(5)
+    assert torch.equal(again[0], lr)
+    assert torch.equal(crops(6)[1], Crops(pairs, 2, 16, 6, seed=3).make(6)[1]), "made ahead"
+    assert not torch.equal(crops.make(7)[0], lr)
+    found = set()
+    for small, large in zip(lr, hr, strict=True):
+        found.add(_place(pairs, small, large))
+    assert len({turn for _, _, _, turn in found}) > 1
+    parts = [Crops(pairs, 2, 16, 6, 3, rank, 3).make(5)[0] for rank in range(3)]
+    assert torch.equal(torch.stack(parts, 1).flatten(0, 1), lr)
+    assert torch.equal(Crops(pairs, 2, 16, 6, 3, 1, 3).make(5, whole=True)[0], lr)
+
+
+def _place(pairs, small: torch.Tensor, large: torch.Tensor) -> tuple[int, int, int, int]:
+    """Image, row, column and orientation of a crop, LR and HR of which must agree."""
+    small, large = ((t.permute(1, 2, 0) * 255).round().byte().numpy() for t in (small, large))
+    for number, (hr, lr) in enumerate(pairs):
+        for y in range(lr.shape[0] - 15):
+            for x in range(lr.shape[1] - 15):
+                for turn in range(8):
+                    if np.array_equal(oriented(lr[y : y + 16, x : x + 16], turn), small):
+                        assert np.array_equal(oriented(hr[2 * y : 2 * y + 32, 2 * x : 2 * x + 32], turn), large)
+                        return number, y, x, turn
+    raise AssertionError("no crop of these images")
+
+
+def test_the_schedule_is_the_papers_and_scales():
+    rate = {
+        step: loop.learning_rate(step, 600_000, 2_000, 4e-4, 1e-7, 4e-5, 3)
+        for step in (0, 1_000, 2_000, 199_999, 200_000, 202_000, 599_999)
+    }
+    expected = {0: 4e-5, 1_000: 2.2e-4, 2_000: 4e-4, 199_999: 1e-7, 200_000: 4e-5, 202_000: 4e-4, 599_999: 1e-7}
+    assert rate == pytest.approx(expected, rel=1e-3)
+    assert Schedule() == Schedule(600_000, 3, 2_000, 4e-5, 4e-4, 1e-7)
+    assert Recipe("fsrcnn", 4, "out", ["x"]).mask.iterations == 100_000
+    assert Schedule().scaled(300_000) == Schedule(300_000, 3, 1_000)
+    assert Schedule().scaled(30_000) == Schedule(30_000, 1, 300)
+
+
+def test_budgets():
+    assert Budget.parse("20000") == Budget(iterations=20000)
+    assert Budget.parse("90m") == Budget(minutes=90)
+    assert Budget.parse("1.5h") == Budget(minutes=90)
+    for text in ("", "x", "-3", "0", "0m", "1d"):
+        with pytest.raises(InputError, match="--budget takes"):
+            Budget.parse(text)
+
+
+@pytest.mark.parametrize("network", ["fsrcnn", "pan"])
+def test_the_steps_run_the_variants_of_the_network(network):
+    """The images in the losses are those of the network's own variants."""
+    torch.manual_seed(0)
+    model = MaskGuidedNetwork(ModelConfig(network, 2, split=(1, 1))).eval()
+    lr, hr = torch.rand(2, 3, 16, 24), torch.rand(2, 3, 32, 48)
+    with torch.no_grad():
+        coarse, feature = model.coarse(lr)
+        images = {"base": coarse, "dense": model.decomposed(feature), "all": objectives.every_patch(model, feature)}
+        for variant, name in (("base", "base"), ("decomposed", "dense"), ("all", "all")):
+            assert torch.equal(model(lr, variant=variant), images[name].clamp(0, 1)), name
+            loss = objectives.image_loss(model, lr, hr, name, 0.5)
+            expected = (images[name] - hr).abs().mean()
+            if name != "base":
+                expected = expected + 0.5 * (coarse - hr).abs().mean()
+            assert loss == pytest.approx(expected.item(), rel=1e-5)
+        difference = (images["all"] - coarse).abs()
+        one_channel = objectives.differences(model, coarse, coarse + 0.1)
+        assert one_channel == pytest.approx(0.1 * 219 / 255, rel=1e-3), "luma of studio range"
+        assert (objectives.differences(model, coarse, images["all"]) <= difference.amax()).all()
+
+
+def test_the_mask_is_trained_against_the_difference_of_the_images():
+    torch.manual_seed(0)
+    model = MaskGuidedNetwork(ModelConfig("fsrcnn", 2)).eval()
+    lr = torch.rand(1, 3, 16, 24)
+    with torch.no_grad():
+        coarse, feature = model.coarse(lr)
+        target = objectives.differences(model, coarse, objectives.every_patch(model, feature))
+        expected = (model.mask(feature / 2) - (target / 0.01).clamp(max=1)).abs().mean()
+    loss = objectives.mask_loss(model, lr, 0.01, torch.tensor(2.0))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    loss.backward()
+    assert all(p.grad is not None for p in model.mask.parameters())
+    assert all(p.grad is None for p in model.base.parameters())
+
+
+def test_without_supervision_the_final_image_alone_trains_the_mask():
+    torch.manual_seed(0)
+    model = MaskGuidedNetwork(ModelConfig("fsrcnn", 2)).eval()
+    lr, hr = torch.rand(1, 3, 16, 24), torch.rand(1, 3, 32, 48)
+    model.base.requires_grad_(False)
+    model.refine.requires_grad_(False)
+    objectives.gated_loss(model, lr, hr, 0.0, torch.ones(())).backward()
+    assert all(float(p.grad.abs().sum()) > 0 for p in model.mask.parameters() if p.grad is not None)
+    assert model.mask.conv2.weight.grad is not None
+
+
+def test_a_whole_run_gives_a_model_that_says_how_it_was_made(run_folder, capsys):
+    assert main(["train", str(run_folder / "config.toml"), "--budget", "14"]) == 0
+    path = run_folder / "out/fsrcnn-x2.safetensors"
+    assert f"written: {path}" in capsys.readouterr().out
+    facts = read_metadata(path)["training"]
+    assert facts["iterations"] == {"dense": 6, "all": 4, "mask": 4}
+    assert facts["settings"]["train"] == ["train.safetensors"]
+    assert set(facts["results"]) == {"dense", "all", "mask"}
+    assert "top 40 % overlap" in facts["results"]["mask"]
+    assert MaskGuidedSR.from_pretrained(path, k=3)(torch.rand(1, 3, 20, 24)).shape == (1, 3, 40, 48)
+    lines = (run_folder / "out/log.jsonl").exists()
+    assert not lines, "a line each hundred iterations"
+
+
+def test_each_step_trains_its_part_only(run_folder):
+    torch.manual_seed(0)
+    start = MaskGuidedNetwork(ModelConfig("fsrcnn", 2)).state_dict()
+    trained = weights(ThreeStep(configure(run_folder), Budget()).run(("dense",)))
+    changed = {name.partition(".")[0] for name, value in start.items() if not torch.equal(value, trained[name])}
+    assert changed == {"base", "refine"}
+    both = weights(ThreeStep(configure(run_folder), Budget()).run(("dense", "mask")))
+    changed = {name.partition(".")[0] for name, value in trained.items() if not torch.equal(value, both[name])}
+    assert changed == {"mask"}
+    base = weights(ThreeStep(configure(run_folder, out=f"'{run_folder}/b'"), Budget()).run(("base",)))
+    changed = {name.partition(".")[0] for name, value in start.items() if not torch.equal(value, base[name])}
+    assert changed == {"base"}
+
+
+@pytest.mark.parametrize("strategy", ["three-step", "end-to-end", "unsupervised-mask"])
+def test_a_stopped_run_ends_with_the_same_weights(run_folder, monkeypatch, strategy):
+    once = weights(ThreeStep(configure(run_folder, strategy=strategy), Budget()).run())
+    steps = 0
+
+    def stop(*_, **__):
+        nonlocal steps
+        steps += 1
+        if steps in (3, 6, 11):
+            raise KeyboardInterrupt
+        return original(*_, **__)
+
+    original = loop.learning_rate
+    monkeypatch.setattr(loop, "learning_rate", stop)
+    recipe = configure(run_folder, strategy=strategy, out=f"'{run_folder}/again'")
+    for _ in range(10):
+        try:
+            path = ThreeStep(recipe, Budget()).run()
+            break
+        except KeyboardInterrupt:
+            continue
+    assert steps > 4
+    assert_same(once, weights(path))
+
+
+def test_two_processes_end_with_the_weights_of_one(run_folder):
+    alone = weights(ThreeStep(configure(run_folder, out=f"'{run_folder}/one'"), Budget()).run())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    command = [sys.executable, "-m", "mga.cli", "train", str(run_folder / "config.toml")]
+    runs = [subprocess.Popen(command, env={**environment, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
+    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    together = weights(run_folder / "out/fsrcnn-x2.safetensors")
+    for name, value in alone.items():
+        torch.testing.assert_close(together[name], value, rtol=1e-3, atol=2e-5, msg=name)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_state(run_folder, monkeypatch):
+    original = three_step.image_loss
+    calls = 0
+
+    def fails(*arguments):
+        nonlocal calls
+        calls += 1
+        return original(*arguments) * (float("nan") if calls == 4 else 1.0)
+
+    monkeypatch.setattr(three_step, "image_loss", fails)
+    with pytest.raises(loop.TrainingError, match=r"loss of step dense became nan at iteration 3; lower dense"):
+        ThreeStep(configure(run_folder), Budget()).run()
+    assert torch.load(run_folder / "out/dense.state", weights_only=True)["step"] == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"train": "[]"}, "config.train is empty"),
+        ({"strategy": "'magic'"}, "choose one of three-step"),
+        ({"crop": "10"}, "multiple of p = 4"),
+        ({"crop": "64"}, "less than crop = 64"),
+        ({"batch": "0"}, "batch must be 1 or more"),
+        ({"scale": "4"}, "holds pairs of scale 2"),
+        ({"recipe": "'none'"}, "config.recipe must be"),
+        ({"dense__speed": "1"}, r"unknown setting config\.dense\.speed"),
+        ({"train": "['missing']"}, "there is no pack missing"),
+    ],
+)
+def test_wrong_configurations_are_refused(run_folder, overrides, message):
+    with pytest.raises(InputError, match=message):
+        ThreeStep(configure(run_folder, **overrides), Budget())
+
+
+def test_a_folder_of_another_run_is_refused(run_folder):
+    ThreeStep(configure(run_folder), Budget()).run(("dense",))
+    with pytest.raises(InputError, match="holds a run with seed = 0, this one has 1"):
+        ThreeStep(configure(run_folder, seed="1"), Budget())
+
+
+def test_a_full_disk_ends_in_a_sentence(run_folder, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(loop.TrainingError, match=r"cannot write .*dense.state: No space left on device"):
+        ThreeStep(configure(run_folder), Budget()).run()
