@@ -10,11 +10,12 @@ import torch
 from ..errors import InputError
 from ..networks import MaskGuidedNetwork
 from . import openvino, pairs
+from .budget import Budget
 from .modules import ModulePlanner
 from .plan import Plan, Planner
 from .precision import fast_bf16, in_bf16
 
-__all__ = ["RUNTIMES", "Plan", "Planner", "prepare"]
+__all__ = ["RUNTIMES", "Budget", "Plan", "Planner", "prepare"]
 
 # Network -> (module, class of its weights): networks with convolutions of our own.
 PLANNED = {
