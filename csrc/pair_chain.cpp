@@ -34,7 +34,7 @@ struct Stage {
 };
 
 // Rows of more bytes than this, those in rings and those read from memory, are worked through in strips.
-constexpr int64_t kCached = 1 << 21;
+constexpr int64_t kNear = 1 << 21;
 // Strips are not narrower than this, in vectors, because they overlap.
 constexpr int64_t kNarrowest = 8;
 
@@ -188,7 +188,7 @@ class Chain {
     }
     for (int64_t i = 0; i < places_.count(); ++i) bytes += row_bytes(i);
     const int64_t vectors = row_vectors(), most_strips = std::max<int64_t>(1, vectors / kNarrowest);
-    const int64_t strips = kept_.empty() ? std::clamp<int64_t>((bytes + kCached - 1) / kCached, 1, most_strips) : 1;
+    const int64_t strips = kept_.empty() ? std::clamp<int64_t>((bytes + kNear - 1) / kNear, 1, most_strips) : 1;
     const int64_t widest = (vectors + strips - 1) / strips * kMargin + 2 * most;
     for (Place& place : places_.all()) {
       if (place.kind != Kind::ring || strips == 1) continue;
