@@ -169,8 +169,8 @@ def onnxruntime(module: nn.Module, value_range: float, size: tuple[int, int]) ->
 def openvino(module: nn.Module, value_range: float, size: tuple[int, int], precision: str) -> Run:
     import openvino as ov
 
-    example = torch.zeros(1, 3, *size)
-    model = ov.convert_model(module, example_input=example, input=[example.shape])
+    example = torch.zeros(1, 3, 64, 64)  # tracing runs the module several times
+    model = ov.convert_model(module, example_input=example, input=[(1, 3, *size)])
     settings = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": torch.get_num_threads(),

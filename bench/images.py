@@ -39,7 +39,7 @@ from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.networks.registry import BUILT_IN
 from mga_kernels.ops import paste_patches_
 
-SIZES = {"270p": (480, 270), "1080p": (1920, 1080), "4K": (3840, 2160), "8K": (7680, 4320)}
+SIZES = {"270p": (480, 270), "540p": (960, 540), "1080p": (1920, 1080), "4K": (3840, 2160), "8K": (7680, 4320)}
 LEAST_FP32, LEAST_BF16 = 60.0, 40.0  # dB between two pictures of one function
 EQUAL = 150.0  # dB, as JSON has no infinity
 TIES = 0.05  # of K

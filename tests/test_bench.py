@@ -81,7 +81,51 @@ def test_gpu_script_lists_its_stages():
     assert result.returncode == 0, result.stderr
     stages = [line.split(":")[0] for line in result.stdout.splitlines()]
     assert stages == ["build", "tests", "sanitizer", "kernels", "engine"]
-    assert gpu_script("engine", "build", "--dry-run").stdout.splitlines()[1].startswith("engine: rfdn-x4 at 960x540")
+    chosen = gpu_script("engine", "build", "--dry-run", "--networks", "pan", "--sizes", "4K").stdout.splitlines()
+    assert chosen[1] == "engine: pan at x4, 4K: every contender; at most 540 s each"
+
+
+def test_gpu_script_rehearses_on_the_cpu_and_adds_to_what_it_has(tmp_path):
+    """Every line of the last two stages that a CPU can run; a stage stopped halfway keeps what it has."""
+    given = "--device", "cpu", "--tiny", "--out", str(tmp_path), "--networks", "fsrcnn", "--rounds", "2"
+    first = gpu_script("engine", *given, "--contenders", "M, graph, eager", "D, eager")
+    assert first.returncode == 0, first.stderr
+    (path,) = tmp_path.glob("gpu-cpu-*.json")
+    before = json.loads(path.read_text())["stages"]["engine"]["fsrcnn tiny"]
+    assert set(before["contenders"]) == {"M, graph, eager", "D, eager"}
+    assert before["claim"]["M/D time"] > 0
+    more = gpu_script("engine", *given, "--contenders", "M, graph, fused", "M, graph, compiled", "D, torch.compile")
+    assert more.returncode == 0, more.stderr
+    after = json.loads(path.read_text())["stages"]["engine"]["fsrcnn tiny"]
+    assert after["failed"] == {}
+    assert len(after["contenders"]) == 5
+    assert after["contenders"]["D, eager"] == before["contenders"]["D, eager"] | {"earlier run": True}
+    assert "conv_chain" in after["contenders"]["M, graph, fused"]["backends"]
+    assert after["claim"]["D compiled"]
+    stopped = gpu_script("engine", *given, "--limit", "0.1")
+    assert stopped.returncode == 1
+    stage = json.loads(path.read_text())["stages"]["engine"]
+    assert stage["failed"] == ["fsrcnn tiny: stopped after 0.1 s"]
+    assert len(stage["fsrcnn tiny"]["contenders"]) == 5
+
+
+def test_a_contender_that_fails_costs_only_itself(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import gpu_engine
+
+    def broken(*_):
+        raise RuntimeError("no such kernel\nand more")
+
+    monkeypatch.setattr(gpu_engine, "own_plan", broken)
+    record = tmp_path / "record.json"
+    given = ["fsrcnn", "tiny", "--record", str(record), "--device", "cpu", "--rounds", "1", "--contenders"]
+    assert gpu_engine.main([*given, "M, graph, eager", "D, eager"]) == 0
+    found = json.loads(record.read_text())
+    assert found["failed"] == {"M, graph, eager": "RuntimeError: no such kernel"}
+    assert list(found["contenders"]) == ["D, eager"]
+    case = gpu_engine.make_case("fsrcnn", "tiny", "cpu")
+    with pytest.raises(AssertionError, match="another picture than in float32"):
+        gpu_engine.checked("D, x", lambda image: image.repeat(4, 4, 1), case, gpu_engine.exact(case))
 
 
 def test_gpu_script_refuses_a_machine_without_gpu(tmp_path):
@@ -104,7 +148,13 @@ def test_kernels_stage_runs_on_the_cpu(gpu_kernels, workloads, monkeypatch):
     monkeypatch.delenv("MGA_BACKEND", raising=False)
     monkeypatch.setattr(workloads, "COUNTS", {"some": 20})
     monkeypatch.setattr(workloads, "measure", lambda *_: workloads.Machine(1e10, 1e11))
-    result = gpu_kernels.measure_all("cpu", 2, gpu_kernels.host_times, ((8, torch.bfloat16),), "eager")
+    monkeypatch.setattr(workloads, "HEIGHT", 544)  # which measure_tiny has to change
+    saved = []
+    original = gpu_kernels.measure_all
+    monkeypatch.setattr(gpu_kernels, "measure_all", lambda *given: original(*given, save=saved.append))
+    result = gpu_kernels.measure_tiny()
+    assert workloads.HEIGHT == 544
+    assert len(saved) == sum(isinstance(row, dict) for row in result["C=8 bfloat16"].values())
     assert list(result) == ["C=8 bfloat16"]
     for table in result.values():
         rows = {name: row for name, row in table.items() if isinstance(row, dict)}
