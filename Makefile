@@ -50,10 +50,12 @@ demo: setup
 bench: setup
 	$(BIN)/python -m pytest bench/ --benchmark-only
 
-# Whole images in every stock runtime: hours for all networks; bench/images.py takes a choice.
+# Whole images in every stock runtime: many hours for all networks; bench/images.py takes a choice.
 images: setup
 	$(INSTALL) --no-build-isolation -c $(CONSTRAINTS) -e '.[peers]'
-	$(BIN)/python bench/images.py
+	$(BIN)/python bench/images.py --scales 2 4
+	$(BIN)/python bench/images.py --sizes 8K --only ours
+	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/report.py
 
 lint: setup
