@@ -23,9 +23,8 @@ from mga_kernels.errors import ImageError, InputError
 from mga_kernels.files import whole_file
 from mga_kernels.images import Photo, check_output, read_image, save_image
 
-from .folders import list_images
 from .metrics import psnr_y, ssim_y
-from .resize import shrink_for_scale
+from .testsets import find_pairs, load_pair
 
 if TYPE_CHECKING:
     from mga_kernels.engine import MaskGuidedSR
@@ -76,44 +75,6 @@ def run(args: argparse.Namespace) -> int:
             stream.write((json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
     console.print(_table(result))
     return 0
-
-
-def find_pairs(hr_folder: Path, lr_folder: Path | None, scale: int) -> list[tuple[Path, Path | None]]:
-    """HR files, each with its LR file (None where the LR image is to be made)."""
-    hr_files, _ = list_images(hr_folder)
-    if not hr_files:
-        raise ImageError(f"evaluate: there is no image in {hr_folder}")
-    stems: dict[str, Path] = {}
-    for path in hr_files:
-        if path.stem in stems:
-            raise ImageError(f"evaluate: {stems[path.stem]} and {path} have the same name; remove one")
-        stems[path.stem] = path
-    if lr_folder is None:
-        return [(path, None) for path in hr_files]
-    lr_files: dict[str, Path] = {path.stem: path for path in list_images(lr_folder)[0]}
-    partners = [lr_files.get(f"{path.stem}x{scale}", lr_files.get(path.stem)) for path in hr_files]
-    missing = [path.name for path, partner in zip(hr_files, partners, strict=True) if partner is None]
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise ImageError(f"evaluate: {lr_folder} holds no LR image of {', '.join(missing[:3])}{more}")
-    return list(zip(hr_files, partners, strict=True))
-
-
-def load_pair(hr_path: Path, lr_path: Path | None, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """(hr, lr) as uint8 (H, W, 3), HR cropped to a multiple of the scale. Grey images become three equal channels."""
-    hr = read_image(hr_path).rgb
-    if min(hr.shape[:2]) < scale:
-        raise ImageError(f"evaluate: {hr_path} ({hr.shape[1]}x{hr.shape[0]}) is too small for x{scale}")
-    if lr_path is None:
-        return shrink_for_scale(hr, scale)
-    lr = read_image(lr_path).rgb
-    height, width = (side // scale for side in hr.shape[:2])
-    if lr.shape[:2] != (height, width):
-        raise ImageError(
-            f"evaluate: {lr_path} is {lr.shape[1]}x{lr.shape[0]}, but {hr_path} ({hr.shape[1]}x{hr.shape[0]}) "
-            f"at x{scale} needs {width}x{height}; was it made for another scale?"
-        )
-    return hr[: height * scale, : width * scale], lr
 
 
 def evaluate(
