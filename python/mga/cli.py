@@ -17,7 +17,7 @@ DEFAULT_MODEL = "rfdn-x4"
 # Subcommand -> module with add_arguments(parser) and run(args) -> exit code, imported only when it is used.
 COMMANDS = {
     "upscale": ("mga.upscale", "upscale photographs"),
-    "evaluate": ("mga.evaluate", "PSNR-Y and SSIM-Y on a folder of HR images"),
+    "evaluate": ("mga.evaluate", "PSNR and SSIM on folders of HR images"),
     "complexity": ("mga.complexity.cli", "parameters and operations of a network"),
     "prepare": ("mga.prepare", "make a training set of folders of images"),
     "train": ("mga.train.cli", "train a mask-guided network"),

@@ -1,8 +1,13 @@
-"""``mga evaluate``: PSNR-Y and SSIM-Y of a model on a folder of HR images.
+"""``mga evaluate``: PSNR-Y and SSIM-Y of a model on a folder of HR images, or many models on many sets in one table.
 
-The protocol is that of ``mga.metrics``. Without LR images they are made from the HR images by MATLAB's bicubic, the HR
-images being cropped to a multiple of the scale first. The authors of the mask-guided scheme evaluated with K = 240 on
-the small test sets (Set5, Set14, B100); the default here is the model's own K.
+    mga evaluate --hr HR/ --scale 4                          # one model in one variant, figures of every image
+    mga evaluate --sets testsets/ --scale 4 --variant base masked -o TABLE.md     # one model, all sets in a folder
+    mga evaluate SUITE.toml -o TABLE.md --json FIGURES.json  # models x variants x K on many sets (``mga.suite.config``)
+
+The last two go on from the rows in the JSON file. The protocol is that of ``mga.metrics``. Without LR images they are
+made from the HR images by MATLAB's bicubic, the HR images being cropped to a multiple of the scale first. The authors
+of the mask-guided scheme evaluated with K = 240 on the small test sets (Set5, Set14, B100); the default here is the
+model's own K.
 """
 
 from __future__ import annotations
@@ -19,9 +24,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mga_kernels.errors import ImageError, InputError
+from mga_kernels.errors import InputError
 from mga_kernels.files import whole_file
-from mga_kernels.images import Photo, check_output, read_image, save_image
+from mga_kernels.images import Photo, check_output, save_image
+from mga_kernels.networks import VARIANTS
+from mga_kernels.ops.select_patches import ORDERS
 
 from .metrics import psnr_y, ssim_y
 from .testsets import find_pairs, load_pair
@@ -31,22 +38,68 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--hr", type=Path, required=True, metavar="DIR", help="folder of HR images")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("suite", nargs="?", metavar="SUITE.toml", help="models and sets; see mga.suite.config")
+    what.add_argument("--hr", type=Path, metavar="DIR", help="folder of HR images")
+    what.add_argument("--sets", type=Path, metavar="DIR", help="folder of test sets, in the usual layouts")
     parser.add_argument(
         "--lr", type=Path, metavar="DIR", help="folder of LR images, NAMExS.png or NAME.png for NAME.png of --hr"
     )
-    parser.add_argument("--scale", type=int, required=True, help="scale of the model and of the LR images")
-    parser.add_argument("--variant", default="masked", choices=("base", "decomposed", "all", "masked"))
-    parser.add_argument(
-        "--selection", choices=("largest", "smallest", "random"), help="which cells are refined (default: the model's)"
-    )
+    parser.add_argument("--scale", type=int, help="scale of the model and of the LR images")
+    parser.add_argument("--variant", nargs="+", default=["masked"], choices=VARIANTS, help="several with --sets")
+    parser.add_argument("--selection", choices=ORDERS, help="which cells are refined (default: the model's)")
     parser.add_argument("--seed", type=int, default=0, help="of --selection random")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--save", type=Path, metavar="DIR", help="write the SR images there, as PNG")
+    parser.add_argument("-o", "--output", type=Path, metavar="TABLE.md", help="write the table of many sets there")
 
 
 def run(args: argparse.Namespace) -> int:
-    """The command: evaluate, print a table, write the JSON file."""
+    """The command: evaluate, print a table, write the files."""
+    for path in (args.json, args.output):
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"evaluate: {path} cannot be written, its folder does not exist")
+    if args.suite is None and args.scale is None:
+        raise InputError("evaluate: --scale is missing")
+    if args.hr is None:
+        return _run_suite(args)
+    if len(args.variant) > 1:
+        raise InputError("evaluate: --hr takes one --variant; --sets and a suite take several")
+    if args.output is not None:
+        raise InputError("evaluate: -o goes with --sets or a suite; --json takes the figures of one folder")
+    return _run_folder(args)
+
+
+def _run_suite(args: argparse.Namespace) -> int:
+    from .suite.config import ModelEntry, Suite, load_suite
+    from .suite.markdown import to_markdown
+    from .suite.table import measure, rows_of
+
+    for name in ("lr", "save"):
+        if getattr(args, name) is not None:
+            raise InputError(f"evaluate: --{name} goes with --hr")
+    if args.suite is not None:
+        given = {"--scale": args.scale, "--k": args.k, "--fraction": args.fraction, "--selection": args.selection}
+        if wrong := [name for name, value in given.items() if value is not None]:
+            raise InputError(f"evaluate: {wrong[0]} is a setting of the suite; change it in {args.suite}")
+        suite = load_suite(args.suite)
+    else:
+        k = [args.k] if args.k is not None else [f"{100 * args.fraction}%"] if args.fraction is not None else []
+        model = ModelEntry(Path(args.model).stem, args.model)
+        suite = Suite(args.scale, [model], [str(args.sets)], variants=args.variant, k=k, seed=args.seed)
+        suite.selections = [args.selection] if args.selection else []
+        suite.device, suite.dtype = args.device, args.dtype
+        suite.check()
+    rows = measure(rows_of(suite), suite.image_sets(), suite, args.json)
+    text = to_markdown(rows, suite, f"Evaluation, x{suite.scale}")
+    if args.output is not None:
+        with whole_file(args.output) as stream:
+            stream.write(text.encode())
+    print(text, end="")
+    return 0
+
+
+def _run_folder(args: argparse.Namespace) -> int:
     from mga_kernels.engine import MaskGuidedSR
 
     pairs = find_pairs(args.hr, args.lr, args.scale)
@@ -54,8 +107,6 @@ def run(args: argparse.Namespace) -> int:
         check_output(
             args.save / f"{hr.stem}.png", overwrite=True, inputs=[path for pair in pairs for path in pair if path]
         )
-    if args.json is not None and not args.json.parent.is_dir():
-        raise InputError(f"evaluate: {args.json} cannot be written, its folder does not exist")
     share = args.k, args.fraction
     # Images go through the model as tensors, so nothing else is prepared.
     model = MaskGuidedSR.from_pretrained(args.model, *share, args.device, args.dtype, runtime="pytorch")
@@ -65,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
     result = {"model": str(args.model)} | evaluate(
         model,
         track(pairs, "evaluating", console=Console(stderr=True), transient=True, disable=not console.is_terminal),
-        args.variant,
+        args.variant[0],
         args.selection,
         args.seed,
         args.save,
