@@ -21,9 +21,12 @@ COMMANDS = {
     "complexity": ("mga.complexity.cli", "parameters and operations of a network"),
     "prepare": ("mga.prepare", "make a training set of folders of images"),
     "train": ("mga.train.cli", "train a mask-guided network"),
+    "ablate": ("mga.ablate", "the studies of section 4.4 of the paper"),
+    "figures": ("mga.figures", "pictures of errors, results and masks"),
+    "test-sets": ("mga.div8k", "make Test2K and Test4K of DIV8K"),
     "info": ("mga.info", "the models, the operators and what each of them can run on here"),
 }
-_RUNS_A_MODEL = ("upscale", "evaluate")
+_RUNS_A_MODEL = ("upscale", "evaluate", "figures")
 
 
 class _Parser(argparse.ArgumentParser):
