@@ -21,6 +21,7 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from mga_kernels.checkpoints import load_model, read_metadata
 from mga_kernels.errors import InputError
@@ -150,31 +151,30 @@ def _values(args: argparse.Namespace, recipe: Recipe) -> list[str]:
 
 
 def _vary(recipe: Recipe, study: str, value: str) -> Recipe:
-    field = STUDIES[study].field
-    if field in ("classes", "patch_size"):
+    setting: Any = value
+    if study in ("classes", "patch-size"):
         if not value.isdecimal():
             raise InputError(f"ablate: {study} is a number, got {value!r}")
-        return replace(recipe, **{field: int(value)})
-    return replace(recipe, **{field: value})
+        setting = int(value)
+    return replace(recipe, **{STUDIES[study].field: setting})
 
 
 def _trained(args: argparse.Namespace, study: Study, recipe: Recipe, values: list[str], budget: Budget) -> list[Row]:
     """Train what is missing; the rows of the table."""
     share = amount(args.k) if args.k is not None else (None, None)
-    rows, base, common = [], [], None
-    name = recipe.network
+    name, rows, common = recipe.network, [], None
+    if args.base:
+        for value in values if args.study == "split" else [""]:
+            varied = _vary(recipe, args.study, value) if value else recipe
+            out = args.output / "-".join(word for word in ("base", value) if word)
+            path = ThreeStep(replace(varied, out=str(out)), budget).run(("base",))
+            rows.append(Row(f"{name} {value}".strip(), str(path), "base"))
     if study.shared:
         shared = replace(recipe, out=str(args.output / "shared"), strategy="three-step")
-        dense = _keep(ThreeStep(shared, budget).run(("dense",)), "d-net")
+        common = dense = _keep(ThreeStep(shared, budget).run(("dense",)), "d-net")
         rows.append(Row(name, str(dense), "decomposed"))
-        common = _keep(ThreeStep(shared, budget).run(study.shared), "shared") if len(study.shared) > 1 else dense
-    if args.base:
-        base = values if args.study == "split" else [""]
-    for value in base:
-        varied = _vary(recipe, args.study, value) if value else recipe
-        out = args.output / f"base{'-' + value if value else ''}"
-        path = ThreeStep(replace(varied, out=str(out)), budget).run(("base",))
-        rows.insert(0 if not value else len(rows), Row(f"{name} {value}".strip(), str(path), "base"))
+        if len(study.shared) > 1:
+            common = ThreeStep(shared, budget).run(study.shared)
     for value in values:
         varied = replace(_vary(recipe, args.study, value), out=str(args.output / f"{args.study}-{value}"))
         path = _train_value(varied, budget, study, common)

@@ -52,7 +52,7 @@ class ImageSet:
 
 
 def find_sets(folder: Path, scale: int, only: Sequence[str] = ()) -> list[ImageSet]:
-    """The sets in ``folder``, or ``folder`` itself as one, by name; ImageError where there is none, or none of ``only``.
+    """The sets in ``folder``, or ``folder`` itself as one, by name; ImageError where there is none or one is missing.
 
     Folders without images in one of the layouts are passed over.
     """
@@ -65,8 +65,8 @@ def find_sets(folder: Path, scale: int, only: Sequence[str] = ()) -> list[ImageS
         found += [_in_benchmark(folder, path.name, scale) for path in _subfolders(folder / "HR")]
         sets = {one.name: one for one in found if one}
     if not sets:
-        raise ImageError(f"evaluate: there is no test set in {folder}; its layouts are those of NAME/HR, NAME/GTmod12, "
-                         f"NAME/image_SRF_{scale} or plain folders of images")  # fmt: skip
+        layouts = f"NAME/HR, NAME/GTmod12, NAME/image_SRF_{scale} or plain folders of images"
+        raise ImageError(f"evaluate: there is no test set in {folder}; what can be found is {layouts}")
     missing = [name for name in only if name not in sets]
     if missing:
         raise ImageError(f"evaluate: {folder} holds no test set {missing[0]}, only {', '.join(sorted(sets))}")

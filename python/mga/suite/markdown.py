@@ -15,8 +15,8 @@ def to_markdown(rows: Sequence[dict[str, Any]], suite: Suite, title: str) -> str
     sets = list(rows[0]["sets"])
     parts = [f"# {title}", _quality(rows, sets, suite)]
     if any("mask" in row["sets"][name] for row in rows for name in sets):
-        parts += ["Masks: l1 error; share of the K selected cells that are truly among the K worst (by chance).",
-                  _masks(rows, sets)]  # fmt: skip
+        what = "Masks: l1 error; share of the K selected cells that are truly among the K worst (by chance)."
+        parts += [what, _masks(rows, sets)]
     return "\n\n".join([*parts, _notes(rows, sets, suite)]) + "\n"
 
 

@@ -83,9 +83,7 @@ class Runner:
 
     def upscale(self, row: Row, lr: np.ndarray) -> np.ndarray:
         """uint8 (h, w, 3) -> uint8 (s h, s w, 3)."""
-        image = self.model(
-            to_tensor(lr), row.variant, *self._share(row), selection=row.selection, seed=row.seed
-        )  # fmt: skip
+        image = self.model(to_tensor(lr), row.variant, *self._share(row), selection=row.selection, seed=row.seed)
         return to_uint8(image[0])
 
     def count(self, row: Row, height: int, width: int) -> int:
@@ -109,7 +107,8 @@ class Runner:
         """Median time of a photograph of this LR size, in the way in which the model runs it."""
         amount: dict[str, Any] = {"k": row.k, "fraction": row.fraction}
         if row.variant != "masked":
-            amount = {"base": {"k": 0}, "all": {"fraction": 1.0}, "decomposed": {"mode": "dense"}}[row.variant]
+            instead: dict[str, dict[str, Any]] = {"base": {"k": 0}, "all": {"fraction": 1.0}}
+            amount = instead.get(row.variant, {"mode": "dense"})
         model = MaskGuidedSR(self._load(), device=self.device, dtype=self.dtype, **amount)
         image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
         return median_time(lambda: model.upscale(image))

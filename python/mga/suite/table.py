@@ -36,7 +36,8 @@ class Pictures:
     """The (hr, lr) images of sets; those that fit into CACHE_BYTES are decoded, and shrunk, once."""
 
     def __init__(self, scale: int):
-        self.scale, self._kept, self._bytes = scale, {}, 0
+        self.scale, self._bytes = scale, 0
+        self._kept: dict[tuple[Path, Path | None], tuple[np.ndarray, np.ndarray]] = {}
 
     def __call__(self, pair: tuple[Path, Path | None]) -> tuple[np.ndarray, np.ndarray]:
         if pair in self._kept:
@@ -60,7 +61,8 @@ def rows_of(suite: Suite) -> list[Row]:
                 rows.append(row())
                 continue
             for k, fraction in [amount(item) for item in suite.k] or [(None, None)]:
-                rows += [row(k, fraction, order, suite.seed) for order in suite.selections or [None]]
+                orders: list[str | None] = [*suite.selections] or [None]
+                rows += [row(k, fraction, order, suite.seed) for order in orders]
     return rows
 
 
@@ -105,7 +107,10 @@ def _figures(
         masked = row.variant == "masked"
         own = masked and row.k is row.fraction is None
         result |= {"network": config.network, "split": "+".join(map(str, config.split))}
-        result |= {"k": config.k if own else row.k, "selection": (row.selection or config.selection) if masked else None}
+        result |= {
+            "k": config.k if own else row.k,
+            "selection": (row.selection or config.selection) if masked else None,
+        }
         result |= {"params": runner.costs.parameters(row.variant), "gmacs": runner.gmacs(row, width, height)}
         result |= {"dtype": str(runner.model.dtype).removeprefix("torch."), "device": str(runner.model.device)}
     if suite.seconds == "photographs":
