@@ -45,6 +45,15 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Threads that wait for each other cost more than these networks."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def ablate(folder: Path, study: str, out: Path, *words: str, config: object = None) -> list[dict]:
     command = ["ablate", study, config or folder / "config.toml", "-o", out, "--sets", folder / "sets", *words]
     assert main([str(word) for word in command]) == 0

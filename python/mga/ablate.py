@@ -23,10 +23,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mga_kernels.checkpoints import load_model, read_metadata
 from mga_kernels.errors import InputError
 from mga_kernels.files import whole_file, writable_folder
-from mga_kernels.networks import ModelConfig
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.networks.config import PATCH_SIZES
 
 from .model_options import parse_split
@@ -85,8 +87,8 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"ablate: {given[0]} is for studies that train; {args.study} runs one model")
         config = read_metadata(args.config)["config"]
         sets = find_sets(args.sets, config.scale, args.only)
-        writable_folder(args.output)
         rows = _rows_of_model(args, config)
+        writable_folder(args.output)
         return _report(args, study, config.scale, rows, sets)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("ablate: runs in one process; leave out torchrun")
@@ -146,7 +148,10 @@ def _values(args: argparse.Namespace, recipe: Recipe) -> list[str]:
     if len(set(values)) < len(values):
         raise InputError("ablate: a value is given twice")
     for value in values:
-        _vary(recipe, args.study, value).check()
+        varied = _vary(recipe, args.study, value)
+        varied.check()
+        with torch.device("meta"):
+            MaskGuidedNetwork(varied.model_config())  # knows what its parts cannot be
     return values
 
 
