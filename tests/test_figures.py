@@ -7,10 +7,10 @@ import pytest
 from PIL import Image
 from tiny_model import write_tiny_model
 
-from mga import pictures
+from mga import sheets
 from mga.cli import main
 from mga.figures import place
-from mga.pictures import BINS, GAP, TEXT, crops_sheet, error_sheet, histogram, luma_error, mask_sheet
+from mga.sheets import BINS, GAP, TEXT, crops_sheet, error_sheet, histogram, luma_error, mask_sheet
 from mga.suite.mask import MaskPair
 from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.errors import InputError
@@ -68,8 +68,8 @@ def test_crops_show_the_box():
 def test_the_mask_sheet_shows_both_masks_and_names_the_error(monkeypatch):
     target, mask = np.array([[0, 1.0], [0.5, 0]]), np.array([[0.2, 1.0], [0.5, 0.4]])
     tiles = {}
-    original = pictures.row_of
-    monkeypatch.setattr(pictures, "row_of", lambda row: tiles.update(row) or original(row))
+    original = sheets.row_of
+    monkeypatch.setattr(sheets, "row_of", lambda row: tiles.update(row) or original(row))
     mask_sheet(noise(7, 8), noise(14, 16), target, mask, 4, side=8)
     assert list(tiles) == ["LR", "HR", "true mask", "predicted mask, l1 error 0.1500"]
     shown = np.asarray(tiles["predicted mask, l1 error 0.1500"])

@@ -153,9 +153,9 @@ def test_the_mask_is_compared_with_what_refining_changes(folder, tmp_path):
 
 def test_overlap_by_hand_and_the_unit_of_the_training():
     mask = np.array([[0.9, 0.8], [0.1, 0.2]], np.float32)
-    difference = np.array([[0.02, 0.01], [0.03, 0.0]], np.float32)
+    difference = np.array([[0.03, 0.01], [0.02, 0.0]], np.float32)
     pair = masks.MaskPair(mask, difference)
-    assert masks.top_overlap([pair, pair], [2, 1]) == pytest.approx(((1 / 2 + 0) / 2, (2 / 4 + 1 / 4) / 2))
+    assert masks.top_overlap([pair, pair], [2, 1]) == pytest.approx(((1 / 2 + 1) / 2, (2 / 4 + 1 / 4) / 2))
     assert masks.unit_of([pair], {"mask_unit": 0.02}) == (0.02, "training")
     assert masks.mask_l1([pair], 0.02) == pytest.approx((0.1 + 0.3 + 0.9 + 0.2) / 4)
     assert masks.mask_figures([pair], [0], {"mask_unit": 0.02})["overlap"] is None

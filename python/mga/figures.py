@@ -21,7 +21,7 @@ from mga_kernels.images import Photo, check_output, save_image
 
 from .metrics import psnr_y, ssim_y
 from .overlay import most_refined
-from .pictures import Box, crops_sheet, error_sheet, mask_sheet
+from .sheets import Box, crops_sheet, error_sheet, mask_sheet
 from .resize import imresize
 from .suite.mask import MaskPair, predict, unit_of
 from .testsets import find_pairs, image_name, load_pair
