@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.mga-setup
 TORCH := 2.13.0
+CONSTRAINTS := $(VENV)/constraints.txt
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt setup.py $(wildcard csrc/*.* csrc/*/*)
 
@@ -28,8 +29,11 @@ $(STAMP): $(SOURCES)
 	      echo "setup: pip finds no CPU build of torch, so it takes the one with CUDA, a large download; to avoid that, point pip to PyTorch's CPU wheels (PIP_EXTRA_INDEX_URL) and start again"; \
 	      $(INSTALL) torch==$(TORCH); }; \
 	  fi
-	$(INSTALL) -c constraints.txt setuptools wheel ninja pybind11
-	$(INSTALL) --no-build-isolation -c constraints.txt -e '.[dev]'
+	@# A torch with CUDA demands a triton of its own, which need not be the one pinned here.
+	@$(BIN)/python -c "import importlib.metadata as m; own = any(r.startswith('triton') for r in m.requires('torch') or []); \
+	  print(*(line for line in open('constraints.txt') if not (own and line.startswith('triton'))), sep='', end='')" > $(CONSTRAINTS)
+	$(INSTALL) -c $(CONSTRAINTS) setuptools wheel ninja pybind11
+	$(INSTALL) --no-build-isolation -c $(CONSTRAINTS) -e '.[dev]'
 	@$(BIN)/python -c "from mga_kernels._native import host; cuda = host().build_facts()['cuda']; \
 	  print('setup: done; native operators for CPU', f'and CUDA (toolkit {cuda})' if cuda else 'only, for want of a CUDA toolkit')"
 	@touch $@
@@ -46,10 +50,12 @@ demo: setup
 bench: setup
 	$(BIN)/python -m pytest bench/ --benchmark-only
 
-# Whole images in every stock runtime: hours for all networks; bench/images.py takes a choice.
+# Whole images in every stock runtime: many hours for all networks; bench/images.py takes a choice.
 images: setup
-	$(INSTALL) --no-build-isolation -c constraints.txt -e '.[peers]'
-	$(BIN)/python bench/images.py
+	$(INSTALL) --no-build-isolation -c $(CONSTRAINTS) -e '.[peers]'
+	$(BIN)/python bench/images.py --scales 2 4
+	$(BIN)/python bench/images.py --sizes 8K --only ours
+	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/report.py
 
 lint: setup

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from contenders import OURS, STRAIGHTFORWARD, contenders, make, make_networks
-from images import SIZES, agreement, test_image
+from images import SIZES, Agreement, test_image
 from rivals import Race
 
 SCALE = 4
@@ -29,7 +29,7 @@ def bench_images(network_name: str, benchmark: Callable, request: pytest.Fixture
     runs = {c.name: make(c) for c in listed}
     with torch.inference_mode():
         pictures: dict[str, np.ndarray] = {name: run(image) for name, run in runs.items()}  # type: ignore[operator]
-        agreement(pictures, listed)
+        Agreement(listed, SCALE * network.config.patch_size, network.config.k).check(pictures)
         race = Race({name: lambda run=run: run(image) for name, run in runs.items()})  # type: ignore[operator,misc]
         benchmark.pedantic(race.round, rounds=5, warmup_rounds=1)
     lines = [f"  {name:45} {race.median(name) * 1e3:10.2f} ms" for name in race.calls]

@@ -5,10 +5,11 @@ Nothing here is about GPUs but ``event_times``, so that the rest is tested on th
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -139,21 +140,53 @@ def measure_all(
     clock: Callable[[Calls, int], Times],
     configurations: tuple = CONFIGURATIONS,
     compiler: str = "inductor",
+    *,
+    before: dict[str, Any] | None = None,
+    only: Sequence[str] = (),
+    save: Callable[[dict[str, Any]], None] = lambda result: None,
+    until: float = math.inf,
 ) -> dict[str, Any]:
-    result: dict[str, Any] = {}
+    """Rows by configuration, workloads and variants.
+
+    ``before``: an earlier result, whose other rows stay. ``only``: operators whose names contain one of these.
+    ``save`` is called after each row. After ``until``, by time.perf_counter, nothing is begun, and "not measured" says
+    what was left.
+    """
+    result: dict[str, Any] = {key: value for key, value in (before or {}).items() if "=" in key}
+    skipped = []
     for channels, dtype in configurations:
         machine = workloads.measure(device, dtype)
         key = f"C={channels} {str(dtype).removeprefix('torch.')}"
-        table = result[key] = {
+        table = result[key] = result.get(key, {}) | {
             "copy_gb_per_s": machine.copy_bandwidth / 1e9,
             "matrix_tflops": machine.matrix_rate / 1e12,
         }
         for make in fused_workloads.everything(device, dtype, channels):
             workload = make()
-            row = table[f"{workload.op} {workload.case}"] = race(workload, device, machine, rounds, clock, compiler)
-            for name, figures in row.items():
-                print(f"{key:16} {workload.op:18} {workload.case:18} {name:14} {figures}", flush=True)
-    return result
+            name = f"{workload.op} {workload.case}"
+            if only and not any(part in workload.op for part in only):
+                continue
+            if time.perf_counter() > until:
+                skipped.append(f"{key}, {name}: no time was left")
+                continue
+            table[name] = row = race(workload, device, machine, rounds, clock, compiler)
+            for variant, figures in row.items():
+                print(f"{key:16} {workload.op:18} {workload.case:18} {variant:14} {figures}", flush=True)
+            save(result)
+    return result | ({"not measured": skipped} if skipped else {})
+
+
+def measure_tiny() -> dict[str, Any]:
+    """All of it on the CPU with small tensors and a compiler that generates nothing: figures without meaning."""
+    small = {"HEIGHT": 48, "WIDTH": 64, "ROWS": 12, "COLUMNS": 16, "CELLS": 192, "COUNTS": {"some": 20}}
+    before = {name: getattr(workloads, name) for name in small}
+    try:
+        for name, value in small.items():
+            setattr(workloads, name, value)
+        return measure_all("cpu", 2, host_times, ((8, torch.bfloat16),), "eager")
+    finally:
+        for name, value in before.items():
+            setattr(workloads, name, value)
 
 
 def best(row: dict[str, Any]) -> tuple[str, float]:
@@ -166,7 +199,14 @@ def best(row: dict[str, Any]) -> tuple[str, float]:
 
 
 def targets(table: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the kernels are meant to reach at C = 64 in bfloat16, and whether they do; ``table`` is of that case."""
+    """What the kernels are meant to reach at C = 64 in bfloat16, and whether they do; ``table`` is of that case.
+
+    Nothing while one of the rows is missing.
+    """
+    needed = ["mask_head softmax-then-pool", "filter_and_select K=1000", "select_patches K=1000"]
+    needed += [f"{op} {case}" for op in ("gather_patches", "paste_patches_") for case in ("all", "K=1000")]
+    if any(name not in table for name in needed):
+        return []
     head, choice = table["mask_head softmax-then-pool"], table["filter_and_select K=1000"]
     mask_floor = head["floor_ms"] + choice["floor_ms"]
     claims = [

@@ -2,11 +2,11 @@
 
     python bench/images.py [--networks pan rcan] [--scales 4] [--sizes 1080p 4K] [--only NAME ...] [--budget SECONDS]
 
-One process for each network, scale and size of the result. Its contenders are first checked against each other: all
-that compute one function must make one picture. Then they take turns; each leaves when it has used its share of the
-budget or has run 9 times. Their peak memory is measured apart, in a process each (--no-memory leaves that out). The
-figures go to bench/results/images_NETWORK-xSCALE_SIZE.json; `python bench/report.py` makes a table and plots of all of
-them. Runtimes other than PyTorch come with `pip install -e .[peers]`.
+Each contender runs in a process of its own, which shows its peak memory. They are first checked against each other:
+all that compute one function must make one picture. Then they take turns; each leaves when it has used its share of the
+budget or has run 9 times. Where not all fit into memory together, there are several heats, with ours in each of them.
+The figures go to bench/results/images_NETWORK-xSCALE_SIZE.json; `python bench/report.py` makes a table and plots of all
+of them. Runtimes other than PyTorch come with `pip install -e .[peers]`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
@@ -30,19 +31,25 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from contenders import OURS, Contender, Original, Run, contenders, make, make_networks
-from rivals import Race
+from turns import ROUNDS, Player, contest, play
 
 from mga.complexity.counting import NetworkCosts, measure
-from mga.metrics import psnr_rgb
 from mga_kernels import __version__, plans
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.networks.registry import BUILT_IN
 from mga_kernels.ops import paste_patches_
 
 SIZES = {"270p": (480, 270), "540p": (960, 540), "1080p": (1920, 1080), "4K": (3840, 2160), "8K": (7680, 4320)}
-ROUNDS = 9
-LEAST_AGREEMENT = 33.0  # dB between two pictures of one function; bf16 costs a picture of random weights most
+LEAST_FP32, LEAST_BF16 = 60.0, 40.0  # dB between two pictures of one function
+EQUAL = 150.0  # dB, as JSON has no infinity
+TIES = 0.05  # of K
 RESULTS = Path(__file__).parent / "results"
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Width and height by the name of SIZES, or of a text as 1024x768."""
+    width, _, height = text.partition("x")
+    return SIZES[text] if text in SIZES else (int(width), int(height))
 
 
 def test_image(width: int, height: int) -> np.ndarray:
@@ -67,31 +74,49 @@ def gmacs(config: ModelConfig, width: int, height: int, k: int) -> dict[str, flo
         }
 
 
-def agreement(pictures: dict[str, np.ndarray], listed: list[Contender]) -> dict[str, float | None]:
-    """PSNR (dB) of each picture against the float32 one of its function; None where they are equal."""
-    result: dict[str, float | None] = {}
-    for contender in listed:
-        if contender.name not in pictures:
-            continue
-        same = [c.name for c in listed if c.function == contender.function and c.name in pictures]
-        exact = next((name for name in same if "fp32" in name), same[0])
-        value = psnr_rgb(pictures[contender.name], pictures[exact], 0)
-        result[contender.name] = None if math.isinf(value) else round(value, 2)
-        if value < LEAST_AGREEMENT:
-            raise SystemExit(f"images: {contender.name} and {exact} make different pictures: {value:.1f} dB")
-    return result
+def psnr(picture: np.ndarray, exact: np.ndarray, cell: int = 1, ties: int = 0) -> float:
+    """dB between two uint8 pictures without the ``ties`` cells of ``cell`` x ``cell`` pixels that differ most."""
+    rows, columns = (side // cell for side in exact.shape[:2])
+    if picture.shape != exact.shape:
+        return 0.0
+    error = np.zeros((rows, columns))
+    for channel in range(3):
+        difference = picture[..., channel].astype(np.float32) - exact[..., channel]
+        cells = difference[: rows * cell, : columns * cell].reshape(rows, cell, columns, cell)
+        error += np.einsum("rycx,rycx->rc", cells, cells)
+    kept = np.partition(error.ravel(), error.size - 1 - ties)[: error.size - ties]
+    mean = kept.mean() / (3 * cell**2)
+    return math.inf if mean == 0 else 10 * math.log10(255**2 / mean)
 
 
-def take_turns(runs: dict[str, Run], image: np.ndarray, budget: float) -> Race:
-    race = Race({name: lambda run=run: run(image) for name, run in runs.items()})
-    for _ in range(ROUNDS):
-        if not race.calls:
-            break
-        race.round()
-        for name, times in race.times.items():
-            if name in race.calls and sum(times) + times[-1] > budget:
-                del race.calls[name]
-    return race
+class Agreement:
+    """All pictures of one function must be one picture, but for rounding.
+
+    -M may refine a few other cells in bf16 than in float32, where masks nearly tie: a share of the K cells is left out
+    of the comparison. ``found``: dB by contender, None where nothing was there to compare with.
+    """
+
+    def __init__(self, listed: list[Contender], cell: int, k: int):
+        self.functions = {contender.name: contender.function for contender in listed}
+        self.cell, self.ties = cell, math.ceil(TIES * k)
+        self.exact: dict[str, tuple[str, np.ndarray]] = {}
+        self.found: dict[str, float | None] = {}
+
+    def check(self, pictures: dict[str, np.ndarray]) -> None:
+        """Exits where one of them is another picture."""
+        for name, picture in pictures.items():
+            if "fp32" in name:
+                self.exact.setdefault(self.functions[name], (name, picture))
+        for name, picture in pictures.items():
+            masked = self.functions[name] == "M"
+            reference, exact = self.exact.get(self.functions[name], (name, picture))
+            self.found.setdefault(name, None)
+            if reference == name:
+                continue
+            value = psnr(picture, exact, self.cell, self.ties) if masked else psnr(picture, exact)
+            if value < (LEAST_FP32 if "fp32" in name else LEAST_BF16):
+                raise SystemExit(f"images: {name} and {reference} make different pictures: {value:.1f} dB")
+            self.found[name] = round(min(value, EQUAL), 2)
 
 
 def stages(network: MaskGuidedNetwork, image: np.ndarray, k: int, rounds: int) -> dict[str, float]:
@@ -116,67 +141,39 @@ def stages(network: MaskGuidedNetwork, image: np.ndarray, k: int, rounds: int) -
     return {name: round(statistics.median(values), 6) for name, values in times.items()}
 
 
-def peak_memory(arguments: list[str]) -> int | None:
-    """MiB at the peak of a process that makes one contender and runs it twice, less what it holds before that."""
-    command = [sys.executable, __file__, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
-    return int(done.stdout.split()[-1]) if done.returncode == 0 else None
-
-
-def resident(field: str) -> int:
-    """MiB, as Linux counts them."""
-    text = Path("/proc/self/status").read_text()
-    return int(next(line for line in text.splitlines() if line.startswith(field)).split()[1]) // 1024
-
-
-@torch.inference_mode()
-def run_alone(listed: list[Contender], name: str, image: np.ndarray) -> None:
-    before = resident("VmRSS")
-    run = make(next(c for c in listed if c.name == name))
-    if isinstance(run, str):
-        sys.exit(run)
-    for _ in range(2):
-        run(image)
-    print(resident("VmHWM") - before)
-
-
 def wanted(name: str, only: list[str]) -> bool:
     return name == OURS or not only or any(part in name for part in only)
 
 
 @torch.inference_mode()
 def run_one(args: argparse.Namespace, network_name: str, scale: int, size: str) -> dict[str, Any]:
-    width, height = (side // scale for side in SIZES[size])
+    width, height = (side // scale for side in size_of(size))
     image = test_image(width, height)
     network, original = make_networks(network_name, scale, image)
     config = network.config
     k = min(config.k, math.prod(-(-side // config.patch_size) for side in (height, width)))
     listed = [c for c in contenders(network, original, (height, width), k) if wanted(c.name, args.only)]
-    if args.alone:
-        run_alone(listed, args.alone, image)
+    if args.play:
+        play_one(args, listed, image, network, k)
         sys.exit(0)
-    runs: dict[str, Run] = {}
-    pictures: dict[str, np.ndarray] = {}
-    missing: dict[str, str] = {}
-    for contender in listed:
-        started = time.perf_counter()
-        run = make(contender)
-        try:
-            if not isinstance(run, str):
-                pictures[contender.name] = run(image)
-                runs[contender.name] = run
-        except RuntimeError as error:
-            run = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"
-        if isinstance(run, str):
-            missing[contender.name] = run
-        note = run if isinstance(run, str) else f"ready after {time.perf_counter() - started:.1f} s"
-        print(f"  {contender.name}: {note}", file=sys.stderr, flush=True)
-    close = agreement(pictures, listed)
-    del pictures
-    race = take_turns(runs, image, args.budget)
-    runs_of_ours = len(race.times[OURS])
-    base = ["--networks", network_name, "--scales", str(scale), "--sizes", size, "--only", *args.only]
-    memory = {} if args.no_memory else {name: peak_memory([*base, "--alone", name]) for name in runs}
+    agreement = Agreement(listed, scale * config.patch_size, k)
+    of_ours: dict[str, Any] = {}
+
+    def last(ours: Player) -> None:
+        of_ours.update(ours.ask("info"))
+        of_ours.update(ours.ask("stages"))
+
+    with tempfile.TemporaryDirectory() as folder:
+
+        def start(name: str) -> Player:
+            options = ["--networks", network_name, "--scales", str(scale), "--sizes", size, "--play", name, folder]
+            return Player(name, [sys.executable, __file__, *options])
+
+        def check(names: list[str]) -> None:
+            agreement.check({name: np.load(picture_file(folder, name), mmap_mode="r") for name in names})
+
+        others = [c.name for c in listed if c.name != OURS]
+        players, missing = contest(OURS, others, start, check, last, args.budget)
     return {
         "network": network_name,
         "scale": scale,
@@ -189,22 +186,45 @@ def run_one(args: argparse.Namespace, network_name: str, scale: int, size: str) 
         | {"mga_kernels": __version__},
         "gmacs": {name: round(value, 3) for name, value in gmacs(config, width, height, k).items()},
         "contenders": {
-            c.name: {
-                "function": c.function,
-                "stock": c.stock,
-                "median": round(race.median(c.name), 5),
-                "min": round(min(race.times[c.name]), 5),
-                "max": round(max(race.times[c.name]), 5),
-                "runs": len(race.times[c.name]),
-                "psnr_against_fp32": close[c.name],
-                "peak_mib": memory.get(c.name),
-            }
+            c.name: {"function": c.function, "stock": c.stock}
+            | figures(players[c.name])
+            | {"psnr_against_fp32": agreement.found[c.name]}
             for c in listed
-            if c.name in runs
+            if c.name in players
         },
         "missing": missing,
-        "stages": stages(network, image, k, max(1, runs_of_ours // 2)),
+        **of_ours,
     }
+
+
+def picture_file(folder: str, name: str) -> Path:
+    return Path(folder) / f"{name}.npy"
+
+
+def figures(player: Player) -> dict[str, float]:
+    times = player.times
+    return {
+        "median": round(statistics.median(times), 5),
+        "min": round(min(times), 5),
+        "max": round(max(times), 5),
+        "runs": len(times),
+        "times_ours": round(player.times_ours, 4),
+        "heat": player.heat,
+        "peak_mib": player.peak,
+    }
+
+
+def play_one(
+    args: argparse.Namespace, listed: list[Contender], image: np.ndarray, network: MaskGuidedNetwork, k: int
+) -> None:
+    """In the process of one contender."""
+    name, folder = args.play
+    contender = next(c for c in listed if c.name == name)
+    answers: dict[str, Callable[[Run], dict[str, Any]]] = {
+        "info": lambda run: {"info": run.info()},  # type: ignore[attr-defined]
+        "stages": lambda run: {"stages": stages(network, image, k, ROUNDS // 2)},
+    }
+    play(lambda: make(contender), image, picture_file(folder, name), answers)
 
 
 def processor() -> str:
@@ -226,20 +246,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=BUILT_IN, choices=BUILT_IN)
     parser.add_argument("--scales", nargs="+", type=int, default=[4], choices=(2, 3, 4))
-    parser.add_argument("--sizes", nargs="+", default=["1080p", "4K"], choices=SIZES, help="of the result")
+    parser.add_argument(
+        "--sizes", nargs="+", default=["1080p", "4K"], help=f"of the result: {', '.join(SIZES)}, 1024x768"
+    )
     parser.add_argument(
         "--only", nargs="*", default=[], metavar="NAME", help="contenders whose names contain one of these"
     )
     parser.add_argument("--budget", type=float, default=20.0, help="seconds for each contender (default 20)")
-    parser.add_argument("--no-memory", action="store_true", help="do not measure peak memory")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
-    parser.add_argument("--alone", help=argparse.SUPPRESS)
+    parser.add_argument("--play", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     combinations = [(n, scale, size) for n in args.networks for scale in args.scales for size in args.sizes]
     if len(combinations) > 1:
         for name, scale, size in combinations:
             one = ["--networks", name, "--scales", str(scale), "--sizes", size, "--budget", str(args.budget)]
-            one += ["--out", str(args.out), *(["--no-memory"] if args.no_memory else []), "--only", *args.only]
+            one += ["--out", str(args.out), "--only", *args.only]
             if subprocess.run([sys.executable, __file__, *one], env=os.environ).returncode:
                 sys.exit(1)
         return
@@ -249,10 +270,8 @@ def main() -> None:
     target = args.out / f"images_{network}-x{scale}_{size}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record, indent=1) + "\n")
-    ours = record["contenders"][OURS]["median"]
     for name, row in record["contenders"].items():
-        times = row["median"] / ours
-        print(f"{name:32} {row['median']:9.3f} s {times:8.2f} times ours, peak {row['peak_mib']} MiB")
+        print(f"{name:38} {row['median']:9.3f} s {row['times_ours']:8.2f} times ours, peak {row['peak_mib']} MiB")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 import torch
 from contenders import Decomposed, eager, make_networks
-from images import RESULTS, SIZES, resident, test_image
+from images import RESULTS, SIZES, test_image
+from turns import forget_peak, resident
 
 from mga_kernels import MaskGuidedSR, __version__
 
@@ -49,6 +50,7 @@ def count_allocations(args: argparse.Namespace) -> dict[str, Any]:
     """What the second image of one size allocates; in a process with the counter."""
     library = ctypes.CDLL(None)
     library.watch_allocations.argtypes = [ctypes.c_size_t]
+    library.largest_allocation.restype = ctypes.c_size_t
     image, network = _inputs(args)
     model = MaskGuidedSR(network, device="cpu")
     out = np.empty((image.shape[0] * args.scale, image.shape[1] * args.scale, 3), np.uint8)
@@ -68,6 +70,7 @@ def count_allocations(args: argparse.Namespace) -> dict[str, Any]:
 def peak(args: argparse.Namespace, dense: bool) -> dict[str, Any]:
     """MiB that one image takes; in a process of its own."""
     image, network = _inputs(args)
+    forget_peak()
     before = resident("VmRSS")
     if dense:
         eager(Decomposed(network).eval(), network.value_range, torch.float32)(image)

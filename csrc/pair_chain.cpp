@@ -33,8 +33,8 @@ struct Stage {
   Statistics* statistics;
 };
 
-// Rings of more bytes than this are worked through in strips.
-constexpr int64_t kRings = 3 << 19;
+// Rows of more bytes than this, those in rings and those read from memory, are worked through in strips.
+constexpr int64_t kNear = 1 << 21;
 // Strips are not narrower than this, in vectors, because they overlap.
 constexpr int64_t kNarrowest = 8;
 
@@ -180,15 +180,15 @@ class Chain {
     return layer;
   }
 
-  // Makes the rings of rows so short that they stay in the cache, and returns the number of strips that this takes.
+  // Makes the rings of rows so short that all rows stay in the cache, and returns the number of strips that this takes.
   int64_t narrow_rings(int64_t most) {
     int64_t bytes = 0;
     for (const Place& place : places_.all()) {
       if (place.kind == Kind::ring) bytes += 4 * place.planes.plane * place.planes.pairs;
     }
-    const int64_t vectors = row_vectors();
-    const int64_t strips =
-        kept_.empty() ? std::clamp<int64_t>(bytes / kRings, 1, std::max<int64_t>(1, vectors / kNarrowest)) : 1;
+    for (int64_t i = 0; i < places_.count(); ++i) bytes += row_bytes(i);
+    const int64_t vectors = row_vectors(), most_strips = std::max<int64_t>(1, vectors / kNarrowest);
+    const int64_t strips = kept_.empty() ? std::clamp<int64_t>((bytes + kNear - 1) / kNear, 1, most_strips) : 1;
     const int64_t widest = (vectors + strips - 1) / strips * kMargin + 2 * most;
     for (Place& place : places_.all()) {
       if (place.kind != Kind::ring || strips == 1) continue;
@@ -197,6 +197,17 @@ class Chain {
       place.planes.plane = place.ring_rows * place.planes.pitch;
     }
     return strips;
+  }
+
+  // What the stages read at a time of a place in memory.
+  int64_t row_bytes(int64_t index) const {
+    const Place& place = places_[index];
+    int64_t rows = 0;
+    for (const Stage& stage : stages_) {
+      if (stage.at.x == index) rows = std::max(rows, stage.layer.size * stage.layer.pairs);
+      if (stage.at.skip == index) rows = std::max(rows, stage.layer.channels / 2);
+    }
+    return place.kind == Kind::planes ? 4 * place.planes.pitch * rows : 0;
   }
 
   int64_t row_vectors() const { return (width_ + kMargin - 1) / kMargin; }

@@ -28,8 +28,9 @@ _log = logging.getLogger("mga_kernels")
 class Choice:
     """How photographs of each size are run.
 
-    ``make_plan(height, width, k)`` makes a plan, ``description`` says which kind, ``cells(height, width)`` is the
-    number of cells of an image. ``mode`` "masked" is -M, "dense" -D, "auto" the faster of them at each size.
+    ``make_plan(height, width, k, dense)`` makes a plan, with room for -D if ``dense``; ``description`` says which kind,
+    ``cells(height, width)`` is the number of cells of an image. ``mode`` "masked" is -M, "dense" -D, "auto" the faster
+    of them at each size.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Choice:
         config: ModelConfig,
         amount: Amount,
         mode: str,
-        make_plan: Callable[[int, int, int], Plan],
+        make_plan: Callable[[int, int, int, bool], Plan],
         cells: Callable[[int, int], int],
         description: str,
         device: torch.device,
@@ -78,6 +79,8 @@ class Choice:
         times = self._times(height, width, allowed=self.mode == "auto")
         if times is None:
             return what
+        if math.isinf(times[1]):
+            return f"{what}, for want of memory for dense"
         masked, dense = (f"{time:.4g} ms" for time in times)
         if times[0] <= times[1]:
             return f"{what}: {masked}, dense {dense}"
@@ -101,7 +104,10 @@ class Choice:
         if entry is None and not allowed:
             return None
         if entry is None:
-            plan, image = self._make_plan(height, width, k), _noise(height, width)
+            try:
+                plan, image = self._make_plan(height, width, k, True), _noise(height, width)
+            except OutOfMemoryError:  # -M takes less
+                return 0.0, math.inf
             masked, dense = measure(lambda: plan.run(image), lambda: plan.dense(image))
             entry = {"masked_ms": masked, "dense_ms": dense}
             TIMINGS.put(key, entry)
@@ -119,7 +125,7 @@ class Choice:
 
             def time_of(k: int) -> float:
                 try:
-                    plan = self._make_plan(height, width, k)
+                    plan = self._make_plan(height, width, k, False)
                     return measure(lambda: plan.run(image))[0]
                 except OutOfMemoryError:
                     if k == 0:

@@ -16,7 +16,6 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from . import images, plans, safety
@@ -25,17 +24,15 @@ from .arguments import check_out, check_tensor, choose_device, choose_dtype
 from .checkpoints import ModelConfig, load_model
 from .choice import Choice
 from .errors import OutOfMemoryError
-from .memory import require_memory
+from .memory import parse_memory, require_memory
 from .networks import MaskGuidedNetwork
 from .networks.layers import pad_by_reflection
-from .ops import image_to_input, output_to_image
+from .pictures import ImageLike, Picture, like, read, shared
 
 CPU_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory")  # the CPU allocator has no error of its own
 
 PLANS_KEPT = 2  # image sizes whose buffers stay allocated
 
-ImageLike = str | os.PathLike | Image.Image | np.ndarray | images.Photo
-Picture = Image.Image | np.ndarray | images.Photo
 Result = TypeVar("Result")
 
 
@@ -72,6 +69,10 @@ class MaskGuidedSR:
     in a file (see ``mga_kernels.timings``). Tensors are refined with the same K. Where even K = 0 takes longer, it is
     used with a warning.
 
+    ``memory``, bytes or a text such as "8GiB", is what upscaling a photograph may take in addition to the model, by
+    default nine tenths of what is free. A larger image is cut into overlapping tiles, with the result of the whole
+    image and one K for all of it (see ``mga_kernels.plans.tiles``); tensors are never cut.
+
     ``mode``: how photographs are run. "masked" is -M, "dense" -D (the Refine-Net over everything, so that K has no
     meaning), "auto" measures both once for each size, where K > 0, and runs the faster; ``info`` tells which.
     """
@@ -88,12 +89,14 @@ class MaskGuidedSR:
         max_ms: float | None = None,
         mode: str = "masked",
         runtime: str = "auto",
+        memory: int | str | None = None,
     ):
         self.amount, self.mode, self.runtime = Amount(k, fraction, threshold, max_ms), mode, runtime
         self.k, self.fraction = k, fraction
+        self.memory = None if memory is None else parse_memory(memory)
         self.device, self.dtype = choose_device(device), choose_dtype(dtype)
         self.config: ModelConfig = network.config
-        self._plans: OrderedDict[tuple[int, int, int], plans.Plan] = OrderedDict()
+        self._plans: OrderedDict[tuple[int, int, int, bool], plans.Plan] = OrderedDict()
         self._planning = threading.Lock()  # a plan has one set of buffers: threads take turns
         self._refined: int | None = 0
         self._gave_up: dict[str, str] = {}
@@ -106,10 +109,12 @@ class MaskGuidedSR:
     def _load(self, network: MaskGuidedNetwork, dtype: torch.dtype | None) -> None:
         """Prepare the network for ``dtype``, None for the fastest one."""
         self._planner, refused = plans.prepare(network, self.device, dtype, self.runtime)
+        self._runs_in: torch.dtype = getattr(self._planner, "narrow", self.dtype)  # photographs, that is
         self._refused = refused | self._gave_up
         self._plans.clear()
         self.model = network.to(self.device, self.dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._budget = plans.Budget(self._planner, self.model, self.device, self.memory)
         self._choice = Choice(
             self.config,
             self.amount,
@@ -133,19 +138,21 @@ class MaskGuidedSR:
         max_ms: float | None = None,
         mode: str = "masked",
         runtime: str = "auto",
+        memory: int | str | None = None,
     ) -> MaskGuidedSR:
         """A shipped model ("rfdn-x4") or a file that training wrote.
 
         ``device``: "auto" is CUDA where there is one. ``dtype``: "auto" is float32 for tensors, and for photographs
-        bfloat16 where this CPU multiplies in it, as far as it costs less than 0.02 dB. Where a network gives values
-        that float16 cannot hold, a warning says so and bfloat16 or float32 is used from then on. ``runtime``: what runs
-        photographs: "own" convolutions, "openvino" or "pytorch"; "auto" is the first of them that can (see ``info``).
+        float16 on a GPU and bfloat16 where this CPU multiplies in it, as far as it costs less than 0.02 dB. Where a
+        network gives values that float16 cannot hold, a warning says so and bfloat16 or float32 is used from then on.
+        ``runtime``: what runs photographs: "own" (on a CPU convolutions of ours, on a GPU a CUDA graph), "openvino" or
+        "pytorch"; "auto" is the first of them that can (see ``info``).
         Raises CheckpointError for a file that is missing, damaged or of another network, InputError for the other
         arguments.
         """
         model = load_model(name_or_path)
         amount = {"threshold": threshold, "max_ms": max_ms}
-        return cls(model, k, fraction, device, dtype, **amount, mode=mode, runtime=runtime)
+        return cls(model, k, fraction, device, dtype, **amount, mode=mode, runtime=runtime, memory=memory)
 
     @property
     def network(self) -> str:
@@ -177,7 +184,7 @@ class MaskGuidedSR:
     def warmup(self, height: int, width: int) -> None:
         """Allocate what photographs of this size need, so that the first of them is as fast as those after it."""
         with self._planning:
-            self._plan(height, width)
+            self._plan(height, width).warm(self._choice.dense(height, width))
 
     def info(self) -> dict[str, str | list[str]]:
         """How photographs are run, why not in another way, and what was chosen for the sizes that are prepared."""
@@ -185,7 +192,10 @@ class MaskGuidedSR:
             "photographs": self._planner.description,
             "mode": self.mode,
             "why not": [f"{name}: {reason}" for name, reason in self._refused.items()],
-            "prepared": [f"{width}x{height}, {self._choice.why(height, width)}" for height, width, _ in self._plans],
+            "prepared": [
+                ", ".join(filter(None, (f"{width}x{height}", self._choice.why(height, width), plan.parts)))
+                for (height, width, _, _), plan in self._plans.items()
+            ],
         }
 
     @property
@@ -195,20 +205,26 @@ class MaskGuidedSR:
 
     def _plan(self, height: int, width: int) -> plans.Plan:
         """The plan for an LR image of this size with the model's K; those used last are kept."""
-        dense = self._choice.dense(height, width)
-        key = height, width, 0 if dense else self.resolve_k(height, width)
+        key = self._key(height, width)
         if key not in self._plans:
-            while len(self._plans) >= PLANS_KEPT:
+            while self._plans and (len(self._plans) >= PLANS_KEPT or not self._budget.fits(*key, self._held())):
                 self._plans.popitem(last=False)
             self._plans[key] = self._make_plan(*key)
             self._plans[key].threshold = self.amount.threshold
         self._plans.move_to_end(key)
         return self._plans[key]
 
-    def _make_plan(self, height: int, width: int, k: int) -> plans.Plan:
-        if self.device.type == "cpu":
-            require_memory(self._planner.bytes_needed(height, width, k), *self._what((1, 3, height, width)))
-        return self._planner.plan(height, width, k)
+    def _key(self, height: int, width: int) -> tuple[int, int, int, bool]:
+        """What the plan for an LR image of this size depends on: the size, K, and whether it runs -D."""
+        dense = self._choice.dense(height, width)
+        return height, width, 0 if dense else self.resolve_k(height, width), dense
+
+    def _make_plan(self, height: int, width: int, k: int, dense: bool) -> plans.Plan:
+        return self._budget.plan(height, width, k, dense, self._held(), self._what((1, 3, height, width))[0])
+
+    def _held(self) -> int:
+        """Bytes of the plans that are kept."""
+        return sum(plan.bytes for plan in self._plans.values())
 
     @contextmanager
     def _planned(self, photo: images.Photo) -> Iterator[plans.Plan]:
@@ -218,27 +234,38 @@ class MaskGuidedSR:
             yield self._plan(height, width)
 
     def _run(self, photo: images.Photo, steps: Callable[[plans.Plan, bool], Result]) -> Result:
-        """``steps(plan, dense)``, again in a wider dtype where values were not finite."""
+        """``steps(plan, dense)``; again in smaller tiles where memory ran out, wider where values were not finite."""
+        size = photo.rgb.shape[:2]
         while True:
-            with self._planned(photo) as plan:
-                dtype, dense = self.dtype, self._choice.dense(*photo.rgb.shape[:2])
-                plan.start()
-                result = steps(plan, dense)
-                if plan.finite is None or bool(plan.finite):
-                    self._refined = None if dense else plan.chosen()
-                    return result
-            self._widen(dtype)
+            try:
+                with self._planned(photo) as plan:
+                    dtype, dense = self._runs_in, self._choice.dense(*size)
+                    plan.start()
+                    result = steps(plan, dense)
+                    if plan.finite is None or bool(plan.finite):
+                        self._refined = None if dense else plan.chosen()
+                        return result
+            except OutOfMemoryError:
+                if not self._shrink(*size):
+                    raise
+            else:
+                self._widen(dtype)
+
+    def _shrink(self, height: int, width: int) -> bool:
+        with self._planning:
+            self._plans.clear()
+            return self._budget.shrink(*self._key(height, width))
 
     def _widen(self, dtype: torch.dtype) -> None:
         """Run in a wider dtype than this one from now on."""
         instead = safety.wider(dtype, self.device)
         with self._planning:
-            if self.dtype != dtype:  # another thread was here before
+            if dtype not in (self.dtype, self._runs_in):  # another thread was here before
                 return
             message = safety.explain_widening(dtype, instead)
             warnings.warn(message, stacklevel=4)
             self._gave_up[str(dtype).removeprefix("torch.")] = "gave values that are not finite"
-            self.dtype = instead
+            self.dtype = instead if self.dtype == dtype else self.dtype
             self._load(copy.deepcopy(self._exact), instead)
 
     @torch.inference_mode()
@@ -282,21 +309,21 @@ class MaskGuidedSR:
         be kept is said in a warning, or in the ``notes`` of a Photo. ``out``, uint8 (sH, sW, 3), takes the result of
         an RGB array and is returned.
         """
-        photo = _read(image)
+        photo = read(image)
         room = check_out(image, out, *(side * self.scale for side in photo.rgb.shape[:2]))
-        rgb = _shared(photo.rgb)
+        rgb = shared(photo.rgb)
         result = self._run(photo, lambda plan, dense: (plan.dense if dense else plan.run)(rgb, out=room)).numpy()
-        return out if out is not None else _like(image, photo.upscaled(result))
+        return out if out is not None else like(image, photo.upscaled(result))
 
     @torch.inference_mode()
     def explain(self, image: ImageLike) -> Explanation:
         """Upscale one photograph and return what was predicted, selected and refined on the way."""
         timings: dict[str, float] = {}
         with self._stage("read", timings):
-            photo = _read(image)
+            photo = read(image)
         results, mask, indices = self._run(photo, lambda plan, dense: self._steps(plan, dense, photo, timings))
         with self._stage("write", timings):
-            pictures = [_like(image, photo.upscaled(np.ascontiguousarray(result.numpy()))) for result in results]
+            pictures = [like(image, photo.upscaled(np.ascontiguousarray(result.numpy()))) for result in results]
         return Explanation(pictures[0], mask, indices, pictures[1], self.patch_size, self.scale, timings)
 
     def _steps(
@@ -305,7 +332,7 @@ class MaskGuidedSR:
         """Coarse and final image, mask and indices, made in steps whose times are taken."""
         with self._stage("base", timings):
             final = plan.buffer()
-            plan.coarse(_shared(photo.rgb), final)
+            plan.coarse(shared(photo.rgb), final)
         coarse = plan.crop(final).cpu().clone()
         with self._stage("mask", timings):
             mask, indices = plan.choose(plan.capacity)
@@ -357,31 +384,3 @@ class MaskGuidedSR:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         timings[name] = time.perf_counter() - started
-
-
-def _read(image: ImageLike) -> images.Photo:
-    return image if isinstance(image, images.Photo) else images.read_image(image)
-
-
-def _like(source: ImageLike, photo: images.Photo) -> Picture:
-    """The photograph in the form of what it was read from."""
-    if isinstance(source, images.Photo):
-        return photo
-    for note in photo.notes:
-        warnings.warn(note, stacklevel=3)
-    return images.to_array(photo) if isinstance(source, np.ndarray) else images.to_image(photo)
-
-
-def to_tensor(rgb: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """uint8 (H, W, 3) -> float32 (1, 3, H, W) in [0, 1], channels-last; bytes travel to the device, not floats."""
-    return image_to_input(_shared(rgb)[None].to(device), *rgb.shape[:2])
-
-
-def _shared(rgb: np.ndarray) -> Tensor:
-    """The same bytes as a tensor, copied where torch cannot share such memory."""
-    return torch.from_numpy(rgb.copy() if not rgb.flags.writeable or min(rgb.strides) < 0 else rgb)
-
-
-def to_uint8(image: Tensor) -> np.ndarray:
-    """Floating (3, H, W) in [0, 1] -> uint8 (H, W, 3), rounded to nearest (half to even)."""
-    return output_to_image(image[None], *image.shape[1:])[0].cpu().numpy()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
-from .errors import OutOfMemoryError
+import torch
+
+from .errors import InputError, OutOfMemoryError
 
 GIB = 1 << 30
 _UNLIMITED = 1 << 60
@@ -28,13 +31,38 @@ def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cg
     return max(0, min(room))
 
 
+def parse_memory(memory: int | str) -> int:
+    """Bytes of a number of bytes or a text such as "8GiB", "500 MB" or "1.5g" (a single letter is binary)."""
+    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?\s*", str(memory).lower(), re.ASCII)
+    size = 0
+    if found and not isinstance(memory, bool):
+        number, letter, ending = found.groups()
+        size = int(float(number) * (1000 if ending == "b" else 1024) ** " kmgt".index(letter or " "))
+    if size <= 0:
+        raise InputError(f'memory: expected a number of bytes or a text such as "8GiB" or "500MB", got {memory!r}')
+    return size
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes this process can still take on a device: on a GPU what is free, and what PyTorch holds and does not use."""
+    if device.type != "cuda":
+        return available_memory()
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
+
+
 def require_memory(needed: int, what: str, remedy: str) -> None:
     """Raise OutOfMemoryError unless ``needed`` bytes are available; ``what`` needs them, ``remedy`` avoids it."""
     available = available_memory()
     if needed > available:
-        raise OutOfMemoryError(
-            f"{what} needs about {needed / GIB:.1f} GiB of memory and {available / GIB:.1f} GiB are available; {remedy}"
-        )
+        raise out_of_memory(needed, available, what, remedy)
+
+
+def out_of_memory(needed: int, available: int, what: str, remedy: str) -> OutOfMemoryError:
+    """The error that says so."""
+    return OutOfMemoryError(
+        f"{what} needs about {needed / GIB:.1f} GiB of memory and {available / GIB:.1f} GiB are available; {remedy}"
+    )
 
 
 def _text(path: Path) -> str:

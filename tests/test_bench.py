@@ -81,7 +81,51 @@ def test_gpu_script_lists_its_stages():
     assert result.returncode == 0, result.stderr
     stages = [line.split(":")[0] for line in result.stdout.splitlines()]
     assert stages == ["build", "tests", "sanitizer", "kernels", "engine"]
-    assert gpu_script("engine", "build", "--dry-run").stdout.splitlines()[1].startswith("engine: rfdn-x4 at 960x540")
+    chosen = gpu_script("engine", "build", "--dry-run", "--networks", "pan", "--sizes", "4K").stdout.splitlines()
+    assert chosen[1] == "engine: pan at x4, 4K: every contender; at most 540 s each"
+
+
+def test_gpu_script_rehearses_on_the_cpu_and_adds_to_what_it_has(tmp_path):
+    """Every line of the last two stages that a CPU can run; a stage stopped halfway keeps what it has."""
+    given = "--device", "cpu", "--tiny", "--out", str(tmp_path), "--networks", "fsrcnn", "--rounds", "2"
+    first = gpu_script("engine", *given, "--contenders", "M, graph, eager", "D, eager")
+    assert first.returncode == 0, first.stderr
+    (path,) = tmp_path.glob("gpu-cpu-*.json")
+    before = json.loads(path.read_text())["stages"]["engine"]["fsrcnn tiny"]
+    assert set(before["contenders"]) == {"M, graph, eager", "D, eager"}
+    assert before["claim"]["M/D time"] > 0
+    more = gpu_script("engine", *given, "--contenders", "M, graph, fused", "M, graph, compiled", "D, torch.compile")
+    assert more.returncode == 0, more.stderr
+    after = json.loads(path.read_text())["stages"]["engine"]["fsrcnn tiny"]
+    assert after["failed"] == {}
+    assert len(after["contenders"]) == 5
+    assert after["contenders"]["D, eager"] == before["contenders"]["D, eager"] | {"earlier run": True}
+    assert "conv_chain" in after["contenders"]["M, graph, fused"]["backends"]
+    assert after["claim"]["D compiled"]
+    stopped = gpu_script("engine", *given, "--limit", "0.1")
+    assert stopped.returncode == 1
+    stage = json.loads(path.read_text())["stages"]["engine"]
+    assert stage["failed"] == ["fsrcnn tiny: stopped after 0.1 s"]
+    assert len(stage["fsrcnn tiny"]["contenders"]) == 5
+
+
+def test_a_contender_that_fails_costs_only_itself(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import gpu_engine
+
+    def broken(*_):
+        raise RuntimeError("no such kernel\nand more")
+
+    monkeypatch.setattr(gpu_engine, "own_plan", broken)
+    record = tmp_path / "record.json"
+    given = ["fsrcnn", "tiny", "--record", str(record), "--device", "cpu", "--rounds", "1", "--contenders"]
+    assert gpu_engine.main([*given, "M, graph, eager", "D, eager"]) == 0
+    found = json.loads(record.read_text())
+    assert found["failed"] == {"M, graph, eager": "RuntimeError: no such kernel"}
+    assert list(found["contenders"]) == ["D, eager"]
+    case = gpu_engine.make_case("fsrcnn", "tiny", "cpu")
+    with pytest.raises(AssertionError, match="another picture than in float32"):
+        gpu_engine.checked("D, x", lambda image: image.repeat(4, 4, 1), case, gpu_engine.exact(case))
 
 
 def test_gpu_script_refuses_a_machine_without_gpu(tmp_path):
@@ -104,7 +148,13 @@ def test_kernels_stage_runs_on_the_cpu(gpu_kernels, workloads, monkeypatch):
     monkeypatch.delenv("MGA_BACKEND", raising=False)
     monkeypatch.setattr(workloads, "COUNTS", {"some": 20})
     monkeypatch.setattr(workloads, "measure", lambda *_: workloads.Machine(1e10, 1e11))
-    result = gpu_kernels.measure_all("cpu", 2, gpu_kernels.host_times, ((8, torch.bfloat16),), "eager")
+    monkeypatch.setattr(workloads, "HEIGHT", 544)  # which measure_tiny has to change
+    saved = []
+    original = gpu_kernels.measure_all
+    monkeypatch.setattr(gpu_kernels, "measure_all", lambda *given: original(*given, save=saved.append))
+    result = gpu_kernels.measure_tiny()
+    assert workloads.HEIGHT == 544
+    assert len(saved) == sum(isinstance(row, dict) for row in result["C=8 bfloat16"].values())
     assert list(result) == ["C=8 bfloat16"]
     for table in result.values():
         rows = {name: row for name, row in table.items() if isinstance(row, dict)}
@@ -159,49 +209,156 @@ def images(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))
     import images
 
-    monkeypatch.setitem(images.SIZES, "tiny", (192, 160))
     return images
-
-
-def options(images, **changes):
-    defaults = {"only": ["as written", "PyTorch bf16"], "budget": 0.01, "no_memory": True, "alone": None}
-    return argparse.Namespace(**{**defaults, **changes})
 
 
 def test_whole_images_are_checked_timed_and_reported(images, tmp_path):
     import report
 
-    for network, scale in (("fsrcnn", 4), ("pan", 2), ("srresnet", 4)):
-        record = images.run_one(options(images), network, scale, "tiny")
-        (tmp_path / f"images_{network}-x{scale}_tiny.json").write_text(json.dumps(record))
-        assert record["missing"] == {}
-        assert list(record["contenders"]) == [
-            "M, ours",
-            "M, PyTorch fp32 as written",
-            "D, PyTorch bf16 channels-last",
-            "original, PyTorch bf16 channels-last",
-        ]
-        for row in record["contenders"].values():
-            assert 0 < row["min"] <= row["median"] <= row["max"]
-        assert 0 < record["gmacs"]["M"]
-        assert record["gmacs"]["D"] != record["gmacs"]["original"]
+    args = argparse.Namespace(only=["D, PyTorch bf16", "as written"], budget=0.01, play=None)
+    record = images.run_one(args, "fsrcnn", 4, "192x160")
+    (tmp_path / "images_fsrcnn-x4_192x160.json").write_text(json.dumps(record))
+    assert record["missing"] == {}
+    rows = record["contenders"]
+    assert list(rows) == ["M, ours", "M, PyTorch fp32 as written", "D, PyTorch bf16 channels-last"]
+    for row in rows.values():
+        assert 0 < row["min"] <= row["median"] <= row["max"]
+        assert row["times_ours"] == pytest.approx(row["median"] / rows["M, ours"]["median"], rel=0.02)
+    assert rows["M, ours"]["psnr_against_fp32"] >= 40
+    assert rows["M, PyTorch fp32 as written"]["psnr_against_fp32"] is None
     records = report.load(tmp_path)
-    assert [r["network"] for r in records] == ["fsrcnn", "pan", "srresnet"]
-    row = report.summary(records)[2].split("|")
-    contenders, gmacs = records[0]["contenders"], records[0]["gmacs"]
-    ratio = contenders["M, ours"]["median"] / contenders["D, PyTorch bf16 channels-last"]["median"]
-    assert float(row[5]) == pytest.approx(ratio, abs=1e-3)
-    assert float(row[6]) == pytest.approx(gmacs["M"] / gmacs["D"], abs=1e-3)
+    cells = report.summary(records)[2].split("|")
+    assert float(cells[5]) == pytest.approx(1 / rows["D, PyTorch bf16 channels-last"]["times_ours"], abs=1e-3)
+    assert float(cells[6]) == pytest.approx(record["gmacs"]["M"] / record["gmacs"]["D"], abs=1e-3)
     assert "| M, ours |" in report.table(records)
+
+
+def agreement(images, *names, k=0):
+    return images.Agreement([images.Contender(n, n.partition(",")[0], lambda: None) for n in names], 8, k)
 
 
 def test_contenders_of_one_function_must_agree(images):
     picture = images.test_image(64, 48)
     assert picture.std() > 30, "a flat picture proves nothing"
-    listed = [images.Contender(name, "D", lambda: None) for name in ("D, PyTorch fp32", "D, other")]
-    assert images.agreement({"D, PyTorch fp32": picture, "D, other": picture}, listed)["D, other"] is None
-    with pytest.raises(SystemExit, match="make different pictures"):
-        images.agreement({"D, PyTorch fp32": picture, "D, other": picture[::-1]}, listed)
+    judge = agreement(images, "D, PyTorch fp32", "D, other", "original, other")
+    judge.check({"D, PyTorch fp32": picture, "D, other": picture, "original, other": picture[::-1]})
+    assert judge.found == {"D, PyTorch fp32": None, "D, other": images.EQUAL, "original, other": None}
+    with pytest.raises(SystemExit, match="D, other and D, PyTorch fp32 make different pictures"):
+        judge.check({"D, other": picture[::-1]})
+
+
+def test_few_cells_may_be_chosen_differently_and_not_many(images):
+    picture = images.test_image(256, 256)  # 1024 cells of 8 x 8 pixels
+
+    def with_other_cells(number):
+        other = picture.copy()
+        for i in range(number):
+            other[i // 32 * 8 :, i % 32 * 8 :][:8, :8] ^= 128
+        return other
+
+    judge = agreement(images, "M, fp32", "M, ours", k=100)
+    judge.check({"M, fp32": picture, "M, ours": with_other_cells(5)})
+    assert judge.found["M, ours"] == images.EQUAL
+    with pytest.raises(SystemExit, match="M, ours and M, fp32 make different pictures"):
+        judge.check({"M, ours": with_other_cells(6)})
+
+
+def test_the_check_sees_a_refinement_that_is_forgotten(images):
+    """For the shipped Base-Net too, at the share of cells that 4K has."""
+    from contenders import as_written, make_networks
+
+    image = images.test_image(240, 136)
+    network, _ = make_networks("rfdn", 4, image)
+    k = 60
+    with torch.inference_mode():
+        right, forgotten = as_written(network, k)(image), as_written(network, 0)(image)
+        judge = images.Agreement([images.Contender(n, "M", lambda: None) for n in ("M, fp32", "M, ours")], 16, k)
+        judge.check({"M, fp32": right})
+        with pytest.raises(SystemExit, match="different pictures"):
+            judge.check({"M, ours": forgotten})
+
+
+class Actor:
+    """A player without a process: its memory in MiB, its seconds, and what it does at the start or at a turn."""
+
+    def __init__(self, name, machine, needs=0, seconds=1.0, breaks=None):
+        self.name, self.machine, self.needs, self.seconds, self.breaks = name, machine, needs, seconds, breaks
+        self.times, self.peak, self.resident, self.heat, self.times_ours = [], needs, needs, 0, 1.0
+
+    def begin(self, available):
+        from turns import CannotTakePart
+
+        if self.breaks == "start":
+            raise CannotTakePart("no such package")
+        self.machine["free"] -= self.needs << 20
+
+    def turn(self):
+        from turns import CannotTakePart
+
+        if self.breaks == "turn":
+            raise CannotTakePart("killed")
+        self.machine["order"].append(self.name)
+        self.times.append(self.seconds)
+
+    def end(self):
+        self.machine["free"] += self.needs << 20
+
+
+def contest(images, casts, budget=2.5):
+    import turns
+
+    machine = {"free": 8000 << 20, "order": []}
+    checked, ended = [], []
+    result = turns.contest(
+        "ours",
+        [name for name in casts if name != "ours"],
+        lambda name: Actor(name, machine, **casts[name]),
+        checked.append,
+        lambda player: ended.append(player.name),
+        budget,
+        lambda: machine["free"],
+    )
+    assert machine["free"] == 8000 << 20, "a player was not ended"
+    assert ended == ["ours"]
+    return *result, machine["order"], checked
+
+
+def test_players_take_turns_within_their_budget(images):
+    done, missing, order, checked = contest(images, {"ours": {}, "slow": {"seconds": 9.0}, "quick": {"seconds": 0.5}})
+    assert order == ["ours", "slow", "quick", "ours", "quick", "quick", "quick", "quick"]
+    assert missing == {}
+    assert {name: player.times_ours for name, player in done.items()} == {"ours": 1.0, "slow": 9.0, "quick": 0.5}
+    assert checked == [["ours", "slow", "quick"]]
+
+
+def test_who_does_not_fit_beside_others_waits_for_another_heat(images):
+    large = {"needs": 4000}
+    done, missing, _, checked = contest(
+        images, {"ours": {"needs": 1000}, "one": large, "two": large, "huge": {"needs": 7000}, "small": {}}
+    )
+    assert checked == [["ours", "one", "small"], ["ours", "two"], ["ours"]]
+    assert [done[name].heat for name in ("ours", "one", "small", "two")] == [1, 1, 1, 2]
+    assert set(missing) == {"huge"}
+    assert len(done["ours"].times) == 6
+
+
+def test_who_breaks_down_is_listed_with_the_reason(images):
+    done, missing, order, _ = contest(images, {"ours": {}, "absent": {"breaks": "start"}, "killed": {"breaks": "turn"}})
+    assert missing == {"absent": "no such package", "killed": "killed"}
+    assert set(done) == {"ours"}
+    assert set(order) == {"ours"}
+
+
+def test_a_process_that_runs_out_of_memory_or_dies_is_told_apart(images):
+    import turns
+
+    sleeper = turns.Player("x", [sys.executable, "-c", "import time; time.sleep(60)"])
+    with pytest.raises(turns.WantsMemory):
+        sleeper.begin(lambda: 0)
+    assert sleeper._process.poll() is not None, "still runs"
+    dead = turns.Player("x", [sys.executable, "-c", "raise SystemExit('what went wrong')"])
+    with pytest.raises(turns.CannotTakePart, match="ended with status 1: what went wrong"):
+        dead.begin(lambda: 1 << 40)
 
 
 def test_the_decomposed_contender_is_the_networks_own(images):

@@ -306,3 +306,7 @@ def test_memory_is_estimated_well():
         picture_bytes = 3 * 16 * height * width
         expected = total(plan) + picture_bytes + weights.ring_bytes(width)
         assert 0.99 < weights.bytes_needed(height, width, k) / expected < 1.1
+        plan.whole_feature()
+        tensors.clear()
+        expected = total(plan) + picture_bytes + weights.ring_bytes(width)
+        assert 0.99 < weights.bytes_needed(height, width, k, dense=True) / expected < 1.1

@@ -33,6 +33,7 @@ class BaseNet(nn.Module):
 
     def __init__(self, scale: int, blocks: int = 3):
         super().__init__()
+        self.receptive_field = 2 + blocks + (scale + 3) // scale
         self.first_part = nn.Sequential(conv(3, EXPANDED, 5), nn.PReLU(EXPANDED))
         self.mid_part = nn.Sequential(conv(EXPANDED, SHRUNK, 1), nn.PReLU(SHRUNK), *_mapping(blocks))
         self.last_part = _expand_and_deconvolve(scale)
@@ -53,6 +54,7 @@ class RefineNet(nn.Module):
 
     def __init__(self, scale: int, blocks: int = 1):
         super().__init__()
+        self.receptive_field = blocks + 2 + (scale + 3) // scale
         self.mid_part = nn.Sequential(*_mapping(blocks))
         self.conv1 = conv(SHRUNK, SHRUNK, 3)
         self.conv2 = valid_conv(SHRUNK, SHRUNK)

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.grid import mirror_indices
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tile stands in an image of ``height`` x ``width``: its first row and column, in LR pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
 
 
 def conv(in_channels: int, out_channels: int, kernel_size: int, bias: bool = True) -> nn.Conv2d:
@@ -42,6 +55,21 @@ def stepwise_upsampler(channels: int, scale: int, bias: bool = True, slope: floa
         layers += [conv(channels, channels * step * step, 3, bias), nn.PixelShuffle(step)]
         layers += [nn.LeakyReLU(slope)] if slope is not None else []
     return nn.Sequential(*layers)
+
+
+def resampling(count: int, first: int, whole: int, small: int, small_first: int, small_whole: int) -> Tensor:
+    """Weights (count, small) float32 of a part of a bilinear enlargement (half pixels, as ``F.interpolate``).
+
+    An axis of ``small_whole`` is enlarged to ``whole``. Of the result the part is ``count`` from ``first`` on, of what
+    is enlarged only ``small`` from ``small_first`` on are known; what is needed beyond is taken from their border.
+    """
+    centres = torch.arange(first, first + count, dtype=torch.float64) + 0.5
+    source = (centres * (small_whole / whole) - 0.5).clamp(min=0)
+    lower = source.long()
+    weights = torch.zeros(count, small, dtype=torch.float64)
+    for index, weight in ((lower, 1 - source.frac()), ((lower + 1).clamp(max=small_whole - 1), source.frac())):
+        weights.scatter_add_(1, (index - small_first).clamp(0, small - 1)[:, None], weight[:, None])
+    return weights.float()
 
 
 def pad_by_reflection(x: Tensor, height: int, width: int) -> Tensor:

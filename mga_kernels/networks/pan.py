@@ -124,6 +124,7 @@ class BaseNet(_Half):
 
     def __init__(self, scale: int, blocks: int = 12):
         super().__init__(scale, blocks, set())
+        self.receptive_field = 2 * blocks + 4
         self.scale = scale
         self.conv_first = conv(3, FEATURE_CHANNELS, 3)
 
@@ -140,6 +141,7 @@ class RefineNet(_Half):
 
     def __init__(self, scale: int, blocks: int = 4):
         super().__init__(scale, blocks, UNPADDED[scale])
+        self.receptive_field = 2 * blocks + 3
 
     def forward(self, patches: Tensor) -> Tensor:
         return self.upsample(self.trunk(patches))

@@ -34,6 +34,12 @@ class Network:
     ``refine(scale, blocks, **settings)`` makes a module: patches of the coarse feature (N, C, p + 2h, p + 2h) -> HR
     patches (N, 3, sp, sp), with h its attribute ``halo``, for any p, and for a whole feature with a border of h.
 
+    Halves may say what images larger than memory need, which are cut into tiles (``mga_kernels.plans.tiles``), in
+    attributes. ``receptive_field``: LR pixels to each side by which what they return depends on what they get, None
+    (the default) where it depends on all of it; without that of the Base-Net an image is never cut, without that of
+    the Refine-Net not for -D. Of the Base-Net also ``tile_multiple``: a tile may start at its multiples, and
+    ``takes_place``: its ``forward`` has an argument ``place`` (``layers.Place``), and needs it in a tile.
+
     ``split``: blocks of the two halves by default. ``minimum_size``: sides of the smallest image that the Base-Net
     takes. ``working_values``: numbers alive for each LR pixel at the peak of a forward pass, measured at x4; what an
     image needs in memory is estimated from it.

@@ -73,6 +73,7 @@ class BaseNet(_Half):
 
     def __init__(self, scale: int, blocks: int = 12, norm: str = "instance"):
         super().__init__(scale, blocks, _has_norm(norm))
+        self.receptive_field = None if norm == "instance" else 2 * blocks + 8
         self.conv_input = conv(3, FEATURE_CHANNELS, 9, bias=norm == "none")
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,6 +91,7 @@ class RefineNet(_Half):
 
     def __init__(self, scale: int, blocks: int = 4, norm: str = "instance"):
         super().__init__(scale, blocks, _has_norm(norm))
+        self.receptive_field = None if norm == "instance" else 2 * blocks + 6
         self.conv1 = conv(FEATURE_CHANNELS, FEATURE_CHANNELS, 3, bias=norm == "none")
         self.conv2 = valid_conv(FEATURE_CHANNELS, FEATURE_CHANNELS, bias=norm == "none")
 

@@ -10,11 +10,12 @@ import torch
 from ..errors import InputError
 from ..networks import MaskGuidedNetwork
 from . import openvino, pairs
+from .budget import Budget
 from .modules import ModulePlanner
 from .plan import Plan, Planner
 from .precision import fast_bf16, in_bf16
 
-__all__ = ["RUNTIMES", "Plan", "Planner", "prepare"]
+__all__ = ["RUNTIMES", "Budget", "Plan", "Planner", "prepare"]
 
 # Network -> (module, class of its weights): networks with convolutions of our own.
 PLANNED = {
@@ -25,7 +26,7 @@ PLANNED = {
     "srresnet": ("srresnet", "SrresnetWeights"),
 }
 
-RUNTIMES = {"own": "convolutions of our own", "openvino": "OpenVINO", "pytorch": "PyTorch"}  # fastest first
+RUNTIMES = {"own": "a plan of our own", "openvino": "OpenVINO", "pytorch": "PyTorch"}  # fastest first
 
 
 def prepare(
@@ -57,12 +58,20 @@ def prepare(
 
 def _own(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:
     """The planner, or why there is none."""
+    if device.type == "cuda":
+        return _against_weights(network) or _cuda_graph(network, device, dtype)
     reason = _against_pairs(network, device, dtype) or _against_weights(network)
     if reason is not None:
         return reason
     module, name = PLANNED[network.config.network]
     weights = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     return weights(copy.deepcopy(network).float())
+
+
+def _cuda_graph(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
+    from .cuda_graph import CudaGraphPlanner
+
+    return CudaGraphPlanner(network, device, dtype)
 
 
 def _openvino(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:

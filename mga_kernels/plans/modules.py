@@ -12,6 +12,7 @@ from ..allocator import keep_memory
 from ..memory import available_memory
 from ..networks import MaskGuidedNetwork
 from ..networks.layers import pad_by_reflection
+from ..networks.mask_guided import PATCHES_PER_CALL
 from ..ops import gather_patches, image_to_input, output_to_image
 from ..safety import is_finite
 from .plan import Plan
@@ -22,6 +23,8 @@ KEPT_SHARE = 1.6  # of the memory that the modules need at once, where freed mem
 
 class ModulePlanner:
     """``network`` on its device and in its dtype; the Refine-Net may have one of its own."""
+
+    takes_place = True
 
     def __init__(self, network: MaskGuidedNetwork):
         self.network = network
@@ -35,11 +38,18 @@ class ModulePlanner:
     def plan(self, height: int, width: int, capacity: int) -> ModulePlan:
         return ModulePlan(self, height, width, capacity)
 
-    def bytes_needed(self, height: int, width: int, capacity: int) -> int:
-        config = self.network.config
+    def bytes_needed(self, height: int, width: int, capacity: int, dense: bool = False) -> int:
+        config, size = self.network.config, self.dtype.itemsize
+        values, channels = config.definition.working_values, config.definition.feature_channels
         smallest, p = config.definition.minimum_size, config.patch_size
         pixels = math.prod(math.ceil(max(side, smallest) / p) * p for side in (height, width))
-        return pixels * config.definition.working_values * self.dtype.itemsize
+        taken, pasted = (p + 2 * self.network.halo) ** 2, 3 * (p * config.scale) ** 2
+        batch = min(capacity, PATCHES_PER_CALL.get(self.device.type, PATCHES_PER_CALL["cuda"]))
+        base = pixels * values  # -D takes no more: its Refine-Net runs when the Base-Net is done
+        refine = batch * taken * values + 2 * capacity * pasted
+        # The feature and the patches of an image are given up when the next ones take their place.
+        kept = pixels * channels + capacity * taken * channels
+        return size * (kept + max(base, refine)) + pixels * 3 * config.scale**2 + capacity * pasted
 
 
 class ModulePlan(Plan):
@@ -60,7 +70,8 @@ class ModulePlan(Plan):
         config = self.config
         height, width = (max(side, config.definition.minimum_size) for side in image.shape[:2])
         tensor = image_to_input(image[None].to(self.device), height, width, config.value_range, self.planner.dtype)
-        coarse, feature = self.planner.trunk(tensor) if out is None else self.network.base(tensor)
+        base = self.planner.trunk if out is None else self.network.base
+        coarse, feature = base(tensor) if self.place is None else base(tensor, self.place)
         self.feature = pad_by_reflection(feature, *self.padded)
         if out is not None:
             self._write(coarse, out)

@@ -73,7 +73,7 @@ class OpenvinoPlanner:
     def plan(self, height: int, width: int, capacity: int) -> OpenvinoPlan:
         return OpenvinoPlan(self, height, width, capacity)
 
-    def bytes_needed(self, height: int, width: int, capacity: int) -> int:
+    def bytes_needed(self, height: int, width: int, capacity: int, dense: bool = False) -> int:
         config = self.config
         smallest, p = config.definition.minimum_size, config.patch_size
         pixels = math.prod(math.ceil(max(side, smallest) / p) * p for side in (height, width))

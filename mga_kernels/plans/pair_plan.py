@@ -30,6 +30,7 @@ class PairWeights(ABC):
     """
 
     description = "bfloat16 with float32 sums, in convolutions of our own"
+    takes_place = True
     base_planes: dict[str, int | tuple[int, int]]
     refine_planes: dict[str, int | tuple[int, int]]
 
@@ -55,10 +56,12 @@ class PairWeights(ABC):
     def plan(self, height: int, width: int, capacity: int) -> PairPlan:
         return PairPlan(self, height, width, capacity)
 
-    def bytes_needed(self, height: int, width: int, capacity: int) -> int:
+    def bytes_needed(self, height: int, width: int, capacity: int, dense: bool = False) -> int:
         with torch.device("meta"):
             plan = self.plan(height, width, capacity)
             picture = plan.buffer()
+            if dense:
+                plan.whole_feature()
         return sum(tensor.nbytes for tensor in [*plan.tensors, picture]) + self.ring_bytes(width)
 
     def ring_bytes(self, width: int) -> int:
@@ -117,6 +120,7 @@ class PairPlan(Plan):
         _extend(self.image, height, width)
         seen = self.area.size
         picture = None if out is None else out[None, : self.scale * seen[0], : self.scale * seen[1]]
+        self.area.place = self.place
         self.weights.base(self.area, self.image, self.feature, picture, image, self.base_buffers)
         _extend(self.feature, *seen)
 
@@ -160,14 +164,18 @@ class PairPlan(Plan):
         return self._areas[count]
 
     def decomposed(self, out: Tensor) -> None:
-        halo = self.weights.halo
-        height, width = (side + 2 * halo for side in self.padded)
-        if self._whole_feature is None:
-            planes = self._planes(self.weights.channels, height, width)
-            self._whole_feature = planes, self._buffers(self.weights.refine_planes, height, width)
-        planes, buffers = self._whole_feature
+        halo, (planes, buffers) = self.weights.halo, self.whole_feature()
+        height, width = planes.height, planes.width
         planes.inner()[:, halo : height - halo, halo : width - halo].copy_(self.feature.inner())
         self.weights.refine(Grid(1, (height, width)), planes, out[None], buffers)
+
+    def whole_feature(self) -> tuple[Planes, Buffers]:
+        """What ``decomposed`` works in, allocated at the first call: the feature with its halo, and buffers."""
+        if self._whole_feature is None:
+            height, width = (side + 2 * self.weights.halo for side in self.padded)
+            planes = self._planes(self.weights.channels, height, width)
+            self._whole_feature = planes, self._buffers(self.weights.refine_planes, height, width)
+        return self._whole_feature
 
 
 class _MaskBranch:

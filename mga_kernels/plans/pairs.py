@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import _native
+from ..networks.layers import Place
 
 VECTOR = 16
 
@@ -139,8 +140,10 @@ def weight_and_bias(conv: nn.Module) -> tuple[Tensor, Tensor | None]:
 class Grid:
     """``count`` patches of ``height`` x ``width`` pixels, ``across`` in a row, with one pixel of zeros between them.
 
-    A whole image is one patch.
+    A whole image is one patch. ``place``: where it is a tile of a larger one.
     """
+
+    place: Place | None = None
 
     def __init__(self, count: int, size: tuple[int, int], across: int = 1):
         self.count, self.size, self.across = count, size, across

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..amount import above
 from ..networks import ModelConfig
+from ..networks.layers import Place
 from ..ops import paste_patches_
 
 
@@ -22,8 +23,14 @@ class Plan(ABC):
 
     ``threshold``: only cells whose mask value is larger are refined. ``finite``, on the plan's device: whether all
     values since ``start`` were finite before they became bytes; None where a plan does not look.
+
+    ``place``: where the image that ``coarse`` gets is a tile of a larger one, for plans whose planner ``takes_place``.
+    ``parts`` says into what an image is cut, if it is; ``bytes`` is what a plan takes, where that is known.
     """
 
+    place: Place | None = None
+    parts = ""
+    bytes = 0
     threshold: float | None = None
     finite: Tensor | None = None
     _chosen: Tensor | None = None
@@ -47,6 +54,9 @@ class Plan(ABC):
         self._chosen = None
         if self.finite is not None:
             self.finite.fill_(True)
+
+    def warm(self, dense: bool = False) -> None:  # noqa: B027
+        """Do what else the first image would wait for, of -M with all that there is room for, or of -D."""
 
     @abstractmethod
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
@@ -144,12 +154,12 @@ class Plan(ABC):
 
 
 class Planner(Protocol):
-    """A network prepared for plans of all sizes."""
+    """A network prepared for plans of all sizes. Those whose plans look at ``place`` have ``takes_place`` = True."""
 
     description: str  # arithmetic and what does it
 
     def plan(self, height: int, width: int, capacity: int) -> Plan: ...
 
-    def bytes_needed(self, height: int, width: int, capacity: int) -> int:
-        """Memory that a plan takes while it runs, with the picture that it makes."""
+    def bytes_needed(self, height: int, width: int, capacity: int, dense: bool = False) -> int:
+        """Memory that a plan takes while it runs -M, or -D if ``dense``, with the picture that it makes."""
         ...

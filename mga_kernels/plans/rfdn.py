@@ -46,7 +46,13 @@ class _Gate:
         self.strided(area, {"work": work, "strided": strided}, masks={"strided": _odd_rows(height, width)})
         size, step = (7, 3) if self.esa.pool else (1, 1)
         pooled = torch.ops.mga.pair_pool(strided.data, 0, self.pairs, height, width, size, step)
-        torch.ops.mga.pair_interpolate_(work.data, 0, self._small(pooled[None])[0].contiguous(), height, width)
+        small = self._small(pooled[None])[0].contiguous()
+        if area.place is None:
+            torch.ops.mga.pair_interpolate_(work.data, 0, small, height, width)
+            return
+        rows, columns = self.esa.enlargement(small.shape[1:], (height, width), area.place)
+        for pair, target in zip(small.unflatten(0, (-1, 2)), work.inner(height, width), strict=False):
+            target.copy_((rows @ pair @ columns).permute(1, 2, 0))
 
     def on_patches(self, area: Grid, work: Planes) -> None:
         """The same for patches in a grid."""

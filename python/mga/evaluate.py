@@ -137,7 +137,7 @@ def evaluate(
     save: Path | None = None,
 ) -> dict[str, Any]:
     """Figures of every image and their mean, as they go into the JSON file. A PSNR of equal images is None there."""
-    from mga_kernels.engine import to_tensor, to_uint8
+    from mga_kernels.pictures import to_tensor, to_uint8
 
     images = []
     for hr_path, lr_path in pairs:

@@ -52,6 +52,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="file format in a folder (default: as the input where it is PNG, JPEG, WebP or TIFF, otherwise PNG)",
     )
     parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="what an image may take beside the model, such as 2GiB; larger ones are cut into tiles "
+        "(default: nine tenths of what is free)",
+    )
+    parser.add_argument(
         "--runtime",
         default="auto",
         choices=("auto", "own", "openvino", "pytorch"),
@@ -85,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
             max_ms=args.max_ms,
             mode=args.mode,
             runtime=args.runtime,
+            memory=args.memory,
         )
         failures = _run_all(model, jobs, args.overwrite, done)
     except KeyboardInterrupt:

@@ -1,0 +1,269 @@
+"""The engine stage of ``gpu.py``: whole photographs on a GPU, bytes to bytes, -M by the plan against stock -D.
+
+    python bench/gpu_engine.py NETWORK SIZE --record FILE
+
+One network at one size. -M runs in a CUDA graph, its halves eager or compiled, its Refine-Net plain or fused; -D is
+what a user has without us: channels-last float16, eager or by torch.compile with max-autotune, whose CUDA graphs are
+on. All get the same transfers through pinned memory. A contender is checked against -M or -D in float32 before it is
+timed; one that fails is recorded with its error. FILE is written after each contender, so that a process stopped for
+want of time has lost only what it was making. ``--device cpu`` runs the same code uncaptured, for a test of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from contenders import Decomposed, make_networks
+from gpu_kernels import host_times, summary
+from images import gmacs, test_image
+from torch import Tensor
+
+from mga.metrics import psnr_rgb
+from mga_kernels import ops
+from mga_kernels.networks import MaskGuidedNetwork
+from mga_kernels.ops import image_to_input, output_to_image
+from mga_kernels.plans import cuda_graph
+from mga_kernels.plans.cuda_graph import CudaGraphPlan, CudaGraphPlanner, Settings
+from mga_kernels.plans.transfers import host_bytes
+
+SIZES = {"1080p": (480, 270), "4K": (960, 540), "tiny": (32, 24)}  # of the LR image at x4
+SCALE = 4
+LEAST_AGREEMENT = 33.0  # dB against float32: as for whole images on the CPU
+IN_A_ROW = 30  # images of a throughput figure
+PROFILED = 3
+Run = Callable[[Tensor], Tensor]
+
+OURS = {
+    "M, graph, eager": Settings(),
+    "M, graph, fused": Settings(fused=True),
+    "M, graph, compiled": Settings(compiled=True),
+    "M, graph, compiled, fused": Settings(compiled=True, fused=True),
+}
+STOCK = {"D, eager": None, "D, torch.compile": "max-autotune"}
+# What takes longest to make comes last.
+ORDER = ("M, graph, eager", "D, eager", "M, graph, fused", "D, torch.compile", "M, graph, compiled")
+CONTENDERS = (*ORDER, "M, graph, compiled, fused")
+
+
+@dataclass(frozen=True)
+class Case:
+    network: MaskGuidedNetwork
+    image: Tensor  # uint8 (H, W, 3) on the host
+    k: int
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image.shape[0], self.image.shape[1]
+
+
+def make_case(name: str, size: str, device: str) -> Case:
+    width, height = SIZES[size]
+    image = test_image(width, height)
+    network, _ = make_networks(name, SCALE, image)
+    config = network.config
+    k = min(config.k, math.prod(-(-side // config.patch_size) for side in (height, width)))
+    dtype = torch.float16 if device == "cuda" else torch.float32  # half precision is slow on a CPU, and no question
+    return Case(network, torch.from_numpy(image), k, torch.device(device), dtype)
+
+
+def stock(case: Case, mode: str | None, dtype: torch.dtype) -> Run:
+    """-D as PyTorch runs it, channels-last; ``mode`` of torch.compile, None for eager."""
+    import copy
+
+    module = Decomposed(copy.deepcopy(case.network)).eval().to(case.device, dtype)
+    module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if mode is not None:
+        module.compile(dynamic=False, **({"mode": mode} if case.device.type == "cuda" else cuda_graph.COMPILE))
+    given, value_range = host_bytes(case.device, *case.image.shape), case.network.value_range
+
+    def run(image: Tensor) -> Tensor:
+        given.copy_(image)
+        on_device = given[None].to(case.device, non_blocking=True)
+        output = module(image_to_input(on_device, *image.shape[:2], value_range, dtype))  # type: ignore[call-arg]
+        picture = output_to_image(output, *output.shape[2:], 1 / value_range)[0]  # type: ignore[call-arg]
+        result = host_bytes(case.device, *picture.shape)
+        result.copy_(picture, non_blocking=True)
+        if case.device.type == "cuda":
+            torch.cuda.current_stream().synchronize()
+        return result
+
+    return run
+
+
+def exact(case: Case) -> dict[str, Tensor]:
+    """The pictures of -M and -D in float32 on the device, kernel by kernel."""
+    planner = CudaGraphPlanner(case.network, case.device, torch.float32, Settings(), captured=False)
+    plan = planner.plan(*case.size, case.k)
+    return {"M": plan.run(case.image), "D": stock(case, None, torch.float32)(case.image)}
+
+
+def own_plan(case: Case, settings: Settings) -> CudaGraphPlan:
+    plan = CudaGraphPlanner(case.network, case.device, case.dtype, settings).plan(*case.size, case.k)
+    plan.warm()
+    return plan
+
+
+def checked(name: str, run: Run, case: Case, wanted: dict[str, Tensor]) -> float | None:
+    """PSNR in dB against float32, None where equal. Raises AssertionError for another picture."""
+    run(case.image.flip(0))  # so that a result left over from before would be another one
+    value = psnr_rgb(run(case.image).numpy(), wanted[name[0]].numpy(), 0)
+    assert value >= LEAST_AGREEMENT, f"another picture than in float32: {value:.1f} dB"
+    return None if math.isinf(value) else round(value, 2)
+
+
+def in_a_row(plan: CudaGraphPlan, image: Tensor, count: int) -> float:
+    """Images per second with transfers, of which some hide behind the computation of the image before."""
+    plan.run(image)
+    started = time.perf_counter()
+    pending = plan.begin(image)
+    for _ in range(count - 1):
+        following = plan.begin(image)
+        plan.finish(pending)
+        pending = following
+    plan.finish(pending)
+    return count / (time.perf_counter() - started)
+
+
+def host_waits(plan: CudaGraphPlan, image: Tensor) -> dict[str, Any]:
+    """What the host calls of CUDA for an image, and whether torch saw it wait anywhere but for the result."""
+    plan.run(image)
+    if plan.device.type != "cuda":
+        return {"not run": "needs a GPU"}
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        pending = plan.begin(image)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    plan.finish(pending)
+    torch.cuda.synchronize()
+    activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=activities) as profile:
+        for _ in range(PROFILED):
+            plan.run(image)
+    calls = Counter(event.name for event in profile.events() if event.name.startswith(("cuda", "cu")))
+    launches = sum(count for name, count in calls.items() if "GraphLaunch" in name)
+    return {
+        "synchronisation before the result": "none",  # it would have raised
+        "graph launches per image": launches / PROFILED,
+        "calls per image": {name: count / PROFILED for name, count in sorted(calls.items())},
+    }
+
+
+class Session:
+    """What was made so far of one case, timed together, and the record of it."""
+
+    def __init__(self, case: Case, record: Path, rounds: int):
+        self.case, self.path, self.rounds = case, record, rounds
+        self.wanted = exact(case)
+        self.runs: dict[str, Run] = {}
+        height, width = case.size
+        self.record: dict[str, Any] = {
+            "network": case.network.config.network,
+            "lr": [width, height],
+            "k": case.k,
+            "dtype": str(case.dtype).removeprefix("torch."),
+            "gmacs": {key: round(v, 3) for key, v in gmacs(case.network.config, width, height, case.k).items()},
+            "contenders": {},
+            "failed": {},
+        }
+
+    def write(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text(json.dumps(self.record, indent=1) + "\n")
+
+    def add(self, name: str) -> None:
+        """Make a contender, check it, and let all that there are take turns again."""
+        self.record["making"] = name
+        self.write()
+        started = time.perf_counter()
+        try:
+            row = self._made(name)
+            row["seconds to make"] = round(time.perf_counter() - started, 2)
+        except Exception as error:  # a contender may fail in any way, and the others are still worth their time
+            self.runs.pop(name, None)
+            lines = str(error).strip().splitlines() or [""]
+            self.record["failed"][name] = f"{type(error).__name__}: {lines[0][:300]}"
+        else:
+            self.record["contenders"][name] = row
+            self._race()
+        del self.record["making"]
+        self.write()
+
+    def _made(self, name: str) -> dict[str, Any]:
+        if name in STOCK:
+            self.runs[name] = stock(self.case, STOCK[name], self.case.dtype)
+            return {"psnr against float32": checked(name, self.runs[name], self.case, self.wanted)}
+        plan = own_plan(self.case, OURS[name])
+        self.runs[name] = plan.run
+        row: dict[str, Any] = {"psnr against float32": checked(name, plan.run, self.case, self.wanted)}
+        row["backends"] = {op: ops.last_backend(op) for op in ops.operators() if ops.last_backend(op)}
+        row["host"] = host_waits(plan, self.case.image)
+        row["images per second"] = round(in_a_row(plan, self.case.image, min(IN_A_ROW, self.rounds)), 2)
+        return row
+
+    def _race(self) -> None:
+        times = host_times({name: lambda run=run: run(self.case.image) for name, run in self.runs.items()}, self.rounds)
+        for name, taken in times.items():
+            self.record["contenders"][name] |= summary(taken)
+        self.record["claim"] = claim(self.record)
+
+
+def claim(record: dict[str, Any]) -> dict[str, Any] | None:
+    """Wall-clock of the fastest -M over that of the fastest stock -D, beside the ratio of their operations."""
+    medians = {name: row["median_ms"] for name, row in record["contenders"].items()}
+    both = [[name for name in medians if name.startswith(function)] for function in ("M", "D")]
+    if not all(both):
+        return None
+    ours, theirs = (min(names, key=lambda name: medians[name]) for names in both)
+    time_ratio, work_ratio = medians[ours] / medians[theirs], record["gmacs"]["M"] / record["gmacs"]["D"]
+    return {
+        "M": ours,
+        "D": theirs,
+        "M/D time": round(time_ratio, 4),
+        "M/D GMACs": round(work_ratio, 4),
+        "met": time_ratio <= work_ratio,
+        "D compiled": "D, torch.compile" in medians,
+    }
+
+
+@torch.inference_mode()
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("network")
+    parser.add_argument("size", choices=SIZES)
+    parser.add_argument("--record", type=Path, required=True)
+    parser.add_argument("--contenders", nargs="*", default=[], metavar="NAME", help=f"of {'; '.join(CONTENDERS)}")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--rounds", type=int, default=20)
+    options = parser.parse_args(arguments)
+    unknown = set(options.contenders) - set(CONTENDERS)
+    if unknown:
+        parser.error(f"there is no contender {unknown.pop()!r}; choose from {'; '.join(CONTENDERS)}")
+    if options.device == "cpu":
+        cuda_graph.COMPILE = {"backend": "eager"}  # traced, and nothing generated
+        torch.set_num_threads(1)  # small work, which would mostly wait for other threads
+    torch.manual_seed(0)
+    session = Session(make_case(options.network, options.size, options.device), options.record, options.rounds)
+    for name in CONTENDERS:
+        if not options.contenders or name in options.contenders:
+            session.add(name)
+            row = session.record["contenders"].get(name) or session.record["failed"].get(name)
+            print(f"{options.network} {options.size} {name}: {row}", flush=True)
+    print(f"{options.network} {options.size}: {session.record.get('claim')}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""Streams and pinned memory for photographs on their way to a GPU and back; on a CPU the same calls without either."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def host_bytes(device: torch.device, *size: int) -> Tensor:
+    """uint8 on the host, in pinned memory where ``device`` is a GPU; torch keeps what is freed for the next call."""
+    return torch.empty(size, dtype=torch.uint8, pin_memory=device.type == "cuda")
+
+
+class Mark:
+    """A point in a lane's work."""
+
+    def __init__(self, event: torch.cuda.Event | None):
+        self.event = event
+
+    def wait(self) -> None:
+        """Hold the host until the work before this point is done."""
+        if self.event is not None:
+            self.event.synchronize()
+
+
+class Lane:
+    """A stream of its own, in which work is queued within ``with lane:``."""
+
+    def __init__(self, device: torch.device):
+        self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._entered: AbstractContextManager = nullcontext()
+
+    def __enter__(self) -> Lane:
+        self._entered = nullcontext() if self.stream is None else torch.cuda.stream(self.stream)
+        self._entered.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._entered.__exit__(*error)
+
+    def mark(self) -> Mark:
+        """The end of what is queued so far."""
+        if self.stream is None:
+            return Mark(None)
+        event = torch.cuda.Event(blocking=True)  # a waiting host leaves its core to those who decode and encode
+        event.record(self.stream)
+        return Mark(event)
+
+    def after(self, mark: Mark) -> None:
+        """What is queued next starts when the work before ``mark`` is done; the host does not wait."""
+        if self.stream is not None and mark.event is not None:
+            self.stream.wait_event(mark.event)
+
+    def after_callers(self) -> None:
+        """The same for all that the caller's own stream holds."""
+        if self.stream is not None:
+            self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
+
+
+class Slot:
+    """What one photograph in flight occupies: its bytes and its picture, on the host and on the device."""
+
+    def __init__(self, device: torch.device, image: tuple[int, int], picture: tuple[int, int], report: Tensor):
+        self.device = device
+        self.host_image = host_bytes(device, *image, 3)
+        self.image = torch.empty(*image, 3, dtype=torch.uint8, device=device)
+        self.picture = torch.empty(*picture, 3, dtype=torch.uint8, device=device)
+        self.report = torch.empty_like(report)
+        self.host_report = torch.empty(report.shape, dtype=report.dtype, pin_memory=device.type == "cuda")
+        self.result: Tensor | None = None
+        self.done = Mark(None)
+
+    def upload(self, lane: Lane, image: Tensor) -> Mark:
+        """Queue the way of ``image`` (H, W, 3) to the device; waits for the photograph that had this slot before."""
+        self.done.wait()
+        self.host_image.copy_(image)
+        with lane:
+            self.image.copy_(self.host_image, non_blocking=True)
+            return lane.mark()
+
+    def download(self, lane: Lane, computed: Mark) -> None:
+        """Queue the way of the picture and its report to the host, into new memory that the caller may keep."""
+        self.result = host_bytes(self.device, *self.picture.shape)
+        with lane:
+            lane.after(computed)
+            self.result.copy_(self.picture, non_blocking=True)
+            self.host_report.copy_(self.report, non_blocking=True)
+            self.done = lane.mark()

@@ -1,0 +1,237 @@
+"""The plan for GPUs, its road walked on the CPU: what it computes, and that a graph could capture it."""
+
+import numpy as np
+import pytest
+import torch
+from capture_guard import CaptureGuard, NotCapturable
+from network_zoo import random_model
+
+from mga_kernels import MaskGuidedSR, ops
+from mga_kernels.networks import MaskGuidedNetwork
+from mga_kernels.ops import gather_patches
+from mga_kernels.plans import cuda_graph
+from mga_kernels.plans.cuda_graph import CudaGraphPlanner, Settings
+from mga_kernels.plans.fused import FusedRefine
+
+pytestmark = pytest.mark.usefixtures("free_choice")
+CPU = torch.device("cpu")
+MODELS = [("fsrcnn", {}), ("pan", {}), ("rfdn", {}), ("srresnet", {}), ("rcan", {})]
+WITHOUT_NORM = ("srresnet", {"base": {"norm": "none"}, "refine": {"norm": "none"}})
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def picture(height: int, width: int, seed: int = 1) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def expected(network: MaskGuidedNetwork, image: torch.Tensor, k: int, variant: str = "masked", **more) -> torch.Tensor:
+    """Bytes by the network itself in float32."""
+    tensor = image.permute(2, 0, 1)[None] / 255
+    return (network(tensor, k, variant, **more)[0].permute(1, 2, 0) * 255).round().byte()
+
+
+def assert_nearly(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Equal but where a value lies between two bytes."""
+    assert float(wanted.float().std()) > 10, "a flat picture proves nothing"
+    difference = (found.int() - wanted.int()).abs()
+    assert int(difference.max()) <= 1
+    assert float(difference.float().mean()) < 0.001
+
+
+@pytest.mark.parametrize(("name", "settings"), [*MODELS, WITHOUT_NORM])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_fused_refine_net_is_the_refine_net(name, settings, dtype, generator):
+    network = random_model(name, 4, dtype, **{"split": (1, 2)} | settings)
+    fused = FusedRefine.of(network)
+    feature = torch.randn(1, network.config.definition.feature_channels, 16, 24, generator=generator).to(dtype)
+    indices = torch.tensor([[0, 3, 7, 23]], dtype=torch.int32)
+    with torch.inference_mode():
+        found = torch.pixel_shuffle(fused(feature, indices), fused.shuffle)
+        wanted = network.refine(gather_patches(feature, indices, 4, network.halo))
+    tolerance = (1e-5 if dtype == torch.float32 else 1e-12) * float(wanted.abs().max())
+    torch.testing.assert_close(found, wanted, atol=tolerance, rtol=0)
+
+
+def test_chains_run_where_they_fit(generator):
+    """What the module's docstring claims, counted."""
+    found = {}
+    for name, settings in (*MODELS, WITHOUT_NORM):
+        network = random_model(name, 4, split=(1, 1), **settings)
+        calls = []
+        with pytest.MonkeyPatch.context() as patch:
+            backend = ops.operators()["conv_chain"].backends["cpu"]
+
+            def counted(*given, run=backend.run, calls=calls):
+                calls.append(len(given[1]))
+                return run(*given)
+
+            patch.setattr(backend, "run", counted)
+            feature = torch.randn(1, network.config.definition.feature_channels, 8, 8, generator=generator)
+            with torch.inference_mode():
+                FusedRefine.of(network)(feature, torch.tensor([[1, 2]], dtype=torch.int32))
+        found[name, bool(settings)] = calls
+    assert found == {
+        ("fsrcnn", False): [3],
+        ("pan", False): [],
+        ("rfdn", False): [2],
+        ("srresnet", False): [2],
+        ("rcan", False): [2] * 21,
+        ("srresnet", True): [5],
+    }
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("name", "settings"), [*MODELS, WITHOUT_NORM])
+def test_the_road_gives_what_the_network_gives(name, settings, fused):
+    network = random_model(name, 4, **settings)
+    plan = CudaGraphPlanner(network, CPU, torch.float32, Settings(fused=fused)).plan(21, 30, 9)
+    for seed in (1, 2):  # the second time with the buffers as the first one left them
+        image = picture(21, 30, seed)
+        plan.start()
+        assert_nearly(plan.run(image), expected(network, image, 9))
+        assert bool(plan.finite)
+        assert plan.chosen() == 9
+        assert_nearly(plan.run(image, k=0), expected(network, image, 0))
+        assert plan.chosen() == 0
+        assert_nearly(plan.dense(image), expected(network, image, 0, "decomposed"))
+
+
+def test_results_stay_when_the_next_image_comes():
+    network = random_model("fsrcnn", 2)
+    plan = CudaGraphPlanner(network, CPU, torch.float32).plan(16, 24, 5)
+    images = [picture(16, 24, seed) for seed in range(4)]
+    pending, found = [], []
+    for image in images:  # two in flight
+        pending.append(plan.begin(image))
+        if len(pending) == cuda_graph.IN_FLIGHT:
+            found.append(plan.finish(pending.pop(0)))
+    found.append(plan.finish(pending.pop()))
+    for image, result in zip(images, found, strict=True):
+        assert_nearly(result, expected(network, image, 5))
+
+
+def test_a_threshold_counts_what_was_refined():
+    network = random_model("fsrcnn", 2)
+    plan = CudaGraphPlanner(network, CPU, torch.float32).plan(16, 24, 20)
+    image = picture(16, 24)
+    with torch.inference_mode():
+        plan.coarse(image, None)
+        mask, _ = plan.select(20)
+    plan.threshold = float(mask.flatten().sort(descending=True).values[6:8].mean())
+    plan.start()
+    assert_nearly(plan.run(image), expected(network, image, 20, threshold=plan.threshold))
+    assert plan.chosen() == 7
+
+
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("name", "settings"), [*MODELS, WITHOUT_NORM])
+def test_nothing_on_the_road_reads_a_value_back(name, settings, fused, dense):
+    network = random_model(name, 4, **settings)
+    plan = CudaGraphPlanner(network, CPU, torch.float32, Settings(fused=fused)).plan(21, 30, 9)
+    with torch.no_grad(), CaptureGuard() as guard:  # inference mode would hide what composite operators call
+        plan._walk(dense, 9)
+    assert "convolution" in guard.seen
+    assert dense or "filter_and_select" in guard.seen
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda x: x.sum().item(),
+        lambda x: x[x > 0],
+        lambda x: x.nonzero(),
+        lambda x: bool((x > 0).all()),
+        lambda x: x + torch.tensor([1.0, 2.0]),
+        lambda x: torch.equal(x, x),
+        lambda x: x.to("meta"),
+    ],
+)
+def test_the_guard_finds_what_cannot_be_captured(wrong):
+    with pytest.raises(NotCapturable), CaptureGuard():
+        wrong(torch.ones(2))
+
+
+on_a_gpu = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")]
+
+
+@pytest.fixture(params=[pytest.param("cuda", marks=on_a_gpu)])
+def gpu(request) -> torch.device:
+    return torch.device(request.param, 0)
+
+
+def assert_alike(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    """Two pictures of one network in other arithmetic, where cells near the limit may be chosen differently."""
+    assert float(wanted.float().std()) > 10, "a flat picture proves nothing"
+    difference = (found.int() - wanted.int()).abs().float()
+    assert float(difference.mean()) < 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("name", "settings"), [*MODELS, WITHOUT_NORM])
+def test_a_captured_road_replays_on_other_images(name, settings, fused, dtype, gpu):
+    network = random_model(name, 4, **settings)
+    made = [CudaGraphPlanner(network, gpu, dtype, Settings(fused=fused), captured) for captured in (True, False)]
+    graph, launches = (planner.plan(21, 30, 9) for planner in made)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cuda_graph.warnings, "warn", lambda message, **_: pytest.fail(message))
+        graph.warm()
+    for seed in range(3):
+        image = picture(21, 30, seed)
+        graph.start()
+        found = graph.run(image)
+        assert_alike(found, launches.run(image))
+        assert_alike(found, expected(network, image, 9))
+        assert bool(graph.finite)
+        assert graph.chosen() == 9
+        assert_alike(graph.dense(image), launches.dense(image))
+
+
+def test_a_replay_waits_for_nothing_but_the_result(gpu):
+    """One graph launch for each image, and no synchronisation that torch knows of until the result is asked for."""
+    plan = CudaGraphPlanner(random_model("rfdn", 4), gpu).plan(64, 80, 9)
+    image = picture(64, 80)
+    wanted = plan.run(image)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        pending = plan.begin(image)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(plan.finish(pending), wanted)
+    with torch.profiler.profile(activities=list(torch.profiler.supported_activities())) as profile:
+        for _ in range(3):
+            plan.run(image)
+    launches = [event.name for event in profile.events() if "GraphLaunch" in event.name]
+    assert len(launches) == 3
+
+
+def test_photographs_on_a_gpu_are_float16_in_a_graph_and_widened(gpu):
+    network = random_model("fsrcnn", 2)
+    image = picture(20, 28).numpy()
+    model = MaskGuidedSR(network, k=4, device="cuda")
+    assert model.info()["photographs"] == "float16, in a CUDA graph"
+    assert_alike(torch.from_numpy(model.upscale(image)), expected(network.cpu(), torch.from_numpy(image), 4))
+    loud = random_model("fsrcnn", 2)
+    loud.base.mid_part[0].weight.mul_(1e6)
+    loud.base.mid_part[0].bias.mul_(1e6)
+    model = MaskGuidedSR(loud, k=4, device="cuda")
+    with pytest.warns(UserWarning, match="not finite in float16"):
+        model.upscale(image)
+    assert "float16" not in model.info()["photographs"]
+
+
+def test_on_the_second_device():
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two NVIDIA GPUs")
+    network, image = random_model("fsrcnn", 2), picture(20, 28)
+    plan = CudaGraphPlanner(network, torch.device("cuda:1")).plan(20, 28, 4)
+    assert_alike(plan.run(image), expected(network, image, 4))
+    assert torch.cuda.current_device() == 0
