@@ -23,8 +23,9 @@ from mga.suite.config import Suite, amount, load_suite
 from mga.suite.table import rows_of
 from mga.train.objectives import differences, every_patch
 from mga_kernels.checkpoints import load_model, save_model
-from mga_kernels.engine import MaskGuidedSR, to_tensor
+from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.errors import InputError
+from mga_kernels.pictures import to_tensor
 
 SUITE = """
 scale = 2

@@ -14,15 +14,16 @@ import numpy as np
 from PIL import Image
 
 from mga_kernels.checkpoints import read_metadata
-from mga_kernels.engine import MaskGuidedSR, to_tensor, to_uint8
+from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.errors import ImageError, InputError
 from mga_kernels.files import writable_folder
 from mga_kernels.images import Photo, check_output, save_image
+from mga_kernels.pictures import to_tensor, to_uint8
 
 from .metrics import psnr_y, ssim_y
 from .overlay import most_refined
-from .sheets import Box, crops_sheet, error_sheet, mask_sheet
 from .resize import imresize
+from .sheets import Box, crops_sheet, error_sheet, mask_sheet
 from .suite.mask import MaskPair, predict, unit_of
 from .testsets import find_pairs, image_name, load_pair
 

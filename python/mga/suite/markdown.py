@@ -74,7 +74,9 @@ def _notes(rows: Sequence[dict[str, Any]], sets: Sequence[str], suite: Suite) ->
     if any(row["gmacs"] is not None for row in rows):
         notes.append("GMACs: 10^9 multiply-accumulates by the paper's convention (`mga complexity`).")
     if suite.seconds == "tensors":
-        notes.append("Seconds: mean over all images, run as tensors in PyTorch as they were evaluated, once, bytes to bytes.")
+        notes.append(
+            "Seconds: mean over all images, each run once as it was evaluated, as a tensor in PyTorch, bytes to bytes."
+        )
     else:
         notes.append(f"Seconds: a photograph of {suite.size}, bytes to bytes, median of three.")
     units = {m["unit_from"] for row in rows for name in sets if (m := row["sets"][name].get("mask"))}

@@ -36,7 +36,7 @@ class MaskPair:
 @torch.inference_mode()
 def predict(model: MaskGuidedSR, lr: np.ndarray) -> MaskPair:
     """The mask of an LR image, uint8 (h, w, 3), and the difference that it predicts; runs the Refine-Net everywhere."""
-    from mga_kernels.engine import to_tensor
+    from mga_kernels.pictures import to_tensor
 
     from ..train.objectives import differences, every_patch
 

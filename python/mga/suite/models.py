@@ -15,9 +15,10 @@ import torch
 
 from mga_kernels.checkpoints import load_model, read_metadata, read_state_dict
 from mga_kernels.checkpoints.native import find_model
-from mga_kernels.engine import MaskGuidedSR, to_tensor, to_uint8
+from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.errors import CheckpointError, InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+from mga_kernels.pictures import to_tensor, to_uint8
 
 from ..complexity import NetworkCosts
 from ..model_options import parse_split
