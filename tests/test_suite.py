@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from network_zoo import example_registered
 from PIL import Image
 from tiny_model import write_tiny_model
 
@@ -226,6 +227,7 @@ def test_arguments_that_do_not_go_together(folder, tmp_path, capsys):
     suite, sets = str(folder / "suite.toml"), str(folder / "sets")
     for words, message in (
         ([suite, "--k", "3"], "--k is a setting of the suite"),
+        ([suite, "--model", "m", "--variant", "all"], "--model is a setting of the suite"),
         ([suite, "--lr", sets], "--lr goes with --hr"),
         ([suite, "--json", str(tmp_path / "rows.json")], "is no file of figures to go on with"),
         ([suite, "-o", str(tmp_path / "no/table.md")], "its folder does not exist"),
@@ -260,21 +262,35 @@ def test_equal_images_are_written_as_equal(tmp_path):
     assert "| equal / 1.0000 / equal |" in (tmp_path / "t.md").read_text()
 
 
-def test_published_pan_has_its_published_figure(shared_data, tmp_path):
-    """32.13 dB on Set5 x4; MATLAB's bicubic 28.43."""
+@pytest.mark.parametrize(
+    ("network", "split", "file", "expected"),
+    [("pan", "16+1", "pan_x4_zhaohengyuan1.pth", 32.13), ("imdn", "6+1", "imdn_x4_Zheng222.pth", 32.21)],
+)
+def test_published_networks_have_their_published_figures(shared_data, tmp_path, network, split, file, expected):
+    """On Set5 x4, beside 28.43 dB for MATLAB's bicubic. IMDN is the example of a network of one's own."""
     text = f"""
 scale = 4
 folders = ["{shared_data}/data/testsets"]
 only = ["Set5"]
 [[models]]
-name = "PAN"
-file = "{shared_data}/data/checkpoints/pan_x4_zhaohengyuan1.pth"
-network = "pan"
-split = "16+1"
+name = "published"
+file = "{shared_data}/data/checkpoints/{file}"
+network = "{network}"
+split = "{split}"
 """
     (tmp_path / "suite.toml").write_text(text)
-    load_suite(tmp_path / "suite.toml")
-    bicubic, pan = (row["sets"]["Set5"] for row in run(tmp_path, tmp_path / "rows.json"))
+    with example_registered():
+        bicubic, published = (row["sets"]["Set5"] for row in run(tmp_path, tmp_path / "rows.json"))
     assert bicubic["psnr_y"] == pytest.approx(28.43, abs=0.01)
-    assert pan["psnr_y"] == pytest.approx(32.13, abs=0.01)
-    assert pan["lr"] == "given"
+    assert published["psnr_y"] == pytest.approx(expected, abs=0.01)
+    assert published["lr"] == "given"
+
+
+def test_the_example_is_a_suite(folder, monkeypatch):
+    path = Path(__file__).parent.parent / "configs/suite-x4.toml"
+    with pytest.raises(InputError, match=r"suite.folders\[0\] = .* names an environment variable that is not set"):
+        load_suite(path)
+    monkeypatch.setenv("MGA_SETS", str(folder / "sets"))
+    suite = load_suite(path)
+    assert [one.name for one in suite.image_sets()] == ["One", "Two"]
+    assert [row.k for row in rows_of(suite) if row.variant == "masked"] == [240, 1000]

@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lr", type=Path, metavar="DIR", help="folder of LR images, NAMExS.png or NAME.png for NAME.png of --hr"
     )
     parser.add_argument("--scale", type=int, help="scale of the model and of the LR images")
-    parser.add_argument("--variant", nargs="+", default=["masked"], choices=VARIANTS, help="several with --sets")
+    parser.add_argument("--variant", nargs="+", choices=VARIANTS, help="default masked; several with --sets")
     parser.add_argument("--selection", choices=ORDERS, help="which cells are refined (default: the model's)")
     parser.add_argument("--seed", type=int, default=0, help="of --selection random")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("evaluate: --scale is missing")
     if args.hr is None:
         return _run_suite(args)
-    if len(args.variant) > 1:
+    if len(args.variant or ()) > 1:
         raise InputError("evaluate: --hr takes one --variant; --sets and a suite take several")
     if args.output is not None:
         raise InputError("evaluate: -o goes with --sets or a suite; --json takes the figures of one folder")
@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_suite(args: argparse.Namespace) -> int:
+    from .cli import DEFAULT_MODEL
     from .suite.config import ModelEntry, Suite, load_suite
     from .suite.markdown import to_markdown
     from .suite.table import measure, rows_of
@@ -79,14 +80,15 @@ def _run_suite(args: argparse.Namespace) -> int:
         if getattr(args, name) is not None:
             raise InputError(f"evaluate: --{name} goes with --hr")
     if args.suite is not None:
-        given = {"--scale": args.scale, "--k": args.k, "--fraction": args.fraction, "--selection": args.selection}
-        if wrong := [name for name, value in given.items() if value is not None]:
-            raise InputError(f"evaluate: {wrong[0]} is a setting of the suite; change it in {args.suite}")
+        defaults = {"model": DEFAULT_MODEL, "device": "auto", "dtype": "auto", "seed": 0}
+        for name in ("model", "scale", "variant", "k", "fraction", "selection", "seed", "device", "dtype"):
+            if getattr(args, name) != defaults.get(name):
+                raise InputError(f"evaluate: --{name} is a setting of the suite; change it in {args.suite}")
         suite = load_suite(args.suite)
     else:
         k = [args.k] if args.k is not None else [f"{100 * args.fraction}%"] if args.fraction is not None else []
         model = ModelEntry(Path(args.model).stem, args.model)
-        suite = Suite(args.scale, [model], [str(args.sets)], variants=args.variant, k=k, seed=args.seed)
+        suite = Suite(args.scale, [model], [str(args.sets)], variants=args.variant or ["masked"], k=k, seed=args.seed)
         suite.selections = [args.selection] if args.selection else []
         suite.device, suite.dtype = args.device, args.dtype
         suite.check()
@@ -116,7 +118,7 @@ def _run_folder(args: argparse.Namespace) -> int:
     result = {"model": str(args.model)} | evaluate(
         model,
         track(pairs, "evaluating", console=Console(stderr=True), transient=True, disable=not console.is_terminal),
-        args.variant[0],
+        args.variant[0] if args.variant else "masked",
         args.selection,
         args.seed,
         args.save,
