@@ -11,11 +11,9 @@ from torch import Tensor, nn
 from ..networks import MaskGuidedNetwork, rcan
 from ..networks.layers import upsampling_steps
 from .chains import PairChain, Stage
-from .pair_plan import ACROSS, Buffers, PairWeights, consume_halo
+from .pair_plan import Buffers, consume_halo
 from .pairs import Grid, PairConv, Planes, weight_and_bias
-from .rescaled import RescaledChain, is_image, repack, sums
-
-Given = dict[str, Planes | Tensor]
+from .rescaled import Given, RescaledChain, TrunkWeights, sums
 
 CHANNELS = rcan.FEATURE_CHANNELS
 PLANES = ("raw 0", "raw 1", "block 0", "block 1", "group 0", "group 1")
@@ -123,7 +121,7 @@ def _upsampler(half: rcan.BaseNet | rcan.RefineNet, x: str, scale: int) -> list[
     return [*stages, Stage(last, x, "picture")]
 
 
-class RcanWeights(PairWeights):
+class RcanWeights(TrunkWeights):
     def __init__(self, network: MaskGuidedNetwork):
         super().__init__(network)
         base, refine, scale = network.base, network.refine, self.config.scale
@@ -141,23 +139,3 @@ class RcanWeights(PairWeights):
         self.refine_end = self.refine_trunk.ends([*fusing, *upsampler], ["picture"])
         self.fusing = self.refine_trunk.ends(fusing, ["fused"])
         self.upsampler = PairChain(upsampler, ["fused", "picture"])
-
-    def base(
-        self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers
-    ) -> None:
-        shallow = buffers["shallow"]
-        self.head(area, {"image": image, "x": shallow})
-        if picture is None:
-            self.trunk(area, shallow, buffers, self.end, {"out": feature}, 1.0)
-        else:
-            self.trunk(area, shallow, buffers, self.end_in_picture, {"out": feature, "picture": picture}, self.gain)
-
-    def refine(self, area: Grid, x: Planes, pictures: Tensor, buffers: Buffers) -> None:
-        if is_image(area):
-            self.refine_trunk(area, x, buffers, self.refine_end, {"picture": pictures}, self.gain)
-            return
-        self.refine_trunk(area, x, buffers, self.fusing, {"fused": buffers["fused"]}, 1.0)
-        p = self.config.patch_size
-        tight = Grid(area.count, (p, p), ACROSS)
-        repack(area, buffers["fused"], tight, buffers["tight"])
-        self.upsampler(tight, {"fused": buffers["tight"], "picture": pictures}, gain=self.gain)

@@ -7,11 +7,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
 
 from .chains import PairChain, Stage
+from .pair_plan import ACROSS, Buffers, PairWeights
 from .pairs import Grid, PairScale, Planes
+
+Given = dict[str, Planes | Tensor]
 
 
 def is_image(area: Grid) -> bool:
@@ -69,3 +73,43 @@ def repack(area: Grid, loose: Planes, tight: Grid, planes: Planes) -> None:
     pairs = planes.pairs
     inner = slice(inset, inset + tight.size[0])
     tight.patches(planes, 0, pairs).copy_(area.patches(loose, 0, pairs)[..., inner, inner])
+
+
+class TrunkWeights(PairWeights):
+    """Networks that are a convolution, a trunk, and an upsampler that enlarges in steps.
+
+    ``trunk(area, x, buffers, end, given, gain)`` runs the blocks of a half and the chain ``end`` behind them, which
+    writes place "out". The Refine-Net's patches are moved together between ``fusing`` and ``upsampler``: the border
+    that their halo leaves would be enlarged as well. Where ``tight`` is false ``refine_end`` does both instead.
+    """
+
+    trunk: Any
+    refine_trunk: Any
+    head: PairChain
+    end: Any
+    end_in_picture: Any
+    refine_end: Any
+    fusing: Any
+    upsampler: PairChain
+    tight = True
+
+    def base(
+        self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers
+    ) -> None:
+        shallow = buffers["shallow"]
+        self.head(area, {"image": image, "x": shallow})
+        if picture is None:
+            self.trunk(area, shallow, buffers, self.end, {"out": feature}, 1.0)
+        else:
+            self.trunk(area, shallow, buffers, self.end_in_picture, {"out": feature, "picture": picture}, self.gain)
+
+    def refine(self, area: Grid, x: Planes, pictures: Tensor, buffers: Buffers) -> None:
+        given: Given = {"out": buffers["trunk"]} if "trunk" in buffers else {}
+        if is_image(area) or not self.tight:
+            self.refine_trunk(area, x, buffers, self.refine_end, {**given, "picture": pictures}, self.gain)
+            return
+        self.refine_trunk(area, x, buffers, self.fusing, {**given, "fused": buffers["fused"]}, 1.0)
+        p = self.config.patch_size
+        tight = Grid(area.count, (p, p), ACROSS)
+        repack(area, buffers["fused"], tight, buffers["tight"])
+        self.upsampler(tight, {"fused": buffers["tight"], "picture": pictures}, gain=self.gain)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
-from torch import Tensor, nn
+from torch import nn
 
 from ..networks import MaskGuidedNetwork, srresnet
 from ..networks.layers import upsampling_steps
 from .chains import PairChain, Stage
-from .pair_plan import ACROSS, Buffers, PairWeights, consume_halo, from_bytes
+from .pair_plan import Buffers, consume_halo, from_bytes
 from .pairs import Grid, PairConv, Planes
-from .rescaled import RescaledChain, is_image, normalise, repack, sums
-
-Given = dict[str, Planes | Tensor]
+from .rescaled import Given, RescaledChain, TrunkWeights, normalise, sums
 
 CHANNELS = srresnet.FEATURE_CHANNELS
 TIGHT_SCALE = 4  # the 9x9 convolution sees four pixels of zeros beyond a patch, which at this scale are one LR pixel
@@ -103,14 +101,13 @@ class _NormalisedTrunk:
         end(area, {**given, "raw": raw, "skip": x}, *factors, gain=gain)
 
 
-class SrresnetWeights(PairWeights):
+class SrresnetWeights(TrunkWeights):
     def __init__(self, network: MaskGuidedNetwork):
         super().__init__(network)
         base, refine, scale = network.base, network.refine, self.config.scale
         assert isinstance(base, srresnet.BaseNet)
         assert isinstance(refine, srresnet.RefineNet)
-        self.trunk: Any
-        self.refine_trunk: Any
+        self.tight = scale == TIGHT_SCALE
         self.trunk, self.refine_trunk = (
             (_PlainTrunk if isinstance(half.bn_mid, nn.Identity) else _NormalisedTrunk)(half) for half in (base, refine)
         )
@@ -126,24 +123,3 @@ class SrresnetWeights(PairWeights):
         self.refine_end = self.refine_trunk.ends([*fusing, *upsampler], ["out", "picture"])
         self.fusing = self.refine_trunk.ends(fusing, ["out", "fused"])
         self.upsampler = PairChain(upsampler, ["fused", "picture"])
-
-    def base(
-        self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers
-    ) -> None:
-        shallow = buffers["shallow"]
-        self.head(area, {"image": image, "x": shallow})
-        if picture is None:
-            self.trunk(area, shallow, buffers, self.end, {"out": feature}, 1.0)
-        else:
-            self.trunk(area, shallow, buffers, self.end_in_picture, {"out": feature, "picture": picture}, self.gain)
-
-    def refine(self, area: Grid, x: Planes, pictures: Tensor, buffers: Buffers) -> None:
-        given: Given = {"out": buffers["trunk"]}
-        if is_image(area) or self.config.scale != TIGHT_SCALE:
-            self.refine_trunk(area, x, buffers, self.refine_end, {**given, "picture": pictures}, self.gain)
-            return
-        self.refine_trunk(area, x, buffers, self.fusing, {**given, "fused": buffers["fused"]}, 1.0)
-        p = self.config.patch_size
-        tight = Grid(area.count, (p, p), ACROSS)
-        repack(area, buffers["fused"], tight, buffers["tight"])
-        self.upsampler(tight, {"fused": buffers["tight"], "picture": pictures}, gain=self.gain)
