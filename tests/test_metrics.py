@@ -74,6 +74,16 @@ def test_ssim_equals_scikit_image(height, width):
     assert ssim_y(y, x, border) == pytest.approx(full[5:-5, 5:-5].mean(), abs=1e-10)
 
 
+def test_psnr_equals_scikit_image():
+    metrics = pytest.importorskip("skimage.metrics", reason="scikit-image is only needed to check PSNR against it")
+    x = noise(1)
+    y = np.clip(x + np.random.default_rng(2).normal(0, 9, x.shape), 0, 255).round().astype(np.uint8)
+    inner = (slice(3, -3), slice(3, -3))
+    for ours, a, b in ((psnr_y, luma(x), luma(y)), (psnr_rgb, x, y)):
+        expected = metrics.peak_signal_noise_ratio(a[inner], b[inner], data_range=255)
+        assert ours(y, x, 3) == pytest.approx(expected, abs=1e-9)
+
+
 def test_what_is_refused():
     x = noise(3)
     with pytest.raises(InputError, match="float32"):

@@ -227,6 +227,25 @@ def test_the_mask_is_trained_against_the_difference_of_the_images():
     assert all(p.grad is None for p in model.base.parameters())
 
 
+def test_without_supervision_the_loss_is_that_of_the_masked_network():
+    torch.manual_seed(0)
+    model = MaskGuidedNetwork(ModelConfig("fsrcnn", 2)).eval()
+    lr, hr = torch.rand(1, 3, 16, 20), torch.rand(1, 3, 32, 40)
+    with torch.no_grad():
+        masked = model.unclamped(lr, k=round(objectives.SELECTED_SHARE * 20))
+    loss = objectives.gated_loss(model, lr, hr, 0.0, torch.ones(()))
+    assert loss.item() == pytest.approx(float((masked - hr).abs().mean()), rel=1e-5)
+    probed = torch.linspace(1, 0.1, 20).reshape(1, 4, 5).requires_grad_()
+    model.mask.forward = lambda feature: probed
+    objectives.gated_loss(model, lr, hr, 0.0, torch.ones(())).backward()
+    with torch.no_grad():
+        coarse, feature = model.coarse(lr)
+        gain = (hr - coarse).sign() * (objectives.every_patch(model, feature) - coarse)
+    unchosen = slice(8, None)
+    expected = -gain.unfold(2, 8, 8).unfold(3, 8, 8).sum(dim=(1, 4, 5)).flatten() / hr.numel()
+    torch.testing.assert_close(probed.grad.flatten()[unchosen], expected[unchosen], rtol=1e-4, atol=1e-7)
+
+
 def test_without_supervision_the_final_image_alone_trains_the_mask():
     torch.manual_seed(0)
     model = MaskGuidedNetwork(ModelConfig("fsrcnn", 2)).eval()
@@ -247,6 +266,7 @@ def test_a_whole_run_gives_a_model_that_says_how_it_was_made(run_folder, capsys)
     assert facts["settings"]["train"] == ["train.safetensors"]
     assert set(facts["results"]) == {"dense", "all", "mask"}
     assert "top 40 % overlap" in facts["results"]["mask"]
+    assert 0 < facts["mask_unit"] < 1
     assert MaskGuidedSR.from_pretrained(path, k=3)(torch.rand(1, 3, 20, 24)).shape == (1, 3, 40, 48)
     lines = (run_folder / "out/log.jsonl").exists()
     assert not lines, "a line each hundred iterations"

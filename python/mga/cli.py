@@ -17,13 +17,16 @@ DEFAULT_MODEL = "rfdn-x4"
 # Subcommand -> module with add_arguments(parser) and run(args) -> exit code, imported only when it is used.
 COMMANDS = {
     "upscale": ("mga.upscale", "upscale photographs"),
-    "evaluate": ("mga.evaluate", "PSNR-Y and SSIM-Y on a folder of HR images"),
+    "evaluate": ("mga.evaluate", "PSNR and SSIM on folders of HR images"),
     "complexity": ("mga.complexity.cli", "parameters and operations of a network"),
     "prepare": ("mga.prepare", "make a training set of folders of images"),
     "train": ("mga.train.cli", "train a mask-guided network"),
+    "ablate": ("mga.ablate", "the studies of section 4.4 of the paper"),
+    "figures": ("mga.figures", "pictures of errors, results and masks"),
+    "test-sets": ("mga.div8k", "make Test2K and Test4K of DIV8K"),
     "info": ("mga.info", "the models, the operators and what each of them can run on here"),
 }
-_RUNS_A_MODEL = ("upscale", "evaluate")
+_RUNS_A_MODEL = ("upscale", "evaluate", "figures")
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,8 +1,13 @@
-"""``mga evaluate``: PSNR-Y and SSIM-Y of a model on a folder of HR images.
+"""``mga evaluate``: PSNR-Y and SSIM-Y of a model on a folder of HR images, or many models on many sets in one table.
 
-The protocol is that of ``mga.metrics``. Without LR images they are made from the HR images by MATLAB's bicubic, the HR
-images being cropped to a multiple of the scale first. The authors of the mask-guided scheme evaluated with K = 240 on
-the small test sets (Set5, Set14, B100); the default here is the model's own K.
+    mga evaluate --hr HR/ --scale 4                          # one model in one variant, figures of every image
+    mga evaluate --sets testsets/ --scale 4 --variant base masked -o TABLE.md     # one model, all sets in a folder
+    mga evaluate SUITE.toml -o TABLE.md --json FIGURES.json  # models x variants x K on many sets (``mga.suite.config``)
+
+The last two go on from the rows in the JSON file. The protocol is that of ``mga.metrics``. Without LR images they are
+made from the HR images by MATLAB's bicubic, the HR images being cropped to a multiple of the scale first. The authors
+of the mask-guided scheme evaluated with K = 240 on the small test sets (Set5, Set14, B100); the default here is the
+model's own K.
 """
 
 from __future__ import annotations
@@ -19,35 +24,84 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mga_kernels.errors import ImageError, InputError
+from mga_kernels.errors import InputError
 from mga_kernels.files import whole_file
-from mga_kernels.images import Photo, check_output, read_image, save_image
+from mga_kernels.images import Photo, check_output, save_image
+from mga_kernels.networks import VARIANTS
+from mga_kernels.ops.select_patches import ORDERS
 
-from .folders import list_images
 from .metrics import psnr_y, ssim_y
-from .resize import shrink_for_scale
+from .testsets import find_pairs, load_pair
 
 if TYPE_CHECKING:
     from mga_kernels.engine import MaskGuidedSR
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--hr", type=Path, required=True, metavar="DIR", help="folder of HR images")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("suite", nargs="?", metavar="SUITE.toml", help="models and sets; see mga.suite.config")
+    what.add_argument("--hr", type=Path, metavar="DIR", help="folder of HR images")
+    what.add_argument("--sets", type=Path, metavar="DIR", help="folder of test sets, in the usual layouts")
     parser.add_argument(
         "--lr", type=Path, metavar="DIR", help="folder of LR images, NAMExS.png or NAME.png for NAME.png of --hr"
     )
-    parser.add_argument("--scale", type=int, required=True, help="scale of the model and of the LR images")
-    parser.add_argument("--variant", default="masked", choices=("base", "decomposed", "all", "masked"))
-    parser.add_argument(
-        "--selection", choices=("largest", "smallest", "random"), help="which cells are refined (default: the model's)"
-    )
+    parser.add_argument("--scale", type=int, help="scale of the model and of the LR images")
+    parser.add_argument("--variant", nargs="+", choices=VARIANTS, help="default masked; several with --sets")
+    parser.add_argument("--selection", choices=ORDERS, help="which cells are refined (default: the model's)")
     parser.add_argument("--seed", type=int, default=0, help="of --selection random")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--save", type=Path, metavar="DIR", help="write the SR images there, as PNG")
+    parser.add_argument("-o", "--output", type=Path, metavar="TABLE.md", help="write the table of many sets there")
 
 
 def run(args: argparse.Namespace) -> int:
-    """The command: evaluate, print a table, write the JSON file."""
+    """The command: evaluate, print a table, write the files."""
+    for path in (args.json, args.output):
+        if path is not None and not path.parent.is_dir():
+            raise InputError(f"evaluate: {path} cannot be written, its folder does not exist")
+    if args.suite is None and args.scale is None:
+        raise InputError("evaluate: --scale is missing")
+    if args.hr is None:
+        return _run_suite(args)
+    if len(args.variant or ()) > 1:
+        raise InputError("evaluate: --hr takes one --variant; --sets and a suite take several")
+    if args.output is not None:
+        raise InputError("evaluate: -o goes with --sets or a suite; --json takes the figures of one folder")
+    return _run_folder(args)
+
+
+def _run_suite(args: argparse.Namespace) -> int:
+    from .cli import DEFAULT_MODEL
+    from .suite.config import ModelEntry, Suite, load_suite
+    from .suite.markdown import to_markdown
+    from .suite.table import measure, rows_of
+
+    for name in ("lr", "save"):
+        if getattr(args, name) is not None:
+            raise InputError(f"evaluate: --{name} goes with --hr")
+    if args.suite is not None:
+        defaults = {"model": DEFAULT_MODEL, "device": "auto", "dtype": "auto", "seed": 0}
+        for name in ("model", "scale", "variant", "k", "fraction", "selection", "seed", "device", "dtype"):
+            if getattr(args, name) != defaults.get(name):
+                raise InputError(f"evaluate: --{name} is a setting of the suite; change it in {args.suite}")
+        suite = load_suite(args.suite)
+    else:
+        k = [args.k] if args.k is not None else [f"{100 * args.fraction}%"] if args.fraction is not None else []
+        model = ModelEntry(Path(args.model).stem, args.model)
+        suite = Suite(args.scale, [model], [str(args.sets)], variants=args.variant or ["masked"], k=k, seed=args.seed)
+        suite.selections = [args.selection] if args.selection else []
+        suite.device, suite.dtype = args.device, args.dtype
+        suite.check()
+    rows = measure(rows_of(suite), suite.image_sets(), suite, args.json)
+    text = to_markdown(rows, suite, f"Evaluation, x{suite.scale}")
+    if args.output is not None:
+        with whole_file(args.output) as stream:
+            stream.write(text.encode())
+    print(text, end="")
+    return 0
+
+
+def _run_folder(args: argparse.Namespace) -> int:
     from mga_kernels.engine import MaskGuidedSR
 
     pairs = find_pairs(args.hr, args.lr, args.scale)
@@ -55,8 +109,6 @@ def run(args: argparse.Namespace) -> int:
         check_output(
             args.save / f"{hr.stem}.png", overwrite=True, inputs=[path for pair in pairs for path in pair if path]
         )
-    if args.json is not None and not args.json.parent.is_dir():
-        raise InputError(f"evaluate: {args.json} cannot be written, its folder does not exist")
     share = args.k, args.fraction
     # Images go through the model as tensors, so nothing else is prepared.
     model = MaskGuidedSR.from_pretrained(args.model, *share, args.device, args.dtype, runtime="pytorch")
@@ -66,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     result = {"model": str(args.model)} | evaluate(
         model,
         track(pairs, "evaluating", console=Console(stderr=True), transient=True, disable=not console.is_terminal),
-        args.variant,
+        args.variant[0] if args.variant else "masked",
         args.selection,
         args.seed,
         args.save,
@@ -76,44 +128,6 @@ def run(args: argparse.Namespace) -> int:
             stream.write((json.dumps(result, indent=2, allow_nan=False) + "\n").encode())
     console.print(_table(result))
     return 0
-
-
-def find_pairs(hr_folder: Path, lr_folder: Path | None, scale: int) -> list[tuple[Path, Path | None]]:
-    """HR files, each with its LR file (None where the LR image is to be made)."""
-    hr_files, _ = list_images(hr_folder)
-    if not hr_files:
-        raise ImageError(f"evaluate: there is no image in {hr_folder}")
-    stems: dict[str, Path] = {}
-    for path in hr_files:
-        if path.stem in stems:
-            raise ImageError(f"evaluate: {stems[path.stem]} and {path} have the same name; remove one")
-        stems[path.stem] = path
-    if lr_folder is None:
-        return [(path, None) for path in hr_files]
-    lr_files: dict[str, Path] = {path.stem: path for path in list_images(lr_folder)[0]}
-    partners = [lr_files.get(f"{path.stem}x{scale}", lr_files.get(path.stem)) for path in hr_files]
-    missing = [path.name for path, partner in zip(hr_files, partners, strict=True) if partner is None]
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise ImageError(f"evaluate: {lr_folder} holds no LR image of {', '.join(missing[:3])}{more}")
-    return list(zip(hr_files, partners, strict=True))
-
-
-def load_pair(hr_path: Path, lr_path: Path | None, scale: int) -> tuple[np.ndarray, np.ndarray]:
-    """(hr, lr) as uint8 (H, W, 3), HR cropped to a multiple of the scale. Grey images become three equal channels."""
-    hr = read_image(hr_path).rgb
-    if min(hr.shape[:2]) < scale:
-        raise ImageError(f"evaluate: {hr_path} ({hr.shape[1]}x{hr.shape[0]}) is too small for x{scale}")
-    if lr_path is None:
-        return shrink_for_scale(hr, scale)
-    lr = read_image(lr_path).rgb
-    height, width = (side // scale for side in hr.shape[:2])
-    if lr.shape[:2] != (height, width):
-        raise ImageError(
-            f"evaluate: {lr_path} is {lr.shape[1]}x{lr.shape[0]}, but {hr_path} ({hr.shape[1]}x{hr.shape[0]}) "
-            f"at x{scale} needs {width}x{height}; was it made for another scale?"
-        )
-    return hr[: height * scale, : width * scale], lr
 
 
 def evaluate(

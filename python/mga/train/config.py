@@ -99,52 +99,52 @@ class TrainConfig:
         return ModelConfig(self.network, self.scale, self.patch_size, self.k, split, self.selection, mask=mask)
 
 
-def build(cls: type, values: dict, where: str):
-    """Fill a dataclass from a TOML table, refusing unknown keys and wrong types."""
+def build(cls: type, values: dict, where: str, command: str = "train"):
+    """Fill a dataclass from a TOML table, refusing unknown keys and wrong types; ``command`` is named in the error."""
     if not isinstance(values, dict):
-        raise InputError(f"train: {where} must be a table, got {values!r}")
+        raise InputError(f"{command}: {where} must be a table, got {values!r}")
     hints = typing.get_type_hints(cls)
     unknown = set(values) - set(hints)
     if unknown:
-        raise InputError(f"train: unknown setting {where}.{min(unknown)}; known: {', '.join(sorted(hints))}")
+        raise InputError(f"{command}: unknown setting {where}.{min(unknown)}; known: {', '.join(sorted(hints))}")
     missing = [
         f.name
         for f in dataclasses.fields(cls)
         if f.name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
     if missing:
-        raise InputError(f"train: {where}.{missing[0]} is missing; add it to the configuration")
-    return cls(**{name: _convert(hints[name], value, f"{where}.{name}") for name, value in values.items()})
+        raise InputError(f"{command}: {where}.{missing[0]} is missing; add it to the configuration")
+    return cls(**{name: _convert(hints[name], value, f"{where}.{name}", command) for name, value in values.items()})
 
 
-def _convert(kind, value, where: str):
+def _convert(kind, value, where: str, command: str):
     if dataclasses.is_dataclass(kind):
-        return build(kind, value, where)
+        return build(kind, value, where, command)
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is list and isinstance(value, list):
-        return [_convert(args[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return [_convert(args[0], item, f"{where}[{i}]", command) for i, item in enumerate(value)]
     if origin is dict and isinstance(value, dict):
-        return {str(key): _convert(args[1], item, f"{where}.{key}") for key, item in value.items()}
+        return {str(key): _convert(args[1], item, f"{where}.{key}", command) for key, item in value.items()}
     if kind is float and type(value) is int:
         return float(value)
     if kind is str and isinstance(value, str):
         expanded = os.path.expandvars(value)
         if "${" in expanded:
-            raise InputError(f"train: {where} = {value!r} names an environment variable that is not set")
+            raise InputError(f"{command}: {where} = {value!r} names an environment variable that is not set")
         return expanded
     if origin is None and type(value) is kind:
         return value
-    raise InputError(f"train: {where} must be of type {getattr(kind, '__name__', kind)}, got {value!r}")
+    raise InputError(f"{command}: {where} must be of type {getattr(kind, '__name__', kind)}, got {value!r}")
 
 
-def read_table(path: str | Path, overrides: dict[str, str] | None = None) -> dict:
+def read_table(path: str | Path, overrides: dict[str, str] | None = None, command: str = "train") -> dict:
     """A TOML file as a table; ``overrides`` maps dotted names ("refine.iterations") to TOML values as text."""
     try:
         values = tomllib.loads(Path(path).read_text())
     except FileNotFoundError:
-        raise InputError(f"train: there is no configuration file {path}") from None
+        raise InputError(f"{command}: there is no configuration file {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, OSError) as error:
-        raise InputError(f"train: {path} is not a readable TOML file: {error}") from None
+        raise InputError(f"{command}: {path} is not a readable TOML file: {error}") from None
     for name, text in (overrides or {}).items():
         *parents, last = name.split(".")
         table = values

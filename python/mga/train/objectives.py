@@ -55,9 +55,11 @@ def mask_loss(network: MaskGuidedNetwork, lr: Tensor, unit: float, spread: Tenso
 
 
 def gated_loss(network: MaskGuidedNetwork, lr: Tensor, hr: Tensor, coarse_weight: float, spread: Tensor) -> Tensor:
-    """The other strategies of Table 4: each refined patch is blended into the coarse image by its mask value.
+    """The other strategies of Table 4: the loss is that of -M, with the paper's share of the cells refined.
 
-    Cells that are not among the paper's share stay coarse. A selection alone would give the mask no gradient.
+    A selection has no gradient. The mask gets that of the image in which each refined patch is blended into the coarse
+    one by its mask value (straight-through estimator): a value grows with the gain of refining its cell, in the cells
+    that were not selected too. The paper does not say how it trains the mask without supervision.
     """
     coarse, feature = network.coarse(lr)
     mask = network.mask(feature / spread)
@@ -65,7 +67,8 @@ def gated_loss(network: MaskGuidedNetwork, lr: Tensor, hr: Tensor, coarse_weight
     count = max(1, round(SELECTED_SHARE * chosen.shape[1]))
     chosen.scatter_(1, mask.flatten(1).topk(count).indices, 1.0)
     side = network.config.scale * network.config.patch_size
-    weight = (mask * chosen.view_as(mask)).repeat_interleave(side, 1).repeat_interleave(side, 2)[:, None]
+    weight = chosen.view_as(mask) + (mask - mask.detach())
+    weight = weight.repeat_interleave(side, 1).repeat_interleave(side, 2)[:, None]
     final = coarse + weight * (every_patch(network, feature) - coarse)
     return l1(final, hr) + coarse_weight * l1(coarse, hr)
 

@@ -58,8 +58,8 @@ class Recipe:
     order: str = "softmax-then-pool"
     filter_source: str = "probability"
     # "three-step": dense, all, mask. "end-to-end": -M at once from scratch. "unsupervised-mask": as three-step, but the
-    # mask learns from the error of the final image alone. In the latter two the refined patches are weighted by the
-    # mask, the only way on which a gradient reaches it.
+    # mask learns from the error of the final image alone. In the latter two the gradient reaches the mask as if patches
+    # were blended by its values (``objectives.gated_loss``).
     strategy: str = "three-step"
     crop: int = 64  # side of a crop in LR pixels
     batch: int = 32  # crops in an iteration, of all processes together

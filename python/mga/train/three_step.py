@@ -60,6 +60,7 @@ class ThreeStep:
     def __init__(self, recipe: Recipe, budget: Budget):
         recipe.check()
         self.recipe, self.budget, self.out = recipe, budget, Path(recipe.out)
+        self.facts: dict[str, Any] = {}  # that steps found and the weights keep
         device = recipe.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -133,6 +134,7 @@ class ThreeStep:
             "settings": settings,
             "iterations": json.loads(self._budget_file.read_text()),
             "results": results,
+            **self.facts,
             "finished": time.strftime("%Y-%m-%d", time.gmtime()),
             "torch": torch.__version__,
         }
@@ -149,6 +151,8 @@ class ThreeStep:
         if step in ("dense", "all"):
             network.mask.requires_grad_(False)
         spread, unit = self._measured() if step == "mask" else (torch.ones(()), 1.0)
+        if step == "mask" and recipe.strategy != "unsupervised-mask":
+            self.facts["mask_unit"] = unit  # luma difference that is mask value 1
         if step in ("mask", "end-to-end"):
             start_as_probability(network.mask)
         loss = self._loss(step, spread, unit)

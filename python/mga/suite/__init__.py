@@ -1,0 +1,1 @@
+"""Many models, variants and K on many test sets, in one table."""

@@ -1,0 +1,122 @@
+"""What a suite compares: one TOML file for ``mga evaluate``, every field typed and documented here."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from mga_kernels.errors import InputError
+from mga_kernels.networks import VARIANTS
+from mga_kernels.networks.config import SCALES
+from mga_kernels.ops.select_patches import ORDERS
+
+from ..testsets import ImageSet, find_sets, one_set
+from ..train.config import build, read_table
+
+SECONDS = ("tensors", "photographs")
+
+
+@dataclass
+class ModelEntry:
+    """A model. With ``network`` the file is a published one (.pth) of the whole network, run as a Base-Net (-B)."""
+
+    name: str  # in the table
+    file: str  # a shipped model, a file that `mga train` wrote, or a published one
+    network: str = ""
+    split: str = ""  # of a published file: its blocks and any number, as in "16+1"
+
+
+@dataclass
+class SetEntry:
+    """A test set whose folders are in no usual layout."""
+
+    name: str
+    hr: str
+    lr: str = ""  # empty: made by MATLAB's bicubic
+
+
+@dataclass
+class Suite:
+    """Rows are models x variants x K x selection, columns test sets. Paths may contain environment variables."""
+
+    scale: int
+    models: list[ModelEntry] = field(default_factory=list)
+    folders: list[str] = field(default_factory=list)  # test sets are looked for in these (``mga.testsets``)
+    only: list[str] = field(default_factory=list)  # names of those to take, in this order; empty: all
+    sets: list[SetEntry] = field(default_factory=list)
+    variants: list[str] = field(default_factory=lambda: list(VARIANTS))
+    k: list = field(default_factory=list)  # of -M: numbers, shares ("50%") or "all"; empty: the model's own
+    selections: list[str] = field(default_factory=list)  # of -M; empty: the model's own
+    seed: int = 0  # of the selection "random"
+    bicubic: bool = True  # a row for MATLAB's bicubic
+    mask: bool = True  # of -M: the l1 error of the mask and the overlap of its top K with the true one
+    size: str = "3840x2160"  # output size of the column GMACs, and of the seconds of photographs
+    # "tensors": mean over the images of the sets, as evaluated (PyTorch, no plan); "photographs": a photograph of
+    # ``size`` from bytes to bytes in the fastest way that the model has, median of three.
+    seconds: str = "tensors"
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def check(self) -> None:
+        """InputError for the first setting that does not exist."""
+        for name, given, known in (
+            ("scale", [self.scale], SCALES),
+            ("variants", self.variants, VARIANTS),
+            ("selections", self.selections, ORDERS),
+            ("seconds", [self.seconds], SECONDS),
+        ):
+            for value in given:
+                if value not in known:
+                    choices = ", ".join(map(str, known))
+                    raise InputError(f"evaluate: suite.{name} {value!r} does not exist; choose from {choices}")
+        for item in self.k:
+            amount(item)
+        lr_size(self.size, self.scale)
+        if not self.models and not self.bicubic:
+            raise InputError("evaluate: the suite names no model; add a table [[models]] with name and file")
+        names = [model.name for model in self.models]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise InputError(f"evaluate: the suite has two models called {twice[0]}; rename one")
+        if not self.folders and not self.sets:
+            raise InputError("evaluate: the suite names no test set; set folders, or add a table [[sets]]")
+
+    def image_sets(self) -> list[ImageSet]:
+        """The sets in ``folders`` and the others, files found and paired."""
+        found = [one for folder in self.folders for one in find_sets(Path(folder), self.scale)]
+        found += [one_set(s.name, Path(s.hr), Path(s.lr) if s.lr else None, self.scale) for s in self.sets]
+        by_name: dict[str, ImageSet] = {}
+        for one in found:
+            if one.name in by_name:
+                raise InputError(f"evaluate: the suite has two test sets called {one.name}; rename one")
+            by_name[one.name] = one
+        if missing := [name for name in self.only if name not in by_name]:
+            raise InputError(f"evaluate: there is no test set {missing[0]}, only {', '.join(by_name)}")
+        return [by_name[name] for name in self.only or by_name]
+
+
+def amount(item: object) -> tuple[int | None, float | None]:
+    """(k, fraction), of which one is None: 240 and "240" are K, "50%" is a share of the cells, "all" is all of them."""
+    text = str(item).strip()
+    if isinstance(item, (int, str)) and not isinstance(item, bool):
+        if text == "all":
+            return None, 1.0
+        if re.fullmatch(r"\d+", text, re.ASCII):
+            return int(text), None
+        if re.fullmatch(r"\d+(\.\d+)?%", text, re.ASCII) and float(text[:-1]) <= 100:
+            return None, float(text[:-1]) / 100
+    raise InputError(f'evaluate: K is a number such as 240, a share such as "50%", or "all"; got {item!r}')
+
+
+def lr_size(size: str, scale: int) -> tuple[int, int]:
+    """(width, height) of the LR image of an output size "3840x2160"."""
+    found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", size, re.ASCII)
+    if not found:
+        raise InputError(f"evaluate: a size is WIDTHxHEIGHT in pixels, such as 3840x2160, got {size!r}")
+    return int(found[1]) // scale, int(found[2]) // scale
+
+
+def load_suite(path: str | Path) -> Suite:
+    suite: Suite = build(Suite, read_table(path, command="evaluate"), "suite", "evaluate")
+    suite.check()
+    return suite

@@ -1,0 +1,90 @@
+"""The rows of a suite as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from .config import Suite
+
+LETTERS = {"base": "-B", "decomposed": "-D", "all": "-A", "masked": "-M"}
+
+
+def to_markdown(rows: Sequence[dict[str, Any]], suite: Suite, title: str) -> str:
+    """A table of quality and cost, one of the masks where there are any, and what the figures are."""
+    sets = list(rows[0]["sets"])
+    parts = [f"# {title}", _quality(rows, sets, suite)]
+    if any("mask" in row["sets"][name] for row in rows for name in sets):
+        what = "Masks: l1 error; share of the K selected cells that are truly among the K worst (by chance)."
+        parts += [what, _masks(rows, sets)]
+    return "\n\n".join([*parts, _notes(rows, sets, suite)]) + "\n"
+
+
+def _quality(rows: Sequence[dict[str, Any]], sets: Sequence[str], suite: Suite) -> str:
+    seconds = "s / image" if suite.seconds == "tensors" else f"s at {suite.size}"
+    header = ["model", "K", "parameters", f"GMACs at {suite.size}", seconds]
+    header += [f"{name} ({len(rows[0]['sets'][name]['images'])})" for name in sets]
+    lines = []
+    for row in rows:
+        cost = ["", ""] if row["gmacs"] is None else [f"{row['params']:,}", f"{row['gmacs']:.2f}"]
+        quality = [_cell(row["sets"][name]) for name in sets]
+        lines.append([_name(row), _amount(row), *cost, f"{row['seconds']:.3f}", *quality])
+    return _table(header, lines, left=2)
+
+
+def _cell(figures: dict[str, Any]) -> str:
+    """PSNR-Y / SSIM-Y / PSNR-RGB."""
+    psnr, rgb = ("equal" if figures[name] is None else f"{figures[name]:.3f}" for name in ("psnr_y", "psnr_rgb"))
+    return f"{psnr} / {figures['ssim_y']:.4f} / {rgb}"
+
+
+def _masks(rows: Sequence[dict[str, Any]], sets: Sequence[str]) -> str:
+    lines = []
+    for row in rows:
+        masks = [row["sets"][name].get("mask") for name in sets]
+        if not any(masks):
+            continue
+        cells = []
+        for mask in masks:
+            overlap = "" if mask["overlap"] is None else f"; {mask['overlap']:.3f} ({mask['overlap_by_chance']:.3f})"
+            cells.append(f"{mask['l1']:.4f}{overlap}")
+        lines.append([_name(row), _amount(row), *cells])
+    return _table(["model", "K", *sets], lines, left=2)
+
+
+def _name(row: dict[str, Any]) -> str:
+    return row["model"] if row["file"] is None else f"{row['model']} {LETTERS[row['variant']]}"
+
+
+def _amount(row: dict[str, Any]) -> str:
+    if row["variant"] != "masked":
+        return ""
+    text = str(row["k"]) if row["fraction"] is None else f"{100 * row['fraction']:g} %"
+    return text if row["selection"] == "largest" else f"{text}, {row['selection']}"
+
+
+def _notes(rows: Sequence[dict[str, Any]], sets: Sequence[str], suite: Suite) -> str:
+    made = [name for name in sets if rows[0]["sets"][name]["lr"] == "bicubic"]
+    notes = [
+        f"x{suite.scale}, whole images. PSNR-Y (dB) / SSIM-Y / PSNR-RGB (dB): images of 8 bits, luma of MATLAB's "
+        f"rgb2ycbcr, {suite.scale} pixels of border left out."
+    ]
+    if made:
+        notes.append(f"LR images made by MATLAB's bicubic: {', '.join(made)}.")
+    if any(row["gmacs"] is not None for row in rows):
+        notes.append("GMACs: 10^9 multiply-accumulates by the paper's convention (`mga complexity`).")
+    if suite.seconds == "tensors":
+        notes.append(
+            "Seconds: mean over all images, each run once as it was evaluated, as a tensor in PyTorch, bytes to bytes."
+        )
+    else:
+        notes.append(f"Seconds: a photograph of {suite.size}, bytes to bytes, median of three.")
+    units = {m["unit_from"] for row in rows for name in sets if (m := row["sets"][name].get("mask"))}
+    if "set" in units:
+        notes.append("Mask value 1 is the 0.95 quantile of the cells of the set, where weights do not say their unit.")
+    return " ".join(notes)
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]], left: int) -> str:
+    rule = ["---"] * left + ["---:"] * (len(header) - left)
+    return "\n".join("| " + " | ".join(line) + " |" for line in (header, rule, *lines))

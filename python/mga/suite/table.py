@@ -1,0 +1,176 @@
+"""Rows of figures: measured one after the other, kept in a file as they come, written as Markdown."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mga_kernels import __version__
+from mga_kernels.errors import InputError
+from mga_kernels.files import whole_file
+
+from ..metrics import psnr_rgb, psnr_y, ssim_y
+from ..testsets import ImageSet, image_name, load_pair
+from .config import ModelEntry, Suite, amount, lr_size
+from .mask import mask_figures
+from .models import Bicubic, Row, Runner, file_name
+
+METRICS: dict[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
+    "psnr_y": psnr_y,
+    "ssim_y": ssim_y,
+    "psnr_rgb": psnr_rgb,
+}
+CACHE_BYTES = 768 * 2**20  # of decoded images, which every row needs again
+
+
+class Pictures:
+    """The (hr, lr) images of sets; those that fit into CACHE_BYTES are decoded, and shrunk, once."""
+
+    def __init__(self, scale: int):
+        self.scale, self._bytes = scale, 0
+        self._kept: dict[tuple[Path, Path | None], tuple[np.ndarray, np.ndarray]] = {}
+
+    def __call__(self, pair: tuple[Path, Path | None]) -> tuple[np.ndarray, np.ndarray]:
+        if pair in self._kept:
+            return self._kept[pair]
+        images = load_pair(*pair, self.scale)
+        size = sum(image.nbytes for image in images)
+        if self._bytes + size <= CACHE_BYTES:
+            self._kept[pair] = images
+            self._bytes += size
+        return images
+
+
+def rows_of(suite: Suite) -> list[Row]:
+    """The rows that a suite asks for; a published file has a row for -B only."""
+    rows = [Row("bicubic", None, "base")] if suite.bicubic else []
+    for model in suite.models:
+        variants = ["base"] if model.network else suite.variants
+        for variant in variants:
+            row = partial(Row, model.name, model.file, variant, network=model.network, split=model.split)
+            if variant != "masked":
+                rows.append(row())
+                continue
+            for k, fraction in [amount(item) for item in suite.k] or [(None, None)]:
+                orders: list[str | None] = [*suite.selections] or [None]
+                rows += [row(k, fraction, order, suite.seed) for order in orders]
+    return rows
+
+
+def measure(
+    rows: Sequence[Row], sets: Sequence[ImageSet], suite: Suite, store: Path | None = None
+) -> list[dict[str, Any]]:
+    """Figures of every row. With ``store``, a JSON file, rows that it has already are taken from there."""
+    known = _known(store)
+    results: list[dict[str, Any]] = []
+    pictures, runner, made_for = Pictures(suite.scale), None, None
+    for number, row in enumerate(rows, 1):
+        wanted = (row.file, row.network, row.split)
+        if runner is None or wanted != made_for:
+            made_for = wanted
+            entry = ModelEntry(row.label, row.file or "", row.network, row.split)
+            runner = Bicubic(suite.scale) if row.file is None else Runner(entry, suite.scale, suite.device, suite.dtype)
+        key = _key(row, sets, suite, runner.fingerprint)
+        if key not in known:
+            print(f"{number}/{len(rows)} {describe(row)}", flush=True)
+            known[key] = {"key": key} | _figures(row, sets, suite, runner, pictures)
+        results.append(known[key] | {"model": row.label})
+        if store is not None:
+            _write(store, suite, results)
+    return results
+
+
+def describe(row: Row) -> str:
+    amount = "" if row.k is None else f" K = {row.k}"
+    amount = amount if row.fraction is None else f" {100 * row.fraction:g} % of the cells"
+    return f"{row.label} {row.variant if row.file else ''}{amount} {row.selection or ''}".strip()
+
+
+def _figures(
+    row: Row, sets: Sequence[ImageSet], suite: Suite, runner: Runner | Bicubic, pictures: Pictures
+) -> dict[str, Any]:
+    width, height = lr_size(suite.size, suite.scale)
+    figures = {one.name: _of_set(row, one, suite, runner, pictures) for one in sets}
+    result: dict[str, Any] = {name: value for name, value in asdict(row).items() if name not in ("label", "file")}
+    result |= {"file": file_name(row), "params": None, "gmacs": None, "sets": figures}
+    if isinstance(runner, Runner):
+        config = runner.model.config
+        masked = row.variant == "masked"
+        own = masked and row.k is row.fraction is None
+        result |= {"network": config.network, "split": "+".join(map(str, config.split))}
+        result |= {
+            "k": config.k if own else row.k,
+            "selection": (row.selection or config.selection) if masked else None,
+        }
+        result |= {"params": runner.costs.parameters(row.variant), "gmacs": runner.gmacs(row, width, height)}
+        result |= {"dtype": str(runner.model.dtype).removeprefix("torch."), "device": str(runner.model.device)}
+    if suite.seconds == "photographs":
+        result["seconds"] = runner.photograph_seconds(row, width, height)
+    else:
+        count = sum(len(one.pairs) for one in sets)
+        result["seconds"] = sum(f["seconds"] * len(f["images"]) for f in figures.values()) / count
+    return result
+
+
+def _of_set(row: Row, one: ImageSet, suite: Suite, runner: Runner | Bicubic, pictures: Pictures) -> dict[str, Any]:
+    """Means over the images of a set, and the images."""
+    images, lrs, seconds = [], [], 0.0
+    for pair in one.pairs:
+        hr, lr = pictures(pair)
+        lrs.append(lr)
+        started = time.perf_counter()
+        sr = runner.upscale(row, lr)  # bytes on the host, so nothing is under way any more
+        seconds += time.perf_counter() - started
+        entry: dict[str, Any] = {"name": image_name(pair[0], suite.scale)}
+        entry |= {name: metric(sr, hr, suite.scale) for name, metric in METRICS.items()}
+        images.append(entry)
+    result: dict[str, Any] = {name: float(np.mean([entry[name] for entry in images])) for name in METRICS}
+    result |= {"seconds": seconds / len(images), "lr": "given" if one.given_lr else "bicubic"}
+    if isinstance(runner, Runner):
+        result["gmacs"] = float(np.mean([runner.gmacs(row, lr.shape[1], lr.shape[0]) for lr in lrs]))
+        if row.variant == "masked":
+            counts = [runner.count(row, *lr.shape[:2]) for lr in lrs]
+            result["mean_k"] = float(np.mean(counts))
+            if suite.mask and (row.selection or runner.model.config.selection) == "largest":
+                pairs = runner.masks(one.name, lrs)
+                result["mask"] = mask_figures(pairs, counts, runner.training)
+    return _finite(result) | {"images": [_finite(entry) for entry in images]}
+
+
+def _finite(entry: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity, which is the PSNR of equal images."""
+    return {key: None if isinstance(value, float) and math.isinf(value) else value for key, value in entry.items()}
+
+
+def _key(row: Row, sets: Sequence[ImageSet], suite: Suite, model: str) -> str:
+    """Stands for all that the figures of a row depend on."""
+    facts = asdict(row) | {"label": "", "file": "", "model": model, "version": __version__}
+    facts |= {name: getattr(suite, name) for name in ("scale", "mask", "size", "seconds", "device", "dtype")}
+    facts["sets"] = [(one.name, one.fingerprint()) for one in sets]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _known(store: Path | None) -> dict[str, dict[str, Any]]:
+    if store is None or not store.exists():
+        return {}
+    try:
+        return {row["key"]: row for row in json.loads(store.read_text())["rows"]}
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise InputError(
+            f"evaluate: {store} is no file of figures to go on with ({error}); remove it or name another"
+        ) from None
+
+
+def _write(store: Path, suite: Suite, rows: list[dict[str, Any]]) -> None:
+    record = {"scale": suite.scale, "size": suite.size, "seconds": suite.seconds, "rows": rows}
+    with whole_file(store) as stream:
+        stream.write((json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
