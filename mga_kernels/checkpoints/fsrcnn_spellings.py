@@ -108,7 +108,7 @@ def _reading(
     for name, channels in _slopes(blocks, expanded, shrunk).items():
         if name in result:
             result[name] = slope_per_channel(result[name], channels)
-    ranges = RANGES
+    ranges: tuple[str, ...] = RANGES
     if planes == 1:
         colours, ranges = ("y",), LUMA_RANGES
         sub_pixel = _sub_pixel(state[deconvolution])

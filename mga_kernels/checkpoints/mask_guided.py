@@ -27,7 +27,9 @@ BLOCKS = {  # of a Refine-Net: pattern of their numbers
 
 def is_mask_guided(state: State) -> bool:
     """Whether these are the names of the authors' layout."""
-    return all(name in state for name in MASK) and all(any(n.startswith(p) for n in state) for p in ("base.", "refine."))
+    return all(name in state for name in MASK) and all(
+        any(n.startswith(p) for n in state) for p in ("base.", "refine.")
+    )
 
 
 def load_mask_guided(state: State, name: str, scale: int | None = None, **settings: Any) -> MaskGuidedNetwork:
@@ -40,7 +42,9 @@ def load_mask_guided(state: State, name: str, scale: int | None = None, **settin
     refine = {key.removeprefix("refine."): tensor for key, tensor in state.items() if key.startswith("refine.")}
     spelling = find_spelling(base)
     if spelling is None:
-        raise CheckpointError(f"{name} is mask-guided, but its Base-Net is of no network that is known: {describe(base)}")
+        raise CheckpointError(
+            f"{name} is mask-guided, but its Base-Net is of no network that is known: {describe(base)}"
+        )
     try:
         reading = spelling.read(base)
         if reading.network not in BLOCKS:
@@ -80,5 +84,3 @@ def _config(reading: Reading, refine: State, scale: int, settings: dict[str, Any
     mask = {"order": "softmax-then-pool", "filter_source": "probability"} | dict(settings.pop("mask", {}))
     split = (reading.blocks, blocks)
     return ModelConfig(reading.network, scale, split=split, base=base, mask=mask, **settings)
-
-

@@ -9,9 +9,9 @@ from __future__ import annotations
 import pickletools
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 LEGACY_PICKLES = 5  # of a file that is no archive: magic number, version, system, contents, keys of the storages
 NEEDED = re.compile(
@@ -27,12 +27,12 @@ def unneeded(path: Path) -> str | None:
     """
     if not zipfile.is_zipfile(path):
         with path.open("rb") as stream:
-            return _first((stream for _ in range(LEGACY_PICKLES)))
+            return _first(stream for _ in range(LEGACY_PICKLES))
     with zipfile.ZipFile(path) as archive:
         return _first(archive.open(entry) for entry in archive.infolist() if entry.filename.endswith(".pkl"))
 
 
-def _first(streams: Iterator[BinaryIO] | Iterator) -> str | None:
+def _first(streams: Iterable[IO[bytes]]) -> str | None:
     for stream in streams:
         for operation, argument, _ in pickletools.genops(stream):
             if operation.name in ("STACK_GLOBAL", "EXT1", "EXT2", "EXT4", "INST"):  # their names are not in sight

@@ -60,7 +60,9 @@ def describe(state: State) -> str:
 
 def supported() -> str:
     spellings = sorted({spelling.name for spelling in ALL_SPELLINGS})
-    return f"supported are {', '.join(spellings)} and mask-guided networks, as they were published or in BasicSR's names"
+    return (
+        f"supported are {', '.join(spellings)} and mask-guided networks, as they were published or in BasicSR's names"
+    )
 
 
 def _narrowed(reading: Reading, colour: str | None, input_range: str | None, scale: int | None) -> Reading:
@@ -123,12 +125,12 @@ def _decide(networks: list[WholeNetwork], reading: Reading, what: str) -> WholeN
     luma_range = [given for given in reading.ranges if given == "16..235"]
     ranges = tuple(given for given in reading.ranges if given != "16..235" or len(reading.ranges) == 1)
     if len(networks) == 1 and len(ranges) == 1:
-        way: tuple[int, str] | None = (networks[0].config.scale, ranges[0])
+        scale, input_range = networks[0].config.scale, ranges[0]
     else:
         way, levels = right_way(networks, ranges)
         if way is None:
             raise CheckpointError(f"{what}, {_undecided(levels)}")
-    scale, input_range = way
+        scale, input_range = way
     network = next(network for network in networks if network.config.scale == scale)
     if luma_range and input_range == "0..1":
         if not is_studio_luma(network):

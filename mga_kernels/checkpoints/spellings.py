@@ -43,7 +43,9 @@ def _imdn(state: State) -> Reading:
     if distilled >= channels:
         raise CheckpointError(f"it keeps {distilled} of {channels} channels in each step")
     settings = {"channels": channels, "distilled": distilled, "squeezed": squeezed}
-    return Reading("imdn", "original", dict(state), count(state, r"IMDB(\d+)\."), settings, (scale,), ranges=BOTH_RANGES)
+    return Reading(
+        "imdn", "original", dict(state), count(state, r"IMDB(\d+)\."), settings, (scale,), ranges=BOTH_RANGES
+    )
 
 
 def _srresnet(state: State) -> Reading:
@@ -111,7 +113,7 @@ def _mean_shift(state: State) -> tuple[tuple[float, ...], tuple[str, ...]]:
             raise CheckpointError(f"{name} changes more than the mean colour")
         shifts.append(sign * state[f"{name}.bias"].double())
     mean = shifts[0].tolist()
-    if not torch.allclose(*shifts, rtol=1e-3, atol=1e-3):
+    if not torch.allclose(shifts[0], shifts[1], rtol=1e-3, atol=1e-3):
         raise CheckpointError("the mean that it takes off is not the one that it adds")
     return tuple(mean), ("0..1" if max(map(math.fabs, mean)) <= 1 else "0..255",)
 
