@@ -56,7 +56,7 @@ def _classsr(state: State) -> Reading:
 
 
 def _named(state: State) -> Reading:
-    """feature_extract, shrink, map_N, expand, deconv: one PReLU after all maps; all planes of YCbCr."""
+    """feature_extract, shrink, map_N, expand, deconv: one PReLU after all maps; all planes of YCbCr, clipped."""
     maps = count(state, r"map_(\d+)\.weight")
     names = {
         "feature_extract": "first_part.0",
@@ -68,7 +68,7 @@ def _named(state: State) -> Reading:
         "deconv": "last_part.2",
     }
     result = _one_activation(state, names, [f"map_{1 + i}" for i in range(maps)], "activation_3")
-    return _reading("feature_extract", result, maps, state, "deconv.weight", colours=("ycbcr",))
+    return _reading("feature_extract", result, maps, state, "deconv.weight", colours=("ycbcr",), ranges=("clipped",))
 
 
 def _one_activation(state: State, names: dict[str, str], maps: list[str], activation: str) -> dict[str, Tensor]:
@@ -97,6 +97,7 @@ def _reading(
     settings: dict[str, int] | None = None,
     scales: tuple[int, ...] = SCALES,
     colours: tuple[str, ...] = ("rgb", "ycbcr"),
+    ranges: tuple[str, ...] = RANGES,
 ) -> Reading:
     expanded, planes, *size = shape(state, deconvolution)
     shrunk = shape(result, "mid_part.0.weight")[0]
@@ -108,7 +109,6 @@ def _reading(
     for name, channels in _slopes(blocks, expanded, shrunk).items():
         if name in result:
             result[name] = slope_per_channel(result[name], channels)
-    ranges: tuple[str, ...] = RANGES
     if planes == 1:
         colours, ranges = ("y",), LUMA_RANGES
         sub_pixel = _sub_pixel(state[deconvolution])

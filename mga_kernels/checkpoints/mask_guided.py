@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import CheckpointError, InputError
 from ..networks import MaskGuidedNetwork, ModelConfig
-from .recognise import describe, find_spelling, fitted
+from .recognise import describe, find_spelling, fitted, recognise
 from .spelling import Reading, State, count, renamed
 
 MASK = ("mask.spa_mask_1.0.weight", "mask.spa_mask_1.2.weight", "mask.conv_kernel.weight")
@@ -49,7 +49,7 @@ def load_mask_guided(state: State, name: str, scale: int | None = None, **settin
         reading = spelling.read(base)
         if reading.network not in BLOCKS:
             raise CheckpointError(f"{spelling.name} exists whole only")
-        scale = _scale(reading, refine, scale)
+        scale = _scale(reading, base, refine, scale)
         config = _config(reading, refine, scale, settings)
         tensors = {f"base.{key}": tensor for key, tensor in reading.state.items()}
         tensors |= {key: tensor for key, tensor in renamed(state, RULES).items() if not key.startswith("base.")}
@@ -60,18 +60,17 @@ def load_mask_guided(state: State, name: str, scale: int | None = None, **settin
     return network.eval().requires_grad_(False)
 
 
-def _scale(reading: Reading, refine: State, scale: int | None) -> int:
-    scales = reading.scales
-    if reading.network == "pan" and 4 not in scales:  # the Refine-Net of x3 has one layer more
-        scales = (3,) if "HRconv_extra.weight" in refine else (2,)
-    if scale is None and len(scales) == 1:
-        return scales[0]
-    if scale in scales:
-        return scale
-    raise CheckpointError(
-        f"its scale is one of {scales}, "
-        + ("and its tensors do not tell which; say it: scale= (--model-scale)" if scale is None else f"not {scale}")
-    )
+def _scale(reading: Reading, base: State, refine: State, scale: int | None) -> int:
+    """The scale that the tensors or, where they do not tell, a trial of the Base-Net finds."""
+    if reading.network == "pan" and 4 not in reading.scales:  # the Refine-Net of x3 has one layer more
+        found = 3 if "HRconv_extra.weight" in refine else 2
+    elif len(reading.scales) == 1 or scale is not None:
+        found = reading.scales[0] if scale is None else scale
+    else:
+        found = recognise(base, "its Base-Net").config.scale
+    if found not in reading.scales or scale not in (None, found):
+        raise CheckpointError(f"it is for x{' or x'.join(map(str, reading.scales))}, not for scale={scale}")
+    return found
 
 
 def _config(reading: Reading, refine: State, scale: int, settings: dict[str, Any]) -> ModelConfig:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, InputError
-from ..networks.colour import COLOURS, INPUT_RANGES
+from ..networks.colour import COLOURS, INPUT_RANGES, ONLY
 from ..networks.whole import SCALES, WholeConfig, WholeNetwork
 from .fsrcnn_spellings import FSRCNN_SPELLINGS
 from .probe import is_studio_luma, right_way
@@ -30,7 +30,7 @@ def recognise(
 ) -> WholeNetwork:
     """The whole network of a state dict, fp32 on the CPU, ready to run.
 
-    ``colour`` ("rgb", "ycbcr", "y"), ``input_range`` ("0..1", "0..255", "16..235") and ``scale`` decide where the
+    ``colour`` ("rgb", "ycbcr", "y"), ``input_range`` (see ``networks.colour``) and ``scale`` decide where the
     tensors do not tell, and ``input_range`` also against what a network was published with. CheckpointError, beginning
     with ``name``, for a state dict of another network, one that does not fit, and one that leaves more than one way.
     """
@@ -73,8 +73,8 @@ def _narrowed(reading: Reading, colour: str | None, input_range: str | None, sca
             raise CheckpointError(f"it has {planes} colour plane(s), which is not colour={colour!r}")
         reading = dataclasses.replace(reading, colours=(colour,))
     if input_range is not None:
-        if input_range == "16..235" and "y" not in reading.colours:
-            raise CheckpointError('it is not one of luma, which input_range="16..235" is for')
+        if ONLY.get(input_range, reading.colours[0]) not in reading.colours:
+            raise CheckpointError(f'input_range="{input_range}" is for colour="{ONLY[input_range]}"')
         reading = dataclasses.replace(reading, ranges=(input_range,))
     if scale is not None:
         if scale not in reading.scales:

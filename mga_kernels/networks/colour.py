@@ -1,7 +1,8 @@
 """Colour spaces and ranges of published networks: what they are given, and how their result becomes RGB.
 
 YCbCr is that of BT.601 with all values from 0 to 1 ("full range", as in JPEG); luma of the studio range is 16/255 for
-black and 235/255 for white.
+black and 235/255 for white. "clipped" is YCbCr of the full range whose values are limited to those of the studio range,
+as the code does with which one network was published: darker and brighter parts of a photograph are lost.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 COLOURS = ("rgb", "ycbcr", "y")
-INPUT_RANGES = ("0..1", "0..255", "16..235")  # the last one is of luma alone, divided by 255
+INPUT_RANGES = ("0..1", "0..255", "16..235", "clipped")
+ONLY = {"16..235": "y", "clipped": "ycbcr"}  # ranges of one colour space, both divided by 255
 RED, BLUE = 0.299, 0.114  # their shares of luma
 
 
@@ -38,6 +40,9 @@ def encode(image: Tensor, colour: str, input_range: str) -> Tensor:
         image = image[:, :1]
     if input_range == "16..235":
         return (16 + 219 * image) / 255
+    if input_range == "clipped":
+        luma, planes = image.split((1, 2), dim=1)
+        return torch.cat([luma.clamp(16 / 255, 235 / 255), planes.clamp(16 / 255, 240 / 255)], dim=1)
     return image * 255 if input_range == "0..255" else image
 
 

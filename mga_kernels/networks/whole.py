@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from . import imdn, msrresnet
-from .colour import COLOURS, INPUT_RANGES, decode, encode
+from .colour import COLOURS, INPUT_RANGES, ONLY, decode, encode
 from .layers import Place
 from .registry import BUILT_IN, get_network
 
@@ -71,8 +71,9 @@ class WholeConfig:
         for name, allowed in (("scale", SCALES), ("colour", COLOURS), ("input_range", INPUT_RANGES)):
             if getattr(self, name) not in allowed:
                 raise InputError(f"model: {name} {getattr(self, name)!r} is not supported; choose one of {allowed}")
-        if self.input_range == "16..235" and self.colour != "y":
-            raise InputError(f'model: input_range "16..235" is one of luma, and colour is "{self.colour}"')
+        if ONLY.get(self.input_range, self.colour) != self.colour:
+            given = self.input_range, ONLY[self.input_range], self.colour
+            raise InputError('model: input_range "{}" is one of colour "{}", and colour is "{}"'.format(*given))
 
     @property
     def definition(self) -> Original:
@@ -110,9 +111,21 @@ class WholeNetwork(nn.Module):
     def forward(self, image: Tensor, place: Place | None = None) -> Tensor:
         """``place``: where the image is a tile of a larger one, for networks that must know (``Network``)."""
         config, image = self.config, image.float()
-        given = encode(image, config.colour, config.input_range).to(next(self.body.parameters()).dtype)
+        return decode(self._planes(image, place), config.colour, config.input_range, image, config.scale)
+
+    def luma(self, image: Tensor) -> Tensor:
+        """Luma (B, 1, sH, sW) in 16..235 of what a network of luma makes, before it becomes RGB and loses what RGB lacks.
+
+        Such networks are compared by it.
+        """
+        result = self._planes(image.float(), None)
+        result = result / 255 if self.config.input_range == "0..255" else result
+        return 255 * result.clamp(0, 1) if self.config.input_range == "16..235" else 16 + 219 * result.clamp(0, 1)
+
+    def _planes(self, image: Tensor, place: Place | None) -> Tensor:
+        given = encode(image, self.config.colour, self.config.input_range).to(next(self.body.parameters()).dtype)
         result, _ = self.body(given) if place is None else self.body(given, place)
-        return decode(result.float(), config.colour, config.input_range, image, config.scale)
+        return result.float()
 
     def unclamped(self, image: Tensor, *_: object) -> Tensor:
         """``forward``, called as a mask-guided network is; there is only one variant."""
