@@ -154,10 +154,10 @@ class MaskGuidedSR:
     ) -> MaskGuidedSR:
         """Any file of weights: what ``from_pretrained`` takes, a published network, or the mask-guided authors' layout.
 
-        A published network (.pth, .pt or .safetensors, ``mga_kernels.checkpoints``) runs whole, as it is. Where its
-        tensors do not tell what it works on, a CheckpointError says so and one of these decides: ``colour`` ("rgb",
-        "ycbcr" or "y"), ``input_range`` ("0..1", "0..255", of luma "16..235", of YCbCr "clipped") and ``scale``. ``settings`` are the
-        arguments of the class. ``source`` may also be an ImageModelDescriptor, as spandrel loads it.
+        A published network (.pth, .pt or .safetensors; docs/checkpoints.md) runs whole, as it is. Where its tensors do
+        not tell what it works on, a CheckpointError says so and one of these decides: ``colour`` ("rgb", "ycbcr" or
+        "y"), ``input_range`` ("0..1", "0..255", of luma "16..235", of YCbCr "clipped") and ``scale``. ``settings`` are
+        the arguments of the class. ``source`` may also be an ImageModelDescriptor, as spandrel loads it.
         """
         return cls(load_checkpoint(source, colour, input_range, scale), **settings)
 

@@ -41,7 +41,7 @@ def _mean_like(image: Tensor, mean: Sequence[float]) -> Tensor:
 class ChannelAttention(nn.Module):
     """Times a gate in (0, 1) for each channel, computed from the channels' means."""
 
-    def __init__(self, channels: int, squeezed: int):
+    def __init__(self, channels: int = FEATURE_CHANNELS, squeezed: int = FEATURE_CHANNELS // REDUCTION):
         super().__init__()
         self.attention = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
@@ -58,7 +58,7 @@ class ChannelAttention(nn.Module):
 class RCAB(nn.Module):
     """Residual channel attention block, (N, C, H, W) to the same shape."""
 
-    def __init__(self, channels: int, squeezed: int):
+    def __init__(self, channels: int = FEATURE_CHANNELS, squeezed: int = FEATURE_CHANNELS // REDUCTION):
         super().__init__()
         self.rcab = nn.Sequential(
             conv(channels, channels, 3),
@@ -74,7 +74,12 @@ class RCAB(nn.Module):
 class ResidualGroup(nn.Module):
     """Blocks, a convolution, and a skip around both."""
 
-    def __init__(self, blocks: int, channels: int, squeezed: int):
+    def __init__(
+        self,
+        blocks: int = BLOCKS_PER_GROUP,
+        channels: int = FEATURE_CHANNELS,
+        squeezed: int = FEATURE_CHANNELS // REDUCTION,
+    ):
         super().__init__()
         self.residual_group = nn.Sequential(*(RCAB(channels, squeezed) for _ in range(blocks)))
         self.conv = conv(channels, channels, 3)

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -114,7 +113,7 @@ class WholeNetwork(nn.Module):
         return decode(self._planes(image, place), config.colour, config.input_range, image, config.scale)
 
     def luma(self, image: Tensor) -> Tensor:
-        """Luma (B, 1, sH, sW) in 16..235 of what a network of luma makes, before it becomes RGB and loses what RGB lacks.
+        """Luma (B, 1, sH, sW) in 16..235 as a network of luma makes it, before RGB takes off what it does not have.
 
         Such networks are compared by it.
         """
@@ -141,14 +140,3 @@ class Untouched:
         self.receptive_field = None if getattr(body, "receptive_field", None) is None else 0
         self.tile_multiple = getattr(body, "tile_multiple", 1)
         self.takes_place = getattr(body, "takes_place", False)
-
-
-class ImageOnly(nn.Module):
-    """A module that returns an image alone in the form of a Base-Net."""
-
-    def __init__(self, module: nn.Module):
-        super().__init__()
-        self.module = module
-
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        return self.module(image), torch.empty(0)
