@@ -10,6 +10,7 @@ from .errors import InputError
 from .networks import VARIANTS
 from .ops.select_patches import ORDERS
 
+WHOLE = "whole"  # the variant of a network without a mask
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -33,6 +34,16 @@ def choose_dtype(dtype: str | torch.dtype) -> torch.dtype:
     return DTYPES[name]
 
 
+def check_whole(**given: object) -> None:
+    """InputError where something is given that only a network with a mask has a use for."""
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise InputError(
+            f"this is a whole network, which has no mask, so {', '.join(names)} cannot be given; leave it out and the "
+            "network runs as it is, or convert it to a mask-guided network first"
+        )
+
+
 def check_tensor(image: Tensor, variant: str, selection: str | None) -> None:
     if not isinstance(image, Tensor) or image.ndim != 4 or image.shape[1] != 3 or not image.is_floating_point():
         given = f"{tuple(image.shape)} {image.dtype}" if isinstance(image, Tensor) else type(image).__name__
@@ -48,7 +59,7 @@ def check_tensor(image: Tensor, variant: str, selection: str | None) -> None:
             f"MaskGuidedSR: values must be numbers in [0, 1], got {float(low):g} to {float(high):g}; "
             "divide 8-bit values by 255 and remove NaN"
         )
-    for name, value, allowed in (("variant", variant, VARIANTS), ("selection", selection, ORDERS)):
+    for name, value, allowed in (("variant", variant, (*VARIANTS, WHOLE)), ("selection", selection, ORDERS)):
         if value not in allowed and not (name == "selection" and value is None):
             raise InputError(f"MaskGuidedSR: {name} {value!r} does not exist; choose one of {', '.join(allowed)}")
 

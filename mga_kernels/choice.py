@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .amount import Amount
 from .errors import InputError, OutOfMemoryError
-from .networks import ModelConfig
+from .networks import ModelConfig, WholeConfig
 from .plans import Plan
 from .timings import TIMINGS, machine, measure
 
@@ -35,7 +35,7 @@ class Choice:
 
     def __init__(
         self,
-        config: ModelConfig,
+        config: ModelConfig | WholeConfig,
         amount: Amount,
         mode: str,
         make_plan: Callable[[int, int, int, bool], Plan],

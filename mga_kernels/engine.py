@@ -11,8 +11,7 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -20,12 +19,13 @@ from torch import Tensor
 
 from . import images, plans, safety
 from .amount import Amount
-from .arguments import check_out, check_tensor, choose_device, choose_dtype
-from .checkpoints import ModelConfig, load_model
+from .arguments import WHOLE, check_out, check_tensor, check_whole, choose_device, choose_dtype
+from .checkpoints import ModelConfig, load_checkpoint, load_model
 from .choice import Choice
-from .errors import OutOfMemoryError
+from .errors import InputError, OutOfMemoryError
+from .explanation import Explanation
 from .memory import parse_memory, require_memory
-from .networks import MaskGuidedNetwork
+from .networks import VARIANTS, SRNetwork, WholeConfig, WholeNetwork
 from .networks.layers import pad_by_reflection
 from .pictures import ImageLike, Picture, like, read, shared
 
@@ -34,24 +34,6 @@ CPU_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory")  # the CPU al
 PLANS_KEPT = 2  # image sizes whose buffers stay allocated
 
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Explanation:
-    """What happened to one image.
-
-    ``coarse`` and ``image`` are of the kind that ``upscale`` returns. ``mask`` float32 (Hp, Wp) and ``indices`` int32
-    (K,), raster order: cell i covers p x p LR pixels from row i // Wp * p and column i % Wp * p, with p =
-    ``patch_size``. ``timings`` are seconds by stage.
-    """
-
-    coarse: Picture
-    mask: np.ndarray
-    indices: np.ndarray
-    image: Picture
-    patch_size: int
-    scale: int
-    timings: dict[str, float]
 
 
 class MaskGuidedSR:
@@ -74,12 +56,13 @@ class MaskGuidedSR:
     image and one K for all of it (see ``mga_kernels.plans.tiles``); tensors are never cut.
 
     ``mode``: how photographs are run. "masked" is -M, "dense" -D (the Refine-Net over everything, so that K has no
-    meaning), "auto" measures both once for each size, where K > 0, and runs the faster; ``info`` tells which.
+    meaning), "auto" measures both once for each size, where K > 0, and runs the faster; ``info`` tells which. A whole
+    network, which has no mask (``from_checkpoint``), only has "dense", which is its default; the others have "masked".
     """
 
     def __init__(
         self,
-        network: MaskGuidedNetwork,
+        network: SRNetwork,
         k: int | None = None,
         fraction: float | None = None,
         device: str | torch.device = "auto",
@@ -87,15 +70,20 @@ class MaskGuidedSR:
         *,
         threshold: float | None = None,
         max_ms: float | None = None,
-        mode: str = "masked",
+        mode: str | None = None,
         runtime: str = "auto",
         memory: int | str | None = None,
     ):
+        self.whole = isinstance(network, WholeNetwork)
+        if self.whole:
+            other = None if mode == "dense" else mode
+            check_whole(k=k, fraction=fraction, threshold=threshold, max_ms=max_ms, mode=other)
+        mode = mode or ("dense" if self.whole else "masked")
         self.amount, self.mode, self.runtime = Amount(k, fraction, threshold, max_ms), mode, runtime
         self.k, self.fraction = k, fraction
         self.memory = None if memory is None else parse_memory(memory)
         self.device, self.dtype = choose_device(device), choose_dtype(dtype)
-        self.config: ModelConfig = network.config
+        self.config: ModelConfig | WholeConfig = network.config
         self._plans: OrderedDict[tuple[int, int, int, bool], plans.Plan] = OrderedDict()
         self._planning = threading.Lock()  # a plan has one set of buffers: threads take turns
         self._refined: int | None = 0
@@ -106,7 +94,7 @@ class MaskGuidedSR:
         self._exact = network if self.dtype == torch.float32 else copy.deepcopy(network).cpu()
         self._load(network, None if dtype == "auto" else self.dtype)
 
-    def _load(self, network: MaskGuidedNetwork, dtype: torch.dtype | None) -> None:
+    def _load(self, network: SRNetwork, dtype: torch.dtype | None) -> None:
         """Prepare the network for ``dtype``, None for the fastest one."""
         self._planner, refused = plans.prepare(network, self.device, dtype, self.runtime)
         self._runs_in: torch.dtype = getattr(self._planner, "narrow", self.dtype)  # photographs, that is
@@ -136,7 +124,7 @@ class MaskGuidedSR:
         *,
         threshold: float | None = None,
         max_ms: float | None = None,
-        mode: str = "masked",
+        mode: str | None = None,
         runtime: str = "auto",
         memory: int | str | None = None,
     ) -> MaskGuidedSR:
@@ -153,6 +141,25 @@ class MaskGuidedSR:
         model = load_model(name_or_path)
         amount = {"threshold": threshold, "max_ms": max_ms}
         return cls(model, k, fraction, device, dtype, **amount, mode=mode, runtime=runtime, memory=memory)
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        source: Any,
+        *,
+        colour: str | None = None,
+        input_range: str | None = None,
+        scale: int | None = None,
+        **settings: Any,
+    ) -> MaskGuidedSR:
+        """Any file of weights: what ``from_pretrained`` takes, a published network, or the mask-guided authors' layout.
+
+        A published network (.pth, .pt or .safetensors; docs/checkpoints.md) runs whole, as it is. Where its tensors do
+        not tell what it works on, a CheckpointError says so and one of these decides: ``colour`` ("rgb", "ycbcr" or
+        "y"), ``input_range`` ("0..1", "0..255", of luma "16..235", of YCbCr "clipped") and ``scale``. ``settings`` are
+        the arguments of the class. ``source`` may also be an ImageModelDescriptor, as spandrel loads it.
+        """
+        return cls(load_checkpoint(source, colour, input_range, scale), **settings)
 
     @property
     def network(self) -> str:
@@ -272,7 +279,7 @@ class MaskGuidedSR:
     def __call__(
         self,
         image: Tensor,
-        variant: str = "masked",
+        variant: str | None = None,
         k: int | None = None,
         fraction: float | None = None,
         selection: str | None = None,
@@ -280,14 +287,20 @@ class MaskGuidedSR:
     ) -> Tensor:
         """Upscale a float tensor (B, 3, H, W) in [0, 1], any H and W, to (B, 3, sH, sW) in [0, 1], same dtype.
 
-        ``variant``: "masked" (-M), "base" (-B), "all" (-A) or "decomposed" (-D). ``selection``: the cells with the
+        ``variant``: "masked" (-M, the default), "base" (-B), "all" (-A) or "decomposed" (-D); "whole" for a network
+        without a mask, for which all that follows has no meaning. ``selection``: the cells with the
         "largest" or "smallest" mask values, or "random" ones drawn by ``seed``; by default as the model's configuration
         says, which is "largest" unless it was trained for something else. The result is on the model's device.
         Raises InputError for a wrong shape, type or value (NaN, outside [0, 1]), OutOfMemoryError for too big an image.
 
         In float16 it waits for the device, to see whether all values are finite (see ``from_pretrained``).
         """
+        variant = variant or (WHOLE if self.whole else "masked")
         check_tensor(image, variant, selection)
+        if self.whole:
+            check_whole(variant=None if variant == WHOLE else variant, k=k, fraction=fraction, selection=selection)
+        elif variant == WHOLE:
+            raise InputError(f"MaskGuidedSR: {self.network} is divided; choose one of {', '.join(VARIANTS)}")
         height, width = image.shape[-2:]
         threshold = self.amount.threshold if k is fraction is None else None
         k = self.resolve_k(height, width, k, fraction)
@@ -318,6 +331,8 @@ class MaskGuidedSR:
     @torch.inference_mode()
     def explain(self, image: ImageLike) -> Explanation:
         """Upscale one photograph and return what was predicted, selected and refined on the way."""
+        if self.whole:
+            raise InputError("explain: a whole network has no mask, so there is nothing to explain; use upscale")
         timings: dict[str, float] = {}
         with self._stage("read", timings):
             photo = read(image)

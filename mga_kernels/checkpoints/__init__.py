@@ -1,7 +1,20 @@
 """Weights on disk: our own format (safetensors with a configuration inside) and published files of others."""
 
 from ..networks.config import ModelConfig
+from .loading import load_checkpoint
+from .mask_guided import load_mask_guided
 from .native import load_model, read_metadata, save_model, shipped_models
 from .published import read_state_dict
+from .recognise import recognise
 
-__all__ = ["ModelConfig", "load_model", "read_metadata", "read_state_dict", "save_model", "shipped_models"]
+__all__ = [
+    "ModelConfig",
+    "load_checkpoint",
+    "load_mask_guided",
+    "load_model",
+    "read_metadata",
+    "read_state_dict",
+    "recognise",
+    "save_model",
+    "shipped_models",
+]

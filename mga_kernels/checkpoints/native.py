@@ -40,6 +40,17 @@ def find_model(name_or_path: str | os.PathLike) -> Path:
     )
 
 
+def is_native(name_or_path: str | os.PathLike) -> bool:
+    """Whether this is a shipped model, or a file of our format."""
+    if str(name_or_path) in shipped_models():
+        return True
+    try:
+        with safe_open(name_or_path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError, ValueError):
+        return False
+
+
 def _open(path: Path):
     try:
         return safe_open(path, framework="pt")

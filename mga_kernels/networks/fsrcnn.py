@@ -16,27 +16,42 @@ SHRUNK = 12
 EXPANDED = 56
 
 
-def _mapping(layers: int) -> list[nn.Module]:
-    return [module for _ in range(layers) for module in (conv(SHRUNK, SHRUNK, 3), nn.PReLU(SHRUNK))]
+def _mapping(layers: int, shrunk: int = SHRUNK) -> list[nn.Module]:
+    return [module for _ in range(layers) for module in (conv(shrunk, shrunk, 3), nn.PReLU(shrunk))]
 
 
-def _expand_and_deconvolve(scale: int) -> nn.Sequential:
+def _expand_and_deconvolve(
+    scale: int, expanded: int = EXPANDED, shrunk: int = SHRUNK, colours: int = 3, padding: int = 4
+) -> nn.Sequential:
+    output_padding = scale - 9 + 2 * padding  # so that the result is ``scale`` times as large
     return nn.Sequential(
-        conv(SHRUNK, EXPANDED, 1),
-        nn.PReLU(EXPANDED),
-        nn.ConvTranspose2d(EXPANDED, 3, 9, stride=scale, padding=4, output_padding=scale - 1),
+        conv(shrunk, expanded, 1),
+        nn.PReLU(expanded),
+        nn.ConvTranspose2d(expanded, colours, 9, stride=scale, padding=padding, output_padding=output_padding),
     )
 
 
 class BaseNet(nn.Module):
-    """(N, 3, H, W) in 0..1 -> coarse image (N, 3, sH, sW) and coarse feature (N, 12, H, W)."""
+    """(N, 3, H, W) in 0..1 -> coarse image (N, 3, sH, sW) and coarse feature (N, 12, H, W).
 
-    def __init__(self, scale: int, blocks: int = 3):
+    ``expanded`` (d), ``shrunk`` (s), ``colours`` and the ``padding`` of the transposed convolution are those of
+    published networks that differ; a mask-guided network has the defaults.
+    """
+
+    def __init__(
+        self,
+        scale: int,
+        blocks: int = 3,
+        expanded: int = EXPANDED,
+        shrunk: int = SHRUNK,
+        colours: int = 3,
+        padding: int = 4,
+    ):
         super().__init__()
-        self.receptive_field = 2 + blocks + (scale + 3) // scale
-        self.first_part = nn.Sequential(conv(3, EXPANDED, 5), nn.PReLU(EXPANDED))
-        self.mid_part = nn.Sequential(conv(EXPANDED, SHRUNK, 1), nn.PReLU(SHRUNK), *_mapping(blocks))
-        self.last_part = _expand_and_deconvolve(scale)
+        self.receptive_field = 2 + blocks + (scale + 8 - padding) // scale
+        self.first_part = nn.Sequential(conv(colours, expanded, 5), nn.PReLU(expanded))
+        self.mid_part = nn.Sequential(conv(expanded, shrunk, 1), nn.PReLU(shrunk), *_mapping(blocks, shrunk))
+        self.last_part = _expand_and_deconvolve(scale, expanded, shrunk, colours, padding)
 
     def upsample(self, feature: Tensor) -> Tensor:
         """Coarse feature (N, 12, H, W) -> coarse image (N, 3, sH, sW)."""

@@ -82,13 +82,19 @@ class _Half(nn.Module):
     conv_last: nn.Conv2d
     HRconv_extra: nn.Conv2d  # in the Refine-Net at x3
 
-    def __init__(self, scale: int, blocks: int, unpadded: set[str]):
+    def __init__(
+        self,
+        scale: int,
+        blocks: int,
+        unpadded: set[str],
+        features: int = FEATURE_CHANNELS,
+        channels: int = UPSAMPLING_CHANNELS,
+    ):
         super().__init__()
         self.steps = upsampling_steps(scale)
-        self.SCPA_trunk = nn.Sequential(*(SCPA(FEATURE_CHANNELS) for _ in range(blocks)))
-        self.trunk_conv = conv(FEATURE_CHANNELS, FEATURE_CHANNELS, 3)
-        channels = UPSAMPLING_CHANNELS
-        layers = {"upconv1": (FEATURE_CHANNELS, channels), "HRconv1": (channels, channels)}
+        self.SCPA_trunk = nn.Sequential(*(SCPA(features) for _ in range(blocks)))
+        self.trunk_conv = conv(features, features, 3)
+        layers = {"upconv1": (features, channels), "HRconv1": (channels, channels)}
         if len(self.steps) == 2:
             layers |= {"upconv2": (channels, channels), "HRconv2": (channels, channels)}
         if "HRconv_extra" in unpadded:
@@ -119,14 +125,17 @@ class _Half(nn.Module):
 class BaseNet(_Half):
     """(N, 3, H, W) in 0..1 -> coarse image (N, 3, sH, sW) and coarse feature (N, C, H, W).
 
-    ``upsample`` gives what is added to the bilinearly upsampled input.
+    ``upsample`` gives what is added to the bilinearly upsampled input. ``features`` and ``channels`` (after upsampling)
+    are those of published networks that differ.
     """
 
-    def __init__(self, scale: int, blocks: int = 12):
-        super().__init__(scale, blocks, set())
+    def __init__(
+        self, scale: int, blocks: int = 12, features: int = FEATURE_CHANNELS, channels: int = UPSAMPLING_CHANNELS
+    ):
+        super().__init__(scale, blocks, set(), features, channels)
         self.receptive_field = 2 * blocks + 4
         self.scale = scale
-        self.conv_first = conv(3, FEATURE_CHANNELS, 3)
+        self.conv_first = conv(3, features, 3)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         feature = self.trunk(self.conv_first(image))

@@ -15,6 +15,8 @@ it starts near the coarse feature and learns a correction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -27,25 +29,25 @@ REDUCTION = 16
 MEAN = (0.4488 * 255, 0.4371 * 255, 0.4040 * 255)
 
 
-def _mean_like(image: Tensor) -> Tensor:
-    """Mean colour (1, 3, 1, 1) of the image's dtype, on its device.
+def _mean_like(image: Tensor, mean: Sequence[float]) -> Tensor:
+    """The mean colour (1, 3, 1, 1) of the image's dtype, on its device.
 
     Filled in there: a tensor kept by the module would be lost where a model is built on the meta device and its
     weights assigned, and a list copied from the host cannot be captured in a CUDA graph.
     """
-    return torch.cat([image.new_full((1, 1, 1, 1), mean) for mean in MEAN], dim=1)
+    return torch.cat([image.new_full((1, 1, 1, 1), value) for value in mean], dim=1)
 
 
 class ChannelAttention(nn.Module):
     """Times a gate in (0, 1) for each channel, computed from the channels' means."""
 
-    def __init__(self):
+    def __init__(self, channels: int = FEATURE_CHANNELS, squeezed: int = FEATURE_CHANNELS // REDUCTION):
         super().__init__()
         self.attention = nn.Sequential(
             nn.AdaptiveAvgPool2d(1),
-            conv(FEATURE_CHANNELS, FEATURE_CHANNELS // REDUCTION, 1),
+            conv(channels, squeezed, 1),
             nn.ReLU(),
-            conv(FEATURE_CHANNELS // REDUCTION, FEATURE_CHANNELS, 1),
+            conv(squeezed, channels, 1),
             nn.Sigmoid(),
         )
 
@@ -56,13 +58,13 @@ class ChannelAttention(nn.Module):
 class RCAB(nn.Module):
     """Residual channel attention block, (N, C, H, W) to the same shape."""
 
-    def __init__(self):
+    def __init__(self, channels: int = FEATURE_CHANNELS, squeezed: int = FEATURE_CHANNELS // REDUCTION):
         super().__init__()
         self.rcab = nn.Sequential(
-            conv(FEATURE_CHANNELS, FEATURE_CHANNELS, 3),
+            conv(channels, channels, 3),
             nn.ReLU(),
-            conv(FEATURE_CHANNELS, FEATURE_CHANNELS, 3),
-            ChannelAttention(),
+            conv(channels, channels, 3),
+            ChannelAttention(channels, squeezed),
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -72,10 +74,15 @@ class RCAB(nn.Module):
 class ResidualGroup(nn.Module):
     """Blocks, a convolution, and a skip around both."""
 
-    def __init__(self):
+    def __init__(
+        self,
+        blocks: int = BLOCKS_PER_GROUP,
+        channels: int = FEATURE_CHANNELS,
+        squeezed: int = FEATURE_CHANNELS // REDUCTION,
+    ):
         super().__init__()
-        self.residual_group = nn.Sequential(*(RCAB() for _ in range(BLOCKS_PER_GROUP)))
-        self.conv = conv(FEATURE_CHANNELS, FEATURE_CHANNELS, 3)
+        self.residual_group = nn.Sequential(*(RCAB(channels, squeezed) for _ in range(blocks)))
+        self.conv = conv(channels, channels, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.conv(self.residual_group(x)) + x
@@ -84,12 +91,21 @@ class ResidualGroup(nn.Module):
 class _Half(nn.Module):
     """What both halves consist of: groups with a long skip, and the upsampler."""
 
-    def __init__(self, scale: int, blocks: int):
+    def __init__(
+        self,
+        scale: int,
+        groups: int,
+        blocks_per_group: int = BLOCKS_PER_GROUP,
+        channels: int = FEATURE_CHANNELS,
+        squeezed: int = FEATURE_CHANNELS // REDUCTION,
+        mean: Sequence[float] = MEAN,
+    ):
         super().__init__()
-        self.body = nn.Sequential(*(ResidualGroup() for _ in range(blocks)))
-        self.conv_after_body = conv(FEATURE_CHANNELS, FEATURE_CHANNELS, 3)
-        self.upsampler = stepwise_upsampler(FEATURE_CHANNELS, scale)
-        self.conv_last = conv(FEATURE_CHANNELS, 3, 3)
+        self.mean = tuple(mean)
+        self.body = nn.Sequential(*(ResidualGroup(blocks_per_group, channels, squeezed) for _ in range(groups)))
+        self.conv_after_body = conv(channels, channels, 3)
+        self.upsampler = stepwise_upsampler(channels, scale)
+        self.conv_last = conv(channels, 3, 3)
 
     def trunk(self, x: Tensor) -> Tensor:
         """The groups with their long skip: (N, C, H, W) to the same shape."""
@@ -98,18 +114,30 @@ class _Half(nn.Module):
     def upsample(self, feature: Tensor) -> Tensor:
         """Feature (N, C, H, W) -> image (N, 3, sH, sW)."""
         image = self.conv_last(self.upsampler(feature))
-        return image + _mean_like(image)
+        return image + _mean_like(image, self.mean)
 
 
 class BaseNet(_Half):
-    """(N, 3, H, W) in 0..255 -> coarse image (N, 3, sH, sW) in 0..255 and coarse feature (N, C, H, W)."""
+    """(N, 3, H, W) in 0..255 -> coarse image (N, 3, sH, sW) in 0..255 and coarse feature (N, C, H, W).
 
-    def __init__(self, scale: int, blocks: int = 7):
-        super().__init__(scale, blocks)
-        self.conv_first = conv(3, FEATURE_CHANNELS, 3)
+    The settings after ``blocks``, which are groups, are those of published networks that differ; ``mean`` is in the
+    range of the image.
+    """
+
+    def __init__(
+        self,
+        scale: int,
+        blocks: int = 7,
+        blocks_per_group: int = BLOCKS_PER_GROUP,
+        channels: int = FEATURE_CHANNELS,
+        squeezed: int = FEATURE_CHANNELS // REDUCTION,
+        mean: Sequence[float] = MEAN,
+    ):
+        super().__init__(scale, blocks, blocks_per_group, channels, squeezed, mean)
+        self.conv_first = conv(3, channels, 3)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        feature = self.trunk(self.conv_first(image - _mean_like(image)))
+        feature = self.trunk(self.conv_first(image - _mean_like(image, self.mean)))
         return self.upsample(feature), feature
 
 

@@ -30,19 +30,19 @@ def _has_norm(norm: str) -> bool:
     return norm == "instance"
 
 
-def _normalisation(norm: bool) -> nn.Module:
-    return nn.InstanceNorm2d(FEATURE_CHANNELS, affine=True) if norm else nn.Identity()
+def _normalisation(norm: bool, channels: int) -> nn.Module:
+    return nn.InstanceNorm2d(channels, affine=True) if norm else nn.Identity()
 
 
 class ResidualBlock(nn.Module):
     """(N, C, H, W) to the same shape; nothing follows the addition."""
 
-    def __init__(self, norm: bool):
+    def __init__(self, norm: bool, channels: int = FEATURE_CHANNELS):
         super().__init__()
-        self.conv1 = conv(FEATURE_CHANNELS, FEATURE_CHANNELS, 3, bias=not norm)
-        self.in1 = _normalisation(norm)
-        self.conv2 = conv(FEATURE_CHANNELS, FEATURE_CHANNELS, 3, bias=not norm)
-        self.in2 = _normalisation(norm)
+        self.conv1 = conv(channels, channels, 3, bias=not norm)
+        self.in1 = _normalisation(norm, channels)
+        self.conv2 = conv(channels, channels, 3, bias=not norm)
+        self.in2 = _normalisation(norm, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.in2(self.conv2(F.leaky_relu(self.in1(self.conv1(x)), SLOPE))) + x
@@ -51,13 +51,13 @@ class ResidualBlock(nn.Module):
 class _Half(nn.Module):
     """What both halves consist of: blocks with a long skip, upsampler, and a last convolution 9x9."""
 
-    def __init__(self, scale: int, blocks: int, norm: bool):
+    def __init__(self, scale: int, blocks: int, norm: bool, channels: int = FEATURE_CHANNELS):
         super().__init__()
-        self.residual = nn.Sequential(*(ResidualBlock(norm) for _ in range(blocks)))
-        self.conv_mid = conv(FEATURE_CHANNELS, FEATURE_CHANNELS, 3, bias=not norm)
-        self.bn_mid = _normalisation(norm)
-        self.upscale = stepwise_upsampler(FEATURE_CHANNELS, scale, bias=not norm, slope=SLOPE)
-        self.conv_output = conv(FEATURE_CHANNELS, 3, 9, bias=not norm)
+        self.residual = nn.Sequential(*(ResidualBlock(norm, channels) for _ in range(blocks)))
+        self.conv_mid = conv(channels, channels, 3, bias=not norm)
+        self.bn_mid = _normalisation(norm, channels)
+        self.upscale = stepwise_upsampler(channels, scale, bias=not norm, slope=SLOPE)
+        self.conv_output = conv(channels, 3, 9, bias=not norm)
 
     def trunk(self, x: Tensor) -> Tensor:
         """The blocks with their long skip: (N, C, H, W) to the same shape."""
@@ -71,10 +71,10 @@ class _Half(nn.Module):
 class BaseNet(_Half):
     """(N, 3, H, W) in 0..1 -> coarse image (N, 3, sH, sW) and coarse feature (N, C, H, W)."""
 
-    def __init__(self, scale: int, blocks: int = 12, norm: str = "instance"):
-        super().__init__(scale, blocks, _has_norm(norm))
+    def __init__(self, scale: int, blocks: int = 12, norm: str = "instance", channels: int = FEATURE_CHANNELS):
+        super().__init__(scale, blocks, _has_norm(norm), channels)
         self.receptive_field = None if norm == "instance" else 2 * blocks + 8
-        self.conv_input = conv(3, FEATURE_CHANNELS, 9, bias=norm == "none")
+        self.conv_input = conv(3, channels, 9, bias=norm == "none")
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         feature = self.trunk(F.leaky_relu(self.conv_input(image), SLOPE))

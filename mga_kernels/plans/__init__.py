@@ -8,8 +8,8 @@ import importlib
 import torch
 
 from ..errors import InputError
-from ..networks import MaskGuidedNetwork
-from . import openvino, pairs
+from ..networks import MaskGuidedNetwork, SRNetwork, WholeNetwork
+from . import openvino, pairs, whole
 from .budget import Budget
 from .modules import ModulePlanner
 from .plan import Plan, Planner
@@ -30,7 +30,7 @@ RUNTIMES = {"own": "a plan of our own", "openvino": "OpenVINO", "pytorch": "PyTo
 
 
 def prepare(
-    network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None, runtime: str = "auto"
+    network: SRNetwork, device: torch.device, dtype: torch.dtype | None, runtime: str = "auto"
 ) -> tuple[Planner, dict[str, str]]:
     """The fastest way to run the network here, and the reasons against others that might be faster, by name.
 
@@ -56,8 +56,11 @@ def prepare(
     return _pytorch(network, device, dtype), refused
 
 
-def _own(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:
+def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:
     """The planner, or why there is none."""
+    if isinstance(network, WholeNetwork):
+        reason = _against_pairs(network, device, dtype) or _against_weights(network)
+        return reason or whole.own(network, PLANNED[network.config.network])
     if device.type == "cuda":
         return _against_weights(network) or _cuda_graph(network, device, dtype)
     reason = _against_pairs(network, device, dtype) or _against_weights(network)
@@ -74,19 +77,23 @@ def _cuda_graph(network: MaskGuidedNetwork, device: torch.device, dtype: torch.d
     return CudaGraphPlanner(network, device, dtype)
 
 
-def _openvino(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:
+def _openvino(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:
     if device.type != "cpu":
         return f"it runs on the CPU, and the device is {device}"
     reason = openvino.unavailable(dtype) or _against_weights(network)
     if reason is not None:
         return reason
     try:
+        if isinstance(network, WholeNetwork):
+            return whole.WholeOpenvinoPlanner(network, dtype)
         return openvino.OpenvinoPlanner(network, dtype)
     except Exception as error:  # a network can meet any limit of tracing and of OpenVINO
         return f"it does not take this network ({(str(error).strip() or type(error).__name__).splitlines()[0]})"
 
 
-def _pytorch(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
+def _pytorch(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
+    if isinstance(network, WholeNetwork):
+        return whole.pytorch(network, device, dtype)
     network = network.to(device, dtype or torch.float32)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if dtype is None and device.type == "cpu" and fast_bf16():
@@ -97,7 +104,7 @@ def _pytorch(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtyp
     return ModulePlanner(network)
 
 
-def _against_pairs(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> str | None:
+def _against_pairs(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> str | None:
     if device.type != "cpu":
         return f"there are none for {device}"
     if dtype not in (None, torch.bfloat16):
@@ -107,7 +114,7 @@ def _against_pairs(network: MaskGuidedNetwork, device: torch.device, dtype: torc
     return pairs.supported()
 
 
-def _against_weights(network: MaskGuidedNetwork) -> str | None:
+def _against_weights(network: SRNetwork) -> str | None:
     """Damaged weights are left to PyTorch, whose plan looks at what comes of them."""
     sound = all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
     return None if sound else "not all weights are finite numbers"

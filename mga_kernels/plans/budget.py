@@ -10,7 +10,7 @@ import torch
 
 from ..errors import OutOfMemoryError
 from ..memory import GIB, device_memory, out_of_memory, require_memory
-from ..networks import MaskGuidedNetwork
+from ..networks import SRNetwork
 from .plan import Plan, Planner
 from .tiles import TiledPlan, portion, tile_planner
 from .tiling import Overlap, Tiling, tilings
@@ -47,7 +47,7 @@ class Budget:
     normalisation) is never cut: a tile has means of its own, so colours and sharpness would change from tile to tile.
     """
 
-    def __init__(self, planner: Planner, network: MaskGuidedNetwork, device: torch.device, memory: int | None):
+    def __init__(self, planner: Planner, network: SRNetwork, device: torch.device, memory: int | None):
         self.planner, self.network, self.device, self.memory = planner, network, device, memory
         self.tile_planner = tile_planner(planner, network)
         self.overlap = Overlap.of(network)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..amount import above
-from ..networks import ModelConfig
+from ..networks import ModelConfig, WholeConfig
 from ..networks.layers import Place
 from ..ops import paste_patches_
 
@@ -35,7 +35,7 @@ class Plan(ABC):
     finite: Tensor | None = None
     _chosen: Tensor | None = None
 
-    def __init__(self, config: ModelConfig, height: int, width: int, capacity: int):
+    def __init__(self, config: ModelConfig | WholeConfig, height: int, width: int, capacity: int):
         self.config, self.height, self.width, self.capacity = config, height, width, capacity
         p = config.patch_size
         smallest = config.definition.minimum_size

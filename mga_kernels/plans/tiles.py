@@ -9,24 +9,25 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..networks import MaskGuidedNetwork
+from ..networks import SRNetwork, WholeNetwork
 from ..networks.layers import Place
 from ..ops import paste_patches_, select_patches
 from .modules import ModulePlanner
 from .plan import Plan, Planner
 from .tiling import Cut, Tiling
+from .whole import WholeModulePlanner
 
 PORTION = 1024  # patches that are gathered and refined at a time
 
 
-def tile_planner(planner: Planner, network: MaskGuidedNetwork) -> Planner:
+def tile_planner(planner: Planner, network: SRNetwork) -> Planner:
     """What makes the plans of tiles: ``planner``, unless a tile must know its place and its plans do not look at it."""
     if getattr(network.base, "takes_place", False) and not getattr(planner, "takes_place", False):
-        return ModulePlanner(network)
+        return WholeModulePlanner(network) if isinstance(network, WholeNetwork) else ModulePlanner(network)
     return planner
 
 
-def portion(network: MaskGuidedNetwork, tiling: Tiling, capacity: int) -> int:
+def portion(network: SRNetwork, tiling: Tiling, capacity: int) -> int:
     """Patches that the plan of a tile has room for."""
     p = network.config.patch_size
     return min(capacity, PORTION, math.ceil(tiling.height / p) * math.ceil(tiling.width / p))
@@ -74,9 +75,7 @@ class TiledPlan(Plan):
     level in float32. Pictures, the mask and indices are on the CPU.
     """
 
-    def __init__(
-        self, planner: Planner, network: MaskGuidedNetwork, height: int, width: int, capacity: int, tiling: Tiling
-    ):
+    def __init__(self, planner: Planner, network: SRNetwork, height: int, width: int, capacity: int, tiling: Tiling):
         super().__init__(network.config, height, width, capacity)
         self.network, self.tiling = network, tiling
         self.portion = portion(network, tiling, capacity)

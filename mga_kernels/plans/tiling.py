@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ..networks import MaskGuidedNetwork
+from ..networks import SRNetwork
 
 MASK_REACH = 2  # LR pixels, of the two convolutions of the mask module
 FILTER_REACH = 2  # cells, of the filter of its D-Conv
@@ -57,7 +57,7 @@ class Overlap:
     smallest: int
 
     @classmethod
-    def of(cls, network: MaskGuidedNetwork) -> Overlap | None:
+    def of(cls, network: SRNetwork) -> Overlap | None:
         """None where a result depends on all of the image."""
         reach = getattr(network.base, "receptive_field", None)
         if reach is None:

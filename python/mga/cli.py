@@ -81,21 +81,28 @@ def add_photograph_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--mode",
-        default="masked",
         choices=("masked", "dense", "auto"),
-        help="dense: the Refine-Net over everything; auto: the faster of both, measured once for each size",
+        help="masked (default, where there is a mask), dense: the Refine-Net or the whole network over everything, "
+        "auto: the faster of both, measured once for each size",
     )
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", default=DEFAULT_MODEL, metavar="NAME|PATH", help=f"shipped model or file (default {DEFAULT_MODEL})"
+        "--model",
+        default=DEFAULT_MODEL,
+        metavar="NAME|PATH",
+        help=f"shipped model, or a file: ours or a published network (default {DEFAULT_MODEL})",
     )
     share = parser.add_mutually_exclusive_group()
     share.add_argument("--k", type=_patches, metavar="N", help="refine N patches an image (default: the model's K)")
     share.add_argument("--fraction", type=_share, metavar="F", help="refine this share of an image's cells, 0 to 1")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default auto)")
+    decide = parser.add_argument_group("published networks, where their tensors do not tell")
+    decide.add_argument("--colour", metavar="C", help="what the network works on: rgb, ycbcr or y")
+    decide.add_argument("--input-range", metavar="R", help="its values: 0..1, 0..255, of y 16..235, of ycbcr clipped")
+    decide.add_argument("--model-scale", type=int, metavar="S", help="its scale: 2, 3 or 4")
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:

@@ -102,23 +102,21 @@ def _run_suite(args: argparse.Namespace) -> int:
 
 
 def _run_folder(args: argparse.Namespace) -> int:
-    from mga_kernels.engine import MaskGuidedSR
+    from .models import load, variant_of
 
     pairs = find_pairs(args.hr, args.lr, args.scale)
     for hr, _ in pairs if args.save else ():
         check_output(
             args.save / f"{hr.stem}.png", overwrite=True, inputs=[path for pair in pairs for path in pair if path]
         )
-    share = args.k, args.fraction
-    # Images go through the model as tensors, so nothing else is prepared.
-    model = MaskGuidedSR.from_pretrained(args.model, *share, args.device, args.dtype, runtime="pytorch")
+    model = load(args, runtime="pytorch")  # images go through it as tensors, so nothing else is prepared
     if model.scale != args.scale:
         raise InputError(f"evaluate: the model {args.model} is for x{model.scale}, not for --scale {args.scale}")
     console = Console(highlight=False)
     result = {"model": str(args.model)} | evaluate(
         model,
         track(pairs, "evaluating", console=Console(stderr=True), transient=True, disable=not console.is_terminal),
-        args.variant[0] if args.variant else "masked",
+        variant_of(model, args.variant[0] if args.variant else "masked"),
         args.selection,
         args.seed,
         args.save,
@@ -141,12 +139,16 @@ def evaluate(
     """Figures of every image and their mean, as they go into the JSON file. A PSNR of equal images is None there."""
     from mga_kernels.pictures import to_tensor, to_uint8
 
+    from .models import own_luma
+
     images = []
     for hr_path, lr_path in pairs:
         hr, lr = load_pair(hr_path, lr_path, model.scale)
         sr = to_uint8(model(to_tensor(lr), variant=variant, selection=selection, seed=seed)[0])
-        psnr = psnr_y(sr, hr, model.scale)
-        entry = {"name": hr_path.stem, "psnr_y": psnr, "ssim_y": ssim_y(sr, hr, model.scale)}
+        plane = own_luma(model, lr)
+        compared = sr if plane is None else plane
+        psnr = psnr_y(compared, hr, model.scale)
+        entry = {"name": hr_path.stem, "psnr_y": psnr, "ssim_y": ssim_y(compared, hr, model.scale)}
         if variant == "masked":
             entry["k"] = model.resolve_k(*lr.shape[:2])
         images.append(entry)

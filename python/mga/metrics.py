@@ -19,7 +19,12 @@ _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
 
 def luma(image: np.ndarray) -> np.ndarray:
-    """BT.601 luma in 16..235, float64 (H, W), of a uint8 image, (H, W, 3) or (H, W) for three equal channels."""
+    """BT.601 luma in 16..235, float64 (H, W), of a uint8 image, (H, W, 3) or (H, W) for three equal channels.
+
+    A floating (H, W) is such luma already.
+    """
+    if np.issubdtype(image.dtype, np.floating) and image.ndim == 2:
+        return image.astype(np.float64)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         raise InputError(f"luma: expected uint8 (H, W, 3) or (H, W), got {image.dtype} {image.shape}")
     if image.ndim == 2:

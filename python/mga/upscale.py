@@ -79,14 +79,10 @@ def run(args: argparse.Namespace) -> int:
     made = [folder for folder in sorted(folders) if writable_folder(folder, ImageError)]
     done: list[Path] = []
     try:
-        from mga_kernels.engine import MaskGuidedSR
+        from .models import load
 
-        model = MaskGuidedSR.from_pretrained(
-            args.model,
-            args.k,
-            args.fraction,
-            args.device,
-            args.dtype,
+        model = load(
+            args,
             threshold=args.threshold,
             max_ms=args.max_ms,
             mode=args.mode,

@@ -1,0 +1,50 @@
+"""Any file of weights, or a network that spandrel loaded -> a network that can be run."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ..errors import CheckpointError, InputError
+from ..networks import SRNetwork
+from .mask_guided import is_mask_guided, load_mask_guided
+from .native import is_native, load_model
+from .published import read_state_dict
+from .recognise import recognise
+
+
+def load_checkpoint(
+    source: Any, colour: str | None = None, input_range: str | None = None, scale: int | None = None
+) -> SRNetwork:
+    """The network in evaluation mode, fp32, on the CPU.
+
+    ``source``: the name of a shipped model, the path of our own file, of a published network or of one in the layout of
+    the mask-guided paper's authors, or spandrel's ImageModelDescriptor. The other arguments decide what the tensors of
+    a published network leave open (``recognise``). CheckpointError where file and network do not fit.
+    """
+    conventions = {"colour": colour, "input_range": input_range}
+    if type(source).__module__.split(".")[0] == "spandrel":
+        from .spandrel import from_descriptor
+
+        _refuse("of a network that spandrel loaded", conventions | {"scale": scale})
+        return from_descriptor(source)
+    if not isinstance(source, str | os.PathLike):
+        raise InputError(f"checkpoint: expected a path or what spandrel loaded, got {type(source).__name__}")
+    name = f"checkpoint: {os.fspath(source)}"
+    if is_native(source):
+        _refuse("inside a file that `mga train` wrote", conventions | {"scale": scale})
+        return load_model(source)
+    state = read_state_dict(source)
+    try:
+        if is_mask_guided(state):
+            _refuse("part of what a mask-guided network is", conventions)
+            return load_mask_guided(state, name, scale)
+        return recognise(state, name, colour, input_range, scale)
+    except (RuntimeError, IndexError, KeyError) as error:  # tensors of strange types or shapes
+        raise CheckpointError(f"{name} cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def _refuse(where: str, given: dict[str, Any]) -> None:
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise InputError(f"checkpoint: {' and '.join(names)} cannot be given, because it is {where}; leave it out")

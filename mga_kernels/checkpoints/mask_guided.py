@@ -1,0 +1,85 @@
+"""Mask-guided networks in the layout of the authors' code: base.*, mask.spa_mask_1.*, mask.conv_kernel.*, refine.*.
+
+That layout means a mask whose softmax comes before the mean over a cell, filters that are made from the mask itself,
+4x4 cells, and an RFDN whose attention has no max-pool, not even in the Base-Net (the paper counted one there; the
+tensors are the same). The names of the halves are ours.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import CheckpointError, InputError
+from ..networks import MaskGuidedNetwork, ModelConfig
+from .recognise import describe, find_spelling, fitted, recognise
+from .spelling import Reading, State, count, renamed
+
+MASK = ("mask.spa_mask_1.0.weight", "mask.spa_mask_1.2.weight", "mask.conv_kernel.weight")
+RULES = {r"mask\.spa_mask_1\.0\.": "mask.conv1.", r"mask\.spa_mask_1\.2\.": "mask.conv2."}
+BLOCKS = {  # of a Refine-Net: pattern of their numbers
+    "fsrcnn": r"mid_part\.(\d+)\.",
+    "pan": r"SCPA_trunk\.(\d+)\.",
+    "rfdn": r"B(\d+)\.",
+    "srresnet": r"residual\.(\d+)\.",
+    "rcan": r"body\.(\d+)\.",
+}
+
+
+def is_mask_guided(state: State) -> bool:
+    """Whether these are the names of the authors' layout."""
+    return all(name in state for name in MASK) and all(
+        any(n.startswith(p) for n in state) for p in ("base.", "refine.")
+    )
+
+
+def load_mask_guided(state: State, name: str, scale: int | None = None, **settings: Any) -> MaskGuidedNetwork:
+    """Base-Net, mask and Refine-Net with these weights, fp32 on the CPU.
+
+    ``settings`` are those of ``ModelConfig`` that differ from what the layout means: ``patch_size``, which no tensor
+    tells, or ``base={"pool": True}``. CheckpointError, beginning with ``name``, where tensors do not fit.
+    """
+    base = {key.removeprefix("base."): tensor for key, tensor in state.items() if key.startswith("base.")}
+    refine = {key.removeprefix("refine."): tensor for key, tensor in state.items() if key.startswith("refine.")}
+    spelling = find_spelling(base)
+    if spelling is None:
+        raise CheckpointError(
+            f"{name} is mask-guided, but its Base-Net is of no network that is known: {describe(base)}"
+        )
+    try:
+        reading = spelling.read(base)
+        if reading.network not in BLOCKS:
+            raise CheckpointError(f"{spelling.name} exists whole only")
+        scale = _scale(reading, base, refine, scale)
+        config = _config(reading, refine, scale, settings)
+        tensors = {f"base.{key}": tensor for key, tensor in reading.state.items()}
+        tensors |= {key: tensor for key, tensor in renamed(state, RULES).items() if not key.startswith("base.")}
+        network = fitted(lambda: MaskGuidedNetwork(config), tensors)
+    except (CheckpointError, InputError) as error:
+        raise CheckpointError(f"{name} looks like mask-guided {spelling.name}, but {error}") from None
+    assert isinstance(network, MaskGuidedNetwork)
+    return network.eval().requires_grad_(False)
+
+
+def _scale(reading: Reading, base: State, refine: State, scale: int | None) -> int:
+    """The scale that the tensors or, where they do not tell, a trial of the Base-Net finds."""
+    if reading.network == "pan" and 4 not in reading.scales:  # the Refine-Net of x3 has one layer more
+        found = 3 if "HRconv_extra.weight" in refine else 2
+    elif len(reading.scales) == 1 or scale is not None:
+        found = reading.scales[0] if scale is None else scale
+    else:
+        found = recognise(base, "its Base-Net").config.scale
+    if found not in reading.scales or scale not in (None, found):
+        raise CheckpointError(f"it is for x{' or x'.join(map(str, reading.scales))}, not for scale={scale}")
+    return found
+
+
+def _config(reading: Reading, refine: State, scale: int, settings: dict[str, Any]) -> ModelConfig:
+    blocks = count(refine, BLOCKS[reading.network])
+    if reading.network == "fsrcnn":  # a convolution and a PReLU each
+        blocks //= 2
+    base = dict(settings.pop("base", {}))
+    if reading.network == "rfdn":
+        base = {"pool": False} | base
+    mask = {"order": "softmax-then-pool", "filter_source": "probability"} | dict(settings.pop("mask", {}))
+    split = (reading.blocks, blocks)
+    return ModelConfig(reading.network, scale, split=split, base=base, mask=mask, **settings)

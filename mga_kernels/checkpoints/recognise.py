@@ -1,0 +1,162 @@
+"""Finding out which published network a state dict belongs to, and in which convention it works."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, InputError
+from ..networks.colour import COLOURS, INPUT_RANGES, ONLY
+from ..networks.whole import SCALES, WholeConfig, WholeNetwork
+from .fsrcnn_spellings import FSRCNN_SPELLINGS
+from .probe import is_studio_luma, right_way
+from .spelling import Reading, Spelling, State
+from .spellings import SPELLINGS
+
+ALL_SPELLINGS = (*FSRCNN_SPELLINGS, *SPELLINGS)
+SHOWN = 4  # names of an unknown file
+
+
+def find_spelling(state: State) -> Spelling | None:
+    """The spelling whose marks are all there."""
+    return next((spelling for spelling in ALL_SPELLINGS if spelling.fits(state)), None)
+
+
+def recognise(
+    state: State, name: str, colour: str | None = None, input_range: str | None = None, scale: int | None = None
+) -> WholeNetwork:
+    """The whole network of a state dict, fp32 on the CPU, ready to run.
+
+    ``colour`` ("rgb", "ycbcr", "y"), ``input_range`` (see ``networks.colour``) and ``scale`` decide where the
+    tensors do not tell, and ``input_range`` also against what a network was published with. CheckpointError, beginning
+    with ``name``, for a state dict of another network, one that does not fit, and one that leaves more than one way.
+    """
+    for what, given, allowed in (("colour", colour, COLOURS), ("input_range", input_range, INPUT_RANGES)):
+        if given not in (None, *allowed):
+            raise InputError(f"{name}: {what} {given!r} does not exist; choose one of {', '.join(allowed)}")
+    if scale not in (None, *SCALES):
+        raise InputError(f"{name}: scale {scale!r} is not supported; choose one of {SCALES}")
+    spelling = find_spelling(state)
+    if spelling is None:
+        raise CheckpointError(f"{name} is of no network that is known: it has {describe(state)}; {supported()}")
+    try:
+        reading = _narrowed(spelling.read(state), colour, input_range, scale)
+        networks = [_build(reading, s) for s in reading.scales]
+    except CheckpointError as error:
+        raise CheckpointError(f"{name} looks like {spelling.name}, but {error}") from None
+    return _decide(networks, reading, f"{name} is {spelling.name} ({reading.spelling})").eval().requires_grad_(False)
+
+
+def describe(state: State) -> str:
+    """What a file looks like, in words."""
+    first = ", ".join(list(state)[:SHOWN]) + (", ..." if len(state) > SHOWN else "")
+    kernels = [tensor for tensor in state.values() if tensor.ndim == 4]
+    ends = f", from {kernels[0].shape[1]} to {kernels[-1].shape[0]} channels" if kernels else ", none a convolution"
+    return f"{len(state)} tensors ({first}){ends}"
+
+
+def supported() -> str:
+    spellings = sorted({spelling.name for spelling in ALL_SPELLINGS})
+    return (
+        f"supported are {', '.join(spellings)} and mask-guided networks, as they were published or in BasicSR's names"
+    )
+
+
+def _narrowed(reading: Reading, colour: str | None, input_range: str | None, scale: int | None) -> Reading:
+    """What the caller says replaces what is open; CheckpointError where that contradicts the tensors."""
+    if colour is not None:
+        if ("y" in reading.colours) != (colour == "y"):
+            planes = 1 if "y" in reading.colours else 3
+            raise CheckpointError(f"it has {planes} colour plane(s), which is not colour={colour!r}")
+        reading = dataclasses.replace(reading, colours=(colour,))
+    if input_range is not None:
+        if ONLY.get(input_range, reading.colours[0]) not in reading.colours:
+            raise CheckpointError(f'input_range="{input_range}" is for colour="{ONLY[input_range]}"')
+        reading = dataclasses.replace(reading, ranges=(input_range,))
+    if scale is not None:
+        if scale not in reading.scales:
+            raise CheckpointError(f"it is for x{' or x'.join(map(str, reading.scales))}, not for scale={scale}")
+        reading = dataclasses.replace(reading, scales=(scale,))
+    return reading
+
+
+def _build(reading: Reading, scale: int) -> WholeNetwork:
+    """The network with the weights of the reading; CheckpointError where they are not those that it has."""
+    config = WholeConfig(
+        reading.network, scale, reading.blocks, reading.settings, reading.colours[0], reading.ranges[0]
+    )
+    network = fitted(lambda: WholeNetwork(config), {f"body.{key}": tensor for key, tensor in reading.state.items()})
+    assert isinstance(network, WholeNetwork)
+    return network
+
+
+def fitted(make: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Module:
+    """A module with these weights in fp32; CheckpointError where names or shapes are not its own.
+
+    It is made without memory first, so that what a hostile file declares costs none.
+    """
+    try:
+        with torch.device("meta"):
+            network = make()
+    except (InputError, ValueError, RuntimeError, ZeroDivisionError) as error:  # sizes that no layer can have
+        raise CheckpointError(str(error).splitlines()[0]) from None
+    wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    found = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    for key in [key for key in (*wanted, *found) if wanted.get(key) != found.get(key)]:
+        raise CheckpointError(
+            f"tensor {key.removeprefix('body.')} is {found.get(key, 'missing')} in the file and "
+            f"{wanted.get(key, 'unknown')} in the network"
+        )
+    for key, tensor in state.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"tensor {key.removeprefix('body.')} holds {tensor.dtype}, no weights")
+    # Copies, because sums depend on the address of a tensor in the last bit.
+    network.load_state_dict({key: tensor.to(torch.float32, copy=True) for key, tensor in state.items()}, assign=True)
+    return network
+
+
+def _decide(networks: list[WholeNetwork], reading: Reading, what: str) -> WholeNetwork:
+    """The network, at the scale and in the convention that are left; CheckpointError where there are several."""
+    if len(reading.colours) > 1:
+        raise CheckpointError(f"{what}, whose colours may be {_either(reading.colours)}; say which: colour= (--colour)")
+    luma_range = [given for given in reading.ranges if given == "16..235"]
+    ranges = tuple(given for given in reading.ranges if given != "16..235" or len(reading.ranges) == 1)
+    if len(networks) == 1 and len(ranges) == 1:
+        scale, input_range = networks[0].config.scale, ranges[0]
+    else:
+        way, levels = right_way(networks, ranges)
+        if way is None:
+            raise CheckpointError(f"{what}, {_undecided(levels)}")
+        scale, input_range = way
+    network = next(network for network in networks if network.config.scale == scale)
+    if luma_range and input_range == "0..1":
+        if not is_studio_luma(network):
+            raise CheckpointError(
+                f"{what}, x{scale}, of luma in 16..235 or in 0..1; say which: input_range= (--input-range)"
+            )
+        input_range = "16..235"
+    network.config = dataclasses.replace(network.config, input_range=input_range)
+    return network
+
+
+def _undecided(levels: dict[tuple[int, str], float]) -> str:
+    scales, ranges = sorted({scale for scale, _ in levels}), sorted({given for _, given in levels})
+    options, which = [], []
+    if len(scales) > 1:
+        which.append(_either([f"x{scale}" for scale in scales]))
+        options.append("scale= (--model-scale)")
+    if len(ranges) > 1:
+        which.append(f"made for values in {_either(ranges)}")
+        options.append("input_range= (--input-range)")
+    return (
+        f"{' and '.join(which)}, which its tensors do not tell and a trial does not decide (differences from bicubic: "
+        f"{', '.join(f'x{s} in {r}: {value:.3g} levels' for (s, r), value in levels.items())}); "
+        f"say which: {' and '.join(options)}"
+    )
+
+
+def _either(names) -> str:
+    return " or ".join(map(str, names))

@@ -1,0 +1,95 @@
+"""Both ways between this package and spandrel (extra ``spandrel``), which loads models of many architectures.
+
+``register()`` adds the networks that are recognised here to those that spandrel loads; ``from_descriptor`` takes what
+spandrel has loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from spandrel import MAIN_REGISTRY, Architecture, ArchRegistry, ArchSupport, ImageModelDescriptor, SizeRequirements
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..networks.whole import SCALES, Original, WholeConfig, WholeNetwork
+from .recognise import ALL_SPELLINGS, find_spelling, recognise
+from .spelling import State
+
+WORKING_VALUES = 6000  # numbers alive for each LR pixel of a network that is not known: twice those of the largest
+
+
+class PublishedNetwork(Architecture[WholeNetwork]):
+    """One of the published networks that are recognised here, RGB in 0..1 whatever it works on inside."""
+
+    def __init__(self, name: str):
+        super().__init__(id=f"mga_kernels.{name}", name=name, detect=_detector(name))
+
+    def load(self, state_dict: State) -> ImageModelDescriptor[WholeNetwork]:
+        network = recognise(state_dict, "checkpoint")
+        config = network.config
+        return ImageModelDescriptor(
+            network,
+            network.state_dict(),
+            architecture=self,
+            purpose="SR",
+            tags=[f"{config.blocks} blocks", config.colour, config.input_range],
+            supports_half=False,
+            supports_bfloat16=True,
+            scale=config.scale,
+            input_channels=3,
+            output_channels=3,
+            size_requirements=SizeRequirements(minimum=config.definition.minimum_size),
+        )
+
+
+def _detector(name: str) -> Callable[[State], bool]:
+    def detect(state: State) -> bool:
+        spelling = find_spelling(state)
+        return spelling is not None and spelling.name == name
+
+    return detect
+
+
+def register(registry: ArchRegistry = MAIN_REGISTRY) -> list[ArchSupport]:
+    """Add the networks to a registry, after those that it has; those that it got before are left. Returns the added."""
+    names = sorted({spelling.name for spelling in ALL_SPELLINGS})
+    supports = [ArchSupport.from_architecture(PublishedNetwork(name)) for name in names]
+    return registry.add(*supports, ignore_duplicates=True)
+
+
+def from_descriptor(descriptor: Any) -> WholeNetwork:
+    """The network of an ImageModelDescriptor, in evaluation mode, fp32, on the CPU; it is moved, not copied.
+
+    One that is recognised here becomes our own, with convolutions of ours where there are some. InputError for one that
+    does not enlarge RGB by 2, 3 or 4.
+    """
+    if not isinstance(descriptor, ImageModelDescriptor):
+        raise InputError(f"spandrel: expected an ImageModelDescriptor, got {type(descriptor).__name__}")
+    name, scale = descriptor.architecture.name, descriptor.scale
+    if (descriptor.input_channels, descriptor.output_channels) != (3, 3) or scale not in SCALES:
+        channels = f"{descriptor.input_channels} to {descriptor.output_channels} channels"
+        raise InputError(f"spandrel: {name} makes x{scale} of {channels}; expected x2, x3 or x4 of RGB")
+    if isinstance(descriptor.model, WholeNetwork):
+        return descriptor.model.float().cpu()
+    original = Original(
+        lambda scale, blocks: Called(descriptor),
+        minimum_size=max(descriptor.size_requirements.minimum, 1),
+        working_values=WORKING_VALUES,
+    )
+    network = WholeNetwork(WholeConfig(name, scale, original=original))
+    return network.float().cpu().eval().requires_grad_(False)
+
+
+class Called(nn.Module):
+    """A model as spandrel calls it, with what padding it needs: RGB (N, 3, H, W) in 0..1 -> image, and no feature."""
+
+    def __init__(self, descriptor: ImageModelDescriptor):
+        super().__init__()
+        self.model = descriptor.model
+        self.descriptor = descriptor
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        return self.descriptor(image), torch.empty(0)

@@ -1,0 +1,142 @@
+"""Published networks as they are, undivided.
+
+To what runs networks here, a whole network is one whose Base-Net does nothing and whose Refine-Net is all of it: it
+runs as -D does, over the whole image, and has no mask.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import InputError
+from . import imdn, msrresnet
+from .colour import COLOURS, INPUT_RANGES, ONLY, decode, encode
+from .layers import Place
+from .registry import BUILT_IN, get_network
+
+SCALES = (2, 3, 4)
+
+
+@dataclass(frozen=True)
+class Original:
+    """A whole network. ``make(scale, blocks, **settings)`` makes a Base-Net of all its blocks; see ``Network``."""
+
+    make: Callable[..., nn.Module]
+    minimum_size: int = 1
+    working_values: int = 1000
+    feature_channels: int = 3  # what there is before "refining" is the image
+
+
+UNDIVIDED = {
+    "msrresnet": Original(msrresnet.BaseNet, working_values=2400),
+    "imdn": Original(imdn.BaseNet, working_values=900),
+}
+ORIGINALS = (*BUILT_IN, *UNDIVIDED)
+
+
+def find_original(name: str) -> Original:
+    if name in UNDIVIDED:
+        return UNDIVIDED[name]
+    network = get_network(name)
+    return Original(network.base, network.minimum_size, network.working_values)
+
+
+@dataclass(frozen=True)
+class WholeConfig:
+    """What defines a whole network apart from its weights.
+
+    ``network``, one of ORIGINALS, and its ``scale``, ``blocks`` and other ``settings``; ``colour`` and ``input_range``,
+    what it is given (see ``networks.colour``). ``original`` is what makes it, where that is no known network. The
+    other attributes are those of ``ModelConfig``: a cell is a pixel, and no cell is refined apart from the others.
+    """
+
+    network: str
+    scale: int
+    blocks: int = 1
+    settings: dict[str, Any] = field(default_factory=dict)
+    colour: str = "rgb"
+    input_range: str = "0..1"
+    original: Original | None = field(default=None, compare=False, repr=False)
+
+    patch_size, k, selection, value_range = 1, 0, "largest", 1.0  # not annotated, so no fields
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("scale", SCALES), ("colour", COLOURS), ("input_range", INPUT_RANGES)):
+            if getattr(self, name) not in allowed:
+                raise InputError(f"model: {name} {getattr(self, name)!r} is not supported; choose one of {allowed}")
+        if ONLY.get(self.input_range, self.colour) != self.colour:
+            given = self.input_range, ONLY[self.input_range], self.colour
+            raise InputError('model: input_range "{}" is one of colour "{}", and colour is "{}"'.format(*given))
+
+    @property
+    def definition(self) -> Original:
+        return self.original or find_original(self.network)
+
+    def to_json(self) -> str:
+        facts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "original"}
+        return json.dumps(facts, sort_keys=True)
+
+
+class WholeNetwork(nn.Module):
+    """RGB (B, 3, H, W) in [0, 1], sides no less than ``minimum_size`` -> (B, 3, sH, sW), not clamped.
+
+    Colours are converted in float32, whatever the dtype of the network (``body``) is.
+    """
+
+    halo = 0
+
+    def __init__(self, config: WholeConfig):
+        super().__init__()
+        self.config = config
+        try:
+            self.body = config.definition.make(config.scale, config.blocks, **config.settings)
+        except TypeError as error:
+            raise InputError(f"model: {config.network} does not have this setting: {error}") from error
+
+    @property
+    def base(self) -> Untouched:
+        return Untouched(self.body)
+
+    @property
+    def refine(self) -> nn.Module:
+        return self.body
+
+    def forward(self, image: Tensor, place: Place | None = None) -> Tensor:
+        """``place``: where the image is a tile of a larger one, for networks that must know (``Network``)."""
+        config, image = self.config, image.float()
+        return decode(self._planes(image, place), config.colour, config.input_range, image, config.scale)
+
+    def luma(self, image: Tensor) -> Tensor:
+        """Luma (B, 1, sH, sW) in 16..235 as a network of luma makes it, before RGB takes off what it does not have.
+
+        Such networks are compared by it.
+        """
+        result = self._planes(image.float(), None)
+        result = result / 255 if self.config.input_range == "0..255" else result
+        return 255 * result.clamp(0, 1) if self.config.input_range == "16..235" else 16 + 219 * result.clamp(0, 1)
+
+    def _planes(self, image: Tensor, place: Place | None) -> Tensor:
+        given = encode(image, self.config.colour, self.config.input_range).to(next(self.body.parameters()).dtype)
+        result, _ = self.body(given) if place is None else self.body(given, place)
+        return result.float()
+
+    def unclamped(self, image: Tensor, *_: object) -> Tensor:
+        """``forward``, called as a mask-guided network is; there is only one variant."""
+        return self(image)
+
+
+class Untouched:
+    """In the place of the Base-Net: its feature is the image. For tiles it tells what the network must know of them."""
+
+    receptive_field: int | None
+
+    def __init__(self, body: nn.Module):
+        self.receptive_field = None if getattr(body, "receptive_field", None) is None else 0
+        self.tile_multiple = getattr(body, "tile_multiple", 1)
+        self.takes_place = getattr(body, "takes_place", False)

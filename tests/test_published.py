@@ -1,0 +1,396 @@
+"""Published networks: recognised by their tensors, computed as they were written, and run by the engine."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import originals
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import save_file
+
+from mga.cli import main
+from mga.evaluate import evaluate, find_pairs
+from mga.resize import imresize
+from mga_kernels import MaskGuidedSR
+from mga_kernels.checkpoints import load_checkpoint, load_model, recognise
+from mga_kernels.errors import CheckpointError, InputError
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+from mga_kernels.networks.colour import decode, encode, rgb_to_ycbcr, ycbcr_to_rgb
+
+RGB = torch.rand(1, 3, 24, 20, generator=torch.Generator().manual_seed(3))
+SPELLINGS = {
+    "pan x2": (originals.pan(2), {"scale": 2}, ("pan", 2, 2)),
+    "pan x3": (originals.pan(3), {"scale": 3}, ("pan", 3, 2)),
+    "pan x4": (originals.pan(4, blocks=3), {}, ("pan", 4, 3)),
+    "rfdn x4": (originals.rfdn(4), {"input_range": "0..255"}, ("rfdn", 4, 2)),
+    "rfdn x3": (originals.rfdn(3, blocks=3), {"input_range": "0..1"}, ("rfdn", 3, 3)),
+    "imdn x4": (originals.imdn(4), {"input_range": "0..1"}, ("imdn", 4, 2)),
+    "msrresnet x2": (originals.msrresnet(2), {}, ("msrresnet", 2, 2)),
+    "msrresnet x4": (originals.msrresnet(4, blocks=3), {}, ("msrresnet", 4, 3)),
+    "msrresnet x3, BasicSR": (originals.msrresnet(3, basicsr=True), {}, ("msrresnet", 3, 2)),
+    "srresnet x4": (originals.srresnet(), {}, ("srresnet", 4, 2)),
+    "rcan x2": (originals.rcan(2), {}, ("rcan", 2, 2)),
+    "rcan x4": (originals.rcan(4, groups=3), {}, ("rcan", 4, 3)),
+    "rcan x3, BasicSR": (originals.rcan(3, basicsr=True), {}, ("rcan", 3, 2)),
+    "fsrcnn, ClassSR": (originals.fsrcnn_one_activation(True), {"input_range": "0..1"}, ("fsrcnn", 4, 3)),
+    "fsrcnn, names": (originals.fsrcnn_one_activation(False), {"scale": 4}, ("fsrcnn", 4, 3)),
+    "fsrcnn, luma": (originals.fsrcnn_classic(3), {"scale": 3, "input_range": "16..235"}, ("fsrcnn", 3, 2)),
+    "fsrcnn, RGB": (
+        originals.fsrcnn_classic(2, 3, maps=4),
+        {"scale": 2, "colour": "rgb", "input_range": "0..255"},
+        ("fsrcnn", 2, 4),
+    ),
+}
+RANGES = {"rcan": "0..255", "fsrcnn, names": "clipped"}  # where it is not said, and not 0..1
+
+
+@pytest.mark.parametrize("name", SPELLINGS)
+def test_a_spelling_is_the_network_that_was_published(name):
+    (state, forward), options, expected = SPELLINGS[name]
+    network = recognise(state, "checkpoint: it", **options)
+    config = network.config
+    assert (config.network, config.scale, config.blocks) == expected
+    named = next((given for start, given in RANGES.items() if name.startswith(start)), "0..1")
+    assert config.input_range == options.get("input_range", named)
+    assert config.colour == ("y" if "luma" in name else "ycbcr" if "names" in name else "rgb")
+    given = encode(RGB, config.colour, config.input_range)
+    wanted = forward(given)
+    found = network.body(given)[0]
+    assert wanted.std() > 1e-3 * wanted.abs().max()
+    assert (found - wanted).abs().max() <= 2e-5 * wanted.abs().max()
+    assert torch.equal(network(RGB), decode(found, config.colour, config.input_range, RGB, config.scale))
+
+
+def test_colours_by_their_formulas():
+    rgb = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0, 0, 0], [1, 1, 1]]).T[None, :, :, None]
+    luma = torch.tensor([65.481, 128.553, 24.966, 0, 219]) + 16
+    assert (255 * encode(rgb, "y", "16..235")[0, 0, :, 0] - luma).abs().max() < 1e-4
+    planes = rgb_to_ycbcr(rgb)
+    assert planes[0, :, 0, 0].tolist() == pytest.approx([0.299, 0.331264, 1.0], abs=1e-5)
+    assert planes[0, :, 3, 0].tolist() == pytest.approx([0, 0.5, 0.5])
+    assert (ycbcr_to_rgb(planes) - rgb).abs().max() < 1e-6
+    clipped = encode(rgb, "ycbcr", "clipped")
+    assert clipped.min() == pytest.approx(16 / 255)
+    assert clipped[:, :1].max() == pytest.approx(235 / 255)
+    assert clipped[:, 1:].max() == pytest.approx(240 / 255)
+
+
+def test_the_planes_that_luma_lacks_are_enlarged_by_bicubic():
+    grey = torch.full((1, 1, 48, 40), 0.4)
+    result = rgb_to_ycbcr(decode(grey, "y", "0..1", RGB, 2))
+    planes = rgb_to_ycbcr(RGB)[0, 1:].permute(1, 2, 0).double().numpy()
+    inner = (slice(6, -6), slice(6, -6))
+    expected = imresize(planes, 2.0)[inner]
+    assert np.abs(result[0, 1:].permute(1, 2, 0).numpy()[inner] - expected).max() < 1e-5
+    assert (result[:, :1] - 0.4).abs().max() < 1e-6
+
+
+def shipped_base() -> dict[str, torch.Tensor]:
+    """The published RFDN x4, which is the Base-Net of the model that is shipped."""
+    return dict(load_model("rfdn-x4").base.state_dict())
+
+
+def test_the_range_is_found_by_trial():
+    state = shipped_base()
+    assert recognise(state, "it").config.input_range == "0..255"
+    for name, factor in (("fea_conv.weight", 255), ("upsampler.0.weight", 1 / 255), ("upsampler.0.bias", 1 / 255)):
+        state[name] = state[name] * factor
+    assert recognise(state, "it").config.input_range == "0..1"
+    state["upsampler.0.weight"] = state["upsampler.0.weight"] * 3
+    with pytest.raises(CheckpointError, match=r"it is RFDN .* made for values in 0..1 or 0..255.*input_range="):
+        recognise(state, "it")
+
+
+def linear_fsrcnn(scale: int, sub_pixel: bool = False, black: float = 0.0) -> dict[str, torch.Tensor]:
+    """A classic FSRCNN of luma that enlarges linearly; what is darker than ``black`` comes out too bright by half."""
+    d, s = 4, 3
+    state = {
+        "first_part.0.weight": torch.zeros(d, 1, 5, 5),
+        "first_part.0.bias": torch.full((d,), -black),
+        "first_part.1.weight": torch.full((d,), 0.5),
+        "mid_part.0.weight": torch.eye(s, d)[..., None, None],
+        "mid_part.0.bias": torch.full((s,), black),
+        "mid_part.1.weight": torch.ones(s),
+        "mid_part.2.weight": torch.zeros(s, s, 3, 3),
+        "mid_part.2.bias": torch.zeros(s),
+        "mid_part.3.weight": torch.ones(s),
+        "mid_part.4.weight": torch.eye(d, s)[..., None, None],
+        "mid_part.4.bias": torch.zeros(d),
+        "mid_part.5.weight": torch.ones(d),
+        "last_part.weight": torch.zeros(d, 1, 9, 9),
+        "last_part.bias": torch.zeros(1),
+    }
+    state["first_part.0.weight"][:, 0, 2, 2] = 1
+    state["mid_part.2.weight"][range(s), range(s), 1, 1] = 1
+    if sub_pixel:
+        state["last_part.weight"][0, 0, 4 : 4 + scale, 4 : 4 + scale] = 1
+        return state
+    tent = (1 - (torch.arange(9) - 4 - (scale - 1) / 2).abs() / scale).clamp(min=0)
+    state["last_part.weight"][0, 0] = tent[:, None] * tent
+    return state
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_scale_and_range_of_luma(scale):
+    """The scale is found by trial, since no shape has it; studio luma by what becomes of black."""
+    config = recognise(linear_fsrcnn(scale, black=16 / 255), "it").config
+    assert (config.scale, config.colour, config.input_range) == (scale, "y", "16..235")
+    with pytest.raises(CheckpointError, match=rf"x{scale}, of luma in 16..235 or in 0..1; say which: input_range="):
+        recognise(linear_fsrcnn(scale), "it")
+    assert recognise(linear_fsrcnn(scale), "it", input_range="0..1").config.scale == scale
+    config = recognise(linear_fsrcnn(scale, sub_pixel=True), "it").config
+    assert (config.scale, config.input_range) == (scale, "0..1")
+
+
+@pytest.mark.parametrize(
+    ("state", "options", "message"),
+    [
+        (originals.pan(2)[0], {}, r"PAN \(original\), x2 or x3,.*differences from bicubic.*scale= \(--model-scale\)"),
+        (originals.fsrcnn_classic(2, 3)[0], {}, r"colours may be rgb or ycbcr; say which: colour= \(--colour\)"),
+        (originals.fsrcnn_classic(2, 1)[0], {"colour": "rgb"}, r"1 colour plane\(s\), which is not colour='rgb'"),
+        (originals.pan(4)[0], {"scale": 2}, "it is for x4, not for scale=2"),
+        (originals.pan(4)[0], {"input_range": "16..235"}, 'input_range="16..235" is for colour="y"'),
+        (
+            {"encoder.weight": torch.zeros(5, 2, 3, 3), "b": torch.zeros(7)},
+            {},
+            r"2 tensors \(encoder.weight, b\), from 2",
+        ),
+    ],
+)
+def test_what_the_tensors_leave_open_is_asked_for(state, options, message):
+    with pytest.raises(CheckpointError, match=message):
+        recognise(state, "checkpoint: it", **options)
+
+
+@pytest.mark.parametrize("options", [{"colour": "lab"}, {"input_range": "0..7"}, {"scale": 5}])
+def test_options_that_do_not_exist(options):
+    with pytest.raises(InputError, match="choose one of"):
+        recognise(originals.pan(4)[0], "it", **options)
+
+
+WRAPPINGS = {
+    "flat": lambda state: state,
+    "params": lambda state: {"params": state},
+    "params_ema first": lambda state: {"params": {k: v + 1 for k, v in state.items()}, "params_ema": state},
+    "nested": lambda state: {"epoch": 3, "model": {"state_dict": state}},
+    "DataParallel and compile": lambda state: {f"module._orig_mod.{k}": v for k, v in state.items()},
+    "GAN": lambda state: {f"generator.{k}": v for k, v in state.items()} | {"discriminator.a": torch.ones(3)},
+    "lightning": lambda state: {"state_dict": {f"model.{k}": v for k, v in state.items()}},
+}
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+def test_wrappers(tmp_path, wrapping, suffix):
+    state, forward = originals.msrresnet(2)
+    path, content = tmp_path / f"model{suffix}", WRAPPINGS[wrapping](dict(state))
+    if suffix == ".safetensors":
+        if not all(isinstance(value, torch.Tensor) for value in content.values()):
+            pytest.skip("a safetensors file has no dictionaries in it")
+        save_file(content, path)
+    else:
+        torch.save(content, path, _use_new_zipfile_serialization=suffix == ".pt")
+    model = MaskGuidedSR.from_checkpoint(path, device="cpu")
+    assert (model.network, model.scale, model.whole) == ("msrresnet", 2, True)
+    assert (model(RGB) - forward(RGB).clamp(0, 1)).abs().max() < 1e-5
+
+
+def checkpoint(tmp_path, state, name="model.pth"):
+    torch.save(dict(state), tmp_path / name)
+    return tmp_path / name
+
+
+def photograph(height: int, width: int) -> np.ndarray:
+    noise = torch.rand(1, 3, height // 4 + 2, width // 4 + 2, generator=torch.Generator().manual_seed(1))
+    soft = F.interpolate(noise, size=(height, width), mode="bilinear")
+    return (soft[0].permute(1, 2, 0) * 255).round().byte().numpy()
+
+
+def expected_bytes(model: MaskGuidedSR, picture: np.ndarray) -> np.ndarray:
+    tensor = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255
+    return (model(tensor)[0] * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 20), (33, 47), (5, 3)])
+@pytest.mark.parametrize("name", ["msrresnet x2", "rfdn x4", "fsrcnn, luma", "rcan x2"])
+def test_photographs_are_what_tensors_are(tmp_path, name, height, width):
+    (state, _), options, _ = SPELLINGS[name]
+    path = checkpoint(tmp_path, state)
+    model = MaskGuidedSR.from_checkpoint(path, device="cpu", dtype="float32", runtime="pytorch", **options)
+    picture = photograph(height, width)
+    out = np.full((height * model.scale, width * model.scale, 3), 77, np.uint8)
+    assert model.upscale(picture, out=out) is out
+    difference = np.abs(out.astype(int) - expected_bytes(model, picture))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3
+    assert model.refined is None
+    assert model.info()["photographs"] == "float32, in PyTorch"
+
+
+@pytest.mark.parametrize("name", ["msrresnet x2", "fsrcnn, luma"])
+def test_tiles_show_no_seams(tmp_path, name):
+    (state, _), options, _ = SPELLINGS[name]
+    settings = {"device": "cpu", "dtype": "float32", "runtime": "pytorch"} | options
+    path, picture = checkpoint(tmp_path, state), photograph(150, 170)
+    whole = MaskGuidedSR.from_checkpoint(path, **settings)
+    needed = whole._planner.bytes_needed(150, 170, 0)
+    cut = MaskGuidedSR.from_checkpoint(path, memory=needed // 2, **settings)
+    difference = np.abs(cut.upscale(picture).astype(int) - whole.upscale(picture))
+    assert "tiles" in cut.info()["prepared"][0]
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3
+
+
+def test_convolutions_of_our_own_and_tiles_run_the_published_rfdn(tmp_path):
+    """The same photograph as -M with K = 0 of the shipped model, whose Base-Net it is."""
+    path, picture = checkpoint(tmp_path, shipped_base()), photograph(64, 72)
+    model, shipped = MaskGuidedSR.from_checkpoint(path, device="cpu"), MaskGuidedSR.from_pretrained("rfdn-x4", k=0)
+    assert model.info()["photographs"] == shipped.info()["photographs"]
+    np.testing.assert_array_equal(model.upscale(picture), shipped.upscale(picture))
+    assert torch.equal(model(RGB), shipped(RGB, "base"))
+
+
+def test_openvino_runs_whole_networks(tmp_path):
+    pytest.importorskip("openvino")
+    (state, _), _, _ = SPELLINGS["msrresnet x2"]
+    path, picture = checkpoint(tmp_path, state), photograph(37, 45)
+    model = MaskGuidedSR.from_checkpoint(path, device="cpu", dtype="float32", runtime="openvino")
+    assert "OpenVINO" in model.info()["photographs"]
+    difference = np.abs(model.upscale(picture).astype(int) - expected_bytes(model, picture))
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    "settings", [{"k": 4}, {"fraction": 0.5}, {"threshold": 0.5}, {"max_ms": 10}, {"mode": "masked"}, {"mode": "auto"}]
+)
+def test_a_whole_network_has_no_mask(tmp_path, settings):
+    path = checkpoint(tmp_path, originals.msrresnet(2)[0])
+    with pytest.raises(InputError, match=rf"no mask, so {next(iter(settings))} cannot be given.*convert it"):
+        MaskGuidedSR.from_checkpoint(path, device="cpu", **settings)
+
+
+@pytest.mark.parametrize("call", [{"k": 3}, {"fraction": 0.1}, {"variant": "base"}, {"selection": "random"}])
+def test_calls_that_need_a_mask_are_refused(tmp_path, call):
+    model = MaskGuidedSR.from_checkpoint(checkpoint(tmp_path, originals.msrresnet(2)[0]), device="cpu")
+    with pytest.raises(InputError, match="whole network, which has no mask"):
+        model(RGB, **call)
+    with pytest.raises(InputError, match="nothing to explain"):
+        model.explain(photograph(8, 8))
+    assert torch.equal(model(RGB, variant="whole"), model(RGB))
+
+
+def test_files_of_ours_are_taken_too():
+    model = MaskGuidedSR.from_checkpoint("rfdn-x4", device="cpu", k=2)
+    assert (model.whole, model.mode, model.k) == (False, "masked", 2)
+    with pytest.raises(InputError, match="colour cannot be given"):
+        MaskGuidedSR.from_checkpoint("rfdn-x4", colour="rgb")
+    with pytest.raises(InputError, match="is divided; choose one of"):
+        model(RGB, variant="whole")
+
+
+def authors_layout(network: MaskGuidedNetwork) -> dict[str, torch.Tensor]:
+    names = {"mask.conv1": "mask.spa_mask_1.0", "mask.conv2": "mask.spa_mask_1.2"}
+    return {
+        next((new + name.removeprefix(old) for old, new in names.items() if name.startswith(old)), name): tensor
+        for name, tensor in network.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize(("name", "scale"), [("fsrcnn", 4), ("rfdn", 4), ("pan", 3)])
+def test_the_authors_layout_means_their_mask(tmp_path, name, scale):
+    torch.manual_seed(0)
+    made = MaskGuidedNetwork(ModelConfig(name, scale, split=(2, 1), mask={"order": "pool-then-softmax"})).eval()
+    path = checkpoint(tmp_path, {f"module.{key}": tensor for key, tensor in authors_layout(made).items()})
+    options = {"scale": scale} if name == "fsrcnn" else {}
+    model = MaskGuidedSR.from_checkpoint(path, device="cpu", dtype="float32", k=3, **options)
+    network, config = model.model, model.config
+    assert (config.network, config.scale, config.split, model.mode) == (name, scale, (2, 1), "masked")
+    with torch.no_grad():
+        feature = torch.randn(1, config.definition.feature_channels, 16, 20)
+        made.base.load_state_dict(network.base.state_dict())
+        state = made.state_dict()
+        y = F.relu(F.conv2d(feature, state["mask.conv1.weight"], state["mask.conv1.bias"], padding=1))
+        y = F.conv2d(y, state["mask.conv2.weight"], state["mask.conv2.bias"], padding=1).softmax(1)[:, 1:]
+        cells = F.avg_pool2d(y, 4)
+        filters = F.conv2d(cells, state["mask.conv_kernel.weight"], state["mask.conv_kernel.bias"])
+        around = F.unfold(cells, 5, padding=2).view(1, 25, 4, 5)
+        assert (network.mask(feature) - (filters * around).sum(1)).abs().max() < 1e-5
+    if name == "rfdn":
+        assert not network.base.B1.esa.pool
+    for half in ("base", "refine"):
+        for key, tensor in getattr(made, half).state_dict().items():
+            assert torch.equal(tensor, getattr(network, half).state_dict()[key]), key
+
+
+def test_commands_take_such_files(tmp_path, capsys):
+    path = checkpoint(tmp_path, linear_fsrcnn(2))
+    (tmp_path / "hr").mkdir()
+    for i in range(2):
+        Image.fromarray(photograph(40 + i, 44)).save(tmp_path / f"hr/{i}.png")
+    evaluated = ["evaluate", "--model", str(path), "--hr", str(tmp_path / "hr"), "--scale", "2", "--json", "out.json"]
+    evaluated[-1] = str(tmp_path / "out.json")
+    assert main(evaluated) == 1
+    assert "--input-range" in capsys.readouterr().err
+    assert main([*evaluated, "--input-range", "0..1"]) == 0
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert (result["variant"], result["network"], result["k"]) == ("whole", "fsrcnn", None)
+    assert result["mean"]["psnr_y"] > 20
+    assert main([*evaluated, "--input-range", "0..1", "--variant", "base"]) == 1
+    assert "no variants" in capsys.readouterr().err
+    source, target = str(tmp_path / "hr/0.png"), tmp_path / "large.png"
+    assert main(["upscale", source, "-o", str(target), "--model", str(path), "--input-range", "0..1"]) == 0
+    model = MaskGuidedSR.from_checkpoint(path, input_range="0..1")
+    np.testing.assert_array_equal(np.asarray(Image.open(target)), model.upscale(photograph(40, 44)))
+
+
+# File -> scale and the PSNR-Y of Set5 and Set14 that was measured with the original code.
+PUBLISHED = {
+    "fsrcnn-ycbcr3_x4_Nhat-Thanh": (4, 28.26, None),
+    "fsrcnn_x2_XDpaddle": (2, 37.038, 32.676),
+    "fsrcnn_x4_XDpaddle": (4, 30.474, 27.534),
+    "fsrcnn_x2_Saafke": (2, None, None),
+    "fsrcnn_x4_Saafke": (4, 28.411, 26.183),
+    "imdn_x4_Zheng222": (4, 32.210, 28.582),
+    "msrresnet-nf36_x4_XDpaddle": (4, 31.688, 28.294),
+    "pan_x4_zhaohengyuan1": (4, 32.131, 28.611),
+    "rfdn_x4_njulj-aim2020": (4, 32.159, 28.645),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_files_have_their_figures(shared_data, name):
+    scale, *figures = PUBLISHED[name]
+    model = MaskGuidedSR.from_checkpoint(
+        shared_data / f"data/checkpoints/{name}.pth", device="cpu", dtype="float32", runtime="pytorch"
+    )
+    assert model.scale == scale
+    for folder, figure in zip(("Set5", "Set14"), figures, strict=True):
+        if figure is not None:
+            images = shared_data / "data/testsets" / folder
+            pairs = find_pairs(images / "HR", images / f"LR_bicubic/X{scale}", scale)
+            assert evaluate(model, pairs, "whole")["mean"]["psnr_y"] == pytest.approx(figure, abs=0.005)
+
+
+def test_published_files_are_recognised(shared_data):
+    """Without running more than a trial of them."""
+    conventions = {
+        "ycbcr3": ("ycbcr", "clipped"),
+        "Saafke": ("y", "0..1"),
+        "fsrcnn_": ("y", "16..235"),
+        "rfdn": ("rgb", "0..255"),
+    }
+    files = sorted((shared_data / "data/checkpoints").iterdir())
+    assert {path.stem for path in files} == set(PUBLISHED)
+    for path in files:
+        config = load_checkpoint(path).config
+        assert config.scale == PUBLISHED[path.stem][0]
+        expected = next((c for mark, c in conventions.items() if mark in path.stem), ("rgb", "0..1"))
+        assert (config.colour, config.input_range) == expected, path
+        assert math.isfinite(config.blocks)
