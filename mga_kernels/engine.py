@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import images, plans, safety
+from . import images, plans, safety, stream
 from .amount import Amount
 from .arguments import WHOLE, check_out, check_tensor, check_whole, choose_device, choose_dtype
 from .checkpoints import ModelConfig, load_checkpoint, load_model
@@ -327,6 +327,16 @@ class MaskGuidedSR:
         rgb = shared(photo.rgb)
         result = self._run(photo, lambda plan, dense: (plan.dense if dense else plan.run)(rgb, out=room)).numpy()
         return out if out is not None else like(image, photo.upscaled(result))
+
+    def upscale_all(
+        self,
+        sources: Iterable[ImageLike],
+        ahead: int = 2,
+        save: Callable[[stream.Upscaled], object] | None = None,
+        savers: int = 1,
+    ) -> Generator[stream.Upscaled, None, None]:
+        """``upscale`` image after image, with reading and saving beside it: see ``mga_kernels.stream.upscale_all``."""
+        return stream.upscale_all(self, sources, ahead, save, savers)
 
     @torch.inference_mode()
     def explain(self, image: ImageLike) -> Explanation:

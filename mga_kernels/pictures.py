@@ -22,11 +22,17 @@ def read(image: ImageLike) -> images.Photo:
 
 
 def like(source: ImageLike, photo: images.Photo) -> Picture:
-    """The photograph in the form of what it was read from."""
+    """The photograph in the form of what it was read from; warnings say what its ``notes`` do, unless it has them."""
+    if not isinstance(source, images.Photo):
+        for note in photo.notes:
+            warnings.warn(note, stacklevel=3)
+    return in_form_of(source, photo)
+
+
+def in_form_of(source: ImageLike, photo: images.Photo) -> Picture:
+    """The same without a warning."""
     if isinstance(source, images.Photo):
         return photo
-    for note in photo.notes:
-        warnings.warn(note, stacklevel=3)
     return images.to_array(photo) if isinstance(source, np.ndarray) else images.to_image(photo)
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from functools import partial
 
 import numpy as np
@@ -314,6 +315,40 @@ def test_ctrl_c_in_a_folder_keeps_what_is_finished(tmp_path, photos, mga_upscale
     assert_one_sentence(output, "interrupted: 1 of 3 images were finished")
     assert names(tmp_path / "out") == ["a.png"]
     assert names(tmp_path / "masks") == ["a-mask.png"]
+
+
+def test_ctrl_c_while_computing_counts_what_is_written_already(tmp_path, photos, mga_upscale, monkeypatch):
+    real, out = MaskGuidedSR.upscale, tmp_path / "out"
+
+    def upscale(self, photo):
+        deadline = time.monotonic() + 20
+        if photo.format == "BMP":
+            while names(out) != ["a.png", "b.jpg"] and time.monotonic() < deadline:
+                time.sleep(0.01)
+            signal.raise_signal(signal.SIGINT)
+        return real(self, photo)
+
+    monkeypatch.setattr(MaskGuidedSR, "upscale", upscale)
+    code, output = mga_upscale(photos, "-o", out)
+    assert code == 130
+    assert_one_sentence(output, "interrupted: 2 of 3 images were finished")
+    assert names(out) == ["a.png", "b.jpg"]
+
+
+def test_a_warning_becomes_a_note_on_its_image(tmp_path, photos, mga_upscale, monkeypatch):
+    real = MaskGuidedSR.upscale
+
+    def upscale(self, photo):
+        if photo.format == "JPEG":
+            warnings.warn("something about this image", stacklevel=1)
+        return real(self, photo)
+
+    monkeypatch.setattr(MaskGuidedSR, "upscale", upscale)
+    code, output = mga_upscale(photos, "-o", tmp_path / "out")
+    assert code == 0
+    lines = output.out.splitlines()
+    assert len(lines) == 4
+    assert lines[2] == "  b.jpg: something about this image"
 
 
 def test_a_real_interrupt_of_the_real_command(tmp_path, model_file):

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 import warnings
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -23,6 +26,7 @@ from .overlay import draw_overlay
 if TYPE_CHECKING:
     from mga_kernels.engine import MaskGuidedSR
 
+_WRITERS = max(1, min(4, (os.cpu_count() or 1) // 4))  # a PNG of 3840x2160 takes one of them a second or two
 _EXTENSION = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
 
 
@@ -33,6 +37,21 @@ class Job:
     source: Path
     target: Path
     mask: Path | None
+
+
+@dataclass
+class Work:
+    """A job on its way: its photograph, later the result instead, and the seconds that were spent on it.
+
+    ``cells``: the mask, the indices and the side of a cell in pixels of the result, where a picture of them is wanted.
+    """
+
+    job: Job
+    photo: Photo
+    seconds: float
+    cells: tuple[np.ndarray, np.ndarray, int] | None = None
+    refined: int | None = None
+    notes: list[str] = field(default_factory=list)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -166,52 +185,78 @@ def _check(jobs: list[Job], sources: list[Path], overwrite: bool) -> None:
             check_output(path, overwrite, inputs=sources)
 
 
-def _run_all(model: MaskGuidedSR, jobs: list[Job], overwrite: bool, done: list[Path]) -> list[MGAError]:
-    """Upscale all jobs, adding to ``done`` what is finished; returns the errors of those that failed."""
-    failures: list[MGAError] = []
+def _run_all(model: MaskGuidedSR, jobs: list[Job], overwrite: bool, done: list[Path]) -> list[str]:
+    """Upscale all jobs, adding to ``done`` what is finished; returns what to say about those that failed."""
+    from mga_kernels.stream import overlap
+
+    failures: list[str] = []
     console = Console(highlight=False, markup=False, soft_wrap=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    # Filters of warnings belong to the process, so they are set before there are threads.
+    with bar as progress, warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", UserWarning)
+        steps = (
+            lambda job: read_job(job, model.scale, overwrite),
+            lambda work: compute_job(model, work, said),
+            lambda work: write_job(work, overwrite, done),
+        )
         task = progress.add_task("upscaling", total=len(jobs))
-        for job in jobs:
-            progress.update(task, description=job.source.name.replace("[", "\\["))
-            try:
-                line, notes = upscale_one(model, job, overwrite)
-            except MGAError as error:
-                failures.append(error)
-            else:
-                done.append(job.target)
-                console.print(line)
-                for note in notes:
-                    console.print(f"  {job.source.name}: {note}")
-            progress.advance(task)
+        with closing(overlap(jobs, *steps, ahead=_WRITERS + 1, writers=_WRITERS)) as outcomes:
+            for job in jobs:
+                progress.update(task, description=job.source.name.replace("[", "\\["))
+                outcome = next(outcomes)
+                if isinstance(outcome.error, MGAError):
+                    failures.append(str(outcome.error))
+                elif outcome.error is not None:
+                    raise outcome.error
+                for line in outcome.value or ():
+                    console.print(line)
+                progress.advance(task)
     return failures
 
 
-def upscale_one(model: MaskGuidedSR, job: Job, overwrite: bool) -> tuple[str, list[str]]:
-    """Upscale one photograph; returns a line about it and the notes on what was not kept."""
+def read_job(job: Job, scale: int, overwrite: bool) -> Work:
+    """The photograph of a job, if its result can be written."""
     started = time.perf_counter()
     photo = read_image(job.source)
-    height, width = (side * model.scale for side in photo.rgb.shape[:2])
+    height, width = (side * scale for side in photo.rgb.shape[:2])
     see_through = photo.alpha is not None and bool((photo.alpha < 255).any())
     check_output(job.target, overwrite, size=(width, height), alpha=see_through)  # before the work, not after it
-    with warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always", UserWarning)
-        explanation = None if job.mask is None else model.explain(photo)
-        result = cast(Photo, model.upscale(photo) if explanation is None else explanation.image)
-    notes = [str(warning.message) for warning in said]
-    if job.mask is not None and explanation is not None:
-        overlay = draw_overlay(
-            result.rgb, explanation.mask, explanation.indices, explanation.patch_size * explanation.scale
-        )
-        notes += save_image(overlay, job.mask, overwrite)
-    refined = model.refined
+    return Work(job, photo, time.perf_counter() - started)
+
+
+def compute_job(model: MaskGuidedSR, work: Work, said: list[warnings.WarningMessage]) -> Work:
+    """Upscale the photograph of ``work``; what was ``said`` meanwhile becomes its notes."""
+    started = time.perf_counter()
+    del said[:]
+    cells = None
+    if work.job.mask is None:
+        result = cast(Photo, model.upscale(work.photo))
+    else:
+        explained = model.explain(work.photo)
+        result = cast(Photo, explained.image)
+        cells = explained.mask, explained.indices, explained.patch_size * explained.scale
+    notes = result.notes + [str(warning.message) for warning in said]
+    seconds = work.seconds + time.perf_counter() - started
+    return Work(work.job, result, seconds, cells, model.refined, notes)
+
+
+def write_job(work: Work, overwrite: bool, done: list[Path]) -> list[str]:
+    """Write the result and its mask, both or none; returns a line about it and the notes on what was not kept."""
+    started = time.perf_counter()
+    job, result, notes = work.job, work.photo, []
+    if job.mask is not None and work.cells is not None:
+        notes = save_image(draw_overlay(result.rgb, *work.cells), job.mask, overwrite)
     try:
         notes = save_image(result, job.target, overwrite) + notes
     except BaseException:
         if job.mask is not None:
             job.mask.unlink(missing_ok=True)
         raise
-    how = "dense" if refined is None else f"K = {refined}"
-    seconds = time.perf_counter() - started
-    return f"{job.source} -> {job.target} ({width}x{height}, {how}, {seconds:.1f} s)", result.notes + notes
+    done.append(job.target)
+    height, width = result.rgb.shape[:2]
+    how = "dense" if work.refined is None else f"K = {work.refined}"
+    seconds = work.seconds + time.perf_counter() - started
+    line = f"{job.source} -> {job.target} ({width}x{height}, {how}, {seconds:.1f} s)"
+    return [line, *(f"  {job.source.name}: {note}" for note in work.notes + notes)]
