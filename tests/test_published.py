@@ -107,7 +107,7 @@ def test_the_range_is_found_by_trial():
 
 
 def linear_fsrcnn(scale: int, sub_pixel: bool = False, black: float = 0.0) -> dict[str, torch.Tensor]:
-    """A classic FSRCNN of luma that enlarges linearly from ``black`` to 1; what is beyond them is drawn near by half."""
+    """A classic FSRCNN of luma that enlarges linearly from ``black`` to 1; beyond them, less."""
     d, s = 4, 3
     state = {
         "first_part.0.weight": torch.zeros(d, 1, 5, 5),
