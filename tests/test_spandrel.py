@@ -95,6 +95,10 @@ def test_other_networks_run_as_they_are(spandrel):
     assert np.abs(model.upscale(picture).astype(int) - wanted).max() <= 1
     with pytest.raises(InputError, match="has no mask"):
         model(RGB, k=3)
+    descriptor.model.register_forward_pre_hook(lambda _, given: (given[0].zero_(),))
+    given = RGB.clone()
+    model(given)
+    assert torch.equal(given, RGB), "what a network writes into its input stays there"
 
 
 def test_what_cannot_run_here(spandrel):
