@@ -30,7 +30,6 @@ def test_the_authors_layout_means_their_mask(tmp_path, name, scale):
     assert (config.network, config.scale, config.split, model.mode) == (name, scale, (2, 1), "masked")
     with torch.no_grad():
         feature = torch.randn(1, config.definition.feature_channels, 16, 20)
-        made.base.load_state_dict(network.base.state_dict())
         state = made.state_dict()
         y = F.relu(F.conv2d(feature, state["mask.conv1.weight"], state["mask.conv1.bias"], padding=1))
         y = F.conv2d(y, state["mask.conv2.weight"], state["mask.conv2.bias"], padding=1).softmax(1)[:, 1:]
