@@ -60,7 +60,7 @@ def is_studio_luma(network: WholeNetwork) -> bool:
 
 
 def _difference(network: WholeNetwork, input_range: str) -> float:
-    image = _picture()
+    image = picture()
     config = network.config
     network.config = dataclasses.replace(config, input_range=input_range)
     try:
@@ -73,7 +73,7 @@ def _difference(network: WholeNetwork, input_range: str) -> float:
     return levels if math.isfinite(levels) else math.inf
 
 
-def _picture() -> Tensor:
+def picture() -> Tensor:
     """Slopes and waves in colour, softer than photographs: float32 (1, 3, SIDE, SIDE) in [0, 1]."""
     y, x = torch.meshgrid(torch.arange(SIDE) / SIDE, torch.arange(SIDE) / SIDE, indexing="ij")
     slopes = torch.stack([y, x, 1 - (x + y) / 2])

@@ -10,14 +10,23 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from spandrel import MAIN_REGISTRY, Architecture, ArchRegistry, ArchSupport, ImageModelDescriptor, SizeRequirements
 from torch import Tensor, nn
 
-from ..errors import InputError
+try:
+    from spandrel import MAIN_REGISTRY, Architecture, ArchRegistry, ArchSupport, ImageModelDescriptor, SizeRequirements
+except (ImportError, RuntimeError) as problem:  # the latter from a torchvision that was built for another PyTorch
+    raise ImportError(
+        f"spandrel cannot be imported ({str(problem).splitlines()[0]}); install the extra, "
+        "pip install 'mga_kernels[spandrel]', and a torchvision that was built for this PyTorch"
+    ) from None
+
+from ..errors import CheckpointError, InputError
 from ..networks.whole import SCALES, Original, WholeConfig, WholeNetwork
+from .probe import picture
 from .recognise import ALL_SPELLINGS, find_spelling, recognise
 from .spelling import State
 
+EQUAL = 1e-3  # by which values in 0..1 may differ where two ways compute the same; half of what rounding to bytes does
 WORKING_VALUES = 6000  # numbers alive for each LR pixel of a network that is not known: twice those of the largest
 
 
@@ -63,8 +72,8 @@ def register(registry: ArchRegistry = MAIN_REGISTRY) -> list[ArchSupport]:
 def from_descriptor(descriptor: Any) -> WholeNetwork:
     """The network of an ImageModelDescriptor, in evaluation mode, fp32, on the CPU; it is moved, not copied.
 
-    One that is recognised here becomes our own, with convolutions of ours where there are some. InputError for one that
-    does not enlarge RGB by 2, 3 or 4.
+    One that is recognised here and gives the same image becomes our own, with convolutions of ours where there are
+    some. InputError for one that does not enlarge RGB by 2, 3 or 4.
     """
     if not isinstance(descriptor, ImageModelDescriptor):
         raise InputError(f"spandrel: expected an ImageModelDescriptor, got {type(descriptor).__name__}")
@@ -79,8 +88,19 @@ def from_descriptor(descriptor: Any) -> WholeNetwork:
         minimum_size=max(descriptor.size_requirements.minimum, 1),
         working_values=WORKING_VALUES,
     )
-    network = WholeNetwork(WholeConfig(name, scale, original=original))
-    return network.float().cpu().eval().requires_grad_(False)
+    network = WholeNetwork(WholeConfig(name, scale, original=original)).float().cpu().eval().requires_grad_(False)
+    return _our_own(descriptor, network) or network
+
+
+@torch.no_grad()
+def _our_own(descriptor: Any, network: WholeNetwork) -> WholeNetwork | None:
+    """What the weights are recognised as, if that computes what ``network`` does."""
+    try:
+        found = recognise(descriptor.model.state_dict(), "spandrel", scale=descriptor.scale)
+    except (CheckpointError, RuntimeError, IndexError, KeyError):
+        return None
+    image = picture()
+    return found if (found(image).clamp(0, 1) - network(image)).abs().max() <= EQUAL else None
 
 
 class Called(nn.Module):
@@ -92,4 +112,4 @@ class Called(nn.Module):
         self.descriptor = descriptor
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        return self.descriptor(image), torch.empty(0)
+        return self.descriptor(image.clone()), torch.empty(0)  # some of its networks write into what they are given
