@@ -38,8 +38,6 @@ class MaskGuidedGraph(nn.Module):
         self.network, self.fraction = network, amount.fraction
         self.k = config.k if amount.k is None else amount.k
         self.minimum_size = config.definition.minimum_size
-        taps = FILTER_SIZE**2
-        self.register_buffer("taps", torch.eye(taps).reshape(taps, 1, FILTER_SIZE, FILTER_SIZE), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
         network, (p, scale) = self.network, (self.network.config.patch_size, self.network.config.scale)
@@ -54,18 +52,17 @@ class MaskGuidedGraph(nn.Module):
 
     def _refined(self, coarse: Tensor, feature: Tensor, rows: Size, columns: Size) -> Tensor:
         """The coarse image with the selected cells refined."""
-        p, side = self.network.config.patch_size, self.network.config.patch_size * self.network.config.scale
+        network, p = self.network, self.network.config.patch_size
         count = self._count(rows * columns)
-        taken = torch.sym_max(count, 1)  # runtimes do not agree on what a convolution of no patches is
-        index = select(self._mask(feature).flatten(), taken, self.network.config.selection)
-        patches = gather(feature, index, columns, p, self.network.halo)
-        patches = self.network.refine(patches) / self.network.value_range
-        cells = coarse.reshape(3, rows, side, columns, side).permute(1, 3, 0, 2, 4).reshape(-1, 3, side, side)
+        # Runtimes do not agree on what a convolution of no patches is: one is refined then, and not used.
+        taken = count if self.fraction is None else torch.sym_max(count, 1)
+        index = select(self._mask(feature, columns), taken, network.config.selection)
+        patches = network.refine(gather(feature, index, columns, p, network.halo)) / network.value_range
+        place = pixels(index, columns, p * network.config.scale, 0, coarse.shape[3])
+        old, new = coarse.flatten(2)[0], patches.permute(1, 0, 2, 3).contiguous().flatten(1)
         if self.fraction is not None:
-            wanted = torch.arange(taken, device=index.device)[:, None, None, None] < number(count, index)
-            patches = torch.where(wanted, patches, cells.index_select(0, index))
-        cells = cells.index_put((index,), patches)
-        return cells.reshape(rows, columns, 3, side, side).permute(2, 0, 3, 1, 4).reshape(coarse.shape)
+            new = torch.where(number(count, index) > 0, new, old.index_select(1, place))
+        return old.scatter(1, place.expand(3, -1), new).reshape(coarse.shape)
 
     def _count(self, cells: Size) -> Size:
         """K of an image of so many cells, in whole numbers: floats of a shape would be single precision in ONNX."""
@@ -77,14 +74,17 @@ class MaskGuidedGraph(nn.Module):
         half = 1 - torch.sym_min(twice % unit, 1)  # 1 half-way between two numbers, where the even one is taken
         return nearest - half * (nearest % 2)
 
-    def _mask(self, feature: Tensor) -> Tensor:
-        """Mask (1, Hp, Wp), as ``MaskPrediction`` has it."""
+    def _mask(self, feature: Tensor, columns: Size) -> Tensor:
+        """Mask (cells,), as ``MaskPrediction`` has it."""
         head = self.network.mask
         (weight1, bias1), (weight2, bias2) = head.conv1.parameters(), head.conv2.parameters()
+        weight, bias = head.conv_kernel.parameters()
         probability = mask_head(feature, weight1, bias1, weight2, bias2, head.patch_size, head.order)[:, None]
         by_probability = head.filter_source == "probability"
-        filters = head.conv_kernel(probability if by_probability else F.avg_pool2d(feature, head.patch_size))
-        return (filters * F.conv2d(probability, self.taps, padding=FILTER_SIZE // 2)).sum(dim=1)
+        source = probability if by_probability else F.avg_pool2d(feature, head.patch_size)
+        filters = F.linear(source.flatten(2)[0].T, weight.flatten(1), bias)
+        cells = torch.arange(filters.shape[0], device=feature.device)
+        return (filters * gather(probability, cells, columns, 1, FILTER_SIZE // 2).flatten(1)).sum(dim=1)
 
 
 def extended(x: Tensor, height: Size, width: Size) -> Tensor:
@@ -117,14 +117,16 @@ def select(mask: Tensor, k: Size, order: str) -> Tensor:
     return torch.where(chosen, countdown, 0).topk(k).indices
 
 
-def gather(feature: Tensor, index: Tensor, columns: Size, p: int, halo: int) -> Tensor:
-    """``gather_patches`` of one feature (1, C, H, W): (k, C, p + 2h, p + 2h)."""
-    side = p + 2 * halo
-    padded = F.pad(feature, (halo,) * 4)
-    offset = torch.arange(side, device=index.device)
-    columns = number(columns, index)
+def pixels(index: Tensor, columns: Size, p: int, halo: int, width: Size) -> Tensor:
+    """Where the pixels of cells with their halo are: (k (p + 2h)^2,), in an image of this width that has a border h."""
+    columns, offset = number(columns, index), torch.arange(p + 2 * halo, device=index.device)
     y = (index // columns * p)[:, None, None] + offset[:, None]
     x = (index % columns * p)[:, None, None] + offset
-    pixels = (y * number(padded.shape[3], index) + x).flatten()
-    taken = padded.flatten(2)[0].index_select(1, pixels)
+    return (y * number(width, index) + x).flatten()
+
+
+def gather(feature: Tensor, index: Tensor, columns: Size, p: int, halo: int) -> Tensor:
+    """``gather_patches`` of one feature (1, C, H, W): (k, C, p + 2h, p + 2h)."""
+    padded, side = F.pad(feature, (halo,) * 4), p + 2 * halo
+    taken = padded.flatten(2)[0].index_select(1, pixels(index, columns, p, halo, padded.shape[3]))
     return taken.reshape(feature.shape[1], -1, side, side).permute(1, 0, 2, 3)
