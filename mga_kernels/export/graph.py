@@ -59,10 +59,12 @@ class MaskGuidedGraph(nn.Module):
         index = select(self._mask(feature, columns), taken, network.config.selection)
         patches = network.refine(gather(feature, index, columns, p, network.halo)) / network.value_range
         place = pixels(index, columns, p * network.config.scale, 0, coarse.shape[3])
-        old, new = coarse.flatten(2)[0], patches.permute(1, 0, 2, 3).contiguous().flatten(1)
+        colour = torch.arange(3, device=index.device)[:, None, None] * number(coarse.shape[2] * coarse.shape[3], index)
+        place = (place[:, None] + colour).flatten()
+        old, new = coarse.flatten(), patches.flatten()
         if self.fraction is not None:
-            new = torch.where(number(count, index) > 0, new, old.index_select(1, place))
-        return old.scatter(1, place.expand(3, -1), new).reshape(coarse.shape)
+            new = torch.where(number(count, index) > 0, new, old.index_select(0, place))
+        return old.scatter(0, place, new).reshape(coarse.shape)
 
     def _count(self, cells: Size) -> Size:
         """K of an image of so many cells, in whole numbers: floats of a shape would be single precision in ONNX."""
@@ -118,15 +120,15 @@ def select(mask: Tensor, k: Size, order: str) -> Tensor:
 
 
 def pixels(index: Tensor, columns: Size, p: int, halo: int, width: Size) -> Tensor:
-    """Where the pixels of cells with their halo are: (k (p + 2h)^2,), in an image of this width that has a border h."""
+    """Where the pixels of cells with their halo are, (k, p + 2h, p + 2h), in an image of this width that has a border h."""
     columns, offset = number(columns, index), torch.arange(p + 2 * halo, device=index.device)
     y = (index // columns * p)[:, None, None] + offset[:, None]
     x = (index % columns * p)[:, None, None] + offset
-    return (y * number(width, index) + x).flatten()
+    return y * number(width, index) + x
 
 
 def gather(feature: Tensor, index: Tensor, columns: Size, p: int, halo: int) -> Tensor:
     """``gather_patches`` of one feature (1, C, H, W): (k, C, p + 2h, p + 2h)."""
     padded, side = F.pad(feature, (halo,) * 4), p + 2 * halo
-    taken = padded.flatten(2)[0].index_select(1, pixels(index, columns, p, halo, padded.shape[3]))
+    taken = padded.flatten(2)[0].index_select(1, pixels(index, columns, p, halo, padded.shape[3]).flatten())
     return taken.reshape(feature.shape[1], -1, side, side).permute(1, 0, 2, 3)
