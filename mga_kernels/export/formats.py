@@ -53,7 +53,9 @@ def _require_nothing() -> None:
 
 def _require_executorch() -> None:
     with _quiet():
-        _require("ExecuTorch", "executorch", "executorch.exir", "executorch.backends.xnnpack.partition.xnnpack_partitioner")
+        _require(
+            "ExecuTorch", "executorch", "executorch.exir", "executorch.backends.xnnpack.partition.xnnpack_partitioner"
+        )
 
 
 def _write_onnx(program: ExportedProgram, facts: dict[str, object], stream: BinaryIO) -> None:

@@ -56,7 +56,9 @@ def trace(network: MaskGuidedNetwork, amount: Amount, largest: tuple[int, int] |
             program = torch.export.export(graph, (picture(*EXAMPLE),), dynamic_shapes={"image": sides})
     except Exception as error:  # the tracer has no class of its own for what a user's network may do
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise InputError(f"export: {network.config.network} cannot be traced for images of any size: {reason}") from error
+        raise InputError(
+            f"export: {network.config.network} cannot be traced for images of any size: {reason}"
+        ) from error
     _compare(program, graph)
     return program
 
@@ -79,4 +81,6 @@ def _compare(program: ExportedProgram, graph: MaskGuidedGraph) -> None:
         expected, found = graph(image), module(image)
         if found.shape != expected.shape or (found - expected).abs().max() > TOLERANCE:
             name = graph.network.config.network
-            raise InputError(f"export: the graph of {name} does not compute at other sizes of image what the network does")
+            raise InputError(
+                f"export: the graph of {name} does not compute at other sizes of image what the network does"
+            )
