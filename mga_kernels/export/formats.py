@@ -17,6 +17,7 @@ from ..errors import InputError
 from .program import any_size
 
 OPSET = 18
+XNNPACK = "executorch.backends.xnnpack.partition.xnnpack_partitioner"
 METADATA = "metadata.json"  # the facts in a .pt2 file
 
 

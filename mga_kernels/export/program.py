@@ -70,7 +70,7 @@ def any_size() -> Iterator[None]:
     It compares them to choose layouts of memory, the number of patches with 1 for instance, and would make a condition
     on the image of each result, although the operators are the same.
     """
-    with symbolic.patch(backed_size_oblivious=True), ShapeEnv().suppress_guards():
+    with symbolic.patch(backed_size_oblivious=True), ShapeEnv().suppress_guards():  # type: ignore[attr-defined]
         yield
 
 
