@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -20,12 +21,14 @@ from mga.train import loop, objectives, three_step
 from mga.train.config import load_config
 from mga.train.features import oriented
 from mga.train.packs import Crops, open_pack, write_pack
-from mga.train.recipe import Recipe, Schedule
+from mga.train.recipe import STARTS, Recipe, Schedule
+from mga.train.start import start_at_identity
 from mga.train.three_step import Budget, ThreeStep
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_model, read_metadata
 from mga_kernels.errors import ImageError, InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+from mga_kernels.networks.layers import consume_halo
 
 CONFIG = """
 network = "fsrcnn"
@@ -309,6 +312,40 @@ def test_a_stopped_run_ends_with_the_same_weights(run_folder, monkeypatch, strat
             continue
     assert steps > 4
     assert_same(once, weights(path))
+
+
+def test_from_the_identity_the_mapping_layers_pass_their_input_on():
+    network = MaskGuidedNetwork(ModelConfig("fsrcnn", 2))
+    start_at_identity(network)
+    feature = torch.randn(2, 12, 10, 10)
+    base, refine = network.base, network.refine
+    assert torch.equal(base.mid_part[2:](feature), feature)
+    assert torch.equal(refine.mid_part(feature), feature)
+    inner = feature[..., 2:-2, 2:-2]
+    passed = consume_halo(feature, refine.conv1, refine.conv2)[..., 1:-1, 1:-1]
+    assert torch.equal(passed, torch.where(inner > 0, inner, 0.1 * inner))
+    image = torch.rand(1, 3, 40, 40)
+    shrunk = base.mid_part[:2](base.first_part(image)).detach()
+    assert 0.05 < float(shrunk.std() / image.std()) < 20  # neither fades nor explodes
+    assert float(base(image)[0].detach().abs().max()) < 0.1
+
+
+def test_the_start_is_part_of_the_recipe(run_folder):
+    default, identity = (ThreeStep(configure(run_folder, out=str(run_folder / s), start=s), Budget()) for s in STARTS)
+    assert not torch.equal(default.network.refine.conv1.weight, identity.network.refine.conv1.weight)
+    with pytest.raises(InputError, match="start = default, this one has identity"):
+        ThreeStep(configure(run_folder, out=str(run_folder / "default"), start="identity"), Budget())
+    with pytest.raises(InputError, match="is for fsrcnn; pan has skips"):
+        ThreeStep(configure(run_folder, out=str(run_folder / "pan"), start="identity", network="pan"), Budget())
+
+
+def test_half_a_line_in_the_log_does_not_spoil_the_next(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": "dense", "iteration": 100}\n{"step": "den')
+    log = three_step.Log(tmp_path, "all", tensorboard=False)
+    log.write(100, {"loss": 0.5})
+    log.write(200, {"loss": 0.25})
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["loss"] for line in lines[2:]] == [0.5, 0.25]
 
 
 def test_two_processes_end_with_the_weights_of_one(run_folder):

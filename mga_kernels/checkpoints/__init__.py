@@ -1,7 +1,7 @@
 """Weights on disk: our own format (safetensors with a configuration inside) and published files of others."""
 
 from ..networks.config import ModelConfig
-from .loading import load_checkpoint
+from .loading import is_whole, load_checkpoint
 from .mask_guided import load_mask_guided
 from .native import load_model, read_metadata, save_model, shipped_models
 from .published import read_state_dict
@@ -9,6 +9,7 @@ from .recognise import recognise
 
 __all__ = [
     "ModelConfig",
+    "is_whole",
     "load_checkpoint",
     "load_mask_guided",
     "load_model",

@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import CheckpointError, InputError
 from ..networks import SRNetwork
 from .mask_guided import is_mask_guided, load_mask_guided
-from .native import is_native, load_model
+from .native import find_model, is_native, load_model
 from .published import read_state_dict
 from .recognise import recognise
 
@@ -42,6 +42,12 @@ def load_checkpoint(
         return recognise(state, name, colour, input_range, scale)
     except (RuntimeError, IndexError, KeyError) as error:  # tensors of strange types or shapes
         raise CheckpointError(f"{name} cannot be used: {str(error).splitlines()[0]}") from None
+
+
+def is_whole(source: str | os.PathLike) -> bool:
+    """Whether ``load_checkpoint`` takes this shipped model or file for a whole network, which has no mask."""
+    path = find_model(source)
+    return not is_native(path) and not is_mask_guided(read_state_dict(path))
 
 
 def _refuse(where: str, given: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from safetensors.torch import save
 from ..errors import CheckpointError, InputError
 from ..files import whole_file
 from ..networks import MaskGuidedNetwork, ModelConfig
+from .building import without_memory
 
 FORMAT = "mga_kernels"
 SHIPPED = Path(__file__).resolve().parent.parent / "weights"
@@ -85,14 +86,13 @@ def load_model(name_or_path: str | os.PathLike) -> MaskGuidedNetwork:
     """The network in evaluation mode, fp32, on the CPU. CheckpointError where file and network do not fit."""
     path = find_model(name_or_path)
     config = read_metadata(path)["config"]
-    try:
-        with torch.device("meta"):
-            network = MaskGuidedNetwork(config)
-    except InputError as error:
-        raise CheckpointError(f"model: {path}: {error}") from None
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     with _open(path) as file:
         found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        try:
+            network = without_memory(lambda: MaskGuidedNetwork(config), len(found))
+        except CheckpointError as error:
+            raise CheckpointError(f"model: {path} does not fit {config.network}: {error}") from None
+        wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
         for name in sorted(wanted.keys() | found.keys()):
             if wanted.get(name) != found.get(name):
                 raise CheckpointError(

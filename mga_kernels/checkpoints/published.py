@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "generator
 PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
 PARTS = ("generator.", "net_g.", "netG.", "model.", "net.")  # of a file that may hold other networks beside this one
 DEEPEST = 4  # wrappers in each other
+NO_MEMORY = "can't allocate memory"  # of PyTorch's allocator
 LARGEST = 1 << 30  # bytes of a file: many times the largest of the networks, with what an optimiser keeps
 
 
@@ -58,7 +60,7 @@ def _check_file(path: Path, name: str) -> None:
         with zipfile.ZipFile(path) as content:
             entries = content.infolist()
     except Exception as error:  # whatever a damaged archive leads to
-        raise CheckpointError(f"{name} is damaged: {_first_line(error)}") from None
+        raise CheckpointError(f"{name} is damaged: {_reason(error)}") from None
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > size:
         raise CheckpointError(f"{name} is an archive that grows when it is unpacked, as no checkpoint does; refused")
 
@@ -75,7 +77,7 @@ def _read_safetensors(path: Path, name: str) -> Mapping[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key).clone() for key in file.keys()}
     except (SafetensorError, OSError, ValueError, MemoryError, RuntimeError) as error:
-        raise CheckpointError(f"{name} is not a complete safetensors file ({_first_line(error)})") from None
+        raise CheckpointError(f"{name} is not a complete safetensors file ({_reason(error)})") from None
 
 
 def _read_pickle(path: Path, name: str) -> Any:
@@ -85,18 +87,21 @@ def _read_pickle(path: Path, name: str) -> Any:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of formats that are no longer written
                 return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        foreign = _first_line(error)
+    except pickle.UnpicklingError:  # whose text recommends to run the file
+        raise CheckpointError(f"{name} is damaged or no checkpoint: PyTorch cannot read it as tensors alone") from None
     except Exception as error:  # a damaged file can end the unpickler in any way
-        raise CheckpointError(f"{name} is damaged or no checkpoint: {_first_line(error)}") from None
+        raise CheckpointError(f"{name} is damaged or no checkpoint: {_reason(error)}") from None
     raise CheckpointError(
         f"{name} is no plain dictionary of tensors: it asks for {foreign}; nothing of it was run; "
         "save its state_dict() alone"
     )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+def _reason(error: Exception) -> str:
+    """Its first sentence; those after it are PyTorch's advice to its developers."""
+    if NO_MEMORY in str(error):
+        return "it declares more memory than there is"
+    return re.split(r"\.\s", (str(error).strip() or type(error).__name__).splitlines()[0])[0].rstrip(".")
 
 
 def strip(state: Any) -> Any:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, InputError
 from ..networks.colour import COLOURS, INPUT_RANGES, ONLY
 from ..networks.whole import SCALES, WholeConfig, WholeNetwork
+from .building import without_memory
 from .fsrcnn_spellings import FSRCNN_SPELLINGS
 from .probe import is_studio_luma, right_way
 from .spelling import Reading, Spelling, State
@@ -94,15 +95,8 @@ def _build(reading: Reading, scale: int) -> WholeNetwork:
 
 
 def fitted(make: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Module:
-    """A module with these weights in fp32; CheckpointError where names or shapes are not its own.
-
-    It is made without memory first, so that what a hostile file declares costs none.
-    """
-    try:
-        with torch.device("meta"):
-            network = make()
-    except (InputError, ValueError, RuntimeError, ZeroDivisionError) as error:  # sizes that no layer can have
-        raise CheckpointError(str(error).splitlines()[0]) from None
+    """A module with these weights in fp32; CheckpointError where names or shapes are not its own."""
+    network = without_memory(make, len(state))
     wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
     found = {key: tuple(tensor.shape) for key, tensor in state.items()}
     for key in [key for key in (*wanted, *found) if wanted.get(key) != found.get(key)]:

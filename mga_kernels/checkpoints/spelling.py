@@ -15,6 +15,7 @@ from ..errors import CheckpointError
 from ..networks.whole import SCALES
 
 State = Mapping[str, Tensor]
+MOST = 1000  # blocks; the published networks have up to 20
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,10 @@ def renamed(state: State, rules: Mapping[str, str]) -> dict[str, Tensor]:
 
 def count(state: State, pattern: str) -> int:
     """How many different numbers the group of ``pattern`` finds at the beginning of the names."""
-    return len({found[1] for name in state if (found := re.match(pattern, name))})
+    found = len({found[1] for name in state if (found := re.match(pattern, name))})
+    if found > MOST:
+        raise CheckpointError(f"it has {found:,} blocks or layers of a kind, and at most {MOST} are read")
+    return found
 
 
 def shape(state: State, name: str, dimensions: int = 4) -> tuple[int, ...]:

@@ -11,7 +11,8 @@ The first four train each value as CONFIG says (a configuration of ``mga train``
 budget and seed, in folders of their own under DIR; steps in which the values do not differ are trained once, in
 DIR/shared, so that nothing but the value studied makes a difference. A budget in iterations is equal exactly, one in
 time as far as the machine runs evenly. Where step 1 is shared there is a row for -D, with its weights; ``--base``
-trains and adds -B. A study that was stopped goes on when the command is given again. The last two run one trained model.
+trains and adds -B. A study that was stopped goes on when the command is given again. The last two run one trained
+model.
 """
 
 from __future__ import annotations

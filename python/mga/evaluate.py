@@ -71,6 +71,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_suite(args: argparse.Namespace) -> int:
+    from mga_kernels.arguments import check_whole
+    from mga_kernels.checkpoints import is_whole
+
     from .cli import DEFAULT_MODEL
     from .suite.config import ModelEntry, Suite, load_suite
     from .suite.markdown import to_markdown
@@ -81,13 +84,18 @@ def _run_suite(args: argparse.Namespace) -> int:
             raise InputError(f"evaluate: --{name} goes with --hr")
     if args.suite is not None:
         defaults = {"model": DEFAULT_MODEL, "device": "auto", "dtype": "auto", "seed": 0}
-        for name in ("model", "scale", "variant", "k", "fraction", "selection", "seed", "device", "dtype"):
+        names = ("model", "scale", "variant", "k", "fraction", "selection", "seed", "device", "dtype")
+        for name in (*names, "colour", "input_range", "model_scale"):
             if getattr(args, name) != defaults.get(name):
-                raise InputError(f"evaluate: --{name} is a setting of the suite; change it in {args.suite}")
+                option = name.replace("_", "-")
+                raise InputError(f"evaluate: --{option} is a setting of the suite; change it in {args.suite}")
         suite = load_suite(args.suite)
     else:
+        if is_whole(args.model):
+            check_whole(**{name: getattr(args, name) for name in ("variant", "k", "fraction", "selection")})
         k = [args.k] if args.k is not None else [f"{100 * args.fraction}%"] if args.fraction is not None else []
-        model = ModelEntry(Path(args.model).stem, args.model)
+        conventions = (args.colour or "", args.input_range or "", args.model_scale or 0)
+        model = ModelEntry(Path(args.model).stem, args.model, *conventions)
         suite = Suite(args.scale, [model], [str(args.sets)], variants=args.variant or ["masked"], k=k, seed=args.seed)
         suite.selections = [args.selection] if args.selection else []
         suite.device, suite.dtype = args.device, args.dtype

@@ -1,5 +1,5 @@
 """Parameters and operations of the networks, counted without running them, and the paper's figures beside them."""
 
-from .counting import Cost, NetworkCosts, measure
+from .counting import Cost, NetworkCosts, WholeCosts, measure
 
-__all__ = ["Cost", "NetworkCosts", "measure"]
+__all__ = ["Cost", "NetworkCosts", "WholeCosts", "measure"]

@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of a mask-guided network, counted on the meta device.
+"""Parameters and multiply-accumulates of a mask-guided or a whole network, counted on the meta device.
 
 The paper calls its figures FLOPs and does not say how it counts. Its tables agree with this convention:
 
@@ -30,7 +30,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from mga_kernels.errors import InputError, MGAError
-from mga_kernels.networks import VARIANTS, MaskGuidedNetwork, ModelConfig
+from mga_kernels.networks import VARIANTS, MaskGuidedNetwork, ModelConfig, WholeConfig, WholeNetwork
 
 aten = torch.ops.aten
 RELU_FAMILY = frozenset(
@@ -90,6 +90,30 @@ def measure(module: nn.Module, *shape: int) -> Cost:
         reason = str(error).splitlines()[0]
         raise InputError(f"complexity: a {type(module).__name__} cannot be counted for {shape}: {reason}") from None
     return Cost(counter.macs, counter.flops)
+
+
+class WholeCosts:
+    """Parameters and costs of a network that is not divided; ``NetworkCosts`` has the same methods."""
+
+    def __init__(self, config: WholeConfig):
+        with torch.device("meta"):
+            self.network = WholeNetwork(config).eval()
+        self.config = config
+
+    def parameters(self, variant: str = "whole") -> int:
+        return sum(p.numel() for p in self.network.parameters())
+
+    def cost(self, variant: str, width: int, height: int, k: int | None = None) -> Cost:
+        """Cost of one LR image, which is not cropped; colours are converted for nothing."""
+        if variant != "whole":
+            raise InputError(f"complexity: {self.config.network} is a whole network, which has no variant {variant!r}")
+        least = self.config.definition.minimum_size
+        if min(width, height) < least:
+            raise InputError(
+                f"complexity: {self.config.network} takes LR images of {least}x{least} pixels or more, "
+                f"got {width}x{height}"
+            )
+        return measure(self.network.body, 1, 1 if self.config.colour == "y" else 3, height, width)
 
 
 class NetworkCosts:

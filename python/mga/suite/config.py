@@ -19,12 +19,13 @@ SECONDS = ("tensors", "photographs")
 
 @dataclass
 class ModelEntry:
-    """A model. With ``network`` the file is a published one (.pth) of the whole network, run as a Base-Net (-B)."""
+    """A model. A published whole network has one row; the last three decide what its tensors do not tell."""
 
     name: str  # in the table
     file: str  # a shipped model, a file that `mga train` wrote, or a published one
-    network: str = ""
-    split: str = ""  # of a published file: its blocks and any number, as in "16+1"
+    colour: str = ""
+    input_range: str = ""
+    model_scale: int = 0
 
 
 @dataclass

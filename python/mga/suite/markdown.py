@@ -7,7 +7,7 @@ from typing import Any
 
 from .config import Suite
 
-LETTERS = {"base": "-B", "decomposed": "-D", "all": "-A", "masked": "-M"}
+LETTERS = {"base": "-B", "decomposed": "-D", "all": "-A", "masked": "-M", "whole": ""}
 
 
 def to_markdown(rows: Sequence[dict[str, Any]], suite: Suite, title: str) -> str:
@@ -53,7 +53,7 @@ def _masks(rows: Sequence[dict[str, Any]], sets: Sequence[str]) -> str:
 
 
 def _name(row: dict[str, Any]) -> str:
-    return row["model"] if row["file"] is None else f"{row['model']} {LETTERS[row['variant']]}"
+    return row["model"] if row["file"] is None else f"{row['model']} {LETTERS[row['variant']]}".rstrip()
 
 
 def _amount(row: dict[str, Any]) -> str:
@@ -71,6 +71,8 @@ def _notes(rows: Sequence[dict[str, Any]], sets: Sequence[str], suite: Suite) ->
     ]
     if made:
         notes.append(f"LR images made by MATLAB's bicubic: {', '.join(made)}.")
+    if luma := [row["model"] for row in rows if row.get("colour") == "y"]:
+        notes.append(f"Networks of luma are compared by it, not rounded to 8 bits: {', '.join(luma)}.")
     if any(row["gmacs"] is not None for row in rows):
         notes.append("GMACs: 10^9 multiply-accumulates by the paper's convention (`mga complexity`).")
     if suite.seconds == "tensors":

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from mga_kernels.errors import InputError
+from mga_kernels.networks import MaskGuidedNetwork
 from mga_kernels.networks.layers import pad_by_reflection
 
 if TYPE_CHECKING:
@@ -41,6 +43,8 @@ def predict(model: MaskGuidedSR, lr: np.ndarray) -> MaskPair:
     from ..train.objectives import differences, every_patch
 
     network, smallest = model.model, model.config.definition.minimum_size
+    if not isinstance(network, MaskGuidedNetwork):
+        raise InputError(f"mask: {model.network} is a whole network, which has none; name a mask-guided model")
     image = to_tensor(lr).to(model.device, model.dtype)
     image = pad_by_reflection(image, *(max(side, smallest) for side in image.shape[-2:]))
     coarse, feature = network.coarse(image.contiguous(memory_format=torch.channels_last))

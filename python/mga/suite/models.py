@@ -1,4 +1,4 @@
-"""What makes the images of a row: a model in one of its variants, a published network, or MATLAB's bicubic."""
+"""What makes the images of a row: a model in one of its variants, a whole network, or MATLAB's bicubic."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from mga_kernels.checkpoints import load_model, read_metadata, read_state_dict
-from mga_kernels.checkpoints.native import find_model
+from mga_kernels.checkpoints import read_metadata
+from mga_kernels.checkpoints.native import find_model, is_native
 from mga_kernels.engine import MaskGuidedSR
-from mga_kernels.errors import CheckpointError, InputError
-from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+from mga_kernels.errors import InputError
+from mga_kernels.networks import WholeConfig
 from mga_kernels.pictures import to_tensor, to_uint8
 
-from ..complexity import NetworkCosts
-from ..model_options import parse_split
+from ..complexity import NetworkCosts, WholeCosts
+from ..models import own_luma
 from ..resize import imresize
 from .config import ModelEntry
 from .mask import MaskPair, predict
@@ -40,52 +40,48 @@ class Row:
     fraction: float | None = None
     selection: str | None = None
     seed: int = 0
-    network: str = ""
-    split: str = ""
+    colour: str = ""
+    input_range: str = ""
+    model_scale: int = 0
+
+    def entry(self) -> ModelEntry:
+        return ModelEntry(self.label, self.file or "", self.colour, self.input_range, self.model_scale)
 
 
 class Runner:
     """Runs the rows of one model; what several rows need is made once."""
 
     def __init__(self, entry: ModelEntry, scale: int, device: str, dtype: str):
-        self.entry, self.scale, self.device, self.dtype = entry, scale, device, dtype
+        self.entry, self.device, self.dtype = entry, device, dtype
         self.path = find_model(entry.file)
-        self.training = {} if entry.network else read_metadata(self.path)["training"]
-        network = self._load()
-        if network.config.scale != scale:
-            raise InputError(f"evaluate: the model {entry.file} is for x{network.config.scale}, not for x{scale}")
-        self.model = MaskGuidedSR(network, None, None, device, dtype, runtime="pytorch")
+        self.training = read_metadata(self.path)["training"] if is_native(self.path) else {}
+        self.model = self._load(runtime="pytorch")
+        if self.model.scale != scale:
+            raise InputError(f"evaluate: the model {entry.file} is for x{self.model.scale}, not for x{scale}")
         self._masks: dict[str, list[MaskPair]] = {}
 
-    def _load(self) -> MaskGuidedNetwork:
-        """The network of the entry; the Refine-Net and the mask of a published one are not used."""
-        if not self.entry.network:
-            return load_model(self.path)
-        split = parse_split(self.entry.split) if self.entry.split else ()
-        network = MaskGuidedNetwork(ModelConfig(self.entry.network, self.scale, split=split))
-        try:
-            network.base.load_state_dict(read_state_dict(self.path))
-        except RuntimeError as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(
-                f"evaluate: {self.path} is not the Base-Net of {self.entry.network} x{self.scale} with blocks "
-                f"{'+'.join(map(str, network.config.split))}: {reason}; set the split that it has, or another network"
-            ) from None
-        return network.eval()
+    def _load(self, **settings: Any) -> MaskGuidedSR:
+        decided = (self.entry.colour or None, self.entry.input_range or None, self.entry.model_scale or None)
+        conventions: dict[str, Any] = dict(zip(("colour", "input_range", "scale"), decided, strict=True))
+        return MaskGuidedSR.from_checkpoint(self.path, device=self.device, dtype=self.dtype, **conventions, **settings)
 
     @cached_property
     def fingerprint(self) -> str:
-        digest = hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
-        return f"{digest} {self.entry.network} {self.entry.split}"
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
 
     @cached_property
-    def costs(self) -> NetworkCosts:
-        return NetworkCosts(self.model.config)
+    def costs(self) -> NetworkCosts | WholeCosts:
+        config = self.model.config
+        return WholeCosts(config) if isinstance(config, WholeConfig) else NetworkCosts(config)
 
     def upscale(self, row: Row, lr: np.ndarray) -> np.ndarray:
         """uint8 (h, w, 3) -> uint8 (s h, s w, 3)."""
         image = self.model(to_tensor(lr), row.variant, *self._share(row), selection=row.selection, seed=row.seed)
         return to_uint8(image[0])
+
+    def luma(self, lr: np.ndarray) -> np.ndarray | None:
+        """What a network of luma is compared by instead (``mga.models``)."""
+        return own_luma(self.model, lr)
 
     def count(self, row: Row, height: int, width: int) -> int:
         """K of an LR image of this size."""
@@ -110,7 +106,7 @@ class Runner:
         if row.variant != "masked":
             instead: dict[str, dict[str, Any]] = {"base": {"k": 0}, "all": {"fraction": 1.0}}
             amount = instead.get(row.variant, {"mode": "dense"})
-        model = MaskGuidedSR(self._load(), device=self.device, dtype=self.dtype, **amount)
+        model = self._load(**amount)
         image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
         return median_time(lambda: model.upscale(image))
 
@@ -125,6 +121,9 @@ class Bicubic:
 
     def upscale(self, row: Row, lr: np.ndarray) -> np.ndarray:
         return imresize(lr, self.scale)
+
+    def luma(self, lr: np.ndarray) -> None:
+        return None
 
     def photograph_seconds(self, row: Row, width: int, height: int) -> float:
         image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
@@ -15,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from mga_kernels import __version__
+from mga_kernels.checkpoints import is_whole
 from mga_kernels.errors import InputError
 from mga_kernels.files import whole_file
+from mga_kernels.networks import WholeConfig
 
 from ..metrics import psnr_rgb, psnr_y, ssim_y
 from ..testsets import ImageSet, image_name, load_pair
-from .config import ModelEntry, Suite, amount, lr_size
+from .config import Suite, amount, lr_size
 from .mask import mask_figures
 from .models import Bicubic, Row, Runner, file_name
 
@@ -29,6 +32,8 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
     "ssim_y": ssim_y,
     "psnr_rgb": psnr_rgb,
 }
+LUMA_METRICS = ("psnr_y", "ssim_y")
+AMOUNT = ("variant", "k", "fraction", "selection", "seed")  # of a row, what the file of figures repeats
 CACHE_BYTES = 768 * 2**20  # of decoded images, which every row needs again
 
 
@@ -51,12 +56,12 @@ class Pictures:
 
 
 def rows_of(suite: Suite) -> list[Row]:
-    """The rows that a suite asks for; a published file has a row for -B only."""
+    """The rows that a suite asks for; a whole network has one, whatever the variants are."""
     rows = [Row("bicubic", None, "base")] if suite.bicubic else []
     for model in suite.models:
-        variants = ["base"] if model.network else suite.variants
-        for variant in variants:
-            row = partial(Row, model.name, model.file, variant, network=model.network, split=model.split)
+        decided = partial(Row, colour=model.colour, input_range=model.input_range, model_scale=model.model_scale)
+        for variant in ["whole"] if is_whole(model.file) else suite.variants:
+            row = partial(decided, model.name, model.file, variant)
             if variant != "masked":
                 rows.append(row())
                 continue
@@ -74,11 +79,11 @@ def measure(
     results: list[dict[str, Any]] = []
     pictures, runner, made_for = Pictures(suite.scale), None, None
     for number, row in enumerate(rows, 1):
-        wanted = (row.file, row.network, row.split)
+        wanted = dataclasses.replace(row.entry(), name="")
         if runner is None or wanted != made_for:
             made_for = wanted
-            entry = ModelEntry(row.label, row.file or "", row.network, row.split)
-            runner = Bicubic(suite.scale) if row.file is None else Runner(entry, suite.scale, suite.device, suite.dtype)
+            settings = suite.scale, suite.device, suite.dtype
+            runner = Bicubic(suite.scale) if row.file is None else Runner(wanted, *settings)
         key = _key(row, sets, suite, runner.fingerprint)
         if key not in known:
             print(f"{number}/{len(rows)} {describe(row)}", flush=True)
@@ -100,13 +105,16 @@ def _figures(
 ) -> dict[str, Any]:
     width, height = lr_size(suite.size, suite.scale)
     figures = {one.name: _of_set(row, one, suite, runner, pictures) for one in sets}
-    result: dict[str, Any] = {name: value for name, value in asdict(row).items() if name not in ("label", "file")}
+    result: dict[str, Any] = {name: value for name, value in asdict(row).items() if name in AMOUNT}
     result |= {"file": file_name(row), "params": None, "gmacs": None, "sets": figures}
     if isinstance(runner, Runner):
         config = runner.model.config
         masked = row.variant == "masked"
         own = masked and row.k is row.fraction is None
-        result |= {"network": config.network, "split": "+".join(map(str, config.split))}
+        if isinstance(config, WholeConfig):
+            result |= {name: getattr(config, name) for name in ("network", "blocks", "colour", "input_range")}
+        else:
+            result |= {"network": config.network, "split": "+".join(map(str, config.split))}
         result |= {
             "k": config.k if own else row.k,
             "selection": (row.selection or config.selection) if masked else None,
@@ -131,7 +139,9 @@ def _of_set(row: Row, one: ImageSet, suite: Suite, runner: Runner | Bicubic, pic
         sr = runner.upscale(row, lr)  # bytes on the host, so nothing is under way any more
         seconds += time.perf_counter() - started
         entry: dict[str, Any] = {"name": image_name(pair[0], suite.scale)}
-        entry |= {name: metric(sr, hr, suite.scale) for name, metric in METRICS.items()}
+        luma = runner.luma(lr)
+        made = {name: sr if luma is None or name not in LUMA_METRICS else luma for name in METRICS}
+        entry |= {name: metric(made[name], hr, suite.scale) for name, metric in METRICS.items()}
         images.append(entry)
     result: dict[str, Any] = {name: float(np.mean([entry[name] for entry in images])) for name in METRICS}
     result |= {"seconds": seconds / len(images), "lr": "given" if one.given_lr else "bicubic"}

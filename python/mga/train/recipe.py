@@ -13,6 +13,7 @@ from mga_kernels.networks import ModelConfig
 
 from ..model_options import parse_split
 
+STARTS = ("default", "identity")
 STRATEGIES = ("three-step", "end-to-end", "unsupervised-mask")
 SHORTEST_PERIOD = 20_000  # a schedule that a budget shortens has fewer periods, not shorter ones than this
 
@@ -71,6 +72,7 @@ class Recipe:
     save_every: int = 1000
     tensorboard: bool = False
     initial: str = ""  # weights file of the same model that training starts from
+    start: str = "default"  # other weights to start from: PyTorch's, or "identity" (``mga.train.start``, FSRCNN)
     base: Schedule = field(default_factory=Schedule)  # -B alone (step "base")
     dense: Schedule = field(default_factory=Schedule)  # step 1: D-Net
     all: Schedule = field(default_factory=Schedule)  # step 2: All-Net; also "end-to-end"
@@ -93,6 +95,8 @@ class Recipe:
         self.model_config()
         if self.strategy not in STRATEGIES:
             raise InputError(f"train: strategy {self.strategy!r} does not exist; choose one of {', '.join(STRATEGIES)}")
+        if self.start not in STARTS:
+            raise InputError(f"train: start {self.start!r} does not exist; choose one of {', '.join(STARTS)}")
         if not self.train:
             raise InputError("train: config.train is empty; name at least one pack (`mga prepare` makes them)")
         if self.crop % self.patch_size or self.crop < 2 * self.patch_size:

@@ -24,11 +24,12 @@ from .mask import start_as_probability
 from .objectives import differences, every_patch, gated_loss, image_loss, mask_loss
 from .packs import Crops, Pair, open_pack, to_tensors
 from .recipe import Recipe, Schedule
+from .start import start_at_identity
 
 BATCHES_MEASURED = 8  # of which the statistics of the feature and the unit of the mask are taken
 CLAIMED = (  # what all states in a folder have in common
     *("network", "scale", "split", "patch_size", "crop", "batch", "seed"),
-    *("classes", "order", "filter_source", "strategy"),
+    *("classes", "order", "filter_source", "strategy", "start"),
 )
 PACE_STEPS = 8  # timed to turn minutes into iterations
 SHARE_OF_MINUTES = {"dense": 0.4, "all": 0.45, "mask": 0.15, "end-to-end": 1.0, "base": 1.0}
@@ -69,6 +70,8 @@ class ThreeStep:
         writable_folder(self.out)
         torch.manual_seed(recipe.seed)
         self.network = MaskGuidedNetwork(recipe.model_config())
+        if recipe.start == "identity":
+            start_at_identity(self.network)
         if recipe.initial:
             self._take(recipe.initial)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -95,12 +98,7 @@ class ThreeStep:
     def _claim_folder(self) -> None:
         """Refuse a folder with states of another recipe, which would be taken up in silence."""
         record = self.out / "recipe.json"
-        wanted = {
-            name: getattr(self.recipe, name) for name in ("network", "scale", "split", "patch_size", "crop", "batch")
-        }
-        wanted |= {
-            name: getattr(self.recipe, name) for name in ("seed", "classes", "order", "filter_source", "strategy")
-        }
+        wanted = {name: getattr(self.recipe, name) for name in CLAIMED}
         if record.exists():
             found = json.loads(record.read_text())
             for name, value in wanted.items():
@@ -287,7 +285,10 @@ class Log:
     def write(self, number: int, values: dict[str, float]) -> None:
         if number % self.EVERY:
             return
-        with self.path.open("a") as stream:
+        with self.path.open("a+") as stream:
+            stream.seek(max(0, stream.tell() - 1))
+            if stream.read() not in ("", "\n"):  # a run that was killed left half a line
+                stream.write("\n")
             stream.write(json.dumps({"step": self.step, "iteration": number, **values}) + "\n")
         if self.board is not None:
             for name, value in values.items():
