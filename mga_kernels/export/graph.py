@@ -120,7 +120,7 @@ def select(mask: Tensor, k: Size, order: str) -> Tensor:
 
 
 def pixels(index: Tensor, columns: Size, p: int, halo: int, width: Size) -> Tensor:
-    """Where the pixels of cells with their halo are, (k, p + 2h, p + 2h), in an image of this width, border included."""
+    """Where the pixels of cells and their halo are, (k, p + 2h, p + 2h), in an image of this width, border included."""
     columns, offset = number(columns, index), torch.arange(p + 2 * halo, device=index.device)
     y = (index // columns * p)[:, None, None] + offset[:, None]
     x = (index % columns * p)[:, None, None] + offset
