@@ -18,7 +18,7 @@ from ..networks import MaskGuidedNetwork
 from ..networks.mask import FILTER_SIZE
 from ..ops.mask_head.reference import mask_head
 
-Size = int | torch.SymInt
+Size = int  # a SymInt while the graph is traced
 
 
 class MaskGuidedGraph(nn.Module):
@@ -121,9 +121,9 @@ def select(mask: Tensor, k: Size, order: str) -> Tensor:
 
 def pixels(index: Tensor, columns: Size, p: int, halo: int, width: Size) -> Tensor:
     """Where the pixels of cells and their halo are, (k, p + 2h, p + 2h), in an image of this width, border included."""
-    columns, offset = number(columns, index), torch.arange(p + 2 * halo, device=index.device)
-    y = (index // columns * p)[:, None, None] + offset[:, None]
-    x = (index % columns * p)[:, None, None] + offset
+    per_row, offset = number(columns, index), torch.arange(p + 2 * halo, device=index.device)
+    y = (index // per_row * p)[:, None, None] + offset[:, None]
+    x = (index % per_row * p)[:, None, None] + offset
     return y * number(width, index) + x
 
 
