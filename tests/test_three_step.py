@@ -292,7 +292,7 @@ def test_each_step_trains_its_part_only(run_folder):
 def test_one_step_at_a_time_ends_with_the_weights_of_one_run(run_folder):
     once = weights(ThreeStep(configure(run_folder), Budget()).run())
     apart = {"out": f"'{run_folder}/apart'"}
-    with pytest.raises(InputError, match="step mask goes on from step dense, of which .* holds no state"):
+    with pytest.raises(InputError, match=r"step mask goes on from step dense, of which .* holds no state"):
         ThreeStep(configure(run_folder, **apart), Budget()).run(("mask",))
     for step in ("dense", "all", "mask"):
         path = ThreeStep(configure(run_folder, **apart), Budget()).run((step,))
