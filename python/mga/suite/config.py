@@ -23,6 +23,7 @@ class ModelEntry:
 
     name: str  # in the table
     file: str  # a shipped model, a file that `mga train` wrote, or a published one
+    variants: list[str] = field(default_factory=list)  # its own instead of the suite's
     colour: str = ""
     input_range: str = ""
     model_scale: int = 0
@@ -63,7 +64,7 @@ class Suite:
         """InputError for the first setting that does not exist."""
         for name, given, known in (
             ("scale", [self.scale], SCALES),
-            ("variants", self.variants, VARIANTS),
+            ("variants", [*self.variants, *(name for model in self.models for name in model.variants)], VARIANTS),
             ("selections", self.selections, ORDERS),
             ("seconds", [self.seconds], SECONDS),
         ):
