@@ -187,7 +187,7 @@ def test_selections_have_rows_of_their_own():
 
 def test_a_model_may_have_variants_of_its_own():
     suite = Suite(4, k=[7], variants=["base", "masked"], bicubic=False)
-    suite.models = [models.ModelEntry("d", "rfdn-x4", ["decomposed"]), models.ModelEntry("m", "rfdn-x4")]
+    suite.models = [models.ModelEntry("d", "rfdn-x4", variants=["decomposed"]), models.ModelEntry("m", "rfdn-x4")]
     assert [(row.label, row.variant) for row in rows_of(suite)] == [("d", "decomposed"), ("m", "base"), ("m", "masked")]
 
 

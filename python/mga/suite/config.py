@@ -19,14 +19,14 @@ SECONDS = ("tensors", "photographs")
 
 @dataclass
 class ModelEntry:
-    """A model. A published whole network has one row; the last three decide what its tensors do not tell."""
+    """A model. A published whole network has one row; colour, input_range and model_scale say what its tensors do not."""
 
     name: str  # in the table
     file: str  # a shipped model, a file that `mga train` wrote, or a published one
-    variants: list[str] = field(default_factory=list)  # its own instead of the suite's
     colour: str = ""
     input_range: str = ""
     model_scale: int = 0
+    variants: list[str] = field(default_factory=list)  # its own instead of the suite's
 
 
 @dataclass
