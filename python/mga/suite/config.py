@@ -19,7 +19,7 @@ SECONDS = ("tensors", "photographs")
 
 @dataclass
 class ModelEntry:
-    """A model. A published whole network has one row; colour, input_range and model_scale say what its tensors do not."""
+    """A model. A published whole network has one row; ``colour`` to ``model_scale`` say what its tensors do not."""
 
     name: str  # in the table
     file: str  # a shipped model, a file that `mga train` wrote, or a published one
