@@ -1,0 +1,264 @@
+"""What the report compares: pictures, PSNR, operations and seconds of an original network and of -M at several K."""
+
+from __future__ import annotations
+
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mga_kernels.engine import MaskGuidedSR
+from mga_kernels.errors import ImageError, InputError
+from mga_kernels.images import read_image
+from mga_kernels.networks import ModelConfig, WholeConfig
+from mga_kernels.plans import RUNTIMES
+
+from ..complexity import NetworkCosts, WholeCosts
+from ..folders import list_images
+from ..metrics import psnr_rgb, psnr_y
+from ..testsets import find_pairs, load_pair
+
+MOST_IMAGES = 12
+RUNS = 3  # of which the median counts, after one to warm up
+NEAR_HR, NEAR_ORIGINAL = 0.02, 0.1  # dB, see ``suggest``
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One of the user's images: its name, ``lr`` and ``hr``, uint8 (h, w, 3) and (s h, s w, 3)."""
+
+    name: str
+    lr: np.ndarray
+    hr: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Psnr:
+    """PSNR in dB of luma and of RGB of 8-bit pictures, without a border as wide as the scale; inf where equal."""
+
+    luma: float
+    rgb: float
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One image in one run: seconds from bytes to bytes, GMACs, PSNR against the original and against HR if given."""
+
+    seconds: float
+    gmacs: float
+    original: Psnr
+    hr: Psnr | None
+
+
+@dataclass(frozen=True)
+class Run:
+    """All images in one way: the original (``k`` None), or -M with at most ``k`` cells an image."""
+
+    k: int | None
+    runtime: str
+    figures: tuple[Figures, ...]
+
+    @property
+    def seconds(self) -> float:
+        return statistics.fmean(one.seconds for one in self.figures)
+
+    @property
+    def gmacs(self) -> float:
+        return statistics.fmean(one.gmacs for one in self.figures)
+
+    @property
+    def against_original(self) -> Psnr:
+        return mean_psnr([one.original for one in self.figures])
+
+    @property
+    def against_hr(self) -> Psnr | None:
+        found = [one.hr for one in self.figures if one.hr is not None]
+        return mean_psnr(found) if found else None
+
+    @property
+    def quality(self) -> float:
+        """What the curve shows: mean PSNR of luma, against HR where it is given and else against the original."""
+        return (self.against_hr or self.against_original).luma
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``pictures``: those of the original. ``runs``: -M by ascending K. ``slower``: other runtimes of the original."""
+
+    samples: tuple[Sample, ...]
+    pictures: tuple[np.ndarray, ...]
+    original: Run
+    slower: tuple[tuple[str, float], ...]
+    runs: tuple[Run, ...]
+    cells: tuple[int, ...]
+    left_out: int
+
+    @property
+    def suggested(self) -> Run:
+        return suggest(self.runs)
+
+    @property
+    def has_hr(self) -> bool:
+        return self.original.against_hr is not None
+
+
+def mean_psnr(values: Sequence[Psnr]) -> Psnr:
+    """Mean of the dB, as the field reports it; inf where an image is equal."""
+    return Psnr(*(statistics.fmean(pair) for pair in zip(*((v.luma, v.rgb) for v in values), strict=True)))
+
+
+def suggest(runs: Sequence[Run]) -> Run:
+    """The smallest K whose mean luma PSNR is near the best of all K.
+
+    Near is 0.02 dB where the PSNR is against HR, a difference that nobody sees, and 0.1 dB where it is against the
+    original: two pictures that agree to 40 dB or more differ by less than either does from the truth, so that the same
+    tenth there is far less.
+    """
+    near = NEAR_ORIGINAL if runs[0].against_hr is None else NEAR_HR
+    best = max(run.quality for run in runs)
+    found = [run for run in runs if run.quality >= best - near]
+    return min(found, key=lambda run: run.k or 0)
+
+
+def gather(images: Path | None, hr: Path | None, scale: int, most: int = MOST_IMAGES) -> tuple[list[Sample], int]:
+    """Up to ``most`` images, evenly from the folder by name, and how many were left out.
+
+    ``images`` are LR images. With ``hr`` they are paired by name (``mga.testsets``); with ``hr`` alone the LR images
+    are made by MATLAB's bicubic.
+    """
+    if hr is not None:
+        pairs = find_pairs(hr, images, scale)
+        chosen = _spread(pairs, most)
+        loaded = [(pair[1] or pair[0], *load_pair(*pair, scale)) for pair in chosen]
+        return [Sample(path.name, lr, truth) for path, truth, lr in loaded], len(pairs) - len(chosen)
+    if images is None:
+        raise InputError("report: there is nothing to compare on; name a folder of images, of HR images or both")
+    files, _ = list_images(images)
+    if not files:
+        raise ImageError(f"report: there is no image in {images}")
+    kept = _spread(files, most)
+    return [Sample(path.name, read_image(path).rgb) for path in kept], len(files) - len(kept)
+
+
+def _spread(items: Sequence[Any], most: int) -> list[Any]:
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / max(most - 1, 1))] for i in range(most)]
+
+
+def steps_of_k(cells: int) -> list[int]:
+    """0, 250, 500, 1000 and so on, doubled up to all ``cells``; quarters where an image has few."""
+    if cells < 1000:
+        return sorted({0, cells // 4, cells // 2, cells})
+    steps = [0, 250]
+    while 2 * steps[-1] < 0.75 * cells:
+        steps.append(2 * steps[-1])
+    return [*steps, cells]
+
+
+def compare(
+    load_model: Callable[..., MaskGuidedSR],
+    load_original: Callable[..., MaskGuidedSR],
+    samples: Sequence[Sample],
+    left_out: int = 0,
+    ks: Sequence[int] | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Comparison:
+    """Measure everything. The two load a model with settings of ``MaskGuidedSR``, ``k`` or ``runtime``, given here.
+
+    The original runs in every runtime that the engine has for it here, and counts in the fastest. Only one model is
+    held at a time, as the buffers of several would not fit beside each other for large images.
+    """
+    picture_sets, ways = [], []
+    for runtime in RUNTIMES:
+        try:
+            original = load_original(runtime=runtime)
+        except InputError as error:
+            reason = error
+            continue
+        say(f"original in {RUNTIMES[runtime]}")
+        timed = [_timed(original, sample.lr) for sample in samples]
+        picture_sets.append([picture for picture, _ in timed])
+        ways.append((str(original.info()["photographs"]), [seconds for _, seconds in timed]))
+        config = original.config
+        del original
+    if not ways:
+        raise reason
+    order = sorted(range(len(ways)), key=lambda i: sum(ways[i][1]))
+    pictures, (runtime, seconds) = picture_sets[order[0]], ways[order[0]]
+    del picture_sets
+    scale = config.scale
+    costs = _costs(config)
+    figures = [
+        _figures(picture, picture, sample, taken, costs(sample.lr, None), scale)
+        for picture, sample, taken in zip(pictures, samples, seconds, strict=True)
+    ]
+    reference = Run(None, runtime, tuple(figures))
+    slower = tuple((ways[i][0], statistics.fmean(ways[i][1])) for i in order[1:])
+    runs, cells = [], []
+    model = load_model(k=0)
+    cells = [math.prod(model.grid(*sample.lr.shape[:2])) for sample in samples]
+    costs = _costs(model.config)
+    wanted = sorted({min(k, max(cells)) for k in ks}) if ks else steps_of_k(max(cells))
+    for number, k in enumerate(wanted, 1):
+        say(f"K = {k:,}, {number} of {len(wanted)}")
+        model = load_model(k=k) if k else model
+        figures = []
+        for sample, picture in zip(samples, pictures, strict=True):
+            result, taken = _timed(model, sample.lr)
+            figures.append(_figures(result, picture, sample, taken, costs(sample.lr, k), scale))
+        runs.append(Run(k, str(model.info()["photographs"]), tuple(figures)))
+    return Comparison(tuple(samples), tuple(pictures), reference, slower, tuple(runs), tuple(cells), left_out)
+
+
+def _timed(model: MaskGuidedSR, lr: np.ndarray) -> tuple[np.ndarray, float]:
+    picture = np.array(model.upscale(lr))
+    taken = []
+    for _ in range(RUNS):
+        started = time.perf_counter()
+        model.upscale(lr)
+        taken.append(time.perf_counter() - started)
+    return picture, statistics.median(taken)
+
+
+def _figures(
+    picture: np.ndarray, original: np.ndarray, sample: Sample, seconds: float, gmacs: float, border: int
+) -> Figures:
+    truth = None if sample.hr is None else psnr(picture, sample.hr, border)
+    return Figures(seconds, gmacs, psnr(picture, original, border), truth)
+
+
+def psnr(picture: np.ndarray, other: np.ndarray, border: int) -> Psnr:
+    """Between two uint8 pictures; the border is left where nothing would remain without it."""
+    border = border if min(picture.shape[:2]) > 2 * border else 0
+    return Psnr(psnr_y(picture, other, border), psnr_rgb(picture, other, border))
+
+
+def _costs(config: ModelConfig | WholeConfig) -> Callable[[np.ndarray, int | None], float]:
+    """GMACs of an LR image, extended to whole cells and to the least size as the engine does."""
+    whole = isinstance(config, WholeConfig)
+    counter = WholeCosts(config) if isinstance(config, WholeConfig) else NetworkCosts(config)
+    p = config.patch_size if isinstance(config, ModelConfig) else 1
+
+    def gmacs(lr: np.ndarray, k: int | None) -> float:
+        sides = [math.ceil(max(side, config.definition.minimum_size) / p) * p for side in lr.shape[1::-1]]
+        return counter.cost("whole" if whole else "masked", *sides, k).macs / 1e9
+
+    return gmacs
+
+
+def machine() -> str:
+    """Processor (or GPU), threads and operating system, for people."""
+    from mga_kernels import timings
+
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    facts = timings.machine(device)
+    name = facts.get("device") or facts["processor"]
+    return f"{name}, {torch.get_num_threads()} threads of {os.cpu_count()} logical CPUs"
