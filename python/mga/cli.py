@@ -24,6 +24,7 @@ COMMANDS = {
     "ablate": ("mga.ablate", "the studies of section 4.4 of the paper"),
     "figures": ("mga.figures", "pictures of errors, results and masks"),
     "test-sets": ("mga.div8k", "make Test2K and Test4K of DIV8K"),
+    "report": ("mga.report.cli", "an accelerated model beside its original, as one HTML page"),
     "export": ("mga.export", "write a model as ONNX, torch.export or ExecuTorch"),
     "info": ("mga.info", "the models, the operators and what each of them can run on here"),
 }
