@@ -9,6 +9,7 @@ from html import escape
 
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 64, 20, 40, 52  # margins in which the axes are labelled
+LEAST = 0.1  # dB on the upright axis, so that what nobody sees does not look large
 CLOSE = 16  # pixels between labels, below which one of them is left out
 
 
@@ -37,8 +38,8 @@ def curve(points: Sequence[Point], quality: str) -> str:
     ``quality`` names the upright axis. Seconds begin at 0, so that lengths compare; dB has no zero and does not.
     """
     finite = [point.quality for point in points if math.isfinite(point.quality)] or [0.0]
-    room = max(max(finite) - min(finite), 0.05) * 0.12
-    low, high = min(finite) - room, max(finite) + room
+    middle, span = (max(finite) + min(finite)) / 2, max(1.24 * (max(finite) - min(finite)), LEAST)
+    low, high = middle - span / 2, middle + span / 2
     longest = max(point.seconds for point in points) * 1.08
 
     def x(seconds: float) -> float:

@@ -26,7 +26,7 @@ from ..metrics import psnr_rgb, psnr_y
 from ..testsets import find_pairs, load_pair
 
 MOST_IMAGES = 12
-RUNS = 3  # of which the median counts, after one to warm up
+RUNS = 3  # turns of each K and the original, after one to warm up
 NEAR_HR, NEAR_ORIGINAL = 0.02, 0.1  # dB, see ``suggest``
 
 
@@ -90,7 +90,9 @@ class Run:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``pictures``: those of the original. ``runs``: -M by ascending K. ``slower``: other runtimes of the original."""
+    """``pictures``: those of the original. ``runs``: -M by ascending K. ``slower``: other
+    runtimes of the original and how many times as long they take. ``cells`` of each image.
+    """
 
     samples: tuple[Sample, ...]
     pictures: tuple[np.ndarray, ...]
@@ -136,8 +138,11 @@ def gather(images: Path | None, hr: Path | None, scale: int, most: int = MOST_IM
     if hr is not None:
         pairs = find_pairs(hr, images, scale)
         chosen = _spread(pairs, most)
-        loaded = [(pair[1] or pair[0], *load_pair(*pair, scale)) for pair in chosen]
-        return [Sample(path.name, lr, truth) for path, truth, lr in loaded], len(pairs) - len(chosen)
+        samples = []
+        for hr_path, lr_path in chosen:
+            truth, lr = load_pair(hr_path, lr_path, scale)
+            samples.append(Sample((lr_path or hr_path).name, lr, truth))
+        return samples, len(pairs) - len(chosen)
     if images is None:
         raise InputError("report: there is nothing to compare on; name a folder of images, of HR images or both")
     files, _ = list_images(images)
@@ -173,59 +178,80 @@ def compare(
 ) -> Comparison:
     """Measure everything. The two load a model with settings of ``MaskGuidedSR``, ``k`` or ``runtime``, given here.
 
-    The original runs in every runtime that the engine has for it here, and counts in the fastest. Only one model is
-    held at a time, as the buffers of several would not fit beside each other for large images.
+    The original counts in the fastest runtime that the engine has for it. Every K takes turns with it, and its seconds
+    are those of the original, over all turns, times the median ratio of its own turns: so a machine that slows down
+    meanwhile changes no comparison. Only one K is held at a time, as large images leave no room for the buffers of all.
     """
-    picture_sets, ways = [], []
-    for runtime in RUNTIMES:
-        try:
-            original = load_original(runtime=runtime)
-        except InputError as error:
-            reason = error
-            continue
-        say(f"original in {RUNTIMES[runtime]}")
-        timed = [_timed(original, sample.lr) for sample in samples]
-        picture_sets.append([picture for picture, _ in timed])
-        ways.append((str(original.info()["photographs"]), [seconds for _, seconds in timed]))
-        config = original.config
-        del original
-    if not ways:
-        raise reason
-    order = sorted(range(len(ways)), key=lambda i: sum(ways[i][1]))
-    pictures, (runtime, seconds) = picture_sets[order[0]], ways[order[0]]
-    del picture_sets
-    scale = config.scale
-    costs = _costs(config)
-    figures = [
-        _figures(picture, picture, sample, taken, costs(sample.lr, None), scale)
-        for picture, sample, taken in zip(pictures, samples, seconds, strict=True)
-    ]
-    reference = Run(None, runtime, tuple(figures))
-    slower = tuple((ways[i][0], statistics.fmean(ways[i][1])) for i in order[1:])
-    runs, cells = [], []
+    original, slower = _fastest(load_original, samples[0].lr, say)
+    pictures = tuple(np.array(original.upscale(sample.lr)) for sample in samples)
     model = load_model(k=0)
-    cells = [math.prod(model.grid(*sample.lr.shape[:2])) for sample in samples]
-    costs = _costs(model.config)
+    cells = tuple(math.prod(model.grid(*sample.lr.shape[:2])) for sample in samples)
     wanted = sorted({min(k, max(cells)) for k in ks}) if ks else steps_of_k(max(cells))
+    taken: list[list[float]] = [[] for _ in samples]  # by the original
+    measured = []
     for number, k in enumerate(wanted, 1):
         say(f"K = {k:,}, {number} of {len(wanted)}")
-        model = load_model(k=k) if k else model
-        figures = []
-        for sample, picture in zip(samples, pictures, strict=True):
-            result, taken = _timed(model, sample.lr)
-            figures.append(_figures(result, picture, sample, taken, costs(sample.lr, k), scale))
-        runs.append(Run(k, str(model.info()["photographs"]), tuple(figures)))
-    return Comparison(tuple(samples), tuple(pictures), reference, slower, tuple(runs), tuple(cells), left_out)
+        model = load_model(k=k)
+        turns = [_turns(model, original, sample.lr, times) for sample, times in zip(samples, taken, strict=True)]
+        measured.append((k, str(model.info()["photographs"]), turns))
+    seconds = [statistics.median(times) for times in taken]
+    gmacs = _costs(original.config)
+    scale = original.scale
+    reference = tuple(
+        _figures(picture, picture, sample, own, gmacs(sample.lr, None), scale)
+        for picture, sample, own in zip(pictures, samples, seconds, strict=True)
+    )
+    gmacs = _costs(model.config)
+    runs = []
+    for k, runtime, turns in measured:
+        rows = zip(turns, pictures, samples, seconds, strict=True)
+        figures = [
+            _figures(picture, other, sample, ratio * own, gmacs(sample.lr, k), scale)
+            for (picture, ratio), other, sample, own in rows
+        ]
+        runs.append(Run(k, runtime, tuple(figures)))
+    first = Run(None, str(original.info()["photographs"]), reference)
+    return Comparison(tuple(samples), pictures, first, slower, tuple(runs), cells, left_out)
 
 
-def _timed(model: MaskGuidedSR, lr: np.ndarray) -> tuple[np.ndarray, float]:
-    picture = np.array(model.upscale(lr))
-    taken = []
-    for _ in range(RUNS):
-        started = time.perf_counter()
+def _fastest(
+    load: Callable[..., MaskGuidedSR], lr: np.ndarray, say: Callable[[str], None]
+) -> tuple[MaskGuidedSR, tuple[tuple[str, float], ...]]:
+    """The original in the runtime that is fastest for this image, and the others by how many times as long they take."""
+    found: list[tuple[float, str]] = []
+    best, refused = None, InputError("report: no runtime can run the original")
+    for runtime in RUNTIMES:
+        say(f"the original in {RUNTIMES[runtime]}")
+        try:
+            model = load(runtime=runtime)
+        except InputError as error:
+            refused = error
+            continue
         model.upscale(lr)
-        taken.append(time.perf_counter() - started)
-    return picture, statistics.median(taken)
+        found.append((statistics.median(_seconds(model, lr) for _ in range(RUNS)), str(model.info()["photographs"])))
+        if min(found) == found[-1]:
+            best = model
+    if best is None:
+        raise refused
+    (shortest, _), *others = sorted(found)
+    return best, tuple((name, seconds / shortest) for seconds, name in others)
+
+
+def _turns(model: MaskGuidedSR, original: MaskGuidedSR, lr: np.ndarray, taken: list[float]) -> tuple[np.ndarray, float]:
+    """The picture of ``model``, and how many times as long as the original it takes, whose seconds go to ``taken``."""
+    picture = np.array(model.upscale(lr))
+    original.upscale(lr)
+    ratios = []
+    for _ in range(RUNS):
+        taken.append(_seconds(original, lr))
+        ratios.append(_seconds(model, lr) / taken[-1])
+    return picture, statistics.median(ratios)
+
+
+def _seconds(model: MaskGuidedSR, lr: np.ndarray) -> float:
+    started = time.perf_counter()
+    model.upscale(lr)
+    return time.perf_counter() - started
 
 
 def _figures(
@@ -248,8 +274,8 @@ def _costs(config: ModelConfig | WholeConfig) -> Callable[[np.ndarray, int | Non
     p = config.patch_size if isinstance(config, ModelConfig) else 1
 
     def gmacs(lr: np.ndarray, k: int | None) -> float:
-        sides = [math.ceil(max(side, config.definition.minimum_size) / p) * p for side in lr.shape[1::-1]]
-        return counter.cost("whole" if whole else "masked", *sides, k).macs / 1e9
+        height, width = (math.ceil(max(side, config.definition.minimum_size) / p) * p for side in lr.shape[:2])
+        return counter.cost("whole" if whole else "masked", width, height, k).macs / 1e9
 
     return gmacs
 

@@ -23,6 +23,9 @@ from .measure import NEAR_HR, NEAR_ORIGINAL, RUNS, Comparison, Psnr, Run, Sample
 from .pictures import Level, data_uri, most_different, reduced, veil
 
 
+NOISE = 0.05  # of the seconds, below which nothing is called faster
+
+
 @dataclass(frozen=True)
 class Subject:
     """What is compared, as the page names it. ``facts``: (name, value) for the head; ``model`` as in the command."""
@@ -73,18 +76,18 @@ def verdict(comparison: Comparison) -> str:
     """In two sentences: is the suggested K faster, and what does it cost."""
     chosen, original = comparison.suggested, comparison.original
     ratio = chosen.seconds / original.seconds
-    if ratio < 0.98:
+    if ratio < 1 - NOISE:
         time = f"takes {100 * ratio:.0f} % of the original's time"
-    elif ratio <= 1.02:
-        time = "takes as long as the original"
+    elif ratio <= 1 + NOISE:
+        time = "takes about as long as the original, so it does not pay here"
     else:
         time = f"takes {ratio:.2f} times as long as the original, so it does not pay here"
-    text = f"With the suggested K = {chosen.k:,} it {time} ({chosen.seconds:.3f} s and {original.seconds:.3f} s)"
+    text = f"With the suggested K = {chosen.k:,} it {time} ({chosen.seconds:.3f} s instead of {original.seconds:.3f} s)"
     text += f" at {100 * chosen.gmacs / original.gmacs:.0f} % of its multiply-accumulates."
     if chosen.against_hr is not None and original.against_hr is not None:
         change = chosen.against_hr.luma - original.against_hr.luma
         change = 0.0 if math.isnan(change) else change  # both equal to HR
-        return f"{text} Against HR its luma is {change:+.3f} dB from the original's."
+        return f"{text} Against HR its PSNR of luma is {change:+.3f} dB from that of the original."
     if math.isinf(chosen.against_original.luma):
         return f"{text} The pictures are equal."
     return f"{text} Its pictures agree with the original's to {chosen.against_original.luma:.2f} dB of luma."
@@ -128,7 +131,8 @@ def _table(comparison: Comparison) -> str:
         cells = [f"{run.seconds:.3f}", f"{run.gmacs:,.2f}", *_dbs(run.against_original if run.k is not None else None)]
         cells += _dbs(run.against_hr) if comparison.has_hr else []
         row = "".join(f"<td>{cell}</td>" for cell in cells)
-        lines.append(f'<tr{" class=suggested" if marked else ""}><th scope="row">{escape(name)}</th>{row}</tr>')
+        kind = ' class="suggested"' if marked else ""
+        lines.append(f'<tr{kind}><th scope="row">{escape(name)}</th>{row}</tr>')
     return "\n".join([*lines, "</tbody>", "</table>"])
 
 
@@ -141,12 +145,14 @@ def _db(value: float) -> str:
 
 
 def _notes(comparison: Comparison) -> str:
-    slower = "".join(f", {seconds:.3f} s in {runtime}" for runtime, seconds in comparison.slower)
+    slower = ", ".join(f"{ratio:.2f} times as long in {runtime}" for runtime, ratio in comparison.slower)
     runtimes = "; ".join(dict.fromkeys(run.runtime for run in comparison.runs))
     return (
-        f"Seconds are from the bytes of an image in memory to the bytes of the result, the median of {RUNS} runs after "
-        f"one to warm up, on this machine. The original ran in {comparison.original.runtime}, the fastest here"
-        f"{f' ({slower[2:]})' if slower else ''}; -M in {runtimes}. GMACs are 10^9 multiply-accumulates by the paper's "
+        f"Seconds are from the bytes of an image in memory to the bytes of the result, on this machine. After "
+        f"one run to warm up, each K took {RUNS} turns with the original; its seconds are the median over all turns of "
+        "the original times the median ratio of its own. "
+        f"The original ran in {comparison.original.runtime}, the fastest here"
+        f"{f' ({slower}, for the first image)' if slower else ''}; -M in {runtimes}. GMACs are 10^9 multiply-accumulates by the paper's "
         "convention. PSNR is of the 8-bit pictures without a border as wide as the scale."
     )
 
@@ -180,8 +186,8 @@ def _pictures(
         f'<p class="facts">{escape(_about(number, chosen, comparison.original))} '
         f"{refined:,} of {explained.mask.size:,} cells refined.</p>",
         '<div class="pair">',
-        _slider(f"crop-{number}", crops, veils[1], (box[2] - box[0], box[3] - box[1]), crop, name, refined),
-        _slider(f"whole-{number}", whole, veils[0], result.shape[1::-1], reduction, name, refined),
+        _slider(f"crop-{number}", crops, veils[1], (box[2] - box[0], box[3] - box[1]), crop, name),
+        _slider(f"whole-{number}", whole, veils[0], result.shape[1::-1], reduction, name),
         "</div></article>",
     ]
     return "\n".join(parts)
@@ -209,26 +215,19 @@ def _slider(
     size: tuple[int, int],
     what: str,
     name: str,
-    refined: int,
 ) -> str:
     width, height = size
     subject = escape(f"{name}, {what}")
-    switch = (
-        f'<label class="switch"><input type="checkbox" id="cells-{identity}"> show the refined cells, '
-        "by mask value from blue to yellow</label>"
-        if refined
-        else ""
-    )
-    shade = f'<img class="veil" hidden src="{cells}" alt="refined cells of {subject}">' if refined else ""
     return (
         f'<figure class="compare" id="{identity}"><div class="stack">'
         f'<img class="after" width="{width}" height="{height}" src="{images[1]}" alt="-M: {subject}">'
         f'<img class="before" src="{images[0]}" alt="original: {subject}">'
-        f'{shade}<span class="edge"></span></div>'
+        f'<img class="veil" hidden src="{cells}" alt="mask: {subject}"><span class="edge"></span></div>'
         '<div class="sides"><span>original</span><span>-M</span></div>'
         f'<label for="slider-{identity}">how much of the original is shown</label>'
         f'<input type="range" min="0" max="100" value="50" id="slider-{identity}">'
-        f"{switch}<figcaption>{escape(what)}</figcaption></figure>"
+        f'<label class="switch"><input type="checkbox" id="mask-{identity}"> show the mask, from blue to yellow, '
+        f"strong where cells are refined</label><figcaption>{escape(what)}</figcaption></figure>"
     )
 
 

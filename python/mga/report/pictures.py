@@ -1,4 +1,4 @@
-"""Pictures for the page: the place where two images differ most, the refined cells as a veil, and data URIs."""
+"""Pictures for the page: the place where two images differ most, the mask as a veil, and data URIs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..metrics import luma
 from ..overlay import ramp
 
 CROP = 384  # pixels of the result
-VEIL = 140  # opacity of a refined cell, of 255
+VEIL = 165, 70  # opacity of a refined cell and of another one, of 255
 
 
 @dataclass(frozen=True)
@@ -44,16 +44,15 @@ def most_different(image: np.ndarray, other: np.ndarray, side: int = CROP) -> Bo
 
 
 def veil(mask: np.ndarray, indices: np.ndarray, cell: int, size: tuple[int, int]) -> Image.Image:
-    """RGBA of ``size`` (width, height): refined cells in the colour of their mask value, the others transparent.
+    """RGBA of ``size`` (width, height): each cell in the colour of its mask value, refined ones less transparent.
 
     ``mask`` (Hp, Wp), ``indices`` of the refined cells in raster order, ``cell`` their side in pixels of the result.
     """
-    refined = np.zeros(mask.shape, bool)
-    refined.reshape(-1)[indices] = True
-    values = mask[refined]
-    low, high = (float(values.min()), float(np.quantile(values, 0.95))) if values.size else (0.0, 1.0)
+    opacity = np.full(mask.shape, VEIL[1])
+    opacity.reshape(-1)[indices] = VEIL[0]
+    low, high = float(mask.min()), float(np.quantile(mask, 0.95))
     colours = ramp((mask - low) / max(high - low, 1e-12))
-    cells = np.dstack([np.rint(colours), np.where(refined, VEIL, 0)]).astype(np.uint8)
+    cells = np.dstack([np.rint(colours), opacity]).astype(np.uint8)
     pixels = cells.repeat(cell, 0)[: size[1]].repeat(cell, 1)[:, : size[0]]
     return Image.fromarray(pixels)
 

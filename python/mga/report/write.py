@@ -54,7 +54,7 @@ def write_report(
     if not out.parent.is_dir():
         raise InputError(f"report: {out} cannot be written, its folder does not exist")
     writable_folder(out.parent)
-    where = {"device": device, "dtype": dtype}
+    where: dict[str, Any] = {"device": device, "dtype": dtype}
     conventions: dict[str, Any] = {"colour": colour, "input_range": input_range, "scale": original_scale}
 
     def load_model(**settings: Any) -> MaskGuidedSR:
@@ -65,7 +65,8 @@ def write_report(
 
     say("loading")
     config, published = _configs(model, original, load_model(), load_original())
-    samples, left_out = gather(*(None if p is None else Path(p) for p in (images, hr)), config.scale)
+    folders = [None if folder is None else Path(folder) for folder in (images, hr)]
+    samples, left_out = gather(folders[0], folders[1], config.scale)
     comparison = compare(load_model, load_original, samples, left_out, ks, say)
     say("pictures")
     chosen = load_model(k=comparison.suggested.k)
@@ -102,8 +103,8 @@ def _subject(
     versions = collect()["versions"]
     split = "+".join(map(str, config.split))
     facts = [
-        ("model", f"{os.fspath(model)}: {config.network} x{config.scale}, blocks {split}, p = {config.patch_size}"),
-        ("original", f"{os.fspath(original)}: {published.network} x{published.scale}, {published.blocks} blocks"),
+        ("model", f"{Path(model).name}: {config.network} x{config.scale}, blocks {split}, p = {config.patch_size}"),
+        ("original", f"{Path(original).name}: {published.network} x{published.scale}, {published.blocks} blocks"),
         *training_facts(training),
         ("versions", ", ".join(f"{name} {versions[name]}" for name in ("mga_kernels", "torch", "python"))),
         ("machine", machine()),
