@@ -217,7 +217,7 @@ def compare(
 def _fastest(
     load: Callable[..., MaskGuidedSR], lr: np.ndarray, say: Callable[[str], None]
 ) -> tuple[MaskGuidedSR, tuple[tuple[str, float], ...]]:
-    """The original in the runtime that is fastest for this image, and the others by how many times as long they take."""
+    """The original in the runtime that is fastest for this image, and how many times as long the others take."""
     found: list[tuple[float, str]] = []
     best, refused = None, InputError("report: no runtime can run the original")
     for runtime in RUNTIMES:

@@ -22,7 +22,6 @@ from .chart import Point, curve
 from .measure import NEAR_HR, NEAR_ORIGINAL, RUNS, Comparison, Psnr, Run, Sample
 from .pictures import Level, data_uri, most_different, reduced, veil
 
-
 NOISE = 0.05  # of the seconds, below which nothing is called faster
 
 
@@ -146,14 +145,14 @@ def _db(value: float) -> str:
 
 def _notes(comparison: Comparison) -> str:
     slower = ", ".join(f"{ratio:.2f} times as long in {runtime}" for runtime, ratio in comparison.slower)
-    runtimes = "; ".join(dict.fromkeys(run.runtime for run in comparison.runs))
+    others = f" ({slower}, for the first image)" if slower else ""
+    ours = "; ".join(dict.fromkeys(run.runtime for run in comparison.runs))
     return (
-        f"Seconds are from the bytes of an image in memory to the bytes of the result, on this machine. After "
-        f"one run to warm up, each K took {RUNS} turns with the original; its seconds are the median over all turns of "
-        "the original times the median ratio of its own. "
-        f"The original ran in {comparison.original.runtime}, the fastest here"
-        f"{f' ({slower}, for the first image)' if slower else ''}; -M in {runtimes}. GMACs are 10^9 multiply-accumulates by the paper's "
-        "convention. PSNR is of the 8-bit pictures without a border as wide as the scale."
+        "Seconds are from the bytes of an image in memory to the bytes of the result, on this machine. After one run "
+        f"to warm up, each K took {RUNS} turns with the original; its seconds are the median over all turns of the "
+        "original times the median ratio of its own. The original ran in "
+        f"{comparison.original.runtime}, the fastest here{others}; -M in {ours}. GMACs are 10^9 multiply-accumulates "
+        "by the paper's convention. PSNR is of the 8-bit pictures without a border as wide as the scale."
     )
 
 
