@@ -10,7 +10,8 @@ from html import escape
 WIDTH, HEIGHT = 640, 400
 LEFT, RIGHT, TOP, BOTTOM = 64, 20, 40, 52  # margins in which the axes are labelled
 LEAST = 0.1  # dB on the upright axis, so that what nobody sees does not look large
-CLOSE = 16  # pixels between labels, below which one of them is left out
+CLOSE = 20  # between lines of labels, below which one is left out; a phone shows them in larger letters
+LETTER = 10.0  # width of one of these
 
 
 @dataclass(frozen=True)
@@ -91,16 +92,17 @@ def _mark(x: float, y: float, point: Point) -> list[str]:
 
 
 def _labels(marks: Sequence[tuple[float, float, Point]]) -> list[str]:
-    """Labels below their marks, above where there is no room; the suggested K and the original come first."""
+    """Labels around their marks, where nothing else is; the suggested K and the original come first."""
     taken: list[tuple[float, float, float]] = []
     parts = []
     for x, y, point in sorted(marks, key=lambda mark: mark[2].kind == "k"):
-        width = 8.5 * len(point.label)
-        centre = min(max(x, LEFT + width / 2 + 4), WIDTH - width / 2 - 2)
-        for height in (y + 26, y - 16):
+        width = LETTER * len(point.label)
+        side = width / 2 + 16
+        for centre, height in ((x, y + 26), (x, y - 16), (x + side, y + 5), (x - side, y + 5)):
+            centre = min(max(centre, LEFT + width / 2 + 4), WIDTH - width / 2 - 2)
             clear = all(abs(h - height) > CLOSE or abs(c - centre) > (w + width) / 2 + 4 for c, h, w in taken)
             inside = TOP - 6 < height < HEIGHT - BOTTOM - 2
-            covered = any(abs(my + 4 - height) < 10 and abs(mx - centre) < width / 2 + 6 for mx, my, _ in marks)
+            covered = any(abs(my + 5 - height) < 12 and abs(mx - centre) < width / 2 + 6 for mx, my, _ in marks)
             if clear and inside and not covered:
                 taken.append((centre, height, width))
                 parts.append(

@@ -55,7 +55,12 @@ def render(subject: Subject, comparison: Comparison, explained: Sequence[Explana
         caption=escape(
             f"Each dot is one K, the ringed one is suggested, the diamond is the original. "
             f"Means of {_images(len(comparison.samples))}."
-            + ("" if comparison.has_hr else " The original, equal to itself, is drawn on the upper edge.")
+            + (
+                ""
+                if comparison.has_hr
+                else " The original, equal to itself, is drawn on the upper edge. "
+                "Without HR images this tells how alike the two are, not which of them is better."
+            )
         ),
         rule=escape(_rule(comparison)),
         command=escape(command),

@@ -13,7 +13,7 @@ from ..metrics import luma
 from ..overlay import ramp
 
 CROP = 384  # pixels of the result
-VEIL = 165, 70  # opacity of a refined cell and of another one, of 255
+VEIL = 180, 90  # opacity of a refined cell and of another one, of 255
 
 
 @dataclass(frozen=True)
