@@ -98,7 +98,7 @@ def _labels(marks: Sequence[tuple[float, float, Point]]) -> list[str]:
     for x, y, point in sorted(marks, key=lambda mark: mark[2].kind == "k"):
         width = LETTER * len(point.label)
         side = width / 2 + 16
-        for centre, height in ((x, y + 26), (x, y - 16), (x + side, y + 5), (x - side, y + 5)):
+        for centre, height in ((x, y + 26), (x, y - 16), (x + side, y + 5), (x - side, y + 5), (x, y + 48)):
             centre = min(max(centre, LEFT + width / 2 + 4), WIDTH - width / 2 - 2)
             clear = all(abs(h - height) > CLOSE or abs(c - centre) > (w + width) / 2 + 4 for c, h, w in taken)
             inside = TOP - 6 < height < HEIGHT - BOTTOM - 2
