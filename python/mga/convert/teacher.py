@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeNetwork
@@ -98,6 +98,13 @@ def halves(
     network.refine.load_state_dict(kept | refined | _fused(state, layout, first, sum(split)))
     start_as_probability(network.mask)
     return network.eval().requires_grad_(False)
+
+
+def tail_parameters(network: MaskGuidedNetwork) -> list[nn.Parameter]:
+    """Those of the Base-Net that the Refine-Net does not depend on: all between its state and its image."""
+    layout = LAYOUTS[network.config.network.removesuffix(SPLIT)]
+    state = rf"({layout.head}|{layout.blocks}\d+{f'|{layout.fusion}' if layout.fusion else ''})\."
+    return [parameter for name, parameter in network.base.named_parameters() if not re.match(state, name)]
 
 
 def _settings(teacher: WholeNetwork, factor: float) -> dict[str, Any]:
