@@ -43,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     way.add_argument(
         "--split",
         metavar="A+B",
-        help="faster: the first A blocks with an upsampler of their own become the Base-Net, the other B the Refine-Net "
-        "(default: three quarters and one)",
+        help="faster: the first A blocks with an upsampler of their own become the Base-Net, the other B the "
+        "Refine-Net (default: three quarters and one)",
     )
     way.add_argument(
         "--extend", metavar="N", help="better: the whole network becomes the Base-Net, N new blocks refine"

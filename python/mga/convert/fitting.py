@@ -35,7 +35,7 @@ from ..train.recipe import Schedule
 from .teacher import tail_parameters
 
 CROP, BATCH = 48, 4  # in LR pixels
-SHARES = {"split": {"base": 0.15, "joint": 0.65, "mask": 0.2}, "extend": {"refine": 0.8, "mask": 0.2}}
+SHARES = {"split": {"base": 0.1, "joint": 0.7, "mask": 0.2}, "extend": {"refine": 0.8, "mask": 0.2}}
 RATES = {"base": 4e-4, "joint": 2e-4, "refine": 2e-4, "mask": 4e-4}
 EMA = 0.99
 PACE_STEPS = 3  # timed to turn minutes into iterations
@@ -105,7 +105,7 @@ class Fitting:
         self.finished = True
 
     def finish_early(self) -> None:
-        """A mask for the halves as they are, in QUICK iterations; nothing of it is kept for a conversion that goes on."""
+        """A mask for the halves as they are, in QUICK iterations, of which one that goes on keeps nothing."""
         if "mask" in self.results:
             return
         state = self.folder / "quick.state"
@@ -129,7 +129,7 @@ class Fitting:
         loss = self._loss(step, spread, unit)
         schedule = self._schedule(step, module, loss, iterations)
         ema = Ema(module, EMA)
-        every = max(1, min(200, schedule.iterations // 20))
+        every = max(1, min(200, schedule.iterations // 10))
 
         def validate() -> str:
             with _averaged(ema, module):

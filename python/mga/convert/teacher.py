@@ -57,7 +57,7 @@ def check_convertible(teacher: object, name: str) -> WholeNetwork:
 def check_split(teacher: WholeNetwork, split: tuple[int, int]) -> None:
     """InputError, which lists what is possible, where the two do not add up to the network's blocks."""
     blocks = teacher.config.blocks
-    if sum(split) == blocks:
+    if sum(split) == blocks and min(split) > 0:
         return
     if blocks < 2:
         raise InputError(f"convert: {teacher.config.network} has {blocks} block, which cannot be split; use --extend")
