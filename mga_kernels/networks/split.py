@@ -17,7 +17,7 @@ which a patch is too small: for these networks -A and -D are different functions
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -191,7 +191,7 @@ class _Distilling(_Half):
         _, shallow, fused = state
         x = self.LR_conv(F.leaky_relu(fused, self.slope)) + shallow
         last, shuffle = self.upsampler
-        return upsampled(x, [last, Enlarge(shuffle.upscale_factor)], margin)
+        return upsampled(x, [last, Enlarge(cast(nn.PixelShuffle, shuffle).upscale_factor)], margin)
 
     def start(self, image: Tensor) -> State:
         shallow = self.fea_conv(image)

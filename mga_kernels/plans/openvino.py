@@ -61,7 +61,7 @@ class OpenvinoPlanner:
             feature = network.base(other)[1]
             patches = feature[..., :side, :side].repeat(2, 1, 1, 1)
             self.refine = _convert(self.core, network.refine, patches, feature)
-            self.whole = None  # the graph of -D, where it is another
+            self.whole: Any = None  # the graph of -D, where it is another
             if hasattr(network.refine, "whole"):
                 self.whole = _convert(self.core, _Whole(network.refine), network.base(example)[1], feature)
         self.refine_dtype = self.dtype

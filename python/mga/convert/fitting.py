@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from mga_kernels.errors import InputError
 from mga_kernels.files import whole_file, writable_folder
 from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
+from mga_kernels.plans.precision import fast_bf16
 
 from ..train.loop import Ema, run_steps
 from ..train.objectives import every_patch, feature_statistics, fold_spread, image_loss, l1, mask_loss
@@ -67,7 +68,10 @@ class Fitting:
         self.shares = SHARES["extend" if teacher is None else "split"]
         self.results: dict[str, str] = {}
         self.finished = False
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        for part in filter(None, (network, teacher)):
+            part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # Values up to 255 would lose half a level; images of 0..1 are a residual or rounded by far less.
+        self.bf16 = fast_bf16() and network.value_range == 1
         scale, p = network.config.scale if teacher is None else 1, network.config.patch_size
         crop = CROP // p * p
         self.crops = Crops(train, scale, crop, BATCH, seed)
@@ -154,6 +158,10 @@ class Fitting:
             if step == "mask":
                 return mask_loss(network, self._lr(number), unit, spread)
             lr, wanted = self._batch(number)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+                return image_error(lr, wanted)
+
+        def image_error(lr: Tensor, wanted: Tensor) -> Tensor:
             if step == "base":
                 return image_loss(network, lr, wanted, "base", 1.0)
             if step == "joint":
