@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mga.cli import main
-from mga.convert import cli, fitting, pictures
+from mga.convert import cli, extended, fitting, pictures
 from mga.convert.fitting import Fitting
 from mga.convert.teacher import halves
 from mga.train import loop
@@ -210,6 +210,30 @@ def test_extending_trains_the_refine_net_alone_on_hr_images(folder, small):
     assert after[0] == before[0]
     assert after[1] < before[1]
     assert set(fit.results) == {"refine", "mask"}
+
+
+def test_the_published_rfdn_is_extended_by_the_halves_of_the_paper(folder, small):
+    """Its Refine-Net returns the coarse image at first, and only its trunk learns."""
+    teacher = recognise(originals.rfdn(2, blocks=2, nf=50)[0], "rfdn", input_range="0..255")
+    with torch.no_grad():  # an image of photographs' values
+        teacher.body.upsampler[0].weight.mul_(0.02)
+        teacher.body.upsampler[0].bias.add_(100)
+    train, held_out = pictures.read_pairs(folder / "images", 2, 16, True)
+    assert extended.fits_the_paper(teacher, 2)
+    assert not extended.fits_the_paper(teacher, 3)
+    assert not extended.fits_the_paper(teacher_of("rfdn of 0..1"), 1)
+    network = extended.extended_rfdn(teacher, 1, 4, train)
+    assert network.config.network == "rfdn"
+    fit = Fitting(None, network, train, held_out, folder / "state", {}, 1.0, {"refine": 30, "mask": 4})
+    before, tail = distances(fit), network.refine.conv2.weight.clone()
+    lr = fit.held_out[0][0]
+    assert torch.allclose(network.coarse(lr)[0], teacher(lr), atol=1e-5)
+    assert before[1] == pytest.approx(before[0], rel=1e-4)
+    fit.run()
+    after = distances(fit)
+    assert after[0] == before[0]
+    assert after[1] < 0.98 * before[1]
+    assert torch.equal(network.refine.conv2.weight, tail)
 
 
 @pytest.mark.parametrize("step", ["base", "joint", "mask"])

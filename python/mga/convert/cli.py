@@ -19,6 +19,7 @@ from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
 from mga_kernels.networks.config import PATCH_SIZES
 
 from ..model_options import parse_split
+from .extended import extended_rfdn, fits_the_paper
 from .fitting import CROP, Fitting
 from .pictures import read_pairs
 from .teacher import check_convertible, check_split, halves
@@ -65,9 +66,12 @@ def run(args: argparse.Namespace) -> int:
         load_checkpoint(args.checkpoint, input_range=args.input_range, scale=args.model_scale), str(args.checkpoint)
     )
     split = _split(args, teacher)
-    network = halves(teacher, split, args.patch_size)
     extend = args.extend is not None
     train, held_out = read_pairs(args.images, teacher.config.scale, CROP, extend)
+    if extend and fits_the_paper(teacher, split[1]):
+        network = extended_rfdn(teacher, split[1], args.patch_size, train)
+    else:
+        network = halves(teacher, split, args.patch_size)
     begun = {
         "original": hashlib.sha256(args.checkpoint.read_bytes()).hexdigest(),
         "split": list(split),

@@ -29,6 +29,7 @@ from mga_kernels.files import whole_file, writable_folder
 from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
 from mga_kernels.plans.precision import fast_bf16
 
+from ..train.identity import trunk_parameters
 from ..train.loop import Ema, run_steps
 from ..train.objectives import every_patch, feature_statistics, fold_spread, image_loss, l1, mask_loss
 from ..train.packs import Crops, Pair, to_tensors
@@ -122,7 +123,11 @@ class Fitting:
     def _step(self, step: str, state: Path, iterations: int | None = None) -> None:
         network = self.network.eval().requires_grad_(False)
         module: nn.Module = {"base": network.base, "refine": network.refine, "mask": network.mask}.get(step, network)
-        trained = tail_parameters(network) if step == "base" else [*module.parameters()]
+        trained = [*module.parameters()]
+        if step == "base":
+            trained = tail_parameters(network)
+        elif step == "refine" and network.config.network == "rfdn":
+            trained = trunk_parameters(network.refine)  # its tail is the identity (``train.identity``)
         mask = {id(parameter) for parameter in network.mask.parameters()} if step == "joint" else set()
         for parameter in trained:
             parameter.requires_grad_(id(parameter) not in mask)
