@@ -35,11 +35,16 @@ struct Span {
 // The rings of one thread, and a row of zeros that stands for rows outside of the image or the mask.
 class Rings {
  public:
-  explicit Rings(const std::vector<Place>& places) : places_(places), data_(places.size()), origin_(places.size()) {
+  explicit Rings(const std::vector<Place>& places)
+      : places_(places), data_(std::move(kept())), origin_(places.size()) {
+    data_.resize(std::max(data_.size(), places.size()));
     int64_t longest = 0;
     for (const Place& place : places) longest = std::max(longest, place.vectors() * 16 + 2 * kMargin);
     zeros_.assign(longest, 0);
   }
+  ~Rings() { kept() = std::move(data_); }
+  Rings(const Rings&) = delete;
+  Rings& operator=(const Rings&) = delete;
 
   // Empty, for columns from `begin` on, of the chain's.
   void clear(int64_t begin) {
@@ -66,6 +71,12 @@ class Rings {
   }
 
  private:
+  // The memory of this thread's last rings, so that a chain allocates none when it runs again.
+  static std::vector<std::vector<uint32_t>>& kept() {
+    thread_local std::vector<std::vector<uint32_t>> memory;
+    return memory;
+  }
+
   const std::vector<Place>& places_;
   std::vector<std::vector<uint32_t>> data_;
   std::vector<int64_t> origin_;  // the first pixel of a row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from fractions import Fraction
 
 from torch import Tensor
 
@@ -48,7 +49,7 @@ class Amount:
     def count(self, cells: int, default: int) -> int:
         """K of an image of so many cells, without a threshold or a time: ``default`` where neither k nor fraction."""
         if self.fraction is not None:
-            return round(self.fraction * cells)
+            return round(Fraction(str(self.fraction)) * cells)  # as it was written: 0.575 is a little less in binary
         return min(default if self.k is None else self.k, cells)
 
 

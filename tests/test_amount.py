@@ -103,6 +103,7 @@ def test_impossible_amounts_are_refused(arguments):
 
 def test_what_is_counted_without_looking():
     assert [Amount(**given).count(80, 50) for given in ({}, {"k": 7}, {"k": 99}, {"fraction": 0.5})] == [50, 7, 80, 40]
+    assert Amount(fraction=0.575).count(100, 50) == 58  # 57.5, of which the even neighbour
     assert [Amount(threshold=0.1).count(80, 50), Amount(k=9, threshold=0.1).count(80, 50)] == [50, 9]
     assert not Amount()
     assert Amount(k=0)

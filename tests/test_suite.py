@@ -185,6 +185,12 @@ def test_selections_have_rows_of_their_own():
     assert [(row.k, row.selection, row.seed) for row in rows_of(suite)] == [(7, "largest", 3), (7, "random", 3)]
 
 
+def test_a_model_may_have_variants_of_its_own():
+    suite = Suite(4, k=[7], variants=["base", "masked"], bicubic=False)
+    suite.models = [models.ModelEntry("d", "rfdn-x4", variants=["decomposed"]), models.ModelEntry("m", "rfdn-x4")]
+    assert [(row.label, row.variant) for row in rows_of(suite)] == [("d", "decomposed"), ("m", "base"), ("m", "masked")]
+
+
 def test_amounts():
     assert [amount(item) for item in (0, "240", "12.5%", "all")] == [(0, None), (240, None), (None, 0.125), (None, 1.0)]
     for item in ("half", -1, "101%", 1.5, True, ""):
@@ -198,6 +204,7 @@ def test_amounts():
         (("scale = 2", "scale = 4"), "is for x2, not for x4"),
         (("scale = 2", "scale = 5"), "suite.scale 5 does not exist"),
         (('"base", ', '"bass", '), "suite.variants 'bass' does not exist; choose from base"),
+        (('name = "tiny"', 'name = "tiny"\nvariants = ["bass"]'), "suite.variants 'bass' does not exist"),
         (('"50%"', '"half"'), "K is a number such as 240"),
         (('"64x48"', '"4K"'), "a size is WIDTHxHEIGHT"),
         (("/sets", "/nowhere"), "nowhere does not exist"),

@@ -289,6 +289,18 @@ def test_each_step_trains_its_part_only(run_folder):
     assert changed == {"base"}
 
 
+def test_one_step_at_a_time_ends_with_the_weights_of_one_run(run_folder):
+    once = weights(ThreeStep(configure(run_folder), Budget()).run())
+    apart = {"out": f"'{run_folder}/apart'"}
+    with pytest.raises(InputError, match=r"step mask goes on from step dense, of which .* holds no state"):
+        ThreeStep(configure(run_folder, **apart), Budget()).run(("mask",))
+    for step in ("dense", "all", "mask"):
+        path = ThreeStep(configure(run_folder, **apart), Budget()).run((step,))
+    assert all(torch.equal(value, once[name]) for name, value in weights(path).items())
+    first = ThreeStep(configure(run_folder, out=f"'{run_folder}/other'", initial=f"'{path}'"), Budget())
+    assert first._before("mask") == []
+
+
 @pytest.mark.parametrize("strategy", ["three-step", "end-to-end", "unsupervised-mask"])
 def test_a_stopped_run_ends_with_the_same_weights(run_folder, monkeypatch, strategy):
     once = weights(ThreeStep(configure(run_folder, strategy=strategy), Budget()).run())

@@ -25,6 +25,7 @@ COMMANDS = {
     "ablate": ("mga.ablate", "the studies of section 4.4 of the paper"),
     "figures": ("mga.figures", "pictures of errors, results and masks"),
     "test-sets": ("mga.div8k", "make Test2K and Test4K of DIV8K"),
+    "export": ("mga.export", "write a model as ONNX, torch.export or ExecuTorch"),
     "info": ("mga.info", "the models, the operators and what each of them can run on here"),
 }
 _RUNS_A_MODEL = ("upscale", "evaluate", "figures")
@@ -88,6 +89,12 @@ def add_photograph_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_amount_arguments(parser: argparse.ArgumentParser) -> None:
+    share = parser.add_mutually_exclusive_group()
+    share.add_argument("--k", type=_patches, metavar="N", help="refine N patches an image (default: the model's K)")
+    share.add_argument("--fraction", type=_share, metavar="F", help="refine this share of an image's cells, 0 to 1")
+
+
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
@@ -95,9 +102,7 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|PATH",
         help=f"shipped model, or a file: ours or a published network (default {DEFAULT_MODEL})",
     )
-    share = parser.add_mutually_exclusive_group()
-    share.add_argument("--k", type=_patches, metavar="N", help="refine N patches an image (default: the model's K)")
-    share.add_argument("--fraction", type=_share, metavar="F", help="refine this share of an image's cells, 0 to 1")
+    add_amount_arguments(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default auto)")
     decide = parser.add_argument_group("published networks, where their tensors do not tell")
@@ -116,6 +121,8 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         if name == command:
             if name in _RUNS_A_MODEL:
                 add_model_arguments(sub)
+            if name == "export":
+                add_amount_arguments(sub)
             if name == "upscale":
                 add_photograph_arguments(sub)
             importlib.import_module(module).add_arguments(sub)

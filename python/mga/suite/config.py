@@ -19,13 +19,14 @@ SECONDS = ("tensors", "photographs")
 
 @dataclass
 class ModelEntry:
-    """A model. A published whole network has one row; the last three decide what its tensors do not tell."""
+    """A model. A published whole network has one row; ``colour`` to ``model_scale`` say what its tensors do not."""
 
     name: str  # in the table
     file: str  # a shipped model, a file that `mga train` wrote, or a published one
     colour: str = ""
     input_range: str = ""
     model_scale: int = 0
+    variants: list[str] = field(default_factory=list)  # its own instead of the suite's
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Suite:
         """InputError for the first setting that does not exist."""
         for name, given, known in (
             ("scale", [self.scale], SCALES),
-            ("variants", self.variants, VARIANTS),
+            ("variants", [*self.variants, *(name for model in self.models for name in model.variants)], VARIANTS),
             ("selections", self.selections, ORDERS),
             ("seconds", [self.seconds], SECONDS),
         ):

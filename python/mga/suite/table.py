@@ -60,7 +60,7 @@ def rows_of(suite: Suite) -> list[Row]:
     rows = [Row("bicubic", None, "base")] if suite.bicubic else []
     for model in suite.models:
         decided = partial(Row, colour=model.colour, input_range=model.input_range, model_scale=model.model_scale)
-        for variant in ["whole"] if is_whole(model.file) else suite.variants:
+        for variant in ["whole"] if is_whole(model.file) else model.variants or suite.variants:
             row = partial(decided, model.name, model.file, variant)
             if variant != "masked":
                 rows.append(row())

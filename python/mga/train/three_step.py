@@ -112,14 +112,31 @@ class ThreeStep:
                 stream.write(json.dumps(wanted).encode())
 
     def run(self, steps: tuple[str, ...] = ()) -> Path:
-        """Run the steps, by default all of the strategy, from where they stopped; returns the weights file."""
-        results = {step: self._step(step) for step in steps or self.recipe.steps()}
+        """Run the steps, by default all of the strategy, from where they stopped; returns the weights file.
+
+        A step goes on from those before it, whose states are in the folder, or from ``initial``.
+        """
+        asked = steps or self.recipe.steps()
+        results = {step: self._step(step) for step in (*self._before(asked[0]), *asked)}
         name = f"{self.recipe.network}-x{self.recipe.scale}" + ("-base" if steps == ("base",) else "")
         target = self.out / f"{name}.safetensors"
         if self.workers.first:
             save_model(target, self.network.cpu(), self.recipe.licence, self._facts(results))
         self.workers.wait()
         return target
+
+    def _before(self, step: str) -> list[str]:
+        """The steps that this one goes on from."""
+        order = self.recipe.steps()
+        earlier = order[: order.index(step)] if step in order else ()
+        there = [name for name in earlier if (self.out / f"{name}.state").exists()]
+        if len(there) < len(earlier) and not self.recipe.initial:
+            missing = next(name for name in earlier if name not in there)
+            raise InputError(
+                f"train: step {step} goes on from step {missing}, of which {self.out} holds no state; run that step "
+                "first, or name weights to start from in config.initial"
+            )
+        return there
 
     def _facts(self, results: dict[str, str]) -> dict[str, Any]:
         settings = dataclasses.asdict(self.recipe)

@@ -1,0 +1,39 @@
+"""``mga export MODEL -o OUT.onnx|OUT.pt2|OUT.pte``: -M as one graph for other runtimes."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+from mga_kernels.errors import InputError
+
+FORMATS = ("onnx", "pt2", "pte")
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", text, re.ASCII)
+    if not found:
+        raise argparse.ArgumentTypeError(f"a size is WIDTHxHEIGHT in pixels, such as 960x540, got {text!r}")
+    return int(found[2]), int(found[1])
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="shipped model, or a file of mask-guided weights")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="OUT.onnx, OUT.pt2 or OUT.pte")
+    parser.add_argument("--format", choices=FORMATS, help="default: what the name of the file ends with")
+    parser.add_argument("--largest", type=_size, metavar="WxH", help="largest image of a .pte (default 1024x1024)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+
+
+def run(args: argparse.Namespace) -> int:
+    from mga_kernels.export import export_model
+
+    if args.output.exists() and not args.overwrite:
+        raise InputError(f"export: {args.output} exists; choose another name or add --overwrite")
+    settings = {} if args.largest is None else {"largest": args.largest}
+    facts = export_model(args.model, args.output, k=args.k, fraction=args.fraction, format=args.format, **settings)
+    amount = f"K = {facts['k']}" if facts["fraction"] is None else f"{facts['fraction']:g} of the cells"
+    size = args.output.stat().st_size / 1e6
+    print(f"{args.model} -> {args.output} ({facts['network']} x{facts['scale']}, {amount}, {size:.1f} MB)")
+    return 0
