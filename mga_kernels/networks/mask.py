@@ -55,10 +55,15 @@ class MaskPrediction(nn.Module):
         weight, bias = self.conv_kernel.parameters()
         return filter_and_select(*self._probability(feature), weight, bias, k, order, seed)
 
+    def part(self, feature: Tensor) -> Tensor:
+        """The channels that are looked at."""
+        if feature.shape[1] == self.channels:
+            return feature
+        return feature[:, : self.channels].contiguous(memory_format=torch.channels_last)
+
     def _probability(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """Under-SR probability (B, H/p, W/p) and what its filters are made from (B, S, H/p, W/p)."""
-        if feature.shape[1] != self.channels:
-            feature = feature[:, : self.channels].contiguous(memory_format=torch.channels_last)
+        feature = self.part(feature)
         (weight1, bias1), (weight2, bias2) = self.conv1.parameters(), self.conv2.parameters()
         probability = mask_head(feature, weight1, bias1, weight2, bias2, self.patch_size, self.order)
         if self.filter_source == "probability":

@@ -45,7 +45,7 @@ QUICK = 40  # iterations of a mask that is fitted to what a stopped conversion h
 STATISTICS = 4  # batches of which the feature's deviation and the unit of the mask are taken
 QUANTILE = 0.95  # the mean cell difference at this quantile is mask value 1
 PLANNED = "iterations.json"
-SEEN = 128  # LR pixels a side of what is looked at of a held-out image
+SEEN = 64  # LR pixels a side of what is looked at of a held-out image
 
 
 class Fitting:
@@ -138,7 +138,7 @@ class Fitting:
         loss = self._loss(step, spread, unit)
         schedule = self._schedule(step, module, loss, iterations)
         ema = Ema(module, EMA)
-        every = max(1, min(200, schedule.iterations // 10))
+        every = max(1, min(200, schedule.iterations // 8))
 
         def validate() -> str:
             with _averaged(ema, module):
