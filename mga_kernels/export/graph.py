@@ -79,6 +79,7 @@ class MaskGuidedGraph(nn.Module):
     def _mask(self, feature: Tensor, columns: Size) -> Tensor:
         """Mask (cells,), as ``MaskPrediction`` has it."""
         head = self.network.mask
+        feature = head.part(feature)
         (weight1, bias1), (weight2, bias2) = head.conv1.parameters(), head.conv2.parameters()
         weight, bias = head.conv_kernel.parameters()
         probability = mask_head(feature, weight1, bias1, weight2, bias2, head.patch_size, head.order)[:, None]

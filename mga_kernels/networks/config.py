@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..ops.select_patches import ORDERS
-from .registry import Network, get_network
+from .registry import Channels, Network, get_network
 
 PATCH_SIZES = (2, 4, 8)
 SCALES = (2, 3, 4)
@@ -58,6 +58,15 @@ class ModelConfig:
         return get_network(self.network)
 
     @property
+    def feature_channels(self) -> int:
+        return _channels(self.definition.feature_channels, self.base)
+
+    @property
+    def mask_channels(self) -> int:
+        wanted = self.definition.mask_channels
+        return self.feature_channels if wanted is None else _channels(wanted, self.base)
+
+    @property
     def value_range(self) -> float:
         return self.definition.value_range
 
@@ -78,3 +87,10 @@ class ModelConfig:
                 f"model: made for values in 0..{value_range}, but {config.network} works in 0..{config.value_range}"
             )
         return config
+
+
+def _channels(wanted: Channels, settings: dict[str, Any]) -> int:
+    found = wanted(settings) if callable(wanted) else wanted
+    if type(found) is not int or found < 1:
+        raise InputError(f"model: a network of {found!r} channels cannot be; its settings are {settings}")
+    return found

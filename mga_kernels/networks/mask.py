@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -16,6 +17,8 @@ FILTER_SIZE = 5
 
 class MaskPrediction(nn.Module):
     """(B, C, H, W) coarse feature -> mask (B, H/p, W/p); a larger value is a worse restored cell.
+
+    Of a feature with more than ``channels`` only the first are looked at.
 
     ``order``: "softmax-then-pool" is what the authors released, "pool-then-softmax" what section 3.3 says.
     ``filter_source``: the 5x5 filters come from the probability itself (released) or from the pooled feature (text).
@@ -36,7 +39,7 @@ class MaskPrediction(nn.Module):
                 f"mask: order={order!r}, filter_source={filter_source!r}, classes={classes!r} is not a mask module; "
                 f"order is one of {ORDERS}, filter_source one of {FILTER_SOURCES}, classes 1 or 2"
             )
-        self.patch_size = patch_size
+        self.channels, self.patch_size = channels, patch_size
         self.order = order
         self.filter_source = filter_source
         self.conv1 = conv(channels, channels, 3)
@@ -52,8 +55,15 @@ class MaskPrediction(nn.Module):
         weight, bias = self.conv_kernel.parameters()
         return filter_and_select(*self._probability(feature), weight, bias, k, order, seed)
 
+    def part(self, feature: Tensor) -> Tensor:
+        """The channels that are looked at."""
+        if feature.shape[1] == self.channels:
+            return feature
+        return feature[:, : self.channels].contiguous(memory_format=torch.channels_last)
+
     def _probability(self, feature: Tensor) -> tuple[Tensor, Tensor]:
         """Under-SR probability (B, H/p, W/p) and what its filters are made from (B, S, H/p, W/p)."""
+        feature = self.part(feature)
         (weight1, bias1), (weight2, bias2) = self.conv1.parameters(), self.conv2.parameters()
         probability = mask_head(feature, weight1, bias1, weight2, bias2, self.patch_size, self.order)
         if self.filter_source == "probability":

@@ -40,7 +40,7 @@ class MaskGuidedNetwork(nn.Module):
         self.config = config
         try:
             self.base = network.base(config.scale, config.split[0], **config.base)
-            self.mask = MaskPrediction(network.feature_channels, config.patch_size, **config.mask)
+            self.mask = MaskPrediction(config.mask_channels, config.patch_size, **config.mask)
             self.refine = network.refine(config.scale, config.split[1], **config.refine)
         except TypeError as error:
             raise InputError(f"model: {config.network} does not have this setting: {error}") from error
@@ -85,7 +85,9 @@ class MaskGuidedNetwork(nn.Module):
 
     def decomposed(self, feature: Tensor) -> Tensor:
         """The Refine-Net over the whole feature, zeros around it as around a patch at the border of the image."""
-        return self.refine(F.pad(feature, (self.halo,) * 4)) / self.value_range
+        whole = getattr(self.refine, "whole", None)
+        result = self.refine(F.pad(feature, (self.halo,) * 4)) if whole is None else whole(feature)
+        return result / self.value_range
 
     def forward(
         self,

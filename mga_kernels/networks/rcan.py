@@ -29,7 +29,7 @@ REDUCTION = 16
 MEAN = (0.4488 * 255, 0.4371 * 255, 0.4040 * 255)
 
 
-def _mean_like(image: Tensor, mean: Sequence[float]) -> Tensor:
+def mean_like(image: Tensor, mean: Sequence[float]) -> Tensor:
     """The mean colour (1, 3, 1, 1) of the image's dtype, on its device.
 
     Filled in there: a tensor kept by the module would be lost where a model is built on the meta device and its
@@ -114,7 +114,7 @@ class _Half(nn.Module):
     def upsample(self, feature: Tensor) -> Tensor:
         """Feature (N, C, H, W) -> image (N, 3, sH, sW)."""
         image = self.conv_last(self.upsampler(feature))
-        return image + _mean_like(image, self.mean)
+        return image + mean_like(image, self.mean)
 
 
 class BaseNet(_Half):
@@ -137,7 +137,7 @@ class BaseNet(_Half):
         self.conv_first = conv(3, channels, 3)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        feature = self.trunk(self.conv_first(image - _mean_like(image, self.mean)))
+        feature = self.trunk(self.conv_first(image - mean_like(image, self.mean)))
         return self.upsample(feature), feature
 
 

@@ -12,15 +12,19 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 from ..errors import InputError
 
 BUILT_IN = ("fsrcnn", "pan", "rfdn", "srresnet", "rcan")
+SPLIT = "-split"  # how the names of published networks cut in two end (``networks.split``)
+
+Channels = int | Callable[[Mapping[str, Any]], int]
 
 
 @dataclass(frozen=True)
@@ -43,16 +47,21 @@ class Network:
     ``split``: blocks of the two halves by default. ``minimum_size``: sides of the smallest image that the Base-Net
     takes. ``working_values``: numbers alive for each LR pixel at the peak of a forward pass, measured at x4; what an
     image needs in memory is estimated from it.
+
+    ``feature_channels`` may be a function of the settings of the Base-Net. ``mask_channels``, in the same form: so many
+    of the feature's first channels are all that the mask is made from. A Refine-Net whose ``whole`` takes a feature
+    (N, C, H, W) without a border is called by it for -D.
     """
 
     name: str
     base: Callable[..., nn.Module]
     refine: Callable[..., nn.Module]
-    feature_channels: int
+    feature_channels: Channels
     split: tuple[int, int]
     value_range: float = 1.0
     minimum_size: int = 1
     working_values: int = 1000
+    mask_channels: Channels | None = None
 
 
 _networks: dict[str, Network] = {}
@@ -66,7 +75,7 @@ def register_network(network: Network) -> Network:
     where the name belongs to another network.
     """
     known = _networks.get(network.name)
-    if network.name in BUILT_IN:
+    if network.name in BUILT_IN or network.name in _split():
         raise InputError(f"network: {network.name!r} is the name of a network of the package; choose another name")
     if known is not None and _source(known) != _source(network):
         raise InputError(
@@ -80,6 +89,8 @@ def get_network(name: str) -> Network:
     """The network of this name; InputError with the known names where there is none."""
     if name in BUILT_IN:
         return _built_in(name)
+    if name.endswith(SPLIT) and name in (split := _split()):
+        return split[name]
     if name not in _networks:
         _import_named()
     if name not in _networks:
@@ -98,6 +109,10 @@ def network_names() -> tuple[str, ...]:
 
 def _built_in(name: str) -> Network:
     return importlib.import_module(f"{__package__}.{name}").NETWORK
+
+
+def _split() -> dict[str, Network]:
+    return {network.name: network for network in importlib.import_module(f"{__package__}.split").NETWORKS}
 
 
 def _source(network: Network) -> list[tuple[str, object]]:

@@ -78,6 +78,10 @@ class WholeConfig:
     def definition(self) -> Original:
         return self.original or find_original(self.network)
 
+    @property
+    def feature_channels(self) -> int:
+        return self.definition.feature_channels
+
     def to_json(self) -> str:
         facts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "original"}
         return json.dumps(facts, sort_keys=True)

@@ -73,7 +73,7 @@ class Budget:
             return []
         config, ways = self.network.config, []
         side = config.patch_size + 2 * self.network.halo
-        fixed = 4 * capacity * config.definition.feature_channels * side**2
+        fixed = 4 * capacity * config.feature_channels * side**2
         if self.device.type == "cpu":
             fixed += self._picture(height, width)
         for tiling in tilings(self.overlap, height, width):

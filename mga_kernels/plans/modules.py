@@ -40,7 +40,7 @@ class ModulePlanner:
 
     def bytes_needed(self, height: int, width: int, capacity: int, dense: bool = False) -> int:
         config, size = self.network.config, self.dtype.itemsize
-        values, channels = config.definition.working_values, config.definition.feature_channels
+        values, channels = config.definition.working_values, config.feature_channels
         smallest, p = config.definition.minimum_size, config.patch_size
         pixels = math.prod(math.ceil(max(side, smallest) / p) * p for side in (height, width))
         taken, pasted = (p + 2 * self.network.halo) ** 2, 3 * (p * config.scale) ** 2

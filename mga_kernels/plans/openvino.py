@@ -59,7 +59,11 @@ class OpenvinoPlanner:
             example, other = picture(small, small) * self.value_range, picture(small + 5, small + 2) * self.value_range
             self.base = _convert(self.core, network.base, example, other)
             feature = network.base(other)[1]
-            self.refine = _convert(self.core, network.refine, feature[..., :side, :side].repeat(2, 1, 1, 1), feature)
+            patches = feature[..., :side, :side].repeat(2, 1, 1, 1)
+            self.refine = _convert(self.core, network.refine, patches, feature)
+            self.whole: Any = None  # the graph of -D, where it is another
+            if hasattr(network.refine, "whole"):
+                self.whole = _convert(self.core, _Whole(network.refine), network.base(example)[1], feature)
         self.refine_dtype = self.dtype
         if dtype is None and self.dtype == torch.bfloat16:
             base, refine = in_bf16(network)
@@ -96,12 +100,15 @@ class OpenvinoPlanner:
         self._channels_last(steps.output(1 if coarse_image else 0))
         return self._compile(steps.build(), self.dtype)
 
-    def compile_refine(self, count: int, height: int, width: int) -> Any:
-        """Request: features (count, h, w, C) -> what they are refined to as bytes, channels-last."""
+    def compile_refine(self, count: int, height: int, width: int, whole: bool = False) -> Any:
+        """Request: features (count, h, w, C) -> what they are refined to as bytes, channels-last.
+
+        ``whole``: for -D, by a Refine-Net that has a call of its own for it.
+        """
         import openvino
 
-        model = self.refine.clone()
-        model.reshape([count, self.config.definition.feature_channels, height, width])
+        model = (self.whole if whole else self.refine).clone()
+        model.reshape([count, self.config.feature_channels, height, width])
         steps = openvino.preprocess.PrePostProcessor(model)
         self._channels_last(steps.input())
         self._to_bytes(steps.output())
@@ -134,6 +141,15 @@ class OpenvinoPlanner:
             "ENABLE_CPU_PINNING": False,  # the threads of PyTorch are not pinned either, and take turns with these
         }
         return self.core.compile_model(model, "CPU", settings).create_infer_request()
+
+
+class _Whole(nn.Module):
+    def __init__(self, refine: nn.Module):
+        super().__init__()
+        self.refine = refine
+
+    def forward(self, feature: Tensor) -> Tensor:
+        return self.refine.whole(feature)  # type: ignore[operator]
 
 
 def _convert(core: Any, module: nn.Module, example: Tensor, other: Tensor) -> Any:
@@ -186,7 +202,7 @@ class OpenvinoPlan(Plan):
         self.base = planner.compile_base(*self.seen, True)
         self.trunk: Any = None
         self.whole: Any = None
-        channels, scale, p = config.definition.feature_channels, config.scale, config.patch_size
+        channels, scale, p = config.feature_channels, config.scale, config.patch_size
         self.feature = torch.zeros(1, *self.padded, channels, dtype=planner.dtype)
         self.computed = _top_rows(self.feature[0], *self.seen)[None]
         self.picture: Tensor | None = None  # the coarse image, where it is no part of the result's memory
@@ -250,9 +266,9 @@ class OpenvinoPlan(Plan):
         return self.sharp[: len(self.taken)].permute(0, 3, 1, 2)
 
     def decomposed(self, out: Tensor) -> None:
-        halo = self.planner.halo
+        halo = self.planner.halo if self.planner.whole is None else 0
         height, width = (side + 2 * halo for side in self.padded)
-        self.whole = self.whole or self.planner.compile_refine(1, height, width)
+        self.whole = self.whole or self.planner.compile_refine(1, height, width, self.planner.whole is not None)
         feature = torch.nn.functional.pad(self.feature, (0, 0, halo, halo, halo, halo))
         _run(self.whole, feature, out[None])
 

@@ -36,7 +36,7 @@ class PairWeights(ABC):
 
     def __init__(self, network: MaskGuidedNetwork):
         self.config, self.halo = network.config, network.halo
-        self.channels = network.config.definition.feature_channels
+        self.channels = network.config.feature_channels
         self.gain = 1 / network.config.value_range
         self.mask = _MaskBranch(network.mask, network.config.selection)
 

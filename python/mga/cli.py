@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": ("mga.evaluate", "PSNR and SSIM on folders of HR images"),
     "complexity": ("mga.complexity.cli", "parameters and operations of a network"),
     "prepare": ("mga.prepare", "make a training set of folders of images"),
+    "convert": ("mga.convert.cli", "make a published network mask-guided"),
     "train": ("mga.train.cli", "train a mask-guided network"),
     "ablate": ("mga.ablate", "the studies of section 4.4 of the paper"),
     "figures": ("mga.figures", "pictures of errors, results and masks"),

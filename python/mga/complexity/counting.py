@@ -187,7 +187,7 @@ class NetworkCosts:
 
     @property
     def _channels(self) -> int:
-        return self.config.definition.feature_channels
+        return self.config.feature_channels
 
     def _of(self, part: str, channels: int, width: int, height: int) -> Cost:
         key = (part, width, height)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from mga_kernels.networks import MaskGuidedNetwork
+from mga_kernels.networks.mask import MaskPrediction
 
 from .features import luma_cells
 
@@ -52,6 +55,24 @@ def mask_loss(network: MaskGuidedNetwork, lr: Tensor, unit: float, spread: Tenso
         coarse, feature = network.coarse(lr)
         target = (differences(network, coarse, every_patch(network, feature)) / unit).clamp(max=1)
     return (network.mask(feature / spread) - target).abs().mean()
+
+
+@torch.no_grad()
+def feature_statistics(network: MaskGuidedNetwork, batches: Iterable[Tensor], quantile: float) -> tuple[Tensor, float]:
+    """Standard deviation (1, C, 1, 1) of the feature's channels, and the difference that is mask value 1."""
+    values, cells = [], []
+    for lr in batches:
+        coarse, feature = network.coarse(lr)
+        values.append(feature.double().transpose(0, 1).flatten(1)[:, ::17])
+        cells.append(differences(network, coarse, every_patch(network, feature)).flatten())
+    spread = torch.cat(values, dim=1).std(dim=1).clamp(min=1e-6).float().reshape(1, -1, 1, 1)
+    return spread, max(float(torch.cat(cells).quantile(quantile)), 1e-6)
+
+
+@torch.no_grad()
+def fold_spread(mask: MaskPrediction, spread: Tensor) -> None:
+    """What was taken off the feature goes into the weights."""
+    mask.conv1.weight.div_(spread[:, : mask.channels])
 
 
 def gated_loss(network: MaskGuidedNetwork, lr: Tensor, hr: Tensor, coarse_weight: float, spread: Tensor) -> Tensor:

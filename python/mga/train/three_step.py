@@ -21,7 +21,7 @@ from mga_kernels.networks import MaskGuidedNetwork
 from ..metrics import psnr_y
 from .loop import Ema, Workers, run_steps
 from .mask import start_as_probability
-from .objectives import differences, every_patch, gated_loss, image_loss, mask_loss
+from .objectives import differences, every_patch, feature_statistics, fold_spread, gated_loss, image_loss, mask_loss
 from .packs import Crops, Pair, open_pack, to_tensors
 from .recipe import Recipe, Schedule
 from .start import start_at_identity
@@ -194,8 +194,7 @@ class ThreeStep:
             ema.copy_to(module)
         result = self._validated(step, spread, unit)
         if step == "mask":
-            with torch.no_grad():  # what was taken off the feature goes into the weights
-                network.mask.conv1.weight.div_(spread)
+            fold_spread(network.mask, spread)
         network.eval().requires_grad_(False)
         return result
 
@@ -215,17 +214,9 @@ class ThreeStep:
 
         return loss
 
-    @torch.no_grad()
     def _measured(self) -> tuple[Tensor, float]:
-        """Standard deviation (1, C, 1, 1) of the feature's channels, and the difference that is mask value 1."""
-        values, cells = [], []
-        for number in range(BATCHES_MEASURED):
-            coarse, feature = self.network.coarse(self.crops.make(number, whole=True)[0].to(self.device))
-            values.append(feature.double().transpose(0, 1).flatten(1)[:, ::17])
-            cells.append(differences(self.network, coarse, every_patch(self.network, feature)).flatten())
-        spread = torch.cat(values, dim=1).std(dim=1).clamp(min=1e-6).float().reshape(1, -1, 1, 1)
-        unit = float(torch.cat(cells).quantile(self.recipe.target_quantile))
-        return spread, max(unit, 1e-6)
+        batches = (self.crops.make(number, whole=True)[0].to(self.device) for number in range(BATCHES_MEASURED))
+        return feature_statistics(self.network, batches, self.recipe.target_quantile)
 
     def _schedule(self, step: str, module: nn.Module, loss: Callable[[int], Tensor]) -> Schedule:
         """The step's schedule within the budget; a run that goes on keeps the one that it began with."""

@@ -1,0 +1,62 @@
+"""The user's images as training pairs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from rich.progress import track
+
+from mga_kernels.errors import ImageError, InputError
+from mga_kernels.images import read_image
+
+from ..folders import list_images
+from ..resize import imresize, shrink_for_scale
+from ..train.packs import Pair
+
+SIDE = 768  # of larger images a square of this side is taken, in LR pixels
+MOST = 300  # images that are read, spread evenly over the folder
+HELD_OUT = 8  # at most, and at most a fifth of all
+
+
+def read_pairs(folder: Path, scale: int, crop: int, extend: bool) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to train on and pairs to look at.
+
+    To ``extend``, the images are HR: pairs (HR, LR), LR by bicubic shrinking. Otherwise they are LR, for which the
+    teacher makes what is wanted, and stand in both places: as they are, and shrunk by the scale, which is sharper.
+    Those with a side of less than ``crop`` LR pixels are left out; InputError where no other is there.
+    """
+    files, _ = list_images(folder)
+    files = [files[i] for i in sorted({round(i) for i in np.linspace(0, len(files) - 1, min(len(files), MOST))})]
+    named: list[list[Pair]] = []
+    for file in track(files, "reading images"):
+        pairs = [pair for pair in _pairs_of(file, scale, extend) if min(pair[1].shape[:2]) >= crop]
+        named += [pairs] if pairs else []
+    if not named:
+        least = crop * scale if extend else crop
+        raise InputError(
+            f"convert: {folder} holds {len(files)} images, and none with sides of {least} pixels or more; "
+            "give a folder of larger images"
+        )
+    count = min(HELD_OUT, len(named) // 5)
+    train, held_out = named[: len(named) - count], named[len(named) - count :]
+    return [pair for pairs in train for pair in pairs], [pairs[0] for pairs in held_out]
+
+
+def _pairs_of(file: Path, scale: int, extend: bool) -> list[Pair]:
+    try:
+        image = read_image(file).rgb
+    except ImageError as error:
+        raise ImageError(f"convert: {error}") from None
+    if min(image.shape[:2]) < scale:
+        return []
+    if extend:
+        return [shrink_for_scale(_middle(image, SIDE * scale), scale)]
+    image = _middle(image, SIDE * scale)
+    small = imresize(image, 1 / scale)
+    return [(lr, lr) for lr in (_middle(image, SIDE), small)]
+
+
+def _middle(image: np.ndarray, side: int) -> np.ndarray:
+    top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
+    return np.ascontiguousarray(image[top : top + side, left : left + side])

@@ -1,0 +1,386 @@
+"""`mga convert`: a published network in two halves, fitted, resumed, stopped early; refusals."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import originals
+import pytest
+import torch
+import torch.nn.functional as F
+from network_zoo import photographs
+from PIL import Image
+from torch import Tensor, nn
+
+from mga.cli import main
+from mga.convert import cli, extended, fitting, pictures
+from mga.convert.fitting import Fitting
+from mga.convert.teacher import halves
+from mga.train import loop
+from mga.train.objectives import every_patch
+from mga_kernels import MaskGuidedSR
+from mga_kernels.checkpoints import load_model, read_metadata, recognise, save_model
+from mga_kernels.networks import WholeNetwork
+from mga_kernels.networks.margins import Enlarge, upsampled
+from mga_kernels.networks.split import enlarged, image_part
+
+TEACHERS = {
+    "pan x2": (lambda: originals.pan(2), {"scale": 2}),
+    "pan x3": (lambda: originals.pan(3), {"scale": 3}),
+    "pan x4": (lambda: originals.pan(4), {}),
+    "msrresnet x2": (lambda: originals.msrresnet(2), {}),
+    "msrresnet x3": (lambda: originals.msrresnet(3), {}),
+    "msrresnet x4": (lambda: originals.msrresnet(4, basicsr=True), {}),
+    "imdn x4": (lambda: originals.imdn(4), {"input_range": "0..1"}),
+    "imdn of 0..255": (lambda: originals.imdn(2), {"input_range": "0..255"}),
+    "rfdn x4": (lambda: originals.rfdn(4), {"input_range": "0..255"}),
+    "rfdn of 0..1": (lambda: originals.rfdn(3), {"input_range": "0..1"}),
+    "srresnet": (originals.srresnet, {}),
+    "rcan x4": (lambda: originals.rcan(4, basicsr=True), {}),
+    "rcan x3": (lambda: originals.rcan(3), {}),
+    "rcan of 0..1": (lambda: originals.rcan(2), {"input_range": "0..1"}),
+}
+
+
+def teacher_of(name: str) -> WholeNetwork:
+    make, settings = TEACHERS[name]
+    return recognise(make()[0], name, **settings)
+
+
+def tame(state: dict[str, Tensor], last: str) -> dict[str, Tensor]:
+    """With a last layer that adds little to the enlarged image."""
+    state[f"{last}.weight"] *= 0.05
+    state[f"{last}.bias"] *= 0.05
+    return state
+
+
+@pytest.mark.parametrize("name", TEACHERS)
+def test_decomposed_is_the_published_network(name):
+    """In float64, to rounding, at the border of the image too; the Refine-Net of RFDN without its max-pool."""
+    teacher = teacher_of(name).double()
+    network = halves(teacher, (1, 1)).double()
+    if teacher.config.network == "rfdn":
+        teacher.body.B2.esa.pool = False
+    image = photographs(24, 32).double()
+    factor = 255 if teacher.config.input_range == "0..255" else 1
+    with torch.no_grad():
+        wanted = teacher.body(image * factor)[0] / factor
+        coarse, feature = network.coarse(image)
+        found = network.decomposed(feature)
+    assert (coarse - wanted).abs().max() > 1e-3 * wanted.std(), "half of the blocks is not all of them"
+    assert (found - wanted).abs().max() < 1e-6 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("name", ["pan x4", "msrresnet x4", "imdn x4", "rfdn x4", "srresnet", "rcan x4"])
+def test_new_blocks_change_nothing_at_first(name):
+    teacher = teacher_of(name).double()
+    network = halves(teacher, (teacher.config.blocks, 2)).double()
+    image = photographs(24, 32).double()
+    factor = 255 if teacher.config.input_range == "0..255" else 1
+    with torch.no_grad():
+        wanted = teacher.body(image * factor)[0] / factor
+        coarse, feature = network.coarse(image)
+        found = network.decomposed(feature)
+    for result in (coarse, found):
+        assert (result - wanted).abs().max() < 1e-6 * wanted.abs().max()
+    parts = [parameter for parameter in network.refine.parameters() if parameter.abs().max() > 0]
+    assert parts, "the new blocks have weights to learn from"
+
+
+@pytest.mark.parametrize(
+    "steps", [(Enlarge(2, False), 3, Enlarge(2, False), 3, 3), (3, Enlarge(2), 3), (3, Enlarge(3))]
+)
+def test_a_margin_is_context_and_no_more(steps):
+    """A patch with its margin becomes what the middle of the image does where the convolutions need no more of it."""
+    torch.manual_seed(0)
+    layers: list = []
+    for step in steps:
+        wanted = 4 * step.factor**2 if layers and isinstance(step, Enlarge) and step.shuffle else 4
+        if isinstance(step, Enlarge) and step.shuffle:
+            layers[-1] = nn.Conv2d(4, wanted, 3, padding=1)
+        layers.append(step if isinstance(step, Enlarge) else nn.Conv2d(4, 4, step, padding=step // 2))
+    scale = int(np.prod([step.factor for step in layers if isinstance(step, Enlarge)]))
+    margin = 2 if steps[0] == 3 and steps[-1] == 3 else 1
+    x = torch.randn(1, 4, 24, 24)
+    with torch.no_grad():
+        whole = upsampled(x, layers, 0)
+        patch = upsampled(x[..., 8 - margin : 16 + margin, 8 - margin : 16 + margin], layers, margin)
+        reference = x
+        for layer in layers:
+            reference = layer(reference)
+    assert torch.allclose(whole, reference, atol=1e-5)
+    assert torch.allclose(patch, whole[..., 8 * scale : 16 * scale, 8 * scale : 16 * scale], atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_the_image_of_a_state_is_enlarged_as_if_nothing_were_around_it(scale):
+    image = photographs(8, 12)
+    wanted = F.interpolate(image, scale_factor=scale, mode="bilinear")
+    found = enlarged(F.pad(image_part(image), (1, 1, 1, 1)), scale, 1)
+    assert (found - wanted).abs().max() < 1e-6
+    assert (enlarged(image_part(image), scale, 0) - wanted).abs().max() < 1e-6
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Crops and batches of a size for tests, and one thread, with which sums are the same each time."""
+    monkeypatch.setattr(fitting, "CROP", 16)
+    monkeypatch.setattr(cli, "CROP", 16)
+    monkeypatch.setattr(fitting, "BATCH", 2)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A published network's file, and a folder of six parts of photographs."""
+    torch.save(dict(tame(originals.msrresnet(2, blocks=3)[0], "conv_last")), tmp_path / "published.pth")
+    (tmp_path / "images").mkdir()
+    for number, image in enumerate([*photographs(48, 40), *photographs(40, 56), *photographs(32, 32)]):
+        pixels = (image.permute(1, 2, 0) * 255).round().byte().numpy()
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    return tmp_path
+
+
+ITERATIONS = {"base": 6, "joint": 8, "mask": 6, "refine": 8}
+
+
+def begin(folder: Path, name: str = "state", extend: bool = False, **iterations: int) -> Fitting:
+    state = torch.load(folder / "published.pth", weights_only=True)
+    teacher = recognise(state, "published.pth")
+    network = halves(teacher, (3, 1) if extend else (2, 1), 4)
+    train, held_out = pictures.read_pairs(folder / "images", 2, 16, extend)
+    given = ITERATIONS | iterations
+    return Fitting(None if extend else teacher, network, train, held_out, folder / name, {}, 1.0, given)
+
+
+def distances(fit: Fitting) -> tuple[float, float]:
+    """Mean absolute errors of the coarse and of the refined image on the held-out images."""
+    found = []
+    with torch.no_grad():
+        for lr, wanted in fit.held_out:
+            coarse, feature = fit.network.coarse(lr)
+            found.append(
+                [float((image - wanted).abs().mean()) for image in (coarse, every_patch(fit.network, feature))]
+            )
+    coarse, refined = np.mean(found, axis=0)
+    return coarse, refined
+
+
+def test_training_brings_both_halves_nearer_to_the_published_network(folder, small):
+    fit = begin(folder, base=40, joint=60, mask=40)
+    assert len(fit.held_out) == 1
+    before, trunk = distances(fit), fit.network.base.recon_trunk[0].conv1.weight.clone()
+    spread = fitting.feature_statistics(fit.network, [lr for lr, _ in fit.held_out], 0.95)
+    fit._step("base", fit.folder / "base.state")
+    assert torch.equal(fit.network.base.recon_trunk[0].conv1.weight, trunk), "the Refine-Net depends on it"
+    middle = distances(fit)
+    assert middle[0] < 0.9 * before[0]
+    assert middle[1] == before[1]
+    fit._step("joint", fit.folder / "joint.state")
+    after = distances(fit)
+    assert after[0] < 0.9 * before[0]
+    assert after[1] < 0.9 * before[1]
+    assert not torch.equal(fit.network.base.recon_trunk[0].conv1.weight, trunk)
+    losses = []
+    _, unit = fitting.feature_statistics(fit.network, [lr for lr, _ in fit.held_out], 0.95)
+    for step in (None, "mask"):
+        if step:
+            fit._step(step, fit.folder / "mask.state")
+        with torch.no_grad():
+            losses += [float(fitting.mask_loss(fit.network, lr, unit, torch.ones(()))) for lr, _ in fit.held_out]
+    assert losses[1] < 0.8 * losses[0]
+    assert spread[0].shape == (1, 12, 1, 1)
+
+
+def test_extending_trains_the_refine_net_alone_on_hr_images(folder, small):
+    fit = begin(folder, extend=True, refine=40)
+    base = {name: tensor.clone() for name, tensor in fit.network.base.state_dict().items()}
+    before = distances(fit)
+    assert before[0] == pytest.approx(before[1], rel=0.2)
+    fit.run()
+    after = distances(fit)
+    assert all(torch.equal(tensor, base[name]) for name, tensor in fit.network.base.state_dict().items())
+    assert after[0] == before[0]
+    assert after[1] < before[1]
+    assert set(fit.results) == {"refine", "mask"}
+
+
+def test_the_published_rfdn_is_extended_by_the_halves_of_the_paper(folder, small):
+    """Its Refine-Net returns the coarse image at first, and only its trunk learns."""
+    teacher = recognise(originals.rfdn(2, blocks=2, nf=50)[0], "rfdn", input_range="0..255")
+    with torch.no_grad():  # an image of photographs' values
+        teacher.body.upsampler[0].weight.mul_(0.02)
+        teacher.body.upsampler[0].bias.add_(100)
+    train, held_out = pictures.read_pairs(folder / "images", 2, 16, True)
+    assert extended.fits_the_paper(teacher, 2)
+    assert not extended.fits_the_paper(teacher, 3)
+    assert not extended.fits_the_paper(teacher_of("rfdn of 0..1"), 1)
+    network = extended.extended_rfdn(teacher, 1, 4, train)
+    assert network.config.network == "rfdn"
+    fit = Fitting(None, network, train, held_out, folder / "state", {}, 1.0, {"refine": 30, "mask": 4})
+    before, tail = distances(fit), network.refine.conv2.weight.clone()
+    lr = fit.held_out[0][0]
+    assert torch.allclose(network.coarse(lr)[0], teacher(lr), atol=1e-5)
+    assert before[1] == pytest.approx(before[0], rel=1e-4)
+    fit.run()
+    after = distances(fit)
+    assert after[0] == before[0]
+    assert after[1] < 0.98 * before[1]
+    assert torch.equal(network.refine.conv2.weight, tail)
+
+
+@pytest.mark.parametrize("step", ["base", "joint", "mask"])
+def test_a_stopped_conversion_goes_on_to_the_same_weights(folder, small, monkeypatch, step):
+    whole = begin(folder, "whole")
+    whole.run()
+    stopped, save = begin(folder, "stopped"), loop.save_state
+
+    def stop_after(path: Path, state: dict) -> None:
+        save(path, state)
+        if path.stem == step and state["step"] == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save_state", stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.run()
+    monkeypatch.undo()
+    monkeypatch.setattr(fitting, "CROP", 16)
+    monkeypatch.setattr(fitting, "BATCH", 2)
+    stopped.finish_early()
+    again = begin(folder, "stopped")
+    again.run()
+    assert again.results == whole.results
+    for name, tensor in whole.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[name], tensor), name
+
+
+def mga(folder: Path, *arguments: object) -> int:
+    options = [str(folder / "published.pth"), "-o", str(folder / "out.safetensors"), "--images", str(folder / "images")]
+    return main(["convert", *options, *map(str, arguments)])
+
+
+@pytest.mark.parametrize("way", [["--split", "1+2"], ["--extend", "2"], []])
+def test_the_command_writes_a_model_that_upscales(folder, small, capsys, way):
+    original = (folder / "published.pth").read_bytes()
+    assert mga(folder, "--minutes", "0.01", "--patch-size", "4", *way) == 0
+    assert (folder / "published.pth").read_bytes() == original
+    facts = read_metadata(folder / "out.safetensors")
+    assert facts["config"].network == "msrresnet-split"
+    assert facts["config"].split == {"--split": (1, 2), "--extend": (3, 2)}.get(way[0] if way else "", (2, 1))
+    assert facts["config"].base == {"channels": 8}
+    assert "published.pth" in facts["licence"]["weights"]
+    assert facts["training"]["finished"] != "stopped early"
+    image = np.asarray(Image.open(folder / "images/0.png"))
+    network = load_model(folder / "out.safetensors")
+    for mode, variant in (("masked", "masked"), ("dense", "decomposed")):
+        k = {"k": 20} if mode == "masked" else {}
+        model = MaskGuidedSR.from_pretrained(folder / "out.safetensors", mode=mode, dtype="float32", **k)
+        lr = torch.from_numpy(image.copy()).permute(2, 0, 1)[None] / 255
+        with torch.no_grad():
+            wanted = network(lr, k=20, variant=variant)[0].permute(1, 2, 0).mul(255).round()
+        found = model.upscale(image)
+        assert found.shape == (96, 80, 3)
+        assert (torch.from_numpy(found).float() - wanted).abs().max() <= 1
+
+
+def test_ctrl_c_leaves_a_model_that_upscales(folder, small, monkeypatch, capsys):
+    step = Fitting._step
+
+    def stop(self, name, state, iterations=None):
+        if name == "joint":
+            raise KeyboardInterrupt
+        step(self, name, state, iterations)
+
+    monkeypatch.setattr(Fitting, "_step", stop)
+    assert mga(folder, "--minutes", "0.01", "--split", "2+1") == 130
+    assert "goes on from" in capsys.readouterr().err
+    assert read_metadata(folder / "out.safetensors")["training"]["finished"] == "stopped early"
+    assert not (folder / "out.state/quick.state").exists()
+    model = MaskGuidedSR.from_pretrained(folder / "out.safetensors", k=3, dtype="float32")
+    image = np.asarray(Image.open(folder / "images/0.png"))
+    coarse = MaskGuidedSR.from_pretrained(folder / "out.safetensors", k=0, dtype="float32").upscale(image)
+    assert (model.upscale(image) != coarse).any()
+
+
+def test_stopped_twice_writes_nothing(folder, small, monkeypatch):
+    def stop(self, *_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Fitting, "_step", stop)
+    assert mga(folder, "--minutes", "0.01") == 130
+    assert not (folder / "out.safetensors").exists()
+
+
+def test_the_report_is_asked_for(folder, small, monkeypatch):
+    asked = []
+    module = types.ModuleType("mga.report")
+    module.write_report = lambda *arguments, **more: asked.append((arguments, more))  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mga.report", module)
+    assert mga(folder, "--minutes", "0.01", "--report", folder / "page.html", "--hr", folder / "images") == 0
+    paths = (folder / "out.safetensors", folder / "published.pth", folder / "images", folder / "page.html")
+    assert asked == [(paths, {"hr": folder / "images"})]
+
+
+def test_a_state_of_another_conversion_is_refused(folder, small, capsys):
+    assert mga(folder, "--minutes", "0.01", "--split", "2+1") == 0
+    assert mga(folder, "--minutes", "0.01", "--split", "1+2") == 1
+    assert "holds a conversion with split = [2, 1], this one has [1, 2]" in capsys.readouterr().err
+    assert json.loads((folder / "out.state/conversion.json").read_text())["split"] == [2, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--split", "3+3"], "--split 3+3 is not the 3 blocks of this msrresnet; possible: 1+2, 2+1"),
+        (["--split", "0+3"], "split must be the blocks"),
+        (["--extend", "0"], "--extend takes a number of blocks, 1 to 64, got '0'"),
+        (["--minutes", "-1"], "--minutes takes a positive number, got '-1'"),
+        (["--minutes", "nan"], "--minutes takes a positive number, got 'nan'"),
+        (["--model-scale", "4"], "it is for x2, not for scale=4"),
+        (["--images", "{folder}/none"], "there is no folder"),
+        (["--images", "{folder}/empty"], "holds 0 images"),
+        (["--images", "{folder}/tiny"], "none with sides of 16 pixels or more"),
+        (["--images", "{folder}/tiny", "--extend", "1"], "none with sides of 32 pixels or more"),
+        (["--images", "{folder}/broken"], "convert: "),
+        (["--hr", "{folder}/images"], "--hr is for the report"),
+        (["-o", "{folder}/out.pth"], "the result is a .safetensors file"),
+    ],
+)
+def test_refusals_are_one_sentence_and_write_nothing(folder, small, capsys, arguments, said):
+    for name in ("empty", "tiny", "broken"):
+        (folder / name).mkdir()
+    Image.fromarray(np.zeros((12, 40, 3), np.uint8)).save(folder / "tiny/a.png")
+    (folder / "broken/a.png").write_bytes(b"no image")
+    assert mga(folder, *(argument.format(folder=folder) for argument in arguments)) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (folder / "out.safetensors").exists()
+    assert not (folder / "out.state").exists()
+
+
+def test_networks_that_cannot_be_converted_are_refused(folder, small, capsys):
+    save_model(folder / "guided.safetensors", begin(folder).network, {}, {})
+    torch.save(dict(originals.fsrcnn_classic(2, planes=3)[0]), folder / "fsrcnn.pth")
+    torch.save(dict(originals.msrresnet(2, blocks=1)[0]), folder / "one.pth")
+    for name, options, said in (
+        ("guided.safetensors", [], "is mask-guided already"),
+        ("fsrcnn.pth", ["--input-range", "0..1"], "which"),
+        ("one.pth", [], "has 1 block, which cannot be split; use --extend"),
+    ):
+        output = str(folder / "other.safetensors")
+        arguments = [str(folder / name), "-o", output, "--images", str(folder / "images"), *options]
+        assert main(["convert", *arguments]) == 1, name
+        error = capsys.readouterr().err
+        assert said in error
+        assert error.count("\n") == 1
+    guided = str(folder / "guided.safetensors")
+    assert main(["convert", guided, "-o", guided, "--images", str(folder / "images")]) == 1
+    assert "is the original" in capsys.readouterr().err
