@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -318,14 +316,15 @@ def test_stopped_twice_writes_nothing(folder, small, monkeypatch):
     assert not (folder / "out.safetensors").exists()
 
 
-def test_the_report_is_asked_for(folder, small, monkeypatch):
-    asked = []
-    module = types.ModuleType("mga.report")
-    module.write_report = lambda *arguments, **more: asked.append((arguments, more))  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "mga.report", module)
-    assert mga(folder, "--minutes", "0.01", "--report", folder / "page.html", "--hr", folder / "images") == 0
-    paths = (folder / "out.safetensors", folder / "published.pth", folder / "images", folder / "page.html")
-    assert asked == [(paths, {"hr": folder / "images"})]
+@pytest.mark.parametrize("way", ["split", "extend"])
+def test_the_report_compares_result_and_original(folder, small, way):
+    arguments = {"split": ["--split", "2+1"], "extend": ["--extend", "1"]}[way]
+    (folder / "page.html").write_text("of a conversion that was stopped")
+    assert mga(folder, "--minutes", "0.01", "--report", folder / "page.html", "--model-scale", "2", *arguments) == 0
+    page = (folder / "page.html").read_text()
+    assert "<!doctype html>" in page.lower()
+    assert "published.pth" in page
+    assert ("against HR" in page) == (way == "extend")  # whose images are HR images
 
 
 def test_a_state_of_another_conversion_is_refused(folder, small, capsys):
@@ -350,6 +349,8 @@ def test_a_state_of_another_conversion_is_refused(folder, small, capsys):
         (["--images", "{folder}/tiny", "--extend", "1"], "none with sides of 32 pixels or more"),
         (["--images", "{folder}/broken"], "convert: "),
         (["--hr", "{folder}/images"], "--hr is for the report"),
+        (["--report", "{folder}/empty"], "empty is a folder; name a file"),
+        (["--report", "{folder}/none/page.html"], "its folder does not exist"),
         (["-o", "{folder}/out.pth"], "the result is a .safetensors file"),
     ],
 )

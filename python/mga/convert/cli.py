@@ -91,7 +91,17 @@ def run(args: argparse.Namespace) -> int:
     if args.report is not None:
         from ..report import write_report
 
-        write_report(args.output, args.checkpoint, args.images, args.report, hr=args.hr)
+        images, hr = (None, args.hr or args.images) if extend else (args.images, args.hr)
+        write_report(
+            args.output,
+            args.checkpoint,
+            images,
+            args.report,
+            hr,
+            input_range=args.input_range,
+            original_scale=args.model_scale,
+            overwrite=True,  # that of a conversion that was stopped
+        )
         print(f"written: {args.report}")
     return 130 if stopped else 0
 
@@ -128,6 +138,10 @@ def _check_paths(args: argparse.Namespace) -> None:
     if not args.images.is_dir():
         raise InputError(f"convert: there is no folder {args.images}; correct --images")
     writable_folder(args.output.parent)
+    if args.report is not None:
+        from ..report import check_page
+
+        check_page(args.report, overwrite=True)
 
 
 def _split(args: argparse.Namespace, teacher: WholeNetwork) -> tuple[int, int]:

@@ -46,14 +46,7 @@ def write_report(
     ``original_scale`` decide what the tensors of the original leave open. ``say`` is told what goes on. The page
     appears whole or not at all. Raises InputError, ImageError and CheckpointError in one sentence each.
     """
-    out = Path(out)
-    if out.is_dir():
-        raise InputError(f"report: {out} is a folder; name a file, such as {out / 'report.html'}")
-    if out.exists() and not overwrite:
-        raise InputError(f"report: {out} exists; choose another name or allow overwriting")
-    if not out.parent.is_dir():
-        raise InputError(f"report: {out} cannot be written, its folder does not exist")
-    writable_folder(out.parent)
+    out = check_page(out, overwrite)
     where: dict[str, Any] = {"device": device, "dtype": dtype}
     conventions: dict[str, Any] = {"colour": colour, "input_range": input_range, "scale": original_scale}
 
@@ -78,6 +71,19 @@ def write_report(
             break
     with whole_file(out) as stream:
         stream.write(page)
+    return out
+
+
+def check_page(out: str | os.PathLike[str], overwrite: bool = False) -> Path:
+    """The path of a page that can be written; InputError where it cannot."""
+    out = Path(out)
+    if out.is_dir():
+        raise InputError(f"report: {out} is a folder; name a file, such as {out / 'report.html'}")
+    if out.exists() and not overwrite:
+        raise InputError(f"report: {out} exists; choose another name or allow overwriting")
+    if not out.parent.is_dir():
+        raise InputError(f"report: {out} cannot be written, its folder does not exist")
+    writable_folder(out.parent)
     return out
 
 
