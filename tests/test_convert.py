@@ -330,7 +330,7 @@ def test_the_report_compares_result_and_original(folder, small, way):
 def test_a_state_of_another_conversion_is_refused(folder, small, capsys):
     assert mga(folder, "--minutes", "0.01", "--split", "2+1") == 0
     assert mga(folder, "--minutes", "0.01", "--split", "1+2") == 1
-    assert "holds a conversion with split = [2, 1], this one has [1, 2]" in capsys.readouterr().err
+    assert "holds a run with split = [2, 1], this one has [1, 2]" in capsys.readouterr().err
     assert json.loads((folder / "out.state/conversion.json").read_text())["split"] == [2, 1]
 
 

@@ -24,13 +24,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mga_kernels.errors import InputError
 from mga_kernels.files import whole_file, writable_folder
 from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
 from mga_kernels.plans.precision import fast_bf16
 
 from ..train.identity import trunk_parameters
-from ..train.loop import Ema, run_steps
+from ..train.loop import Ema, claim_folder, run_steps
 from ..train.objectives import every_patch, feature_statistics, fold_spread, image_loss, l1, mask_loss
 from ..train.packs import Crops, Pair, to_tensors
 from ..train.recipe import Schedule
@@ -78,22 +77,8 @@ class Fitting:
         self.crops = Crops(train, scale, crop, BATCH, seed)
         self.held_out = [self._target(*to_tensors([_corner(pair, scale, p)])) for pair in held_out]
         writable_folder(folder)
-        self._claim(begun)
-
-    def _claim(self, begun: dict[str, Any]) -> None:
-        """Refuse a folder with the state of another conversion, which would be taken up in silence."""
-        record = self.folder / "conversion.json"
-        if not record.exists():
-            with whole_file(record) as stream:
-                stream.write(json.dumps(begun).encode())
-            return
-        found = json.loads(record.read_text())
-        for name, value in begun.items():
-            if found.get(name) != value:
-                raise InputError(
-                    f"convert: {self.folder} holds a conversion with {name} = {found.get(name)}, this one has {value}; "
-                    "go on with the former, remove that folder or choose another -o"
-                )
+        remedy = "go on with that one, remove the folder or choose another -o"
+        claim_folder(folder / "conversion.json", begun, "convert", remedy)
 
     @torch.no_grad()
     def _target(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import os
 import time
@@ -46,6 +47,24 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write whole or not at all."""
     with whole_file(path, TrainingError) as stream:
         torch.save(state, stream)
+
+
+def claim_folder(record: Path, facts: dict[str, Any], command: str, remedy: str, write: bool = True) -> None:
+    """Note in the file ``record`` what the states beside it are of; InputError where it notes something else.
+
+    Otherwise the states of another run would be taken up in silence. Only ``write`` makes the file.
+    """
+    if record.exists():
+        found = json.loads(record.read_text())
+        for name, value in facts.items():
+            if found.get(name) != value:
+                raise InputError(
+                    f"{command}: {record.parent} holds a run with {name} = {found.get(name)}, this one has {value}; "
+                    f"{remedy}"
+                )
+    elif write:
+        with whole_file(record) as stream:
+            stream.write(json.dumps(facts).encode())
 
 
 class Ema:

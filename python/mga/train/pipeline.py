@@ -12,11 +12,11 @@ import torch
 
 from mga_kernels.checkpoints import load_model, read_state_dict, save_model
 from mga_kernels.errors import CheckpointError, InputError
-from mga_kernels.files import whole_file
-from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+from mga_kernels.networks import MaskGuidedNetwork
 
 from .config import TrainConfig
 from .features import FeatureCache, training_files
+from .loop import claim_folder
 from .mask import train_mask
 from .refine import train_refine
 
@@ -70,22 +70,6 @@ def training_facts(config: TrainConfig, results: dict[str, str]) -> dict[str, An
     }
 
 
-def _claim_folder(out: Path, model: ModelConfig) -> None:
-    """Refuse a folder with the cache and the state of another model, which would be taken up in silence."""
-    record = out / "model.json"
-    wanted = {name: value for name, value in json.loads(model.to_json()).items() if name not in ("k", "selection")}
-    if record.exists():
-        found = json.loads(record.read_text())
-        for name, value in wanted.items():
-            if found.get(name) != value:
-                raise InputError(
-                    f"train: {out} holds a run with {name} = {found.get(name)}, this one has {value}; "
-                    "change config.out or remove that folder"
-                )
-    with whole_file(record) as stream:
-        stream.write(json.dumps(wanted).encode())
-
-
 def _facts(network: MaskGuidedNetwork, with_mask: bool) -> dict[str, Any]:
     """What weights of the Refine-Net, and of the MP module where it is asked for, must have in common to be taken."""
     config, mask = network.config, network.mask
@@ -107,7 +91,9 @@ def train(config: TrainConfig, steps: tuple[str, ...] = STEPS) -> Path:
     except OSError as error:
         raise InputError(f"train: the folder {out} cannot be made: {error}; change config.out") from None
     network = build_network(config)
-    _claim_folder(out, network.config)
+    model = json.loads(network.config.to_json())
+    facts = {name: value for name, value in model.items() if name not in ("k", "selection")}
+    claim_folder(out / "model.json", facts, "train", "change config.out or remove that folder")
     initial = load_model(config.initial) if config.initial else None
     if initial is None and "refine" not in steps:
         raise InputError(

@@ -19,7 +19,7 @@ from mga_kernels.files import whole_file, writable_folder
 from mga_kernels.networks import MaskGuidedNetwork
 
 from ..metrics import psnr_y
-from .loop import Ema, Workers, run_steps
+from .loop import Ema, Workers, claim_folder, run_steps
 from .mask import start_as_probability
 from .objectives import differences, every_patch, feature_statistics, fold_spread, gated_loss, image_loss, mask_loss
 from .packs import Crops, Pair, open_pack, to_tensors
@@ -86,7 +86,9 @@ class ThreeStep:
             self.workers.rank,
             self.workers.world,
         )
-        self._claim_folder()
+        facts = {name: getattr(recipe, name) for name in CLAIMED}
+        remedy = "change config.out or remove that folder"
+        claim_folder(self.out / "recipe.json", facts, "train", remedy, self.workers.first)
 
     def _take(self, path: str) -> None:
         try:
@@ -94,22 +96,6 @@ class ThreeStep:
         except RuntimeError as error:
             reason = str(error).splitlines()[-1].strip()
             raise CheckpointError(f"train: {path} is another model than the configuration: {reason}") from None
-
-    def _claim_folder(self) -> None:
-        """Refuse a folder with states of another recipe, which would be taken up in silence."""
-        record = self.out / "recipe.json"
-        wanted = {name: getattr(self.recipe, name) for name in CLAIMED}
-        if record.exists():
-            found = json.loads(record.read_text())
-            for name, value in wanted.items():
-                if found.get(name) != value:
-                    raise InputError(
-                        f"train: {self.out} holds a run with {name} = {found.get(name)}, this one has {value}; "
-                        "change config.out or remove that folder"
-                    )
-        elif self.workers.first:
-            with whole_file(record) as stream:
-                stream.write(json.dumps(wanted).encode())
 
     def run(self, steps: tuple[str, ...] = ()) -> Path:
         """Run the steps, by default all of the strategy, from where they stopped; returns the weights file.
