@@ -26,7 +26,7 @@ from typing import Any
 
 import torch
 
-from mga_kernels.checkpoints import load_model, read_metadata
+from mga_kernels.checkpoints import read_metadata
 from mga_kernels.errors import InputError
 from mga_kernels.files import whole_file, writable_folder
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
@@ -197,9 +197,7 @@ def _train_value(recipe: Recipe, budget: Budget, study: Study, common: Path | No
         return ThreeStep(recipe, budget).run()
     training = ThreeStep(recipe, budget)
     if common is not None:
-        weights = load_model(common)
-        training.network.base.load_state_dict(weights.base.state_dict())
-        training.network.refine.load_state_dict(weights.refine.state_dict())
+        training.go_on_from(common)
     return training.run(tuple(step for step in recipe.steps() if step not in study.shared))
 
 

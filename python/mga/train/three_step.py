@@ -72,6 +72,7 @@ class ThreeStep:
         self.network = MaskGuidedNetwork(recipe.model_config())
         if recipe.start == "identity":
             start_at_identity(self.network)
+        self._begun = bool(recipe.initial)  # from trained weights
         if recipe.initial:
             self._take(recipe.initial)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -90,6 +91,13 @@ class ThreeStep:
         remedy = "change config.out or remove that folder"
         claim_folder(self.out / "recipe.json", facts, "train", remedy, self.workers.first)
 
+    def go_on_from(self, path: Path) -> None:
+        """Take the Base-Net and the Refine-Net of a weights file, whose MP module may be another."""
+        weights = load_model(path)
+        self.network.base.load_state_dict(weights.base.state_dict())
+        self.network.refine.load_state_dict(weights.refine.state_dict())
+        self._begun = True
+
     def _take(self, path: str) -> None:
         try:
             self.network.load_state_dict(load_model(path).state_dict())
@@ -100,7 +108,7 @@ class ThreeStep:
     def run(self, steps: tuple[str, ...] = ()) -> Path:
         """Run the steps, by default all of the strategy, from where they stopped; returns the weights file.
 
-        A step goes on from those before it, whose states are in the folder, or from ``initial``.
+        A step goes on from those before it, whose states are in the folder, or from ``initial`` or ``go_on_from``.
         """
         asked = steps or self.recipe.steps()
         results = {step: self._step(step) for step in (*self._before(asked[0]), *asked)}
@@ -116,7 +124,7 @@ class ThreeStep:
         order = self.recipe.steps()
         earlier = order[: order.index(step)] if step in order else ()
         there = [name for name in earlier if (self.out / f"{name}.state").exists()]
-        if len(there) < len(earlier) and not self.recipe.initial:
+        if len(there) < len(earlier) and not self._begun:
             missing = next(name for name in earlier if name not in there)
             raise InputError(
                 f"train: step {step} goes on from step {missing}, of which {self.out} holds no state; run that step "
