@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from mga.cli import main
 from mga.convert import cli, extended, fitting, pictures
 from mga.convert.fitting import Fitting
+from mga.convert.light import fit_light_upsampler
 from mga.convert.teacher import halves
 from mga.train import loop
 from mga.train.objectives import every_patch
@@ -87,6 +88,40 @@ def test_new_blocks_change_nothing_at_first(name):
         assert (result - wanted).abs().max() < 1e-6 * wanted.abs().max()
     parts = [parameter for parameter in network.refine.parameters() if parameter.abs().max() > 0]
     assert parts, "the new blocks have weights to learn from"
+
+
+@pytest.mark.parametrize("name", ["pan x3", "msrresnet x2", "srresnet", "rcan x4"])
+def test_a_light_upsampler_is_fitted_by_least_squares(name):
+    """-D is the published network all the same; no step from the fitted weights brings the coarse image nearer."""
+    teacher = teacher_of(name)
+    network = halves(teacher, (1, 1), light=True)
+    image = photographs(24, 32)
+    factor = 255 if teacher.config.input_range == "0..255" else 1
+    with torch.no_grad():
+        published = teacher.body(image * factor)[0] / factor
+        found = network.decomposed(network.coarse(image)[1])
+    assert (found - published).abs().max() < 1e-4 * published.abs().max()
+    torch.manual_seed(0)
+    wanted = F.interpolate(image, scale_factor=teacher.config.scale, mode="bicubic") + 0.1 * torch.rand(1, 3, 1, 1)
+    fit_light_upsampler(network, [(image[:1], wanted[:1]), (image[1:], wanted[1:])])
+    light, losses = network.base.light, []
+    parameters = [*light.parameters()]
+    with torch.enable_grad():
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+        loss = (network.coarse(image)[0] - wanted).square().mean()
+        gradients = torch.autograd.grad(loss, parameters)
+    best = float(loss.detach())
+    assert best < 0.01
+    for step in (1e-3, 1e-2):
+        for sign in (-1, 1):
+            with torch.no_grad():
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter += sign * step * gradient
+                losses.append(float((network.coarse(image)[0] - wanted).square().mean()))
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter -= sign * step * gradient
+    assert min(losses) > best * (1 - 1e-3)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +299,7 @@ def mga(folder: Path, *arguments: object) -> int:
     return main(["convert", *options, *map(str, arguments)])
 
 
-@pytest.mark.parametrize("way", [["--split", "1+2"], ["--extend", "2"], []])
+@pytest.mark.parametrize("way", [["--split", "1+2"], ["--extend", "2"], ["--upsampler", "copied"], []])
 def test_the_command_writes_a_model_that_upscales(folder, small, capsys, way):
     original = (folder / "published.pth").read_bytes()
     assert mga(folder, "--minutes", "0.01", "--patch-size", "4", *way) == 0
@@ -272,7 +307,8 @@ def test_the_command_writes_a_model_that_upscales(folder, small, capsys, way):
     facts = read_metadata(folder / "out.safetensors")
     assert facts["config"].network == "msrresnet-split"
     assert facts["config"].split == {"--split": (1, 2), "--extend": (3, 2)}.get(way[0] if way else "", (2, 1))
-    assert facts["config"].base == {"channels": 8}
+    light = {} if way in (["--extend", "2"], ["--upsampler", "copied"]) else {"light": True}
+    assert facts["config"].base == {"channels": 8} | light
     assert "published.pth" in facts["licence"]["weights"]
     assert facts["training"]["finished"] != "stopped early"
     image = np.asarray(Image.open(folder / "images/0.png"))
@@ -340,6 +376,7 @@ def test_a_state_of_another_conversion_is_refused(folder, small, capsys):
         (["--split", "3+3"], "--split 3+3 is not the 3 blocks of this msrresnet; possible: 1+2, 2+1"),
         (["--split", "0+3"], "split must be the blocks"),
         (["--extend", "0"], "--extend takes a number of blocks, 1 to 64, got '0'"),
+        (["--extend", "1", "--upsampler", "light"], "--upsampler is for --split"),
         (["--minutes", "-1"], "--minutes takes a positive number, got '-1'"),
         (["--minutes", "nan"], "--minutes takes a positive number, got 'nan'"),
         (["--model-scale", "4"], "it is for x2, not for scale=4"),
@@ -371,9 +408,11 @@ def test_networks_that_cannot_be_converted_are_refused(folder, small, capsys):
     save_model(folder / "guided.safetensors", begin(folder).network, {}, {})
     torch.save(dict(originals.fsrcnn_classic(2, planes=3)[0]), folder / "fsrcnn.pth")
     torch.save(dict(originals.msrresnet(2, blocks=1)[0]), folder / "one.pth")
+    torch.save(dict(originals.imdn(2)[0]), folder / "imdn.pth")
     for name, options, said in (
         ("guided.safetensors", [], "is mask-guided already"),
         ("fsrcnn.pth", ["--input-range", "0..1"], "which"),
+        ("imdn.pth", ["--upsampler", "light", "--input-range", "0..1"], "imdn is one convolution already"),
         ("one.pth", [], "has 1 block, which cannot be split; use --extend"),
     ):
         output = str(folder / "other.safetensors")

@@ -1,10 +1,12 @@
 """Published networks cut in two, so that a file of one becomes mask-guided without loss (``mga convert``).
 
-The Base-Net is the network with the first of its blocks and an upsampler of its own. The Refine-Net is what is left:
-the other blocks and the upsampler. In the halves of the paper the coarse feature is what the Base-Net upsamples, and
-the Refine-Net adds to it. Here it is the state of the network at the cut, all that the other blocks and the skips
-around them need, so that Base-Net and Refine-Net over the whole image (-D) are the published network exactly. With
-blocks added behind the last one it is what the network is extended by.
+The Base-Net is the network with the first of its blocks and an upsampler of its own: a copy of the network's, or a
+light one, a convolution and a pixel shuffle, where the network's works on enlarged features and costs as much as all
+its blocks (PAN, MSRResNet, SRResNet, RCAN). The Refine-Net is what is left: the other blocks and the upsampler. In the
+halves of the paper the coarse feature is what the Base-Net upsamples, and the Refine-Net adds to it. Here it is the
+state of the network at the cut, all that the other blocks and the skips around them need, so that Base-Net and
+Refine-Net over the whole image (-D) are the published network exactly. With blocks added behind the last one it is what
+the network is extended by.
 
 A state consists of parts, side by side in the feature: the trunk's own, from which the mask is made; what a long skip
 holds; what the fusion of all blocks has summed so far; and, for networks that add to the enlarged image, the image.
@@ -17,7 +19,7 @@ which a patch is too small: for these networks -A and -D are different functions
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -46,9 +48,19 @@ def enlarged(part: Tensor, scale: int, margin: int) -> Tensor:
 
 
 class _Half(nn.Module):
-    """Blocks of a network, and the way from its state to an image. ``parts``: channels of the parts of the state."""
+    """Blocks of a network, and the way from its state to an image. ``parts``: channels of the parts of the state.
+
+    ``light``: a convolution before a pixel shuffle, in the Base-Net's place of the network's own upsampler.
+    """
 
     parts: tuple[int, ...]
+    scale: int
+    light: nn.Conv2d | None
+
+    def _lighten(self, light: bool, scale: int, channels: int) -> bool:
+        """Whether the upsampler is the light one, which it makes."""
+        self.scale, self.light = scale, conv(channels, 3 * scale * scale, 3) if light else None
+        return light
 
     def advance(self, *state: Tensor) -> State:
         """Run the blocks."""
@@ -57,6 +69,15 @@ class _Half(nn.Module):
     def finish(self, margin: int, *state: Tensor) -> Tensor:
         """(N, 3, sH, sW), less a margin of LR pixels to each side."""
         raise NotImplementedError
+
+    def _steps(self) -> list[Step]:
+        """Those of the network's own upsampler."""
+        raise NotImplementedError
+
+    def _upsampled(self, feature: Tensor, margin: int) -> Tensor:
+        if self.light is None:
+            return upsampled(feature, self._steps(), margin)
+        return F.pixel_shuffle(self.light(feature), self.scale)  # of a Base-Net, where there is no margin
 
 
 class _Base(_Half):
@@ -88,12 +109,19 @@ class _Refine(_Half):
 
 class _Pan(_Half):
     def __init__(
-        self, scale: int, blocks: int, features: int = pan.FEATURE_CHANNELS, channels: int = pan.UPSAMPLING_CHANNELS
+        self,
+        scale: int,
+        blocks: int,
+        features: int = pan.FEATURE_CHANNELS,
+        channels: int = pan.UPSAMPLING_CHANNELS,
+        light: bool = False,
     ):
         super().__init__()
-        self.scale, self.parts = scale, (features, features, 4)
+        self.parts = features, features, 4
         self.SCPA_trunk = nn.Sequential(*(pan.SCPA(features) for _ in range(blocks)))
         self.trunk_conv = conv(features, features, 3)
+        if self._lighten(light, scale, features):
+            return
         for i in range(1, len(upsampling_steps(scale)) + 1):
             setattr(self, f"upconv{i}", conv(features if i == 1 else channels, channels, 3))
             setattr(self, f"att{i}", pan.PixelAttention(channels))
@@ -106,12 +134,14 @@ class _Pan(_Half):
 
     def finish(self, margin: int, *state: Tensor) -> Tensor:
         x, shallow, image = state
+        return self._upsampled(self.trunk_conv(x) + shallow, margin) + enlarged(image, self.scale, margin)
+
+    def _steps(self) -> list[Step]:
         steps: list[Step] = []
         for i, step in enumerate(upsampling_steps(self.scale), start=1):
             steps += [Enlarge(step, shuffle=False), getattr(self, f"upconv{i}"), getattr(self, f"att{i}")]
             steps += [_leaky(pan.SLOPE), getattr(self, f"HRconv{i}"), _leaky(pan.SLOPE)]
-        x = upsampled(self.trunk_conv(x) + shallow, [*steps, self.conv_last], margin)
-        return x + enlarged(image, self.scale, margin)
+        return [*steps, self.conv_last]
 
 
 class PanBase(_Base, _Pan):
@@ -130,10 +160,12 @@ class PanRefine(_Refine, _Pan):
 
 
 class _Msrresnet(_Half):
-    def __init__(self, scale: int, blocks: int, channels: int = msrresnet.FEATURE_CHANNELS):
+    def __init__(self, scale: int, blocks: int, channels: int = msrresnet.FEATURE_CHANNELS, light: bool = False):
         super().__init__()
-        self.scale, self.parts = scale, (channels, 4)
+        self.parts = channels, 4
         self.recon_trunk = nn.Sequential(*(msrresnet.ResidualBlock(channels) for _ in range(blocks)))
+        if self._lighten(light, scale, channels):
+            return
         for i, step in enumerate(upsampling_steps(scale), start=1):
             setattr(self, f"upconv{i}", conv(channels, channels * step * step, 3))
         self.HRconv = conv(channels, channels, 3)
@@ -145,11 +177,13 @@ class _Msrresnet(_Half):
 
     def finish(self, margin: int, *state: Tensor) -> Tensor:
         x, image = state
+        return self._upsampled(x, margin) + enlarged(image, self.scale, margin)
+
+    def _steps(self) -> list[Step]:
         steps: list[Step] = []
         for i, step in enumerate(upsampling_steps(self.scale), start=1):
             steps += [getattr(self, f"upconv{i}"), Enlarge(step), _leaky(msrresnet.SLOPE)]
-        x = upsampled(x, [*steps, self.HRconv, _leaky(msrresnet.SLOPE), self.conv_last], margin)
-        return x + enlarged(image, self.scale, margin)
+        return [*steps, self.HRconv, _leaky(msrresnet.SLOPE), self.conv_last]
 
 
 class MsrresnetBase(_Base, _Msrresnet):
@@ -177,6 +211,7 @@ class _Distilling(_Half):
             setattr(self, block_name, block)
         self.c = nn.Sequential(conv(len(blocks) * channels, channels, 1))
         self.LR_conv = conv(channels, channels, 3)
+        self._lighten(False, scale, channels)  # it is light as it is
         self.upsampler = PixelShuffleUpsampler(channels, 3, scale)
 
     def advance(self, *state: Tensor) -> State:
@@ -189,9 +224,10 @@ class _Distilling(_Half):
 
     def finish(self, margin: int, *state: Tensor) -> Tensor:
         _, shallow, fused = state
-        x = self.LR_conv(F.leaky_relu(fused, self.slope)) + shallow
-        last, shuffle = self.upsampler
-        return upsampled(x, [last, Enlarge(cast(nn.PixelShuffle, shuffle).upscale_factor)], margin)
+        return self._upsampled(self.LR_conv(F.leaky_relu(fused, self.slope)) + shallow, margin)
+
+    def _steps(self) -> list[Step]:
+        return [*map(_step, self.upsampler)]
 
     def start(self, image: Tensor) -> State:
         shallow = self.fea_conv(image)
@@ -239,13 +275,22 @@ class ImdnRefine(_Imdn, _Refine):
 
 
 class _Srresnet(_Half):
-    def __init__(self, scale: int, blocks: int, norm: str = "instance", channels: int = srresnet.FEATURE_CHANNELS):
+    def __init__(
+        self,
+        scale: int,
+        blocks: int,
+        norm: str = "instance",
+        channels: int = srresnet.FEATURE_CHANNELS,
+        light: bool = False,
+    ):
         super().__init__()
         has_norm = norm == "instance"
         self.parts = channels, channels
         self.residual = nn.Sequential(*(srresnet.ResidualBlock(has_norm, channels) for _ in range(blocks)))
         self.conv_mid = conv(channels, channels, 3, bias=not has_norm)
         self.bn_mid = nn.InstanceNorm2d(channels, affine=True) if has_norm else nn.Identity()
+        if self._lighten(light, scale, channels):
+            return
         self.upscale = stepwise_upsampler(channels, scale, bias=not has_norm, slope=srresnet.SLOPE)
         self.conv_output = conv(channels, 3, 9, bias=not has_norm)
 
@@ -255,7 +300,10 @@ class _Srresnet(_Half):
 
     def finish(self, margin: int, *state: Tensor) -> Tensor:
         x, shallow = state
-        return upsampled(self.bn_mid(self.conv_mid(x)) + shallow, [*map(_step, self.upscale), self.conv_output], margin)
+        return self._upsampled(self.bn_mid(self.conv_mid(x)) + shallow, margin)
+
+    def _steps(self) -> list[Step]:
+        return [*map(_step, self.upscale), self.conv_output]
 
 
 class SrresnetBase(_Base, _Srresnet):
@@ -281,12 +329,15 @@ class _Rcan(_Half):
         channels: int = rcan.FEATURE_CHANNELS,
         squeezed: int = rcan.FEATURE_CHANNELS // rcan.REDUCTION,
         mean: Sequence[float] = rcan.MEAN,
+        light: bool = False,
     ):
         super().__init__()
         self.parts, self.mean = (channels, channels), tuple(mean)
         groups = (rcan.ResidualGroup(blocks_per_group, channels, squeezed) for _ in range(blocks))
         self.body = nn.Sequential(*groups)
         self.conv_after_body = conv(channels, channels, 3)
+        if self._lighten(light, scale, channels):
+            return
         self.upsampler = stepwise_upsampler(channels, scale)
         self.conv_last = conv(channels, 3, 3)
 
@@ -296,9 +347,11 @@ class _Rcan(_Half):
 
     def finish(self, margin: int, *state: Tensor) -> Tensor:
         x, shallow = state
-        steps = [*map(_step, self.upsampler), self.conv_last]
-        image = upsampled(self.conv_after_body(x) + shallow, steps, margin)
+        image = self._upsampled(self.conv_after_body(x) + shallow, margin)
         return image + rcan.mean_like(image, self.mean)
+
+    def _steps(self) -> list[Step]:
+        return [*map(_step, self.upsampler), self.conv_last]
 
 
 class RcanBase(_Base, _Rcan):

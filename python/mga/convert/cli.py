@@ -22,10 +22,11 @@ from ..model_options import parse_split
 from .extended import extended_rfdn, fits_the_paper
 from .fitting import CROP, Fitting
 from .pictures import read_pairs
-from .teacher import check_convertible, check_split, halves
+from .teacher import can_lighten, check_convertible, check_split, halves
 
 MINUTES = 30.0
 MOST_ADDED = 64  # blocks
+UPSAMPLERS = ("light", "copied")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     way.add_argument(
         "--extend", metavar="N", help="better: the whole network becomes the Base-Net, N new blocks refine"
     )
+    parser.add_argument(
+        "--upsampler",
+        choices=UPSAMPLERS,
+        help="of the Base-Net of a split: a light one of its own (default, where the network's is more than a "
+        "convolution), or a copy of the network's",
+    )
     parser.add_argument("--minutes", metavar="M", default=f"{MINUTES:g}", help="time for training (default 30)")
     parser.add_argument("--patch-size", type=int, choices=PATCH_SIZES, default=8, help="p (default 8)")
     parser.add_argument("--report", type=Path, metavar="HTML", help="write a page that compares original and result")
@@ -67,14 +74,16 @@ def run(args: argparse.Namespace) -> int:
     )
     split = _split(args, teacher)
     extend = args.extend is not None
+    upsampler = _upsampler(args, teacher)
     train, held_out = read_pairs(args.images, teacher.config.scale, CROP, extend)
     if extend and fits_the_paper(teacher, split[1]):
         network = extended_rfdn(teacher, split[1], args.patch_size, train)
     else:
-        network = halves(teacher, split, args.patch_size)
+        network = halves(teacher, split, args.patch_size, light=upsampler == "light")
     begun = {
         "original": hashlib.sha256(args.checkpoint.read_bytes()).hexdigest(),
         "split": list(split),
+        "upsampler": upsampler,
         "patch size": args.patch_size,
         "minutes": minutes,
         "images": _fingerprint(train),
@@ -153,6 +162,18 @@ def _split(args: argparse.Namespace, teacher: WholeNetwork) -> tuple[int, int]:
     split = parse_split(args.split) if args.split else (max(1, blocks * 3 // 4), blocks - max(1, blocks * 3 // 4))
     check_split(teacher, split)
     return split
+
+
+def _upsampler(args: argparse.Namespace, teacher: WholeNetwork) -> str:
+    """The Base-Net's."""
+    if args.upsampler is not None and args.extend is not None:
+        raise InputError("convert: --upsampler is for --split; an extended network keeps its own")
+    can = args.extend is None and can_lighten(teacher)
+    if args.upsampler == "light" and not can:
+        raise InputError(
+            f"convert: the upsampler of {teacher.config.network} is one convolution already; leave out --upsampler"
+        )
+    return args.upsampler or ("light" if can else "copied")
 
 
 def _fingerprint(pairs: list[Any]) -> str:

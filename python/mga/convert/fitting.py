@@ -1,6 +1,7 @@
 """Training the halves of a published network for what they are to do, in the time that there is.
 
-split    "base"    the Base-Net's own upsampler and fusion: the coarse image to the teacher's; its blocks stay
+split    "base"    the Base-Net's own upsampler and fusion: the coarse image to the teacher's; its blocks stay; a light
+                   upsampler is first fitted by least squares
          "joint"   both halves: the coarse image and the Refine-Net over all patches to the teacher's image
          "mask"    the MP module, to the difference of the two (step 3 of section 3.5)
 extend   "refine"  the Refine-Net over all patches to the HR image; the Base-Net, the published network, stays
@@ -33,6 +34,7 @@ from ..train.loop import Ema, claim_folder, run_steps
 from ..train.objectives import every_patch, feature_statistics, fold_spread, image_loss, l1, mask_loss
 from ..train.packs import Crops, Pair, to_tensors
 from ..train.recipe import Schedule
+from .light import fit_light_upsampler
 from .teacher import tail_parameters
 
 CROP, BATCH = 48, 4  # in LR pixels
@@ -42,6 +44,7 @@ EMA = 0.99
 PACE_STEPS = 3  # timed to turn minutes into iterations
 QUICK = 40  # iterations of a mask that is fitted to what a stopped conversion has got to
 STATISTICS = 4  # batches of which the feature's deviation and the unit of the mask are taken
+FITTED = 16  # batches to which a light upsampler is fitted by least squares
 QUANTILE = 0.95  # the mean cell difference at this quantile is mask value 1
 PLANNED = "iterations.json"
 SEEN = 64  # LR pixels a side of what is looked at of a held-out image
@@ -90,6 +93,8 @@ class Fitting:
 
     def run(self) -> None:
         """All steps, from where they stopped. The network is in evaluation mode afterwards, even if interrupted."""
+        if getattr(self.network.base, "light", None) is not None:
+            fit_light_upsampler(self.network, map(self._batch, range(FITTED)))
         for step in self.shares:
             self._step(step, self.folder / f"{step}.state")
         self.finished = True

@@ -54,6 +54,11 @@ def check_convertible(teacher: object, name: str) -> WholeNetwork:
     return teacher
 
 
+def can_lighten(teacher: WholeNetwork) -> bool:
+    """Whether its upsampler is more than a convolution and a pixel shuffle."""
+    return not LAYOUTS[teacher.config.network].fusion
+
+
 def check_split(teacher: WholeNetwork, split: tuple[int, int]) -> None:
     """InputError, which lists what is possible, where the two do not add up to the network's blocks."""
     blocks = teacher.config.blocks
@@ -70,27 +75,37 @@ def check_split(teacher: WholeNetwork, split: tuple[int, int]) -> None:
 
 @torch.no_grad()
 def halves(
-    teacher: WholeNetwork, split: tuple[int, int], patch_size: int = 8, k: int = 0, seed: int = 0
+    teacher: WholeNetwork,
+    split: tuple[int, int],
+    patch_size: int = 8,
+    k: int = 0,
+    light: bool = False,
+    seed: int = 0,
 ) -> MaskGuidedNetwork:
     """The mask-guided network with the teacher's weights, fp32: -D of it is the teacher, in fp32 to rounding.
 
     ``split``: blocks of the two halves. Those beyond the teacher's are new and change nothing at first. -D differs from
-    an RFDN with max-pools, which the Refine-Net does without. The mask starts as a probability, untrained.
+    an RFDN with max-pools, which the Refine-Net does without. With ``light`` the Base-Net has a light upsampler, with
+    random weights, instead of a copy of the teacher's. The mask starts as a probability, untrained.
     """
     config, layout = teacher.config, LAYOUTS[teacher.config.network]
     factor = 255.0 if config.input_range == "0..255" else 1.0
     settings = _settings(teacher, factor)
     base, refine = dict(settings), dict(settings)
     refine.pop("pool", None)
+    if light:
+        base["light"] = True
     torch.manual_seed(seed)
     network = MaskGuidedNetwork(
         ModelConfig(config.network + SPLIT, config.scale, patch_size, k, split, base=base, refine=refine)
     )
     state = _in_range(teacher.body.state_dict(), layout, factor / network.value_range)
     first = split[0]
-    network.base.load_state_dict(
-        {name: t for name, t in _part(state, layout, range(first))} | _fused(state, layout, 0, first)
-    )
+    copied = dict(_part(state, layout, range(first))) | _fused(state, layout, 0, first)
+    if light:
+        own = network.base.state_dict()
+        copied = own | {name: t for name, t in copied.items() if name in own}
+    network.base.load_state_dict(copied)
     kept = _new(network.refine.state_dict(), layout, config.blocks - first)
     refined = {
         name: t for name, t in _part(state, layout, range(first, sum(split))) if not name.startswith(layout.head)
