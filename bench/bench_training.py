@@ -16,7 +16,7 @@ SCALE, CROP, BATCH = 4, 64, 32
 def crops() -> Crops:
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (480, 480, 3), dtype=np.uint8) for _ in range(16)]
-    return Crops([shrink_for_scale(hr, SCALE) for hr in images], SCALE, CROP, BATCH, seed=0)
+    return Crops([[shrink_for_scale(hr, SCALE) for hr in images]], SCALE, CROP, BATCH, seed=0)
 
 
 def test_batch(benchmark, crops):

@@ -215,19 +215,22 @@ def contenders(network: MaskGuidedNetwork, original: Original, size: tuple[int, 
         Contender(STRAIGHTFORWARD, "M", lambda: as_written(network, k), stock=False),
     ]
     for function, module in (("D", Decomposed(network).eval()), ("original", original)):
-        ways: dict[str, Callable[[nn.Module], Run]] = {
-            "PyTorch fp32": lambda m: eager(m, value_range, torch.float32),
-            "PyTorch bf16 channels-last": lambda m: eager(m, value_range, torch.bfloat16),
-            "torch.compile fp32": lambda m: compiled(m, value_range, torch.float32),
-            "torch.compile bf16": lambda m: compiled(m, value_range, torch.bfloat16),
-            "ONNX Runtime fp32": lambda m: onnxruntime(m, value_range, size),
-            "OpenVINO fp32": lambda m: openvino(m, value_range, size, "f32"),
-            "OpenVINO bf16": lambda m: openvino(m, value_range, size, "bf16"),
-        }
-        found += [
-            Contender(f"{function}, {way}", function, lambda m=module, w=make: w(m)) for way, make in ways.items()
-        ]
+        found += stock(function, module, value_range, size)
     return found
+
+
+def stock(function: str, module: nn.Module, value_range: float, size: tuple[int, int]) -> list[Contender]:
+    """What computes ``module`` without us: PyTorch in three ways, ONNX Runtime and OpenVINO."""
+    ways: dict[str, Callable[[], Run]] = {
+        "PyTorch fp32": lambda: eager(module, value_range, torch.float32),
+        "PyTorch bf16 channels-last": lambda: eager(module, value_range, torch.bfloat16),
+        "torch.compile fp32": lambda: compiled(module, value_range, torch.float32),
+        "torch.compile bf16": lambda: compiled(module, value_range, torch.bfloat16),
+        "ONNX Runtime fp32": lambda: onnxruntime(module, value_range, size),
+        "OpenVINO fp32": lambda: openvino(module, value_range, size, "f32"),
+        "OpenVINO bf16": lambda: openvino(module, value_range, size, "bf16"),
+    }
+    return [Contender(f"{function}, {way}", function, make) for way, make in ways.items()]
 
 
 def make(contender: Contender) -> Run | str:

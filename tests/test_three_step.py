@@ -141,21 +141,21 @@ def test_files_that_are_no_packs_are_refused(tmp_path, run_folder):
 
 def test_crops_are_aligned_turned_together_and_repeatable(run_folder):
     pairs = open_pack(run_folder / "train.safetensors", 2)
-    crops = Crops(pairs, 2, 16, 6, seed=3)
+    crops = Crops([pairs], 2, 16, 6, seed=3)
     lr, hr = crops(5)
     assert lr.shape == (6, 3, 16, 16)
     assert hr.shape == (6, 3, 32, 32)
-    again = Crops(pairs, 2, 16, 6, seed=3).make(5)
+    again = Crops([pairs], 2, 16, 6, seed=3).make(5)
     assert torch.equal(again[0], lr)
-    assert torch.equal(crops(6)[1], Crops(pairs, 2, 16, 6, seed=3).make(6)[1]), "made ahead"
+    assert torch.equal(crops(6)[1], Crops([pairs], 2, 16, 6, seed=3).make(6)[1]), "made ahead"
     assert not torch.equal(crops.make(7)[0], lr)
     found = set()
     for small, large in zip(lr, hr, strict=True):
         found.add(_place(pairs, small, large))
     assert len({turn for _, _, _, turn in found}) > 1
-    parts = [Crops(pairs, 2, 16, 6, 3, rank, 3).make(5)[0] for rank in range(3)]
+    parts = [Crops([pairs], 2, 16, 6, 3, rank, 3).make(5)[0] for rank in range(3)]
     assert torch.equal(torch.stack(parts, 1).flatten(0, 1), lr)
-    assert torch.equal(Crops(pairs, 2, 16, 6, 3, 1, 3).make(5, whole=True)[0], lr)
+    assert torch.equal(Crops([pairs], 2, 16, 6, 3, 1, 3).make(5, whole=True)[0], lr)
 
 
 def _place(pairs, small: torch.Tensor, large: torch.Tensor) -> tuple[int, int, int, int]:

@@ -19,6 +19,7 @@ from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
 from mga_kernels.networks.config import PATCH_SIZES
 
 from ..model_options import parse_split
+from ..train.packs import Pair
 from .extended import extended_rfdn, fits_the_paper
 from .fitting import CROP, Fitting
 from .pictures import read_pairs
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     upsampler = _upsampler(args, teacher)
     train, held_out = read_pairs(args.images, teacher.config.scale, CROP, extend)
     if extend and fits_the_paper(teacher, split[1]):
-        network = extended_rfdn(teacher, split[1], args.patch_size, train)
+        network = extended_rfdn(teacher, split[1], args.patch_size, train[0])
     else:
         network = halves(teacher, split, args.patch_size, light=upsampler == "light")
     begun = {
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         flush=True,
     )
     stopped = _fit(fitting, folder)
-    _save(args, network, fitting, begun | {"images": len(train)})
+    _save(args, network, fitting, begun | {"images": sum(map(len, train))})
     print(f"written: {args.output}")
     if args.report is not None:
         from ..report import write_report
@@ -176,10 +177,10 @@ def _upsampler(args: argparse.Namespace, teacher: WholeNetwork) -> str:
     return args.upsampler or ("light" if can else "copied")
 
 
-def _fingerprint(pairs: list[Any]) -> str:
+def _fingerprint(groups: list[list[Pair]]) -> str:
     """Of the pixels that are trained on."""
     digest = hashlib.sha256()
-    for hr, lr in pairs:
+    for hr, lr in (pair for group in groups for pair in group):
         digest.update(repr((hr.shape, lr.shape)).encode() + lr.tobytes())
     return digest.hexdigest()
 

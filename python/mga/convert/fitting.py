@@ -57,7 +57,7 @@ class Fitting:
         self,
         teacher: WholeNetwork | None,
         network: MaskGuidedNetwork,
-        train: list[Pair],
+        train: list[list[Pair]],
         held_out: list[Pair],
         folder: Path,
         begun: dict[str, Any],
@@ -65,7 +65,8 @@ class Fitting:
         iterations: dict[str, int] | None = None,
         seed: int = 0,
     ):
-        """Without a ``teacher`` the HR images of the pairs are what is wanted. ``iterations`` replaces the minutes."""
+        """Without a ``teacher`` the HR images of the pairs are what is wanted. ``train``: groups, which are drawn from
+        equally often. ``iterations`` replaces the minutes."""
         self.teacher, self.network, self.folder, self.minutes = teacher, network, folder, minutes
         self.given = iterations or {}
         self.shares = SHARES["extend" if teacher is None else "split"]

@@ -19,31 +19,34 @@ MOST = 300  # images that are read, spread evenly over the folder
 HELD_OUT = 8  # at most, and at most a fifth of all
 
 
-def read_pairs(folder: Path, scale: int, crop: int, extend: bool) -> tuple[list[Pair], list[Pair]]:
-    """Pairs to train on and pairs to look at.
+def read_pairs(folder: Path, scale: int, crop: int, extend: bool) -> tuple[list[list[Pair]], list[Pair]]:
+    """Groups of pairs to train on, and pairs to look at.
 
-    To ``extend``, the images are HR: pairs (HR, LR), LR by bicubic shrinking. Otherwise they are LR, for which the
-    teacher makes what is wanted, and stand in both places: as they are, and shrunk by the scale, which is sharper.
-    Those with a side of less than ``crop`` LR pixels are left out; InputError where no other is there.
+    To ``extend``, the images are HR: one group of pairs (HR, LR), LR by bicubic shrinking. Otherwise they are LR, for
+    which the teacher makes what is wanted, and stand in both places: a group of them as they are, and one of them, much
+    sharper, shrunk by the scale. Those with a side of less than ``crop`` LR pixels are left out; InputError where no
+    other is there.
     """
     files, _ = list_images(folder)
     files = [files[i] for i in sorted({round(i) for i in np.linspace(0, len(files) - 1, min(len(files), MOST))})]
-    named: list[list[Pair]] = []
+    found = []
     for file in track(files, "reading images"):
-        pairs = [pair for pair in _pairs_of(file, scale, extend) if min(pair[1].shape[:2]) >= crop]
-        named += [pairs] if pairs else []
-    if not named:
+        pairs = [pair if min(pair[1].shape[:2]) >= crop else None for pair in _pairs_of(file, scale, extend)]
+        found += [pairs] if any(pair is not None for pair in pairs) else []
+    if not found:
         least = crop * scale if extend else crop
         raise InputError(
             f"convert: {folder} holds {len(files)} images, and none with sides of {least} pixels or more; "
             "give a folder of larger images"
         )
-    count = min(HELD_OUT, len(named) // 5)
-    train, held_out = named[: len(named) - count], named[len(named) - count :]
-    return [pair for pairs in train for pair in pairs], [pairs[0] for pairs in held_out]
+    count = min(HELD_OUT, len(found) // 5)
+    train, held_out = found[: len(found) - count], found[len(found) - count :]
+    groups = [[*filter(None, kind)] for kind in zip(*train, strict=True)]
+    return [group for group in groups if group], [next(filter(None, pairs)) for pairs in held_out]
 
 
 def _pairs_of(file: Path, scale: int, extend: bool) -> list[Pair]:
+    """One of each group."""
     try:
         image = read_image(file).rgb
     except ImageError as error:

@@ -84,15 +84,25 @@ def to_tensors(pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
 
 
 class Crops:
-    """Batches of random crops in random orientations (section 4.1), drawn from images in proportion to their area.
+    """Batches of random crops in random orientations (section 4.1).
+
+    ``groups`` of pairs (HR, LR) are drawn from equally often, images of one in proportion to their area.
 
     Batch n is a function of the seed and n alone, so a run that is resumed sees what one that never stopped sees. With
     several workers each takes its part of the same batch. The next batch is made while the current one is used.
     """
 
     def __init__(
-        self, pairs: Sequence[Pair], scale: int, crop: int, batch: int, seed: int, rank: int = 0, world: int = 1
+        self,
+        groups: Sequence[Sequence[Pair]],
+        scale: int,
+        crop: int,
+        batch: int,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
     ):
+        pairs = [pair for group in groups for pair in group]
         smallest = min(min(lr.shape[:2]) for _, lr in pairs)
         if smallest < crop:
             raise InputError(
@@ -103,8 +113,8 @@ class Crops:
             raise InputError(f"train: a batch of {batch} cannot be shared by {world} processes; change batch")
         self.pairs, self.scale, self.crop, self.count, self.seed = pairs, scale, crop, batch, seed
         self.part = slice(rank, None, world)
-        area = np.array([lr.shape[0] * lr.shape[1] for _, lr in pairs], np.float64)
-        self.share = area / area.sum()
+        areas = [np.array([lr.shape[0] * lr.shape[1] for _, lr in group], np.float64) for group in groups]
+        self.share = np.concatenate([area / area.sum() for area in areas]) / len(groups)
         self.pool = ThreadPoolExecutor(1)
         self.ahead: tuple[int, Future] | None = None
 

@@ -79,7 +79,7 @@ class ThreeStep:
         self.pairs = [pair for path in recipe.train for pair in open_pack(path, recipe.scale)]
         self.held_out = [*open_pack(recipe.validation, recipe.scale)] if recipe.validation else []
         self.crops = Crops(
-            self.pairs,
+            [self.pairs],
             recipe.scale,
             recipe.crop,
             recipe.batch,
