@@ -36,7 +36,8 @@ from mga_kernels.ops import gather_patches
 EQUAL, DIFFERENT = 1e-11, 1e-9  # for images in [0, 1]
 P = 8
 NO_NORM = {"base": {"norm": "none"}, "refine": {"norm": "none"}}
-LOCAL = [("fsrcnn", {}), ("pan", {}), ("srresnet", NO_NORM)]
+SEES_HALO = {"refine": {"sees_halo": True}}
+LOCAL = [("fsrcnn", {}), ("fsrcnn", SEES_HALO), ("pan", {}), ("srresnet", NO_NORM)]
 NOT_LOCAL = [("rfdn", {}), ("srresnet", {}), ("rcan", {}), ("imdn", {})]
 
 pytestmark = pytest.mark.usefixtures("free_choice")
@@ -145,6 +146,16 @@ def test_fsrcnn_differs_within_its_reach_of_the_borders_between_cells_and_nowher
     middle = expected[scale * patch_size : -scale * patch_size, scale * patch_size : -scale * patch_size]
     assert middle.all() == (patch_size == 4 or (blocks == 2 and scale < 4))
     assert expected[0, 0] <= (patch_size == 4), "a corner of the image is far from other cells where these are large"
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_fsrcnn_that_sees_the_halo_is_nearer_to_the_whole_image(scale):
+    """The same weights: most of the difference to -D was what the transposed convolution did not see."""
+    without, model = (double_model("fsrcnn", scale, **settings) for settings in ({}, SEES_HALO))
+    model.load_state_dict(without.state_dict())
+    feature = feature_of_photograph(model, 5 * P, 5 * P)
+    found = [difference(all_patches(m, feature), m.decomposed(feature)).mean() for m in (model, without)]
+    assert found[0] < 0.5 * found[1]
 
 
 def refined_with_halo(model: MaskGuidedNetwork, feature: Tensor, cell: int, halo: int) -> Tensor:

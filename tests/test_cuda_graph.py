@@ -16,7 +16,10 @@ from mga_kernels.plans.fused import FusedRefine
 pytestmark = pytest.mark.usefixtures("free_choice")
 CPU = torch.device("cpu")
 MODELS = [("fsrcnn", {}), ("pan", {}), ("rfdn", {}), ("srresnet", {}), ("rcan", {})]
-WITHOUT_NORM = ("srresnet", {"base": {"norm": "none"}, "refine": {"norm": "none"}})
+OTHERS = [
+    ("srresnet", {"base": {"norm": "none"}, "refine": {"norm": "none"}}),
+    ("fsrcnn", {"refine": {"sees_halo": True}}),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +48,7 @@ def assert_nearly(found: torch.Tensor, wanted: torch.Tensor) -> None:
     assert float(difference.float().mean()) < 0.001
 
 
-@pytest.mark.parametrize(("name", "settings"), [*MODELS, WITHOUT_NORM])
+@pytest.mark.parametrize(("name", "settings"), [*MODELS, *OTHERS])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_the_fused_refine_net_is_the_refine_net(name, settings, dtype, generator):
     network = random_model(name, 4, dtype, **{"split": (1, 2)} | settings)
@@ -62,7 +65,7 @@ def test_the_fused_refine_net_is_the_refine_net(name, settings, dtype, generator
 def test_chains_run_where_they_fit(generator):
     """What the module's docstring claims, counted."""
     found = {}
-    for name, settings in (*MODELS, WITHOUT_NORM):
+    for name, settings in (*MODELS, *OTHERS):
         network = random_model(name, 4, split=(1, 1), **settings)
         calls = []
         with pytest.MonkeyPatch.context() as patch:
@@ -84,11 +87,12 @@ def test_chains_run_where_they_fit(generator):
         ("srresnet", False): [2],
         ("rcan", False): [2] * 21,
         ("srresnet", True): [5],
+        ("fsrcnn", True): [3],
     }
 
 
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize(("name", "settings"), [*MODELS, WITHOUT_NORM])
+@pytest.mark.parametrize(("name", "settings"), [*MODELS, *OTHERS])
 def test_the_road_gives_what_the_network_gives(name, settings, fused):
     network = random_model(name, 4, **settings)
     plan = CudaGraphPlanner(network, CPU, torch.float32, Settings(fused=fused)).plan(21, 30, 9)
@@ -132,7 +136,7 @@ def test_a_threshold_counts_what_was_refined():
 
 @pytest.mark.parametrize("dense", [False, True])
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize(("name", "settings"), [*MODELS, WITHOUT_NORM])
+@pytest.mark.parametrize(("name", "settings"), [*MODELS, *OTHERS])
 def test_nothing_on_the_road_reads_a_value_back(name, settings, fused, dense):
     network = random_model(name, 4, **settings)
     plan = CudaGraphPlanner(network, CPU, torch.float32, Settings(fused=fused)).plan(21, 30, 9)
@@ -176,7 +180,7 @@ def assert_alike(found: torch.Tensor, wanted: torch.Tensor) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize(("name", "settings"), [*MODELS, WITHOUT_NORM])
+@pytest.mark.parametrize(("name", "settings"), [*MODELS, *OTHERS])
 def test_a_captured_road_replays_on_other_images(name, settings, fused, dtype, gpu):
     network = random_model(name, 4, **settings)
     made = [CudaGraphPlanner(network, gpu, dtype, Settings(fused=fused), captured) for captured in (True, False)]

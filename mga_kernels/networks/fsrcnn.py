@@ -1,8 +1,10 @@
 """FSRCNN: fast SR by a small hourglass network and a transposed convolution (Dong et al., ECCV 2016).
 
 RGB in 0..1 (d = 56, s = 12), with the expansion layer moved behind the cut so that the coarse feature has 12 channels.
-The Base-Net has 3 mapping layers and the Refine-Net one more, as in the mask-guided paper. Parameter names are those
-of the widespread ``first_part / mid_part / last_part`` layout, with the expansion at ``last_part.0``.
+The Base-Net has 3 mapping layers and the Refine-Net one more, as in the mask-guided paper. There the transposed
+convolution sees nothing beyond its patch, so that 12 of 16 pixels lack some of what they are made from; with
+``sees_halo`` it sees the halo too, for 1 % more operations. Parameter names are those of the widespread
+``first_part / mid_part / last_part`` layout, with the expansion at ``last_part.0``.
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ def _mapping(layers: int, shrunk: int = SHRUNK) -> list[nn.Module]:
 
 
 def _expand_and_deconvolve(
-    scale: int, expanded: int = EXPANDED, shrunk: int = SHRUNK, colours: int = 3, padding: int = 4
+    scale: int, expanded: int = EXPANDED, shrunk: int = SHRUNK, colours: int = 3, padding: int = 4, halo: int = 0
 ) -> nn.Sequential:
-    output_padding = scale - 9 + 2 * padding  # so that the result is ``scale`` times as large
+    """The result is ``scale`` times as large as the input without its ``halo``."""
+    output_padding = scale - 9 + 2 * padding
+    padding += halo * scale
     return nn.Sequential(
         conv(shrunk, expanded, 1),
         nn.PReLU(expanded),
@@ -63,17 +67,21 @@ class BaseNet(nn.Module):
 
 
 class RefineNet(nn.Module):
-    """Feature patches with a halo of one pixel, (N, 12, p+2, p+2) -> HR patches (N, 3, sp, sp) in 0..1."""
+    """Feature patches with a halo of one pixel, (N, 12, p+2, p+2) -> HR patches (N, 3, sp, sp) in 0..1.
+
+    What uses up the halo is the second convolution of the closing pair, or with ``sees_halo`` the transposed one.
+    """
 
     halo = 1
 
-    def __init__(self, scale: int, blocks: int = 1):
+    def __init__(self, scale: int, blocks: int = 1, sees_halo: bool = False):
         super().__init__()
+        self.sees_halo = sees_halo
         self.receptive_field = blocks + 2 + (scale + 3) // scale
         self.mid_part = nn.Sequential(*_mapping(blocks))
         self.conv1 = conv(SHRUNK, SHRUNK, 3)
-        self.conv2 = valid_conv(SHRUNK, SHRUNK)
-        self.last_part = _expand_and_deconvolve(scale)
+        self.conv2 = conv(SHRUNK, SHRUNK, 3) if sees_halo else valid_conv(SHRUNK, SHRUNK)
+        self.last_part = _expand_and_deconvolve(scale, halo=self.halo if sees_halo else 0)
 
     def forward(self, patches: Tensor) -> Tensor:
         return self.last_part(consume_halo(self.mid_part(patches), self.conv1, self.conv2))

@@ -19,7 +19,7 @@ class Stage:
     """A layer of a chain, and the places that it reads, writes, and adds before its activation.
 
     ``gate``: ``skip`` is multiplied by the sigmoid of the result, not added. ``crop``: a convolution without padding,
-    whose patches lose a pixel on each side. ``measure``: sums of the results and of their squares are returned.
+    whose patches lose so many pixels on each side. ``measure``: sums of the results and of their squares are returned.
     ``enlarge`` s: the layer's 3 s^2 channels are a picture after a pixel shuffle.
     """
 
@@ -28,7 +28,7 @@ class Stage:
     out: Part
     skip: Part | None = None
     gate: bool = False
-    crop: bool = False
+    crop: int = 0
     measure: bool = False
     enlarge: int = 1
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..networks import MaskGuidedNetwork, fsrcnn
 from .chains import PairChain, Stage
-from .pair_plan import Buffers, PairWeights, consume_halo, from_bytes
+from .pair_plan import Buffers, PairWeights, closing_pair, from_bytes
 from .pairs import Grid, PairConv, Planes, weight_and_bias
 
 
@@ -50,12 +50,12 @@ def transposed(conv: nn.ConvTranspose2d, scale: int) -> PairConv:
     return PairConv(weight.flatten(0, 2), conv.bias.repeat_interleave(scale**2))
 
 
-def _upsampler(last_part: nn.Sequential, x: str, scale: int) -> list[Stage]:
+def _upsampler(last_part: nn.Sequential, x: str, scale: int, crop: int = 0) -> list[Stage]:
     expand, activation, deconvolve = last_part
     assert isinstance(deconvolve, nn.ConvTranspose2d)
     return [
         *_convolutions([expand, activation], x, "expanded"),
-        Stage(transposed(deconvolve, scale), "expanded", "picture", enlarge=scale),
+        Stage(transposed(deconvolve, scale), "expanded", "picture", crop=crop, enlarge=scale),
     ]
 
 
@@ -73,12 +73,12 @@ class FsrcnnWeights(PairWeights):
         trunk = [Stage(head, "image", "first"), *_convolutions(list(base.mid_part), "first", "out")]
         self.trunk = PairChain(trunk, ["image", "out"])
         self.to_picture = PairChain([*trunk, *_upsampler(base.last_part, "out", scale)], ["image", "out", "picture"])
-        fuse = consume_halo(refine.conv1, refine.conv2)
+        fuse = closing_pair(refine.conv1, refine.conv2)
         stages = [
             *_convolutions(list(refine.mid_part), "x", "mapped"),
             Stage(fuse[0], "mapped", "fused"),
-            Stage(fuse[1], "fused", "cropped", crop=True),
-            *_upsampler(refine.last_part, "cropped", scale),
+            Stage(fuse[1], "fused", "closed", crop=0 if refine.sees_halo else 1),
+            *_upsampler(refine.last_part, "closed", scale, crop=scale if refine.sees_halo else 0),
         ]
         self.refining = PairChain(stages, ["x", "picture"])
 

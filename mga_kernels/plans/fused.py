@@ -95,7 +95,7 @@ def _fsrcnn(refine: fsrcnn.RefineNet) -> tuple[Layers, int]:
         assert isinstance(conv, nn.Conv2d)
         assert isinstance(act, nn.PReLU)
         links.append(Link(conv, act.weight))
-    chain = Chain([*links, *_consume_halo(refine)], crop=1)
+    chain = Chain([*links, *_consume_halo(refine)], crop=0 if refine.sees_halo else 1)
     return lambda patches: refine.last_part(chain(patches)), 1
 
 

@@ -213,14 +213,14 @@ def from_bytes(conv: nn.Conv2d, value_range: float, slope: float | Tensor = 1.0)
     return PairConv(weight * (value_range / 255), bias, slope)
 
 
-def consume_halo(conv1: nn.Conv2d, conv2: nn.Conv2d) -> tuple[PairConv, PairConv]:
+def closing_pair(conv1: nn.Conv2d, conv2: nn.Conv2d) -> tuple[PairConv, PairConv]:
     """The two convolutions of ``layers.consume_halo``.
 
     A trained bias of conv1 can be many times what the convolution adds to it. It is kept out of what is stored between
-    the two in bf16 and goes into the bias of conv2, which has no padding.
+    the two in bf16 and goes into the bias of conv2, where that has no padding.
     """
     (weight1, bias1), (weight2, bias2) = weight_and_bias(conv1), weight_and_bias(conv2)
-    if bias1 is None or bias2 is None:
+    if bias1 is None or bias2 is None or any(conv2.padding):
         return PairConv(weight1, bias1, 0.1), PairConv(weight2, bias2)
     moved = bias2.double() + weight2.double().sum(dim=(2, 3)) @ bias1.double()
     return PairConv(weight1, bias1, 0.1, shift=bias1), PairConv(weight2, moved.float())

@@ -60,7 +60,7 @@ def _upsampler(half: pan.BaseNet | pan.RefineNet, unpadded: set[str]) -> list[St
         ]
         x = f"convolved {i}"
     if "HRconv_extra" in unpadded:
-        stages.append(Stage(PairConv.of(half.HRconv_extra, pan.SLOPE), x, "extra", crop=True))
+        stages.append(Stage(PairConv.of(half.HRconv_extra, pan.SLOPE), x, "extra", crop=1))
         x = "extra"
     return [*stages, Stage(PairConv.of(half.conv_last, floats=True), x, "picture", crop="conv_last" in unpadded)]
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..networks import MaskGuidedNetwork, rcan
 from ..networks.layers import upsampling_steps
 from .chains import PairChain, Stage
-from .pair_plan import Buffers, consume_halo
+from .pair_plan import Buffers, closing_pair
 from .pairs import Grid, PairConv, Planes, weight_and_bias
 from .rescaled import Given, RescaledChain, TrunkWeights, sums
 
@@ -133,8 +133,8 @@ class RcanWeights(TrunkWeights):
         self.head = PairChain([Stage(_first(base.conv_first), "image", "x")], ["image", "x"])
         self.end = self.trunk.ends([], ["out"])
         self.end_in_picture = self.trunk.ends(_upsampler(base, "out", scale), ["out", "picture"])
-        fuse = consume_halo(refine.conv1, refine.conv2)
-        fusing = [Stage(fuse[0], "out", "hidden"), Stage(fuse[1], "hidden", "fused", crop=True)]
+        fuse = closing_pair(refine.conv1, refine.conv2)
+        fusing = [Stage(fuse[0], "out", "hidden"), Stage(fuse[1], "hidden", "fused", crop=1)]
         upsampler = _upsampler(refine, "fused", scale)
         self.refine_end = self.refine_trunk.ends([*fusing, *upsampler], ["picture"])
         self.fusing = self.refine_trunk.ends(fusing, ["fused"])

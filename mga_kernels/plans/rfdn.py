@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..networks import MaskGuidedNetwork, rfdn
 from .chains import PairChain, Stage
-from .pair_plan import Buffers, PairWeights, consume_halo, from_bytes
+from .pair_plan import Buffers, PairWeights, closing_pair, from_bytes
 from .pairs import Grid, PairConv, Planes, lanes, weight_and_bias
 
 ROWS = 8  # of a grid of patches that are floats at the same time
@@ -156,11 +156,11 @@ class RfdnWeights(PairWeights):
             [*self.trunk.end, Stage(upsampler[0], "out", "picture", enlarge=scale)],
             [*self.trunk.whole, "out", "picture"],
         )
-        fuse = consume_halo(refine.conv1, refine.conv2)
+        fuse = closing_pair(refine.conv1, refine.conv2)
         stages = [
             *self.refine_trunk.end,
             Stage(fuse[0], "out", "fused"),
-            Stage(fuse[1], "fused", "cropped", crop=True),
+            Stage(fuse[1], "fused", "cropped", crop=1),
             Stage(upsampler[1], "cropped", "picture", enlarge=scale),
         ]
         self.refine_end = PairChain(stages, [*self.refine_trunk.whole, "picture"])

@@ -9,7 +9,7 @@ from torch import nn
 from ..networks import MaskGuidedNetwork, srresnet
 from ..networks.layers import upsampling_steps
 from .chains import PairChain, Stage
-from .pair_plan import Buffers, consume_halo, from_bytes
+from .pair_plan import Buffers, closing_pair, from_bytes
 from .pairs import Grid, PairConv, Planes
 from .rescaled import Given, RescaledChain, TrunkWeights, normalise, sums
 
@@ -117,8 +117,8 @@ class SrresnetWeights(TrunkWeights):
         self.head = PairChain([head], ["image", "x"])
         self.end = self.trunk.ends([], ["out"])
         self.end_in_picture = self.trunk.ends(_upsampler(base, "out", scale), ["out", "picture"])
-        fuse = consume_halo(refine.conv1, refine.conv2)
-        fusing = [Stage(fuse[0], "out", "hidden"), Stage(fuse[1], "hidden", "fused", crop=True)]
+        fuse = closing_pair(refine.conv1, refine.conv2)
+        fusing = [Stage(fuse[0], "out", "hidden"), Stage(fuse[1], "hidden", "fused", crop=1)]
         upsampler = _upsampler(refine, "fused", scale)
         self.refine_end = self.refine_trunk.ends([*fusing, *upsampler], ["out", "picture"])
         self.fusing = self.refine_trunk.ends(fusing, ["out", "fused"])

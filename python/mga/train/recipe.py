@@ -55,6 +55,7 @@ class Recipe:
     split: str = ""  # blocks of Base-Net and Refine-Net, as in "12+4"; empty: those of the paper
     selection: str = "largest"
     k: int = 0  # 0: the paper's 16,000 / p^2
+    sees_halo: bool = False  # of FSRCNN's Refine-Net (``networks.fsrcnn``), which without it needs far more iterations
     classes: int = 2
     order: str = "softmax-then-pool"
     filter_source: str = "probability"
@@ -83,7 +84,10 @@ class Recipe:
         """What the trained model is; InputError for settings that no network has."""
         split = parse_split(self.split) if self.split else ()
         mask = {name: getattr(self, name) for name in ("classes", "order", "filter_source")}
-        return ModelConfig(self.network, self.scale, self.patch_size, self.k, split, self.selection, mask=mask)
+        refine = {"sees_halo": True} if self.sees_halo else {}
+        return ModelConfig(
+            self.network, self.scale, self.patch_size, self.k, split, self.selection, refine=refine, mask=mask
+        )
 
     def steps(self) -> tuple[str, ...]:
         return ("end-to-end",) if self.strategy == "end-to-end" else ("dense", "all", "mask")
@@ -93,6 +97,8 @@ class Recipe:
 
     def check(self) -> None:
         self.model_config()
+        if self.sees_halo and self.network != "fsrcnn":
+            raise InputError(f"train: sees_halo is for fsrcnn; the Refine-Net of {self.network} has no such setting")
         if self.strategy not in STRATEGIES:
             raise InputError(f"train: strategy {self.strategy!r} does not exist; choose one of {', '.join(STRATEGIES)}")
         if self.start not in STARTS:

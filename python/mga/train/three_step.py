@@ -29,7 +29,7 @@ from .start import start_at_identity
 BATCHES_MEASURED = 8  # of which the statistics of the feature and the unit of the mask are taken
 CLAIMED = (  # what all states in a folder have in common
     *("network", "scale", "split", "patch_size", "crop", "batch", "seed"),
-    *("classes", "order", "filter_source", "strategy", "start"),
+    *("sees_halo", "classes", "order", "filter_source", "strategy", "start"),
 )
 PACE_STEPS = 8  # timed to turn minutes into iterations
 SHARE_OF_MINUTES = {"dense": 0.4, "all": 0.45, "mask": 0.15, "end-to-end": 1.0, "base": 1.0}
