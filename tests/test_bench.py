@@ -390,3 +390,43 @@ def test_a_second_image_of_one_size_allocates_nothing_large(network, monkeypatch
 
     args = argparse.Namespace(network=network, scale=4, memory=None)
     assert memory.in_child(args, "allocations", "1080p") == {"of 1 MiB and more": 0, "largest bytes": 0}
+
+
+def test_the_table_of_conversions_compares_with_the_fastest_stock_runtime(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import conversions
+
+    from mga.suite.config import ModelEntry, Suite
+
+    def timed(function, stock, median, times_ours):
+        return {"function": function, "stock": stock, "median": median, "times_ours": times_ours}
+
+    def row(model, variant, gmacs, psnr, **amount):
+        return {"model": model, "variant": variant, "gmacs": gmacs, "sets": {"Set14": {"psnr_y": psnr}}} | amount
+
+    record = {
+        "size": "64x48",
+        "threads": 2,
+        "processor": "of a test",
+        "contenders": {
+            conversions.HOST: timed("original", True, 1.0, 1.0),
+            "original, OpenVINO bf16": timed("original", True, 0.9, 0.5),  # of a heat in which all was slower
+            "original, ours": timed("original", False, 0.1, 0.1),
+            "2+1, -D": timed("converted", False, 0.6, 0.6),
+            "2+1, K = 25%": timed("converted", False, 0.3, 0.3),
+        },
+    }
+    quality = [
+        row("net", "whole", 10.0, 30.0),
+        row("2+1", "decomposed", 11.0, 30.1),
+        row("2+1", "masked", 6.0, 29.95, k=None, fraction=0.25),
+        row("2+1", "masked", 8.0, 29.99, k=40, fraction=None),
+    ]
+    suite = Suite(2, [ModelEntry("net", "net.pth"), ModelEntry("2+1", "split.safetensors")], k=["25%", 40])
+    lines = [line for line in conversions.table(suite, record, quality).splitlines() if line.startswith("| ")][2:]
+    assert lines == [
+        "| net |  | 10.0 | 1.000 | 0.900 | 1.000 | 30.000 |",
+        "| 2+1 | all, as one image (-D) | 11.0 | 1.100 | 0.600 | 1.200 | 30.100 (+0.100) |",
+        "| 2+1 | 25% | 6.0 | 0.600 | 0.300 | 0.600 | 29.950 (-0.050) |",
+        "| 2+1 | 40 | 8.0 | 0.800 |  |  | 29.990 (-0.010) |",
+    ]
