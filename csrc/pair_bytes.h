@@ -55,9 +55,11 @@ class Enlarged {
   }
   explicit operator bool() const { return data_ != nullptr; }
 
-  // Vectors [first, last) of row y into planes of `plane` floats, for three channels.
+  // Vectors [first, last) of row y, as far as it has them, into planes of `plane` floats, for three channels.
   MGA_BF16 void row(int64_t y, int64_t first, int64_t last, std::vector<float>& narrow, float* out,
                     int64_t plane) const {
+    last = std::min(last, int64_t(base_.size()));
+    if (first >= last) return;
     const Position at(y, height_, height_ * factor_);
     const uint8_t *above = data_ + at.first * pitch_, *below = data_ + at.second * pitch_;
     const int64_t length = width_ + 16;
@@ -128,7 +130,7 @@ struct ByteRows {
 
   ByteRows(int64_t channels, int64_t width, int64_t shuffle) : plane((width + 15) / 16 * 16) {
     planes.resize(channels * plane);
-    added.resize(3 * plane);
+    added.resize(3 * shuffle * plane);
     bytes.resize(3 * shuffle * plane);
   }
 };
@@ -150,15 +152,22 @@ MGA_BF16 inline void write_plain(const Picture& picture, const Enlarged& add, By
 }
 
 // Vectors [first, last) of planes (3 * s * s, width), row `dy` of their pixel shuffle -> bytes
-MGA_BF16 inline void write_shuffled(const Picture& picture, ByteRows& rows, int64_t y, int64_t s, int64_t dy,
-                                    int64_t first, int64_t last) {
+MGA_BF16 inline void write_shuffled(const Picture& picture, const Enlarged& add, ByteRows& rows, int64_t y, int64_t s,
+                                    int64_t dy, int64_t first, int64_t last) {
   const __m512 factor = _mm512_set1_ps(255.f * picture.gain);
+  const __m512i every = _mm512_mullo_epi32(_mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15),
+                                           _mm512_set1_epi32(int(s)));
+  if (add) add.row(y, s * first, s * last, rows.narrow, rows.added.data(), s * rows.plane);
   alignas(64) uint8_t bytes[12][16];
   for (int64_t x = 16 * first; x < 16 * last; x += 16) {
     for (int64_t dx = 0; dx < s; ++dx) {
       for (int64_t c = 0; c < 3; ++c) {
         const __m512 value = _mm512_loadu_ps(rows.planes.data() + (c * s * s + dy * s + dx) * rows.plane + x);
-        _mm_store_si128(reinterpret_cast<__m128i*>(bytes[3 * dx + c]), to_bytes(_mm512_mul_ps(value, factor)));
+        __m512 added = _mm512_setzero_ps();
+        if (add)
+          added = _mm512_mask_i32gather_ps(added, 0xffff, every, rows.added.data() + s * (c * rows.plane + x) + dx, 4);
+        _mm_store_si128(reinterpret_cast<__m128i*>(bytes[3 * dx + c]),
+                        to_bytes(_mm512_fmadd_ps(value, factor, added)));
       }
     }
     uint8_t* to = rows.bytes.data() + 3 * s * x;

@@ -145,8 +145,7 @@ class Chain {
     layer.width = width_ * x.scale;
     const bool floats = out.kind == Kind::floats || out.kind == Kind::picture;
     STD_TORCH_CHECK(1 <= n.shuffle && (layer.shuffle <= 3 && n.shuffle <= 4) && x.scale * n.shuffle == out.scale &&
-                        (out.kind != Kind::floats || n.shuffle == 1) &&
-                        (!added_ || out.kind != Kind::picture || n.shuffle == 1),
+                        (out.kind != Kind::floats || n.shuffle == 1),
                     kOp, ": a shuffle of ", n.shuffle, " does not lead from scale ", x.scale, " to scale ", out.scale);
     STD_TORCH_CHECK(layer.channels % 2 == 0 || (floats && layer.channels <= 3), kOp,
                     ": the channels must be even, or 1 or 3 for floats and pictures");
@@ -266,8 +265,9 @@ class Chain {
     if (bytes == nullptr) return;
     for (int64_t dy = 0; dy < n.shuffle; ++dy) {
       if (!out.has(y * n.shuffle + dy)) continue;
-      n.shuffle == 1 ? write_plain(out.picture, added_, *bytes, y, row.first, row.last)
-                     : write_shuffled(out.picture, *bytes, y * n.shuffle + dy, n.shuffle, dy, row.first, row.last);
+      n.shuffle == 1
+          ? write_plain(out.picture, added_, *bytes, y, row.first, row.last)
+          : write_shuffled(out.picture, added_, *bytes, y * n.shuffle + dy, n.shuffle, dy, row.first, row.last);
     }
   }
 

@@ -192,6 +192,23 @@ def test_an_enlarged_image_is_added_to_the_picture(height, width, scale):
     assert difference.max() <= 0.5 + 0.15  # 24 * 9 roundings to bf16
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "scale"), [(1, 1, 2), (1, 1, 4), (4, 37, 2), (5, 17, 3), (4, 37, 4), (6, 2001, 4)]
+)
+def test_an_enlarged_image_is_added_to_a_shuffled_picture(height, width, scale):
+    torch.manual_seed(7)
+    added = torch.randint(0, 256, (height, width, 3), dtype=torch.uint8)
+    feature = rounded(6, height, width)
+    weight = rounded(3 * scale**2, 6, 3, 3, scale=0.03)
+    picture = torch.full((1, scale * height, scale * width, 3), 99, dtype=torch.uint8)
+    chain = PairChain([Stage(PairConv(weight, floats=True), "x", "picture", enlarge=scale)], ["x", "picture"])
+    chain(Grid(1, (height, width)), {"x": planes_of(feature), "picture": picture}, added=added)
+    large = F.interpolate(added.permute(2, 0, 1)[None].double(), scale_factor=scale, mode="bilinear")
+    exact = large[0] + 255 * F.pixel_shuffle(conv2d(feature, weight)[None], scale)[0]
+    difference = (picture[0].double() - exact.clamp(0, 255).permute(1, 2, 0)).abs()
+    assert difference.max() <= 0.5 + 1e-3
+
+
 def test_factors_and_offsets_come_with_the_call():
     torch.manual_seed(8)
     image, skip, factors, offsets = rounded(6, 5, 33), rounded(6, 5, 33), torch.randn(6), torch.randn(6)

@@ -12,8 +12,9 @@ from mga.metrics import psnr_y
 from mga_kernels import MaskGuidedSR, plans
 from mga_kernels.checkpoints import read_state_dict
 from mga_kernels.errors import InputError
-from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeConfig, WholeNetwork
 from mga_kernels.plans import pairs
+from mga_kernels.plans import split as split_plans
 from mga_kernels.plans.fsrcnn import FsrcnnWeights
 from mga_kernels.plans.modules import ModulePlanner
 from mga_kernels.plans.pair_plan import PairWeights
@@ -29,7 +30,9 @@ pytestmark = pytest.mark.skipif(pairs.supported() is not None, reason=f"no pair 
 
 WEIGHTS = {
     "fsrcnn": FsrcnnWeights,
+    "msrresnet-split": split_plans.MsrresnetWeights,
     "pan": PanWeights,
+    "pan-split": split_plans.PanWeights,
     "rcan": RcanWeights,
     "rfdn": RfdnWeights,
     "srresnet": SrresnetWeights,
@@ -37,6 +40,8 @@ WEIGHTS = {
 
 
 PLAIN = {"base": {"norm": "none"}, "refine": {"norm": "none"}}
+LIGHT = {"base": {"light": True}}
+NARROW = {"base": {"light": True, "channels": 36}, "refine": {"channels": 36}}
 
 
 def small_network(scale: int = 4, patch_size: int = 4, name: str = "rfdn", **settings) -> MaskGuidedNetwork:
@@ -49,8 +54,9 @@ def small_network(scale: int = 4, patch_size: int = 4, name: str = "rfdn", **set
             if name == "rfdn":
                 half.upsampler[0].weight.mul_(8)
                 half.upsampler[0].bias.fill_(128)
-            elif name == "pan":
-                half.conv_last.weight.mul_(30)
+            elif name in ("pan", "pan-split", "msrresnet-split"):
+                last = half.conv_last if getattr(half, "light", None) is None else half.light
+                last.weight.mul_({"pan": 30, "pan-split": 5, "msrresnet-split": 3}[name])
             elif name == "fsrcnn":
                 half.last_part[2].weight.mul_(3)
                 half.last_part[2].bias.fill_(0.5)
@@ -93,6 +99,21 @@ def picture(height: int, width: int) -> np.ndarray:
         ("pan", 17, 15, 2, 8, {}),
         ("pan", 31, 21, 3, 2, {"split": (1, 3)}),
         ("pan", 6, 9, 3, 4, {}),
+        ("pan-split", 32, 48, 4, 4, {}),
+        ("pan-split", 33, 50, 4, 8, LIGHT | {"split": (3, 2)}),
+        ("pan-split", 17, 15, 2, 8, LIGHT),
+        ("pan-split", 31, 21, 3, 2, {"split": (1, 3)}),
+        ("pan-split", 6, 9, 3, 4, LIGHT),
+        ("msrresnet-split", 32, 48, 4, 4, {}),
+        ("msrresnet-split", 33, 50, 4, 8, LIGHT | {"split": (3, 2)}),
+        ("msrresnet-split", 33, 50, 4, 8, NARROW),
+        ("msrresnet-split", 17, 15, 2, 8, LIGHT | {"split": (1, 1)}),
+        ("msrresnet-split", 31, 21, 3, 2, {"split": (1, 3)}),
+        (
+            "msrresnet-split",
+            *(24, 40, 4, 4),
+            NARROW | {"mask": {"order": "pool-then-softmax", "filter_source": "feature"}},
+        ),
         ("fsrcnn", 32, 48, 4, 4, {}),
         ("fsrcnn", 33, 50, 3, 2, {"split": (3, 2)}),
         ("fsrcnn", 17, 15, 2, 8, {"split": (1, 1)}),
@@ -231,6 +252,33 @@ def test_pan_costs_less_than_two_hundredths_of_a_decibel(shared_data, name):
     exact = (coarse.permute(1, 2, 0) * 255).round().byte().numpy()
     found = PanWeights(network).plan(*lr.shape[:2], 0).run(torch.from_numpy(lr)).numpy()
     assert 0 < abs(psnr_y(exact, hr, border=4) - psnr_y(found, hr, border=4)) < 0.02
+
+
+def test_the_published_msrresnet_costs_less_than_two_hundredths_of_a_decibel(shared_data):
+    file = shared_data / "data/checkpoints/msrresnet-nf36_x4_XDpaddle.pth"
+    models = [MaskGuidedSR.from_checkpoint(file, device="cpu", dtype=dtype) for dtype in ("auto", "float32")]
+    assert models[0].info()["photographs"].endswith("in convolutions of our own")
+    for name in ("butterfly", "woman"):
+        lr = np.array(Image.open(shared_data / f"data/testsets/Set5/LR_bicubic/X4/{name}x4.png"))
+        hr = np.array(Image.open(shared_data / f"data/testsets/Set5/HR/{name}.png"))[: 4 * len(lr), : 4 * len(lr[0])]
+        found, exact = (psnr_y(np.asarray(model.upscale(lr)), hr, border=4) for model in models)
+        assert 0 < abs(found - exact) < 0.02, name
+
+
+@pytest.mark.parametrize("channels", [8, 9])
+def test_a_whole_msrresnet_runs_as_a_base_net_does(channels):
+    """With an even number of channels."""
+    torch.manual_seed(0)
+    whole = WholeNetwork(WholeConfig("msrresnet", 3, 2, {"channels": channels})).eval().requires_grad_(False)
+    whole.body.conv_last.weight.mul_(10)
+    model = MaskGuidedSR(whole, device="cpu")
+    if channels % 2:
+        assert "there are none for 9 channels, an odd number" in model.info()["why not"][0]
+        return
+    image = picture(21, 34)
+    exact = whole(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
+    assert model.info()["photographs"].endswith("in convolutions of our own")
+    assert_near(torch.from_numpy(np.asarray(model.upscale(image))), exact.clamp(0, 1), float(exact.std()) * 255)
 
 
 def test_threads_take_turns():

@@ -20,7 +20,10 @@ __all__ = ["RUNTIMES", "Budget", "Plan", "Planner", "prepare"]
 # Network -> (module, class of its weights): networks with convolutions of our own.
 PLANNED = {
     "fsrcnn": ("fsrcnn", "FsrcnnWeights"),
+    "msrresnet": ("split", "MsrresnetWeights"),
+    "msrresnet-split": ("split", "MsrresnetWeights"),
     "pan": ("pan", "PanWeights"),
+    "pan-split": ("split", "PanWeights"),
     "rcan": ("rcan", "RcanWeights"),
     "rfdn": ("rfdn", "RfdnWeights"),
     "srresnet": ("srresnet", "SrresnetWeights"),
@@ -68,7 +71,7 @@ def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) ->
         return reason
     module, name = PLANNED[network.config.network]
     weights = getattr(importlib.import_module(f"{__name__}.{module}"), name)
-    return weights(copy.deepcopy(network).float())
+    return weights.against(network) or weights(copy.deepcopy(network).float())
 
 
 def _cuda_graph(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:

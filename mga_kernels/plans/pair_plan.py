@@ -40,6 +40,11 @@ class PairWeights(ABC):
         self.gain = 1 / network.config.value_range
         self.mask = _MaskBranch(network.mask, network.config.selection)
 
+    @classmethod
+    def against(cls, network: MaskGuidedNetwork) -> str | None:
+        """Why this network, one of its class's name, cannot run in pair planes."""
+        return None
+
     @abstractmethod
     def base(
         self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers
@@ -202,7 +207,11 @@ class _MaskBranch:
             probability = F.avg_pool2d(scores[None].sigmoid_(), p)
         else:
             probability = F.avg_pool2d(scores[None], p).sigmoid()
-        source = probability if self.module.filter_source == "probability" else F.avg_pool2d(feature.read()[None], p)
+        source = (
+            probability
+            if self.module.filter_source == "probability"
+            else F.avg_pool2d(feature.read()[None, : self.module.channels], p)
+        )
         weight, bias = self.module.conv_kernel.parameters()
         return filter_and_select(probability[:, 0], source, weight, bias, k, self.order)
 

@@ -176,13 +176,14 @@ class Grid:
         """Where the pictures of the patches are, see ``pair_chain_``."""
         return [self.across, (self.size[0] + 1) * scale, (self.size[1] + 1) * scale, inset]
 
-    def patches(self, planes: Planes, first: int, pairs: int) -> Tensor:
-        """View (down, across, pairs, 2, height, width) of all places of the grid."""
-        step_y, step_x = (side + 1 for side in self.size)
-        bottom, right = 1 + self.down * step_y, VECTOR + self.across * step_x
-        inner = planes.data[first : first + pairs, 1:bottom, VECTOR:right]
-        cells = inner.unflatten(2, (self.across, step_x)).unflatten(1, (self.down, step_y))
-        return cells[:, :, : self.size[0], :, : self.size[1]].permute(1, 3, 0, 5, 2, 4)
+    def patches(self, planes: Planes, first: int, pairs: int, scale: int = 1) -> Tensor:
+        """View (down, across, pairs, 2, height, width) of all places of the grid, enlarged ``scale`` times."""
+        plane, row, pixel, one = planes.data.stride()
+        height, width = (side * scale for side in self.size)
+        steps = scale * (self.size[0] + 1) * row, scale * (self.size[1] + 1) * pixel
+        shape = self.down, self.across, pairs, 2, height, width
+        start = planes.data.storage_offset() + first * plane + row + VECTOR * pixel
+        return planes.data.as_strided(shape, (*steps, plane, one, row, pixel), start)
 
     def statistics(self, x: Planes) -> Tensor:
         """float32 (2, count, C): sums over each patch of the values of each channel, and of their squares."""

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from ..networks import MaskGuidedNetwork, pan
-from .chains import PairChain, Stage
+from .chains import PairChain, Part, Stage
 from .pair_plan import Buffers, PairWeights, from_bytes
 from .pairs import Grid, PairConv, Planes
 
 
-def _block(block: pan.SCPA) -> PairChain:
-    """SCPA: both branches begin in one convolution, and end side by side in ``joined``."""
+def block_stages(block: pan.SCPA) -> Callable[[Part, Part], list[Stage]]:
+    """SCPA from one place to another: both branches begin in one convolution, and end side by side in ``both``."""
     begin = PairConv(torch.cat([block.conv1_a.weight, block.conv1_b.weight]), slope=pan.SLOPE)
     half = begin.channels // 4
+    last = PairConv.of(block.conv3)
     stages = [
-        Stage(begin, "x", "branches"),
         Stage(PairConv.of(block.PAConv.k3), ("branches", half), "plain"),
         Stage(PairConv.of(block.PAConv.k2), ("branches", half), "gated", "plain", gate=True),
-        Stage(PairConv.of(block.k1[0], pan.SLOPE), "branches", "joined"),
-        Stage(PairConv.of(block.PAConv.k4, pan.SLOPE), "gated", ("joined", half)),
-        Stage(PairConv.of(block.conv3), "joined", "out", "x"),
+        Stage(PairConv.of(block.k1[0], pan.SLOPE), "branches", "both"),
+        Stage(PairConv.of(block.PAConv.k4, pan.SLOPE), "gated", ("both", half)),
     ]
-    return PairChain(stages, ["x", "out"])
+    return lambda x, out: [Stage(begin, x, "branches"), *stages, Stage(last, "both", out, x)]
 
 
 class _Trunk:
@@ -33,7 +35,8 @@ class _Trunk:
     """
 
     def __init__(self, half: pan.BaseNet | pan.RefineNet):
-        self.chains = [_block(block) for block in half.SCPA_trunk if isinstance(block, pan.SCPA)]
+        blocks = [block_stages(block) for block in half.SCPA_trunk if isinstance(block, pan.SCPA)]
+        self.chains = [PairChain(stages("x", "out"), ["x", "out"]) for stages in blocks]
         self.planes: dict[str, int | tuple[int, int]] = {f"trunk {i}": pan.FEATURE_CHANNELS for i in range(2)}
         self.last = f"trunk {(len(self.chains) - 1) % 2}"
         self.whole = ["x", self.last]
@@ -44,11 +47,10 @@ class _Trunk:
             chain(area, {"x": buffers[f"trunk {1 - i % 2}"] if i else x, "out": buffers[f"trunk {i % 2}"]})
 
 
-def _upsampler(half: pan.BaseNet | pan.RefineNet, unpadded: set[str]) -> list[Stage]:
-    """From ``out``, the feature, to ``picture``."""
+def upsampler_stages(half: Any, steps: Sequence[int], x: Part, unpadded: set[str]) -> list[Stage]:
+    """From ``x``, the feature, to ``picture``."""
     stages: list[Stage] = []
-    x = "out"
-    for i, step in enumerate(half.steps, start=1):
+    for i, step in enumerate(steps, start=1):
         enlarge = PairConv.of_enlarged(getattr(half, f"upconv{i}"), step)
         gate, conv = (
             PairConv.of(layer, pan.SLOPE) for layer in (getattr(half, f"att{i}").conv, getattr(half, f"HRconv{i}"))
@@ -68,7 +70,7 @@ def _upsampler(half: pan.BaseNet | pan.RefineNet, unpadded: set[str]) -> list[St
 class PanWeights(PairWeights):
     def __init__(self, network: MaskGuidedNetwork):
         super().__init__(network)
-        base, refine = network.base, network.refine
+        base, refine, scale = network.base, network.refine, self.config.scale
         assert isinstance(base, pan.BaseNet)
         assert isinstance(refine, pan.RefineNet)
         self.trunk, self.refine_trunk = _Trunk(base), _Trunk(refine)
@@ -76,9 +78,9 @@ class PanWeights(PairWeights):
         head = Stage(from_bytes(base.conv_first, self.config.value_range), "image", "x")
         self.head = PairChain([head], ["image", "x"])
         self.end = PairChain(self.trunk.end, [*self.trunk.whole, "out"])
-        stages = [*self.trunk.end, *_upsampler(base, set())]
+        stages = [*self.trunk.end, *upsampler_stages(base, base.steps, "out", set())]
         self.end_in_picture = PairChain(stages, [*self.trunk.whole, "out", "picture"])
-        stages = [*self.refine_trunk.end, *_upsampler(refine, pan.UNPADDED[self.config.scale])]
+        stages = [*self.refine_trunk.end, *upsampler_stages(refine, refine.steps, "out", pan.UNPADDED[scale])]
         self.refine_end = PairChain(stages, [*self.refine_trunk.whole, "picture"])
 
     def base(

@@ -67,12 +67,15 @@ def normalise(area: Grid, total: Tensor, norm: nn.InstanceNorm2d) -> tuple[Tenso
     return factors, norm.bias.double() - mean * factors
 
 
-def repack(area: Grid, loose: Planes, tight: Grid, planes: Planes) -> None:
-    """Patches, less the border that a convolution without padding has taken, from their raster into a denser one."""
-    inset = (area.size[0] - tight.size[0]) // 2
+def repack(area: Grid, loose: Planes, tight: Grid, planes: Planes, scale: int = 1) -> None:
+    """Patches, less the border that a convolution without padding has taken, from their raster into a denser one.
+
+    ``scale``: by which those in ``loose`` are larger than the raster's.
+    """
+    inset = (area.size[0] * scale - tight.size[0]) // 2
     pairs = planes.pairs
     inner = slice(inset, inset + tight.size[0])
-    tight.patches(planes, 0, pairs).copy_(area.patches(loose, 0, pairs)[..., inner, inner])
+    tight.patches(planes, 0, pairs).copy_(area.patches(loose, 0, pairs, scale)[..., inner, inner])
 
 
 class TrunkWeights(PairWeights):

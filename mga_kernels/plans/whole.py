@@ -14,8 +14,8 @@ from ..allocator import keep_memory
 from ..errors import InputError
 from ..memory import available_memory
 from ..networks import MaskGuidedNetwork, ModelConfig
-from ..networks.registry import BUILT_IN, get_network
-from ..networks.whole import WholeNetwork
+from ..networks.registry import BUILT_IN, SPLIT, get_network
+from ..networks.whole import UNDIVIDED, WholeNetwork
 from ..ops import image_to_input, output_to_image
 from ..ops.grid import mirror_indices
 from ..safety import is_finite
@@ -150,21 +150,25 @@ class OwnPlan(WholePlan):
 def own(network: WholeNetwork, weights: tuple[str, str]) -> Planner | str:
     """With convolutions of our own, made by the class of this module and name; or why not."""
     config = network.config
-    if config.network not in BUILT_IN or config.original is not None:
+    if config.network not in (*BUILT_IN, *UNDIVIDED) or config.original is not None:
         return f"there are none for {config.network} yet"
-    value_range = "0..255" if get_network(config.network).value_range == 255 else "0..1"
+    divided, settings = config.network, {}
+    if config.network in UNDIVIDED:
+        divided, settings = f"{config.network}{SPLIT}", config.settings
+    value_range = "0..255" if get_network(divided).value_range == 255 else "0..1"
     if (config.colour, config.input_range) != ("rgb", value_range):
         return f"there are none for {config.colour} in {config.input_range}"
     try:
-        stand_in = MaskGuidedNetwork(ModelConfig(config.network, config.scale, split=(config.blocks, 1)))
+        shape = ModelConfig(divided, config.scale, split=(config.blocks, 1), base=settings, refine=settings)
+        stand_in = MaskGuidedNetwork(shape)
         stand_in.base.load_state_dict(network.body.state_dict())
         if getattr(stand_in.base, "mean", None) != getattr(network.body, "mean", None):
             return "there are none for another mean colour than that of DIV2K"
     except RuntimeError:
         return f"there are none for other widths of {config.network} than the usual ones"
     module, name = weights
-    stand_in = stand_in.eval().requires_grad_(False)
-    return OwnPlanner(network, getattr(importlib.import_module(f"{__package__}.{module}"), name)(stand_in))
+    made_by = getattr(importlib.import_module(f"{__package__}.{module}"), name)
+    return made_by.against(stand_in) or OwnPlanner(network, made_by(stand_in.eval().requires_grad_(False)))
 
 
 class WholeOpenvinoPlanner(openvino.OpenvinoPlanner):

@@ -39,7 +39,7 @@ from .teacher import tail_parameters
 
 CROP, BATCH = 48, 4  # in LR pixels
 SHARES = {"split": {"base": 0.1, "joint": 0.7, "mask": 0.2}, "extend": {"refine": 0.8, "mask": 0.2}}
-RATES = {"base": 4e-4, "joint": 2e-4, "refine": 2e-4, "mask": 4e-4}
+RATES = {"base": 2e-3, "joint": 6e-4, "refine": 4e-4, "mask": 4e-4}
 EMA = 0.99
 PACE_STEPS = 3  # timed to turn minutes into iterations
 QUICK = 40  # iterations of a mask that is fitted to what a stopped conversion has got to
