@@ -207,7 +207,7 @@ def distances(fit: Fitting) -> tuple[float, float]:
 
 
 def test_training_brings_both_halves_nearer_to_the_published_network(folder, small):
-    fit = begin(folder, base=40, joint=60, mask=40)
+    fit = begin(folder, base=40, joint=60, mask=80)
     assert len(fit.held_out) == 1
     before, trunk = distances(fit), fit.network.base.recon_trunk[0].conv1.weight.clone()
     spread = fitting.feature_statistics(fit.network, [lr for lr, _ in fit.held_out], 0.95)
