@@ -22,7 +22,8 @@ from mga_kernels.plans.tiles import Best, TiledPlan
 from mga_kernels.plans.tiling import Overlap, Tiling, tilings
 
 NO_NORM = {"base": {"norm": "none"}, "refine": {"norm": "none"}}
-LOCAL = {"fsrcnn": {}, "pan": {}, "srresnet": NO_NORM, "rfdn": {}}
+LIGHT = {"base": {"light": True}}
+LOCAL = {"fsrcnn": {}, "pan": {}, "srresnet": NO_NORM, "rfdn": {}, "pan-split": LIGHT, "msrresnet-split": LIGHT}
 
 
 def photograph(height: int, width: int) -> Tensor:
@@ -158,20 +159,21 @@ def test_tiles_cover_the_image_once_with_enough_around_them():
                     assert 0 <= cut.start <= length - side
 
 
-@pytest.mark.parametrize("name", [*LOCAL, "rfdn without pool"])
+@pytest.mark.parametrize("name", [*LOCAL, "rfdn without pool", "pan-split copied", "msrresnet-split copied"])
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_receptive_fields_are_true_and_not_too_large(name, scale):
     """One pixel changed: nothing changes beyond the receptive field, and something does near its border."""
-    name, _, pool = name.partition(" ")
-    network = random_model(name, scale, **(LOCAL[name] | ({"base": {"pool": False}} if pool else {}))).double()
+    name, _, other = name.partition(" ")
+    settings = {"without pool": {"base": {"pool": False}}, "copied": {"base": {}}}.get(other, {})
+    network = random_model(name, scale, **(LOCAL[name] | settings)).double()
     reach, side = network.base.receptive_field, 2 * network.base.receptive_field + 31
     middle = side // 2 // 6 * 6
     image = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    other = image.clone()
-    other[..., middle, middle] = 1 - other[..., middle, middle].round()
+    differing = image.clone()
+    differing[..., middle, middle] = 1 - differing[..., middle, middle].round()
     changed = torch.zeros(side, dtype=torch.bool)
     value_range = network.value_range
-    for result, again in zip(network.base(image * value_range), network.base(other * value_range), strict=True):
+    for result, again in zip(network.base(image * value_range), network.base(differing * value_range), strict=True):
         size = result.shape[-1] // side
         changed |= (result != again).any(dim=2).flatten(0, 1).any(dim=0).unflatten(0, (side, size)).any(dim=1)
     seen = (changed.nonzero()[:, 0] - middle).abs().max()
@@ -237,7 +239,7 @@ def test_published_rfdn(dtype):
 
 
 @pytest.mark.skipif(pairs.supported() is not None, reason=f"no pair planes here: {pairs.supported()}")
-@pytest.mark.parametrize("name", ["fsrcnn", "pan", "srresnet"])
+@pytest.mark.parametrize("name", ["fsrcnn", "pan", "srresnet", "pan-split", "msrresnet-split"])
 def test_tiles_in_pair_planes(name):
     """Every pixel is computed from the same bf16 values in a tile and in the whole."""
     network = random_model(name, 4, **LOCAL[name])

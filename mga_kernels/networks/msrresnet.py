@@ -32,7 +32,7 @@ class BaseNet(nn.Module):
 
     def __init__(self, scale: int, blocks: int = 16, channels: int = FEATURE_CHANNELS):
         super().__init__()
-        self.receptive_field = 2 * blocks + 5
+        self.receptive_field = 2 * blocks + 3
         self.scale, self.steps = scale, upsampling_steps(scale)
         self.conv_first = conv(3, channels, 3)
         self.recon_trunk = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))

@@ -147,7 +147,7 @@ class _Pan(_Half):
 class PanBase(_Base, _Pan):
     def __init__(self, scale: int, blocks: int, **settings: Any):
         super().__init__(scale, blocks, **settings)
-        self.receptive_field = 2 * blocks + 4
+        self.receptive_field = 2 * blocks + (4 if self.light is None else 3)
         self.conv_first = conv(3, self.parts[0], 3)
 
     def start(self, image: Tensor) -> State:
@@ -156,7 +156,9 @@ class PanBase(_Base, _Pan):
 
 
 class PanRefine(_Refine, _Pan):
-    pass
+    def __init__(self, scale: int, blocks: int, **settings: Any):
+        super().__init__(scale, blocks, **settings)
+        self.receptive_field = 2 * blocks + 3
 
 
 class _Msrresnet(_Half):
@@ -189,7 +191,7 @@ class _Msrresnet(_Half):
 class MsrresnetBase(_Base, _Msrresnet):
     def __init__(self, scale: int, blocks: int, **settings: Any):
         super().__init__(scale, blocks, **settings)
-        self.receptive_field = 2 * blocks + 5
+        self.receptive_field = 2 * blocks + (3 if self.light is None else 2)
         self.conv_first = conv(3, self.parts[0], 3)
 
     def start(self, image: Tensor) -> State:
@@ -197,7 +199,9 @@ class MsrresnetBase(_Base, _Msrresnet):
 
 
 class MsrresnetRefine(_Refine, _Msrresnet):
-    pass
+    def __init__(self, scale: int, blocks: int, **settings: Any):
+        super().__init__(scale, blocks, **settings)
+        self.receptive_field = 2 * blocks + 2
 
 
 class _Distilling(_Half):
