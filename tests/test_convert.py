@@ -311,6 +311,7 @@ def test_the_command_writes_a_model_that_upscales(folder, small, capsys, way):
     assert facts["config"].base == {"channels": 8} | light
     assert "published.pth" in facts["licence"]["weights"]
     assert facts["training"]["finished"] != "stopped early"
+    assert 0 < facts["training"]["mask_unit"] < 0.2
     image = np.asarray(Image.open(folder / "images/0.png"))
     network = load_model(folder / "out.safetensors")
     for mode, variant in (("masked", "masked"), ("dense", "decomposed")):

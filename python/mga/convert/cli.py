@@ -196,4 +196,6 @@ def _save(args: argparse.Namespace, network: MaskGuidedNetwork, fitting: Fitting
         "finished": time.strftime("%Y-%m-%d", time.gmtime()) if fitting.finished else "stopped early",
         "torch": torch.__version__,
     }
+    if fitting.mask_unit:
+        facts["mask_unit"] = fitting.mask_unit
     save_model(args.output, network, {"weights": notice}, facts)

@@ -71,6 +71,7 @@ class Fitting:
         self.given = iterations or {}
         self.shares = SHARES["extend" if teacher is None else "split"]
         self.results: dict[str, str] = {}
+        self.mask_unit = 0.0  # luma difference that is mask value 1, once it is known
         self.finished = False
         for part in filter(None, (network, teacher)):
             part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -126,6 +127,7 @@ class Fitting:
         if step == "mask":
             batches = (self.crops.make(number)[0] for number in range(STATISTICS))
             spread, unit = feature_statistics(network, batches, QUANTILE)
+            self.mask_unit = unit
         loss = self._loss(step, spread, unit)
         schedule = self._schedule(step, module, loss, iterations)
         ema = Ema(module, EMA)
