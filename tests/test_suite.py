@@ -170,6 +170,23 @@ def test_photographs_are_timed_as_they_are_run(folder, tmp_path):
     assert "s at 64x48" in (tmp_path / "table.md").read_text()
 
 
+def test_images_may_be_made_as_photographs_are(folder, tmp_path):
+    """In bf16 where the processor has it, so the figures are close to those of float32, and seldom the same."""
+    found = {}
+    for images in ("tensors", "photographs"):
+        text = (folder / "suite.toml").read_text().replace('size = "64x48"', f'size = "64x48"\nimages = "{images}"')
+        (tmp_path / "suite.toml").write_text(text.replace('["base", "masked"]', '["base", "decomposed", "masked"]'))
+        store = tmp_path / f"{images}.json"
+        command = ["evaluate", str(tmp_path / "suite.toml"), "-o", str(tmp_path / f"{images}.md"), "--json", str(store)]
+        assert main(command) == 0
+        found[images] = json.loads(store.read_text())["rows"]
+    for exact, fast in zip(found["tensors"], found["photographs"], strict=True):
+        assert ("run" in fast, "run" in exact) == (fast["file"] is not None, False)
+        for name, figures in exact["sets"].items():
+            assert fast["sets"][name]["psnr_y"] == pytest.approx(figures["psnr_y"], abs=0.1)
+    assert "as photographs are" in (tmp_path / "photographs.md").read_text()
+
+
 def test_one_model_on_all_sets_of_a_folder(folder, tmp_path, capsys):
     command = ["evaluate", "--sets", folder / "sets", "--scale", 2, "--model", folder / "tiny.safetensors"]
     command += ["--variant", "base", "all", "--json", tmp_path / "rows.json"]
@@ -208,6 +225,14 @@ def test_amounts():
         (('"50%"', '"half"'), "K is a number such as 240"),
         (('"64x48"', '"4K"'), "a size is WIDTHxHEIGHT"),
         (("/sets", "/nowhere"), "nowhere does not exist"),
+        (
+            ("scale = 2", 'images = "drawings"\nscale = 2'),
+            "suite.images 'drawings' does not exist; choose from tensors",
+        ),
+        (
+            ("scale = 2", 'images = "photographs"\nselections = ["random"]\nscale = 2'),
+            "photographs take the selection of the model",
+        ),
         (("size =", "sice ="), r"evaluate: unknown setting suite.sice"),
         (("tiny.safetensors", "none.safetensors"), "neither a shipped model"),
         (("k =", 'only = ["Set5"]\nk ='), "there is no test set Set5, only One, Two"),

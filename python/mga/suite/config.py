@@ -14,7 +14,7 @@ from mga_kernels.ops.select_patches import ORDERS
 from ..testsets import ImageSet, find_sets, one_set
 from ..train.config import build, read_table
 
-SECONDS = ("tensors", "photographs")
+WAYS = ("tensors", "photographs")
 
 
 @dataclass
@@ -57,6 +57,9 @@ class Suite:
     # "tensors": mean over the images of the sets, as evaluated (PyTorch, no plan); "photographs": a photograph of
     # ``size`` from bytes to bytes in the fastest way that the model has, median of three.
     seconds: str = "tensors"
+    # How the images of the sets are made: "tensors", in PyTorch and ``dtype``, or "photographs", from bytes to bytes in
+    # the fastest way that the model has.
+    images: str = "tensors"
     device: str = "auto"
     dtype: str = "auto"
 
@@ -66,12 +69,15 @@ class Suite:
             ("scale", [self.scale], SCALES),
             ("variants", [*self.variants, *(name for model in self.models for name in model.variants)], VARIANTS),
             ("selections", self.selections, ORDERS),
-            ("seconds", [self.seconds], SECONDS),
+            ("seconds", [self.seconds], WAYS),
+            ("images", [self.images], WAYS),
         ):
             for value in given:
                 if value not in known:
                     choices = ", ".join(map(str, known))
                     raise InputError(f"evaluate: suite.{name} {value!r} does not exist; choose from {choices}")
+        if self.images == "photographs" and self.selections:
+            raise InputError("evaluate: photographs take the selection of the model; leave out selections, or images")
         for item in self.k:
             amount(item)
         lr_size(self.size, self.scale)

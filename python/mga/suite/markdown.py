@@ -75,11 +75,13 @@ def _notes(rows: Sequence[dict[str, Any]], sets: Sequence[str], suite: Suite) ->
         notes.append(f"Networks of luma are compared by it, not rounded to 8 bits: {', '.join(luma)}.")
     if any(row["gmacs"] is not None for row in rows):
         notes.append("GMACs: 10^9 multiply-accumulates by the paper's convention (`mga complexity`).")
+    ways = {"tensors": "as a tensor in PyTorch", "photographs": "as photographs are, in the fastest way there is"}
     if suite.seconds == "tensors":
         notes.append(
-            "Seconds: mean over all images, each run once as it was evaluated, as a tensor in PyTorch, bytes to bytes."
+            f"Seconds: mean over all images, each run once as it was evaluated, {ways[suite.images]}, bytes to bytes."
         )
     else:
+        notes.append(f"Images were made {ways[suite.images]}.")
         notes.append(f"Seconds: a photograph of {suite.size}, bytes to bytes, median of three.")
     units = {m["unit_from"] for row in rows for name in sets if (m := row["sets"][name].get("mask"))}
     if "set" in units:

@@ -82,7 +82,7 @@ def measure(
         wanted = dataclasses.replace(row.entry(), name="")
         if runner is None or wanted != made_for:
             made_for = wanted
-            settings = suite.scale, suite.device, suite.dtype
+            settings = suite.scale, suite.device, suite.dtype, suite.images == "photographs"
             runner = Bicubic(suite.scale) if row.file is None else Runner(wanted, *settings)
         key = _key(row, sets, suite, runner.fingerprint)
         if key not in known:
@@ -121,6 +121,8 @@ def _figures(
         }
         result |= {"params": runner.costs.parameters(row.variant), "gmacs": runner.gmacs(row, width, height)}
         result |= {"dtype": str(runner.model.dtype).removeprefix("torch."), "device": str(runner.model.device)}
+        if runner.photographs:
+            result["run"] = runner.photographer(row).info()["photographs"]
     if suite.seconds == "photographs":
         result["seconds"] = runner.photograph_seconds(row, width, height)
     else:
@@ -165,6 +167,7 @@ def _key(row: Row, sets: Sequence[ImageSet], suite: Suite, model: str) -> str:
     """Stands for all that the figures of a row depend on."""
     facts = asdict(row) | {"label": "", "file": "", "model": model, "version": __version__}
     facts |= {name: getattr(suite, name) for name in ("scale", "mask", "size", "seconds", "device", "dtype")}
+    facts |= {"images": suite.images} if suite.images != "tensors" else {}
     facts["sets"] = [(one.name, one.fingerprint()) for one in sets]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -181,6 +184,6 @@ def _known(store: Path | None) -> dict[str, dict[str, Any]]:
 
 
 def _write(store: Path, suite: Suite, rows: list[dict[str, Any]]) -> None:
-    record = {"scale": suite.scale, "size": suite.size, "seconds": suite.seconds, "rows": rows}
+    record = {name: getattr(suite, name) for name in ("scale", "size", "seconds", "images")} | {"rows": rows}
     with whole_file(store) as stream:
         stream.write((json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
