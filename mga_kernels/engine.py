@@ -8,6 +8,7 @@ import os
 import threading
 import time
 import warnings
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -103,12 +104,13 @@ class MaskGuidedSR:
         self.model = network.to(self.device, self.dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._budget = plans.Budget(self._planner, self.model, self.device, self.memory)
+        engine = weakref.proxy(self)  # the plans of an engine go with it: they hold gigabytes
         self._choice = Choice(
             self.config,
             self.amount,
             self.mode,
-            self._make_plan,
-            lambda height, width: math.prod(self.grid(height, width)),
+            lambda *key: engine._make_plan(*key),
+            lambda height, width: math.prod(engine.grid(height, width)),
             self._planner.description,
             self.device,
         )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -197,6 +200,19 @@ def test_upscale_returns_what_it_was_given(tmp_path):
         assert isinstance(result, Image.Image)
         np.testing.assert_array_equal(np.asarray(result), expected)
     np.testing.assert_array_equal(model.upscale(read_image(rgb)).rgb, expected)
+
+
+def test_an_engine_goes_with_its_last_reference():
+    """Its plans hold gigabytes, which are not to wait for the garbage collector."""
+    model = MaskGuidedSR(make_model().model, k=3, device="cpu")
+    model.upscale(np.zeros((24, 24, 3), np.uint8))
+    gone = weakref.ref(model)
+    gc.disable()
+    try:
+        del model
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_upscale_keeps_grey_and_alpha():
