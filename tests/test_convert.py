@@ -364,6 +364,13 @@ def test_the_report_compares_result_and_original(folder, small, way):
     assert ("against HR" in page) == (way == "extend")  # whose images are HR images
 
 
+@pytest.mark.parametrize("refined", [29.9, 30.1])
+def test_an_extension_that_gains_nothing_says_so(folder, small, capsys, monkeypatch, refined):
+    monkeypatch.setattr(Fitting, "_scores", lambda *_: (30.0, refined))
+    assert mga(folder, "--minutes", "0.01", "--extend", "1") == 0
+    assert ("stay with the original" in capsys.readouterr().err) == (refined < 30)
+
+
 def test_a_state_of_another_conversion_is_refused(folder, small, capsys):
     assert mga(folder, "--minutes", "0.01", "--split", "2+1") == 0
     assert mga(folder, "--minutes", "0.01", "--split", "1+2") == 1

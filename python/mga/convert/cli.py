@@ -98,6 +98,12 @@ def run(args: argparse.Namespace) -> int:
     stopped = _fit(fitting, folder)
     _save(args, network, fitting, begun | {"images": sum(map(len, train))})
     print(f"written: {args.output}")
+    if extend and fitting.gain is not None and fitting.gain <= 0:
+        print(
+            "note: on the held-out images what was added does not make the picture better; stay with the original, or "
+            "give more images and minutes",
+            file=sys.stderr,
+        )
     if args.report is not None:
         from ..report import write_report
 

@@ -4,7 +4,8 @@ split    "base"    the Base-Net's own upsampler and fusion: the coarse image to 
                    upsampler is first fitted by least squares
          "joint"   both halves: the coarse image and the Refine-Net over all patches to the teacher's image
          "mask"    the MP module, to the difference of the two (step 3 of section 3.5)
-extend   "refine"  the Refine-Net over all patches to the HR image; the Base-Net, the published network, stays
+extend   "refine"  the Refine-Net over all patches to the HR image, by squared differences, for it is to gain PSNR; the
+                   Base-Net, the published network, stays
          "mask"    as above
 
 A crop is to all of them an image of its own, the teacher included, so that all see the same border. The minutes are
@@ -31,7 +32,7 @@ from mga_kernels.plans.precision import fast_bf16
 
 from ..train.identity import trunk_parameters
 from ..train.loop import Ema, claim_folder, run_steps
-from ..train.objectives import every_patch, feature_statistics, fold_spread, image_loss, l1, mask_loss
+from ..train.objectives import every_patch, feature_statistics, fold_spread, image_loss, mask_loss
 from ..train.packs import Crops, Pair, to_tensors
 from ..train.recipe import Schedule
 from .light import fit_light_upsampler
@@ -47,7 +48,7 @@ STATISTICS = 4  # batches of which the feature's deviation and the unit of the m
 FITTED = 16  # batches to which a light upsampler is fitted by least squares
 QUANTILE = 0.95  # the mean cell difference at this quantile is mask value 1
 PLANNED = "iterations.json"
-SEEN = 64  # LR pixels a side of what is looked at of a held-out image
+SEEN = 96  # LR pixels a side of what is looked at of a held-out image
 
 
 class Fitting:
@@ -72,6 +73,7 @@ class Fitting:
         self.shares = SHARES["extend" if teacher is None else "split"]
         self.results: dict[str, str] = {}
         self.mask_unit = 0.0  # luma difference that is mask value 1, once it is known
+        self.gain: float | None = None  # dB of the refined over the coarse image of the held-out images
         self.finished = False
         for part in filter(None, (network, teacher)):
             part.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -80,7 +82,7 @@ class Fitting:
         scale, p = network.config.scale if teacher is None else 1, network.config.patch_size
         crop = CROP // p * p
         self.crops = Crops(train, scale, crop, BATCH, seed)
-        self.held_out = [self._target(*to_tensors([_corner(pair, scale, p)])) for pair in held_out]
+        self.held_out = [self._target(*to_tensors([_middle(pair, scale, p)])) for pair in held_out]
         writable_folder(folder)
         remedy = "go on with that one, remove the folder or choose another -o"
         claim_folder(folder / "conversion.json", begun, "convert", remedy)
@@ -166,7 +168,7 @@ class Fitting:
                 return image_loss(network, lr, wanted, "all", 1.0)
             with torch.no_grad():
                 feature = network.coarse(lr)[1]
-            return l1(every_patch(network, feature), wanted)
+            return squares(every_patch(network, feature), wanted)
 
         return loss
 
@@ -210,11 +212,17 @@ class Fitting:
             return f"held-out mask l1 {sum(losses) / len(losses):.4f}"
         scores = [self._scores(lr, wanted) for lr, wanted in self.held_out]
         coarse, refined = (sum(values) / len(values) for values in zip(*scores, strict=True))
-        return f"held-out coarse {coarse:.2f} dB, refined {refined:.2f} dB"
+        self.gain = refined - coarse
+        return f"held-out coarse {coarse:.3f} dB, refined {refined:.3f} dB"
 
     def _scores(self, lr: Tensor, wanted: Tensor) -> tuple[float, ...]:
         coarse, feature = self.network.coarse(lr)
         return tuple(_psnr(image, wanted) for image in (coarse, every_patch(self.network, feature)))
+
+
+def squares(image: Tensor, wanted: Tensor) -> Tensor:
+    """Mean squared difference in levels of 255."""
+    return (255 * (image.float() - wanted)).square().mean()
 
 
 def _psnr(image: Tensor, wanted: Tensor) -> float:
@@ -222,10 +230,15 @@ def _psnr(image: Tensor, wanted: Tensor) -> float:
     return -10 * math.log10(max(error, 1e-10))
 
 
-def _corner(pair: Pair, scale: int, patch_size: int) -> Pair:
+def _middle(pair: Pair, scale: int, patch_size: int) -> Pair:
     """A part of whole cells of a held-out image."""
-    height, width = (min(SEEN, side) // patch_size * patch_size for side in pair[1].shape[:2])
-    return pair[0][: height * scale, : width * scale], pair[1][:height, :width]
+    sides = [min(SEEN, side) // patch_size * patch_size for side in pair[1].shape[:2]]
+    starts = [(whole - side) // 2 for whole, side in zip(pair[1].shape[:2], sides, strict=True)]
+    hr, lr = (
+        tuple(slice(factor * start, factor * (start + side)) for start, side in zip(starts, sides, strict=True))
+        for factor in (scale, 1)
+    )
+    return pair[0][hr], pair[1][lr]
 
 
 @contextlib.contextmanager
