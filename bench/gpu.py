@@ -9,12 +9,14 @@ It needs torch >= 2.11 with CUDA, a CUDA toolkit, a C++ compiler, ninja, pybind1
              spread, at C = 50 and 64; which targets are met
   engine     whole photographs of five networks at x4, 1080p and 4K, bytes to bytes: -M in a CUDA graph against stock
              -D, each network and size in a process of its own (see ``gpu_engine.py``)
+  train      `mga train` with each of --configs and --budget, into a folder of its own under --runs, where its states
+             and its weights are; what --limit stopped goes on with the next call
 
 No command takes longer than --limit seconds; --tests, --tools, --operators, --networks, --sizes and --contenders choose
 what fits. The result is one JSON file with device, driver, versions and commit, in bench/results/ or the folder of
 --out. It is written after every stage, and within a stage after every tool, row, or network and size, and a later call
 adds to it: nothing that was measured is lost when something fails, and the exit status is then 1. ``--device cpu
---tiny`` runs, without a GPU, what of the last two stages does not need one, so that the first minute on a GPU is not
+--tiny`` runs, without a GPU, what of the last three stages does not need one, so that the first minute on a GPU is not
 spent on a typo.
 """
 
@@ -56,11 +58,19 @@ PYTEST = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
 SANITIZER_TOOLS = ["memcheck", "racecheck", "initcheck", "synccheck"]
 NETWORKS = ["fsrcnn", "pan", "rfdn", "srresnet", "rcan"]
 SIZES = ["1080p", "4K"]
-WITHOUT_GPU = ["kernels", "engine"]
+WITHOUT_GPU = ["kernels", "engine", "train"]
 
 
 class StageFailed(Exception):
     """One line that says what went wrong."""
+
+
+class Stopped(StageFailed):
+    """At its limit. ``last`` is what the command printed last."""
+
+    def __init__(self, command: list[str], limit: float, last: str):
+        super().__init__(f"`{' '.join(command)}` stopped after {limit:g} s: {last}")
+        self.last = last
 
 
 def environment(**extra: str) -> dict[str, str]:
@@ -80,7 +90,7 @@ def output_of(*command: str) -> str | None:
 def run(command: list[str], limit: float, **extra: str) -> str:
     """Run in the repository, show the output as it comes, and return it. Raises StageFailed on failure.
 
-    After ``limit`` seconds the command is stopped, which is a failure too.
+    After ``limit`` seconds the command is stopped, which is a failure too: Stopped.
     """
     lines = []
     started = time.perf_counter()
@@ -97,8 +107,9 @@ def run(command: list[str], limit: float, **extra: str) -> str:
     stop.cancel()
     if status:
         last = lines[-1].strip() if lines else ""
-        how = f"stopped after {limit:g} s" if time.perf_counter() - started > limit else f"ended with status {status}"
-        raise StageFailed(f"`{' '.join(command)}` {how}: {last}")
+        if time.perf_counter() - started > limit:
+            raise Stopped(command, limit, last)
+        raise StageFailed(f"`{' '.join(command)}` ended with status {status}: {last}")
     return "".join(lines)
 
 
@@ -254,12 +265,36 @@ def merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     return {**before, **now}
 
 
+def train(options: argparse.Namespace) -> dict[str, Any]:
+    if not options.configs:
+        raise StageFailed("--configs names nothing to train")
+    result: dict[str, Any] = {
+        k: v for k, v in options.before.get("train", {}).items() if k not in ("failed", "not run")
+    }
+    wrong = []
+    for config in options.configs:
+        folder = options.runs / config.stem
+        command = [sys.executable, "-m", "mga", "train", str(config.resolve()), "--set", f"out={folder.resolve()}"]
+        command += ["--budget", options.budget] if options.budget else []
+        try:
+            result[config.stem] = {"finished": True, "told": run(command, options.limit).splitlines()[-2:]}
+        except Stopped as stopped:
+            result[config.stem] = {"finished": False, "told": [stopped.last]}
+        except StageFailed as failure:
+            wrong.append(str(failure))
+        options.save("train", result)
+    if wrong:
+        result["failed"] = wrong
+    return result
+
+
 STAGES: dict[str, Callable[[argparse.Namespace], dict[str, Any]]] = {
     "build": build,
     "tests": tests,
     "sanitizer": sanitizer,
     "kernels": kernels,
     "engine": engine,
+    "train": train,
 }
 
 
@@ -272,13 +307,15 @@ def plan(options: argparse.Namespace) -> list[str]:
         "kernels": f"every operator at C=50 in float32 and float16, at C=64 in bfloat16, {options.rounds} rounds",
         "engine": f"{', '.join(options.networks)} at x4, {', '.join(options.sizes)}: "
         f"{'; '.join(options.contenders) or 'every contender'}; at most {options.limit:g} s each",
+        "train": f"{', '.join(map(str, options.configs))}; at most {options.limit:g} s each",
     }
     return [f"{stage}: {words[stage]}" for stage in options.stages]
 
 
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)}; all by default")
+    which = f"of {', '.join(STAGES)}; all by default, train where --configs is given"
+    parser.add_argument("stages", nargs="*", metavar="STAGE", help=which)
     parser.add_argument("--out", type=Path, default=ROOT / "bench/results", help="folder for the JSON file")
     parser.add_argument("--rounds", type=int, default=100, help="timed rounds of the kernels stage (engine: a fifth)")
     parser.add_argument("--tests", nargs="+", default=[], metavar="NAME", help="test files, of tests and sanitizer")
@@ -287,11 +324,14 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS, help="of the engine stage")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=SIZES, help="of its results")
     parser.add_argument("--contenders", nargs="+", default=[], metavar="NAME", help="see gpu_engine.py; all by default")
+    parser.add_argument("--configs", nargs="+", type=Path, default=[], metavar="TOML", help="of the train stage")
+    parser.add_argument("--budget", metavar="TIME", help="of each configuration, over all calls; see mga train")
+    parser.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="for states (default runs/)")
     parser.add_argument(
         "--limit",
         type=float,
         default=540,
-        help="seconds for a command, the kernels, a network at a size (540)",
+        help="seconds for a command, the kernels, a network at a size, a configuration (540)",
     )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="with --device cpu: small tensors, figures without meaning")
@@ -304,8 +344,8 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("--device cpu and --tiny go together: figures of a CPU are made by other benchmarks")
     if options.tiny:
         options.sizes, options.rounds = ["tiny"], min(options.rounds, 10)
-        options.stages = [s for s in options.stages or STAGES if s in WITHOUT_GPU]
-    options.stages = [stage for stage in STAGES if not options.stages or stage in options.stages]
+    asked = options.stages or [stage for stage in STAGES if stage != "train" or options.configs]
+    options.stages = [s for s in STAGES if s in asked and (s in WITHOUT_GPU or not options.tiny)]
     return options
 
 

@@ -158,6 +158,27 @@ def test_crops_are_aligned_turned_together_and_repeatable(run_folder):
     assert torch.equal(Crops([pairs], 2, 16, 6, 3, 1, 3).make(5, whole=True)[0], lr)
 
 
+def test_bytes_travel_to_another_device(run_folder, monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.dtype) or tensor)
+    crops = Crops([open_pack(run_folder / "train.safetensors", 2)], 2, 16, 6, seed=3, device="meta")
+    for number in (0, 1):
+        lr, hr = crops(number)
+        assert (lr.device.type, lr.dtype, lr.shape) == ("meta", torch.float32, (6, 3, 16, 16))
+        assert hr.is_contiguous(memory_format=torch.channels_last)
+    crops.pool.shutdown()
+    assert pinned == [torch.uint8] * 6, "the batch after the next is being made"
+
+
+def test_the_pace_is_measured_without_training():
+    network = torch.nn.Linear(3, 1)
+    before = [p.clone() for p in network.parameters()]
+    assert loop.pace_of(network, lambda step: network(torch.ones(2, 3)).square().mean(), 4) > 0
+    for parameter, kept in zip(network.parameters(), before, strict=True):
+        assert torch.equal(parameter, kept)
+        assert parameter.grad is None
+
+
 def _place(pairs, small: torch.Tensor, large: torch.Tensor) -> tuple[int, int, int, int]:
     """Image, row, column and orientation of a crop, LR and HR of which must agree."""
     small, large = ((t.permute(1, 2, 0) * 255).round().byte().numpy() for t in (small, large))

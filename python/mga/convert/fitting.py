@@ -18,7 +18,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
 from mga_kernels.plans.precision import fast_bf16
 
 from ..train.identity import trunk_parameters
-from ..train.loop import Ema, claim_folder, run_steps
+from ..train.loop import Ema, claim_folder, pace_of, run_steps
 from ..train.objectives import every_patch, feature_statistics, fold_spread, image_loss, mask_loss
 from ..train.packs import Crops, Pair, to_tensors
 from ..train.recipe import Schedule
@@ -194,12 +193,7 @@ class Fitting:
         return json.loads(path.read_text()) if path.exists() else {}
 
     def _iterations(self, step: str, module: nn.Module, loss: Callable[[int], Tensor]) -> int:
-        loss(0).backward()  # the first is slower
-        started = time.perf_counter()
-        for number in range(PACE_STEPS):
-            loss(number).backward()
-        pace = (time.perf_counter() - started) / PACE_STEPS
-        module.zero_grad(set_to_none=True)
+        pace = pace_of(module, loss, PACE_STEPS)
         return max(1, round(60 * self.minutes * self.shares[step] / pace))
 
     @torch.no_grad()

@@ -77,10 +77,20 @@ def open_pack(path: str | os.PathLike, scale: int) -> list[Pair]:
     return pairs
 
 
+def to_bytes(pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
+    """(LR, HR) uint8, channels-last, of pairs of one size."""
+    hr, lr = (np.stack([pair[i] for pair in pairs]) for i in (0, 1))
+    return tuple(torch.from_numpy(a).permute(0, 3, 1, 2) for a in (lr, hr))  # type: ignore[return-value]
+
+
+def to_floats(batch: Iterable[Tensor], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """float32 in 0..1 on the device, to which bytes travel."""
+    return tuple(images.to(device, non_blocking=True).float().div_(255) for images in batch)  # type: ignore[return-value]
+
+
 def to_tensors(pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
     """(LR, HR) float32 in 0..1, channels-last, of pairs of one size."""
-    hr, lr = (np.stack([pair[i] for pair in pairs]) for i in (0, 1))
-    return tuple(torch.from_numpy(a).permute(0, 3, 1, 2).float().div_(255) for a in (lr, hr))  # type: ignore[return-value]
+    return to_floats(to_bytes(pairs))
 
 
 class Crops:
@@ -89,7 +99,8 @@ class Crops:
     ``groups`` of pairs (HR, LR) are drawn from equally often, images of one in proportion to their area.
 
     Batch n is a function of the seed and n alone, so a run that is resumed sees what one that never stopped sees. With
-    several workers each takes its part of the same batch. The next batch is made while the current one is used.
+    several workers each takes its part of the same batch. The next batch is made while the current one is used, on the
+    CPU as float32, for another ``device`` as bytes in pinned memory, which become float32 there.
     """
 
     def __init__(
@@ -101,6 +112,7 @@ class Crops:
         seed: int,
         rank: int = 0,
         world: int = 1,
+        device: torch.device | str = "cpu",
     ):
         pairs = [pair for group in groups for pair in group]
         smallest = min(min(lr.shape[:2]) for _, lr in pairs)
@@ -112,14 +124,17 @@ class Crops:
         if batch % world:
             raise InputError(f"train: a batch of {batch} cannot be shared by {world} processes; change batch")
         self.pairs, self.scale, self.crop, self.count, self.seed = pairs, scale, crop, batch, seed
-        self.part = slice(rank, None, world)
+        self.part, self.device = slice(rank, None, world), torch.device(device)
         areas = [np.array([lr.shape[0] * lr.shape[1] for _, lr in group], np.float64) for group in groups]
         self.share = np.concatenate([area / area.sum() for area in areas]) / len(groups)
         self.pool = ThreadPoolExecutor(1)
         self.ahead: tuple[int, Future] | None = None
 
     def make(self, number: int, whole: bool = False) -> tuple[Tensor, Tensor]:
-        """(LR, HR) of batch ``number``: this worker's part, or the ``whole`` of it."""
+        """(LR, HR) of batch ``number`` on the device: this worker's part, or the ``whole`` of it."""
+        return to_floats(self._bytes(number, whole), self.device)
+
+    def _bytes(self, number: int, whole: bool = False) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng([self.seed, number])
         chosen = rng.choice(len(self.pairs), self.count, p=self.share)
         places, turns = rng.random((self.count, 2)), rng.integers(0, 8, self.count)
@@ -128,13 +143,19 @@ class Crops:
             hr, lr = self.pairs[image]
             y, x = (int(p * (side - self.crop + 1)) for p, side in zip(place, lr.shape[:2], strict=True))
             crops.append(tuple(oriented(self._cut(a, y, x, f), int(turn)) for a, f in ((hr, self.scale), (lr, 1))))
-        return to_tensors(crops)  # type: ignore[arg-type]
+        return to_bytes(crops)  # type: ignore[arg-type]
+
+    def _early(self, number: int) -> tuple[Tensor, Tensor]:
+        """What can be made of a batch before it is used."""
+        if self.device.type == "cpu":
+            return self.make(number)
+        return tuple(images.pin_memory() for images in self._bytes(number))  # type: ignore[return-value]
 
     def _cut(self, image: np.ndarray, y: int, x: int, factor: int) -> np.ndarray:
         side = self.crop * factor
         return image[y * factor : y * factor + side, x * factor : x * factor + side]
 
     def __call__(self, number: int) -> tuple[Tensor, Tensor]:
-        made = self.ahead[1].result() if self.ahead is not None and self.ahead[0] == number else self.make(number)
-        self.ahead = number + 1, self.pool.submit(self.make, number + 1)
-        return made
+        made = self.ahead[1].result() if self.ahead is not None and self.ahead[0] == number else self._early(number)
+        self.ahead = number + 1, self.pool.submit(self._early, number + 1)
+        return made if self.device.type == "cpu" else to_floats(made, self.device)

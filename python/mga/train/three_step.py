@@ -19,7 +19,7 @@ from mga_kernels.files import whole_file, writable_folder
 from mga_kernels.networks import MaskGuidedNetwork
 
 from ..metrics import psnr_y
-from .loop import Ema, Workers, claim_folder, run_steps
+from .loop import Ema, Workers, claim_folder, pace_of, run_steps
 from .mask import start_as_probability
 from .objectives import differences, every_patch, feature_statistics, fold_spread, gated_loss, image_loss, mask_loss
 from .packs import Crops, Pair, open_pack, to_tensors
@@ -86,6 +86,7 @@ class ThreeStep:
             recipe.seed,
             self.workers.rank,
             self.workers.world,
+            self.device,
         )
         facts = {name: getattr(recipe, name) for name in CLAIMED}
         remedy = "change config.out or remove that folder"
@@ -197,7 +198,7 @@ class ThreeStep:
         gated = step == "end-to-end" or (step == "mask" and recipe.strategy == "unsupervised-mask")
 
         def loss(number: int) -> Tensor:
-            lr, hr = (tensor.to(self.device) for tensor in self.crops(number))
+            lr, hr = self.crops(number)
             lr = lr.contiguous(memory_format=torch.channels_last)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=recipe.bf16):
                 if gated:
@@ -209,7 +210,7 @@ class ThreeStep:
         return loss
 
     def _measured(self) -> tuple[Tensor, float]:
-        batches = (self.crops.make(number, whole=True)[0].to(self.device) for number in range(BATCHES_MEASURED))
+        batches = (self.crops.make(number, whole=True)[0] for number in range(BATCHES_MEASURED))
         return feature_statistics(self.network, batches, self.recipe.target_quantile)
 
     def _schedule(self, step: str, module: nn.Module, loss: Callable[[int], Tensor]) -> Schedule:
@@ -230,12 +231,7 @@ class ThreeStep:
             return max(1, round(self.budget.iterations * schedule.iterations / total))
         if self.budget.minutes is None:
             return schedule.iterations
-        loss(0).backward()  # the first is slower
-        started = time.perf_counter()
-        for number in range(PACE_STEPS):
-            loss(number).backward()
-        pace = self.workers.mean((time.perf_counter() - started) / PACE_STEPS)
-        module.zero_grad(set_to_none=True)
+        pace = self.workers.mean(pace_of(module, loss, PACE_STEPS))
         return max(1, min(schedule.iterations, round(self.budget.minutes * 60 * SHARE_OF_MINUTES[step] / pace)))
 
     @torch.no_grad()
