@@ -22,12 +22,15 @@ from mga.suite import mask as masks
 from mga.suite import models
 from mga.suite.config import Suite, amount, load_suite
 from mga.suite.table import rows_of
+from mga.train.config import load_config
 from mga.train.objectives import differences, every_patch
+from mga.train.recipe import Recipe
 from mga_kernels.checkpoints import load_model, save_model
 from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.errors import InputError
 from mga_kernels.pictures import to_tensor, to_uint8
 
+CONFIGS = Path(__file__).parent.parent / "configs"
 SUITE = """
 scale = 2
 folders = ["{folder}/sets"]
@@ -360,8 +363,21 @@ def test_published_networks_have_their_published_figures(shared_data, tmp_path):
         assert row["sets"]["Set5"]["lr"] == "given"
 
 
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_configuration_is_one(path, monkeypatch):
+    for name in ("MGA_SHARED", "MGA_PACKS", "MGA_SETS", "MGA_CHECKPOINTS", "PHOTOS", "CONVERTED", "RUNS"):
+        monkeypatch.setenv(name, "somewhere")
+    if path.stem.startswith(("suite", "published", "converted")):
+        assert load_suite(path).models
+        return
+    config = load_config(path, {})
+    assert config.network in path.stem
+    if isinstance(config, Recipe):
+        config.check()
+
+
 def test_the_example_is_a_suite(folder, monkeypatch):
-    path = Path(__file__).parent.parent / "configs/suite-x4.toml"
+    path = CONFIGS / "suite-x4.toml"
     with pytest.raises(InputError, match=r"suite.folders\[0\] = .* names an environment variable that is not set"):
         load_suite(path)
     monkeypatch.setenv("MGA_SETS", str(folder / "sets"))
