@@ -96,7 +96,9 @@ class Ema:
         return {"steps": self.steps, "values": self.values}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.steps, self.values = state["steps"], state["values"]
+        self.steps = state["steps"]
+        for name, value in state["values"].items():
+            self.values[name].copy_(value)
 
 
 class Workers:
@@ -178,7 +180,7 @@ def run_steps(
     optimiser = torch.optim.Adam((p for p in module.parameters() if p.requires_grad), lr=settings.learning_rate)
     done = 0
     if state_file.exists():
-        state = torch.load(state_file, weights_only=True)
+        state = torch.load(state_file, map_location="cpu", weights_only=True)  # it may come from another device
         module.load_state_dict(state["module"])
         optimiser.load_state_dict(state["optimiser"])
         if sampler_rng is not None:
