@@ -268,9 +268,8 @@ def merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
 def train(options: argparse.Namespace) -> dict[str, Any]:
     if not options.configs:
         raise StageFailed("--configs names nothing to train")
-    result: dict[str, Any] = {
-        k: v for k, v in options.before.get("train", {}).items() if k not in ("failed", "not run")
-    }
+    result: dict[str, Any] = options.before.get("train", {})
+    result.pop("failed", None)
     wrong = []
     for config in options.configs:
         folder = options.runs / config.stem
