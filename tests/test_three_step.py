@@ -322,9 +322,20 @@ def test_one_step_at_a_time_ends_with_the_weights_of_one_run(run_folder):
     assert first._before("mask") == []
 
 
-@pytest.mark.parametrize("strategy", ["three-step", "end-to-end", "unsupervised-mask"])
-def test_a_stopped_run_ends_with_the_same_weights(run_folder, monkeypatch, strategy):
-    once = weights(ThreeStep(configure(run_folder, strategy=strategy), Budget()).run())
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"strategy": "three-step"},
+        {"strategy": "end-to-end"},
+        {"strategy": "unsupervised-mask"},
+        {f"{step}__optimiser": "soap" for step in ("dense", "all", "mask")},
+    ],
+    ids=["three-step", "end-to-end", "unsupervised-mask", "soap"],
+)
+def test_a_stopped_run_ends_with_the_same_weights(run_folder, monkeypatch, settings):
+    if "strategy" not in settings:
+        pytest.importorskip("pytorch_optimizer")
+    once = weights(ThreeStep(configure(run_folder, **settings), Budget()).run())
     steps = 0
 
     def stop(*_, **__):
@@ -336,7 +347,7 @@ def test_a_stopped_run_ends_with_the_same_weights(run_folder, monkeypatch, strat
 
     original = loop.learning_rate
     monkeypatch.setattr(loop, "learning_rate", stop)
-    recipe = configure(run_folder, strategy=strategy, out=f"'{run_folder}/again'")
+    recipe = configure(run_folder, **settings, out=f"'{run_folder}/again'")
     for _ in range(10):
         try:
             path = ThreeStep(recipe, Budget()).run()
@@ -361,6 +372,33 @@ def test_from_the_identity_the_mapping_layers_pass_their_input_on():
     shrunk = base.mid_part[:2](base.first_part(image)).detach()
     assert 0.05 < float(shrunk.std() / image.std()) < 20  # neither fades nor explodes
     assert float(base(image)[0].detach().abs().max()) < 0.1
+
+
+def test_soap_goes_further_than_adam_in_as_many_iterations(run_folder):
+    pytest.importorskip("pytorch_optimizer")
+    errors = {}
+    for name, rate in (("adam", "2e-3"), ("soap", "1e-2")):
+        step = f"{{ iterations = 60, periods = 1, warmup = 2, learning_rate = {rate}, optimiser = '{name}' }}"
+        run = ThreeStep(configure(run_folder, start="identity", base=step, out=str(run_folder / name)), Budget())
+        run.run(("base",))
+        lr, hr = run.crops.make(999)
+        errors[name] = float((run.network.base(lr)[0] - hr).abs().mean())
+    assert errors["soap"] < 0.9 * errors["adam"]
+
+
+def test_without_its_package_soap_is_refused(run_folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
+    with pytest.raises(InputError, match="needs the package pytorch-optimizer"):
+        ThreeStep(configure(run_folder, base__optimiser="soap"), Budget()).run(("base",))
+
+
+def test_packs_are_drawn_from_equally_often(run_folder):
+    image = np.zeros((32, 32, 3), np.uint8)
+    write_pack(run_folder / "dark.safetensors", [("a", (image, image[::2, ::2]))], 2)
+    packs = [str(run_folder / name) for name in ("train.safetensors", "dark.safetensors")]
+    run = ThreeStep(configure(run_folder, train=str(packs), batch="32"), Budget())
+    dark = sum(int(float(crop.max()) == 0) for number in range(4) for crop in run.crops.make(number)[0])
+    assert 0.35 < dark / 128 < 0.65
 
 
 def test_the_start_is_part_of_the_recipe(run_folder):
@@ -421,6 +459,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_state(run_folder, m
         ({"batch": "0"}, "batch must be 1 or more"),
         ({"scale": "4"}, "holds pairs of scale 2"),
         ({"recipe": "'none'"}, "config.recipe must be"),
+        ({"base__optimiser": "sgd"}, "base.optimiser 'sgd' does not exist; choose one of adam, soap"),
         ({"dense__speed": "1"}, r"unknown setting config\.dense\.speed"),
         ({"train": "['missing']"}, "there is no pack missing"),
     ],

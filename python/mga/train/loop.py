@@ -142,9 +142,27 @@ class Workers:
             torch.distributed.barrier()
 
 
-def pace_of(module: nn.Module, loss: Callable[[int], torch.Tensor], steps: int) -> float:
+OPTIMISERS = ("adam", "soap")
+
+
+def make_optimiser(name: str, module: nn.Module, rate: float) -> torch.optim.Optimizer:
+    """Of the parameters that are trained: Adam, or SOAP, which is Adam in the eigenbasis of Shampoo's preconditioner
+    (Vyas et al., ICLR 2025; extra ``train``)."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    if name == "adam":
+        return torch.optim.Adam(trained, lr=rate)
+    try:
+        from pytorch_optimizer import SOAP
+    except ImportError:
+        raise InputError(
+            'train: optimiser = "soap" needs the package pytorch-optimizer; install it, or choose "adam"'
+        ) from None
+    return SOAP(trained, lr=rate, weight_decay=0.0)
+
+
+def pace_of(module: nn.Module, loss: Callable[[int], torch.Tensor], steps: int, optimiser: str = "adam") -> float:
     """Seconds of a training step, the mean of so many, which leave the module as it is."""
-    optimiser = torch.optim.Adam((p for p in module.parameters() if p.requires_grad), lr=0.0)
+    stepping = make_optimiser(optimiser, module, 0.0)
     started = 0.0
     for step in range(-1, steps):  # the first is slower
         if step == 0:
@@ -152,8 +170,8 @@ def pace_of(module: nn.Module, loss: Callable[[int], torch.Tensor], steps: int) 
         value = loss(max(0, step))
         value.item()  # as in training, where it waits for the device
         value.backward()
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
+        stepping.step()
+        stepping.zero_grad(set_to_none=True)
     return (time.perf_counter() - started) / steps
 
 
@@ -170,14 +188,14 @@ def run_steps(
     workers: Workers | None = None,
     log: Callable[[int, dict[str, float]], None] | None = None,
 ) -> None:
-    """Train ``module`` for ``settings.iterations`` steps of Adam; resumes from ``state_file`` when it is there.
+    """Train ``module`` for ``settings.iterations`` steps; resumes from ``state_file`` when it is there.
 
     ``step_loss`` draws the batch of a step and returns its loss. ``sampler_rng``, where batches depend on more than
     their number, is the numpy generator that draws them: its state is saved too, so a resumed run sees the same batches
     and ends with the same weights as one that was never stopped. ``log`` is told each step's loss and learning rate.
     """
     workers = workers or Workers()
-    optimiser = torch.optim.Adam((p for p in module.parameters() if p.requires_grad), lr=settings.learning_rate)
+    optimiser = make_optimiser(getattr(settings, "optimiser", "adam"), module, settings.learning_rate)
     done = 0
     if state_file.exists():
         state = torch.load(state_file, map_location="cpu", weights_only=True)  # it may come from another device

@@ -76,10 +76,9 @@ class ThreeStep:
         if recipe.initial:
             self._take(recipe.initial)
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.pairs = [pair for path in recipe.train for pair in open_pack(path, recipe.scale)]
         self.held_out = [*open_pack(recipe.validation, recipe.scale)] if recipe.validation else []
         self.crops = Crops(
-            [self.pairs],
+            [open_pack(path, recipe.scale) for path in recipe.train],
             recipe.scale,
             recipe.crop,
             recipe.batch,
@@ -231,7 +230,7 @@ class ThreeStep:
             return max(1, round(self.budget.iterations * schedule.iterations / total))
         if self.budget.minutes is None:
             return schedule.iterations
-        pace = self.workers.mean(pace_of(module, loss, PACE_STEPS))
+        pace = self.workers.mean(pace_of(module, loss, PACE_STEPS, schedule.optimiser))
         return max(1, min(schedule.iterations, round(self.budget.minutes * 60 * SHARE_OF_MINUTES[step] / pace)))
 
     @torch.no_grad()
