@@ -16,8 +16,9 @@ from PIL import Image
 from tiny_model import write_tiny_model
 
 import mga.upscale
-from mga.cli import main
+from mga.cli import build_parser, main
 from mga_kernels import __version__
+from mga_kernels.checkpoints import read_metadata
 from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.images import read_image
 
@@ -74,6 +75,22 @@ def test_a_file_becomes_what_the_model_makes_of_it(tmp_path, photos, mga_upscale
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out.png")), expected)
     other = MaskGuidedSR.from_pretrained(model_file, k=0).upscale(np.asarray(Image.open(photos / "a.png")))
     assert (expected != other).any()
+
+
+def test_the_scale_chooses_a_shipped_model(capsys):
+    chosen = {
+        scale: build_parser("upscale").parse_args(["upscale", "a", "-o", "b", "--scale", str(scale)]).model
+        for scale in (2, 3, 4)
+    }
+    assert {scale: read_metadata(name)["config"].scale for scale, name in chosen.items()} == {2: 2, 3: 3, 4: 4}
+    assert build_parser("upscale").parse_args(["upscale", "a", "-o", "b"]).model == chosen[4]
+    for words, message in (
+        (["--scale", "5"], "models ship for 2, 3, 4 times, got '5'"),
+        (["--scale", "2", "--model", "rfdn-x4"], "not allowed with"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["upscale", "a", "-o", "b", *words])
+        assert message in capsys.readouterr().err
 
 
 def test_a_folder_keeps_names_and_formats_and_says_what_it_passed_over(tmp_path, photos, mga_upscale):

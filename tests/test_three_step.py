@@ -419,6 +419,18 @@ def test_half_a_line_in_the_log_does_not_spoil_the_next(tmp_path):
     assert [json.loads(line)["loss"] for line in lines[2:]] == [0.5, 0.25]
 
 
+def test_the_log_in_short_is_kept_with_the_weights(tmp_path):
+    assert three_step.logged_losses(tmp_path) == {}
+    log = three_step.Log(tmp_path, "dense", tensorboard=False)
+    for number in range(1, 21):
+        log.write(100 * number, {"loss": 1.0 if number == 20 else 0.5})
+    with log.path.open("a") as stream:
+        stream.write('{"step": "de')
+    log.write(2000, {"loss": 0.25})  # once more, by the run that goes on
+    three_step.Log(tmp_path, "mask", tensorboard=False).write(100, {"loss": 0.125})
+    assert three_step.logged_losses(tmp_path) == {"dense": [0.5] * 9 + [0.375], "mask": [0.125]}
+
+
 def test_two_processes_end_with_the_weights_of_one(run_folder):
     alone = weights(ThreeStep(configure(run_folder, out=f"'{run_folder}/one'"), Budget()).run())
     with socket.socket() as probe:

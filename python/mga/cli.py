@@ -13,7 +13,8 @@ from typing import NoReturn
 from mga_kernels import __version__
 from mga_kernels.errors import MGAError
 
-DEFAULT_MODEL = "rfdn-x4"
+SHIPPED = {2: "fsrcnn-x2", 3: "fsrcnn-x3", 4: "rfdn-x4"}  # by scale
+DEFAULT_MODEL = SHIPPED[4]
 # Subcommand -> module with add_arguments(parser) and run(args) -> exit code, imported only when it is used.
 COMMANDS = {
     "upscale": ("mga.upscale", "upscale photographs"),
@@ -43,6 +44,12 @@ def _patches(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"K is a number of patches, 0 or more, got {text!r}")
     return int(text)
+
+
+def _shipped(text: str) -> str:
+    if not text.isdecimal() or int(text) not in SHIPPED:
+        raise argparse.ArgumentTypeError(f"models ship for {', '.join(map(str, SHIPPED))} times, got {text!r}")
+    return SHIPPED[int(text)]
 
 
 def _share(text: str) -> float:
@@ -96,13 +103,20 @@ def add_amount_arguments(parser: argparse.ArgumentParser) -> None:
     share.add_argument("--fraction", type=_share, metavar="F", help="refine this share of an image's cells, 0 to 1")
 
 
-def add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
+def add_model_arguments(parser: argparse.ArgumentParser, by_scale: bool = False) -> None:
+    """``by_scale``: a shipped model may be chosen by how many times it enlarges."""
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument(
         "--model",
         default=DEFAULT_MODEL,
         metavar="NAME|PATH",
         help=f"shipped model, or a file: ours or a published network (default {DEFAULT_MODEL})",
     )
+    if by_scale:
+        names = ", ".join(SHIPPED.values())
+        which.add_argument(
+            "--scale", dest="model", type=_shipped, metavar="S", help=f"enlarge 2, 3 or 4 times: {names}"
+        )
     add_amount_arguments(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default auto)")
@@ -121,7 +135,7 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=summary, description=summary[0].upper() + summary[1:] + ".")
         if name == command:
             if name in _RUNS_A_MODEL:
-                add_model_arguments(sub)
+                add_model_arguments(sub, by_scale=name == "upscale")
             if name == "export":
                 add_amount_arguments(sub)
             if name == "upscale":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import time
@@ -143,6 +144,7 @@ class ThreeStep:
             "settings": settings,
             "iterations": json.loads(self._budget_file.read_text()),
             "results": results,
+            "losses": logged_losses(self.out),
             **self.facts,
             "finished": time.strftime("%Y-%m-%d", time.gmtime()),
             "torch": torch.__version__,
@@ -265,13 +267,27 @@ class ThreeStep:
         return psnr_y(pixels.permute(1, 2, 0).cpu().numpy(), hr, self.recipe.scale)
 
 
-class Log:
-    """``log.jsonl`` in the folder of the run, a line each LOG_EVERY steps, and TensorBoard's files where asked for."""
+def logged_losses(out: Path) -> dict[str, list[float]]:
+    """The log of a run in short: of each step the mean loss of each tenth of what was logged."""
+    path = out / Log.FILE
+    losses: dict[str, dict[int, float]] = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        with contextlib.suppress(json.JSONDecodeError):  # a run that was killed left half a line, and repeats others
+            entry = json.loads(line)
+            losses.setdefault(entry["step"], {})[entry["iteration"]] = entry["loss"]
+    return {
+        step: [round(float(np.mean(part)), 5) for part in np.array_split([*values.values()], min(10, len(values)))]
+        for step, values in losses.items()
+    }
 
-    EVERY = 100
+
+class Log:
+    """``log.jsonl`` in the folder of the run, a line each EVERY steps, and TensorBoard's files where asked for."""
+
+    FILE, EVERY = "log.jsonl", 100
 
     def __init__(self, out: Path, step: str, tensorboard: bool):
-        self.path, self.step, self.board = out / "log.jsonl", step, None
+        self.path, self.step, self.board = out / self.FILE, step, None
         if tensorboard:
             try:
                 from torch.utils.tensorboard import SummaryWriter
