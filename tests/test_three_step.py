@@ -386,6 +386,13 @@ def test_soap_goes_further_than_adam_in_as_many_iterations(run_folder):
     assert errors["soap"] < 0.9 * errors["adam"]
 
 
+def test_a_state_of_another_optimiser_is_refused(run_folder):
+    pytest.importorskip("pytorch_optimizer")
+    ThreeStep(configure(run_folder), Budget()).run(("dense",))
+    with pytest.raises(InputError, match=r'dense.state was trained with optimiser = "adam", this run has "soap"'):
+        ThreeStep(configure(run_folder, dense__optimiser="soap"), Budget()).run(("dense",))
+
+
 def test_without_its_package_soap_is_refused(run_folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
     with pytest.raises(InputError, match="needs the package pytorch-optimizer"):

@@ -195,10 +195,16 @@ def run_steps(
     and ends with the same weights as one that was never stopped. ``log`` is told each step's loss and learning rate.
     """
     workers = workers or Workers()
-    optimiser = make_optimiser(getattr(settings, "optimiser", "adam"), module, settings.learning_rate)
+    kind = getattr(settings, "optimiser", "adam")
+    optimiser = make_optimiser(kind, module, settings.learning_rate)
     done = 0
     if state_file.exists():
         state = torch.load(state_file, map_location="cpu", weights_only=True)  # it may come from another device
+        if (found := state.get("kind", "adam")) != kind:
+            raise InputError(
+                f'train: {state_file} was trained with optimiser = "{found}", this run has "{kind}"; '
+                f"set that one for step {name}, or remove the file"
+            )
         module.load_state_dict(state["module"])
         optimiser.load_state_dict(state["optimiser"])
         if sampler_rng is not None:
@@ -241,6 +247,7 @@ def run_steps(
                 {
                     "step": step + 1,
                     "module": module.state_dict(),
+                    "kind": kind,
                     "optimiser": optimiser.state_dict(),
                     "rng": None if sampler_rng is None else sampler_rng.bit_generator.state,
                     "ema": ema.state_dict() if ema else None,
