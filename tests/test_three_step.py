@@ -100,6 +100,27 @@ def test_prepare_cuts_tiles_and_takes_given_lr_images(run_folder):
     assert [pair[0].shape for pair in open_pack(target, 2)] == [(32, 32, 3)]
 
 
+def test_prepare_keeps_the_share_that_bicubic_restores_worst(run_folder):
+    rng = np.random.default_rng(1)
+    detail = np.asarray(Image.open(run_folder / "hr/a.png")).copy()
+    detail[32:64, :32] = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(detail).save(run_folder / "hr/a.png")
+    target = run_folder / "hard.safetensors"
+    arguments = ["prepare", str(run_folder / "hr"), "-o", str(target), "--scale", "2", "--tile", "32", "--overwrite"]
+
+    def kept(share: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        assert main([*arguments, "--hardest", share]) == 0
+        return open_pack(target, 2)
+
+    tiles = kept("1")
+    errors = [prepare.bicubic_error(*pair) for pair in tiles]
+    (hardest,) = kept("0.01")
+    assert np.array_equal(hardest[0], detail[32:64, :32])
+    assert np.array_equal(hardest[1], shrink_for_scale(detail, 2)[1][16:32, :16])
+    half = kept("0.5")
+    assert sorted(prepare.bicubic_error(*pair) for pair in half) == sorted(errors)[len(tiles) // 2 :]
+
+
 def test_prepare_names_what_is_wrong(run_folder, capsys):
     target = run_folder / "new.safetensors"
     (run_folder / "lr").mkdir()
@@ -110,6 +131,8 @@ def test_prepare_names_what_is_wrong(run_folder, capsys):
         (["--tile", "33"], "not a multiple of the scale"),
         (["--skip", "2"], "too few"),
         (["--every", "0"], "--every must be positive"),
+        (["--hardest", "0"], "--hardest must be more than 0"),
+        (["--hardest", "nan"], "--hardest must be more than 0"),
     ):
         assert main([*arguments, *more]) == 1
         assert message in capsys.readouterr().err

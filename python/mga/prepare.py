@@ -35,6 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--shrink", type=int, nargs="+", default=[1], metavar="N", help="use each image at 1/N of its size, for each N"
     )
     parser.add_argument("--every", type=int, default=1, metavar="N", help="keep every Nth sub-image")
+    parser.add_argument(
+        "--hardest",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="keep this share of the sub-images, those that bicubic interpolation restores worst; reads them twice",
+    )
     parser.add_argument("--skip", type=int, default=0, metavar="N", help="leave out the last N images of each folder")
     parser.add_argument("--only", type=int, default=0, metavar="N", help="take only the last N images of each folder")
     parser.add_argument("--overwrite", action="store_true", help="replace an output that exists")
@@ -52,7 +59,12 @@ def run(args: argparse.Namespace) -> int:
     for name in ("every", "step", "skip", "only"):
         if getattr(args, name) < (name == "every"):
             raise InputError(f"prepare: --{name} must be positive, got {getattr(args, name)}")
-    count = write_pack(args.output, sub_images(args), args.scale)
+    if not 0 < args.hardest <= 1:
+        raise InputError(f"prepare: --hardest must be more than 0 and at most 1, got {args.hardest}")
+    pairs = sub_images(args)
+    if args.hardest < 1:
+        pairs = hardest(args, [bicubic_error(*pair) for _, pair in pairs])
+    count = write_pack(args.output, pairs, args.scale)
     print(f"written: {args.output}, {count} pairs, {args.output.stat().st_size / 2**20:.1f} MiB")
     return 0
 
@@ -79,6 +91,19 @@ def sub_images(args: argparse.Namespace) -> Iterator[tuple[str, tuple[np.ndarray
                         s = args.scale
                         cut = lr[y // s : (y + part.shape[0]) // s, x // s : (x + part.shape[1]) // s]
                         yield f"{folder.name}/{file.stem}-{shrink}-{y}-{x}", (part, cut)
+
+
+def bicubic_error(hr: np.ndarray, lr: np.ndarray) -> float:
+    """Mean squared error (grey levels squared) of bicubic interpolation, by which sub-images are ranked."""
+    restored = imresize(lr, hr.shape[0] / lr.shape[0])
+    return float(np.square(restored.astype(np.float32) - hr).mean())
+
+
+def hardest(args: argparse.Namespace, errors: list[float]) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    """The share ``args.hardest`` of the sub-images, whose ``errors`` are in the order of ``sub_images``."""
+    count = max(1, round(args.hardest * len(errors)))
+    kept = set(np.argsort(errors, kind="stable")[-count:].tolist())
+    return (item for number, item in enumerate(sub_images(args)) if number in kept)
 
 
 def _pair(hr: np.ndarray, file: Path, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
