@@ -1,9 +1,11 @@
-"""Made-up pictures and metadata for the tests of reading and writing."""
+"""Made-up pictures and metadata for the tests of reading and writing, and of training."""
 
 from functools import cache
 
 import numpy as np
 from PIL import Image, ImageCms
+
+from mga.resize import imresize
 
 ORIENTATION, MAKE, WIDTH, HEIGHT = 0x0112, 0x010F, 0xA002, 0xA003
 
@@ -11,6 +13,11 @@ ORIENTATION, MAKE, WIDTH, HEIGHT = 0x0112, 0x010F, 0xA002, 0xA003
 def picture(height=6, width=9, channels=3, seed=0):
     shape = (height, width, channels) if channels > 1 else (height, width)
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def save_smooth_picture(path, height, width, seed):
+    """A picture of soft spots, which has something to restore and little noise; sides are multiples of 8."""
+    Image.fromarray(imresize(picture(height // 8, width // 8, seed=seed), 8)).save(path)
 
 
 @cache

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from pictures import save_smooth_picture
 from tiny_model import write_tiny_model
 
 from mga.cli import main
 from mga.evaluate import evaluate, find_pairs
-from mga.resize import imresize
 from mga.train import three_step
 from mga_kernels.checkpoints import load_model, read_metadata
 from mga_kernels.engine import MaskGuidedSR
@@ -37,8 +35,7 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ablate")
     (folder / "sets/One").mkdir(parents=True)
     for i in range(2):
-        small = np.random.default_rng(i).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        Image.fromarray(imresize(small, 8)).save(folder / f"sets/One/{i}.png")
+        save_smooth_picture(folder / f"sets/One/{i}.png", 48, 64, i)
     pack = str(folder / "train.safetensors")
     assert main(["prepare", str(folder / "sets/One"), "-o", pack, "--scale", "2"]) == 0
     (folder / "config.toml").write_text(CONFIG.format(folder=folder))

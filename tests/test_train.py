@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from pictures import save_smooth_picture
 from PIL import Image
 
 from mga.resize import imresize
@@ -54,10 +55,8 @@ warmup = 1
 def run_folder(tmp_path: Path) -> Path:
     """A configuration with two smooth pictures and a random Base-Net of RFDN x2."""
     (tmp_path / "hr").mkdir()
-    rng = np.random.default_rng(0)
-    for name, size in (("a", (72, 88)), ("b", (64, 80))):
-        small = rng.integers(0, 256, (size[0] // 8, size[1] // 8, 3), dtype=np.uint8)
-        Image.fromarray(imresize(small, 8)).save(tmp_path / "hr" / f"{name}.png")
+    for seed, (name, size) in enumerate((("a", (72, 88)), ("b", (64, 80)))):
+        save_smooth_picture(tmp_path / "hr" / f"{name}.png", *size, seed)
     torch.manual_seed(0)
     base = rfdn.BaseNet(2)
     with torch.no_grad():  # an upsampler strong enough that the picture depends on the feature

@@ -1,0 +1,158 @@
+"""Training sets: `mga prepare`, packs and crops."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pictures import save_smooth_picture
+from PIL import Image
+
+from mga import prepare
+from mga.cli import build_parser, main
+from mga.resize import shrink_for_scale
+from mga.train.features import oriented
+from mga.train.packs import Crops, open_pack, write_pack
+from mga_kernels.errors import ImageError, InputError
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two smooth pictures in hr/, and their pack."""
+    (tmp_path / "hr").mkdir()
+    for seed, (name, size) in enumerate((("a", (72, 88)), ("b", (64, 80)))):
+        save_smooth_picture(tmp_path / "hr" / f"{name}.png", *size, seed)
+    assert main(["prepare", str(tmp_path / "hr"), "-o", str(tmp_path / "train.safetensors"), "--scale", "2"]) == 0
+    return tmp_path
+
+
+def test_a_pack_holds_sub_images_and_their_lr_images(folder):
+    pairs = open_pack(folder / "train.safetensors", 2)
+    hr = np.asarray(Image.open(folder / "hr/a.png"))
+    assert [pair[0].shape for pair in pairs] == [(72, 88, 3), (64, 80, 3)]
+    assert np.array_equal(pairs[0][0], hr)
+    assert np.array_equal(pairs[0][1], shrink_for_scale(hr, 2)[1])
+
+
+def test_prepare_cuts_tiles_and_takes_given_lr_images(folder):
+    (folder / "lr").mkdir()
+    for name in "ab":
+        hr = np.asarray(Image.open(folder / f"hr/{name}.png"))
+        Image.fromarray(255 - shrink_for_scale(hr, 2)[1]).save(folder / f"lr/{name}x2.png")
+    target = folder / "tiles.safetensors"
+    arguments = ["prepare", str(folder / "hr"), "-o", str(target), "--scale", "2", "--tile", "32"]
+    assert main([*arguments, "--lr", str(folder / "lr")]) == 0
+    pairs = open_pack(target, 2)
+    assert len(pairs) == 2 * 2 + 2 * 2
+    hr = np.asarray(Image.open(folder / "hr/a.png"))
+    assert np.array_equal(pairs[3][0], hr[32:64, 32:64])
+    assert np.array_equal(pairs[3][1], 255 - shrink_for_scale(hr, 2)[1][16:32, 16:32])
+    assert main(arguments) == 1, "it exists"
+    assert main([*arguments, "--overwrite", "--shrink", "2", "--only", "1", "--every", "1"]) == 0
+    assert [pair[0].shape for pair in open_pack(target, 2)] == [(32, 32, 3)]
+
+
+def test_prepare_keeps_the_share_that_bicubic_restores_worst(folder):
+    rng = np.random.default_rng(1)
+    detail = np.asarray(Image.open(folder / "hr/a.png")).copy()
+    detail[32:64, :32] = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(detail).save(folder / "hr/a.png")
+    target = folder / "hard.safetensors"
+    arguments = ["prepare", str(folder / "hr"), "-o", str(target), "--scale", "2", "--tile", "32", "--overwrite"]
+
+    def kept(share: str) -> list[tuple[np.ndarray, np.ndarray]]:
+        assert main([*arguments, "--hardest", share]) == 0
+        return open_pack(target, 2)
+
+    tiles = kept("1")
+    errors = [prepare.bicubic_error(*pair) for pair in tiles]
+    (hardest,) = kept("0.01")
+    assert np.array_equal(hardest[0], detail[32:64, :32])
+    assert np.array_equal(hardest[1], shrink_for_scale(detail, 2)[1][16:32, :16])
+    half = kept("0.5")
+    assert sorted(prepare.bicubic_error(*pair) for pair in half) == sorted(errors)[len(tiles) // 2 :]
+
+
+def test_prepare_names_what_is_wrong(folder, capsys):
+    target = folder / "new.safetensors"
+    (folder / "lr").mkdir()
+    Image.new("RGB", (10, 10)).save(folder / "lr/a.png")
+    arguments = ["prepare", str(folder / "hr"), "-o", str(target), "--scale", "2"]
+    for more, message in (
+        (["--lr", str(folder / "lr")], "10x10, which at scale 2 is not the size of"),
+        (["--tile", "33"], "not a multiple of the scale"),
+        (["--skip", "2"], "too few"),
+        (["--every", "0"], "--every must be positive"),
+        (["--hardest", "0"], "--hardest must be more than 0"),
+        (["--hardest", "nan"], "--hardest must be more than 0"),
+    ):
+        assert main([*arguments, *more]) == 1
+        assert message in capsys.readouterr().err
+    assert sorted(path.name for path in folder.iterdir()) == ["hr", "lr", "train.safetensors"]
+    (folder / "lr/a.png").unlink()
+    with pytest.raises(ImageError, match="no LR image"):
+        list(prepare.sub_images(_parsed([*arguments, "--lr", str(folder / "lr")])))
+
+
+def _parsed(words: list[str]):
+    return build_parser("prepare").parse_args(words)
+
+
+def test_files_that_are_no_packs_are_refused(tmp_path, folder):
+    (tmp_path / "text.safetensors").write_text("hello")
+    with pytest.raises(InputError, match="is not a pack"):
+        open_pack(tmp_path / "text.safetensors", 2)
+    with pytest.raises(InputError, match="there is no pack"):
+        open_pack(tmp_path / "nothing", 2)
+    with pytest.raises(InputError, match="holds pairs of scale 2"):
+        open_pack(folder / "train.safetensors", 4)
+    image = np.zeros((8, 8, 3), np.uint8)
+    write_pack(tmp_path / "wrong.safetensors", [("a", (image, image))], 2)
+    with pytest.raises(InputError, match="which is not scale 2"):
+        open_pack(tmp_path / "wrong.safetensors", 2)
+
+
+def test_crops_are_aligned_turned_together_and_repeatable(folder):
+    pairs = open_pack(folder / "train.safetensors", 2)
+    crops = Crops([pairs], 2, 16, 6, seed=3)
+    lr, hr = crops(5)
+    assert lr.shape == (6, 3, 16, 16)
+    assert hr.shape == (6, 3, 32, 32)
+    again = Crops([pairs], 2, 16, 6, seed=3).make(5)
+    assert torch.equal(again[0], lr)
+    assert torch.equal(crops(6)[1], Crops([pairs], 2, 16, 6, seed=3).make(6)[1]), "made ahead"
+    assert not torch.equal(crops.make(7)[0], lr)
+    found = set()
+    for small, large in zip(lr, hr, strict=True):
+        found.add(_place(pairs, small, large))
+    assert len({turn for _, _, _, turn in found}) > 1
+    parts = [Crops([pairs], 2, 16, 6, 3, rank, 3).make(5)[0] for rank in range(3)]
+    assert torch.equal(torch.stack(parts, 1).flatten(0, 1), lr)
+    assert torch.equal(Crops([pairs], 2, 16, 6, 3, 1, 3).make(5, whole=True)[0], lr)
+
+
+def _place(pairs, small: torch.Tensor, large: torch.Tensor) -> tuple[int, int, int, int]:
+    """Image, row, column and orientation of a crop, LR and HR of which must agree."""
+    small, large = ((t.permute(1, 2, 0) * 255).round().byte().numpy() for t in (small, large))
+    for number, (hr, lr) in enumerate(pairs):
+        for y in range(lr.shape[0] - 15):
+            for x in range(lr.shape[1] - 15):
+                for turn in range(8):
+                    if np.array_equal(oriented(lr[y : y + 16, x : x + 16], turn), small):
+                        assert np.array_equal(oriented(hr[2 * y : 2 * y + 32, 2 * x : 2 * x + 32], turn), large)
+                        return number, y, x, turn
+    raise AssertionError("no crop of these images")
+
+
+def test_bytes_travel_to_another_device(folder, monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor.dtype) or tensor)
+    crops = Crops([open_pack(folder / "train.safetensors", 2)], 2, 16, 6, seed=3, device="meta")
+    for number in (0, 1):
+        lr, hr = crops(number)
+        assert (lr.device.type, lr.dtype, lr.shape) == ("meta", torch.float32, (6, 3, 16, 16))
+        assert hr.is_contiguous(memory_format=torch.channels_last)
+    crops.pool.shutdown()
+    assert pinned == [torch.uint8] * 6, "the batch after the next is being made"
