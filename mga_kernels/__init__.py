@@ -5,10 +5,11 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from .version import __version__
+
 if TYPE_CHECKING:
     from .engine import Explanation, MaskGuidedSR
 
-__version__ = "0.1.0"
 __all__ = ["Explanation", "MaskGuidedSR", "__version__"]
 
 

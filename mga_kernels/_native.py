@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import torch
 
 from .errors import BackendError, InputError
+from .version import LIBRARY
 
-LIBRARY = Path(__file__).with_name("_C.so")
 REMEDY = "run `pip install --no-build-isolation -e .` in the source tree"
 
 
