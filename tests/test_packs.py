@@ -9,13 +9,17 @@ import pytest
 import torch
 from pictures import save_smooth_picture
 from PIL import Image
+from safetensors.numpy import save_file
 
 from mga import prepare
 from mga.cli import build_parser, main
 from mga.resize import shrink_for_scale
-from mga.train.features import oriented
-from mga.train.packs import Crops, open_pack, write_pack
+from mga.train import packs
+from mga.train.packs import Crops, open_pack, oriented, write_pack
 from mga_kernels.errors import ImageError, InputError
+
+IMAGE = np.zeros((8, 8, 3), np.uint8)
+PAIR = IMAGE, IMAGE[::2, ::2]
 
 
 @pytest.fixture
@@ -84,7 +88,11 @@ def test_prepare_names_what_is_wrong(folder, capsys):
         (["--lr", str(folder / "lr")], "10x10, which at scale 2 is not the size of"),
         (["--tile", "33"], "not a multiple of the scale"),
         (["--skip", "2"], "too few"),
-        (["--every", "0"], "--every must be positive"),
+        (["--step", "17"], "--step 17 is not a multiple of the scale"),
+        (["--every", "0"], "--every must be 1 or more"),
+        (["--shrink", "2", "0"], "--shrink must be 1 or more, got 0"),
+        (["--shrink", "2", "2"], "--shrink has a number twice"),
+        (["--shrink", "64"], "b.png is 2x1 at 1/64 of its size, too small for x2"),
         (["--hardest", "0"], "--hardest must be more than 0"),
         (["--hardest", "nan"], "--hardest must be more than 0"),
     ):
@@ -108,10 +116,101 @@ def test_files_that_are_no_packs_are_refused(tmp_path, folder):
         open_pack(tmp_path / "nothing", 2)
     with pytest.raises(InputError, match="holds pairs of scale 2"):
         open_pack(folder / "train.safetensors", 4)
-    image = np.zeros((8, 8, 3), np.uint8)
-    write_pack(tmp_path / "wrong.safetensors", [("a", (image, image))], 2)
-    with pytest.raises(InputError, match="which is not scale 2"):
-        open_pack(tmp_path / "wrong.safetensors", 2)
+    for images, message in (
+        ({}, "holds no pairs"),
+        ({"hr/a": IMAGE}, "is not a pack: File does not contain tensor lr/a"),
+        ({"hr/a": IMAGE, "lr/a": IMAGE}, "which is not scale 2"),
+        ({"hr/a": IMAGE, "lr/a": IMAGE[0, ::2]}, r"LR image is uint8 \(4, 3\), which is not uint8 \(H, W, 3\)"),
+        ({"hr/a": IMAGE[:0], "lr/a": IMAGE[:0]}, "HR image is uint8"),
+        ({"hr/a": IMAGE / 255, "lr/a": IMAGE[::2, ::2]}, "HR image is float64"),
+    ):
+        arrays = {name: np.ascontiguousarray(image) for name, image in images.items()}
+        save_file(arrays, tmp_path / "wrong.safetensors", {"scale": "2"})
+        with pytest.raises(InputError, match=message):
+            open_pack(tmp_path / "wrong.safetensors", 2)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([("a", PAIR), ("b", PAIR), ("a", PAIR)], "two pairs called a; rename"),
+        ([("a", PAIR), ("b\udce9", PAIR)], r"'b\\udce9', a name that is no UTF-8"),
+        ([("a", PAIR), ("b", (IMAGE, IMAGE))], r"cannot hold b: it has HR \(8, 8, 3\) and LR \(8, 8, 3\)"),
+        ([("a", PAIR), ("b", (IMAGE[:0], IMAGE[:0]))], r"cannot hold b: its HR image is uint8 \(0, 8, 3\)"),
+        ([("a", (IMAGE[:, :0], IMAGE[::2, :0]))], "cannot hold a: its HR image"),
+        ([("a", (IMAGE[..., 0], IMAGE[::2, ::2, 0]))], "cannot hold a: its HR image"),
+        ([("a", (IMAGE / 255, IMAGE[::2, ::2] / 255))], "cannot hold a: its HR image is float64"),
+        ([], "there is nothing to write"),
+    ],
+    ids=["twice", "no text", "scale", "empty", "narrow", "grey", "floats", "nothing"],
+)
+def test_what_could_not_be_read_is_not_written(tmp_path, pairs, message):
+    with pytest.raises(InputError, match=message):
+        write_pack(tmp_path / "new.safetensors", pairs, 2)
+    assert not list(tmp_path.iterdir())
+    write_pack(tmp_path / "new.safetensors", [("before", PAIR)], 2)
+    before = (tmp_path / "new.safetensors").read_bytes()
+    with pytest.raises(InputError, match=message):
+        write_pack(tmp_path / "new.safetensors", pairs, 2)
+    assert (tmp_path / "new.safetensors").read_bytes() == before
+
+
+def test_more_names_than_a_file_can_have_are_refused_in_time(tmp_path, monkeypatch):
+    drawn = []
+    many = ((f"{number}", (drawn.append(number), PAIR)[1]) for number in range(1000))
+    monkeypatch.setattr(packs, "LARGEST_HEADER", 20_000)
+    with pytest.raises(InputError, match=r"pairs are more than .* may hold; make several packs"):
+        write_pack(tmp_path / "new.safetensors", many, 2)
+    assert 50 < len(drawn) < 200
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "name", ["", "hr/hr/", 'a b\n"c\\', "\0", "\N{SNOWMAN}\N{GRINNING FACE}", "__metadata__", "x" * 5000]
+)
+def test_any_other_name_can_be_read_again(tmp_path, name):
+    assert write_pack(tmp_path / "new.safetensors", [("first", PAIR), (name, (255 - IMAGE, PAIR[1]))], 2) == 2
+    assert sorted(hr.sum() for hr, _ in open_pack(tmp_path / "new.safetensors", 2)) == [0, 255 * IMAGE.size]
+
+
+def test_writing_a_pack_touches_no_other_file(tmp_path):
+    """Whether it is written or not: a file of that name once was taken for its own, and deleted."""
+    others = [tmp_path / f"new.safetensors{end}" for end in (".body", ".part", ".tmp", "~")]
+    for path in others:
+        path.write_text("of somebody else")
+    with pytest.raises(InputError):
+        write_pack(tmp_path / "new.safetensors", [("a", PAIR), ("a", PAIR)], 2)
+    write_pack(tmp_path / "new.safetensors", [("a", PAIR)], 2)
+    assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "new.safetensors"])
+    assert {path.read_text() for path in others} == {"of somebody else"}
+    assert len(open_pack(tmp_path / "new.safetensors", 2)) == 1
+
+
+def test_what_is_wrong_with_an_image_is_not_said_of_the_pack(tmp_path):
+    def pairs():
+        yield "a", PAIR
+        raise PermissionError(13, "Permission denied", "image.png")
+
+    with pytest.raises(PermissionError):
+        write_pack(tmp_path / "new.safetensors", pairs(), 2)
+    with pytest.raises(InputError, match=r"cannot write .*no/new.safetensors: No such file or directory"):
+        write_pack(tmp_path / "no/new.safetensors", pairs(), 2)
+
+
+@pytest.mark.parametrize("second", ["one/HR/a.jpg", "two/HR/a.png"])
+def test_images_of_one_name_are_refused_before_they_are_read(tmp_path, capsys, monkeypatch, second):
+    for path in (tmp_path / "one/HR/a.png", tmp_path / second):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_smooth_picture(path, 16, 16, 0)
+    monkeypatch.setattr(prepare, "read_image", lambda path: pytest.fail(f"{path} was read"))
+    folders = dict.fromkeys(str(path.parent) for path in (tmp_path / "one/HR/a.png", tmp_path / second))
+    assert main(["prepare", *folders, "-o", str(tmp_path / "new.safetensors"), "--scale", "2"]) == 1
+    error = capsys.readouterr().err
+    assert "one/HR/a." in error
+    assert second in error
+    assert "the same name in the pack, HR/a; rename" in error
+    assert error.count("\n") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted({"one", second.split("/")[0]})
 
 
 def test_crops_are_aligned_turned_together_and_repeatable(folder):

@@ -13,9 +13,10 @@ from PIL import Image
 from mga.resize import imresize
 from mga.train import loop
 from mga.train.config import TrainConfig, load_config
-from mga.train.features import CellSampler, FeatureCache, linear_part, luma_cells, oriented, view
+from mga.train.features import CellSampler, FeatureCache, linear_part, luma_cells, view
 from mga.train.identity import start_at_identity, trunk_parameters
 from mga.train.mask import start_as_probability
+from mga.train.packs import oriented
 from mga.train.pipeline import build_network, train
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_model, read_metadata

@@ -52,21 +52,45 @@ def run(args: argparse.Namespace) -> int:
 
     if args.output.exists() and not args.overwrite:
         raise InputError(f"{args.output} exists; give --overwrite to replace it")
-    if args.tile and (args.tile % args.scale or args.tile < 0):
-        raise InputError(f"prepare: --tile {args.tile} is not a multiple of the scale {args.scale}")
+    if not args.output.parent.is_dir():
+        raise InputError(f"prepare: {args.output} cannot be written, its folder does not exist; create it first")
+    for name in ("tile", "step"):
+        if (side := getattr(args, name)) % args.scale or side < 0:
+            raise InputError(f"prepare: --{name} {side} is not a multiple of the scale {args.scale}, 0 or more")
     if args.lr and args.shrink != [1]:
         raise InputError("prepare: --lr and --shrink exclude each other, since the LR images belong to the full size")
-    for name in ("every", "step", "skip", "only"):
-        if getattr(args, name) < (name == "every"):
-            raise InputError(f"prepare: --{name} must be positive, got {getattr(args, name)}")
+    for name, least in (("every", 1), ("skip", 0), ("only", 0), ("shrink", 1)):
+        given = getattr(args, name)
+        if (smallest := min(given) if name == "shrink" else given) < least:
+            raise InputError(f"prepare: --{name} must be {least} or more, got {smallest}")
+    if len(set(args.shrink)) < len(args.shrink):
+        raise InputError("prepare: --shrink has a number twice; give each once")
     if not 0 < args.hardest <= 1:
         raise InputError(f"prepare: --hardest must be more than 0 and at most 1, got {args.hardest}")
+    _check_names(args)
     pairs = sub_images(args)
     if args.hardest < 1:
         pairs = hardest(args, [bicubic_error(*pair) for _, pair in pairs])
     count = write_pack(args.output, pairs, args.scale)
     print(f"written: {args.output}, {count} pairs, {args.output.stat().st_size / 2**20:.1f} MiB")
     return 0
+
+
+def _check_names(args: argparse.Namespace) -> None:
+    """InputError, before anything is read, for images that the pack would have to call the same, or cannot name."""
+    from .train.packs import check_name
+
+    known: dict[str, Path] = {}
+    for folder in args.folders:
+        for file in files_of(folder, args.skip, args.only):
+            name = f"{folder.name}/{file.stem}"
+            if name in known:
+                raise InputError(
+                    f"prepare: {known[name]} and {file} would have the same name in the pack, {name}; rename one "
+                    "of the files or folders, or make a pack of each, of which a training takes any number"
+                )
+            check_name(args.output, name)
+            known[name] = file
 
 
 def files_of(folder: Path, skip: int, only: int) -> list[Path]:
@@ -84,6 +108,9 @@ def sub_images(args: argparse.Namespace) -> Iterator[tuple[str, tuple[np.ndarray
             image = read_image(file).rgb
             for shrink in args.shrink:
                 hr = image if shrink == 1 else imresize(image, 1 / shrink)
+                if min(hr.shape[:2]) < args.scale:
+                    size = f"{hr.shape[1]}x{hr.shape[0]}{f' at 1/{shrink} of its size' if shrink > 1 else ''}"
+                    raise ImageError(f"prepare: {file} is {size}, too small for x{args.scale}; leave it out")
                 hr, lr = _pair(hr, file, args)
                 for y, x, part in _tiles(hr, args.tile, args.step or args.tile):
                     number += 1

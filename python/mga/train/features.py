@@ -25,6 +25,7 @@ from mga_kernels.images import read_image
 
 from ..resize import imresize, shrink_for_scale
 from .config import Folder, TrainConfig
+from .packs import oriented
 
 FIT_PIXELS = 25_000
 SUFFIXES = {".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"}
@@ -69,12 +70,6 @@ def _sized_images(config: TrainConfig, held_out: bool) -> Iterator[tuple[str, Pa
         for file in training_files(folder, held_out):
             for shrink in folder.shrink:
                 yield f"{Path(folder.path).name}-{file.stem}-{shrink}", file, shrink
-
-
-def oriented(image: np.ndarray, orientation: int) -> np.ndarray:
-    """One of the 8 flips and rotations: bit 0 turns by 90 degrees, bit 2 by 180 degrees, then bit 1 flips."""
-    image = np.rot90(image, (orientation & 1) + (orientation & 4) // 2)
-    return image[:, ::-1] if orientation & 2 else image
 
 
 def view(image: np.ndarray, number: int, scale: int) -> np.ndarray:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -21,41 +24,79 @@ from torch import Tensor
 from mga_kernels.errors import InputError
 from mga_kernels.files import whole_file
 
-from .features import oriented
-
 Pair = tuple[np.ndarray, np.ndarray]
+LARGEST_HEADER = 99_000_000  # bytes of names and shapes; a safetensors file may have 100 MB of them
+COPIED = 1 << 24  # bytes at a time
 
 
 def write_pack(path: Path, pairs: Iterable[tuple[str, Pair]], scale: int) -> int:
-    """Write (name, (hr, lr)) pairs as they come; returns how many. The file appears whole or not at all."""
-    header: dict[str, object] = {"__metadata__": {"scale": str(scale)}}
-    offset = count = 0
-    body = path.with_name(path.name + ".body")
-    try:
-        with body.open("xb") as stream:
-            for name, images in pairs:
-                count += 1
-                for kind, image in zip(("hr", "lr"), images, strict=True):
-                    header[f"{kind}/{name}"] = {
-                        "dtype": "U8",
-                        "shape": list(image.shape),
-                        "data_offsets": [offset, offset + image.nbytes],
-                    }
-                    stream.write(np.ascontiguousarray(image).data)
-                    offset += image.nbytes
-        if not count:
+    """Write (name, (hr, lr)) pairs as they come; returns how many. The file appears whole or not at all.
+
+    InputError for what ``open_pack`` would not read: a name that is there already or is no text, images that are not
+    uint8 (H, W, 3) with sides of 1 or more, HR of another size than ``scale`` times LR, no pair at all, or so many that
+    their names do not fit.
+    """
+    names: set[str] = set()
+    header = [f'{{"__metadata__": {{"scale": "{scale}"}}']
+    offset = length = 0
+    with _writing(path):
+        body = tempfile.TemporaryFile(dir=path.parent)  # without a name, so it is nobody else's and never left behind
+    with body:
+        for name, pair in pairs:
+            if name in names:
+                raise InputError(f"prepare: {path} would hold two pairs called {name}; rename one of the images")
+            check_name(path, name)
+            if fault := _fault(*pair, scale):
+                raise InputError(f"prepare: {path} cannot hold {name}: {fault}")
+            names.add(name)
+            for kind, image in zip(("hr", "lr"), pair, strict=True):
+                place = {"dtype": "U8", "shape": image.shape, "data_offsets": (offset, offset + image.nbytes)}
+                header.append(f", {json.dumps(f'{kind}/{name}')}: {json.dumps(place)}")
+                length, offset = length + len(header[-1]), offset + image.nbytes
+                with _writing(path):
+                    body.write(np.ascontiguousarray(image).data)
+            if length > LARGEST_HEADER:
+                raise InputError(
+                    f"prepare: {len(names):,} pairs are more than {path} may hold; make several packs, of which a "
+                    "training takes any number, or larger sub-images (--tile)"
+                )
+        if not names:
             raise InputError(f"prepare: there is nothing to write to {path}")
-        text = json.dumps(header).encode()
+        text = "".join([*header, "}"]).encode()
         text += b" " * (-len(text) % 8)
-        with whole_file(path) as target, body.open("rb") as stream:
-            target.write(struct.pack("<Q", len(text)) + text)
-            while chunk := stream.read(1 << 24):
-                target.write(chunk)
+        with _writing(path):
+            body.seek(0)
+            with whole_file(path) as target:
+                target.write(struct.pack("<Q", len(text)) + text)
+                shutil.copyfileobj(body, target, COPIED)
+    return len(names)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What the system says while bytes go to the pack, in a sentence."""
+    try:
+        yield
     except OSError as error:
         raise InputError(f"prepare: cannot write {path}: {error.strerror or error}") from error
-    finally:
-        body.unlink(missing_ok=True)
-    return count
+
+
+def check_name(path: Path, name: str) -> None:
+    """InputError for a name that JSON, in which the file lists them, cannot hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"prepare: {path} cannot hold {name!r}, a name that is no UTF-8; rename the image") from None
+
+
+def _fault(hr: np.ndarray, lr: np.ndarray, scale: int) -> str | None:
+    """Why these are no pair of a pack; None where they are one."""
+    for kind, image in (("HR", hr), ("LR", lr)):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+            return f"its {kind} image is {image.dtype} {image.shape}, which is not uint8 (H, W, 3)"
+    if hr.shape != (lr.shape[0] * scale, lr.shape[1] * scale, 3):
+        return f"it has HR {hr.shape} and LR {lr.shape}, which is not scale {scale}"
+    return None
 
 
 def open_pack(path: str | os.PathLike, scale: int) -> list[Pair]:
@@ -67,13 +108,15 @@ def open_pack(path: str | os.PathLike, scale: int) -> list[Pair]:
             found = (file.metadata() or {}).get("scale")
             names = [name.removeprefix("hr/") for name in file.keys() if name.startswith("hr/")]
             pairs = [(file.get_tensor(f"hr/{name}").numpy(), file.get_tensor(f"lr/{name}").numpy()) for name in names]
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, TypeError) as error:
         raise InputError(f"train: {path} is not a pack: {error}; `mga prepare` makes one") from None
+    if not pairs:
+        raise InputError(f"train: {path} holds no pairs; `mga prepare` makes packs")
     if found != str(scale):
         raise InputError(f"train: {path} holds pairs of scale {found}, the configuration has scale {scale}")
-    for name, (hr, lr) in zip(names, pairs, strict=True):
-        if hr.shape != (lr.shape[0] * scale, lr.shape[1] * scale, 3):
-            raise InputError(f"train: {path}: {name} has HR {hr.shape} and LR {lr.shape}, which is not scale {scale}")
+    for name, pair in zip(names, pairs, strict=True):
+        if fault := _fault(*pair, scale):
+            raise InputError(f"train: {path} is not a pack: {name}: {fault}")
     return pairs
 
 
@@ -91,6 +134,12 @@ def to_floats(batch: Iterable[Tensor], device: torch.device | str = "cpu") -> tu
 def to_tensors(pairs: Sequence[Pair]) -> tuple[Tensor, Tensor]:
     """(LR, HR) float32 in 0..1, channels-last, of pairs of one size."""
     return to_floats(to_bytes(pairs))
+
+
+def oriented(image: np.ndarray, orientation: int) -> np.ndarray:
+    """One of the 8 flips and rotations: bit 0 turns by 90 degrees, bit 2 by 180 degrees, then bit 1 flips."""
+    image = np.rot90(image, (orientation & 1) + (orientation & 4) // 2)
+    return image[:, ::-1] if orientation & 2 else image
 
 
 class Crops:
