@@ -185,11 +185,11 @@ def test_what_is_refused(folder, tmp_path, capsys):
         (["patch-size", config, "--values", "2", "2"], "given twice"),
         (["classes", config, "--only", "Set5"], "holds no test set Set5, only One"),
         (["classes", str(tmp_path / "none.toml")], "there is no configuration file"),
-        (["classes", config, "--set", "recipe='refine-only'"], "unknown setting|is missing"),
+        (["classes", config, "--set", "recipe='refine-only'"], '"refine-only" is no more'),
     ):
         code = main(["ablate", *words, "-o", str(tmp_path / "out"), "--sets", str(folder / "sets")])
         error = capsys.readouterr().err
         assert code == 1, error
-        assert any(part in error for part in message.split("|")), error
+        assert message in error
         assert error.count("\n") == 1
     assert not (tmp_path / "out").exists(), "nothing was begun"

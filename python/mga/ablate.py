@@ -7,7 +7,7 @@
     mga ablate selection MODEL -o DIR --sets testsets/                     # order of selection (Table 7)
     mga ablate k MODEL -o DIR --sets testsets/
 
-The first four train each value as CONFIG says (a configuration of ``mga train``, recipe "three-step") with the same
+The first four train each value as CONFIG says (a configuration of ``mga train``) with the same
 budget and seed, in folders of their own under DIR; steps in which the values do not differ are trained once, in
 DIR/shared, so that nothing but the value studied makes a difference. A budget in iterations is equal exactly, one in
 time as far as the machine runs evenly. Where step 1 is shared there is a row for -D, with its weights; ``--base``
@@ -95,8 +95,6 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("ablate: runs in one process; leave out torchrun")
     overrides = dict(text.partition("=")[::2] for text in args.overrides)
     recipe = load_config(args.config, overrides)
-    if not isinstance(recipe, Recipe):
-        raise InputError(f'ablate: {args.config} has the recipe "refine-only"; a study takes "three-step"')
     values = _values(args, recipe)
     sets = find_sets(args.sets, recipe.scale, args.only)
     budget = Budget.parse(args.budget) if args.budget else Budget()

@@ -12,8 +12,8 @@ import numpy as np
 
 from mga_kernels.errors import InputError
 
-# BT.601 weights for RGB in 0..255; with the offset, black is 16 and white 235.
-_LUMA = np.array([65.481, 128.553, 24.966]) / 255
+# BT.601 weights of RGB; with an offset of 16, and RGB in 0..255, black is 16 and white 235.
+LUMA = tuple(weight / 255 for weight in (65.481, 128.553, 24.966))
 _WINDOW, _SIGMA = 11, 1.5
 _C1, _C2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
 
@@ -28,8 +28,8 @@ def luma(image: np.ndarray) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] != 3):
         raise InputError(f"luma: expected uint8 (H, W, 3) or (H, W), got {image.dtype} {image.shape}")
     if image.ndim == 2:
-        return 16 + image * _LUMA.sum()
-    return 16 + image.astype(np.float64) @ _LUMA
+        return 16 + image * sum(LUMA)
+    return 16 + image.astype(np.float64) @ np.array(LUMA)
 
 
 def psnr_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:

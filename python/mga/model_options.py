@@ -1,6 +1,6 @@
 """The settings of a network, those of section 4.4 of the paper among them, as options of a command.
 
-``mga train`` takes the same settings from its configuration, under the same names (``mga.train.config``).
+``mga train`` takes the same settings from its configuration, under the same names (``mga.train.recipe``).
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeNetwork
 from mga_kernels.networks.rfdn import FEATURE_CHANNELS
 
 from ..train.identity import start_at_identity
-from ..train.mask import start_as_probability
 from ..train.packs import Pair
+from ..train.start import start_as_probability
 
 LOOKED_AT = 16  # images of which the size of the feature is taken
 SIDE = 128  # of their parts, in LR pixels

@@ -139,7 +139,7 @@ class Fitting:
                 return self._validated(step, spread, unit)
 
         try:
-            run_steps(step, module, schedule, state, every, None, loss, validate, ema)
+            run_steps(step, module, schedule, state, every, loss, validate, ema)
             self.results[step] = ""  # its steps are done
         finally:
             ema.copy_to(module)

@@ -13,7 +13,7 @@ from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeNetwork
 from mga_kernels.networks.registry import SPLIT
 
-from ..train.mask import start_as_probability
+from ..train.start import start_as_probability
 
 
 @dataclass(frozen=True)

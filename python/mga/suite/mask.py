@@ -1,8 +1,9 @@
 """How well the mask tells what refining would change (section 4.4, Figure 6): l1 error and overlap with the true top K.
 
-The truth of a cell is what step 3 of the training takes for it (``mga.train.mask``): the mean absolute luma difference
-of the coarse image and that of -A, divided by the unit of the training set and cut at 1. Weights keep the unit of their
-training ("mask_unit"); for those without it, it is the quantile that training uses, of the cells of the set.
+The truth of a cell is what step 3 of the training takes for it (``mga.train.objectives``): the mean absolute luma
+difference of the coarse image and that of -A, divided by the unit of the training set and cut at 1. Weights keep the
+unit of their training ("mask_unit"); for those without it, it is the quantile that training uses, of the cells of the
+set.
 """
 
 from __future__ import annotations

@@ -7,16 +7,14 @@ import argparse
 from mga_kernels.errors import InputError
 
 from .config import load_config
-from .pipeline import STEPS, train
-from .recipe import Recipe
 from .three_step import Budget, ThreeStep
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("config", help="TOML file; its fields are documented in mga.train.recipe and mga.train.config")
+    parser.add_argument("config", help="TOML file; its fields are documented in mga.train.recipe")
     parser.add_argument(
         "--step",
-        choices=("base", "dense", "all", "mask", "end-to-end", "refine"),
+        choices=("base", "dense", "all", "mask", "end-to-end"),
         help="run one step only (default: all of the recipe; base, which is -B alone, is in none of them)",
     )
     parser.add_argument(
@@ -28,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="override a field, for example --set refine.iterations=2000 (repeatable)",
+        help="override a field, for example --set mask.iterations=2000 (repeatable)",
     )
 
 
@@ -39,15 +37,8 @@ def run(args: argparse.Namespace) -> int:
         if not equals:
             raise InputError(f"train: --set takes NAME=VALUE, got {text!r}")
         overrides[name] = value
-    config = load_config(args.config, overrides)
-    steps = (args.step,) if args.step else ()
-    if isinstance(config, Recipe):
-        target = ThreeStep(config, Budget.parse(args.budget) if args.budget else Budget()).run(steps)
-    elif args.budget:
-        raise InputError('train: --budget is for the recipe "three-step"; set iterations in the configuration instead')
-    elif not set(steps) <= set(STEPS):
-        raise InputError(f'train: the recipe "refine-only" has the steps {" and ".join(STEPS)}, not {args.step}')
-    else:
-        target = train(config, steps or STEPS)
+    recipe = load_config(args.config, overrides)
+    budget = Budget.parse(args.budget) if args.budget else Budget()
+    target = ThreeStep(recipe, budget).run((args.step,) if args.step else ())
     print(f"written: {target}")
     return 0

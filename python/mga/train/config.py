@@ -1,8 +1,4 @@
-"""Training configuration: one TOML file, every field typed and documented here.
-
-``TrainConfig`` is the recipe "refine-only": a Refine-Net and a mask for a published Base-Net that stays as it is. The
-paper's own training, "three-step", is configured by ``mga.train.recipe.Recipe``.
-"""
+"""Configuration files: TOML tables as typed dataclasses, those of ``mga train`` and of ``mga evaluate``."""
 
 from __future__ import annotations
 
@@ -10,93 +6,11 @@ import dataclasses
 import os
 import tomllib
 import typing
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from mga_kernels.errors import InputError
-from mga_kernels.networks import ModelConfig
 
-from ..model_options import parse_split
 from .recipe import Recipe
-
-
-@dataclass
-class Folder:
-    """HR images for training."""
-
-    path: str
-    shrink: list[int] = field(default_factory=lambda: [1])  # use each image at 1/n of its size, for each n
-    holdout: int = 0  # the last n images (by name) are for validation only
-
-
-@dataclass
-class Refine:
-    """Step 2 of section 3.5: the trunk of the Refine-Net on cropped feature patches, Base-Net and tail frozen."""
-
-    iterations: int = 20000
-    cells_per_batch: int = 768  # 12 crops of 32 x 32 LR pixels at p = 4
-    learning_rate: float = 2e-4
-    final_learning_rate: float = 1e-7
-    warmup: int = 500
-    hard_share: float = 0.5  # share of a batch drawn in proportion to the error of the coarse image
-    loss: str = "l1"  # "l1" (the paper) or "l2"
-    ema_decay: float = 0.999
-
-
-@dataclass
-class Mask:
-    """Step 3 of section 3.5: the MP module alone, by l1 against |coarse - all| on luma."""
-
-    iterations: int = 4000
-    crops_per_batch: int = 16
-    views: int = 2  # how many of the cached views of each image are used
-    crop: int = 64  # side of a crop in LR pixels
-    learning_rate: float = 4e-4
-    final_learning_rate: float = 1e-7
-    warmup: int = 200
-    classes: int = 2
-    order: str = "softmax-then-pool"
-    filter_source: str = "probability"
-    ema_decay: float = 0.999
-    target_quantile: float = 0.95  # the mean cell difference at this quantile of the training cells is mask value 1
-
-
-@dataclass
-class TrainConfig:
-    """A whole run. Paths may contain environment variables; relative ones are taken from the current folder.
-
-    What section 4.4 of the paper varies are ``patch_size`` (Table 6), ``split`` (Table 5), ``selection`` (Table 7),
-    ``k``, and ``classes`` of the mask (Table 3); the defaults are the paper's.
-    """
-
-    network: str
-    scale: int
-    base: str  # published checkpoint of the Base-Net
-    out: str  # folder for the feature cache, the resumable state and the result
-    folders: list[Folder]
-    recipe: str = "refine-only"
-    patch_size: int = 4
-    split: str = ""  # blocks of Base-Net and Refine-Net, as in "4+2"; empty: those of the paper
-    selection: str = "largest"  # which cells the trained model refines: "largest", "smallest" or "random"
-    k: int = 0  # how many of them, unless a call says otherwise; 0: the paper's 16,000 / p^2
-    views: int = 8  # how many of its 8 views (flips, rotations, shifts of the LR grid) of each image are cached
-    # Photographs differ in sharpness from those that the Base-Net was trained on. With this setting, what a linear
-    # filter fitted to one image explains of its residual is taken off the target, so that only the rest is learned.
-    normalise: bool = True
-    seed: int = 0
-    device: str = "auto"
-    bf16: bool = True  # bf16 arithmetic in the trunk of the Refine-Net; weights stay fp32
-    save_every: int = 500
-    initial: str = ""  # weights file whose Refine-Net training starts from, instead of the identity
-    refine: Refine = field(default_factory=Refine)
-    mask: Mask = field(default_factory=Mask)
-    licence: dict[str, str] = field(default_factory=dict)  # notices stored with the weights, by subject
-
-    def model_config(self) -> ModelConfig:
-        """What the trained model is; InputError for settings that no network has."""
-        split = parse_split(self.split) if self.split else ()
-        mask = {name: getattr(self.mask, name) for name in ("classes", "order", "filter_source")}
-        return ModelConfig(self.network, self.scale, self.patch_size, self.k, split, self.selection, mask=mask)
 
 
 def build(cls: type, values: dict, where: str, command: str = "train"):
@@ -138,7 +52,7 @@ def _convert(kind, value, where: str, command: str):
 
 
 def read_table(path: str | Path, overrides: dict[str, str] | None = None, command: str = "train") -> dict:
-    """A TOML file as a table; ``overrides`` maps dotted names ("refine.iterations") to TOML values as text."""
+    """A TOML file as a table; ``overrides`` maps dotted names ("mask.iterations") to TOML values as text."""
     try:
         values = tomllib.loads(Path(path).read_text())
     except FileNotFoundError:
@@ -157,22 +71,14 @@ def read_table(path: str | Path, overrides: dict[str, str] | None = None, comman
     return values
 
 
-def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> TrainConfig | Recipe:
-    """The configuration in a TOML file, of the kind that its setting ``recipe`` names."""
+def load_config(path: str | Path, overrides: dict[str, str] | None = None) -> Recipe:
+    """The recipe in a TOML file, checked."""
     values = read_table(path, overrides)
-    recipe = values.get("recipe", "three-step")
-    if recipe == "three-step":
-        three_step: Recipe = build(Recipe, values, "config")
-        three_step.check()
-        return three_step
-    if recipe != "refine-only":
-        raise InputError(f'train: config.recipe must be "three-step" or "refine-only", got {recipe!r}')
-    config: TrainConfig = build(TrainConfig, values, "config")
-    config.model_config()
-    if not config.folders:
-        raise InputError("train: config.folders is empty; name at least one folder of HR images")
-    if not 1 <= config.views <= 8:
-        raise InputError(f"train: config.views must be 1 to 8, got {config.views}")
-    if config.refine.loss not in ("l1", "l2"):
-        raise InputError(f'train: config.refine.loss must be "l1" or "l2", got {config.refine.loss!r}')
-    return config
+    if values.get("recipe") == "refine-only":
+        raise InputError(
+            'train: the recipe "refine-only" is no more; `mga convert CKPT --extend N` gives a published network a '
+            'Refine-Net and a mask, and the recipe "three-step" trains a network as a whole'
+        )
+    recipe: Recipe = build(Recipe, values, "config")
+    recipe.check()
+    return recipe

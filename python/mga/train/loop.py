@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from mga_kernels.errors import InputError
 from mga_kernels.files import whole_file
+
+if TYPE_CHECKING:
+    from .recipe import Schedule
 
 
 class TrainingError(InputError, RuntimeError):
@@ -24,16 +25,9 @@ class TrainingError(InputError, RuntimeError):
 
 
 def learning_rate(
-    step: int,
-    iterations: int,
-    warmup: int,
-    peak: float,
-    final: float,
-    start: float | None = None,
-    periods: int = 1,
+    step: int, iterations: int, warmup: int, peak: float, final: float, start: float, periods: int = 1
 ) -> float:
-    """In each period a linear warm-up from ``start`` (default: peak / 10), then a cosine to ``final`` (section 4.1)."""
-    start = 0.1 * peak if start is None else start
+    """In each period a linear warm-up from ``start``, then a cosine to ``final`` (section 4.1)."""
     number = min(periods - 1, step * periods // max(1, iterations))
     first, last = (iterations * n // periods for n in (number, number + 1))
     step, length = step - first, last - first
@@ -85,12 +79,6 @@ class Ema:
     def copy_to(self, module: nn.Module) -> None:
         for name, p in module.named_parameters():
             p.copy_(self.values[name])
-
-    def averaged(self, module: nn.Module) -> nn.Module:
-        """A copy of ``module`` with the averaged parameters, in evaluation mode."""
-        result = copy.deepcopy(module).eval()
-        self.copy_to(result)
-        return result
 
     def state_dict(self) -> dict[str, Any]:
         return {"steps": self.steps, "values": self.values}
@@ -178,50 +166,46 @@ def pace_of(module: nn.Module, loss: Callable[[int], torch.Tensor], steps: int, 
 def run_steps(
     name: str,
     module: nn.Module,
-    settings,
+    schedule: Schedule,
     state_file: Path,
     save_every: int,
-    sampler_rng: np.random.Generator | None,
     step_loss: Callable[[int], torch.Tensor],
     validate: Callable[[], str],
     ema: Ema | None = None,
     workers: Workers | None = None,
     log: Callable[[int, dict[str, float]], None] | None = None,
 ) -> None:
-    """Train ``module`` for ``settings.iterations`` steps; resumes from ``state_file`` when it is there.
+    """Train ``module`` as the schedule says; goes on from ``state_file`` when it is there.
 
-    ``step_loss`` draws the batch of a step and returns its loss. ``sampler_rng``, where batches depend on more than
-    their number, is the numpy generator that draws them: its state is saved too, so a resumed run sees the same batches
-    and ends with the same weights as one that was never stopped. ``log`` is told each step's loss and learning rate.
+    ``step_loss`` returns the loss of a step from the number of its batch, and nothing else draws by chance, so that a
+    run that goes on ends with the weights of one that was never stopped. What the state was made by is for the caller
+    to compare (``claim_folder``). ``log`` is told each step's loss and learning rate.
     """
     workers = workers or Workers()
-    kind = getattr(settings, "optimiser", "adam")
-    optimiser = make_optimiser(kind, module, settings.learning_rate)
+    optimiser = make_optimiser(schedule.optimiser, module, schedule.learning_rate)
     done = 0
     if state_file.exists():
         state = torch.load(state_file, map_location="cpu", weights_only=True)  # it may come from another device
-        if (found := state.get("kind", "adam")) != kind:
+        if (found := state.get("kind", "adam")) != schedule.optimiser:
             raise InputError(
-                f'train: {state_file} was trained with optimiser = "{found}", this run has "{kind}"; '
+                f'train: {state_file} was trained with optimiser = "{found}", this run has "{schedule.optimiser}"; '
                 f"set that one for step {name}, or remove the file"
             )
         module.load_state_dict(state["module"])
         optimiser.load_state_dict(state["optimiser"])
-        if sampler_rng is not None:
-            sampler_rng.bit_generator.state = state["rng"]
         done = state["step"]
         if ema:
             ema.load_state_dict(state["ema"])
     started, first, running = time.monotonic(), done, None
-    for step in range(done, settings.iterations):
+    for step in range(done, schedule.iterations):
         rate = learning_rate(
             step,
-            settings.iterations,
-            settings.warmup,
-            settings.learning_rate,
-            settings.final_learning_rate,
-            getattr(settings, "warmup_start", None),
-            getattr(settings, "periods", 1),
+            schedule.iterations,
+            schedule.warmup,
+            schedule.learning_rate,
+            schedule.final_learning_rate,
+            schedule.warmup_start,
+            schedule.periods,
         )
         for group in optimiser.param_groups:
             group["lr"] = rate
@@ -241,22 +225,21 @@ def run_steps(
         running = value if running is None else 0.99 * running + 0.01 * value
         if log is not None:
             log(step + 1, {"loss": value, "learning rate": rate})
-        if workers.first and ((step + 1) % save_every == 0 or step + 1 == settings.iterations):
+        if workers.first and ((step + 1) % save_every == 0 or step + 1 == schedule.iterations):
             save_state(
                 state_file,
                 {
                     "step": step + 1,
                     "module": module.state_dict(),
-                    "kind": kind,
+                    "kind": schedule.optimiser,
                     "optimiser": optimiser.state_dict(),
-                    "rng": None if sampler_rng is None else sampler_rng.bit_generator.state,
                     "ema": ema.state_dict() if ema else None,
                 },
             )
             pace = (time.monotonic() - started) / (step + 1 - first)
-            left = pace * (settings.iterations - step - 1) / 60
+            left = pace * (schedule.iterations - step - 1) / 60
             print(
-                f"{name} {step + 1}/{settings.iterations}  loss {running:.5f}  {validate()}  "
+                f"{name} {step + 1}/{schedule.iterations}  loss {running:.5f}  {validate()}  "
                 f"{pace:.3f} s/iteration, {left:.0f} min left",
                 flush=True,
             )

@@ -10,7 +10,7 @@ from torch import Tensor
 from mga_kernels.networks import MaskGuidedNetwork
 from mga_kernels.networks.mask import MaskPrediction
 
-from .features import luma_cells
+from ..metrics import LUMA
 
 
 def every_patch(network: MaskGuidedNetwork, feature: Tensor) -> Tensor:
@@ -42,6 +42,13 @@ def image_loss(network: MaskGuidedNetwork, lr: Tensor, hr: Tensor, variant: str,
         return l1(coarse, hr)
     final = network.decomposed(feature) if variant == "dense" else every_patch(network, feature)
     return l1(final, hr) + coarse_weight * l1(coarse, hr)
+
+
+def luma_cells(difference: Tensor, cell: int) -> Tensor:
+    """Mean absolute BT.601 luma of an RGB difference (B, 3, H, W) in each cell of ``cell`` x ``cell`` pixels."""
+    weights = torch.tensor(LUMA, dtype=difference.dtype, device=difference.device)
+    luma = torch.einsum("bchw,c->bhw", difference, weights).abs()
+    return torch.nn.functional.avg_pool2d(luma[:, None], cell)[:, 0]
 
 
 def differences(network: MaskGuidedNetwork, coarse: Tensor, final: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ class Recipe:
     out: str  # folder for the resumable states, the log and the results
     train: list[str]  # packs made by `mga prepare`, each of which is drawn from equally often
     validation: str = ""  # a pack of images that are not trained on
-    recipe: str = "three-step"
+    recipe: str = "three-step"  # the only one
     patch_size: int = 4
     split: str = ""  # blocks of Base-Net and Refine-Net, as in "12+4"; empty: those of the paper
     selection: str = "largest"
@@ -99,6 +99,8 @@ class Recipe:
         return self.all if step == "end-to-end" else getattr(self, step)
 
     def check(self) -> None:
+        if self.recipe != "three-step":
+            raise InputError(f'train: config.recipe must be "three-step", got {self.recipe!r}')
         self.model_config()
         if self.sees_halo and self.network != "fsrcnn":
             raise InputError(f"train: sees_halo is for fsrcnn; the Refine-Net of {self.network} has no such setting")

@@ -1,8 +1,9 @@
-"""Weights from which a plain chain of convolutions starts training, where PyTorch's own lose thousands of iterations.
+"""Weights that training starts from, where PyTorch's own would lose thousands of iterations.
 
-The layers of FSRCNN that keep width and size pass their input on (a Dirac kernel; the PReLU behind it has slope 1),
-the others have the weights of He et al. (2015), and the transposed convolution starts near zero as in the FSRCNN
-paper. After 600 iterations of FSRCNN x4 the two images of -D are 9 dB above those of a run from PyTorch's weights.
+FSRCNN is a plain chain of convolutions. Its layers that keep width and size pass their input on (a Dirac kernel; the
+PReLU behind it has slope 1), the others have the weights of He et al. (2015), and the transposed convolution starts
+near zero as in the FSRCNN paper. After 600 iterations of FSRCNN x4 the two images of -D are 9 dB above those of a run
+from PyTorch's weights.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from torch import nn
 
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork
+from mga_kernels.networks.mask import FILTER_SIZE, MaskPrediction
 
 SLOPE = 0.25  # of a PReLU, before training
 DECONVOLUTION = 0.001  # standard deviation of its weights
@@ -42,3 +44,12 @@ def start_at_identity(network: MaskGuidedNetwork) -> None:
 
 def _keeps(module: nn.Module) -> bool:
     return isinstance(module, nn.Conv2d) and module.in_channels == module.out_channels
+
+
+@torch.no_grad()
+def start_as_probability(mask: MaskPrediction) -> None:
+    """The mask starts as the probability itself, and the probability near one half, where its slope is largest."""
+    mask.conv_kernel.weight.zero_()
+    mask.conv_kernel.bias.zero_()
+    mask.conv_kernel.bias[FILTER_SIZE**2 // 2] = 1
+    mask.conv2.weight.mul_(0.1)

@@ -21,11 +21,10 @@ from mga_kernels.networks import MaskGuidedNetwork
 
 from ..metrics import psnr_y
 from .loop import Ema, Workers, claim_folder, pace_of, run_steps
-from .mask import start_as_probability
 from .objectives import differences, every_patch, feature_statistics, fold_spread, gated_loss, image_loss, mask_loss
 from .packs import Crops, Pair, open_pack, to_tensors
 from .recipe import Recipe, Schedule
-from .start import start_at_identity
+from .start import start_as_probability, start_at_identity
 
 BATCHES_MEASURED = 8  # of which the statistics of the feature and the unit of the mask are taken
 CLAIMED = (  # what all states in a folder have in common
@@ -184,7 +183,7 @@ class ThreeStep:
 
         state = self.out / f"{step}.state"
         run_steps(
-            step, module, schedule, state, recipe.save_every, None, loss, validate, ema, self.workers, log and log.write
+            step, module, schedule, state, recipe.save_every, loss, validate, ema, self.workers, log and log.write
         )
         if ema:
             ema.copy_to(module)
