@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import images
-from .errors import InputError, OutOfMemoryError
+from .errors import InputError
 from .pictures import ImageLike, Picture, in_form_of, read
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ class _Overlap(Generic[Source, Loaded, Computed, Written]):
     def _computed(self, source: Source, loading: Future[Loaded]) -> Computed:
         try:
             return self.compute(loading.result())
-        except OutOfMemoryError:
+        except MemoryError:  # ours, or one of a library
             if not self.writing:
                 raise
         wait([future for _, future in self.writing])

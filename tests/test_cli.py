@@ -1,14 +1,10 @@
 """The mga command: what it writes, and one sentence and no output where it cannot."""
 
 import json
-import os
 import pickle
 import signal
-import subprocess
-import sys
 import time
 import warnings
-from functools import partial
 
 import numpy as np
 import pytest
@@ -366,39 +362,6 @@ def test_a_warning_becomes_a_note_on_its_image(tmp_path, photos, mga_upscale, mo
     lines = output.out.splitlines()
     assert len(lines) == 4
     assert lines[2] == "  b.jpg: something about this image"
-
-
-def test_a_real_interrupt_of_the_real_command(tmp_path, model_file):
-    """SIGINT to ``python -m mga`` once the first of many images is out: code 130, whole files only."""
-    folder, out = tmp_path / "in", tmp_path / "out"
-    folder.mkdir()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)).save(folder / "000.png")
-    for i in range(1, 200):
-        (folder / f"{i:03}.png").write_bytes((folder / "000.png").read_bytes())
-    command = [sys.executable, "-m", "mga", "upscale", str(folder), "-o", str(out), "--model", str(model_file)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    # A test run in the background of a shell ignores the signal, and its children would inherit that.
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
-    )
-    deadline = time.monotonic() + 60
-    while not list(out.glob("*.png")) and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert errors.count("\n") == 1
-    assert "interrupted" in errors
-    finished = names(out)
-    assert 1 <= len(finished) < 200
-    assert all(name.endswith(".png") and not name.startswith(".") for name in finished)
-    for name in finished:
-        assert read_image(out / name).rgb.shape == (480, 640, 3)
 
 
 def test_version_help_and_unknown_commands(capsys):

@@ -1,7 +1,7 @@
 """Photographs in and out: pixels, transparency and metadata, with nothing dropped in silence."""
 
 from .photo import Photo, to_array, to_image
-from .reading import read_image
+from .reading import read_image, suffixes
 from .writing import FORMATS, check_output, save_image
 
-__all__ = ["FORMATS", "Photo", "check_output", "read_image", "save_image", "to_array", "to_image"]
+__all__ = ["FORMATS", "Photo", "check_output", "read_image", "save_image", "suffixes", "to_array", "to_image"]

@@ -17,7 +17,7 @@ def bits_per_sample(stream: BinaryIO, kind: str) -> int:
 
     ``kind`` is Pillow's name of the format. TIFF is not read here: Pillow tells its BitsPerSample itself.
     """
-    reader = {"PNG": _png, "PPM": _ppm, "JPEG2000": _jpeg2000, "AVIF": _avif}.get(kind)
+    reader = {"PNG": _png, "PPM": _ppm, "JPEG2000": _jpeg2000, "AVIF": _avif, "SGI": _sgi, "DDS": _dds}.get(kind)
     if reader is None:
         return 8
     position = stream.tell()
@@ -65,3 +65,13 @@ def _avif(head: bytes) -> int:
         flags = head[found.end() + 2]
         depth = max(depth, 8 if not flags & 0x40 else 12 if flags & 0x20 else 10)
     return depth
+
+
+def _sgi(head: bytes) -> int:
+    return 8 * head[3]  # bytes per channel
+
+
+def _dds(head: bytes) -> int:
+    """16 for BC6H, halves of floats that Pillow makes bytes of; the other kinds that it reads have 8 bits or less."""
+    extended = head[84:88] == b"DX10"
+    return 16 if extended and struct.unpack_from("<I", head, 128)[0] in (94, 95, 96) else 8

@@ -21,8 +21,9 @@ from .headers import bits_per_sample
 from .metadata import orientation, read_metadata, upright
 from .photo import Photo, bleed
 
-# Formats of photographs; some others that Pillow opens run outside programs or hold vectors.
-READABLE = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM", "JPEG2000", "AVIF", "TGA")
+# Formats of single pictures. Others that Pillow opens run outside programs, hold vectors, layers, films or readings of
+# instruments, or are known to it by name only.
+READABLE = tuple("JPEG PNG WEBP TIFF BMP DIB GIF PPM JPEG2000 AVIF TGA QOI PCX SGI SUN DDS ICO".split())
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -34,6 +35,13 @@ _TURN = {
     8: Image.Transpose.ROTATE_90,
 }
 _lock = threading.Lock()
+
+
+def suffixes() -> frozenset[str]:
+    """What the names of files that ``read_image`` can read end with, in lower case with the dot."""
+    Image.init()
+    kinds = {*READABLE, "MPO"}  # which Pillow reads as JPEG
+    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in kinds)
 
 
 def read_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Photo:
@@ -86,6 +94,9 @@ def _from_file(path: Path) -> Photo:
         elif frames > 1:
             remedy = "extract the one you want as a file of its own"
             raise ImageError(f"{path} holds {frames} frames or pages and only single images are upscaled; {remedy}")
+        sizes = len(image.info.get("sizes", ())) if image.format == "ICO" else 1
+        if sizes > 1:
+            notes.append(f"only its largest picture was used, not the {sizes - 1} smaller ones")
         return _from_pillow(image, str(path), notes, stream)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ..errors import ImageError, InputError
-from ..files import whole_file
+from ..files import Identity, identities, whole_file
 from .metadata import iptc_segment, png_colour_chunks, tiff_tags
 from .photo import Photo, to_image
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+FORMATS |= {".jfif": "JPEG", ".jpe": "JPEG"}
 # The longest side each format (JPEG: libjpeg) can hold, in pixels.
 _LONGEST = {"JPEG": 65500, "WEBP": 16383}
 _JPEG_SEGMENT = 65533
@@ -25,27 +27,34 @@ _JPEG_SEGMENT = 65533
 def check_output(
     path: str | os.PathLike[str],
     overwrite: bool = False,
-    inputs: Iterable[str | os.PathLike[str]] = (),
+    inputs: Iterable[str | os.PathLike[str]] | frozenset[Identity] = (),
     size: tuple[int, int] | None = None,
     alpha: bool = False,
 ) -> str:
     """Pillow's name of the format that ``path`` asks for; raises ImageError where saving there would fail.
 
-    ``inputs`` are files that must not be the output, ``size`` (width, height) in pixels and ``alpha`` describe the
-    image where they are known already.
+    ``inputs`` are files that must not be the output; for many outputs give the set that ``files.identities`` makes of
+    them once. ``size`` (width, height) in pixels and ``alpha`` describe the image where they are known already.
     """
     path = Path(path)
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         known = ", ".join(FORMATS)
         raise ImageError(f"cannot write {path}: the extension {path.suffix or '(none)'!s} is none of {known}")
-    if path.is_dir():
-        raise ImageError(f"cannot write {path}: it is a folder")
-    for source in inputs:
-        if path.exists() and os.path.exists(source) and os.path.samefile(path, source):
+    try:
+        found = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        found = None
+    except (OSError, ValueError) as problem:  # a name too long, a folder that may not be looked into, a zero byte
+        raise ImageError(f"cannot write {path}: {getattr(problem, 'strerror', None) or problem}") from problem
+    if found is not None:
+        if not stat.S_ISREG(found.st_mode):
+            raise ImageError(f"cannot write {path}: it is {'a folder' if stat.S_ISDIR(found.st_mode) else 'no file'}")
+        taken = inputs if isinstance(inputs, frozenset) else identities(inputs)
+        if (found.st_dev, found.st_ino) in taken:
             raise ImageError(f"cannot write {path}: it is the input itself; choose another name or folder")
-    if path.exists() and not overwrite:
-        raise ImageError(f"cannot write {path}: it exists already; choose another name or allow overwriting")
+        if not overwrite:
+            raise ImageError(f"cannot write {path}: it exists already; choose another name or allow overwriting")
     if size is not None and max(size) > _LONGEST.get(kind, max(size)):
         limit = f"{kind} holds at most {_LONGEST[kind]:,} pixels a side"
         raise ImageError(f"cannot write {path}: the result is {size[0]}x{size[1]} and {limit}; write PNG or TIFF")
@@ -77,7 +86,7 @@ def save_image(image: Image.Image | Photo, path: str | os.PathLike[str], overwri
     with whole_file(path, ImageError) as stream:
         try:
             plain.save(stream, kind, **options)
-        except (ValueError, RuntimeError, SystemError) as problem:
+        except (ValueError, RuntimeError, SystemError, OSError) as problem:  # OSError: an encoder's, not the disk's
             raise ImageError(f"cannot write {path}: {kind} refused the image ({problem})") from problem
     return notes
 

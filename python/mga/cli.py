@@ -6,12 +6,15 @@ import argparse
 import importlib
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from mga_kernels import __version__
 from mga_kernels.errors import MGAError
+
+from .process import Stopped, exit_code, lasting_streams, lost_output, stoppable
 
 SHIPPED = {2: "fsrcnn-x2", 3: "fsrcnn-x3", 4: "rfdn-x4"}  # by scale
 DEFAULT_MODEL = SHIPPED[4]
@@ -145,11 +148,33 @@ def build_parser(command: str | None = None) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code: 0 done, 1 failed, 2 wrong arguments, 130 interrupted."""
+    """Run the command; returns its exit code.
+
+    0 done, 1 failed, 2 wrong arguments, 130, 143 or 129 ended by Ctrl-C, SIGTERM or SIGHUP, 141 its reader left.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
+    with lasting_streams() as output, stoppable():
+        stop = None
+        try:
+            code = _run(argv)
+        except SystemExit as exit:  # of the parser
+            stop, code = exit, int(exit.code or 0)
+        if output is not None:
+            output.flush()
+            if output.fault is not None:
+                code = lost_output(output.fault, code)
+        if stop is not None:
+            raise SystemExit(code)
+        return code
+
+
+def _run(argv: list[str]) -> int:
     command = next((word for word in argv if word in COMMANDS), None)
     try:
-        args = build_parser(command).parse_args(argv)
+        parser = build_parser(command)
+        if any(re.fullmatch(r"(-\w=|--[\w-]+=)?", word) for word in argv):
+            parser.error("an argument is empty, as a variable of the shell that is not set is")
+        args = parser.parse_args(argv)
         return importlib.import_module(COMMANDS[args.command][0]).run(args)
     except MGAError as error:
         if os.environ.get("MGA_DEBUG") == "1":
@@ -161,9 +186,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print("mga: memory ran out; use a smaller image or close other programs", file=sys.stderr)
         return 1
+    except OSError as error:
+        if os.environ.get("MGA_DEBUG") == "1":
+            raise
+        name = f"{error.filename}: " if error.filename is not None else ""
+        print(f"mga: {command}: {name}{error.strerror or error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as interrupt:
-        print(f"mga: interrupted{': ' + str(interrupt) if str(interrupt) else ''}", file=sys.stderr)
-        return 130
+        how = f"ended by {interrupt.signal.name}" if isinstance(interrupt, Stopped) else "interrupted"
+        print(f"mga: {how}{': ' + str(interrupt) if str(interrupt) else ''}", file=sys.stderr)
+        return exit_code(interrupt)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from mga_kernels.images import Photo, read_image, save_image
 
 from .cli import DEFAULT_MODEL
 from .overlay import draw_overlay, draw_strip
+from .process import exit_code, stoppable
 
 
 def run(output: Path, model_name: str) -> None:
@@ -59,13 +60,14 @@ def main() -> int:
     parser.add_argument("--model", default=DEFAULT_MODEL, metavar="NAME|PATH", help=f"default {DEFAULT_MODEL}")
     args = parser.parse_args()
     try:
-        run(args.output, args.model)
+        with stoppable():
+            run(args.output, args.model)
     except MGAError as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("demo: interrupted", file=sys.stderr)
-        return 130
+        return exit_code(interrupt)
     return 0
 
 

@@ -25,7 +25,7 @@ from rich.progress import track
 from rich.table import Table
 
 from mga_kernels.errors import InputError
-from mga_kernels.files import whole_file
+from mga_kernels.files import identities, whole_file
 from mga_kernels.images import Photo, check_output, save_image
 from mga_kernels.networks import VARIANTS
 from mga_kernels.ops.select_patches import ORDERS
@@ -113,10 +113,10 @@ def _run_folder(args: argparse.Namespace) -> int:
     from .models import load, variant_of
 
     pairs = find_pairs(args.hr, args.lr, args.scale)
-    for hr, _ in pairs if args.save else ():
-        check_output(
-            args.save / f"{hr.stem}.png", overwrite=True, inputs=[path for pair in pairs for path in pair if path]
-        )
+    if args.save is not None:
+        inputs = identities(path for pair in pairs for path in pair if path)
+        for hr, _ in pairs:
+            check_output(args.save / f"{hr.stem}.png", overwrite=True, inputs=inputs)
     model = load(args, runtime="pytorch")  # images go through it as tensors, so nothing else is prepared
     if model.scale != args.scale:
         raise InputError(f"evaluate: the model {args.model} is for x{model.scale}, not for --scale {args.scale}")

@@ -16,7 +16,7 @@ from PIL import Image
 from mga_kernels.checkpoints import read_metadata
 from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.errors import ImageError, InputError
-from mga_kernels.files import writable_folder
+from mga_kernels.files import identities, writable_folder
 from mga_kernels.images import Photo, check_output, save_image
 from mga_kernels.pictures import to_tensor, to_uint8
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     training = read_metadata(args.model)["training"]
     model = MaskGuidedSR.from_pretrained(args.model, args.k, args.fraction, args.device, args.dtype, runtime="pytorch")
     pairs = _pairs(args.images, args.lr, model.scale)
-    inputs = [path for pair in pairs for path in pair if path]
+    inputs = identities(path for pair in pairs for path in pair if path)
     targets = {
         pair: {kind: args.output / f"{image_name(pair[0], model.scale)}-{kind}.png" for kind in args.kinds}
         for pair in pairs

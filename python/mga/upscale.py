@@ -7,36 +7,33 @@ import os
 import sys
 import time
 import warnings
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mga_kernels.errors import ImageError, InputError, MGAError
+from mga_kernels.errors import ImageError
 from mga_kernels.files import writable_folder
-from mga_kernels.images import FORMATS, Photo, check_output, read_image, save_image
+from mga_kernels.images import Photo, check_output, read_image, save_image
 
-from .folders import list_images
+from .folders import Failures
+from .jobs import EXTENSION, Job, find_inputs, has_result, plan, refuse_names_that_fold, without_results
 from .overlay import draw_overlay
 
 if TYPE_CHECKING:
     from mga_kernels.engine import MaskGuidedSR
 
 _WRITERS = max(1, min(4, (os.cpu_count() or 1) // 4))  # a PNG of 3840x2160 takes one of them a second or two
-_EXTENSION = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
 
 
-@dataclass(frozen=True)
-class Job:
-    """One photograph to upscale, and where its result and the picture of its mask go."""
-
-    source: Path
-    target: Path
-    mask: Path | None
+class HasResult(Exception):
+    """Another run of the command has finished this image meanwhile."""
 
 
 @dataclass
@@ -67,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=_EXTENSION,
+        choices=EXTENSION,
         help="file format in a folder (default: as the input where it is PNG, JPEG, WebP or TIFF, otherwise PNG)",
     )
     parser.add_argument(
@@ -82,7 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "own", "openvino", "pytorch"),
         help="what runs the network: our own convolutions, OpenVINO or PyTorch (default: the first that can)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    existing.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave out images whose result exists, to go on where an earlier run was broken off",
+    )
     parser.add_argument(
         "--save-mask",
         metavar="PNG",
@@ -92,137 +95,104 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command. Everything that can be refused is refused before the first image is touched."""
-    sources, passed_over = find_inputs(args.inputs)
-    jobs = plan(args, sources)
-    folders = {path.parent for job in jobs for path in (job.target, job.mask) if path is not None}
-    made = [folder for folder in sorted(folders) if writable_folder(folder, ImageError)]
-    done: list[Path] = []
-    try:
-        from .models import load
-
-        model = load(
-            args,
-            threshold=args.threshold,
-            max_ms=args.max_ms,
-            mode=args.mode,
-            runtime=args.runtime,
-            memory=args.memory,
-        )
-        failures = _run_all(model, jobs, args.overwrite, done)
-    except KeyboardInterrupt:
-        remark = "no partial file was left"
-        raise KeyboardInterrupt(f"{len(done)} of {len(jobs)} images were finished; {remark}") from None
-    finally:
-        for folder in reversed(made) if not done else ():
-            if not any(folder.iterdir()):
-                folder.rmdir()
+    failures = Failures()
+    with _status() as say:
+        sources, passed_over = find_inputs(args.inputs, failures)
+        jobs = plan(args, sources, say)
+        total, planned = len(jobs) + failures.count, len(jobs)
+        if args.skip_existing:
+            jobs = list(without_results(jobs))
+    if len(jobs) < planned:
+        print(f"mga: {planned - len(jobs)} of {total} images are left out, their results exist", file=sys.stderr)
+    if jobs:
+        _upscale(args, jobs, failures)
     if passed_over:
         shown = ", ".join(path.name for path in passed_over[:3]) + (", ..." if len(passed_over) > 3 else "")
         print(f"mga: not images by their names, so not upscaled: {shown}", file=sys.stderr)
-    for failure in failures:
-        print(f"mga: {failure}", file=sys.stderr)
-    if failures and len(jobs) > 1:
-        print(f"mga: {len(failures)} of {len(jobs)} images failed", file=sys.stderr)
-    return 1 if failures else 0
+    return failures.exit_code(total)
 
 
-def find_inputs(inputs: list[Path]) -> tuple[list[Path], list[Path]]:
-    """(image files, files of the folders that are no images). Folders are searched one level deep."""
-    sources: list[Path] = []
-    passed_over: list[Path] = []
-    for path in inputs:
-        if not path.is_dir():
-            if not path.exists():
-                raise ImageError(f"{path} does not exist")
-            sources.append(path)
-            continue
-        images, others = list_images(path)
-        if not images:
-            raise ImageError(f"there is no image in the folder {path} (subfolders are not searched)")
-        sources += images
-        passed_over += others
-    return sources, passed_over
+@contextmanager
+def _status() -> Iterator[Callable[[str], None]]:
+    """A function that shows on a terminal what goes on, until the block ends."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status("looking for images") as shown:
+        yield lambda text: shown.update(escape(text))
 
 
-def plan(args: argparse.Namespace, sources: list[Path]) -> list[Job]:
-    """The jobs, with every output checked against the others, the inputs and what exists."""
-    several = len(sources) > 1 or any(path.is_dir() for path in args.inputs)
-    output = Path(args.output)
-    into_folder = several or output.is_dir() or args.output.endswith("/")
-    if several and not output.is_dir() and output.suffix.lower() in FORMATS:
-        raise InputError(f"several images need a folder as output, but {output} is the name of an image file")
-    if not into_folder and args.format and FORMATS.get(output.suffix.lower()) != FORMATS[_EXTENSION[args.format]]:
-        raise InputError(f"--format {args.format} contradicts the name of the output, {output}; leave one out")
-    jobs = []
-    for source in sources:
-        target = output / (source.stem + _extension(source, args.format)) if into_folder else output
-        mask = Path(args.save_mask) if args.save_mask else None
-        if mask is not None and (several or mask.is_dir()):
-            mask = mask / f"{source.stem}-mask.png"
-        jobs.append(Job(source, target, mask))
-    _check(jobs, sources, args.overwrite)
-    return jobs
+def _upscale(args: argparse.Namespace, jobs: list[Job], failures: Failures) -> None:
+    folders = {path.parent for job in jobs for path in job.outputs}
+    made = [folder for folder in sorted(folders) if writable_folder(folder, ImageError)]
+    done: list[Path] = []
+    try:
+        refuse_names_that_fold(jobs)
+        with _status() as say:
+            say(f"loading {args.model}")
+            from .models import load
+
+            model = load(
+                args,
+                threshold=args.threshold,
+                max_ms=args.max_ms,
+                mode=args.mode,
+                runtime=args.runtime,
+                memory=args.memory,
+            )
+        _run_all(model, jobs, args, failures, done)
+    except KeyboardInterrupt as interrupt:
+        interrupt.args = (f"{len(done)} of {len(jobs)} images were finished; no partial file was left",)
+        raise
+    finally:
+        for folder in reversed(made) if not done else ():
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
-def _extension(source: Path, wanted: str | None) -> str:
-    if wanted is not None:
-        return _EXTENSION[wanted]
-    return source.suffix if source.suffix.lower() in FORMATS else ".png"
-
-
-def _check(jobs: list[Job], sources: list[Path], overwrite: bool) -> None:
-    owners: dict[Path, Path] = {}
-    for job in jobs:
-        for path in (job.target, job.mask):
-            if path is None:
-                continue
-            if path in owners and owners[path] != job.source:
-                remedy = "rename one or upscale them into different folders"
-                raise InputError(f"{owners[path]} and {job.source} would both be written to {path}; {remedy}")
-            if path in owners:
-                raise InputError(f"the result and the mask of {job.source} would both be written to {path}")
-            owners[path] = job.source
-            check_output(path, overwrite, inputs=sources)
-
-
-def _run_all(model: MaskGuidedSR, jobs: list[Job], overwrite: bool, done: list[Path]) -> list[str]:
-    """Upscale all jobs, adding to ``done`` what is finished; returns what to say about those that failed."""
+def _run_all(
+    model: MaskGuidedSR, jobs: list[Job], args: argparse.Namespace, failures: Failures, done: list[Path]
+) -> None:
+    """Upscale all jobs, adding to ``done`` what is finished."""
     from mga_kernels.stream import overlap
 
-    failures: list[str] = []
     console = Console(highlight=False, markup=False, soft_wrap=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+    both = console.is_terminal and sys.stderr.isatty()  # a log of errors stays one while the bar is shown
+    bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True, redirect_stderr=both)
     # Filters of warnings belong to the process, so they are set before there are threads.
     with bar as progress, warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always", UserWarning)
         steps = (
-            lambda job: read_job(job, model.scale, overwrite),
+            lambda job: read_job(job, model.scale, args.overwrite, args.skip_existing),
             lambda work: compute_job(model, work, said),
-            lambda work: write_job(work, overwrite, done),
+            lambda work: write_job(work, args.overwrite, args.skip_existing, done),
         )
         task = progress.add_task("upscaling", total=len(jobs))
         with closing(overlap(jobs, *steps, ahead=_WRITERS + 1, writers=_WRITERS)) as outcomes:
             for job in jobs:
-                progress.update(task, description=job.source.name.replace("[", "\\["))
+                progress.update(task, description=escape(job.source.name))
                 outcome = next(outcomes)
-                if isinstance(outcome.error, MGAError):
-                    failures.append(str(outcome.error))
-                elif outcome.error is not None:
-                    raise outcome.error
+                if outcome.error is not None and not isinstance(outcome.error, HasResult):
+                    failures.add(job.source, outcome.error)
                 for line in outcome.value or ():
                     console.print(line)
                 progress.advance(task)
-    return failures
 
 
-def read_job(job: Job, scale: int, overwrite: bool) -> Work:
-    """The photograph of a job, if its result can be written."""
+def read_job(job: Job, scale: int, overwrite: bool = False, skip: bool = False) -> Work:
+    """The photograph of a job, if its result can be written; HasResult where it is there to be skipped."""
     started = time.perf_counter()
+    if skip and has_result(job):
+        raise HasResult
     photo = read_image(job.source)
     height, width = (side * scale for side in photo.rgb.shape[:2])
     see_through = photo.alpha is not None and bool((photo.alpha < 255).any())
-    check_output(job.target, overwrite, size=(width, height), alpha=see_through)  # before the work, not after it
+    # Before the work, not after it.
+    check_output(job.target, overwrite or skip, size=(width, height), alpha=see_through)
+    if job.mask is not None:
+        check_output(job.mask, overwrite or skip)
     return Work(job, photo, time.perf_counter() - started)
 
 
@@ -242,10 +212,17 @@ def compute_job(model: MaskGuidedSR, work: Work, said: list[warnings.WarningMess
     return Work(work.job, result, seconds, cells, model.refined, notes)
 
 
-def write_job(work: Work, overwrite: bool, done: list[Path]) -> list[str]:
-    """Write the result and its mask, both or none; returns a line about it and the notes on what was not kept."""
+def write_job(work: Work, overwrite: bool, skip: bool, done: list[Path]) -> list[str]:
+    """Write the result and its mask, both or none; returns a line about it and the notes on what was not kept.
+
+    The mask comes first, so that it is there where a result is. To ``skip`` what has a result, one that appeared
+    meanwhile is HasResult, and a mask or an empty file without a result is replaced.
+    """
     started = time.perf_counter()
     job, result, notes = work.job, work.photo, []
+    if skip and has_result(job):
+        raise HasResult
+    overwrite = overwrite or skip
     if job.mask is not None and work.cells is not None:
         notes = save_image(draw_overlay(result.rgb, *work.cells), job.mask, overwrite)
     try:

@@ -19,6 +19,7 @@ from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
 from mga_kernels.networks.config import PATCH_SIZES
 
 from ..model_options import parse_split
+from ..process import Stopped
 from ..train.packs import Pair
 from .extended import extended_rfdn, fits_the_paper
 from .fitting import CROP, Fitting
@@ -123,10 +124,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _fit(fitting: Fitting, folder: Path) -> bool:
-    """Whether it was stopped: then the mask is fitted to what there is, unless it is stopped again."""
+    """Whether Ctrl-C stopped it: then the mask is fitted to what there is, unless it is stopped again.
+
+    Another signal leaves no time for that, as when the machine shuts down.
+    """
     try:
         fitting.run()
         return False
+    except Stopped as signal:
+        signal.args = (f"the same command goes on from {folder}",)
+        raise
     except KeyboardInterrupt:
         again = f"the same command goes on from {folder}"
         print(f"stopped: fitting the mask, then writing what there is; {again}", file=sys.stderr, flush=True)

@@ -1,0 +1,304 @@
+"""One file that fails costs no other, whatever it is, and neither does a stream that cannot be written to."""
+
+import ctypes
+import errno
+import io
+import os
+import resource
+import sys
+
+import commands
+import pytest
+from PIL import Image
+from upscaling import names, the_line_about, write
+
+import mga.upscale
+from mga.folders import line_about
+from mga_kernels.engine import MaskGuidedSR
+from mga_kernels.errors import ImageError, InputError, OutOfMemoryError
+from mga_kernels.images import read_image
+
+NO_TEXT = "gr\udcfc\udcdfe.png"  # the name of a file as another system wrote it, which is no UTF-8
+
+# One file that fails
+
+
+def lost_link(folder):
+    (folder / "b.png").symlink_to("nowhere.png")
+    return "b.png", "does not exist"
+
+
+def endless_link(folder):
+    (folder / "b.png").symlink_to("b.png")
+    return "b.png", "cannot be opened"
+
+
+def pipe(folder):
+    os.mkfifo(folder / "b.png")
+    return "b.png", "not a regular file"
+
+
+def device(folder):
+    (folder / "b.png").symlink_to("/dev/zero")
+    return "b.png", "not a regular file"
+
+
+def no_bytes(folder):
+    (folder / "b.png").touch()
+    return "b.png", "is empty"
+
+
+def text(folder):
+    (folder / "b.png").write_text("a text")
+    return "b.png", "not an image"
+
+
+def half(folder):
+    data = write(folder / "b.png", 40, 40).read_bytes()
+    (folder / "b.png").write_bytes(data[: len(data) // 2])
+    return "b.png", "damaged"
+
+
+def animation(folder):
+    frames = [Image.new("RGB", (4, 4), (value, 0, 0)) for value in (0, 99)]
+    frames[0].save(folder / "b.gif", save_all=True, append_images=frames[1:])
+    return "b.gif", "2 frames"
+
+
+def output_that_is_a_folder(folder):
+    write(folder / "b.png")
+    (folder.parent / "out" / "b.png").mkdir(parents=True)
+    return "b.png", "is a folder"
+
+
+def name_too_long_for_its_output(folder):
+    name = "b" * 251 + ".bmp"
+    write(folder / name)
+    return name, "File name too long"
+
+
+FAULTS = (lost_link, endless_link, pipe, device, no_bytes, text, half, animation, output_that_is_a_folder)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_file_that_fails_is_a_line_and_the_others_are_done(tmp_path, folder, mga_upscale, fault):
+    name, part = fault(folder)
+    code, output = mga_upscale(folder, "-o", tmp_path / "out")
+    assert code == 1
+    assert part in the_line_about(name, output)
+    assert "1 of 4 images failed" in output.err
+    assert [path.name for path in sorted((tmp_path / "out").iterdir()) if path.is_file()] == ["a.png", "m.jpg", "z.png"]
+    assert len(output.out.splitlines()) == 3
+
+
+@pytest.mark.parametrize("option", [["--format", "tiff"], ["--save-mask", "masks/"]])
+def test_a_name_that_is_too_long_for_its_output(tmp_path, folder, mga_upscale, option):
+    _, part = name_too_long_for_its_output(folder)
+    option = [str(tmp_path / word) if word.endswith("/") else word for word in option]
+    code, output = mga_upscale(folder, "-o", tmp_path / "out", *option)
+    assert code == 1
+    assert part in the_line_about("cannot write", output)
+    assert [path.split(".")[0] for path in names(tmp_path / "out")] == ["a", "m", "z"]
+
+
+@pytest.mark.parametrize(
+    "error", [KeyError("a key"), RuntimeError("boom"), MemoryError("no room"), AssertionError(), OSError(5, "mine")]
+)
+@pytest.mark.parametrize("step", ["read", "compute", "write"])
+def test_any_exception_of_one_image_is_a_line_about_it(tmp_path, folder, mga_upscale, monkeypatch, step, error):
+    module, name = {
+        "read": (mga.upscale, "read_image"),
+        "compute": (MaskGuidedSR, "upscale"),
+        "write": (mga.upscale, "save_image"),
+    }[step]
+    real = getattr(module, name)
+
+    def fail(*given):
+        if any(getattr(one, "format", None) == "JPEG" or str(one).endswith("m.jpg") for one in given):
+            raise error
+        return real(*given)
+
+    monkeypatch.setattr(module, name, fail)
+    code, output = mga_upscale(folder, "-o", tmp_path / "out")
+    assert code == 1
+    line = the_line_about(folder / "m.jpg", output)
+    if isinstance(error, MemoryError):
+        assert "memory ran out (no room)" in line
+    else:
+        assert type(error).__name__ in line
+        assert str(error) in line
+    assert names(tmp_path / "out") == ["a.png", "z.png"]
+    assert "1 of 3 images failed" in output.err
+
+
+def test_the_traceback_of_one_image_is_shown_on_request(tmp_path, folder, mga_upscale, monkeypatch):
+    monkeypatch.setenv("MGA_DEBUG", "1")
+    monkeypatch.setattr(MaskGuidedSR, "upscale", lambda self, photo: 1 / 0)
+    code, output = mga_upscale(folder, "-o", tmp_path / "out")
+    assert code == 1
+    assert output.err.count("Traceback") == 3
+    assert output.err.count("ZeroDivisionError") >= 6
+
+
+def test_lines_name_the_file_and_the_error(tmp_path):
+    file = tmp_path / "a.png"
+    assert line_about(file, ImageError(f"{file} is damaged")) == f"{file} is damaged"
+    assert line_about(file, InputError("too deep")) == f"{file}: too deep"
+    assert line_about(file, OutOfMemoryError("needs 9 GiB")) == f"{file}: needs 9 GiB"
+    assert "(ValueError: two lines)" in line_about(file, ValueError("two\nlines"))
+    assert "(AssertionError)" in line_about(file, AssertionError())
+
+
+def test_of_several_inputs_those_that_exist_are_done(tmp_path, folder, mga_upscale):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.txt").write_text("a text")
+    given = [folder, tmp_path / "none.png", tmp_path / "empty", tmp_path / "text.txt" / "a.png"]
+    code, output = mga_upscale(*given, "-o", tmp_path / "out")
+    assert code == 1
+    assert names(tmp_path / "out") == ["a.png", "m.jpg", "z.png"]
+    assert "does not exist" in the_line_about(tmp_path / "none.png", output)
+    assert "no image in the folder" in the_line_about(tmp_path / "empty", output)
+    assert "3 of 6 images failed" in output.err
+    code, output = mga_upscale(tmp_path / "none.png", tmp_path / "empty", "-o", tmp_path / "other")
+    assert code == 1
+    assert not (tmp_path / "other").exists()
+
+
+def obey_permissions():
+    """Also as root, who may otherwise read everything: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH are given up."""
+    for capability in (1, 2):
+        ctypes.CDLL(None).prctl(24, capability)  # PR_CAPBSET_DROP
+
+
+def test_what_may_not_be_read_is_a_line(tmp_path, folder, model_file):
+    """A file, a folder that cannot be listed and one whose files cannot be reached, beside others."""
+    write(folder / "b.png").chmod(0)
+    for name, mode in (("closed", 0), ("listed", 0o400)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / f"{name}.png")
+        (tmp_path / name).chmod(mode)
+    inputs = [folder, tmp_path / "closed", tmp_path / "listed", tmp_path / "listed" / "listed.png"]
+    code, _, errors = commands.run(
+        *("upscale", *inputs, "-o", tmp_path / "out", "--model", model_file), before=obey_permissions
+    )
+    if code == 0:
+        pytest.skip("this user may read everything")
+    for name in ("closed", "listed"):
+        (tmp_path / name).chmod(0o700)
+    assert code == 1, errors
+    assert names(tmp_path / "out") == ["a.png", "m.jpg", "z.png"]
+    for name, lines in (("b.png", 1), ("closed", 1), ("listed.png", 2)):
+        assert sum(name in line and "Permission denied" in line for line in errors.splitlines()) == lines, errors
+    assert "4 of 7 images failed" in errors
+
+
+def test_a_full_disk_costs_only_what_does_not_fit(tmp_path, folder, model_file):
+    write(folder / "large.png", 200, 200)  # with a result of more than 10,000 bytes
+    code, _, errors = commands.run(
+        *("upscale", folder, "-o", tmp_path / "out", "--model", model_file),
+        before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
+    )
+    assert code == 1, errors
+    assert names(tmp_path / "out") == ["a.png", "m.jpg", "z.png"]
+    assert errors.splitlines() == [
+        f"mga: {folder}/large.png: cannot write {tmp_path}/out/large.png: {os.strerror(errno.EFBIG)}",
+        "mga: 1 of 4 images failed",
+    ]
+
+
+# Names
+
+
+@pytest.fixture
+def streams(monkeypatch, capsys):
+    """The streams of the process become those that are given; returns what was printed to one that can be read."""
+
+    def replace(**given):
+        for name, stream in given.items():
+            monkeypatch.setattr(sys, name, stream)
+
+    return replace
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8", "cp1252"])
+def test_names_that_stdout_cannot_encode(tmp_path, folder, mga_upscale, streams, encoding):
+    for name in (NO_TEXT, "ж雪.png"):
+        write(folder / "z.png").rename(folder / name)
+    printed = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    streams(stdout=printed)
+    code, output = mga_upscale(folder, "-o", tmp_path / "out")
+    assert (code, output.err) == (0, "")
+    assert names(tmp_path / "out") == sorted(["a.png", NO_TEXT, "m.jpg", "ж雪.png"])
+    out = printed.buffer.getvalue().decode(encoding)
+    assert len(out.splitlines()) == 4
+    assert r"gr\udcfc\udcdfe.png ->" in out
+    assert ("ж雪.png ->" if encoding == "utf-8" else r"\u0436\u96ea.png ->") in out
+
+
+def test_a_name_that_is_no_text_in_an_error(tmp_path, folder, mga_upscale):
+    (folder / NO_TEXT).write_text("a text")
+    code, output = mga_upscale(folder, "-o", tmp_path / "out")
+    assert code == 1
+    assert names(tmp_path / "out") == ["a.png", "m.jpg", "z.png"]
+    assert "not an image" in the_line_about(r"gr\udcfc\udcdfe.png", output)
+
+
+# Streams
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_full_disk_behind_a_stream_costs_no_image(tmp_path, folder, mga_upscale, streams, stream):
+    (folder / "b.png").write_text("a text")
+    full = open("/dev/full", "w")
+    streams(**{stream: full})
+    code, output = mga_upscale(folder, "-o", tmp_path / "out")
+    full.close()  # what could not be written is no error of closing it
+    assert code == 1
+    assert names(tmp_path / "out") == ["a.png", "m.jpg", "z.png"]
+    if stream == "stdout":
+        assert "b.png" in output.err.splitlines()[0]
+        assert output.err.splitlines()[-1] == (
+            f"mga: the output of the command could not be written: {os.strerror(errno.ENOSPC)}"
+        )
+    else:
+        assert len(output.out.splitlines()) == 3
+
+
+@pytest.mark.parametrize("stream", [None, io.StringIO()])
+def test_streams_that_are_not_there(tmp_path, folder, mga_upscale, streams, stream):
+    if stream is not None:
+        stream.close()
+    streams(stdout=stream, stderr=stream)
+    code, _ = mga_upscale(folder, "-o", tmp_path / "out")
+    assert code == (0 if stream is None else 1)
+    assert names(tmp_path / "out") == ["a.png", "m.jpg", "z.png"]
+
+
+@pytest.mark.parametrize(("command", "code"), [(["--help"], 1), ([], 2)])
+def test_what_cannot_be_printed_is_a_failure_of_every_command(command, code):
+    with open("/dev/full", "w") as full:
+        got, _, errors = commands.run(*command, stdout=full)
+    assert got == code
+    assert errors.count("\n") == 1
+    assert code == 2 or "could not be written: No space left on device" in errors
+
+
+def test_a_reader_that_leaves_costs_no_image(tmp_path, folder, model_file):
+    reading, writing = os.pipe()
+    process = commands.start("upscale", folder, "-o", tmp_path / "out", "--model", model_file, stdout=writing)
+    os.close(writing)
+    os.close(reading)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (141, "")
+    assert names(tmp_path / "out") == ["a.png", "m.jpg", "z.png"]
+
+
+def test_streams_that_are_closed_from_the_start(tmp_path, folder, model_file):
+    def close():
+        for number in range(3):
+            os.close(number)
+
+    code, _, _ = commands.run("upscale", folder, "-o", tmp_path / "out", "--model", model_file, before=close)
+    assert code == 0
+    assert names(tmp_path / "out") == ["a.png", "m.jpg", "z.png"]
+    assert all(read_image(path).rgb.shape == (12, 16, 3) for path in (tmp_path / "out").iterdir())

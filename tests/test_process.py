@@ -1,0 +1,187 @@
+"""How the command ends by a signal: its code, its sentence, whole files only, in upscale and every other command."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import commands
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_model import write_tiny_model
+
+import mga.cli
+import mga.demo
+from mga.cli import COMMANDS, main
+from mga.process import Stopped, stoppable
+from mga_kernels.files import whole_file
+from mga_kernels.images import read_image
+
+SIGNALS = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "SIGTERM"), signal.SIGHUP: (129, "SIGHUP")}
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_real_signal_to_the_real_command(tmp_path, number):
+    """While a file is being written, after the first of many is out."""
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    model = write_tiny_model(tmp_path / "tiny.safetensors")
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)).save(folder / "000.png")
+    for i in range(1, 200):
+        (folder / f"{i:03}.png").write_bytes((folder / "000.png").read_bytes())
+    process = commands.start("upscale", folder, "-o", out, "--model", model)
+    deadline = time.monotonic() + 100
+    while process.poll() is None and time.monotonic() < deadline:
+        found = os.listdir(out) if out.exists() else []
+        if any(name.endswith(".png") for name in found) and any(name.endswith(".part") for name in found):
+            break
+        time.sleep(0.001)
+    process.send_signal(number)
+    printed, errors = process.communicate(timeout=100)
+    code, part = SIGNALS[number]
+    assert process.returncode == code, errors
+    assert errors.count("\n") == 1
+    assert part in errors
+    assert "of 200 images were finished; no partial file was left" in errors
+    finished = names(out)
+    assert 1 <= len(finished) < 200
+    assert len(printed.splitlines()) <= len(finished)
+    for name in finished:
+        assert name.endswith(".png")
+        assert not name.startswith(".")
+        assert read_image(out / name).rgb.shape == (480, 640, 3)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_ends_cleanly(tmp_path, monkeypatch, capsys, command, number):
+    """Each is replaced by one that gets the signal while it writes a file."""
+
+    def run(args):
+        with whole_file(tmp_path / "out.bin") as stream:
+            stream.write(b"half")
+            stream.flush()
+            assert len(names(tmp_path)) == 1
+            signal.raise_signal(number)
+            time.sleep(20)
+        return 0
+
+    writer = SimpleNamespace(add_arguments=lambda parser: None, run=run)
+    monkeypatch.setattr(mga.cli, "importlib", SimpleNamespace(import_module=lambda name: writer))
+    before = {each: signal.getsignal(each) for each in SIGNALS}
+    code, part = SIGNALS[number]
+    assert main([command]) == code
+    output = capsys.readouterr()
+    assert part in output.err
+    assert output.err.count("\n") == 1
+    assert names(tmp_path) == []
+    assert {each: signal.getsignal(each) for each in SIGNALS} == before
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_the_demo_ends_cleanly(tmp_path, monkeypatch, capsys, number):
+    def run(output, model):
+        with whole_file(tmp_path / "out.bin"):
+            signal.raise_signal(number)
+            time.sleep(20)
+
+    monkeypatch.setattr(mga.demo, "run", run)
+    monkeypatch.setattr(sys, "argv", ["demo"])
+    assert mga.demo.main() == SIGNALS[number][0]
+    assert capsys.readouterr().err == "demo: interrupted\n"
+    assert names(tmp_path) == []
+
+
+def test_signals_that_are_ignored_or_handled_stay_so(monkeypatch):
+    """After nohup the command outlives its terminal; a program that handles a signal goes on handling it."""
+    heard = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
+    try:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+        with stoppable():
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGTERM)
+        assert heard == [signal.SIGTERM]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def test_in_another_thread_signals_are_left_alone():
+    failed = []
+
+    def work():
+        try:
+            with stoppable():
+                pass
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert not failed
+
+
+def test_a_conversion_that_has_no_time_left_keeps_its_state(tmp_path, capsys):
+    """Ctrl-C fits a mask to what there is; SIGTERM does not, since the machine may be shutting down."""
+    from mga.convert.cli import _fit
+
+    class Fitting:
+        early = 0
+
+        def run(self):
+            signal.raise_signal(self.number)
+
+        def finish_early(self):
+            self.early += 1
+
+    fitting = Fitting()
+    fitting.number = signal.SIGINT
+    assert _fit(fitting, tmp_path)
+    assert fitting.early == 1
+    fitting.number = signal.SIGTERM
+    with stoppable(), pytest.raises(Stopped, match="the same command goes on from"):
+        _fit(fitting, tmp_path)
+    assert fitting.early == 1
+
+
+def test_an_error_of_the_system_is_a_sentence(tmp_path, monkeypatch, capsys):
+    def run(args):
+        return len((tmp_path / "missing").read_bytes())
+
+    module = SimpleNamespace(add_arguments=lambda parser: None, run=run)
+    monkeypatch.setattr(mga.cli, "importlib", SimpleNamespace(import_module=lambda name: module))
+    assert main(["info"]) == 1
+    assert capsys.readouterr().err == f"mga: info: {tmp_path}/missing: No such file or directory\n"
+    monkeypatch.setenv("MGA_DEBUG", "1")
+    with pytest.raises(FileNotFoundError):
+        main(["info"])
+
+
+def test_nohup(tmp_path):
+    """SIGHUP to a real process that ignores it, as nohup makes one, changes nothing."""
+    program = (
+        "import os, signal; from mga.process import stoppable\n"
+        "with stoppable():\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "print('done')\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "done\n", "")

@@ -1,0 +1,55 @@
+"""A small model, a folder of images and the command, for tests of what ``mga upscale`` makes of folders."""
+
+import argparse
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny_model import write_tiny_model
+
+from mga.cli import main
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture
+def mga_upscale(model_file, capsys):
+    def run(*arguments):
+        code = main(["upscale", "--model", str(model_file), *map(str, arguments)])
+        return code, capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture(name="folder")
+def picture_folder(tmp_path):
+    """A folder of three images, a.png, m.jpg and z.png."""
+    path = tmp_path / "in"
+    path.mkdir()
+    for name in ("a.png", "m.jpg", "z.png"):
+        write(path / name)
+    return path
+
+
+def write(path, height=6, width=8):
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def the_line_about(name, output):
+    found = [line for line in output.err.splitlines() if str(name) in line]
+    assert len(found) == 1, output.err
+    return found[0]
+
+
+def arguments(inputs, output, **given):
+    usual = {"format": None, "save_mask": None, "overwrite": False, "skip_existing": False}
+    return argparse.Namespace(inputs=inputs, output=str(output), **(usual | given))
