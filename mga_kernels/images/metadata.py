@@ -1,147 +1,260 @@
-"""What stands beside the pixels of a photograph: EXIF, XMP, IPTC, ICC profile, resolution, comments."""
+"""What stands beside the pixels of a photograph: EXIF, XMP, IPTC, ICC profile, colour space, resolution, comments."""
 
 from __future__ import annotations
 
-import re
+import math
 import struct
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 
-KEPT = ("icc_profile", "exif", "xmp", "dpi", "comment")
-_PNG_COLOUR = ("gamma", "chromaticity", "srgb")
-_IPTC_RESOURCE, _IPTC_TAG = 0x0404, 33723
-_ORIENTATION, _EXIF_IFD, _PIXEL_WIDTH, _PIXEL_HEIGHT = 0x0112, 0x8769, 0xA002, 0xA003
-# Tags that describe how a TIFF stores its own pixels; they would be wrong in any other file.
-_STRUCTURAL = frozenset((254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325))
-_STRUCTURAL |= {330, 338, 339, 347, 513, 514, 529, 530, 531, 532, 700, _IPTC_TAG, 34377, 34675}
+from . import exif as exif_block
+from . import xmp as xmp_packet
+from .boxes import avif_code_points, jp2_metadata
+from .colour import stated
+from .exif import ORIENTATION, PREFIX, STRUCTURAL, from_tags, one_prefix, patch_exif
+from .headers import bmp_profile
+from .ifd import LONG, read_tags
+from .png import code_points
+from .tiff import IPTC, LAYERS, RESOURCES, XMP
+
+__all__ = ["known", "patch_exif", "pillows_orientation", "read_metadata", "resized", "stated_in_file"]
+
+_IPTC_RESOURCE = 0x0404
+_RAW_PROFILE = "Raw profile type "  # how ImageMagick stores in texts of a PNG what has no chunk
 # What Pillow's parser of tags raises on damaged ones.
 _DAMAGED = (ArithmeticError, AttributeError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error)
 
 
-def read_metadata(image: Image.Image, notes: list[str]) -> dict[str, Any]:
-    """The metadata of a loaded Pillow image, under the names of ``Image.info``, plus "iptc" and "text" (PNG)."""
-    info = {key: image.info[key] for key in (*KEPT, *_PNG_COLOUR) if image.info.get(key)}
-    if "xmp" in info and isinstance(info["xmp"], str):
-        info["xmp"] = info["xmp"].encode()
-    if "dpi" in info and not all(value > 0 for value in info["dpi"]):
-        del info["dpi"]
-    if image.info.get("srgb") is not None:
-        info["srgb"] = image.info["srgb"]
-    if "exif" not in info:
-        try:
-            exif = image.getexif()
-            for tag in _STRUCTURAL & set(exif):
-                del exif[tag]
-            if len(exif):
-                info["exif"] = exif.tobytes()
-        except _DAMAGED as problem:
-            notes.append(f"its EXIF data is damaged and was left out ({problem})")
-    iptc = image.info.get("photoshop", {}).get(_IPTC_RESOURCE)
-    if iptc is None and hasattr(image, "tag_v2"):
-        iptc = image.tag_v2.get(_IPTC_TAG)
-    if isinstance(iptc, bytes):
-        info["iptc"] = iptc
-    text = {key: str(value) for key, value in getattr(image, "text", {}).items() if "xmp" not in key.lower()}
-    text = {key: value for key, value in text.items() if not key.startswith("Raw profile type")}
-    return info | ({"text": text} if text else {})
+def known(info: dict[Any, Any]) -> dict[str, Any]:
+    """Of ``PIL.Image.info`` what is kept, as far as it is what its name says: a text in a PNG may have any name."""
+    kept: dict[str, Any] = {
+        key: info[key] for key in ("icc_profile", "exif", "iptc") if isinstance(info.get(key), bytes) and info[key]
+    }
+    packet = info.get("xmp") or info.get("XML:com.adobe.xmp")
+    if isinstance(packet, (str, bytes)):
+        kept["xmp"] = packet.encode() if isinstance(packet, str) else packet
+    if isinstance(info.get("comment"), (str, bytes)) and info["comment"]:
+        kept["comment"] = info["comment"]
+    for key, count, least in (("dpi", 2, 0.0), ("gamma", 1, 0.0), ("chromaticity", 8, -1.0)):
+        numbers = _numbers(info.get(key), count)
+        if numbers and min(numbers) > least:
+            kept[key] = numbers if count > 1 else numbers[0]
+    if info.get("srgb") in (0, 1, 2, 3):
+        kept["srgb"] = info["srgb"]
+    cicp = info.get("cicp")
+    if isinstance(cicp, tuple) and len(cicp) == 4:
+        kept["cicp"] = cicp
+    if isinstance(info.get("text"), dict) and info["text"]:
+        kept["text"] = info["text"]
+    return kept
 
 
-def orientation(image: Image.Image, notes: list[str]) -> int:
-    """The EXIF (or XMP) orientation, 1..8; 1 where there is none."""
+def _numbers(value: Any, count: int) -> tuple[float, ...]:
+    """``count`` finite numbers, or nothing."""
+    values = value if isinstance(value, (tuple, list)) else (value,)
     try:
-        value = image.getexif().get(_ORIENTATION, 1)
+        numbers = tuple(float(number) for number in values if not isinstance(number, (str, bytes, bool)))
+    except (TypeError, ValueError, ArithmeticError):
+        return ()
+    return numbers if len(numbers) == count == len(values) and all(map(math.isfinite, numbers)) else ()
+
+
+def stated_in_file(image: Image.Image, stream: BinaryIO | None, notes: list[str]) -> dict[str, Any]:
+    """What the file of ``image`` holds and Pillow does not tell, or not as it is; ``stream`` keeps its position.
+
+    Colour spaces stated by numbers, the profile of a BMP, all metadata of JPEG 2000, EXIF, XMP and IPTC of TIFF. Empty
+    without a stream.
+    """
+    if stream is None:
+        return {}
+    position = stream.tell()
+    try:
+        if image.format == "TIFF":
+            found: dict[str, Any] = _of_tiff(stream, notes)
+        elif image.format == "JPEG2000":
+            found = jp2_metadata(stream)
+        elif image.format == "BMP":
+            found = {"icc_profile": bmp_profile(stream)}
+        elif image.format == "PNG":
+            found = {"cicp": code_points(stream)}
+        else:
+            cicp = avif_code_points(stream) if image.format == "AVIF" else None
+            space = stated({"cicp": cicp}) if cicp else None
+            found = {} if space is None or space.is_srgb else {"cicp": cicp}
+    except (OSError, ValueError, struct.error):
+        return {}
+    finally:
+        stream.seek(position)
+    return {key: value for key, value in found.items() if value is not None}
+
+
+def _of_tiff(stream: BinaryIO, notes: list[str]) -> dict[str, bytes]:
+    """EXIF (empty where there is none), XMP and IPTC from the tags of a TIFF file."""
+    found = {}
+    order, tags, damaged = read_tags(stream, STRUCTURAL - {XMP, IPTC, RESOURCES, LAYERS})
+    if tags.pop(LAYERS, None):
+        notes.append("its layers were left out")
+    values = {tag: tags.pop(tag) for tag in (XMP, IPTC, RESOURCES) if tag in tags}
+    for tag, key in ((XMP, "xmp"), (IPTC, "iptc")):
+        kind, value = values.get(tag, (0, b""))
+        if isinstance(value, bytes) and value:
+            reverse = tag == IPTC and kind == LONG and value[3:4] == b"\x1c" != value[:1]  # written as numbers
+            found[key] = b"".join(value[i : i + 4][::-1] for i in range(0, len(value), 4)) if reverse else value
+    resources = values.get(RESOURCES, (0, b""))[1]
+    if isinstance(resources, bytes) and (captions := _resource(resources, _IPTC_RESOURCE)):
+        found.setdefault("iptc", captions)
+    found["exif"], lost = from_tags(tags, order)
+    if damaged or lost:
+        notes.append("some of its tags are damaged and were left out")
+    return found
+
+
+def read_metadata(image: Image.Image, notes: list[str], stated_there: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """The metadata of a loaded Pillow image that is to stand upright, and the orientation (1..8) to be applied yet.
+
+    They come under the names of ``Image.info``, plus "iptc", "text" (PNG) and "cicp". ``stated_there``: more of them
+    under the same names, from ``stated_in_file``, or from what Pillow was not shown of the file.
+    """
+    info = known(image.info)
+    profile = image.info.get("icc_profile", b"")
+    if not isinstance(profile, bytes) and "icc_profile" not in stated_there:
+        notes.append("its ICC profile is damaged and was left out")
+    from_info = "exif" in info and not info["exif"].startswith(PREFIX * 3)
+    if hasattr(image, "tag_v2") or not {"exif", _RAW_PROFILE + "exif"} & set(image.info):
+        made = None if "exif" in stated_there else _made_exif(image, notes)
+        info, from_info = (info | {"exif": made}, True) if made else (info, from_info)
+    _add_texts(info, image, stated_there.get("text", {}), notes)
+    info |= {key: value for key, value in stated_there.items() if key != "text" and value}
+    resources = image.info.get("photoshop")
+    if isinstance(resources, dict) and isinstance(resources.get(_IPTC_RESOURCE), bytes):
+        info.setdefault("iptc", resources[_IPTC_RESOURCE])
+    if "exif" in info:
+        info["exif"] = one_prefix(info["exif"])
+    if "xmp" in info:
+        info["xmp"] = _as_utf8(info["xmp"])
+    # Pillow turns TIFF files itself, when it loads them.
+    turn = 1 if hasattr(image, "tag_v2") else _orientation(image, info, from_info, notes)
+    return _upright(info, turn, notes), turn
+
+
+def _made_exif(image: Image.Image, notes: list[str]) -> bytes | None:
+    """The EXIF block that Pillow makes of what an image has no block of."""
+    try:
+        tags = image.getexif()
+        tags.bigtiff = False
+        for tag in (STRUCTURAL | {ORIENTATION}) & set(tags):
+            if tag != ORIENTATION or hasattr(image, "tag_v2"):
+                del tags[tag]
+        alone = set(tags) == {ORIENTATION}  # which may stand in XMP
+        return tags.tobytes() if len(tags) and not alone else None
     except _DAMAGED as problem:
-        notes.append(f"its EXIF orientation is damaged and was ignored ({problem})")
+        notes.append(f"its EXIF data is damaged and was left out ({problem})")
+        return None
+
+
+def _add_texts(info: dict[str, Any], image: Image.Image, rescued: dict[str, str], notes: list[str]) -> None:
+    """The texts of a PNG file, and what is stored as texts there for want of a chunk."""
+    texts = {**getattr(image, "text", {}), **rescued}
+    for key in [key for key in texts if key.startswith(_RAW_PROFILE)]:
+        kind, data = key.removeprefix(_RAW_PROFILE).lower(), _raw_profile(texts.pop(key))
+        if data and kind in ("exif", "app1") and (data.startswith(PREFIX) or data[:2] in (b"II", b"MM")):
+            info.setdefault("exif", data)
+        elif data and kind in ("xmp", "app1"):
+            info.setdefault("xmp", data.rpartition(b"\0")[2] if data.startswith(b"http") else data)
+        elif data and kind in ("iptc", "8bim"):
+            info.setdefault("iptc", _resource(data, _IPTC_RESOURCE) or data)
+        elif data and kind in ("icc", "icm"):
+            info.setdefault("icc_profile", data)
+        else:
+            notes.append(f"its text {key!r}, which holds no metadata that is known here, was left out")
+    texts = {key: value for key, value in texts.items() if key not in ("XML:com.adobe.xmp", "exif")}
+    if texts:
+        info["text"] = texts
+
+
+def _raw_profile(text: str) -> bytes | None:
+    """Name, length and hexadecimal digits -> the bytes."""
+    try:
+        _, length, *digits = text.split()
+        return bytes.fromhex("".join(digits))[: int(length)]
+    except ValueError:
+        return None
+
+
+def _resource(resources: bytes, wanted: int) -> bytes | None:
+    """One of Photoshop's resources; None where it is not there."""
+    at = 0
+    while resources[at : at + 4] == b"8BIM" and len(resources) >= at + 12:
+        code, name = struct.unpack_from(">HB", resources, at + 4)
+        at += 6 + (name + 2) // 2 * 2
+        if len(resources) < at + 4:
+            break
+        (length,) = struct.unpack_from(">I", resources, at)
+        if code == wanted:
+            return resources[at + 4 : at + 4 + length]
+        at += 4 + length + length % 2
+    return None
+
+
+def _as_utf8(packet: bytes) -> bytes:
+    """The packet in the encoding that all but TIFF demand, without zeros at its end."""
+    for start, codec in (
+        (b"\xff\xfe", "utf-16"),
+        (b"\xfe\xff", "utf-16"),
+        (b"<\0", "utf-16-le"),
+        (b"\0<", "utf-16-be"),
+    ):
+        if packet.startswith(start):
+            return packet.decode(codec, "replace").encode()
+    return packet.rstrip(b"\0")
+
+
+def pillows_orientation(image: Image.Image) -> Any:
+    """The orientation by which Pillow would turn an image, None where it finds none."""
+    try:
+        return image.getexif().get(ORIENTATION)
+    except _DAMAGED:
+        return None
+
+
+def _orientation(image: Image.Image, info: dict[str, Any], from_info: bool, notes: list[str]) -> int:
+    """The orientation, 1..8, of EXIF, or of XMP where EXIF states none; 1 where there is none."""
+    told = pillows_orientation(image)
+    if told is None and "exif" in info and not from_info:  # which Pillow has not seen
+        seen = Image.Image()
+        seen.info["exif"] = info["exif"]
+        told = pillows_orientation(seen)
+    if told is None and "xmp" in info:
+        told = xmp_packet.orientation(info["xmp"])
+    if told is None:
         return 1
-    return value if value in range(1, 9) else 1
+    if told in range(1, 9):
+        return int(told)
+    if not isinstance(told, int):
+        notes.append("its EXIF orientation is no number and was ignored")
+    return 1
 
 
-def upright(info: dict[str, Any], notes: list[str]) -> dict[str, Any]:
-    """The metadata of an image that has been turned upright: orientation 1 in EXIF and XMP, and no EXIF thumbnail."""
+def _upright(info: dict[str, Any], turn: int, notes: list[str]) -> dict[str, Any]:
+    """The metadata of an image that stands upright, by ``turn`` if need be, and alone in its file."""
     info = dict(info)
     if "exif" in info:
-        turned = patch_exif(info["exif"], {_ORIENTATION: 1})
-        info["exif"] = patch_exif(turned, {}, drop_thumbnail=True)
-        if info["exif"] != turned:
+        upright = patch_exif(info["exif"], {ORIENTATION: 1})
+        info["exif"] = patch_exif(upright, {}, drop_thumbnail=turn != 1)
+        if info["exif"] != upright:
             notes.append("the thumbnail inside its EXIF data was left out, because it is not upright")
     if "xmp" in info:
-        info["xmp"] = re.sub(rb'(tiff:Orientation(?:="|>))[2-8]', rb"\g<1>1", info["xmp"])
+        info["xmp"], said = xmp_packet.alone(info["xmp"], turn != 1)
+        notes += said
     return info
 
 
-def resized(info: dict[str, Any], width: int, height: int) -> dict[str, Any]:
-    """The metadata of an image of another size: EXIF's own record of width and height is brought up to date."""
-    if "exif" not in info:
-        return info
-    return info | {"exif": patch_exif(info["exif"], {_PIXEL_WIDTH: width, _PIXEL_HEIGHT: height})}
-
-
-def patch_exif(exif: bytes, values: dict[int, int], drop_thumbnail: bool = False) -> bytes:
-    """Overwrite integer tags that are present in IFD0 and the Exif IFD; every other byte stays as it is.
-
-    Writing EXIF anew would move the maker's notes, whose offsets only the maker knows. Damaged EXIF comes back as is.
-    """
-    data = bytearray(exif)
-    base = 6 if data[:6] == b"Exif\0\0" else 0
-    order = {b"II": "<", b"MM": ">"}.get(bytes(data[base : base + 2]))
-    if order is None:
-        return exif
-
-    def patch(offset: int) -> tuple[int, int | None]:
-        """Patch one IFD; returns where its pointer to the next IFD is, and the offset of the Exif IFD in it."""
-        (count,) = struct.unpack_from(order + "H", data, base + offset)
-        exif_ifd = None
-        for at in range(base + offset + 2, base + offset + 2 + 12 * count, 12):
-            tag, kind, _ = struct.unpack_from(order + "HHI", data, at)
-            if tag == _EXIF_IFD:
-                exif_ifd = struct.unpack_from(order + "I", data, at + 8)[0]
-            elif tag in values and kind in (3, 4):
-                kind = 4 if values[tag] > 0xFFFF else kind
-                struct.pack_into(order + "HI", data, at + 2, kind, 1)
-                struct.pack_into(order + ("I" if kind == 4 else "HH"), data, at + 8, *[values[tag], 0][: 5 - kind])
-        return base + offset + 2 + 12 * count, exif_ifd
-
-    try:
-        end, exif_ifd = patch(struct.unpack_from(order + "I", data, base + 4)[0])
-        if drop_thumbnail:
-            struct.pack_into("I", data, end, 0)
-        if exif_ifd is not None:
-            patch(exif_ifd)
-    except struct.error:
-        return exif
-    return bytes(data)
-
-
-def iptc_segment(iptc: bytes) -> bytes:
-    """IPTC captions as the JPEG segment (APP13) that holds them; empty where they are too long for one."""
-    resource = b"8BIM" + struct.pack(">HHI", _IPTC_RESOURCE, 0, len(iptc)) + iptc + b"\0" * (len(iptc) % 2)
-    body = b"Photoshop 3.0\0" + resource
-    return b"\xff\xed" + struct.pack(">H", len(body) + 2) + body if len(body) + 2 <= 0xFFFF else b""
-
-
-def png_colour_chunks(info: dict[str, Any]) -> list[tuple[bytes, bytes]]:
-    """gAMA, cHRM and sRGB of a PNG file as they were read; an ICC profile overrides them, so none goes beside one."""
-    if "icc_profile" in info:
-        return []
-    chunks = []
-    if "gamma" in info:
-        chunks.append((b"gAMA", struct.pack(">I", round(info["gamma"] * 100000))))
-    if "chromaticity" in info:
-        chunks.append((b"cHRM", struct.pack(">8I", *(round(value * 100000) for value in info["chromaticity"]))))
-    if "srgb" in info:
-        chunks.append((b"sRGB", struct.pack("B", info["srgb"])))
-    return chunks
-
-
-def tiff_tags(info: dict[str, Any]) -> Image.Exif:
-    """EXIF, XMP and IPTC as the tags of a TIFF file."""
-    tags = Image.Exif()
+def resized(info: dict[str, Any], before: tuple[int, int], after: tuple[int, int]) -> dict[str, Any]:
+    """The metadata of an image that was (width, height) ``before``: what EXIF and XMP say of its size is updated."""
+    info = dict(info)
     if "exif" in info:
-        tags.load(info["exif"])
-    for tag in _STRUCTURAL & set(tags):
-        del tags[tag]
-    for tag, key in ((700, "xmp"), (_IPTC_TAG, "iptc")):
-        if key in info:
-            tags[tag] = info[key]
-    return tags
+        info["exif"] = exif_block.resized(info["exif"], *after)
+    if "xmp" in info:
+        info["xmp"] = xmp_packet.resized(info["xmp"], *after, after[0] / before[0], after[1] / before[1])
+    return info

@@ -10,17 +10,19 @@ from PIL import Image
 
 from ..errors import InputError
 from .metadata import resized
+from .result import PhotoImage
 
 
 @dataclass
 class Photo:
     """One upright 8-bit photograph.
 
-    ``rgb`` is uint8 (H, W, 3) in the encoded space of its ICC profile; ``alpha`` is uint8 (H, W) or None. A greyscale
-    photograph (``grey``) has three equal channels and goes out as one. ``mode`` is Pillow's name of what it was read
-    from, ``format`` that of its file (None for images in memory), ``shape`` that of the array it came in, if it did.
-    ``info`` holds metadata under the names of ``PIL.Image.info``; ``notes`` say what could not be kept, one sentence
-    each.
+    ``rgb`` is uint8 (H, W, 3) in the encoded space of its ICC profile; ``alpha`` is uint8 (H, W) or None. ``hidden`` is
+    like ``rgb`` but with the colours that stand below alpha 0, where ``rgb`` has those of the pixels around; None where
+    there are none. A greyscale photograph (``grey``) has three equal channels and goes out as one. ``mode`` is Pillow's
+    name of what it was read from, ``format`` that of its file (None for images in memory), ``shape`` that of the array
+    it came in, if it did. ``info`` holds metadata under the names of ``PIL.Image.info``; ``notes`` say what could not
+    be kept, one sentence each.
     """
 
     rgb: np.ndarray
@@ -31,6 +33,7 @@ class Photo:
     shape: tuple[int, ...] | None = None
     info: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    hidden: np.ndarray | None = None
 
     @property
     def icc_profile(self) -> bytes | None:
@@ -41,25 +44,36 @@ class Photo:
         return self.info.get("exif")
 
     def upscaled(self, rgb: np.ndarray) -> Photo:
-        """This photograph with the pixels ``rgb``, uint8 (sH, sW, 3): transparency is resized (bicubic) to match."""
+        """This photograph with the pixels ``rgb``, uint8 (sH, sW, 3).
+
+        Transparency is resized (bicubic) to match, and so are the colours that stay below alpha 0.
+        """
         if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
             raise InputError(f"upscaled: expected uint8 pixels (H, W, 3), got {rgb.dtype} {rgb.shape}")
-        height, width = rgb.shape[:2]
-        alpha = self.alpha
-        if alpha is not None:
-            alpha = np.asarray(Image.fromarray(alpha).resize((width, height), Image.Resampling.BICUBIC))
-        return replace(self, rgb=rgb, alpha=alpha, info=resized(self.info, width, height))
+        size = rgb.shape[1], rgb.shape[0]
+        alpha, hidden = (plane if plane is None else _resized(plane, size) for plane in (self.alpha, self.hidden))
+        info = resized(self.info, (self.rgb.shape[1], self.rgb.shape[0]), size)
+        return replace(self, rgb=rgb, alpha=alpha, hidden=hidden, info=info)
+
+    def pixels(self) -> np.ndarray:
+        """The colours as they go out, uint8 (H, W, 3): also those below alpha 0."""
+        if self.alpha is None or self.hidden is None:
+            return self.rgb
+        return np.where(self.alpha[..., None] > 0, self.rgb, self.hidden)
+
+
+def _resized(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    return np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC))
 
 
 def to_image(photo: Photo) -> Image.Image:
-    """The photograph as a Pillow image of mode L, LA, RGB or RGBA with its metadata in ``info``."""
-    image = Image.fromarray(photo.rgb)
+    """The photograph as a Pillow image of mode L, LA, RGB or RGBA with its metadata, which ``save`` keeps."""
+    image = Image.fromarray(photo.pixels())
     if photo.grey:
         image = image.convert("L")
     if photo.alpha is not None:
         image.putalpha(Image.fromarray(photo.alpha))
-    image.info.update(photo.info)
-    return image
+    return PhotoImage.of(image, photo.info)
 
 
 def to_array(photo: Photo) -> np.ndarray:

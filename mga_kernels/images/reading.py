@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import io
 import os
-import stat
-import threading
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import re
+from contextlib import nullcontext
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
-from PIL import Image, ImageCms, ImageFile, UnidentifiedImageError
+from PIL import Image, ImageCms
 
 from ..errors import ImageError, InputError, MGAError, OutOfMemoryError
 from ..memory import GIB, require_memory
 from .headers import bits_per_sample
-from .metadata import orientation, read_metadata, upright
+from .metadata import read_metadata, stated_in_file
+from .opening import Damaged, file_of, limit_off, mended, one_line, open_image, opened
 from .photo import Photo, bleed
 
-# Formats of single pictures. Others that Pillow opens run outside programs, hold vectors, layers, films or readings of
-# instruments, or are known to it by name only.
-READABLE = tuple("JPEG PNG WEBP TIFF BMP DIB GIF PPM JPEG2000 AVIF TGA QOI PCX SGI SUN DDS ICO".split())
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
+_DEEP_PIXELS = re.compile(r";(16[BLN]|32)")  # in Pillow's name of how samples are stored
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -34,14 +30,6 @@ _TURN = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_lock = threading.Lock()
-
-
-def suffixes() -> frozenset[str]:
-    """What the names of files that ``read_image`` can read end with, in lower case with the dot."""
-    Image.init()
-    kinds = {*READABLE, "MPO"}  # which Pillow reads as JPEG
-    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in kinds)
 
 
 def read_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Photo:
@@ -77,120 +65,113 @@ def _from_array(array: np.ndarray) -> Photo:
 
 
 def _from_file(path: Path) -> Photo:
-    with _opened(path) as stream:
+    with opened(path) as stream:
         notes: list[str] = []
         try:
-            with _bomb_limit_off(notes):
-                Image.init()
-                image = Image.open(stream, formats=[kind for kind in READABLE if kind in Image.OPEN])
-                frames = getattr(image, "n_frames", 1)
-        except UnidentifiedImageError:
-            kinds = ", ".join(READABLE)
-            raise ImageError(f"{path} is not an image of a kind that can be read here ({kinds})") from None
-        except Exception as problem:  # a damaged file raises whatever its decoder trips over
-            raise ImageError(f"{path} is damaged and cannot be read ({_line(problem)})") from problem
-        if frames > 1 and image.format == "MPO":  # a JPEG whose further pictures are previews
-            notes.append(f"only its main picture was used, not the {frames - 1} smaller ones that its camera added")
-        elif frames > 1:
-            remedy = "extract the one you want as a file of its own"
-            raise ImageError(f"{path} holds {frames} frames or pages and only single images are upscaled; {remedy}")
-        sizes = len(image.info.get("sizes", ())) if image.format == "ICO" else 1
-        if sizes > 1:
-            notes.append(f"only its largest picture was used, not the {sizes - 1} smaller ones")
-        return _from_pillow(image, str(path), notes, stream)
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[BinaryIO]:
-    """The file for reading, or an ImageError that says why not."""
-    try:
-        status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError(f"{path} is a folder, not an image")
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{path} is not a regular file")
-        if status.st_size == 0:
-            raise ImageError(f"{path} is empty (0 bytes)")
-        stream = path.open("rb")
-    except FileNotFoundError:
-        raise ImageError(f"{path} does not exist") from None
-    except (OSError, ValueError) as problem:  # ValueError: a zero byte in the name
-        raise ImageError(f"{path} cannot be opened ({_line(problem)})") from problem
-    with stream:
-        yield stream
-
-
-@contextmanager
-def _bomb_limit_off(notes: list[str]) -> Iterator[None]:
-    """Pillow's limit on pixels is for the whole process and below what cameras make; memory is checked here instead."""
-    with _lock, warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = before
-    notes += [str(warning.message) for warning in caught if issubclass(warning.category, UserWarning)]
+            return _from_pillow(open_image(stream, path), str(path), notes, stream)
+        except Damaged as problem:
+            del notes[:]
+            rest = mended(stream, problem.kind, notes)
+            if rest is None:
+                raise ImageError(str(problem)) from problem.__cause__
+            try:
+                return _from_pillow(open_image(rest[0], path), str(path), notes, *rest)
+            except Damaged:
+                raise ImageError(str(problem)) from problem.__cause__
 
 
 def _from_pillow(
-    image: Image.Image, name: str, notes: list[str] | None = None, stream: BinaryIO | None = None
+    image: Image.Image,
+    name: str,
+    notes: list[str] | None = None,
+    stream: BinaryIO | None = None,
+    rescued: dict[str, Any] | None = None,
 ) -> Photo:
+    """``stream`` is the file that ``image`` was opened from, ``rescued`` metadata that were taken out of it."""
     notes = [] if notes is None else notes
     width, height = image.size
     if width == 0 or height == 0:
         raise ImageError(f"{name} is empty: {width}x{height} pixels")
-    _refuse_deep(image, name, stream)
-    # Decoded (4 bytes), turned (4), RGB (3) and alpha (1); with transparency, three float planes for the edges.
-    bytes_per_pixel = 12 + (32 if image.has_transparency_data else 0)
-    tags = getattr(image, "tag_v2", {})
-    tile = tags.get(322, 0) * tags.get(323, 0)  # a tile of a TIFF may be larger than its image
-    needed = max(width * height, tile) * bytes_per_pixel
-    require_memory(needed, f"reading {name} ({width}x{height} pixels)", "crop it or use a machine with more memory")
-    source_format, mode = ("JPEG" if image.format == "MPO" else image.format), image.mode
-    try:
-        with _bomb_limit_off(notes) if image.format == "TIFF" else nullcontext():  # only TIFF looks at it again
-            image.load()
-    except MemoryError as problem:
-        size = f"{needed / GIB:.1f} GiB"
-        raise OutOfMemoryError(f"reading {name} ({width}x{height}) ran out of memory near {size}; crop it") from problem
-    except Exception as problem:
-        raise ImageError(f"{name} is damaged and cannot be read ({_line(problem)})") from problem
+    _refuse_frames(image, name, notes, stream is None)
+    with nullcontext(stream) if stream is not None else file_of(image) as file:
+        _refuse_deep(image, name, file)
+        there = stated_in_file(image, file, notes) | (rescued or {})
+    _load(image, name)
     _note_extra_channels(image, notes)
-    info = read_metadata(image, notes)
-    turn = _TURN.get(orientation(image, notes))
+    source_format, mode = ("JPEG" if image.format == "MPO" else image.format), image.mode
+    info, orientation = read_metadata(image, notes, there)
+    turn = _TURN.get(orientation)
     try:
         plain, alpha, profile = _to_rgb(image, info.get("icc_profile"), notes)
     except MGAError:
         raise
     except Exception as problem:
-        raise ImageError(f"{name} of mode {mode} cannot be converted to RGB ({_line(problem)})") from problem
+        raise ImageError(f"{name} of mode {mode} cannot be converted to RGB ({one_line(problem)})") from problem
     info.pop("icc_profile", None)
     if profile:
         info["icc_profile"] = profile
     if turn is not None:
         plain, alpha = plain.transpose(turn), alpha and alpha.transpose(turn)
-        info = upright(info, notes)
     grey = plain.mode == "L"
     rgb = np.array(plain.convert("RGB"))
-    coverage = None if alpha is None else np.array(alpha)
-    if coverage is not None:
-        rgb = bleed(rgb, coverage)
-    return Photo(rgb, coverage, grey, mode, source_format, None, info, notes)
+    if alpha is None:
+        return Photo(rgb, None, grey, mode, source_format, None, info, notes)
+    coverage = np.array(alpha)
+    filled = bleed(rgb, coverage)
+    hidden = None if filled is rgb else rgb
+    return Photo(filled, coverage, grey, mode, source_format, None, info, notes, hidden)
 
 
-def _refuse_deep(image: Image.Image, name: str, stream: BinaryIO | None) -> None:
+def _load(image: Image.Image, name: str) -> None:
+    """Decode, where there is memory for it."""
+    width, height = image.size
+    # Decoded (4 bytes), turned (4), RGB (3) and alpha (1); with transparency, three float planes for the edges.
+    bytes_per_pixel = 12 + (35 if image.has_transparency_data else 0)
+    tags = getattr(image, "tag_v2", {})
+    tile = tags.get(322, 0) * tags.get(323, 0)  # a tile of a TIFF may be larger than its image
+    pixels = max(width * height, tile)
+    needed = pixels * bytes_per_pixel
+    require_memory(needed, f"reading {name} ({width}x{height} pixels)", "crop it or use a machine with more memory")
+    if hasattr(image, "tag_v2") and not isinstance(image.info.get("xmp", b""), bytes):
+        del image.info["xmp"]  # of a type that Pillow fails with; it is taken from the file
+    limit = Image.MAX_IMAGE_PIXELS  # at which only TIFF looks again
+    try:
+        with limit_off() if image.format == "TIFF" and limit is not None and pixels > limit else nullcontext():
+            image.load()
+    except MemoryError as problem:
+        size = f"{needed / GIB:.1f} GiB"
+        raise OutOfMemoryError(f"reading {name} ({width}x{height}) ran out of memory near {size}; crop it") from problem
+    except Exception as problem:
+        raise Damaged(f"{name} is damaged and cannot be read ({one_line(problem)})", image.format) from problem
+
+
+def _refuse_frames(image: Image.Image, name: str, notes: list[str], in_memory: bool) -> None:
+    try:
+        frames = getattr(image, "n_frames", 1)
+    except Exception as problem:
+        raise Damaged(f"{name} is damaged and cannot be read ({one_line(problem)})", image.format) from problem
+    if frames > 1 and image.format == "MPO":  # a JPEG whose further pictures are previews
+        notes.append(f"only its main picture was used, not the {frames - 1} smaller ones that its camera added")
+    elif frames > 1:
+        remedy = "pass a copy() of the one you want" if in_memory else "extract the one you want as a file of its own"
+        raise ImageError(f"{name} holds {frames} frames or pages and only single images are upscaled; {remedy}")
+    sizes = image.info.get("sizes", ()) if image.format == "ICO" else ()
+    if len(sizes) > 1:
+        notes.append(f"only its largest picture was used, not the {len(sizes) - 1} smaller ones")
+
+
+def _refuse_deep(image: Image.Image, name: str, file: BinaryIO | None) -> None:
     """Images of more than 8 bits a channel would lose them, so they are refused."""
-    bits = 16 if image.mode in _DEEP_MODES or ";" in image.mode else 8
+    deep = image.mode in _DEEP_MODES or ";" in image.mode
+    for tile in getattr(image, "tile", ()):  # what Pillow is going to decode, as long as it has not
+        words = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
+        deep = deep or any(isinstance(word, str) and _DEEP_PIXELS.search(word) for word in words)
+    bits = 16 if deep else 8
     if image.format == "TIFF" and hasattr(image, "tag_v2"):
         declared = image.tag_v2.get(258, 8)
         bits = max(bits, *(declared if isinstance(declared, tuple) else (declared,)))
-    elif isinstance(image, ImageFile.ImageFile) and image.format:
-        try:  # a Pillow image opened elsewhere: its file, where it is still there, says what it was
-            with nullcontext(stream) if stream else open(image.filename or os.devnull, "rb") as opened:
-                bits = max(bits, bits_per_sample(opened, image.format))
-        except OSError:
-            pass
+    elif file is not None and image.format:
+        bits = max(bits, bits_per_sample(file, image.format))
     if bits > 8:
         raise ImageError(
             f"{name} has {'more than 8' if image.mode in 'IF' else bits} bits per channel, which would be lost; "
@@ -238,16 +219,10 @@ def _cmyk_to_rgb(image: Image.Image, profile: bytes | None, notes: list[str]) ->
             notes.append("converted from CMYK to sRGB through its ICC profile")
             return cast(Image.Image, converted)  # None only for in-place work
         except (ImageCms.PyCMSError, OSError) as problem:
-            notes.append(f"its CMYK profile cannot be used ({_line(problem)})")
+            notes.append(f"its CMYK profile cannot be used ({one_line(problem)})")
     notes.append("converted from CMYK to sRGB without a profile, so colours are approximate")
     return image.convert("RGB")
 
 
 def _srgb_profile() -> ImageCms.ImageCmsProfile:
     return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-
-
-def _line(problem: BaseException) -> str:
-    """One line about an exception of somebody else's."""
-    text = getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
-    return " ".join(text.split())

@@ -10,18 +10,25 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from ..errors import ImageError, InputError
 from ..files import Identity, identities, whole_file
-from .metadata import iptc_segment, png_colour_chunks, tiff_tags
+from .formats import REFUSALS, metadata_options
+from .metadata import known
 from .photo import Photo, to_image
+from .result import save_tiff
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 FORMATS |= {".jfif": "JPEG", ".jpe": "JPEG"}
 # The longest side each format (JPEG: libjpeg) can hold, in pixels.
 _LONGEST = {"JPEG": 65500, "WEBP": 16383}
-_JPEG_SEGMENT = 65533
+_ENCODING: dict[str, dict[str, Any]] = {
+    "PNG": {"compress_level": 6},
+    "JPEG": {"quality": 95, "subsampling": 0},
+    # Lossy WebP halves the resolution of colour whatever the quality; colours below alpha 0 stay only if it is exact.
+    "WEBP": {"lossless": True, "quality": 50, "exact": True},
+    "TIFF": {"compression": "raw"},
+}
 
 
 def check_output(
@@ -39,8 +46,8 @@ def check_output(
     path = Path(path)
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
-        known = ", ".join(FORMATS)
-        raise ImageError(f"cannot write {path}: the extension {path.suffix or '(none)'!s} is none of {known}")
+        names = ", ".join(FORMATS)
+        raise ImageError(f"cannot write {path}: the extension {path.suffix or '(none)'!s} is none of {names}")
     try:
         found = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -77,79 +84,18 @@ def save_image(image: Image.Image | Photo, path: str | os.PathLike[str], overwri
     seen_through = image.mode in ("LA", "RGBA") and bool((np.asarray(image.getchannel("A")) < 255).any())
     kind = check_output(path, overwrite, size=image.size, alpha=seen_through)
     notes: list[str] = []
-    info = {str(key): value for key, value in image.info.items() if value is not None}
-    options = _OPTIONS[kind](info, image, notes)
+    info = known(image.info)
     if kind == "JPEG" and image.mode in ("LA", "RGBA"):  # opaque everywhere, so there is nothing to lose
         image = image.convert(image.mode[:-1])
     plain = image.copy() if image.info else image
     plain.info = {}  # so that Pillow writes the options below and nothing on its own
+    options = _ENCODING[kind] | metadata_options(kind, plain, info, notes)
     with whole_file(path, ImageError) as stream:
         try:
-            plain.save(stream, kind, **options)
-        except (ValueError, RuntimeError, SystemError, OSError) as problem:  # OSError: an encoder's, not the disk's
+            if kind == "TIFF":
+                save_tiff(plain, stream, info, notes, **options)
+            else:
+                Image.Image.save(plain, stream, kind, **options)
+        except (*REFUSALS, OSError) as problem:  # OSError: an encoder's, not the disk's
             raise ImageError(f"cannot write {path}: {kind} refused the image ({problem})") from problem
     return notes
-
-
-def _common(info: dict[str, Any], *keys: str) -> dict[str, Any]:
-    return {key: info[key] for key in keys if key in info}
-
-
-def _png(info: dict[str, Any], image: Image.Image, notes: list[str]) -> dict[str, Any]:
-    chunks = PngInfo()
-    for kind, data in png_colour_chunks(info):
-        chunks.add(kind, data)
-    if "xmp" in info:
-        chunks.add_itxt("XML:com.adobe.xmp", info["xmp"].decode("utf-8", "replace"))
-    for key, value in info.get("text", {}).items():
-        chunks.add_itxt(key, value)
-    if "comment" in info and "Comment" not in info.get("text", {}):
-        comment = info["comment"]
-        chunks.add_itxt("Comment", comment.decode("utf-8", "replace") if isinstance(comment, bytes) else str(comment))
-    _note_lost(info, notes, "PNG", iptc="IPTC captions")
-    return {"pnginfo": chunks, "compress_level": 6, **_common(info, "icc_profile", "exif", "dpi")}
-
-
-def _jpeg(info: dict[str, Any], image: Image.Image, notes: list[str]) -> dict[str, Any]:
-    kept = _common(info, "icc_profile", "exif", "dpi", "comment", "xmp")
-    for key, name in (("exif", "EXIF data"), ("xmp", "XMP data"), ("comment", "comment")):
-        if len(kept.get(key, b"")) + (29 if key == "xmp" else 0) > _JPEG_SEGMENT:
-            del kept[key]
-            notes.append(f"its {name} is too long for JPEG and was left out")
-    segment = iptc_segment(info["iptc"]) if "iptc" in info else b""
-    if "iptc" in info and not segment:
-        notes.append("its IPTC captions are too long for JPEG and were left out")
-    _note_lost(info, notes, "JPEG", text="text chunks")
-    _note_gamma(info, notes, "JPEG")
-    return {"quality": 95, "subsampling": 0, "extra": segment, **kept}
-
-
-def _webp(info: dict[str, Any], image: Image.Image, notes: list[str]) -> dict[str, Any]:
-    # Lossy WebP halves the resolution of colour whatever the quality.
-    _note_lost(info, notes, "WebP", iptc="IPTC captions", text="text chunks", comment="comment", dpi="resolution (dpi)")
-    _note_gamma(info, notes, "WebP")
-    return {"lossless": True, "quality": 50, **_common(info, "icc_profile", "exif", "xmp")}
-
-
-def _tiff(info: dict[str, Any], image: Image.Image, notes: list[str]) -> dict[str, Any]:
-    _note_lost(info, notes, "TIFF", text="text chunks", comment="comment")
-    _note_gamma(info, notes, "TIFF")
-    large = image.width * image.height * len(image.getbands()) > 3 << 30  # offsets of plain TIFF end at 4 GiB
-    kept = _common(info, "icc_profile", "dpi")
-    # Uncompressed, because libtiff, which Pillow compresses with, cannot write the EXIF part.
-    return {"compression": "raw", "exif": tiff_tags(info), "big_tiff": large, **kept}
-
-
-_OPTIONS = {"PNG": _png, "JPEG": _jpeg, "WEBP": _webp, "TIFF": _tiff}
-
-
-def _note_lost(info: dict[str, Any], notes: list[str], kind: str, **names: str) -> None:
-    lost = [name for key, name in names.items() if info.get(key)]
-    if lost:
-        notes.append(f"{kind} cannot hold its {' and '.join(lost)}")
-
-
-def _note_gamma(info: dict[str, Any], notes: list[str], kind: str) -> None:
-    gamma = info.get("gamma")
-    if gamma and "icc_profile" not in info and "srgb" not in info and abs(gamma * 2.2 - 1) > 0.02:
-        notes.append(f"{kind} cannot hold its gamma of {gamma:.4g}, so it may look lighter or darker")

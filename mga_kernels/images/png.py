@@ -1,0 +1,149 @@
+"""What a PNG file holds besides what Pillow makes of it: code points of its colours, and chunks that Pillow refuses."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from PIL import PngImagePlugin
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_LONGEST_TEXT = 64 << 20  # bytes of a chunk that is kept, unpacked; nothing that belongs to a photograph is as long
+_XMP_KEY = b"XML:com.adobe.xmp"
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """``kind`` of four letters; where the chunk (length, kind, data, checksum) begins and ends in the file."""
+
+    kind: bytes
+    start: int
+    end: int
+
+    @property
+    def is_ancillary(self) -> bool:
+        return bool(self.kind[0] & 0x20)
+
+
+def chunks(stream: BinaryIO) -> Iterator[Chunk]:
+    """The chunks of a file, up to where it ends or is no PNG."""
+    stream.seek(0)
+    if stream.read(8) != SIGNATURE:
+        return
+    at = 8
+    while len(head := stream.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        yield Chunk(kind, at, at + 12 + length)
+        at += 12 + length
+        stream.seek(at)
+
+
+def code_points(stream: BinaryIO) -> tuple[int, int, int, int] | None:
+    """The colour space of a cICP chunk: primaries, transfer, matrix, whether the range is full; None without one."""
+    for chunk in chunks(stream):
+        if chunk.kind == b"IDAT":
+            break
+        if chunk.kind == b"cICP" and chunk.end - chunk.start == 16:
+            primaries, transfer, matrix, full = _data(stream, chunk)
+            return primaries, transfer, matrix, full
+    return None
+
+
+def mended(stream: BinaryIO, notes: list[str]) -> tuple[BinaryIO, dict[str, Any]] | None:
+    """The file without the chunks beside the picture that Pillow refuses, and the metadata that stands in these.
+
+    None where there is none, so that something else is damaged. ``notes`` say which were left out.
+    """
+    found = list(chunks(stream))
+    # A picture of one pixel, stored as this one is, to try each chunk in.
+    start = _one_pixel(stream, found)
+    refused = [chunk for chunk in found if chunk.is_ancillary and start and not _taken(stream, chunk, start)]
+    if not refused:
+        return None
+    rescued: dict[str, Any] = {}
+    for chunk in refused:
+        if not _rescue(chunk.kind, stream, chunk, rescued):
+            name = chunk.kind.decode("latin-1")
+            notes.append(f"its chunk {name} is damaged and was left out")
+    whole = io.BytesIO(SIGNATURE)
+    whole.seek(8)
+    for chunk in found:
+        if chunk not in refused:
+            whole.write(_bytes(stream, chunk))
+    whole.seek(0)
+    return whole, rescued
+
+
+def _one_pixel(stream: BinaryIO, found: list[Chunk]) -> bytes:
+    """The chunks before the data of a picture of one pixel, with the palette; empty where Pillow refuses that too."""
+    header = next((_data(stream, chunk) for chunk in found if chunk.kind == b"IHDR"), b"")
+    start = SIGNATURE + _chunk(b"IHDR", struct.pack(">II", 1, 1) + header[8:12] + b"\0")
+    start += b"".join(_bytes(stream, chunk) for chunk in found if chunk.kind == b"PLTE")
+    return start if len(header) == 13 and _opens(start) else b""
+
+
+def _taken(stream: BinaryIO, chunk: Chunk, start: bytes) -> bool:
+    """Whether Pillow takes a chunk; those of animations mean nothing by themselves and are not asked about."""
+    return chunk.kind in (b"acTL", b"fcTL", b"fdAT") or _opens(start + _bytes(stream, chunk))
+
+
+def _opens(start: bytes) -> bool:
+    pixel = _chunk(b"IDAT", zlib.compress(bytes(16))) + _chunk(b"IEND", b"")
+    try:
+        PngImagePlugin.PngImageFile(io.BytesIO(start + pixel))
+    except Exception:  # whatever a damaged chunk makes it trip over
+        return False
+    return True
+
+
+def _rescue(kind: bytes, stream: BinaryIO, chunk: Chunk, rescued: dict[str, Any]) -> bool:
+    """Unpack a profile or a text that is only too long for Pillow; whether that succeeded."""
+    data = _data(stream, chunk)
+    if _bytes(stream, chunk) != _chunk(kind, data):
+        return False
+    key, _, rest = data.partition(b"\0")
+    if kind == b"iTXt":
+        packed, method = rest[:1] != b"\0", rest[1:2]
+        *_, value = rest[2:].split(b"\0", 2)
+    else:
+        packed, method, value = kind != b"tEXt", rest[:1], rest[1:]
+        value = value if packed else rest
+    unpacked = _unpacked(value) if packed and method == b"\0" else None if packed else value
+    if unpacked is None or kind not in (b"iCCP", b"zTXt", b"iTXt", b"tEXt"):
+        return False
+    if kind == b"iCCP":
+        rescued["icc_profile"] = unpacked
+    elif key == _XMP_KEY:
+        rescued["xmp"] = unpacked
+    else:
+        codec = "utf-8" if kind == b"iTXt" else "latin-1"
+        rescued.setdefault("text", {})[key.decode("latin-1")] = unpacked.decode(codec, "replace")
+    return True
+
+
+def _unpacked(data: bytes) -> bytes | None:
+    """The data uncompressed; None where they are damaged or too long."""
+    unpack = zlib.decompressobj()
+    try:
+        result = unpack.decompress(data, _LONGEST_TEXT)
+    except zlib.error:
+        return None
+    return result if unpack.eof else None
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def _bytes(stream: BinaryIO, chunk: Chunk) -> bytes:
+    stream.seek(chunk.start)
+    return stream.read(chunk.end - chunk.start)
+
+
+def _data(stream: BinaryIO, chunk: Chunk) -> bytes:
+    stream.seek(chunk.start + 8)
+    return stream.read(chunk.end - chunk.start - 12)

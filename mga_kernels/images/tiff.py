@@ -1,0 +1,29 @@
+"""TIFF files that Pillow wrote, given every tag as it was, whatever its type."""
+
+from __future__ import annotations
+
+import struct
+from typing import BinaryIO
+
+from .ifd import Tags, read_tags, swapped, write_tags
+
+XMP, IPTC, RESOURCES, PROFILE, LAYERS = 700, 33723, 34377, 34675, 37724
+X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
+
+
+def add_tags(stream: BinaryIO, tags: Tags, order: str) -> None:
+    """Add ``tags``, whose values are in byte order ``order``, to the one picture in the file; its own go before.
+
+    Samples of 8 bits have no byte order, so the file takes that of the tags, in which makers' notes may be written too.
+    """
+    written, own, _ = read_tags(stream)
+    own = own if written == order else swapped(own, order)
+    stream.seek(2)
+    big = b"+" in stream.read(2)
+    end = stream.seek(0, 2)
+    stream.write(bytes(end % 2) + write_tags(tags | own, order, end + end % 2, big))
+    stream.seek(0)
+    mark = b"II" if order == "<" else b"MM"
+    layout, *numbers = ("HHHQ", 43, 8, 0) if big else ("HI", 42)
+    stream.write(mark + struct.pack(order + layout, *numbers, end + end % 2))
+    stream.seek(0, 2)
