@@ -6,12 +6,11 @@ import argparse
 import os
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from rich.console import Console
@@ -25,6 +24,7 @@ from mga_kernels.images import Photo, check_output, read_image, save_image
 from .folders import Failures
 from .jobs import EXTENSION, Job, find_inputs, has_result, plan, refuse_names_that_fold, without_results
 from .overlay import draw_overlay
+from .said import said_by_thread
 
 if TYPE_CHECKING:
     from mga_kernels.engine import MaskGuidedSR
@@ -161,13 +161,11 @@ def _run_all(
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     both = console.is_terminal and sys.stderr.isatty()  # a log of errors stays one while the bar is shown
     bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True, redirect_stderr=both)
-    # Filters of warnings belong to the process, so they are set before there are threads.
-    with bar as progress, warnings.catch_warnings(record=True) as said:
-        warnings.simplefilter("always", UserWarning)
+    with bar as progress, said_by_thread() as said:
         steps = (
-            lambda job: read_job(job, model.scale, args.overwrite, args.skip_existing),
-            lambda work: compute_job(model, work, said),
-            lambda work: write_job(work, args.overwrite, args.skip_existing, done),
+            lambda job: _noted(said, read_job, job, model.scale, args.overwrite, args.skip_existing),
+            lambda work: _noted(said, compute_job, model, work),
+            lambda work: _lines(said, work, args.overwrite, args.skip_existing, done),
         )
         task = progress.add_task("upscaling", total=len(jobs))
         with closing(overlap(jobs, *steps, ahead=_WRITERS + 1, writers=_WRITERS)) as outcomes:
@@ -196,10 +194,24 @@ def read_job(job: Job, scale: int, overwrite: bool = False, skip: bool = False) 
     return Work(job, photo, time.perf_counter() - started)
 
 
-def compute_job(model: MaskGuidedSR, work: Work, said: list[warnings.WarningMessage]) -> Work:
-    """Upscale the photograph of ``work``; what was ``said`` meanwhile becomes its notes."""
+def _noted(said: Callable[[], list[str]], step: Callable[..., Work], *arguments: Any) -> Work:
+    """A step of one image, with what is said meanwhile in its thread among its notes."""
+    said()  # of an image that failed
+    work = step(*arguments)
+    work.notes += said()
+    return work
+
+
+def _lines(said: Callable[[], list[str]], work: Work, overwrite: bool, skip: bool, done: list[Path]) -> list[str]:
+    """``write_job``, with what is said meanwhile in its thread."""
+    said()
+    lines = write_job(work, overwrite, skip, done)
+    return lines + [f"  {work.job.source.name}: {note}" for note in said()]
+
+
+def compute_job(model: MaskGuidedSR, work: Work) -> Work:
+    """Upscale the photograph of ``work``."""
     started = time.perf_counter()
-    del said[:]
     cells = None
     if work.job.mask is None:
         result = cast(Photo, model.upscale(work.photo))
@@ -207,7 +219,7 @@ def compute_job(model: MaskGuidedSR, work: Work, said: list[warnings.WarningMess
         explained = model.explain(work.photo)
         result = cast(Photo, explained.image)
         cells = explained.mask, explained.indices, explained.patch_size * explained.scale
-    notes = result.notes + [str(warning.message) for warning in said]
+    notes = work.notes + result.notes
     seconds = work.seconds + time.perf_counter() - started
     return Work(work.job, result, seconds, cells, model.refined, notes)
 
