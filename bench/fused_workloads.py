@@ -60,22 +60,6 @@ def filter_and_select(case: str, device: str) -> Workload:
     return Workload("filter_and_select", case, call, check, moved, 2 * 50 * probability.numel())
 
 
-def patch_conv(case: str, device: str, dtype: torch.dtype, channels: int) -> Workload:
-    feature, k = workloads._feature(device, dtype, channels), workloads.COUNTS[case]
-    weight = _random(device, dtype, channels, channels, 3, 3, scale=0.05)
-    bias = _random(device, dtype, channels)
-    indices = ops.select_patches(workloads._mask(device), k)
-
-    def call() -> torch.Tensor:
-        return ops.patch_conv(feature, indices, weight, bias, PATCH_SIZE, HALO, 0.05)
-
-    few = feature, indices[:, :16].contiguous(), weight, bias
-    pixels = k * (PATCH_SIZE + 2 * HALO) ** 2
-    gathered = workloads.gather_patches(case, device, dtype, channels).bytes_moved  # the same reads and writes
-    check = _no_worse_than_torch("patch_conv", few, (PATCH_SIZE, HALO, 0.05))
-    return Workload("patch_conv", case, call, check, gathered + weight.nbytes, 2 * 9 * channels**2 * pixels)
-
-
 def paste_shuffled(case: str, device: str, dtype: torch.dtype) -> Workload:
     """From the last convolution's channels-last output into a uint8 image (H, W, 3)."""
     k = workloads.COUNTS[case]
@@ -151,7 +135,6 @@ def everything(device: str, dtype: torch.dtype, channels: int) -> list[Callable[
             lambda case=case: workloads.select_patches(case, device, torch.float32),
             lambda case=case: filter_and_select(case, device),
             lambda case=case: workloads.gather_patches(case, device, dtype, channels),
-            lambda case=case: patch_conv(case, device, dtype, channels),
             lambda case=case: workloads.paste_patches(case, device, dtype),
             lambda case=case: paste_shuffled(case, device, dtype),
         ]

@@ -43,7 +43,6 @@ TARGETS = {
 }
 SHARED_LIMIT = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448, "sm_120": 101376, "gfx942": 65536}
 CHANNELS = {"FSRCNN": 12, "PAN": 40, "RFDN": 50, "SRResNet, RCAN": 64}
-FIRST_FILTERS = {12: (12, 3), 40: (20, 1), 50: (50, 3), 64: (64, 3)}  # of the Refine-Net: C' and kernel size
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 PATCH_SIZES, SCALES = (2, 4, 8), (2, 3, 4)
 ORDERS = ("softmax-then-pool", "pool-then-softmax")
@@ -158,19 +157,6 @@ def mask_head_launches() -> Iterator[tuple]:
                 yield f"C={c} {_name(dtype)} {form}", "mask_head", arguments, precision == "tf32"
 
 
-def patch_conv_launches() -> Iterator[tuple]:
-    for c in CHANNELS.values():
-        filters, n = FIRST_FILTERS[c]
-        for dtype in FLOATS:
-            for p in PATCH_SIZES:
-                weights = torch.empty(filters, c, n, n, dtype=dtype), torch.empty(filters, dtype=dtype)
-                arguments = (_feature(c, p, dtype), _indices(), *weights, p, 1, 0.1)
-                yield f"C={c} {_name(dtype)} p={p} {n}x{n} to {filters}", "patch_conv", arguments, False
-        weights = torch.empty(filters, c, n, n), torch.empty(filters)
-        arguments = (_feature(c, 4, torch.float32), _indices(), *weights, 4, 1, 0.1)
-        yield f"C={c} float32 p=4 {n}x{n} to {filters} tf32", "patch_conv", arguments, True
-
-
 def dynamic_filter_launches() -> Iterator[tuple]:
     for dtype in (*FLOATS, torch.float64):
         for c in (1, *CHANNELS.values()):
@@ -216,8 +202,7 @@ def edge_launches() -> Iterator[tuple]:
 
 def launches() -> Iterator[tuple]:
     """Every launch as its case, its operator, the operator's arguments, and whether TF32 is allowed."""
-    makers = mask_head_launches, dynamic_filter_launches, gather_launches, patch_conv_launches
-    for maker in (*makers, paste_launches, edge_launches):
+    for maker in (mask_head_launches, dynamic_filter_launches, gather_launches, paste_launches, edge_launches):
         yield from maker()
 
 

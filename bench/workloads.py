@@ -257,22 +257,6 @@ def output_to_image(case: str, device: str, dtype: torch.dtype = torch.float32) 
     return Workload("output_to_image", case, call, check, 3 * height * width * (1 + dtype.itemsize))
 
 
-def patch_conv(case: str, device: str, dtype: torch.dtype = torch.float32) -> Workload:
-    """The first convolution of a Refine-Net; the gathered copy is not among the bytes that must move."""
-    feature, k, generator = _feature(device, dtype), COUNTS[case], torch.Generator().manual_seed(12)
-    weight = torch.randn(CHANNELS, CHANNELS, 3, 3, generator=generator).div(20).to(device, dtype)
-    bias = torch.randn(CHANNELS, generator=generator).to(device, dtype)
-    arguments = (feature, ops.select_patches(_mask(device), k), weight, bias, PATCH_SIZE, HALO, 0.05)
-
-    def call() -> torch.Tensor:
-        return ops.patch_conv(*arguments)
-
-    pixels = k * (PATCH_SIZE + 2 * HALO) ** 2
-    check = _check_close("patch_conv", call, *arguments, share=_share(dtype))
-    moved = 2 * pixels * CHANNELS * dtype.itemsize + weight.nbytes
-    return Workload("patch_conv", case, call, check, moved, 2 * 9 * CHANNELS**2 * pixels)
-
-
 def conv_chain(case: str, device: str, dtype: torch.dtype = torch.float32) -> Workload:
     """Two residual blocks of 64 channels on 1000 patches of 6x6, as SRResNet's; ``case`` has no meaning."""
     channels, layers, k, side = 64, 4, 1000, PATCH_SIZE + 2 * HALO

@@ -34,7 +34,6 @@ def cases(generator: torch.Generator, dtype: torch.dtype) -> dict[str, Arguments
     filters = (random(generator, 25, 1, 1, 1), random(generator, 25))
     indices = some_cells(48, 20, generator)
     head = convolutions(generator, (16, 16, 3, 3), (16,), (2, 16, 3, 3), (2,))
-    patch_weights = convolutions(generator, (16, 16, 3, 3), (16,))
     chain = convolutions(generator, (3, 16, 16, 3, 3), (3, 16), (3, 16))
     patches = random(generator, 40, 48, 4, 4, scale=0.5).add(0.5).to(dtype)
     cells = random(generator, 40, 3, 16, 16).to(dtype)
@@ -47,7 +46,6 @@ def cases(generator: torch.Generator, dtype: torch.dtype) -> dict[str, Arguments
         "select_patches": ((probability * 20).round(), 20, "largest", 0),
         "filter_and_select": (probability, probability[:, None], *filters, 20, "largest", 0),
         "gather_patches": (feature, indices, 4, 1),
-        "patch_conv": (feature, indices, *(tensor.to(dtype) for tensor in patch_weights), 4, 1, 0.1),
         "paste_patches_": (random(generator, 2, 3, 96, 128).to(dtype), cells, indices),
         "paste_shuffled_": (image, patches, indices, 4, 1.0),
         "image_to_input": (small, 24, 32, 1.0, dtype),

@@ -22,7 +22,6 @@ from mga_kernels.ops import (
     output_to_image,
     paste_patches_,
     paste_shuffled_,
-    patch_conv,
 )
 
 INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
@@ -138,32 +137,6 @@ def test_dynamic_filter(shape, channels, n, dtype, generator):
     weights = random((n * n, channels, 1, 1), dtype, generator), random((n * n,), dtype, generator)
     arguments = (probability, source, *(weight.to(DEVICE) for weight in weights))
     check_error("dynamic_filter", dynamic_filter(*arguments), arguments)
-
-
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize(
-    ("shape", "filters", "n", "p", "halo", "count"),
-    [
-        ((1, 3, 4, 4), 5, 3, 4, 1, 1),
-        ((3, 12, 8, 12), 12, 3, 4, 1, 2),
-        ((2, 50, 6, 10), 25, 1, 2, 1, 7),
-        ((1, 64, 16, 8), 70, 3, 8, 0, 2),
-        ((1, 2, 9, 3), 2, 3, 3, 4, 3),
-    ],
-)
-def test_patch_conv(shape, filters, n, p, halo, count, dtype, generator):
-    channels = shape[1]
-    weight = guarded(random((filters, channels, n, n), dtype, generator, 1 / channels**0.5 / n))
-    bias = guarded(random((filters,), dtype, generator))
-    indices = some_cells(shape[0], shape[2] // p * (shape[3] // p), count, generator).to(DEVICE)
-    for slope in (1.0, 0.1, 0.0):
-        for name, view in views(random(shape, dtype, generator)).items():
-            arguments = (view, indices, weight, bias, p, halo, slope)
-            got = patch_conv(*arguments)
-            check_error("patch_conv", got, arguments, name)
-            assert got.is_contiguous(memory_format=torch.channels_last)
-            if INTERPRETING and (slope < 1 or (channels > 3 and name == "channels-last")):
-                break
 
 
 @pytest.mark.parametrize("dtype", gather_tests.DTYPES)
@@ -309,8 +282,6 @@ def test_nothing_selected(memory_format, generator):
     feature = random((2, 3, 8, 8), torch.float32, generator).to(DEVICE).contiguous(memory_format=memory_format)
     before, none = feature.clone(), torch.empty(2, 0, dtype=torch.int32, device=DEVICE)
     assert gather_patches(feature, none, 4, 1).shape == (0, 3, 6, 6)
-    weight, bias = torch.zeros(5, 3, 3, 3, device=DEVICE), torch.zeros(5, device=DEVICE)
-    assert patch_conv(feature, none, weight, bias, 4, 1).shape == (0, 5, 6, 6)
     paste_patches_(feature, torch.empty(0, 3, 4, 4, device=DEVICE), none)
     paste_shuffled_(feature, torch.empty(0, 12, 2, 2, device=DEVICE), none, 2)
     assert torch.equal(feature, before)
@@ -324,8 +295,6 @@ def test_an_index_outside_the_grid_gives_zeros_and_is_not_pasted(bad):
         patches = gather_patches(feature, indices, 4, halo)
         assert (patches[[0, 2], :, halo : halo + 4, halo : halo + 4] == 1).all()
         assert (patches[1] == 0).all()
-    weight, bias = torch.ones(1, 2, 1, 1, device=DEVICE), torch.full((1,), 0.5, device=DEVICE)
-    assert patch_conv(feature, indices, weight, bias, 4, 3)[:, 0].amax(dim=(1, 2)).tolist() == [2.5, 0.5, 2.5]
     for scale in (None, 1):
         image = torch.ones(1, 1, 8, 12, device=DEVICE)
         patches = torch.zeros(3, 1, 4, 4, device=DEVICE)
@@ -373,9 +342,6 @@ def test_products_beyond_31_bits(distant, generator):
     feature = distant((1, 16, 4, 4), (0, 1, FAR, 16), torch.float16).copy_(values)
     weights = random((16, 16, 3, 3), torch.float16, generator, 0.1), random((16,), torch.float16, generator)
     weights = [weight.to(DEVICE) for weight in weights]
-    indices = torch.tensor([[0, 3]], dtype=torch.int32, device=DEVICE)
-    near, far = (patch_conv(x, indices, *weights, 2, 1) for x in (values, feature))
-    assert torch.equal(near, far)
     last = (
         random((2, 16, 3, 3), torch.float16, generator).to(DEVICE),
         torch.zeros(2, dtype=torch.float16, device=DEVICE),

@@ -23,7 +23,6 @@ def calls():
         "mask_head": (feature, weight, bias, weight[:2], bias[:2], 4, ORDERS[0]),
         "dynamic_filter": (probability, probability[:, None], torch.randn(25, 1, 1, 1, generator=g), torch.randn(25)),
         "gather_patches": (feature, indices, 4, 1),
-        "patch_conv": (feature, indices, weight, bias, 4, 1, 0.1),
         "paste_patches_": (feature, torch.randn(4, 3, 4, 4, generator=g), indices),
         "paste_shuffled_": (feature, torch.rand(4, 12, 2, 2, generator=g), indices, 2, 1.0),
         "image_to_input": (image, 8, 8, 1.0, torch.float16),

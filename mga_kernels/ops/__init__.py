@@ -11,7 +11,6 @@ from .mask_head import mask_head
 from .output_to_image import output_to_image
 from .paste_patches import paste_patches_
 from .paste_shuffled import paste_shuffled_
-from .patch_conv import patch_conv
 from .registry import BACKENDS, last_backend, operators
 from .select_patches import select_patches
 
@@ -28,6 +27,5 @@ __all__ = [
     "output_to_image",
     "paste_patches_",
     "paste_shuffled_",
-    "patch_conv",
     "select_patches",
 ]

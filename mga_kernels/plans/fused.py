@@ -3,8 +3,7 @@
 What fits into a chain are convolutions of C to C channels whose only other input is an earlier state of the same
 chain: all of FSRCNN's mapping, all of SRResNet without normalisation up to the upsampler, the pairs in RCAN's blocks,
 and in every network that has them the two convolutions that consume the halo. RFDN's blocks keep states that a chain
-does not return, and PAN's multiply in between. ``patch_conv`` fits nowhere: a skip needs the gathered patches anyway,
-and where there is none, in FSRCNN, gathering is one launch and all convolutions are the next.
+does not return, and PAN's multiply in between.
 """
 
 from __future__ import annotations
