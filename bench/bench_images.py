@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
+import images
 import numpy as np
 import pytest
 import torch
 from contenders import OURS, STRAIGHTFORWARD, contenders, make, make_networks
-from images import SIZES, Agreement, test_image
 from rivals import Race
 
 SCALE = 4
@@ -20,20 +20,18 @@ NAMES = (OURS, STRAIGHTFORWARD, "D, PyTorch bf16 channels-last", "original, PyTo
 
 
 @pytest.mark.parametrize("network_name", ["fsrcnn", "pan", "rfdn"])
-def bench_images(network_name: str, benchmark: Callable, request: pytest.FixtureRequest) -> None:
+def test_images(network_name: str, benchmark: Callable, printed: list[str]) -> None:
     size = os.environ.get("MGA_BENCH_SIZE", "270p")
-    width, height = (side // SCALE for side in SIZES[size])
-    image = test_image(width, height)
+    width, height = (side // SCALE for side in images.SIZES[size])
+    image = images.test_image(width, height)
     network, original = make_networks(network_name, SCALE, image)
     listed = [c for c in contenders(network, original, (height, width), network.config.k) if c.name in NAMES]
     runs = {c.name: make(c) for c in listed}
     with torch.inference_mode():
         pictures: dict[str, np.ndarray] = {name: run(image) for name, run in runs.items()}  # type: ignore[operator]
-        Agreement(listed, SCALE * network.config.patch_size, network.config.k).check(pictures)
+        images.Agreement(listed, SCALE * network.config.patch_size, network.config.k).check(pictures)
         race = Race({name: lambda run=run: run(image) for name, run in runs.items()})  # type: ignore[operator,misc]
         benchmark.pedantic(race.round, rounds=5, warmup_rounds=1)
     lines = [f"  {name:45} {race.median(name) * 1e3:10.2f} ms" for name in race.calls]
     benchmark.extra_info.update({f"{name} ms": round(race.median(name) * 1e3, 3) for name in race.calls})
-    from conftest import LINES
-
-    request.config.stash[LINES] += [f"{network_name} x{SCALE}, {size} result, bytes to bytes", *lines]
+    printed += [f"{network_name} x{SCALE}, {size} result, bytes to bytes", *lines]

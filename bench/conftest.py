@@ -75,9 +75,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
 
 
 @pytest.fixture
-def race(
-    request: pytest.FixtureRequest, benchmark: Callable, machines: dict[str, Machine], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., None]:
+def printed(request: pytest.FixtureRequest) -> list[str]:
+    """Lines for the end of the session."""
+    return request.config.stash[LINES]
+
+
+@pytest.fixture
+def race(printed: list[str], benchmark: Callable, machines: dict[str, Machine]) -> Callable[..., None]:
     """``race(title, calls, ours, bytes_moved, operations)``: on the CPU, in turns; printed at the end of the session.
 
     The benchmark's own time is that of one round of all variants; each variant's is in its extra_info.
@@ -93,6 +97,6 @@ def race(
             benchmark.pedantic(contest.round, rounds=rounds)
         facts = contest.report(ours, bytes_moved, operations, machine)
         benchmark.extra_info.update(facts, threads=torch.get_num_threads(), torch=torch.__version__)
-        request.config.stash[LINES] += [title, *(f"  {name:45} {value}" for name, value in facts.items())]
+        printed.extend([title, *(f"  {name:45} {value}" for name, value in facts.items())])
 
     return run_race

@@ -61,6 +61,14 @@ def test_a_wrong_mask_is_not_timed(workloads, monkeypatch):
         workload.check()
 
 
+def test_every_operator_has_a_benchmark(workloads):
+    """Which is found by the name of its folder."""
+    import bench_operators
+
+    assert set(bench_operators.CASES) == {name.rstrip("_") for name in ops.operators()}
+    assert all(callable(getattr(workloads, name)) for name in bench_operators.CASES)
+
+
 def test_bytes_of_gather_are_those_it_touches(workloads):
     """Counted again by gathering pixel numbers and looking which ones come out."""
     height, width = workloads.HEIGHT, workloads.WIDTH
