@@ -107,7 +107,7 @@ def _report(args: argparse.Namespace, study: Study, scale: int, rows: list[Row],
     figures = measure(rows, sets, suite, args.output / f"{args.study}.json")
     text = to_markdown(figures, suite, study.title)
     with whole_file(args.output / f"{args.study}.md") as stream:
-        stream.write(text.encode())
+        stream.write(text.encode(errors="backslashreplace"))  # names of files may be no text
     print(text, end="")
     return 0
 

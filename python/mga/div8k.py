@@ -11,6 +11,7 @@ differ from published ones.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from mga_kernels.errors import ImageError
 from mga_kernels.files import writable_folder
 from mga_kernels.images import Photo, read_image, save_image
 
-from .folders import list_images
+from .folders import Failures, list_images
 from .resize import shrink_for_scale
 
 SETS = {"Test2K": (range(1201, 1301), 4), "Test4K": (range(1301, 1401), 2)}  # images, factor
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """The command; images that are there already stay."""
+    """The command; images that are there already stay, and one that fails does not keep the others from being made."""
     files = numbered(args.folder)
     for name in args.only:
         wanted, factor = SETS[name]
@@ -42,17 +43,20 @@ def run(args: argparse.Namespace) -> int:
                 f"test-sets: {args.folder} lacks {len(missing)} of the images {wanted[0]} to {wanted[-1]} of {name}, "
                 f"the first is {missing[0]}; their names are their numbers, such as {wanted[0]}.png"
             )
+    failures = Failures()
     for name in args.only:
         wanted, factor = SETS[name]
         target = args.output / name / "HR"
         writable_folder(target)
+        before = failures.count
         for number in track(wanted, f"making {name}"):
             path = target / f"{number}.png"
-            if not path.exists():
-                small = shrink_for_scale(read_image(files[number]).rgb, factor)[1]
-                save_image(Photo(small), path, overwrite=False)
-        print(f"written: {target}, {len(wanted)} images")
-    return 0
+            with failures.of(files[number]):
+                if not os.path.lexists(path):
+                    small = shrink_for_scale(read_image(files[number]).rgb, factor)[1]
+                    save_image(Photo(small), path, overwrite=False)
+        print(f"written: {target}, {len(wanted) - (failures.count - before)} images")
+    return failures.exit_code(sum(len(SETS[name][0]) for name in args.only))
 
 
 def numbered(folder: Path) -> dict[int, Path]:

@@ -104,7 +104,7 @@ def _run_suite(args: argparse.Namespace) -> int:
     text = to_markdown(rows, suite, f"Evaluation, x{suite.scale}")
     if args.output is not None:
         with whole_file(args.output) as stream:
-            stream.write(text.encode())
+            stream.write(text.encode(errors="backslashreplace"))  # names of files may be no text
     print(text, end="")
     return 0
 

@@ -45,10 +45,14 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 class Failures:
-    """Files that failed: each is a line on stderr as soon as it does, and the others go on."""
+    """Files that failed: each is a line on stderr, and the others go on. ``lines``: what was said of which file."""
 
     def __init__(self) -> None:
-        self.count = 0
+        self.lines: list[tuple[Path, str]] = []
+
+    @property
+    def count(self) -> int:
+        return len(self.lines)
 
     @contextmanager
     def of(self, file: Path) -> Iterator[None]:
@@ -59,10 +63,10 @@ class Failures:
             self.add(file, error)
 
     def add(self, file: Path, error: Exception) -> None:
-        self.count += 1
+        self.lines.append((file, line_about(file, error)))
         if os.environ.get("MGA_DEBUG") == "1":
             traceback.print_exception(error)
-        print(f"mga: {line_about(file, error)}", file=sys.stderr)
+        print(f"mga: {self.lines[-1][1]}", file=sys.stderr)
 
     def exit_code(self, total: int) -> int:
         """0, or 1 after a line about how many of ``total`` images failed."""

@@ -69,6 +69,8 @@ def lr_sizes(folder: Path, scale: int) -> Counter[tuple[int, int]]:
         raise ImageError(f"complexity: there is no image in {folder}")
     sizes: Counter[tuple[int, int]] = Counter()
     for file in files:
+        if not file.is_file():  # opening a pipe would wait for whoever fills it
+            raise ImageError(f"complexity: {file} is not there or not a regular file")
         try:
             with Image.open(file) as image:
                 width, height = image.size

@@ -10,7 +10,7 @@ from rich.progress import track
 from mga_kernels.errors import ImageError, InputError
 from mga_kernels.images import read_image
 
-from ..folders import list_images
+from ..folders import Failures, line_about, list_images
 from ..resize import imresize, shrink_for_scale
 from ..train.packs import Pair
 
@@ -24,15 +24,25 @@ def read_pairs(folder: Path, scale: int, crop: int, extend: bool) -> tuple[list[
 
     To ``extend``, the images are HR: one group of pairs (HR, LR), LR by bicubic shrinking. Otherwise they are LR, for
     which the teacher makes what is wanted, and stand in both places: a group of them as they are, and one of them, much
-    sharper, shrunk by the scale. Those with a side of less than ``crop`` LR pixels are left out; InputError where no
-    other is there.
+    sharper, shrunk by the scale. Those with a side of less than ``crop`` LR pixels are left out, and so are files that
+    cannot be read, with a line about each; InputError where no other is there.
     """
     files, _ = list_images(folder)
     files = [files[i] for i in sorted({round(i) for i in np.linspace(0, len(files) - 1, min(len(files), MOST))})]
     found = []
+    faults: list[tuple[Path, Exception]] = []
     for file in track(files, "reading images"):
-        pairs = [pair if min(pair[1].shape[:2]) >= crop else None for pair in _pairs_of(file, scale, extend)]
+        try:
+            pairs = [pair if min(pair[1].shape[:2]) >= crop else None for pair in _pairs_of(file, scale, extend)]
+        except Exception as error:
+            faults.append((file, error))
+            continue
         found += [pairs] if any(pair is not None for pair in pairs) else []
+    if faults and not found:
+        raise ImageError(f"convert: {line_about(*faults[0])}")
+    failures = Failures()
+    for fault in faults:
+        failures.add(*fault)
     if not found:
         least = crop * scale if extend else crop
         raise InputError(
@@ -47,10 +57,7 @@ def read_pairs(folder: Path, scale: int, crop: int, extend: bool) -> tuple[list[
 
 def _pairs_of(file: Path, scale: int, extend: bool) -> list[Pair]:
     """One of each group."""
-    try:
-        image = read_image(file).rgb
-    except ImageError as error:
-        raise ImageError(f"convert: {error}") from None
+    image = read_image(file).rgb
     if min(image.shape[:2]) < scale:
         return []
     if extend:

@@ -66,7 +66,7 @@ def write_report(
     explained = [chosen.explain(sample.lr) for sample in samples]
     subject = _subject(model, original, config, published)
     for level in LEVELS:
-        page = render(subject, comparison, explained, level).encode()
+        page = render(subject, comparison, explained, level).encode(errors="backslashreplace")  # names may be no text
         if len(page) <= LARGEST:
             break
     with whole_file(out) as stream:
