@@ -3,8 +3,10 @@
     mga evaluate --hr HR/ --scale 4                          # one model in one variant, figures of every image
     mga evaluate --sets testsets/ --scale 4 --variant base masked -o TABLE.md     # one model, all sets in a folder
     mga evaluate SUITE.toml -o TABLE.md --json FIGURES.json  # models x variants x K on many sets (``mga.suite.config``)
+    mga evaluate FIGURES.json -o TABLE.md                    # a table of the rows in the file, as they are
 
-The last two go on from the rows in the JSON file. The protocol is that of ``mga.metrics``. Without LR images they are
+The second and the third go on from the rows in the JSON file that this code has measured on this machine, and lose none
+of the others (``mga.suite.store``). The protocol is that of ``mga.metrics``. Without LR images they are
 made from the HR images by MATLAB's bicubic, the HR images being cropped to a multiple of the scale first. The authors
 of the mask-guided scheme evaluated with K = 240 on the small test sets (Set5, Set14, B100); the default here is the
 model's own K.
@@ -39,7 +41,12 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("suite", nargs="?", metavar="SUITE.toml", help="models and sets; see mga.suite.config")
+    what.add_argument(
+        "suite",
+        nargs="?",
+        metavar="SUITE.toml|FIGURES.json",
+        help="models and sets (see mga.suite.config), or figures of which to make the table, without measuring any",
+    )
     what.add_argument("--hr", type=Path, metavar="DIR", help="folder of HR images")
     what.add_argument("--sets", type=Path, metavar="DIR", help="folder of test sets, in the usual layouts")
     parser.add_argument(
@@ -59,6 +66,9 @@ def run(args: argparse.Namespace) -> int:
     for path in (args.json, args.output):
         if path is not None and not path.parent.is_dir():
             raise InputError(f"evaluate: {path} cannot be written, its folder does not exist")
+    files = [Path(path).resolve() for path in (args.suite, args.json, args.output) if path is not None]
+    if len(set(files)) < len(files):
+        raise InputError("evaluate: the suite, --json and -o are different files; one would be written over another")
     if args.suite is None and args.scale is None:
         raise InputError("evaluate: --scale is missing")
     if args.hr is None:
@@ -74,7 +84,6 @@ def _run_suite(args: argparse.Namespace) -> int:
     from mga_kernels.arguments import check_whole
     from mga_kernels.checkpoints import is_whole
 
-    from .cli import DEFAULT_MODEL
     from .suite.config import ModelEntry, Suite, load_suite
     from .suite.markdown import to_markdown
     from .suite.table import measure, rows_of
@@ -83,12 +92,9 @@ def _run_suite(args: argparse.Namespace) -> int:
         if getattr(args, name) is not None:
             raise InputError(f"evaluate: --{name} goes with --hr")
     if args.suite is not None:
-        defaults = {"model": DEFAULT_MODEL, "device": "auto", "dtype": "auto", "seed": 0}
-        names = ("model", "scale", "variant", "k", "fraction", "selection", "seed", "device", "dtype")
-        for name in (*names, "colour", "input_range", "model_scale"):
-            if getattr(args, name) != defaults.get(name):
-                option = name.replace("_", "-")
-                raise InputError(f"evaluate: --{option} is a setting of the suite; change it in {args.suite}")
+        _refuse_settings(args)
+        if Path(args.suite).suffix == ".json":
+            return _table_of_figures(args)
         suite = load_suite(args.suite)
     else:
         if is_whole(args.model):
@@ -101,7 +107,33 @@ def _run_suite(args: argparse.Namespace) -> int:
         suite.device, suite.dtype = args.device, args.dtype
         suite.check()
     rows = measure(rows_of(suite), suite.image_sets(), suite, args.json)
-    text = to_markdown(rows, suite, f"Evaluation, x{suite.scale}")
+    return _write_table(args, to_markdown(rows, suite, f"Evaluation, x{suite.scale}"))
+
+
+def _table_of_figures(args: argparse.Namespace) -> int:
+    """The rows of a file of figures, as they are."""
+    from .suite.store import tables
+
+    if args.json is not None:
+        raise InputError("evaluate: --json is for figures that are measured; leave it out")
+    if not Path(args.suite).is_file():
+        raise InputError(f"evaluate: there is no file of figures {args.suite}")
+    return _write_table(args, tables(Path(args.suite)))
+
+
+def _refuse_settings(args: argparse.Namespace) -> None:
+    """InputError for an option that a suite decides."""
+    from .cli import DEFAULT_MODEL
+
+    defaults = {"model": DEFAULT_MODEL, "device": "auto", "dtype": "auto", "seed": 0}
+    names = ("model", "scale", "variant", "k", "fraction", "selection", "seed", "device", "dtype")
+    for name in (*names, "colour", "input_range", "model_scale"):
+        if getattr(args, name) != defaults.get(name):
+            option = name.replace("_", "-")
+            raise InputError(f"evaluate: --{option} is a setting of the suite; change it in {args.suite}")
+
+
+def _write_table(args: argparse.Namespace, text: str) -> int:
     if args.output is not None:
         with whole_file(args.output) as stream:
             stream.write(text.encode(errors="backslashreplace"))  # names of files may be no text
@@ -111,7 +143,10 @@ def _run_suite(args: argparse.Namespace) -> int:
 
 def _run_folder(args: argparse.Namespace) -> int:
     from .models import load, variant_of
+    from .suite.store import is_store
 
+    if args.json is not None and is_store(args.json):
+        raise InputError(f"evaluate: {args.json} holds the rows of a suite, which would be lost; name another file")
     pairs = find_pairs(args.hr, args.lr, args.scale)
     if args.save is not None:
         inputs = identities(path for pair in pairs for path in pair if path)

@@ -24,6 +24,7 @@ import numpy as np
 from mga_kernels.errors import ImageError
 from mga_kernels.images import read_image
 
+from .claim import content_of
 from .folders import list_images
 from .resize import shrink_for_scale
 
@@ -43,11 +44,10 @@ class ImageSet:
         return all(lr is not None for _, lr in self.pairs)
 
     def fingerprint(self) -> str:
-        """Changes with the files of the set, as far as their names, sizes and times tell."""
+        """Changes with the names and the content of the files."""
         text = []
         for path in (path for pair in self.pairs for path in pair):
-            facts = None if path is None else (path.name, path.stat().st_size, path.stat().st_mtime_ns)
-            text.append(repr(facts))
+            text.append(repr(None if path is None else (path.name, content_of(path, "evaluate"))))
         return hashlib.sha256("\n".join(text).encode()).hexdigest()[:16]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import statistics
+import sys
 import time
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,7 +54,7 @@ class Runner:
 
     def __init__(self, entry: ModelEntry, scale: int, device: str, dtype: str, photographs: bool = False):
         """``photographs``: images are made as photographs are, bytes to bytes in the fastest way."""
-        self.entry, self.device, self.dtype, self.photographs = entry, device, dtype, photographs
+        self.entry, self._device, self.dtype, self.photographs = entry, device, dtype, photographs
         self.path = find_model(entry.file)
         self.training = read_metadata(self.path)["training"] if is_native(self.path) else {}
         self.model = self._load(runtime="pytorch")
@@ -65,11 +66,19 @@ class Runner:
     def _load(self, **settings: Any) -> MaskGuidedSR:
         decided = (self.entry.colour or None, self.entry.input_range or None, self.entry.model_scale or None)
         conventions: dict[str, Any] = dict(zip(("colour", "input_range", "scale"), decided, strict=True))
-        return MaskGuidedSR.from_checkpoint(self.path, device=self.device, dtype=self.dtype, **conventions, **settings)
+        return MaskGuidedSR.from_checkpoint(self.path, device=self._device, dtype=self.dtype, **conventions, **settings)
 
     @cached_property
     def fingerprint(self) -> str:
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()[:16]
+        """Of the weights, and of the code of a network that is not the package's."""
+        digest = hashlib.sha256(self.path.read_bytes())
+        for file in _own_code(self.model.model):
+            digest.update(file.read_bytes())
+        return digest.hexdigest()[:16]
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
 
     @cached_property
     def costs(self) -> NetworkCosts | WholeCosts:
@@ -124,7 +133,7 @@ class Runner:
 class Bicubic:
     """The runner of the bicubic row."""
 
-    fingerprint = "bicubic"
+    fingerprint, device = "bicubic", torch.device("cpu")
 
     def __init__(self, scale: int):
         self.scale = scale
@@ -151,9 +160,12 @@ def median_time(run) -> float:
     return statistics.median(times)
 
 
-def synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def _own_code(network: torch.nn.Module) -> list[Path]:
+    """Files that define modules of the network, but those of PyTorch and of this package."""
+    names = {type(module).__module__ for module in network.modules()}
+    others = {name for name in names if name.partition(".")[0] not in ("torch", "mga_kernels")}
+    files = (getattr(sys.modules.get(name), "__file__", None) for name in others)
+    return sorted(Path(file) for file in files if file is not None)
 
 
 def file_name(row: Row) -> str | None:

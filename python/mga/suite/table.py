@@ -1,4 +1,4 @@
-"""Rows of figures: measured one after the other, kept in a file as they come, written as Markdown."""
+"""Rows of figures: measured one after the other, kept in a file as they come (``mga.suite.store``)."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from mga_kernels import __version__
 from mga_kernels.checkpoints import is_whole
-from mga_kernels.errors import InputError
-from mga_kernels.files import whole_file
 from mga_kernels.networks import WholeConfig
+from mga_kernels.timings import machine
 
 from ..metrics import psnr_rgb, psnr_y, ssim_y
 from ..testsets import ImageSet, image_name, load_pair
 from .config import Suite, amount, lr_size
 from .mask import mask_figures
 from .models import Bicubic, Row, Runner, file_name
+from .store import SETTINGS, Store
 
 METRICS: dict[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
     "psnr_y": psnr_y,
@@ -72,25 +71,33 @@ def rows_of(suite: Suite) -> list[Row]:
 
 
 def measure(
-    rows: Sequence[Row], sets: Sequence[ImageSet], suite: Suite, store: Path | None = None
+    rows: Sequence[Row], sets: Sequence[ImageSet], suite: Suite, path: Path | None = None, title: str = ""
 ) -> list[dict[str, Any]]:
-    """Figures of every row. With ``store``, a JSON file, rows that it has already are taken from there."""
-    known = _known(store)
+    """Figures of every row. With ``path``, a JSON file, rows that it has of today's code are taken from there.
+
+    ``title``: of the table, which the file keeps with the settings of the suite.
+    """
+    store = Store(path)
+    settings = {name: getattr(suite, name) for name in SETTINGS} | ({"title": title} if title else {})
+    fingerprints = [(one.name, one.fingerprint()) for one in sets]
     results: list[dict[str, Any]] = []
     pictures, runner, made_for = Pictures(suite.scale), None, None
     for number, row in enumerate(rows, 1):
         wanted = dataclasses.replace(row.entry(), name="")
         if runner is None or wanted != made_for:
             made_for = wanted
-            settings = suite.scale, suite.device, suite.dtype, suite.images == "photographs"
-            runner = Bicubic(suite.scale) if row.file is None else Runner(wanted, *settings)
-        key = _key(row, sets, suite, runner.fingerprint)
-        if key not in known:
+            choices = suite.scale, suite.device, suite.dtype, suite.images == "photographs"
+            runner = Bicubic(suite.scale) if row.file is None else Runner(wanted, *choices)
+        computer = machine(runner.device)
+        computer.pop("code", None)  # a part of that of the store
+        key = _key(row, suite, runner.fingerprint, fingerprints, computer)
+        found = store.find(key)
+        if found is None:
             print(f"{number}/{len(rows)} {describe(row)}", flush=True)
-            known[key] = {"key": key} | _figures(row, sets, suite, runner, pictures)
-        results.append(known[key] | {"model": row.label})
-        if store is not None:
-            _write(store, suite, results)
+            found = {"key": key, "code": store.code, "machine": computer}
+            found |= _figures(row, sets, suite, runner, pictures)
+        results.append(found | {"model": row.label, "settings": settings})
+        store.write(results)
     return results
 
 
@@ -163,27 +170,8 @@ def _finite(entry: dict[str, Any]) -> dict[str, Any]:
     return {key: None if isinstance(value, float) and math.isinf(value) else value for key, value in entry.items()}
 
 
-def _key(row: Row, sets: Sequence[ImageSet], suite: Suite, model: str) -> str:
-    """Stands for all that the figures of a row depend on."""
-    facts = asdict(row) | {"label": "", "file": "", "model": model, "version": __version__}
-    facts |= {name: getattr(suite, name) for name in ("scale", "mask", "size", "seconds", "device", "dtype")}
-    facts |= {"images": suite.images} if suite.images != "tensors" else {}
-    facts["sets"] = [(one.name, one.fingerprint()) for one in sets]
+def _key(row: Row, suite: Suite, model: str, sets: Sequence[tuple[str, str]], computer: dict[str, Any]) -> str:
+    """Stands for all that the figures of a row depend on, but the code, which the row has beside it."""
+    facts = asdict(row) | {"label": "", "file": "", "model": model, "sets": sets, "machine": computer}
+    facts |= {name: getattr(suite, name) for name in ("scale", "mask", "size", "seconds", "images", "device", "dtype")}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _known(store: Path | None) -> dict[str, dict[str, Any]]:
-    if store is None or not store.exists():
-        return {}
-    try:
-        return {row["key"]: row for row in json.loads(store.read_text())["rows"]}
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise InputError(
-            f"evaluate: {store} is no file of figures to go on with ({error}); remove it or name another"
-        ) from None
-
-
-def _write(store: Path, suite: Suite, rows: list[dict[str, Any]]) -> None:
-    record = {name: getattr(suite, name) for name in ("scale", "size", "seconds", "images")} | {"rows": rows}
-    with whole_file(store) as stream:
-        stream.write((json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
