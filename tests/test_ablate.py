@@ -176,6 +176,7 @@ def test_what_is_refused(folder, tmp_path, capsys):
     config = str(folder / "config.toml")
     for words, message in (
         (["selection", str(model), "--budget", "5"], "--budget is for studies that train"),
+        (["k", str(model), "--set", "seed=1"], "--set is for studies that train"),
         (["selection", str(model), "--values", "best"], "the order 'best' does not exist"),
         (["k", str(model), "--k", "3"], "the values of K are --values"),
         (["classes", config, "--values", "3"], "classes=3 is not a mask module"),

@@ -375,7 +375,33 @@ def test_a_state_of_another_conversion_is_refused(folder, small, capsys):
     assert mga(folder, "--minutes", "0.01", "--split", "2+1") == 0
     assert mga(folder, "--minutes", "0.01", "--split", "1+2") == 1
     assert "holds a run with split = [2, 1], this one has [1, 2]" in capsys.readouterr().err
-    assert json.loads((folder / "out.state/conversion.json").read_text())["split"] == [2, 1]
+    record = folder / "out.state/conversion.json"
+    assert json.loads(record.read_text())["split"] == [2, 1]
+    image = np.asarray(Image.open(folder / "images/5.png"))  # the last is held out
+    Image.fromarray(255 - image).save(folder / "images/5.png")
+    assert mga(folder, "--minutes", "0.01", "--split", "2+1") == 1
+    assert "holds a run with held-out images = " in capsys.readouterr().err
+    Image.fromarray(image).save(folder / "images/5.png")
+    assert mga(folder, "--minutes", "0.01", "--split", "2+1") == 0
+    record.write_text(json.dumps({"split": [2, 1]}))
+    capsys.readouterr()
+    assert mga(folder, "--minutes", "0.01", "--split", "2+1") == 1
+    assert "holds a run of an older version, which noted only a part" in capsys.readouterr().err
+
+
+def test_the_range_of_the_original_is_a_part_of_the_conversion(folder, small, capsys):
+    """One file, two networks: which it is, the options say."""
+    torch.save(dict(tame(originals.imdn(2)[0], "upsampler.0")), folder / "published.pth")
+    assert mga(folder, "--minutes", "0.01", "--split", "1+1", "--input-range", "0..1") == 0
+    assert mga(folder, "--minutes", "0.01", "--split", "1+1", "--input-range", "0..255") == 1
+    assert "holds a run with original.input_range = 0..1, this one has 0..255; go on" in capsys.readouterr().err
+
+
+def test_images_count_by_all_their_pixels():
+    hr, lr = np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4, 3), np.uint8)
+    assert cli._fingerprint([[(hr, lr)]]) == cli._fingerprint([[(hr.copy(), lr)]])
+    assert cli._fingerprint([[(hr, lr)]]) != cli._fingerprint([[(hr + 1, lr)]])
+    assert cli._fingerprint([[(hr, lr)]]) != cli._fingerprint([[(hr, lr + 1)]])
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     study = STUDIES[args.study]
     if not study.field:
-        if given := [f"--{name}" for name in ("budget", "base") if getattr(args, name)]:
+        options = {"--budget": args.budget, "--base": args.base, "--set": args.overrides}
+        if given := [name for name, value in options.items() if value]:
             raise InputError(f"ablate: {given[0]} is for studies that train; {args.study} runs one model")
         config = read_metadata(args.config)["config"]
         sets = find_sets(args.sets, config.scale, args.only)
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _report(args: argparse.Namespace, study: Study, scale: int, rows: list[Row], sets: list[ImageSet]) -> int:
     suite = Suite(scale)
-    figures = measure(rows, sets, suite, args.output / f"{args.study}.json")
+    figures = measure(rows, sets, suite, args.output / f"{args.study}.json", study.title)
     text = to_markdown(figures, suite, study.title)
     with whole_file(args.output / f"{args.study}.md") as stream:
         stream.write(text.encode(errors="backslashreplace"))  # names of files may be no text
@@ -193,10 +194,8 @@ def _train_value(recipe: Recipe, budget: Budget, study: Study, common: Path | No
             steps = replace(recipe, strategy="three-step").steps()
             budget = Budget(iterations=sum(recipe.schedule(step).iterations for step in steps))
         return ThreeStep(recipe, budget).run()
-    training = ThreeStep(recipe, budget)
-    if common is not None:
-        training.go_on_from(common)
-    return training.run(tuple(step for step in recipe.steps() if step not in study.shared))
+    steps = tuple(step for step in recipe.steps() if step not in study.shared)
+    return ThreeStep(recipe, budget, common).run(steps)
 
 
 def _keep(path: Path, name: str) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import math
 import sys
 import time
@@ -18,6 +19,7 @@ from mga_kernels.files import writable_folder
 from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
 from mga_kernels.networks.config import PATCH_SIZES
 
+from ..claim import flat
 from ..model_options import parse_split
 from ..process import Stopped
 from ..train.packs import Pair
@@ -90,8 +92,10 @@ def run(args: argparse.Namespace) -> int:
         "minutes": minutes,
         "images": _fingerprint(train),
     }
+    claimed = begun | {"held-out images": _fingerprint([held_out])}
+    claimed |= flat({"original": json.loads(teacher.config.to_json())})  # what its file and the options say together
     folder = args.output.with_suffix(".state")
-    fitting = Fitting(None if extend else teacher, network, train, held_out, folder, begun, minutes)
+    fitting = Fitting(None if extend else teacher, network, train, held_out, folder, claimed, minutes)
     print(
         f"{teacher.config.network} x{teacher.config.scale}, {split[0]}+{split[1]} blocks, {minutes:g} minutes",
         flush=True,
@@ -191,10 +195,10 @@ def _upsampler(args: argparse.Namespace, teacher: WholeNetwork) -> str:
 
 
 def _fingerprint(groups: list[list[Pair]]) -> str:
-    """Of the pixels that are trained on."""
+    """Of pixels, those of the HR images too."""
     digest = hashlib.sha256()
     for hr, lr in (pair for group in groups for pair in group):
-        digest.update(repr((hr.shape, lr.shape)).encode() + lr.tobytes())
+        digest.update(repr((hr.shape, lr.shape)).encode() + hr.tobytes() + lr.tobytes())
     return digest.hexdigest()
 
 

@@ -29,8 +29,9 @@ from mga_kernels.files import whole_file, writable_folder
 from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
 from mga_kernels.plans.precision import fast_bf16
 
+from ..claim import claim_folder
 from ..train.identity import trunk_parameters
-from ..train.loop import Ema, claim_folder, pace_of, run_steps
+from ..train.loop import Ema, pace_of, run_steps
 from ..train.objectives import every_patch, feature_statistics, fold_spread, image_loss, mask_loss
 from ..train.packs import Crops, Pair, to_tensors
 from ..train.recipe import Schedule

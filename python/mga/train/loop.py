@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -18,6 +18,9 @@ from mga_kernels.files import whole_file
 
 if TYPE_CHECKING:
     from .recipe import Schedule
+
+
+CPU = torch.device("cpu")
 
 
 class TrainingError(InputError, RuntimeError):
@@ -41,24 +44,6 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     """Write whole or not at all."""
     with whole_file(path, TrainingError) as stream:
         torch.save(state, stream)
-
-
-def claim_folder(record: Path, facts: dict[str, Any], command: str, remedy: str, write: bool = True) -> None:
-    """Note in the file ``record`` what the states beside it are of; InputError where it notes something else.
-
-    Otherwise the states of another run would be taken up in silence. Only ``write`` makes the file.
-    """
-    if record.exists():
-        found = json.loads(record.read_text())
-        for name, value in facts.items():
-            if found.get(name) != value:
-                raise InputError(
-                    f"{command}: {record.parent} holds a run with {name} = {found.get(name)}, this one has {value}; "
-                    f"{remedy}"
-                )
-    elif write:
-        with whole_file(record) as stream:
-            stream.write(json.dumps(facts).encode())
 
 
 class Ema:
@@ -89,18 +74,40 @@ class Ema:
             self.values[name].copy_(value)
 
 
+def device_of(wanted: str) -> torch.device:
+    """The device of this process, for "auto" a GPU where there is one; each of several processes has its own GPU."""
+    if wanted == "auto":
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(wanted)
+    except RuntimeError:
+        raise InputError(f"train: device {wanted!r} does not exist; choose auto, cpu, cuda or cuda:N") from None
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
+    if device.type != "cuda" or here == 1:
+        return device
+    if device.index is not None:
+        raise InputError(
+            f'train: device = "{wanted}" is one GPU for {here} processes; set "cuda", then each has its own'
+        )
+    own, count = int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0"))), torch.cuda.device_count()
+    if own >= count:
+        raise InputError(f"train: there are {here} processes and {count} GPUs; start one process for each GPU")
+    torch.cuda.set_device(own)  # for what takes the current one, as collectives do
+    return torch.device("cuda", own)
+
+
 class Workers:
     """The processes of one training: this one's ``rank`` among ``world``, as torchrun and its like tell them.
 
     Every process draws its part of each batch and takes the same step with the mean of all gradients.
     """
 
-    def __init__(self, device: str = "cpu"):
+    def __init__(self, device: torch.device = CPU):
         self.rank, self.world = (
             int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1))
         )
         if self.world > 1 and not torch.distributed.is_initialized():
-            torch.distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+            torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
     @property
     def first(self) -> bool:
@@ -163,6 +170,31 @@ def pace_of(module: nn.Module, loss: Callable[[int], torch.Tensor], steps: int, 
     return (time.perf_counter() - started) / steps
 
 
+def _take_up(path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, ema: Ema | None) -> int:
+    """Go on from a state; the number of steps that were taken."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)  # it may come from another device
+        module.load_state_dict(state["module"])
+        optimiser.load_state_dict(state["optimiser"])
+        if ema:
+            ema.load_state_dict(state["ema"])
+        return int(state["step"])
+    except (
+        OSError,
+        RuntimeError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        EOFError,
+        pickle.PickleError,
+    ) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise TrainingError(
+            f"train: {path} is no state that this step can go on from ({reason}); remove it to begin the step again"
+        ) from None
+
+
 def run_steps(
     name: str,
     module: nn.Module,
@@ -185,17 +217,7 @@ def run_steps(
     optimiser = make_optimiser(schedule.optimiser, module, schedule.learning_rate)
     done = 0
     if state_file.exists():
-        state = torch.load(state_file, map_location="cpu", weights_only=True)  # it may come from another device
-        if (found := state.get("kind", "adam")) != schedule.optimiser:
-            raise InputError(
-                f'train: {state_file} was trained with optimiser = "{found}", this run has "{schedule.optimiser}"; '
-                f"set that one for step {name}, or remove the file"
-            )
-        module.load_state_dict(state["module"])
-        optimiser.load_state_dict(state["optimiser"])
-        done = state["step"]
-        if ema:
-            ema.load_state_dict(state["ema"])
+        done = _take_up(state_file, module, optimiser, ema)
     started, first, running = time.monotonic(), done, None
     for step in range(done, schedule.iterations):
         rate = learning_rate(
@@ -231,7 +253,6 @@ def run_steps(
                 {
                     "step": step + 1,
                     "module": module.state_dict(),
-                    "kind": schedule.optimiser,
                     "optimiser": optimiser.state_dict(),
                     "ema": ema.state_dict() if ema else None,
                 },

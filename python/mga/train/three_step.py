@@ -19,18 +19,16 @@ from mga_kernels.errors import CheckpointError, InputError
 from mga_kernels.files import whole_file, writable_folder
 from mga_kernels.networks import MaskGuidedNetwork
 
+from ..claim import claim_folder, content_of, flat, weights_of
 from ..metrics import psnr_y
-from .loop import Ema, Workers, claim_folder, pace_of, run_steps
+from .loop import Ema, Workers, device_of, pace_of, run_steps
 from .objectives import differences, every_patch, feature_statistics, fold_spread, gated_loss, image_loss, mask_loss
 from .packs import Crops, Pair, open_pack, to_tensors
 from .recipe import Recipe, Schedule
 from .start import start_as_probability, start_at_identity
 
 BATCHES_MEASURED = 8  # of which the statistics of the feature and the unit of the mask are taken
-CLAIMED = (  # what all states in a folder have in common
-    *("network", "scale", "split", "patch_size", "crop", "batch", "seed"),
-    *("sees_halo", "classes", "order", "filter_source", "strategy", "start"),
-)
+FREE = ("out", "device", "save_every", "tensorboard", "licence")  # of a recipe, what may differ when it goes on
 PACE_STEPS = 8  # timed to turn minutes into iterations
 SHARE_OF_MINUTES = {"dense": 0.4, "all": 0.45, "mask": 0.15, "end-to-end": 1.0, "base": 1.0}
 
@@ -41,6 +39,11 @@ class Budget:
 
     iterations: int | None = None
     minutes: float | None = None
+
+    def __str__(self) -> str:
+        if self.minutes is not None:
+            return f"{self.minutes:g} minutes"
+        return f"{self.iterations} iterations" if self.iterations is not None else "none"
 
     @classmethod
     def parse(cls, text: str) -> Budget:
@@ -58,23 +61,25 @@ class Budget:
 class ThreeStep:
     """One run. ``out`` holds a state for each step, ``log.jsonl``, and in the end the weights."""
 
-    def __init__(self, recipe: Recipe, budget: Budget):
+    def __init__(self, recipe: Recipe, budget: Budget, halves: Path | None = None):
+        """``halves``: weights whose Base-Net and Refine-Net are gone on from, and whose MP module may be another."""
         recipe.check()
         self.recipe, self.budget, self.out = recipe, budget, Path(recipe.out)
         self.facts: dict[str, Any] = {}  # that steps found and the weights keep
-        device = recipe.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(device)
-        self.workers = Workers(device)
+        self.device = device_of(recipe.device)
+        self.workers = Workers(self.device)
         writable_folder(self.out)
         torch.manual_seed(recipe.seed)
         self.network = MaskGuidedNetwork(recipe.model_config())
         if recipe.start == "identity":
             start_at_identity(self.network)
-        self._begun = bool(recipe.initial)  # from trained weights
+        self._begun = bool(recipe.initial or halves)  # from trained weights
         if recipe.initial:
             self._take(recipe.initial)
+        if halves is not None:
+            weights = load_model(halves)
+            self.network.base.load_state_dict(weights.base.state_dict())
+            self.network.refine.load_state_dict(weights.refine.state_dict())
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.held_out = [*open_pack(recipe.validation, recipe.scale)] if recipe.validation else []
         self.crops = Crops(
@@ -87,16 +92,18 @@ class ThreeStep:
             self.workers.world,
             self.device,
         )
-        facts = {name: getattr(recipe, name) for name in CLAIMED}
-        remedy = "change config.out or remove that folder"
-        claim_folder(self.out / "recipe.json", facts, "train", remedy, self.workers.first)
+        remedy = "change config.out (of a study, -o) or remove that folder"
+        claim_folder(self.out / "recipe.json", self._claimed(), "train", remedy, self.workers.first)
 
-    def go_on_from(self, path: Path) -> None:
-        """Take the Base-Net and the Refine-Net of a weights file, whose MP module may be another."""
-        weights = load_model(path)
-        self.network.base.load_state_dict(weights.base.state_dict())
-        self.network.refine.load_state_dict(weights.refine.state_dict())
-        self._begun = True
+    def _claimed(self) -> dict[str, Any]:
+        """All that the weights depend on: the recipe with the content of its files, the budget, where it begins."""
+        recipe = self.recipe
+        facts = flat({name: value for name, value in dataclasses.asdict(recipe).items() if name not in FREE})
+        facts["train"] = [content_of(path, "train") for path in recipe.train]
+        facts["validation"] = content_of(recipe.validation, "train") if recipe.validation else ""
+        parts = [self.network] if recipe.initial else [self.network.base, self.network.refine] if self._begun else []
+        facts["initial"] = weights_of(*parts) if parts else ""
+        return facts | {"budget": str(self.budget)}
 
     def _take(self, path: str) -> None:
         try:
@@ -108,7 +115,7 @@ class ThreeStep:
     def run(self, steps: tuple[str, ...] = ()) -> Path:
         """Run the steps, by default all of the strategy, from where they stopped; returns the weights file.
 
-        A step goes on from those before it, whose states are in the folder, or from ``initial`` or ``go_on_from``.
+        A step goes on from those before it, whose states are in the folder, or from ``initial`` or ``halves``.
         """
         asked = steps or self.recipe.steps()
         results = {step: self._step(step) for step in (*self._before(asked[0]), *asked)}
