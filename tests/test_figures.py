@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import originals
 import pytest
+import torch
 from PIL import Image
+from test_authors_layout import authors_layout
 from tiny_model import write_tiny_model
 
 from mga import sheets
@@ -12,8 +15,10 @@ from mga.cli import main
 from mga.figures import place
 from mga.sheets import BINS, GAP, TEXT, crops_sheet, error_sheet, histogram, luma_error, mask_sheet
 from mga.suite.mask import MaskPair
+from mga_kernels.checkpoints import save_model
 from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.errors import InputError
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -108,3 +113,41 @@ def test_the_command_writes_three_sheets_for_each_image(tmp_path, capsys):
         error = capsys.readouterr().err
         assert message in error
         assert error.count("\n") == 1
+
+
+def test_the_options_of_the_model_count(tmp_path, capsys):
+    """A file of the mask-guided authors does not tell its scale; other files refuse what they say themselves."""
+    torch.manual_seed(0)
+    made = MaskGuidedNetwork(ModelConfig("fsrcnn", 2, mask={"order": "pool-then-softmax"}))
+    torch.save(authors_layout(made), tmp_path / "authors.pth")
+    torch.save(dict(originals.msrresnet(2)[0]), tmp_path / "whole.pth")
+    ours = write_tiny_model(tmp_path / "ours.safetensors")
+    Image.fromarray(noise(50, 62)).save(tmp_path / "hr.png")
+    for model, words, message in (
+        ("authors.pth", ["--model-scale", 2], ""),
+        ("authors.pth", ["--model-scale", 2, "--colour", "y"], "colour cannot be given"),
+        (ours, ["--colour", "y"], "colour cannot be given"),
+        (ours, ["--input-range", "0..255"], "input_range cannot be given"),
+        (ours, ["--model-scale", 2], "scale cannot be given"),
+        ("whole.pth", [], "whole.pth is a whole network, of which there is neither a coarse image nor a mask to show"),
+    ):
+        command = [
+            "figures",
+            tmp_path / "hr.png",
+            "-o",
+            tmp_path / "out",
+            "--model",
+            tmp_path / model,
+            "--k",
+            3,
+            *words,
+        ]
+        assert main([*map(str, command), "--overwrite"]) == (1 if message else 0)
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == bool(message)
+    picture = np.asarray(Image.open(tmp_path / "out/hr-error.png"))
+    save_model(tmp_path / "same.safetensors", made, {}, {})
+    command = ["figures", tmp_path / "hr.png", "-o", tmp_path / "out", "--model", tmp_path / "same.safetensors"]
+    assert main([*map(str, command), "--overwrite"]) == 0
+    assert np.array_equal(picture, np.asarray(Image.open(tmp_path / "out/hr-error.png")))

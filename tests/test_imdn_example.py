@@ -14,7 +14,9 @@ from PIL import Image
 from test_networks import _set5
 from tiny_model import write_tiny_model
 
+from mga.cli import main
 from mga.metrics import psnr_y
+from mga.train.packs import write_pack
 from mga_kernels.checkpoints import load_model, read_state_dict
 from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.errors import CheckpointError
@@ -96,3 +98,18 @@ def test_a_model_of_it_without_it_is_refused_with_the_remedy(model_file, monkeyp
     monkeypatch.delenv("MGA_NETWORKS", raising=False)
     with pytest.raises(CheckpointError, match=r"network: 'imdn' is not known; .* environment variable MGA_NETWORKS"):
         load_model(model_file)
+
+
+@pytest.mark.usefixtures("_imdn")
+def test_it_is_trained_as_any_other(tmp_path, model_file):
+    """By the command, from weights of its own: what docs/own_network.md says."""
+    hr = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    write_pack(tmp_path / "train.safetensors", [("a", (hr, hr[::2, ::2]))], 2)
+    steps = "".join(f"{step} = {{ iterations = 1, periods = 1 }}\n" for step in ("dense", "all", "mask"))
+    paths = f'out = "{tmp_path}"\ntrain = ["{tmp_path}/train.safetensors"]\ninitial = "{model_file}"\n'
+    (tmp_path / "mine.toml").write_text(f'network = "imdn"\nscale = 2\ncrop = 8\nbatch = 1\n{paths}{steps}')
+    assert main(["train", str(tmp_path / "mine.toml")]) == 0
+    before, after = (load_model(path).state_dict() for path in (model_file, tmp_path / "imdn-x2.safetensors"))
+    changed = {name.partition(".")[0] for name, tensor in before.items() if not torch.equal(tensor, after[name])}
+    assert changed == {"base", "refine", "mask"}
+    assert all((tensor - after[name]).abs().max() < 0.1 for name, tensor in before.items() if name.startswith("base."))

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from mga_kernels.checkpoints import read_metadata
+from mga_kernels.checkpoints import is_whole, read_metadata
+from mga_kernels.checkpoints.native import is_native
 from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.errors import ImageError, InputError
 from mga_kernels.files import identities, writable_folder
@@ -21,6 +22,7 @@ from mga_kernels.images import Photo, check_output, save_image
 from mga_kernels.pictures import to_tensor, to_uint8
 
 from .metrics import psnr_y, ssim_y
+from .models import load
 from .overlay import most_refined
 from .resize import imresize
 from .sheets import Box, crops_sheet, error_sheet, mask_sheet
@@ -48,8 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    training = read_metadata(args.model)["training"]
-    model = MaskGuidedSR.from_pretrained(args.model, args.k, args.fraction, args.device, args.dtype, runtime="pytorch")
+    if is_whole(args.model):
+        raise InputError(
+            f"figures: {args.model} is a whole network, of which there is neither a coarse image nor a mask to show; "
+            "name a mask-guided model"
+        )
+    model = load(args, runtime="pytorch")
+    training = read_metadata(args.model)["training"] if is_native(args.model) else {}
     pairs = _pairs(args.images, args.lr, model.scale)
     inputs = identities(path for pair in pairs for path in pair if path)
     targets = {
