@@ -25,7 +25,7 @@ from .markdown import to_markdown
 
 Rows = list[dict[str, Any]]
 MEASURING = (  # the code that figures come from
-    *("mga_kernels", "mga.complexity", "mga.metrics", "mga.models", "mga.resize", "mga.testsets"),
+    *("mga_kernels", "mga.complexity.counting", "mga.metrics", "mga.models", "mga.resize", "mga.testsets"),
     *("mga.suite.mask", "mga.suite.models", "mga.suite.table", "mga.train.objectives"),
 )
 SETTINGS = ("scale", "size", "seconds", "images")  # of a suite, without which its figures cannot be read
