@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from cuda_emulated import emulated_gpu, emulation, thread_order  # noqa: F401
-from upscaling import mga_upscale, model_file, picture_folder  # noqa: F401
+from upscaling import full_disk, mga_upscale, model_file, picture_folder  # noqa: F401
 
 from mga_kernels import _native
 

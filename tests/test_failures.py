@@ -4,7 +4,7 @@ import ctypes
 import errno
 import io
 import os
-import resource
+import subprocess
 import sys
 
 import commands
@@ -16,7 +16,6 @@ import mga.upscale
 from mga.folders import line_about
 from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.errors import ImageError, InputError, OutOfMemoryError
-from mga_kernels.images import read_image
 
 NO_TEXT = "gr\udcfc\udcdfe.png"  # the name of a file as another system wrote it, which is no UTF-8
 
@@ -197,16 +196,14 @@ def test_what_may_not_be_read_is_a_line(tmp_path, folder, model_file):
     assert "4 of 7 images failed" in errors
 
 
-def test_a_full_disk_costs_only_what_does_not_fit(tmp_path, folder, model_file):
-    write(folder / "large.png", 200, 200)  # with a result of more than 10,000 bytes
-    code, _, errors = commands.run(
-        *("upscale", folder, "-o", tmp_path / "out", "--model", model_file),
-        before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
-    )
-    assert code == 1, errors
+def test_a_full_disk_costs_only_what_does_not_fit(tmp_path, folder, mga_upscale, full_disk):
+    write(folder / "large.png", 200, 200)
+    full_disk(10_000)
+    code, output = mga_upscale(folder, "-o", tmp_path / "out")
+    assert code == 1
     assert names(tmp_path / "out") == ["a.png", "m.jpg", "z.png"]
-    assert errors.splitlines() == [
-        f"mga: {folder}/large.png: cannot write {tmp_path}/out/large.png: {os.strerror(errno.EFBIG)}",
+    assert output.err.splitlines() == [
+        f"mga: {folder}/large.png: cannot write {tmp_path}/out/large.png: {os.strerror(errno.ENOSPC)}",
         "mga: 1 of 4 images failed",
     ]
 
@@ -288,22 +285,31 @@ def test_what_cannot_be_printed_is_a_failure_of_every_command(command, code):
     assert code == 2 or "could not be written: No space left on device" in errors
 
 
-def test_a_reader_that_leaves_costs_no_image(tmp_path, folder, model_file):
+def test_a_reader_that_leaves_costs_no_image(tmp_path, folder, mga_upscale, streams):
     reading, writing = os.pipe()
-    process = commands.start("upscale", folder, "-o", tmp_path / "out", "--model", model_file, stdout=writing)
-    os.close(writing)
     os.close(reading)
-    _, errors = process.communicate(timeout=120)
-    assert (process.returncode, errors) == (141, "")
+    with os.fdopen(writing, "w") as stream:
+        streams(stdout=stream)
+        code, output = mga_upscale(folder, "-o", tmp_path / "out")
+    assert (code, output.err) == (141, "")
     assert names(tmp_path / "out") == ["a.png", "m.jpg", "z.png"]
 
 
-def test_streams_that_are_closed_from_the_start(tmp_path, folder, model_file):
-    def close():
-        for number in range(3):
-            os.close(number)
-
-    code, _, _ = commands.run("upscale", folder, "-o", tmp_path / "out", "--model", model_file, before=close)
+def test_files_do_not_take_the_place_of_streams_that_are_closed_from_the_start(tmp_path):
+    """What is printed by accident would be written into them."""
+    program = (
+        "import os, sys; from mga.process import lasting_streams\n"
+        "with lasting_streams():\n"
+        "    print('into nothing', flush=True)\n"
+        "    with open(sys.argv[1], 'w') as file:\n"
+        "        os.write(1, b'by accident')\n"
+        "        file.write(str(file.fileno()))\n"
+    )
+    path = tmp_path / "file"
+    code = subprocess.call(
+        [sys.executable, "-c", program, str(path)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        preexec_fn=lambda: [os.close(number) for number in range(3)],
+    )
     assert code == 0
-    assert names(tmp_path / "out") == ["a.png", "m.jpg", "z.png"]
-    assert all(read_image(path).rgb.shape == (12, 16, 3) for path in (tmp_path / "out").iterdir())
+    assert int(path.read_text()) > 2

@@ -1,7 +1,6 @@
 """Files that appear whole or not at all, and what an error of writing one is an error of."""
 
 import contextlib
-import errno
 import os
 import shutil
 import signal
@@ -23,26 +22,6 @@ from mga_kernels.images import save_image
 
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
-
-
-@pytest.fixture
-def full_disk(monkeypatch):
-    """Writing to the disk fails from the given number of bytes on."""
-
-    def fill(room):
-        real = files._File.write
-
-        def write(self, data):
-            if self.tell() + len(data) > room:
-                return self._remembering(refuse)
-            return real(self, data)
-
-        def refuse():
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-        monkeypatch.setattr(files._File, "write", write)
-
-    return fill
 
 
 def test_a_file_appears_at_the_end_of_the_block(tmp_path):

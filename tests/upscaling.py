@@ -1,6 +1,8 @@
 """A small model, a folder of images and the command, for tests of what ``mga upscale`` makes of folders."""
 
 import argparse
+import errno
+import os
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from PIL import Image
 from tiny_model import write_tiny_model
 
 from mga.cli import main
+from mga_kernels import files
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +35,26 @@ def picture_folder(tmp_path):
     for name in ("a.png", "m.jpg", "z.png"):
         write(path / name)
     return path
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """Writing to the disk fails from the given number of bytes on."""
+
+    def fill(room):
+        real = files._File.write
+
+        def write(self, data):
+            if self.tell() + len(data) > room:
+                return self._remembering(refuse)
+            return real(self, data)
+
+        def refuse():
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        monkeypatch.setattr(files._File, "write", write)
+
+    return fill
 
 
 def write(path, height=6, width=8):
