@@ -24,6 +24,7 @@ REFUSALS = (
     AttributeError,
     LookupError,
     RuntimeError,
+    SyntaxError,
     SystemError,
     TypeError,
     ValueError,

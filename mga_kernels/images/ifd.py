@@ -80,9 +80,9 @@ class _Reader:
         self.left -= len(value)
         if len(value) != size or not size:
             self.damaged = self.damaged or kind not in _BYTES or size > 0
-        elif tag not in (POINTERS if inside is None else {INTEROP_IFD} if inside == EXIF_IFD else ()):
+        elif tag not in POINTERS:
             tags[tag] = kind, value
-        elif kind in (SHORT, LONG, IFD, LONG8, 18):
+        elif kind in (SHORT, LONG, IFD, LONG8, 18) and (inside is None or (inside, tag) == (EXIF_IFD, INTEROP_IFD)):
             layout = {2: "H", 4: "I", 8: "Q"}[_BYTES[kind]]
             nested = self.directory(struct.unpack_from(self.order + layout, value)[0], tag)
             if nested:

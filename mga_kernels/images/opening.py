@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 from PIL import Image, ImageFile
 
 from ..errors import ImageError
-from . import png
+from . import jpeg, png
 from .boxes import avif_without_exif
 from .headers import what_it_is
 
@@ -117,9 +117,11 @@ def mended(stream: BinaryIO, kind: str | None, notes: list[str]) -> tuple[Binary
     """The file without the metadata that Pillow fails with, and those of them that can be read all the same."""
     if kind == "PNG":
         return png.mended(stream, notes)
-    if kind == "AVIF" and (rest := avif_without_exif(stream)) is not None:
+    if kind in ("JPEG", "MPO") and (rest := jpeg.mended(stream, notes)) is not None:
+        return rest, {}
+    if kind == "AVIF" and (data := avif_without_exif(stream)) is not None:
         notes.append("its EXIF data is damaged and was left out")
-        return io.BytesIO(rest), {}
+        return io.BytesIO(data), {}
     return None
 
 

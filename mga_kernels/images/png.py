@@ -14,6 +14,9 @@ from PIL import PngImagePlugin
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _LONGEST_TEXT = 64 << 20  # bytes of a chunk that is kept, unpacked; nothing that belongs to a photograph is as long
 _XMP_KEY = b"XML:com.adobe.xmp"
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+# Keywords of texts that Pillow would take for facts about the picture, because it keeps both in one place.
+_PILLOWS_KEYS = frozenset(b"transparency interlace bbox default_image loop duration disposal blend".split())
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,8 @@ def mended(stream: BinaryIO, notes: list[str]) -> tuple[BinaryIO, dict[str, Any]
     # A picture of one pixel, stored as this one is, to try each chunk in.
     start = _one_pixel(stream, found)
     refused = [chunk for chunk in found if chunk.is_ancillary and start and not _taken(stream, chunk, start)]
+    if not refused and start:  # then it may refuse all the texts together
+        refused = [chunk for chunk in found if chunk.kind in _TEXTS]
     if not refused:
         return None
     rescued: dict[str, Any] = {}
@@ -88,6 +93,8 @@ def _one_pixel(stream: BinaryIO, found: list[Chunk]) -> bytes:
 
 def _taken(stream: BinaryIO, chunk: Chunk, start: bytes) -> bool:
     """Whether Pillow takes a chunk; those of animations mean nothing by themselves and are not asked about."""
+    if chunk.kind in _TEXTS and _data(stream, chunk).partition(b"\0")[0] in _PILLOWS_KEYS:
+        return False
     return chunk.kind in (b"acTL", b"fcTL", b"fdAT") or _opens(start + _bytes(stream, chunk))
 
 
@@ -113,7 +120,7 @@ def _rescue(kind: bytes, stream: BinaryIO, chunk: Chunk, rescued: dict[str, Any]
         packed, method, value = kind != b"tEXt", rest[:1], rest[1:]
         value = value if packed else rest
     unpacked = _unpacked(value) if packed and method == b"\0" else None if packed else value
-    if unpacked is None or kind not in (b"iCCP", b"zTXt", b"iTXt", b"tEXt"):
+    if unpacked is None or kind not in (b"iCCP", *_TEXTS):
         return False
     if kind == b"iCCP":
         rescued["icc_profile"] = unpacked

@@ -106,7 +106,8 @@ def _from_pillow(
     except MGAError:
         raise
     except Exception as problem:
-        raise ImageError(f"{name} of mode {mode} cannot be converted to RGB ({one_line(problem)})") from problem
+        message = f"{name} of mode {mode} cannot be converted to RGB ({one_line(problem)})"
+        raise Damaged(message, image.format) from problem
     info.pop("icc_profile", None)
     if profile:
         info["icc_profile"] = profile
