@@ -30,6 +30,7 @@ REFUSALS = (
     ValueError,
     struct.error,
 )
+_TITLES = {"WEBP": "WebP"}  # where Pillow's name is not the usual one
 _NAMES = {
     "exif": "EXIF data",
     "xmp": "XMP data",
@@ -171,12 +172,14 @@ def _resolution(kind: str, info: dict[str, Any], least: float, most: float, note
 def _profile(kind: str, image: Image.Image, info: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     """The ICC profile, made where the colour space was stated by numbers."""
     space, profile = stated(info), info.get("icc_profile")
-    if space is not None and not space.is_srgb and (profile is None or space.curve is None):
-        profile = profile or icc_profile(space, image.mode in ("L", "LA"))
-        if profile is None or space.curve is None:
-            notes.append(f"{kind} cannot hold its colour space ({space.name}), so its colours may look different")
-        else:
-            notes.append(f"its colour space ({space.name}) was written as an ICC profile, as {kind} can hold it")
+    if space is not None and not space.is_srgb:
+        made = icc_profile(space, image.mode in ("L", "LA"))
+        title = _TITLES.get(kind, kind)
+        if made is None:
+            notes.append(f"{title} cannot hold its colour space ({space.name}), so its colours may look different")
+        elif profile is None:
+            notes.append(f"its colour space ({space.name}) was written as an ICC profile, as {title} can hold it")
+        profile = profile or made
     if profile and kind == "JPEG" and len(profile) > _JPEG_PROFILE:
         notes.append("its ICC profile is too long for JPEG and was left out")
         profile = None
@@ -192,7 +195,7 @@ def _accepted(kind: str, mode: str, options: dict[str, Any], notes: list[str]) -
         if _takes(kind, mode, kept | {key: value}):
             kept[key] = value
         else:
-            notes.append(f"{kind} cannot hold its {_NAMES[key]}, which may be damaged")
+            notes.append(f"{_TITLES.get(kind, kind)} cannot hold its {_NAMES[key]}, which may be damaged")
     return kept
 
 
