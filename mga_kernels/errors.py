@@ -19,6 +19,10 @@ class CheckpointError(MGAError, ValueError):
     """A weights file is missing, damaged, unsafe to read, or belongs to another network."""
 
 
+class CheckpointNote(UserWarning):
+    """Something about a weights file that it leaves open was concluded, such as its scale from its name."""
+
+
 class BackendError(MGAError, RuntimeError):
     """The backend that was asked for cannot run here."""
 

@@ -140,6 +140,51 @@ def deep(depth: int = 100_000) -> bytes:
     return b"\x80\x02" + b"]" * depth + b"a" * (depth - 1) + b"."
 
 
+def copies(call: bytes, times: int = 2000, entries: int = 20_000) -> bytes:
+    """A pickle that makes a dictionary once and many copies of it: 40 million entries in 200 KB."""
+    pairs = b"".join(b"J" + i.to_bytes(4, "little") + b"K\x00" for i in range(entries))
+    return b"\x80\x02" + b"ccollections\nOrderedDict\nq\x00(}q\x01(" + pairs + b"u]q\x02(" + call * times + b"el."
+
+
+def with_counter(call: bytes) -> bytes:
+    return copies(call).replace(b"OrderedDict", b"Counter")
+
+
+def many_sides(sides: int = 100_000) -> bytes:
+    """A tensor of one number and very many sides."""
+    one, many = b"K\x01\x85q\x08K\x01\x85q\x09", b"(" + b"K\x01" * sides + b"t"
+
+    def change(name: str, old: bytes) -> bytes:
+        assert not name.endswith("data.pkl") or one in old
+        return old.replace(one, many + many)
+
+    return rezipped(zipped({"a": torch.zeros(1)}), change)
+
+
+def dictionaries(depth: int = 20, width: int = 1000) -> bytes:
+    """A pickle of dictionaries in each other, each of which holds the one before a thousand times."""
+    keys = [b"X" + struct.pack("<I", 3) + b"%03d" % i for i in range(width)]
+    stream = b"\x80\x02}q\x00"
+    for level in range(depth):
+        stream += b"}q" + bytes([level + 1]) + b"(" + b"".join(key + b"h" + bytes([level]) for key in keys) + b"u"
+    return with_pickle(stream + b".")
+
+
+def many_networks(number: int = 5000) -> bytes:
+    one = torch.zeros(1)
+    marks = ("conv_first.weight", "recon_trunk.0.conv1.weight")
+    return zipped({f"n{i}.{mark}": one for i in range(number) for mark in marks})
+
+
+def large_directory(entries: int = 500_000) -> bytes:
+    """An archive of one empty file with a directory that names it very often."""
+    data = archive({"m/data.pkl": b"}."})
+    position, end = data.index(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    directory = data[position:end] * entries
+    counts = struct.pack("<HHIIH", entries % 65536, entries % 65536, len(directory), position, 0)
+    return data[:position] + directory + data[end : end + 8] + counts
+
+
 def by_extension() -> bytes:
     """os.system under a number of copyreg's registry."""
     copyreg.add_extension("posix", "system", 240)
@@ -247,6 +292,15 @@ DECLARING: dict[str, Callable[[Path], bytes]] = {
     "an archive of the same bytes.pth": lambda c: overlapping(),
     "lists of lists.pth": lambda c: with_pickle(references()),
     "lists in lists.pth": lambda c: with_pickle(deep()),
+    "copies of a dictionary.pth": lambda c: with_pickle(copies(b"h\x00h\x01\x85R")),
+    "copies of a dictionary, by attributes.pth": lambda c: with_pickle(copies(b"h\x00)Rh\x01b")),
+    "copies of a dictionary, old.pth": lambda c: copies(b"h\x00h\x01\x85R"),
+    "copies by a counter.pth": lambda c: with_pickle(with_counter(b"h\x00h\x01\x85R")),
+    "copies of the same arguments.pth": lambda c: with_pickle(copies(b"h\x00h\x01\x85q\x030h\x00h\x03R")),
+    "a tensor of many sides.pth": lambda c: many_sides(),
+    "dictionaries in dictionaries.pth": lambda c: dictionaries(),
+    "five thousand networks.pth": lambda c: many_networks(),
+    "an archive of a large directory.pth": lambda c: large_directory(),
     "twenty thousand blocks.pth": lambda c: many_blocks(),
     "a billion blocks.safetensors": lambda c: ours(split=[10**9, 1]),
     "a wide network.safetensors": lambda c: ours(base={"shrunk": 10**12}),

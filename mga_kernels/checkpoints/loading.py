@@ -11,16 +11,23 @@ from .mask_guided import is_mask_guided, load_mask_guided
 from .native import find_model, is_native, load_model
 from .published import read_state_dict
 from .recognise import recognise
+from .scales import hints_at_scale
 
 
 def load_checkpoint(
-    source: Any, colour: str | None = None, input_range: str | None = None, scale: int | None = None
+    source: Any,
+    colour: str | None = None,
+    input_range: str | None = None,
+    scale: int | None = None,
+    expected_scale: int | None = None,
 ) -> SRNetwork:
     """The network in evaluation mode, fp32, on the CPU.
 
     ``source``: the name of a shipped model, the path of our own file, of a published network or of one in the layout of
     the mask-guided paper's authors, or spandrel's ImageModelDescriptor. The other arguments decide what the tensors of
-    a published network leave open (``recognise``). CheckpointError where file and network do not fit.
+    a published network leave open (``recognise``). Where they leave the scale open, and ``scale`` is not given,
+    ``expected_scale`` decides, then the name of the file with a CheckpointNote; a file that tells another scale than
+    the expected one is loaded as what it is. CheckpointError where file and network do not fit.
     """
     conventions = {"colour": colour, "input_range": input_range}
     if type(source).__module__.split(".")[0] == "spandrel":
@@ -30,16 +37,18 @@ def load_checkpoint(
         return from_descriptor(source)
     if not isinstance(source, str | os.PathLike):
         raise InputError(f"checkpoint: expected a path or what spandrel loaded, got {type(source).__name__}")
+    if not os.path.exists(source):
+        find_model(source)  # which says what there is
     name = f"checkpoint: {os.fspath(source)}"
     if is_native(source):
         _refuse("inside a file that `mga train` wrote", conventions | {"scale": scale})
         return load_model(source)
-    state = read_state_dict(source)
+    state, hints = read_state_dict(source), hints_at_scale(source, expected_scale)
     try:
         if is_mask_guided(state):
             _refuse("part of what a mask-guided network is", conventions)
-            return load_mask_guided(state, name, scale)
-        return recognise(state, name, colour, input_range, scale)
+            return load_mask_guided(state, name, scale, hints)
+        return recognise(state, name, colour, input_range, scale, hints)
     except (RuntimeError, IndexError, KeyError) as error:  # tensors of strange types or shapes
         raise CheckpointError(f"{name} cannot be used: {str(error).splitlines()[0]}") from None
 

@@ -7,11 +7,15 @@ tensors are the same). The names of the halves are ours.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from ..errors import CheckpointError, InputError
 from ..networks import MaskGuidedNetwork, ModelConfig
-from .recognise import describe, find_spelling, fitted, recognise
+from .foreign import prefixes
+from .recognise import decide_scale, describe, find_spelling, fitted, recognise
+from .scales import Hint
 from .spelling import Reading, State, count, renamed
 
 MASK = ("mask.spa_mask_1.0.weight", "mask.spa_mask_1.2.weight", "mask.conv_kernel.weight")
@@ -25,15 +29,29 @@ BLOCKS = {  # of a Refine-Net: pattern of their numbers
 }
 
 
+HALVES = ("base.", "refine.")  # prefixes
+
+
 def is_mask_guided(state: State) -> bool:
     """Whether these are the names of the authors' layout."""
-    return all(name in state for name in MASK) and all(
-        any(n.startswith(p) for n in state) for p in ("base.", "refine.")
-    )
+    return "" in places_of_mask_guided(state)
 
 
-def load_mask_guided(state: State, name: str, scale: int | None = None, **settings: Any) -> MaskGuidedNetwork:
-    """Base-Net, mask and Refine-Net with these weights, fp32 on the CPU.
+def places_of_mask_guided(names: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """The beginnings of names behind which this layout begins, each with its halves (``inside.find_networks``)."""
+    starts: dict[str, tuple[str, ...]] = dict.fromkeys(prefixes(names, MASK), HALVES)
+    for half in HALVES if starts else ():
+        having = {
+            name[: found.start()] for name in names for found in re.finditer(rf"(?<![^.]){re.escape(half)}", name)
+        }
+        starts = {start: halves for start, halves in starts.items() if start in having}
+    return starts
+
+
+def load_mask_guided(
+    state: State, name: str, scale: int | None = None, hints: Sequence[Hint] = (), **settings: Any
+) -> MaskGuidedNetwork:
+    """Base-Net, mask and Refine-Net with these weights, fp32 on the CPU. ``scale`` and ``hints``: see ``recognise``.
 
     ``settings`` are those of ``ModelConfig`` that differ from what the layout means: ``patch_size``, which no tensor
     tells, or ``base={"pool": True}``. CheckpointError, beginning with ``name``, where tensors do not fit.
@@ -49,7 +67,7 @@ def load_mask_guided(state: State, name: str, scale: int | None = None, **settin
         reading = spelling.read(base)
         if reading.network not in BLOCKS:
             raise CheckpointError(f"{spelling.name} exists whole only")
-        scale = _scale(reading, base, refine, scale)
+        scale = _scale(reading, base, refine, scale, hints, name)
         config = _config(reading, refine, scale, settings)
         tensors = {f"base.{key}": tensor for key, tensor in reading.state.items()}
         tensors |= {key: tensor for key, tensor in renamed(state, RULES).items() if not key.startswith("base.")}
@@ -60,17 +78,29 @@ def load_mask_guided(state: State, name: str, scale: int | None = None, **settin
     return network.eval().requires_grad_(False)
 
 
-def _scale(reading: Reading, base: State, refine: State, scale: int | None) -> int:
-    """The scale that the tensors or, where they do not tell, a trial of the Base-Net finds."""
+def _scale(reading: Reading, base: State, refine: State, scale: int | None, hints: Sequence[Hint], name: str) -> int:
+    """The scale that the tensors or, where they do not tell, a trial of the Base-Net finds, or else a hint."""
+    found: int | None
     if reading.network == "pan" and 4 not in reading.scales:  # the Refine-Net of x3 has one layer more
         found = 3 if "HRconv_extra.weight" in refine else 2
     elif len(reading.scales) == 1 or scale is not None:
         found = reading.scales[0] if scale is None else scale
     else:
-        found = recognise(base, "its Base-Net").config.scale
+        found = _tried(base) or decide_scale(reading.scales, f"{name} is mask-guided", hints)
+    if found is None:
+        which = " or ".join(f"x{s}" for s in reading.scales)
+        raise CheckpointError(f"it is for {which}, which its tensors do not tell; say which: scale= (--model-scale)")
     if found not in reading.scales or scale not in (None, found):
         raise CheckpointError(f"it is for x{' or x'.join(map(str, reading.scales))}, not for scale={scale}")
     return found
+
+
+def _tried(base: State) -> int | None:
+    """The scale at which the Base-Net works, if a trial decides."""
+    try:
+        return recognise(base, "its Base-Net").config.scale
+    except CheckpointError:
+        return None
 
 
 def _config(reading: Reading, refine: State, scale: int, settings: dict[str, Any]) -> ModelConfig:

@@ -18,6 +18,7 @@ from ..errors import CheckpointError, InputError
 from ..files import whole_file
 from ..networks import MaskGuidedNetwork, ModelConfig
 from .building import without_memory
+from .kinds import kind_of
 
 FORMAT = "mga_kernels"
 SHIPPED = Path(__file__).resolve().parent.parent / "weights"
@@ -46,6 +47,8 @@ def is_native(name_or_path: str | os.PathLike) -> bool:
     if str(name_or_path) in shipped_models():
         return True
     try:
+        if not os.path.isfile(name_or_path):
+            return False
         with safe_open(name_or_path, framework="pt") as file:
             return (file.metadata() or {}).get("format") == FORMAT
     except (SafetensorError, OSError, ValueError):
@@ -56,9 +59,12 @@ def _open(path: Path):
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
+        kind = kind_of(path)
+        if kind is not None:
+            raise CheckpointError(f"model: {path} is {kind}") from None
         raise CheckpointError(
-            f"model: {path} is not a complete safetensors file ({str(error).strip()}); pickled checkpoints such as "
-            ".pth are never executed; give a shipped model's name or a file that `mga train` wrote"
+            f"model: {path} is not a complete safetensors file ({str(error).strip()}); published networks (.pth) run "
+            "whole, by MaskGuidedSR.from_checkpoint; give a shipped model's name or a file that `mga train` wrote"
         ) from None
 
 

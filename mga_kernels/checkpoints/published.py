@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +16,98 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from ..errors import CheckpointError
-from .pickles import unneeded
+from ..errors import CheckpointError, CheckpointNote
+from .foreign import foreign_network
+from .inside import Part, best, find_networks, guess, tensors_of
+from .kinds import AGAIN, STATE, kind_of, shown, text_kind
+from .mask_guided import places_of_mask_guided
+from .pickles import kind_of_pickle, unneeded
+from .recognise import places_of_networks
 
-# In this order: weights averaged over training are the better ones.
-WRAPPERS = ("params_ema", "params", "state_dict", "model_state_dict", "generator", "net_g", "model", "net")
-PREFIXES = ("module.", "_orig_mod.")  # DataParallel, torch.compile
-PARTS = ("generator.", "net_g.", "netG.", "model.", "net.")  # of a file that may hold other networks beside this one
-DEEPEST = 4  # wrappers in each other
 NO_MEMORY = "can't allocate memory"  # of PyTorch's allocator
 LARGEST = 1 << 30  # bytes of a file: many times the largest of the networks, with what an optimiser keeps
+LARGEST_STATED = 1 << 50  # bytes that a safetensors file is believed to have had
+LONGEST = 8 << 20  # bytes of the list of tensors that a larger file is named by
+LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how PyTorch's files begin that are no archives
+TRAINING = ("state", "param_groups", "optimizers", "schedulers", "optimizer", "optimizer_states", "lr_schedulers")
 
 
 def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
-    """Tensors by name of a .pth, .pt or .safetensors file, on the CPU, with the usual wrappers and prefixes stripped.
+    """Tensors of the network in a .pth, .pt, .ckpt or .safetensors file by its own names, on the CPU.
 
-    Of a pickle only tensors are read (``weights_only=True``); a file that asks for anything else is refused, as is one
-    whose tensors are more than what the file holds. CheckpointError for both, and for one that is no checkpoint.
+    What programs of training put around a network is taken off, and what lies beside it left out (``inside``). Of
+    several networks that are known, the generator is taken, and of the same one its average over the training; a
+    CheckpointNote says so. Of a pickle only tensors are read (``weights_only=True``). CheckpointError for a file that
+    asks for anything else, whose tensors are more than what the file holds, that holds several networks none of which
+    is to be preferred, or no tensors; where it is something else, the error says what (``kinds``).
     """
     name = f"checkpoint: {os.fspath(path)}"
     path = Path(path)
     _check_file(path, name)
-    state = _read_safetensors(path, name) if _is_safetensors(path) else _read_pickle(path, name)
-    return check_tensors(strip(state), name, path.stat().st_size)
+    content = _read_safetensors(path, name) if _is_safetensors(path) else _read_pickle(path, name)
+    try:
+        tensors = tensors_of(content)
+        parts = find_networks(tensors, _places)
+    except CheckpointError as error:
+        raise CheckpointError(f"{name} is no checkpoint of one network: {error}") from None
+    size = path.stat().st_size
+    if parts:
+        return _one_of(parts, name, size)
+    state = guess(tensors)
+    keys = [key for key in content if key in TRAINING] if isinstance(content, Mapping) else []
+    if keys and (not state or "param_groups" in keys):
+        what = f"the state of a training ({', '.join(keys)}) and no network; give the file of its weights"
+        raise CheckpointError(f"{name} holds {what}")
+    if not tensors:
+        raise CheckpointError(f"{name} holds no dictionary of tensors; {STATE}")
+    return check_tensors(state or tensors, name, size)
+
+
+def _places(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    names = frozenset(names)
+    return places_of_networks(names) | places_of_mask_guided(names)
+
+
+def _one_of(parts: list[Part], name: str, size: int) -> dict[str, Tensor]:
+    chosen = best(parts)
+    states = [check_tensors(part.state, name, size) for part in chosen]
+    if not all(_equal(state, states[0]) for state in states[1:]):
+        places = [shown(str(part)) for part in chosen[:3]] + (["more"] if len(chosen) > 3 else [])
+        raise CheckpointError(
+            f"{name} holds several networks, {', '.join(places[:-1])} and {places[-1]}, and does not tell which one is "
+            "meant; save the state_dict of that one alone in a file of its own"
+        )
+    others = [part for part in parts if part.rank > chosen[0].rank and not part.rank[0]]
+    if others:
+        why = ", which is averaged over the training" if chosen[0].averaged else ""
+        rest = ", ".join(shown(str(part)) for part in others[:3])
+        warnings.warn(f"{name}: taken is {shown(str(chosen[0]))}{why}, not {rest}", CheckpointNote, stacklevel=2)
+    return states[0]
+
+
+def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[key]) for key, tensor in one.items())
 
 
 def _check_file(path: Path, name: str) -> None:
-    """What can be said without loading: size, and that an archive holds no more than it seems to."""
+    """What can be said without loading: what it is, its size, and that an archive holds no more than it seems to."""
     try:
         size = path.stat().st_size
-        with path.open("rb") as stream:
-            archive = stream.read(4) == b"PK\x03\x04"
+        kind = _kind_of_large(path) if size > LARGEST and path.is_file() else kind_of(path)
+        archive = kind is None and zipfile.is_zipfile(path)
     except FileNotFoundError:
         raise CheckpointError(f"checkpoint: there is no file {path}") from None
     except OSError as error:
         raise CheckpointError(f"{name} cannot be read: {error.strerror}") from None
-    if size == 0:
-        raise CheckpointError(f"{name} is empty")
+    if kind is not None:
+        raise CheckpointError(f"{name} is {kind}")
     if size > LARGEST:
         raise CheckpointError(f"{name} has {size / 2**30:.1f} GiB, more than any network that is supported; refused")
-    if not archive:
-        return
+    if archive:
+        _check_archive(path, name, size)
+
+
+def _check_archive(path: Path, name: str, size: int) -> None:
     try:
         with zipfile.ZipFile(path) as content:
             entries = content.infolist()
@@ -63,6 +115,23 @@ def _check_file(path: Path, name: str) -> None:
         raise CheckpointError(f"{name} is damaged: {_reason(error)}") from None
     if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries) or sum(e.file_size for e in entries) > size:
         raise CheckpointError(f"{name} is an archive that grows when it is unpacked, as no checkpoint does; refused")
+
+
+def _kind_of_large(path: Path) -> str | None:
+    """``kind_of`` without reading what grows with the size of the file."""
+    with path.open("rb") as stream:
+        head = stream.read(9)
+    if head.startswith(b"PK") or not any(head):
+        return None
+    if head[4:] != bytes(4) + b"{":  # no safetensors
+        return kind_of(path)
+    if int.from_bytes(head[:8], "little") > LONGEST:
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            return foreign_network(file.keys())
+    except (SafetensorError, OSError, ValueError):
+        return None
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -77,24 +146,59 @@ def _read_safetensors(path: Path, name: str) -> Mapping[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {key: file.get_tensor(key).clone() for key in file.keys()}
     except (SafetensorError, OSError, ValueError, MemoryError, RuntimeError) as error:
-        raise CheckpointError(f"{name} is not a complete safetensors file ({_reason(error)})") from None
+        reason = _cut_off(path) or text_kind(path)
+        if reason is not None:
+            raise CheckpointError(f"{name} is {reason}") from None
+        raise CheckpointError(f"{name} is not a complete safetensors file ({_reason(error)}); {AGAIN}") from None
+
+
+def _cut_off(path: Path) -> str | None:
+    """What is to be said of a safetensors file that ends too early, as far as its beginning says how long it is."""
+    size = path.stat().st_size
+    with path.open("rb") as stream:
+        length = int.from_bytes(stream.read(8), "little")
+        begins = stream.read(1) == b"{"
+        if not begins or length > LONGEST:
+            return None
+        header = b"{" + stream.read(length - 1)
+    if 8 + length > size:
+        return f"cut off within its list of tensors, so not a complete safetensors file; {AGAIN}"
+    try:
+        ends = [entry["data_offsets"][1] for key, entry in json.loads(header).items() if key != "__metadata__"]
+        whole = 8 + length + max(ends, default=0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return None
+    if not size < whole <= LARGEST_STATED:
+        return None
+    return f"cut off: it has {size:,} of {whole:,} bytes, so it is not complete; {AGAIN}"
 
 
 def _read_pickle(path: Path, name: str) -> Any:
     try:
-        foreign = unneeded(path)
-        if foreign is None:
+        asked = unneeded(path)
+        if asked is None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of formats that are no longer written
                 return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:  # whose text recommends to run the file
-        raise CheckpointError(f"{name} is damaged or no checkpoint: PyTorch cannot read it as tensors alone") from None
     except Exception as error:  # a damaged file can end the unpickler in any way
-        raise CheckpointError(f"{name} is damaged or no checkpoint: {_reason(error)}") from None
+        kind = _kind_of_unread(path)
+        if kind is not None:
+            raise CheckpointError(f"{name} is {kind}") from None
+        # The text of the unpickler recommends to run the file.
+        own = isinstance(error, pickle.UnpicklingError)
+        reason = "PyTorch cannot read it as tensors alone" if own else _reason(error)
+        raise CheckpointError(f"{name} is damaged or no checkpoint: {reason}; {AGAIN}") from None
     raise CheckpointError(
-        f"{name} is no plain dictionary of tensors: it asks for {foreign}; nothing of it was run; "
-        "save its state_dict() alone"
+        f"{name} is {kind_of_pickle(asked)}: it asks for {shown(asked)}; nothing of it was run; save its state_dict() "
+        "alone where it was made"
     )
+
+
+def _kind_of_unread(path: Path) -> str | None:
+    with path.open("rb") as stream:
+        if stream.read(len(LEGACY)) == LEGACY:
+            return f"an incomplete or damaged file of PyTorch; {AGAIN}"
+    return text_kind(path)
 
 
 def _reason(error: Exception) -> str:
@@ -102,31 +206,6 @@ def _reason(error: Exception) -> str:
     if NO_MEMORY in str(error):
         return "it declares more memory than there is"
     return re.split(r"\.\s", (str(error).strip() or type(error).__name__).splitlines()[0])[0].rstrip(".")
-
-
-def strip(state: Any) -> Any:
-    """The state dict inside the usual wrappers, its names without the usual prefixes."""
-    for _ in range(DEEPEST):
-        inner = next((state[w] for w in WRAPPERS if isinstance(state, Mapping) and _is_mapping(state.get(w))), None)
-        if inner is None:
-            break
-        state = inner
-    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
-        return state
-    for _ in range(DEEPEST):
-        names = list(state)
-        for prefix in (*PREFIXES, *PARTS):
-            inside = [key for key in names if key.startswith(prefix)]
-            if inside and (len(inside) == len(names) or prefix in PARTS[:3]):
-                state = {key.removeprefix(prefix): state[key] for key in inside}
-                break
-        else:
-            break
-    return state
-
-
-def _is_mapping(value: object) -> bool:
-    return isinstance(value, Mapping) and len(value) > 0
 
 
 def check_tensors(state: Any, name: str, size: int) -> dict[str, Tensor]:

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, CheckpointNote, InputError
 from ..networks.colour import COLOURS, INPUT_RANGES, ONLY
 from ..networks.whole import SCALES, WholeConfig, WholeNetwork
 from .building import without_memory
+from .foreign import foreign_network, prefixes
 from .fsrcnn_spellings import FSRCNN_SPELLINGS
+from .kinds import shown
 from .probe import is_studio_luma, right_way
+from .scales import Hint
 from .spelling import Reading, Spelling, State
 from .spellings import SPELLINGS
 
@@ -26,14 +30,25 @@ def find_spelling(state: State) -> Spelling | None:
     return next((spelling for spelling in ALL_SPELLINGS if spelling.fits(state)), None)
 
 
+def places_of_networks(names: Collection[str]) -> dict[str, tuple[str, ...]]:
+    """The beginnings of names behind which a network that is known begins (``inside.find_networks``)."""
+    return {prefix: () for spelling in ALL_SPELLINGS for prefix in prefixes(names, spelling.marks)}
+
+
 def recognise(
-    state: State, name: str, colour: str | None = None, input_range: str | None = None, scale: int | None = None
+    state: State,
+    name: str,
+    colour: str | None = None,
+    input_range: str | None = None,
+    scale: int | None = None,
+    hints: Sequence[Hint] = (),
 ) -> WholeNetwork:
     """The whole network of a state dict, fp32 on the CPU, ready to run.
 
     ``colour`` ("rgb", "ycbcr", "y"), ``input_range`` (see ``networks.colour``) and ``scale`` decide where the
-    tensors do not tell, and ``input_range`` also against what a network was published with. CheckpointError, beginning
-    with ``name``, for a state dict of another network, one that does not fit, and one that leaves more than one way.
+    tensors do not tell, and ``input_range`` also against what a network was published with. The first of ``hints``
+    that is possible decides the scale where neither tensors nor a trial do. CheckpointError, beginning with ``name``,
+    for a state dict of another network, one that does not fit, and one that leaves more than one way.
     """
     for what, given, allowed in (("colour", colour, COLOURS), ("input_range", input_range, INPUT_RANGES)):
         if given not in (None, *allowed):
@@ -42,18 +57,20 @@ def recognise(
         raise InputError(f"{name}: scale {scale!r} is not supported; choose one of {SCALES}")
     spelling = find_spelling(state)
     if spelling is None:
-        raise CheckpointError(f"{name} is of no network that is known: it has {describe(state)}; {supported()}")
+        known = foreign_network(state) or f"of no network that is known: it has {describe(state)}"
+        raise CheckpointError(f"{name} is {known}; {supported()}")
     try:
         reading = _narrowed(spelling.read(state), colour, input_range, scale)
         networks = [_build(reading, s) for s in reading.scales]
     except CheckpointError as error:
         raise CheckpointError(f"{name} looks like {spelling.name}, but {error}") from None
-    return _decide(networks, reading, f"{name} is {spelling.name} ({reading.spelling})").eval().requires_grad_(False)
+    what = f"{name} is {spelling.name} ({reading.spelling})"
+    return _decide(networks, reading, what, hints).eval().requires_grad_(False)
 
 
 def describe(state: State) -> str:
     """What a file looks like, in words."""
-    first = ", ".join(list(state)[:SHOWN]) + (", ..." if len(state) > SHOWN else "")
+    first = ", ".join(map(shown, list(state)[:SHOWN])) + (", ..." if len(state) > SHOWN else "")
     kernels = [tensor for tensor in state.values() if tensor.ndim == 4]
     ends = f", from {kernels[0].shape[1]} to {kernels[-1].shape[0]} channels" if kernels else ", none a convolution"
     return f"{len(state)} tensors ({first}){ends}"
@@ -112,7 +129,7 @@ def fitted(make: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Mod
     return network
 
 
-def _decide(networks: list[WholeNetwork], reading: Reading, what: str) -> WholeNetwork:
+def _decide(networks: list[WholeNetwork], reading: Reading, what: str, hints: Sequence[Hint]) -> WholeNetwork:
     """The network, at the scale and in the convention that are left; CheckpointError where there are several."""
     if len(reading.colours) > 1:
         raise CheckpointError(f"{what}, whose colours may be {_either(reading.colours)}; say which: colour= (--colour)")
@@ -122,6 +139,11 @@ def _decide(networks: list[WholeNetwork], reading: Reading, what: str) -> WholeN
         scale, input_range = networks[0].config.scale, ranges[0]
     else:
         way, levels = right_way(networks, ranges)
+        if way is None and len(networks) > 1 and (chosen := decide_scale(reading.scales, what, hints)) is not None:
+            if len(ranges) == 1:
+                way = chosen, ranges[0]
+            else:
+                way, levels = right_way([n for n in networks if n.config.scale == chosen], ranges)
         if way is None:
             raise CheckpointError(f"{what}, {_undecided(levels)}")
         scale, input_range = way
@@ -134,6 +156,30 @@ def _decide(networks: list[WholeNetwork], reading: Reading, what: str) -> WholeN
         input_range = "16..235"
     network.config = dataclasses.replace(network.config, input_range=input_range)
     return network
+
+
+def decide_scale(scales: Sequence[int], what: str, hints: Sequence[Hint]) -> int | None:
+    """The first hint at a scale, of those that are possible; a CheckpointNote tells what was concluded from a name.
+
+    CheckpointError where the caller expects a scale that is not possible.
+    """
+    for hint in hints:
+        if not hint.by_name and hint.scale not in scales:
+            raise CheckpointError(f"{what}, for x{_either(scales, ' or x')}, and {hint}")
+    possible = [hint for hint in hints if hint.scale in scales]
+    if not possible:
+        return None
+    first, *others = possible
+    contradicting = next((hint for hint in others if hint.scale != first.scale), None)
+    if first.by_name or contradicting is not None:
+        but = "" if contradicting is None else f", although {contradicting}"
+        warnings.warn(
+            f"{what}, for x{_either(scales, ' or x')}, which its tensors do not tell: taken for x{first.scale}, "
+            f"because {first}{but}; scale= (--model-scale) decides otherwise",
+            CheckpointNote,
+            stacklevel=2,
+        )
+    return first.scale
 
 
 def _undecided(levels: dict[tuple[int, str], float]) -> str:
@@ -152,5 +198,5 @@ def _undecided(levels: dict[tuple[int, str], float]) -> str:
     )
 
 
-def _either(names) -> str:
-    return " or ".join(map(str, names))
+def _either(names, between: str = " or ") -> str:
+    return between.join(map(str, names))

@@ -1,0 +1,109 @@
+"""Networks that are not supported, told by names of their tensors, so that an error says what a file is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+NOT_YET = "which is not supported yet"
+SPANDREL = "; in Python, spandrel may load it for from_checkpoint (docs/checkpoints.md)"
+WITHOUT_SPANDREL = ("SPAN", "EDSR", "CARN")  # of SPAN it loads the training spelling alone
+# Network -> names of tensors of which all of one line must be there, behind any prefix.
+UPSCALERS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "SPAN": (("block_1.c1_r.eval_conv.weight", "conv_cat.weight"), ("block_1.c1_r.sk.weight", "conv_cat.weight")),
+    "RRDBNet (ESRGAN, Real-ESRGAN)": (
+        ("body.0.rdb1.conv1.weight", "conv_first.weight"),
+        ("RRDB_trunk.0.RDB1.conv1.weight", "conv_first.weight"),
+        ("1.sub.0.RDB1.conv1.0.weight",),
+    ),
+    "EDSR": (
+        ("head.0.weight", "body.0.body.0.weight", "body.0.body.2.weight"),
+        ("conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight"),
+    ),
+    "HAT": (("layers.0.residual_group.blocks.0.conv_block.cab.0.weight", "conv_first.weight"),),
+    "ATD": (("layers.0.residual_group.td", "conv_first.weight"),),
+    "DAT": (("before_RG.1.weight", "layers.0.blocks.0.norm1.weight"),),
+    "DRCT": (("layers.0.swin1.norm1.weight", "conv_first.weight"),),
+    "SwinIR": (
+        ("layers.0.residual_group.blocks.0.norm1.weight", "conv_first.weight"),
+        ("layers.0.residual_group.blocks.0.norm1.weight", "conv_first.1.weight"),
+    ),
+    "PLKSR": (("feats.0.weight", "feats.1.lk.conv.weight"),),
+    "MoSR": (("gblocks.0.weight", "gblocks.1.fc1.weight"),),
+    "OmniSR": (("residual_layer.0.residual_layer.0.layer.0.fn.0.weight",),),
+    "Real-CUGAN": (("unet1.conv1.conv.0.weight", "unet2.conv1.conv.0.weight"),),
+    "ESC": (("plk_filter",),),
+    "CARN": (("b1.b1.body.0.weight", "entry.weight", "exit.weight"),),
+}
+OTHERS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "Stable Diffusion": (
+        ("model.diffusion_model.input_blocks.0.0.weight",),
+        ("diffusion_model.input_blocks.0.0.weight",),
+        ("input_blocks.0.0.weight", "time_embed.0.weight"),
+        ("down_blocks.0.resnets.0.conv1.weight", "conv_in.weight"),
+        ("joint_blocks.0.context_block.attn.qkv.weight",),
+    ),
+    "a diffusion transformer": (
+        ("double_blocks.0.img_attn.qkv.weight",),
+        ("transformer_blocks.0.attn.to_q.weight", "proj_out.weight"),
+    ),
+    "an autoencoder of a diffusion model": (
+        ("decoder.conv_in.weight", "decoder.conv_out.weight"),
+        ("encoder.conv_in.weight", "decoder.up_blocks.0.resnets.0.conv1.weight"),
+    ),
+    "a language model": (
+        ("layers.0.self_attn.q_proj.weight",),
+        ("layers.0.self_attn.qkv_proj.weight",),
+        ("h.0.attn.c_attn.weight",),
+        ("layer.0.attention.self.query.weight",),
+        ("block.0.layer.0.SelfAttention.q.weight",),
+    ),
+    "a network for faces": (
+        ("stylegan_decoder.constant_input.weight",),
+        ("quantize.embedding.weight", "idx_pred_layer.weight"),
+    ),
+    "a discriminator, the half of a GAN that only judges": (
+        ("conv0_0.weight", "linear1.weight"),
+        ("conv0.weight", "conv1.weight_orig", "conv9.weight"),
+        ("features.0.weight", "classifier.0.weight"),
+    ),
+    "a ResNet, which classifies": (("conv1.weight", "layer1.0.conv1.weight", "fc.weight"),),
+}
+ADAPTED = (".lora_A.weight", ".lora_up.weight", ".lora_down.weight", ".lora.up.weight", ".lora_A.default.weight")
+
+
+def prefixes(names: Collection[str], marks: tuple[str, ...]) -> Iterator[str]:
+    """The beginnings of names, "" or ending in a dot, behind each of which all ``marks`` are there."""
+    for name in names:
+        if name.endswith(marks[0]):
+            start = name[: -len(marks[0])]
+            if (not start or start.endswith(".")) and all(start + mark in names for mark in marks):
+                yield start
+
+
+def foreign_network(names: Collection[str]) -> str | None:
+    """What follows "is", of tensors of these names; None where they belong to nothing that is known here."""
+    names = frozenset(names)
+    for network, spellings in UPSCALERS.items():
+        if _has(names, spellings):
+            return f"a file of {network}, {NOT_YET}{'' if network in WITHOUT_SPANDREL else SPANDREL}"
+    if any(name.endswith(ADAPTED) for name in names):
+        return "a LoRA, a change to another model, not a network for super-resolution"
+    if _is_compact(names):
+        return f"a file of SRVGGNetCompact (the small Real-ESRGAN), {NOT_YET}{SPANDREL}"
+    for network, spellings in OTHERS.items():
+        if _has(names, spellings):
+            return f"{network}, not a network for super-resolution"
+    return None
+
+
+def _has(names: frozenset[str], spellings: tuple[tuple[str, ...], ...]) -> bool:
+    return any(next(prefixes(names, marks), None) is not None for marks in spellings)
+
+
+def _is_compact(names: frozenset[str]) -> bool:
+    """Convolutions and PReLUs in turn, and nothing else."""
+    for start in prefixes(names, ("body.0.weight", "body.0.bias", "body.1.weight", "body.2.bias")):
+        own = [name.removeprefix(start) for name in names if name.startswith(start)]
+        if all(name.startswith("body.") and name.count(".") == 2 for name in own):
+            return f"{start}body.1.bias" not in names
+    return False
