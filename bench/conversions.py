@@ -24,7 +24,6 @@ from images import RESULTS, SIZES, _version, figures, picture_file, processor, p
 from turns import Player, contest, play
 
 from mga.suite.config import Suite, amount, load_suite
-from mga.suite.store import newest, read
 from mga_kernels import MaskGuidedSR, __version__
 from mga_kernels.checkpoints import load_checkpoint
 from mga_kernels.networks import WholeNetwork
@@ -46,7 +45,12 @@ class Body(torch.nn.Module):
 
 def load_original(suite: Suite) -> tuple[WholeNetwork, float]:
     entry = suite.models[0]
-    network = load_checkpoint(entry.file, input_range=entry.input_range or None, scale=entry.model_scale or None)
+    network = load_checkpoint(
+        entry.file,
+        input_range=entry.input_range or None,
+        scale=entry.model_scale or None,
+        expected_scale=suite.scale,
+    )
     if not isinstance(network, WholeNetwork) or network.config.colour != "rgb":
         raise SystemExit(f"conversions: the first model of the suite, {entry.name}, is no whole network of RGB")
     return network.eval(), 255.0 if network.config.input_range == "0..255" else 1.0
@@ -191,7 +195,7 @@ def main() -> None:
     record = json.loads(target.read_text()) if args.table else run(args)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record, indent=1) + "\n")
-    text = table(load_suite(args.suite), record, newest(read(args.quality)))
+    text = table(load_suite(args.suite), record, json.loads(args.quality.read_text())["rows"])
     target.with_suffix(".md").write_text(text)
     print(text, end="")
 

@@ -152,16 +152,18 @@ class MaskGuidedSR:
         colour: str | None = None,
         input_range: str | None = None,
         scale: int | None = None,
+        expected_scale: int | None = None,
         **settings: Any,
     ) -> MaskGuidedSR:
         """Any file of weights: what ``from_pretrained`` takes, a published network, or the mask-guided authors' layout.
 
         A published network (.pth, .pt or .safetensors; docs/checkpoints.md) runs whole, as it is. Where its tensors do
         not tell what it works on, a CheckpointError says so and one of these decides: ``colour`` ("rgb", "ycbcr" or
-        "y"), ``input_range`` ("0..1", "0..255", of luma "16..235", of YCbCr "clipped") and ``scale``. ``settings`` are
+        "y"), ``input_range`` ("0..1", "0..255", of luma "16..235", of YCbCr "clipped") and ``scale``. A scale that is
+        still open is ``expected_scale`` or what the name of the file says, then with a CheckpointNote. ``settings`` are
         the arguments of the class. ``source`` may also be an ImageModelDescriptor, as spandrel loads it.
         """
-        return cls(load_checkpoint(source, colour, input_range, scale), **settings)
+        return cls(load_checkpoint(source, colour, input_range, scale, expected_scale), **settings)
 
     @property
     def network(self) -> str:

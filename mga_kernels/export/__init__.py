@@ -26,6 +26,7 @@ def export_model(
     fraction: float | None = None,
     format: str | None = None,
     largest: tuple[int, int] = (LARGEST, LARGEST),
+    scale: int | None = None,
 ) -> dict[str, object]:
     """Write -M of a model as one graph, whole or not at all; returns the facts that the file holds about itself.
 
@@ -35,7 +36,8 @@ def export_model(
 
     ``model``: a shipped model, a file of mask-guided weights, or a network. ``format``: "onnx", "pt2" (torch.export) or
     "pte" (ExecuTorch), by default what the name of the file ends with. ``largest``, height and width of the largest
-    image, matters for "pte" alone, whose memory is planned beforehand. InputError for an amount, a format or a model
+    image, matters for "pte" alone, whose memory is planned beforehand. ``scale`` is that of a file which does not tell
+    it. InputError for an amount, a format or a model
     that cannot be exported, a package that is missing, or a file that cannot be written.
     """
     path = Path(path)
@@ -44,7 +46,7 @@ def export_model(
         what = f"format {format!r}" if format is not None else f"the name {path.name}"
         raise InputError(f"export: {what} does not say how to export; choose one of {', '.join(FORMATS)}")
     amount = Amount(k, fraction)
-    network = model if isinstance(model, MaskGuidedNetwork) else load_checkpoint(model)
+    network = model if isinstance(model, MaskGuidedNetwork) else load_checkpoint(model, scale=scale)
     if not isinstance(network, MaskGuidedNetwork):
         raise InputError(f"export: {model} is a whole network without a mask; give a mask-guided one")
     require, write = FORMATS[kind]

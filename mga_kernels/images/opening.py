@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import os
 import stat
-import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -60,14 +59,6 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         yield stream
 
 
-def _accepted(accept: Callable[[bytes], bool | str] | None, prefix: bytes) -> bool:
-    """Whether a format of Pillow takes a file that begins so for one of its own."""
-    try:
-        return accept is None or accept(prefix) is True
-    except (IndexError, struct.error):  # it looks further than the file goes
-        return False
-
-
 def open_image(stream: BinaryIO, path: Path) -> ImageFile.ImageFile:
     """The file as a Pillow image that is not decoded yet.
 
@@ -80,7 +71,7 @@ def open_image(stream: BinaryIO, path: Path) -> ImageFile.ImageFile:
     failed: Damaged | None = None
     for kind in READABLE:
         factory, accept = Image.OPEN.get(kind, (None, None))
-        if factory is None or not _accepted(accept, prefix):
+        if factory is None or (accept is not None and accept(prefix) is not True):
             continue
         try:
             stream.seek(0)

@@ -14,6 +14,7 @@ from typing import NoReturn
 from mga_kernels import __version__
 from mga_kernels.errors import MGAError
 
+from .notes import shown_notes
 from .process import Stopped, exit_code, lasting_streams, lost_output, stoppable
 
 SHIPPED = {2: "fsrcnn-x2", 3: "fsrcnn-x3", 4: "rfdn-x4"}  # by scale
@@ -49,10 +50,10 @@ def _patches(text: str) -> int:
     return int(text)
 
 
-def _shipped(text: str) -> str:
+def _scale(text: str) -> int:
     if not text.isdecimal() or int(text) not in SHIPPED:
         raise argparse.ArgumentTypeError(f"models ship for {', '.join(map(str, SHIPPED))} times, got {text!r}")
-    return SHIPPED[int(text)]
+    return int(text)
 
 
 def _share(text: str) -> float:
@@ -107,18 +108,20 @@ def add_amount_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, by_scale: bool = False) -> None:
-    """``by_scale``: a shipped model may be chosen by how many times it enlarges."""
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument(
+    """``by_scale``: a shipped model may be chosen by how many times it enlarges (``choose_model``)."""
+    parser.add_argument(
         "--model",
-        default=DEFAULT_MODEL,
+        default=None if by_scale else DEFAULT_MODEL,
         metavar="NAME|PATH",
         help=f"shipped model, or a file: ours or a published network (default {DEFAULT_MODEL})",
     )
     if by_scale:
         names = ", ".join(SHIPPED.values())
-        which.add_argument(
-            "--scale", dest="model", type=_shipped, metavar="S", help=f"enlarge 2, 3 or 4 times: {names}"
+        parser.add_argument(
+            "--scale",
+            type=_scale,
+            metavar="S",
+            help=f"enlarge 2, 3 or 4 times: {names}, or --model FILE, whose scale it is where the file does not tell",
         )
     add_amount_arguments(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
@@ -127,6 +130,12 @@ def add_model_arguments(parser: argparse.ArgumentParser, by_scale: bool = False)
     decide.add_argument("--colour", metavar="C", help="what the network works on: rgb, ycbcr or y")
     decide.add_argument("--input-range", metavar="R", help="its values: 0..1, 0..255, of y 16..235, of ycbcr clipped")
     decide.add_argument("--model-scale", type=int, metavar="S", help="its scale: 2, 3 or 4")
+
+
+def choose_model(args: argparse.Namespace) -> None:
+    """The shipped model of ``--scale`` where a command has such an option, and no other model was named."""
+    if getattr(args, "model", "") is None:
+        args.model = DEFAULT_MODEL if args.scale is None else SHIPPED[args.scale]
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -175,7 +184,9 @@ def _run(argv: list[str]) -> int:
         if any(re.fullmatch(r"(-\w=|--[\w-]+=)?", word) for word in argv):
             parser.error("an argument is empty, as a variable of the shell that is not set is")
         args = parser.parse_args(argv)
-        return importlib.import_module(COMMANDS[args.command][0]).run(args)
+        choose_model(args)
+        with shown_notes():
+            return importlib.import_module(COMMANDS[args.command][0]).run(args)
     except MGAError as error:
         if os.environ.get("MGA_DEBUG") == "1":
             raise

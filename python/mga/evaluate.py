@@ -33,7 +33,7 @@ from mga_kernels.networks import VARIANTS
 from mga_kernels.ops.select_patches import ORDERS
 
 from .metrics import psnr_y, ssim_y
-from .testsets import find_pairs, load_pair
+from .testsets import find_pairs, load_pair, scale_of
 
 if TYPE_CHECKING:
     from mga_kernels.engine import MaskGuidedSR
@@ -52,7 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lr", type=Path, metavar="DIR", help="folder of LR images, NAMExS.png or NAME.png for NAME.png of --hr"
     )
-    parser.add_argument("--scale", type=int, help="scale of the model and of the LR images")
+    parser.add_argument(
+        "--scale", type=int, help="scale of the model and of the LR images (default with --lr: by the sizes of both)"
+    )
     parser.add_argument("--variant", nargs="+", choices=VARIANTS, help="default masked; several with --sets")
     parser.add_argument("--selection", choices=ORDERS, help="which cells are refined (default: the model's)")
     parser.add_argument("--seed", type=int, default=0, help="of --selection random")
@@ -70,7 +72,9 @@ def run(args: argparse.Namespace) -> int:
     if len(set(files)) < len(files):
         raise InputError("evaluate: the suite, --json and -o are different files; one would be written over another")
     if args.suite is None and args.scale is None:
-        raise InputError("evaluate: --scale is missing")
+        if args.hr is None or args.lr is None:
+            raise InputError("evaluate: --scale is missing")
+        args.scale = scale_of(args.hr, args.lr)
     if args.hr is None:
         return _run_suite(args)
     if len(args.variant or ()) > 1:
@@ -153,8 +157,6 @@ def _run_folder(args: argparse.Namespace) -> int:
         for hr, _ in pairs:
             check_output(args.save / f"{hr.stem}.png", overwrite=True, inputs=inputs)
     model = load(args, runtime="pytorch")  # images go through it as tensors, so nothing else is prepared
-    if model.scale != args.scale:
-        raise InputError(f"evaluate: the model {args.model} is for x{model.scale}, not for --scale {args.scale}")
     console = Console(highlight=False)
     result = {"model": str(args.model)} | evaluate(
         model,

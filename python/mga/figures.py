@@ -27,7 +27,7 @@ from .overlay import most_refined
 from .resize import imresize
 from .sheets import Box, crops_sheet, error_sheet, mask_sheet
 from .suite.mask import MaskPair, predict, unit_of
-from .testsets import find_pairs, image_name, load_pair
+from .testsets import find_pairs, image_name, load_pair, only_scale
 
 VARIANTS = {"-B": "base", "-D": "decomposed", "-A": "all", "-M": "masked"}
 KINDS = ("error", "crops", "mask")
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             f"figures: {args.model} is a whole network, of which there is neither a coarse image nor a mask to show; "
             "name a mask-guided model"
         )
-    model = load(args, runtime="pytorch")
+    model = load(args, only_scale(args.images[0], args.lr), runtime="pytorch")
     training = read_metadata(args.model)["training"] if is_native(args.model) else {}
     pairs = _pairs(args.images, args.lr, model.scale)
     inputs = identities(path for pair in pairs for path in pair if path)

@@ -14,19 +14,28 @@ from mga_kernels.networks import WholeNetwork
 from mga_kernels.pictures import to_tensor
 
 
-def load(args: argparse.Namespace, **settings: Any) -> MaskGuidedSR:
-    """The model that ``--model`` and the options beside it name."""
-    return MaskGuidedSR.from_checkpoint(
+def load(args: argparse.Namespace, expected_scale: int | None = None, **settings: Any) -> MaskGuidedSR:
+    """The model that ``--model`` and the options beside it name.
+
+    The ``--scale`` of a command decides what a file leaves open, and InputError where the model is for another one; for
+    a command without such an option ``expected_scale`` decides.
+    """
+    scale = getattr(args, "scale", None)
+    model = MaskGuidedSR.from_checkpoint(
         args.model,
         colour=args.colour,
         input_range=args.input_range,
         scale=args.model_scale,
+        expected_scale=expected_scale if scale is None else scale,
         k=args.k,
         fraction=args.fraction,
         device=args.device,
         dtype=args.dtype,
         **settings,
     )
+    if scale not in (None, model.scale):
+        raise InputError(f"{args.command}: the model {args.model} is for x{model.scale}, not for --scale {scale}")
+    return model
 
 
 def variant_of(model: MaskGuidedSR, wanted: str) -> str:

@@ -21,14 +21,16 @@ from pathlib import Path
 
 import numpy as np
 
-from mga_kernels.errors import ImageError
+from mga_kernels.errors import ImageError, InputError
 from mga_kernels.images import read_image
+from mga_kernels.networks.config import SCALES
 
 from .claim import content_of
 from .folders import list_images
 from .resize import shrink_for_scale
 
 HR_FOLDERS = ("HR", "GTmod12", "GT", "original")
+TRIED = 3  # pairs whose sizes tell the scale
 LR_FOLDERS = ("LR_bicubic/X{s}", "LR_bicubic/x{s}", "LRbicx{s}", "LR/X{s}", "LR/x{s}")
 
 
@@ -107,6 +109,39 @@ def load_pair(hr_path: Path, lr_path: Path | None, scale: int) -> tuple[np.ndarr
             f"at x{scale} needs {width}x{height}; was it made for another scale?"
         )
     return hr[: height * scale, : width * scale], lr
+
+
+def fitting_scales(hr_folder: Path, lr_folder: Path) -> tuple[list[int], list[str]]:
+    """The scales between the images of the same names in two folders, as the sizes of the first ones tell; why not."""
+    found, problems = [], []
+    for scale in SCALES:
+        try:
+            for pair in find_pairs(hr_folder, lr_folder, scale)[:TRIED]:
+                load_pair(*pair, scale)
+        except ImageError as problem:
+            problems.append(str(problem))
+        else:
+            found.append(scale)
+    return found, problems
+
+
+def scale_of(hr_folder: Path, lr_folder: Path) -> int:
+    """The scale between two folders; ImageError where their images cannot be read, InputError where none or two fit."""
+    found, problems = fitting_scales(hr_folder, lr_folder)
+    if len(problems) == len(SCALES) and len(set(problems)) == 1:
+        raise ImageError(problems[0])
+    if len(found) != 1:
+        fit = " and ".join(f"x{scale}" for scale in found) or "none of x2, x3 and x4"
+        raise InputError(f"evaluate: --scale is missing, and the images in {hr_folder} and {lr_folder} fit {fit}")
+    return found[0]
+
+
+def only_scale(hr_folder: Path | None, lr_folder: Path | None) -> int | None:
+    """The scale between two folders, if both are given and their images tell it."""
+    if hr_folder is None or lr_folder is None or not hr_folder.is_dir():
+        return None
+    found, _ = fitting_scales(hr_folder, lr_folder)
+    return found[0] if len(found) == 1 else None
 
 
 def image_name(hr_path: Path, scale: int) -> str:

@@ -22,6 +22,7 @@ from mga_kernels.networks.config import PATCH_SIZES
 from ..claim import flat
 from ..model_options import parse_split
 from ..process import Stopped
+from ..testsets import only_scale
 from ..train.packs import Pair
 from .extended import extended_rfdn, fits_the_paper
 from .fitting import CROP, Fitting
@@ -73,8 +74,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     minutes = _minutes(args.minutes)
     _check_paths(args)
+    expected = None if args.extend is not None else only_scale(args.hr, args.images)
     teacher = check_convertible(
-        load_checkpoint(args.checkpoint, input_range=args.input_range, scale=args.model_scale), str(args.checkpoint)
+        load_checkpoint(args.checkpoint, input_range=args.input_range, scale=args.model_scale, expected_scale=expected),
+        str(args.checkpoint),
     )
     split = _split(args, teacher)
     extend = args.extend is not None

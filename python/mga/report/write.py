@@ -16,6 +16,7 @@ from mga_kernels.files import whole_file, writable_folder
 from mga_kernels.info import collect
 from mga_kernels.networks import ModelConfig, WholeConfig
 
+from ..testsets import only_scale
 from .measure import compare, gather, machine
 from .page import Subject, render, training_facts
 from .pictures import LEVELS
@@ -57,8 +58,11 @@ def write_report(
         return MaskGuidedSR.from_checkpoint(original, **conventions, **where, **settings)
 
     say("loading")
-    config, published = _configs(model, original, load_model(), load_original())
     folders = [None if folder is None else Path(folder) for folder in (images, hr)]
+    where["expected_scale"] = only_scale(folders[1], folders[0])
+    ours = load_model()
+    where["expected_scale"] = ours.scale
+    config, published = _configs(model, original, ours, load_original())
     samples, left_out = gather(folders[0], folders[1], config.scale)
     comparison = compare(load_model, load_original, samples, left_out, ks, say)
     say("pictures")

@@ -55,7 +55,7 @@ class Runner:
     def __init__(self, entry: ModelEntry, scale: int, device: str, dtype: str, photographs: bool = False):
         """``photographs``: images are made as photographs are, bytes to bytes in the fastest way."""
         self.entry, self._device, self.dtype, self.photographs = entry, device, dtype, photographs
-        self.path = find_model(entry.file)
+        self.path, self._scale = find_model(entry.file), scale
         self.training = read_metadata(self.path)["training"] if is_native(self.path) else {}
         self.model = self._load(runtime="pytorch")
         if self.model.scale != scale:
@@ -66,6 +66,7 @@ class Runner:
     def _load(self, **settings: Any) -> MaskGuidedSR:
         decided = (self.entry.colour or None, self.entry.input_range or None, self.entry.model_scale or None)
         conventions: dict[str, Any] = dict(zip(("colour", "input_range", "scale"), decided, strict=True))
+        conventions["expected_scale"] = self._scale
         return MaskGuidedSR.from_checkpoint(self.path, device=self._device, dtype=self.dtype, **conventions, **settings)
 
     @cached_property
