@@ -6,7 +6,7 @@ STAMP := $(VENV)/.mga-setup
 TORCH := 2.13.0
 CONSTRAINTS := $(VENV)/constraints.txt
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
-SOURCES := pyproject.toml constraints.txt setup.py $(wildcard csrc/*.* csrc/*/*)
+SOURCES := pyproject.toml constraints.txt setup.py $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/*.*)
 
 .PHONY: setup test sanitize demo bench images lint clean
 setup: $(STAMP)

@@ -112,7 +112,7 @@ class NinjaFile:
             self.lines += ["  depfile = $out.d", "  deps = gcc"]
 
     def compile(self, rule: str, source: Path, options: str = "") -> None:
-        target = self.folder / f"{source.name}.o"
+        target = self.folder / source.relative_to(CSRC).with_name(f"{source.name}.o")
         self.lines.append(f"build {self.escape(target)}: {rule} {self.escape(source)}")
         if options:
             self.lines.append(f"  options = {options}")
@@ -169,11 +169,10 @@ class BuildNative(build_ext):
             # libcudart is linked in, so the library needs no toolkit, and no driver, to be loaded.
             libraries += f" -L'{self.toolkit}/lib64' -lcudart_static -lrt -ldl -lpthread"
         self.compiler_rules(ninja, flags, libraries)
-        for source in sorted([*CSRC.glob("*.cpp"), *CSRC.glob("cpu/*.cpp")]):
-            instruction_set = source.stem.removeprefix("isa_")
-            options = INSTRUCTION_SETS.get(instruction_set, "") if platform.machine() in ("x86_64", "AMD64") else ""
-            if source.name != "host.cpp":
-                ninja.compile("cxx", source, options)
+        for source in sorted(set(CSRC.rglob("*.cpp")) - {CSRC / "host.cpp"}):
+            whole_file = source.parent.name == "cpu" and platform.machine() in ("x86_64", "AMD64")
+            options = INSTRUCTION_SETS.get(source.stem.removeprefix("isa_"), "") if whole_file else ""
+            ninja.compile("cxx", source, options)
         if self.toolkit:
             # nvcc's report goes to a log beside the object, with the registers and spills of every kernel; a spill is a
             # warning and a warning is an error.

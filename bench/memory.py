@@ -52,7 +52,7 @@ def count_allocations(args: argparse.Namespace) -> dict[str, Any]:
     library.watch_allocations.argtypes = [ctypes.c_size_t]
     library.largest_allocation.restype = ctypes.c_size_t
     image, network = _inputs(args)
-    model = MaskGuidedSR(network, device="cpu")
+    model = MaskGuidedSR(network, device="cpu", runtime="own")
     out = np.empty((image.shape[0] * args.scale, image.shape[1] * args.scale, 3), np.uint8)
     model.upscale(image, out=out)
     library.watch_allocations(MEBI)

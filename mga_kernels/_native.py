@@ -51,6 +51,19 @@ def host() -> ModuleType:
     return _HOST
 
 
+def instruction_set() -> str:
+    """What the CPU kernels are made for: the best of baseline, avx2, avx512 and avx512_bf16 here, or MGA_CPU_ISA.
+
+    BackendError where MGA_CPU_ISA names what this processor or this build has not got.
+    """
+    return call("instruction_set")
+
+
+def convolution_kernels() -> tuple[str, bool]:
+    """Which kernels the convolutions of our own run on, and whether they are fast (see ``instruction_set``)."""
+    return call("convolution_kernels"), call("convolution_kernels_are_fast")
+
+
 def call(op: str, *arguments: Any) -> Any:
     """Run ``torch.ops.mga.<op>``; what the operator refuses becomes an InputError with its message."""
     kernel = getattr(torch.ops.mga, op).default
@@ -60,6 +73,9 @@ def call(op: str, *arguments: Any) -> Any:
         return kernel(*arguments)
     except RuntimeError as error:
         # The library puts function, file and line in front of its own messages, and those start with the operator.
+        _, found, message = str(error).partition("MGA_CPU_ISA=")
+        if found:
+            raise BackendError(f"{found}{message.splitlines()[0]}") from None
         _, found, message = str(error).partition(f" {op}: ")
         if not found or "CUDA error" in message:
             raise

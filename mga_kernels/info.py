@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from . import __version__, _native
+from .errors import BackendError
 from .ops import operators
+from .plans import pairs
 
 
 def collect() -> dict[str, Any]:
@@ -17,7 +19,7 @@ def collect() -> dict[str, Any]:
 
     ``["operators"][op][backend]`` is None where the backend can run and else the reason why it cannot, in order of
     preference. ``["build"]`` and ``["cpu"]["features"]`` are a one-line reason instead of a dict where the host module
-    is missing.
+    is missing, and ``["cpu"]["kernels"]`` where the library is missing or MGA_CPU_ISA cannot be met.
     """
     versions = {
         "mga_kernels": __version__,
@@ -33,6 +35,7 @@ def collect() -> dict[str, Any]:
         "cpu": {
             "threads": torch.get_num_threads(),
             "features": host.cpu_features() if host else _native.HOST_ERROR,
+            "kernels": _kernels(),
         },
         "build": host.build_facts() if host else _native.HOST_ERROR,
         "operators": {
@@ -40,6 +43,17 @@ def collect() -> dict[str, Any]:
             for name, operator in operators().items()
         },
     }
+
+
+def _kernels() -> dict[str, str] | str:
+    """Which instruction set the operators use on the CPU, and which kernels the convolutions of our own."""
+    if _native.LIBRARY_ERROR is not None:
+        return _native.LIBRARY_ERROR
+    try:
+        name, fast = _native.convolution_kernels()
+        return {"operators": _native.instruction_set(), "convolutions": name if fast else f"{name}: {pairs.slow()}"}
+    except BackendError as error:
+        return str(error)
 
 
 def _version(package: str) -> str:
@@ -74,6 +88,7 @@ def render(facts: dict[str, Any]) -> str:
     lines = [f"{name:<12} {text}" for name, text in facts["versions"].items()]
     lines += [f"{name:<12} {_line(facts[name])}" for name in ("platform", "gpu")]
     lines += [f"{'cpu':<12} {facts['cpu']['threads']} threads, {_line(facts['cpu']['features'])}"]
+    lines += [f"{'kernels':<12} {_line(facts['cpu']['kernels'])}"]
     lines += [f"{'build':<12} {_line(facts['build'])}", "", "operators, each backend in order of preference:"]
     for name, backends in facts["operators"].items():
         lines.append(f"  {name}")

@@ -6,11 +6,8 @@ import torch.nn.functional as F
 from pair_layers import assert_border_is_zero, assert_rounded, planes_of, poisoned, rounded
 from torch import nn
 
-from mga_kernels.plans import pairs
 from mga_kernels.plans.chains import PairChain, Stage
 from mga_kernels.plans.pairs import Grid, PairConv, PairScale, Planes
-
-pytestmark = pytest.mark.skipif(pairs.supported() is not None, reason=f"no pair planes here: {pairs.supported()}")
 
 
 def conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

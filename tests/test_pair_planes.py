@@ -10,8 +10,6 @@ from mga_kernels import _native
 from mga_kernels.plans import pairs
 from mga_kernels.plans.pairs import Grid, PairConv, Planes
 
-pytestmark = pytest.mark.skipif(pairs.supported() is not None, reason=f"no pair planes here: {pairs.supported()}")
-
 # channels, outputs, height, width, kernel size: odd channels, odd widths, one pixel, blocks of every size
 SHAPES = [
     (50, 50, 9, 35, 3),

@@ -24,8 +24,7 @@ from mga_kernels.plans.rfdn import RfdnWeights
 from mga_kernels.plans.srresnet import SrresnetWeights
 
 ROOT = Path(__file__).resolve().parent.parent
-
-pytestmark = pytest.mark.skipif(pairs.supported() is not None, reason=f"no pair planes here: {pairs.supported()}")
+OWN = "bfloat16 with float32 sums, in convolutions of our own"
 
 
 WEIGHTS = {
@@ -77,6 +76,11 @@ def small_network(scale: int = 4, patch_size: int = 4, name: str = "rfdn", **set
     return network.eval().requires_grad_(False)
 
 
+def model_of(network: MaskGuidedNetwork | WholeNetwork, **settings) -> MaskGuidedSR:
+    """Run by convolutions of our own, whether they are fast here or not."""
+    return MaskGuidedSR(network, **{"device": "cpu", "runtime": "own"} | settings)
+
+
 def picture(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
@@ -85,7 +89,7 @@ def picture(height: int, width: int) -> np.ndarray:
     ("name", "height", "width", "scale", "patch_size", "settings"),
     [
         ("rfdn", 32, 48, 4, 4, {}),
-        ("rfdn", 33, 50, 4, 4, {}),
+        ("rfdn", 17, 50, 4, 4, {}),
         ("rfdn", 17, 15, 2, 8, {}),
         ("rfdn", 31, 21, 3, 2, {}),
         ("rfdn", 24, 40, 4, 4, {"mask": {"classes": 1}}),
@@ -95,18 +99,18 @@ def picture(height: int, width: int) -> np.ndarray:
             {"mask": {"order": "pool-then-softmax", "filter_source": "feature"}, "selection": "smallest"},
         ),
         ("pan", 32, 48, 4, 4, {}),
-        ("pan", 33, 50, 4, 4, {"split": (3, 2)}),
+        ("pan", 17, 50, 4, 4, {"split": (3, 2)}),
         ("pan", 17, 15, 2, 8, {}),
         ("pan", 31, 21, 3, 2, {"split": (1, 3)}),
         ("pan", 6, 9, 3, 4, {}),
         ("pan-split", 32, 48, 4, 4, {}),
-        ("pan-split", 33, 50, 4, 8, LIGHT | {"split": (3, 2)}),
+        ("pan-split", 17, 50, 4, 8, LIGHT | {"split": (3, 2)}),
         ("pan-split", 17, 15, 2, 8, LIGHT),
         ("pan-split", 31, 21, 3, 2, {"split": (1, 3)}),
         ("pan-split", 6, 9, 3, 4, LIGHT),
-        ("msrresnet-split", 32, 48, 4, 4, {}),
-        ("msrresnet-split", 33, 50, 4, 8, LIGHT | {"split": (3, 2)}),
-        ("msrresnet-split", 33, 50, 4, 8, NARROW),
+        ("msrresnet-split", 16, 36, 4, 4, {}),
+        ("msrresnet-split", 17, 34, 4, 8, LIGHT | {"split": (3, 2)}),
+        ("msrresnet-split", 17, 50, 4, 8, NARROW),
         ("msrresnet-split", 17, 15, 2, 8, LIGHT | {"split": (1, 1)}),
         ("msrresnet-split", 31, 21, 3, 2, {"split": (1, 3)}),
         (
@@ -121,15 +125,15 @@ def picture(height: int, width: int) -> np.ndarray:
         ("fsrcnn", 25, 18, 3, 2, {"refine": {"sees_halo": True}}),
         ("fsrcnn", 17, 31, 2, 8, {"refine": {"sees_halo": True}}),
         ("fsrcnn", 1, 5, 4, 4, {}),
-        ("srresnet", 33, 50, 4, 4, {}),
+        ("srresnet", 17, 34, 4, 4, {}),
         ("srresnet", 17, 15, 2, 8, {"split": (3, 2)}),
         ("srresnet", 14, 21, 3, 2, {}),
-        ("srresnet", 33, 50, 4, 4, PLAIN),
+        ("srresnet", 17, 34, 4, 4, PLAIN),
         ("srresnet", 12, 21, 3, 2, PLAIN | {"split": (1, 2)}),
         ("srresnet", 17, 15, 2, 4, PLAIN),
-        ("rcan", 33, 50, 4, 4, {}),
-        ("rcan", 12, 9, 2, 8, {"split": (1, 1)}),
-        ("rcan", 13, 21, 3, 2, {"split": (1, 2)}),
+        ("rcan", 13, 34, 4, 4, {"split": (1, 1)}),
+        ("rcan", 12, 9, 2, 8, {"split": (2, 1)}),
+        ("rcan", 12, 14, 3, 2, {"split": (1, 2)}),
     ],
 )
 def test_plan_equals_the_network(name, height, width, scale, patch_size, settings):
@@ -167,9 +171,9 @@ def assert_near(found: torch.Tensor, expected: torch.Tensor, spread: float) -> N
 @pytest.mark.parametrize("count", [1, 5, 33])
 def test_any_number_of_cells(name, count):
     """Fewer cells than there is room for, and rows of the grid that are not full."""
-    network = small_network(2, 4, name)
-    image = picture(32, 32)
-    plan = WEIGHTS[name](network).plan(32, 32, 40)
+    network = small_network(2, 4, name, split=(1, 1))
+    image = picture(28, 24)
+    plan = WEIGHTS[name](network).plan(28, 24, 40)
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
     coarse, feature = network.coarse(tensor)
     indices = network.select(feature, count)[1]
@@ -197,11 +201,26 @@ def test_no_cells_is_the_coarse_image():
     assert torch.equal(plan.run(torch.from_numpy(image), k=0), coarse)
 
 
+def test_what_is_chosen_depends_on_whether_it_is_fast(monkeypatch):
+    """And what is asked for runs either way."""
+    chosen = MaskGuidedSR(small_network(), device="cpu").info()
+    reason = pairs.slow()
+    assert chosen["photographs"].startswith(OWN) == (reason is None)
+    assert (f"a plan of our own: {reason}" in chosen["why not"]) == (reason is not None)
+    monkeypatch.setattr(pairs, "slow", lambda: "they are slow")
+    info = MaskGuidedSR(small_network(), device="cpu").info()
+    assert "convolutions of our own" not in info["photographs"]
+    assert info["why not"][0] == "a plan of our own: they are slow"
+    assert model_of(small_network()).info()["photographs"].startswith(OWN)
+    monkeypatch.setattr(pairs, "slow", lambda: None)
+    assert MaskGuidedSR(small_network(), device="cpu").info()["photographs"].startswith(OWN)
+
+
 def test_photographs_run_through_the_plan_and_say_so():
     network = small_network()
-    model = MaskGuidedSR(network, k=6, device="cpu")
+    model = model_of(network, k=6)
     image = picture(20, 30)
-    assert model.info()["photographs"] == "bfloat16 with float32 sums, in convolutions of our own"
+    assert model.info()["photographs"] == OWN if pairs.slow() is None else f"{OWN} (portable kernels, slow)"
     result = model.upscale(image)
     assert model.info()["prepared"] == ["30x20, K = 6"]
     explained = model.explain(image)
@@ -220,11 +239,11 @@ def test_photographs_run_through_the_plan_and_say_so():
 def test_bfloat16_runs_the_plan_of_auto():
     """The network itself is converted to bfloat16 then, and the plan's weights must not be."""
     image = picture(20, 30)
-    model = MaskGuidedSR(small_network(), k=6, device="cpu", dtype="bfloat16")
-    assert model.info()["photographs"] == "bfloat16 with float32 sums, in convolutions of our own"
+    model = model_of(small_network(), k=6, dtype="bfloat16")
+    assert model.info()["photographs"].startswith(OWN)
     result = model.upscale(image)
     assert next(model.model.parameters()).dtype == torch.bfloat16
-    assert np.array_equal(result, MaskGuidedSR(small_network(), k=6, device="cpu").upscale(image))
+    assert np.array_equal(result, model_of(small_network(), k=6).upscale(image))
 
 
 @pytest.mark.usefixtures("free_choice")
@@ -233,9 +252,9 @@ def test_the_plan_costs_less_than_a_hundredth_of_a_decibel(shared_data, monkeypa
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
     from quality import photograph_loss, set_pairs
 
-    pairs = [pair for pair in set_pairs(shared_data / "data/testsets", "Set5", 4) if pair[0].stem in ("bird", "woman")]
-    found = photograph_loss(MaskGuidedSR.from_pretrained("rfdn-x4", k=240, device="cpu"), pairs)
-    assert found["run"] == "bfloat16 with float32 sums, in convolutions of our own"
+    images = [pair for pair in set_pairs(shared_data / "data/testsets", "Set5", 4) if pair[0].stem in ("bird", "woman")]
+    found = photograph_loss(MaskGuidedSR.from_pretrained("rfdn-x4", k=240, device="cpu", runtime="own"), images)
+    assert found["run"].startswith(OWN)
     losses = found["loss_db_by_image"]
     assert sorted(losses) == ["bird", "woman"]
     assert all(0 < abs(loss) < 0.01 for loss in losses.values()), losses
@@ -256,8 +275,9 @@ def test_pan_costs_less_than_two_hundredths_of_a_decibel(shared_data, name):
 
 def test_the_published_msrresnet_costs_less_than_two_hundredths_of_a_decibel(shared_data):
     file = shared_data / "data/checkpoints/msrresnet-nf36_x4_XDpaddle.pth"
-    models = [MaskGuidedSR.from_checkpoint(file, device="cpu", dtype=dtype) for dtype in ("auto", "float32")]
-    assert models[0].info()["photographs"].endswith("in convolutions of our own")
+    settings = {"runtime": "own"}, {"dtype": "float32"}
+    models = [MaskGuidedSR.from_checkpoint(file, device="cpu", **setting) for setting in settings]
+    assert models[0].info()["photographs"].startswith(OWN)
     for name in ("butterfly", "woman"):
         lr = np.array(Image.open(shared_data / f"data/testsets/Set5/LR_bicubic/X4/{name}x4.png"))
         hr = np.array(Image.open(shared_data / f"data/testsets/Set5/HR/{name}.png"))[: 4 * len(lr), : 4 * len(lr[0])]
@@ -271,18 +291,19 @@ def test_a_whole_msrresnet_runs_as_a_base_net_does(channels):
     torch.manual_seed(0)
     whole = WholeNetwork(WholeConfig("msrresnet", 3, 2, {"channels": channels})).eval().requires_grad_(False)
     whole.body.conv_last.weight.mul_(10)
-    model = MaskGuidedSR(whole, device="cpu")
     if channels % 2:
-        assert "there are none for 9 channels, an odd number" in model.info()["why not"][0]
+        with pytest.raises(InputError, match="there are none for 9 channels, an odd number"):
+            model_of(whole)
         return
+    model = model_of(whole)
     image = picture(21, 34)
     exact = whole(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
-    assert model.info()["photographs"].endswith("in convolutions of our own")
+    assert model.info()["photographs"].startswith(OWN)
     assert_near(torch.from_numpy(np.asarray(model.upscale(image))), exact.clamp(0, 1), float(exact.std()) * 255)
 
 
 def test_threads_take_turns():
-    model = MaskGuidedSR(small_network(), k=4, device="cpu")
+    model = model_of(small_network(), k=4)
     pictures = [picture(24, 32), picture(24, 32)[::-1]]
     alone = [model.upscale(image) for image in pictures]
     with ThreadPoolExecutor(4) as pool:
@@ -301,7 +322,7 @@ def test_float32_and_other_networks_have_no_convolutions_of_our_own(monkeypatch)
 
 def test_images_below_the_smallest_size_are_extended():
     network = small_network()
-    found = MaskGuidedSR(network, k=2, device="cpu").upscale(picture(5, 40))
+    found = model_of(network, k=2).upscale(picture(5, 40))
     exact = MaskGuidedSR(network, k=2, device="cpu", dtype="float32").upscale(picture(5, 40))
     assert found.shape == exact.shape == (20, 160, 3)
     assert np.abs(found.astype(int) - exact).mean() < 3
@@ -324,7 +345,7 @@ def test_patches_can_be_kept_and_loaded():
 
 def test_a_given_buffer_takes_the_result():
     for size in ((20, 28), (21, 30)):  # whole cells, and not
-        model = MaskGuidedSR(small_network(), k=4, device="cpu")
+        model = model_of(small_network(), k=4)
         image, out = picture(*size), np.zeros((4 * size[0], 4 * size[1], 3), np.uint8)
         expected = model.upscale(image)
         assert model.upscale(image, out=out) is out
@@ -338,7 +359,7 @@ def test_a_given_buffer_takes_the_result():
 
 def test_memory_is_estimated_well():
     """Bytes of the planes that a plan allocates, against the estimate that refuses images too large."""
-    weights, _ = plans.prepare(small_network(), torch.device("cpu"), None)
+    weights, _ = plans.prepare(small_network(), torch.device("cpu"), None, "own")
     for height, width, k in ((540, 960, 1000), (100, 75, 200)):
         plan = weights.plan(height, width, k)
         tensors: set[int] = set()

@@ -16,13 +16,14 @@ from mga_kernels.checkpoints import load_model
 from mga_kernels.errors import InputError, OutOfMemoryError
 from mga_kernels.networks import MaskGuidedNetwork
 from mga_kernels.networks.layers import Place, resampling
-from mga_kernels.plans import budget, pairs
+from mga_kernels.plans import budget
 from mga_kernels.plans.modules import ModulePlanner
 from mga_kernels.plans.tiles import Best, TiledPlan
 from mga_kernels.plans.tiling import Overlap, Tiling, tilings
 
 NO_NORM = {"base": {"norm": "none"}, "refine": {"norm": "none"}}
 LIGHT = {"base": {"light": True}}
+NARROW = {"base": {"light": True, "channels": 24}, "refine": {"channels": 24}}
 LOCAL = {"fsrcnn": {}, "pan": {}, "srresnet": NO_NORM, "rfdn": {}, "pan-split": LIGHT, "msrresnet-split": LIGHT}
 
 
@@ -215,17 +216,17 @@ def test_attention_of_a_tile_that_is_the_whole_image(pool):
         torch.testing.assert_close(found, expected, atol=1e-4 * float(expected.std()), rtol=0)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_published_rfdn(dtype):
+@pytest.mark.parametrize(
+    ("dtype", "runtime", "height", "width"), [(torch.float32, "auto", 387, 268), (torch.bfloat16, "own", 300, 44)]
+)
+def test_published_rfdn(dtype, runtime, height, width):
     """Four blocks, of whose common reach only a part is overlap. In bf16 a tile is rounded differently at its seams."""
-    if dtype == torch.bfloat16 and pairs.supported() is not None:
-        pytest.skip(f"no pair planes here: {pairs.supported()}")
     network = load_model("rfdn-x4").eval().requires_grad_(False)
-    planner, _ = plans.prepare(network, torch.device("cpu"), dtype)
-    image = photograph(387, 268)
-    plan = TiledPlan(planner, network, 387, 268, 60, few_tiles(network, 387, 268))
+    planner, _ = plans.prepare(network, torch.device("cpu"), dtype, runtime)
+    image = photograph(height, width)
+    plan = TiledPlan(planner, network, height, width, 60, few_tiles(network, height, width))
     assert len(plan.tiling) > 1
-    found, expected = explained(plan, image, 60), explained(planner.plan(387, 268, 60), image, 60)
+    found, expected = explained(plan, image, 60), explained(planner.plan(height, width, 60), image, 60)
     difference = (found["final"].float() - expected["final"].float()).abs()
     common = set(found["indices"][0].tolist()) & set(expected["indices"][0].tolist())
     if dtype == torch.float32:
@@ -238,15 +239,23 @@ def test_published_rfdn(dtype):
         assert len(common) >= 57
 
 
-@pytest.mark.skipif(pairs.supported() is not None, reason=f"no pair planes here: {pairs.supported()}")
-@pytest.mark.parametrize("name", ["fsrcnn", "pan", "srresnet", "pan-split", "msrresnet-split"])
-def test_tiles_in_pair_planes(name):
+@pytest.mark.parametrize(
+    ("name", "scale", "height", "width"),
+    [
+        ("fsrcnn", 4, 65, 57),
+        ("pan", 4, 80, 60),
+        ("srresnet", 2, 85, 72),
+        ("pan-split", 4, 65, 57),
+        ("msrresnet-split", 4, 60, 54),
+    ],
+)
+def test_tiles_in_pair_planes(name, scale, height, width):
     """Every pixel is computed from the same bf16 values in a tile and in the whole."""
-    network = random_model(name, 4, **LOCAL[name])
+    network = random_model(name, scale, **(NARROW if name == "msrresnet-split" else LOCAL[name]))
     planner, _ = plans.prepare(network, torch.device("cpu"), None, "own")
-    image, tiling = photograph(150, 131), few_tiles(network, 150, 131)
+    image, tiling = photograph(height, width), few_tiles(network, height, width)
     assert len(tiling) > 3
-    plan, whole = TiledPlan(planner, network, 150, 131, 40, tiling), planner.plan(150, 131, 40)
+    plan, whole = TiledPlan(planner, network, height, width, 40, tiling), planner.plan(height, width, 40)
     expected = explained(whole, image, 40)
     for _ in range(2):
         assert_equal(explained(plan, image, 40), expected)
@@ -257,9 +266,7 @@ def test_tiles_in_pair_planes(name):
 
 @pytest.mark.parametrize("runtime", ["pytorch", "own"])
 def test_dense_has_a_budget_of_its_own(runtime):
-    if runtime == "own" and pairs.supported() is not None:
-        pytest.skip(f"no pair planes here: {pairs.supported()}")
-    image = photograph(200, 210).numpy()
+    image = photograph(120, 130).numpy()
     free = MaskGuidedSR(random_model("pan", 4), mode="dense", device="cpu", runtime=runtime)
     expected = free.upscale(image)
     whole = free._held()

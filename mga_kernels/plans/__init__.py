@@ -45,7 +45,9 @@ def prepare(
         raise InputError(f"runtime {runtime!r} does not exist; choose auto or one of {', '.join(RUNTIMES)}")
     makers = {"own": _own, "openvino": _openvino, "pytorch": _pytorch}
     if runtime != "auto":
-        planner = makers[runtime](network, device, dtype)
+        planner = (
+            _own(network, device, dtype, asked=True) if runtime == "own" else makers[runtime](network, device, dtype)
+        )
         if isinstance(planner, str):
             raise InputError(f"runtime {runtime!r} cannot run {network.config.network} here: {planner}")
         others = {name: f"runtime {runtime} was asked for" for name in RUNTIMES if name != runtime}
@@ -59,14 +61,14 @@ def prepare(
     return _pytorch(network, device, dtype), refused
 
 
-def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:
-    """The planner, or why there is none."""
+def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, asked: bool = False) -> Planner | str:
+    """The planner, or why there is none. ``asked``: also where it would be slow."""
     if isinstance(network, WholeNetwork):
-        reason = _against_pairs(network, device, dtype) or _against_weights(network)
+        reason = _against_pairs(network, device, dtype, asked) or _against_weights(network)
         return reason or whole.own(network, PLANNED[network.config.network])
     if device.type == "cuda":
         return _against_weights(network) or _cuda_graph(network, device, dtype)
-    reason = _against_pairs(network, device, dtype) or _against_weights(network)
+    reason = _against_pairs(network, device, dtype, asked) or _against_weights(network)
     if reason is not None:
         return reason
     module, name = PLANNED[network.config.network]
@@ -107,14 +109,14 @@ def _pytorch(network: SRNetwork, device: torch.device, dtype: torch.dtype | None
     return ModulePlanner(network)
 
 
-def _against_pairs(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> str | None:
+def _against_pairs(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, asked: bool) -> str | None:
     if device.type != "cpu":
         return f"there are none for {device}"
     if dtype not in (None, torch.bfloat16):
         return f"dtype {str(dtype).removeprefix('torch.')} was asked for"
     if network.config.network not in PLANNED:
         return f"there are none for {network.config.network} yet"
-    return pairs.supported()
+    return pairs.supported() or (None if asked else pairs.slow())
 
 
 def _against_weights(network: SRNetwork) -> str | None:

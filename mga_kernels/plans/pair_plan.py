@@ -9,12 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._native import convolution_kernels
 from ..networks import MaskGuidedNetwork
 from ..networks.mask import MaskPrediction
 from ..ops import filter_and_select
 from ..ops.grid import mirror_indices
 from .chains import PairChain, Stage
-from .pairs import Grid, PairConv, Planes, weight_and_bias
+from .pairs import Grid, PairConv, Planes, slow, weight_and_bias
 from .plan import Plan
 
 ACROSS = 32  # patches in a row of the grid
@@ -39,6 +40,8 @@ class PairWeights(ABC):
         self.channels = network.config.feature_channels
         self.gain = 1 / network.config.value_range
         self.mask = _MaskBranch(network.mask, network.config.selection)
+        if slow() is not None:
+            self.description = f"{self.description} ({convolution_kernels()[0]} kernels, slow)"
 
     @classmethod
     def against(cls, network: MaskGuidedNetwork) -> str | None:

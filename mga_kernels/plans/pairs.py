@@ -1,4 +1,4 @@
-"""Pair planes: the layout in which the CPU convolves in bf16, and layers prepared for it (csrc/pair_planes.h).
+"""Pair planes: the layout in which the CPU convolves in bf16, and layers prepared for it (csrc/convolution/layout.h).
 
 A vector holds 16 pixels of two channels, so the number of channels need not be a multiple of the vector width, which
 costs other layouts up to a quarter of their arithmetic at 50 channels.
@@ -19,10 +19,21 @@ VECTOR = 16
 
 
 def supported() -> str | None:
-    """Why convolutions in pair planes cannot run here, or None."""
-    if _native.LIBRARY_ERROR is not None:
-        return _native.LIBRARY_ERROR
-    return None if torch.ops.mga.pair_conv_supported() else "this processor has no AVX-512 with bf16"
+    """Why convolutions in pair planes cannot run here, or None: with the library they run everywhere."""
+    return _native.LIBRARY_ERROR
+
+
+def slow() -> str | None:
+    """Why convolutions in pair planes should only run here where they are asked for, or None.
+
+    BackendError for an MGA_CPU_ISA that cannot be met.
+    """
+    name, fast = _native.convolution_kernels()
+    if fast:
+        return None
+    has_bf16 = _native.HOST_ERROR is None and _native.host().cpu_features().get("avx512_bf16")
+    reason = f"MGA_CPU_ISA is {_native.instruction_set()}" if has_bf16 else "this processor has no AVX-512 with bf16"
+    return f'{reason}, and the {name} kernels of the convolutions are slow; runtime="own" runs them all the same'
 
 
 def pitch(width: int) -> int:

@@ -5,7 +5,8 @@
 #include <cstring>
 #include <vector>
 
-#include "pair_bytes.h"
+#include "kernels.h"
+#include "planes.h"
 
 namespace mga {
 namespace {
@@ -61,30 +62,10 @@ Tensor pair_pool(const Tensor& x, int64_t x_pair, int64_t pairs, int64_t height,
   return out;
 }
 
-#ifdef MGA_HAS_PAIR_CONV
-// One row of a pair: 16 pixels at a time from two short rows by index and share.
-MGA_BF16 void interpolate_row(const float* low, const float* high, const int32_t* first, const int32_t* second,
-                              const float* share, int64_t width, const uint16_t* lanes, uint32_t* out) {
-  for (int64_t v = 0; 16 * v < width; ++v) {
-    const __m512i left = _mm512_loadu_si512(first + 16 * v), right = _mm512_loadu_si512(second + 16 * v);
-    const __m512 part = _mm512_loadu_ps(share + 16 * v);
-    const __m512 zero = _mm512_setzero_ps();
-    const __m512 low_left = _mm512_mask_i32gather_ps(zero, 0xffff, left, low, 4);
-    const __m512 low_right = _mm512_mask_i32gather_ps(zero, 0xffff, right, low, 4);
-    const __m512 high_left = _mm512_mask_i32gather_ps(zero, 0xffff, left, high, 4);
-    const __m512 high_right = _mm512_mask_i32gather_ps(zero, 0xffff, right, high, 4);
-    const __m512 low_value = _mm512_fmadd_ps(part, _mm512_sub_ps(low_right, low_left), low_left);
-    const __m512 high_value = _mm512_fmadd_ps(part, _mm512_sub_ps(high_right, high_left), high_left);
-    _mm512_storeu_si512(out + 16 * v, _mm512_maskz_mov_epi32(lanes[v], join_halves(low_value, high_value)));
-  }
-}
-#endif
-
 // x float32 (channels, h, w) -> planes of height x width, bilinear with align_corners=False.
 void pair_interpolate(const Tensor& out, int64_t out_pair, const Tensor& x, int64_t height, int64_t width) {
   constexpr const char* op = "pair_interpolate_";
-#ifdef MGA_HAS_PAIR_CONV
-  STD_TORCH_CHECK(pair_conv_supported(), op, ": this processor has no AVX-512 bf16");
+  const ConvolutionKernels& kernels = convolution_kernels();
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float && x.dim() == 3 && x.is_contiguous() && x.size(0) % 2 == 0, op,
                   ": x must be float32 (even channels, h, w), contiguous");
   const PairPlanes to = pair_planes(op, out, out_pair, width);
@@ -114,14 +95,11 @@ void pair_interpolate(const Tensor& out, int64_t out_pair, const Tensor& x, int6
           below += rows * columns;
           high[c] = above[0] + place.share * (below[0] - above[0]);
         }
-        interpolate_row(low.data(), high.data(), first.data(), second.data(), share.data(), width, lanes.data(),
-                        to.at(pair, y, 0));
+        kernels.interpolate_row(low.data(), high.data(), first.data(), second.data(), share.data(), width, lanes.data(),
+                                to.at(pair, y, 0));
       }
     }
   });
-#else
-  STD_TORCH_CHECK(false, op, ": this build is for a processor without AVX-512");
-#endif
 }
 
 // Patches (p + 2 halo) on a side, `across` in a row of patches, with one pixel of zeros between them: patch i starts at

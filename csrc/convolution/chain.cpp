@@ -6,14 +6,12 @@
 #include <utility>
 #include <vector>
 
-#include "pair_places.h"
+#include "places.h"
 
 namespace mga {
 namespace {
 
 constexpr const char* kOp = "pair_chain_";
-
-#ifdef MGA_HAS_PAIR_CONV
 
 // A stage as it is given. x, out and skip (-1: none) are places.
 struct Numbers {
@@ -32,6 +30,14 @@ struct Stage {
   Numbers at;
   Statistics* statistics;
 };
+
+// Planes of more bytes than this do not stay in a cache until they are read.
+constexpr int64_t kCached = 8 << 20;
+
+// Whether what is written to these planes should go around the caches.
+bool goes_past_caches(const PairPlanes& out) {
+  return out.plane * out.pairs * 4 > kCached && reinterpret_cast<uintptr_t>(out.first) % 64 == 0 && out.plane % 16 == 0;
+}
 
 // Rows of more bytes than this, those in rings and those read from memory, are worked through in strips.
 constexpr int64_t kNear = 1 << 21;
@@ -124,7 +130,7 @@ class Chain {
       for (int64_t band = first; band < last; ++band) {
         run_band({height_ * band / bands, height_ * (band + 1) / bands}, strips, most, worker);
       }
-      _mm_sfence();
+      kernels_.settle();
     });
     for (const auto& statistics : kept_) statistics->write();
   }
@@ -163,14 +169,7 @@ class Chain {
       return layer;
     }
     // The pairs of the input follow from the number of values.
-    const Blocks blocks(layer.channels, layer.shuffle);
-    int64_t step = 0;
-    for (int64_t dy = 0; dy < (layer.finish == Finish::shuffle ? layer.shuffle : 1); ++dy) {
-      for (int64_t block = 0; block < blocks.count; ++block) {
-        step += 2 * Phases(n.size, n.shuffle, dy, layer.phased).rows *
-                weight_step(n.size, blocks.sums(block), n.shuffle, layer.phased);
-      }
-    }
+    const int64_t step = 2 * weight_words(layer.channels, n.size, layer.shuffle, layer.phased);
     STD_TORCH_CHECK(weight.scalar_type() == ScalarType::BFloat16 && weight.numel() > 0 && weight.numel() % step == 0 &&
                         (!layer.phased || (layer.finish == Finish::shuffle && n.size == 3)),
                     kOp, ": weight has ", weight.numel(), " values; was it packed for other channels?");
@@ -260,17 +259,16 @@ class Chain {
       worker.sums.assign(stage.statistics->channels() * 32, 0.f);
       row.statistics = worker.sums.data();
     }
-    n.size == 0 ? scale_row(own, row) : convolve_row(own, row);
+    n.size == 0 ? kernels_.scale_row(own, row) : kernels_.convolve_row(own, row);
     if (stage.statistics != nullptr) stage.statistics->keep(y, worker.sums);
     if (bytes == nullptr) return;
     for (int64_t dy = 0; dy < n.shuffle; ++dy) {
       if (!out.has(y * n.shuffle + dy)) continue;
-      n.shuffle == 1
-          ? write_plain(out.picture, added_, *bytes, y, row.first, row.last)
-          : write_shuffled(out.picture, added_, *bytes, y * n.shuffle + dy, n.shuffle, dy, row.first, row.last);
+      write_bytes(kernels_, out.picture, added_, *bytes, y * n.shuffle + dy, n.shuffle, dy, row.first, row.last);
     }
   }
 
+  const ConvolutionKernels& kernels_ = convolution_kernels();
   int64_t height_, width_;
   Places places_;
   std::vector<bool> met_;  // places that an earlier stage reads or writes
@@ -278,8 +276,6 @@ class Chain {
   std::vector<std::unique_ptr<Statistics>> kept_;
   Enlarged added_;
 };
-
-#endif
 
 // tensors: what is read and written as a whole: planes bf16, float32 (C, H, W), pictures uint8 (n, H, W, 3).
 // places: scale, mask (-1: none), and for the rings behind the tensors pairs and rows.
@@ -292,8 +288,6 @@ void pair_chain(const std::vector<Tensor>& tensors, const std::vector<int64_t>& 
                 const std::vector<Tensor>& ends, const std::vector<int64_t>& stages,
                 const std::vector<Tensor>& statistics, const std::vector<int64_t>& measured, int64_t height,
                 int64_t width, const std::vector<int64_t>& cut, double gain, const std::optional<Tensor>& added) {
-#ifdef MGA_HAS_PAIR_CONV
-  STD_TORCH_CHECK(pair_conv_supported(), kOp, ": this processor has no AVX-512 bf16");
   STD_TORCH_CHECK(int64_t(stages.size()) == kNumbers * int64_t(weights.size()) && ends.size() == weights.size() &&
                       statistics.size() == measured.size(),
                   kOp, ": needs ", kNumbers, " numbers, a weight and ends for each stage");
@@ -315,9 +309,6 @@ void pair_chain(const std::vector<Tensor>& tensors, const std::vector<int64_t>& 
     chain.add_stage(numbers, weights[i], ends[i], kept);
   }
   chain.run();
-#else
-  STD_TORCH_CHECK(false, kOp, ": this build is for a processor without AVX-512");
-#endif
 }
 
 }  // namespace

@@ -4,11 +4,10 @@
 #include <memory>
 #include <vector>
 
-#include "pair_bytes.h"
+#include "bytes.h"
+#include "planes.h"
 
 namespace mga {
-#ifdef MGA_HAS_PAIR_CONV
-
 enum class Kind { planes, ring, floats, picture };
 
 // Rows and columns are `scale` times those of the chain. Pixels outside of the mask are zeros.
@@ -35,8 +34,7 @@ struct Span {
 // The rings of one thread, and a row of zeros that stands for rows outside of the image or the mask.
 class Rings {
  public:
-  explicit Rings(const std::vector<Place>& places)
-      : places_(places), data_(std::move(kept())), origin_(places.size()) {
+  explicit Rings(const std::vector<Place>& places) : places_(places), data_(std::move(kept())), origin_(places.size()) {
     data_.resize(std::max(data_.size(), places.size()));
     int64_t longest = 0;
     for (const Place& place : places) longest = std::max(longest, place.vectors() * 16 + 2 * kMargin);
@@ -224,5 +222,4 @@ class Statistics {
   std::vector<double> rows_;
 };
 
-#endif
 }  // namespace mga

@@ -1,18 +1,22 @@
-// The innermost loops of pair_chain_: AVX-512 with bf16 dot products, compiled for it whatever the flags of the build.
+// The innermost loops of a convolution with AVX-512 and its bf16 dot products. Functions are compiled for these
+// instructions whatever the flags of the build, because those of a whole file would also be given to the functions of
+// the C++ library in it, of which the linker may choose this copy for all files.
 #pragma once
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12 on its own intrinsics
 #endif
 #include <immintrin.h>
 
-#include <cstdint>
+#include "../kernels.h"
 
+#ifndef MGA_BF16  // an emulation of the intrinsics defines both as nothing
 #define MGA_BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
 #define MGA_BF16_INLINE inline __attribute__((always_inline, target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))
+#endif
 
 namespace mga {
 
-enum class Finish { pairs, gate, shuffle, planar };
+namespace {
 
 // What happens to the sums of one block of output channels at 16 * NV pixels. Pointers stand at the first channel of
 // the block and at the first pixel.
@@ -28,7 +32,7 @@ struct BlockEnd {
   int64_t out_plane;      // in dwords
   int64_t out_vectors;    // from `out` to the end of the row
   const uint16_t* lanes;  // one bit a pixel of the output, one word a vector: others are written as zero
-  bool past_caches;       // pairs are written around the caches, which must be aligned
+  bool past_caches;       // pairs are written around the caches
   float* statistics;      // null, or (channels, 2, 16): sums of the values and of their squares, lane by lane
 };
 
@@ -167,12 +171,6 @@ MGA_BF16_INLINE void finish_block(__m512 (&sum)[OB][NV], const BlockEnd& end) {
   }
 }
 
-// A row that is read: pixel 0 of the first pair, and the distance to the next pair.
-struct Tap {
-  const uint32_t* row;
-  int64_t plane;
-};
-
 // Adds what one pair at one column of the kernel gives to the sums [FIRST, LAST).
 template <int FIRST, int LAST, int OB, int NV>
 MGA_BF16_INLINE void multiply(__m512 (&sum)[OB][NV], const uint32_t* from, const uint32_t*& weight) {
@@ -222,4 +220,5 @@ MGA_BF16 void conv_block(const Tap* taps, int64_t rows, int columns, int64_t off
   finish_block<OB, NV>(sum, end);
 }
 
+}  // namespace
 }  // namespace mga

@@ -1,21 +1,10 @@
 // pack_pair_weight: the weight of a convolution in the order in which pair_chain_ reads it.
-#include "pair_conv_rows.h"
+#include "../torch_glue.h"
+#include "layout.h"
 
 namespace mga {
 
-bool pair_conv_supported() {
-#ifdef MGA_HAS_PAIR_CONV
-  __builtin_cpu_init();
-  return __builtin_cpu_supports("avx512bf16") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
-#else
-  return false;
-#endif
-}
-
 namespace {
-
-bool supported() { return pair_conv_supported(); }
 
 // weight bf16 (C' s^2, C, n, n), contiguous -> the order in which the kernel reads it:
 // [row of the shuffle][block][row][pair][column][column of the shuffle][channel of the block][2]. Missing channels are
@@ -32,13 +21,7 @@ Tensor pack_pair_weight(const Tensor& weight, int64_t shuffle, bool phased) {
   STD_TORCH_CHECK(!phased || (s > 1 && size == 3), op, ": phases are for a 3x3 convolution with a pixel shuffle");
   const int64_t pairs = (inputs + 1) / 2;
   const Blocks blocks(channels, s);
-  int64_t items = 0;
-  for (int64_t dy = 0; dy < s; ++dy) {
-    for (int64_t block = 0; block < blocks.count; ++block) {
-      items += Phases(size, s, dy, phased).rows * pairs * weight_step(size, blocks.sums(block), s, phased);
-    }
-  }
-  Tensor packed = torch::stable::empty({2 * items}, ScalarType::BFloat16);
+  Tensor packed = torch::stable::empty({2 * pairs * weight_words(channels, size, s, phased)}, ScalarType::BFloat16);
   const auto* from = static_cast<const uint16_t*>(weight.const_data_ptr());
   auto* to = static_cast<uint16_t*>(packed.mutable_data_ptr());
   const auto one = [&](int64_t o, int64_t pair, int64_t row, int64_t column) {
@@ -68,11 +51,5 @@ Tensor pack_pair_weight(const Tensor& weight, int64_t shuffle, bool phased) {
 }  // namespace
 }  // namespace mga
 
-STABLE_TORCH_LIBRARY_FRAGMENT(mga, m) {
-  m.def("pair_conv_supported() -> bool");
-  m.def("pack_pair_weight(Tensor weight, int shuffle, bool phased) -> Tensor");
-}
-STABLE_TORCH_LIBRARY_IMPL(mga, CompositeExplicitAutograd, m) {
-  m.impl("pair_conv_supported", TORCH_BOX(&mga::supported));
-}
+STABLE_TORCH_LIBRARY_FRAGMENT(mga, m) { m.def("pack_pair_weight(Tensor weight, int shuffle, bool phased) -> Tensor"); }
 STABLE_TORCH_LIBRARY_IMPL(mga, CPU, m) { m.impl("pack_pair_weight", TORCH_BOX(&mga::pack_pair_weight)); }

@@ -1,0 +1,149 @@
+"""The kernels of convolutions: the portable ones against exact arithmetic, those of an instruction set against them.
+
+A processor that has the instructions runs them; any other runs the same file on an emulation of the intrinsics.
+"""
+
+import math
+import os
+import shutil
+import subprocess
+import sys
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+import torch
+from pair_layers import convolve, planes_of
+
+from mga_kernels import _native
+from mga_kernels.errors import BackendError
+from mga_kernels.plans import pairs
+from mga_kernels.plans.pairs import PairConv, Planes
+
+HERE = Path(__file__).resolve().parent / "convolution_kernels"
+CSRC = HERE.parent.parent / "csrc"
+SMALLEST = 2.0**-126  # of the numbers that are not denormal
+COMPILER = os.environ.get("CXX", "g++")
+
+
+def rounded(value: Fraction, bits: int) -> float:
+    """To ``bits`` significant ones, to the nearest, of two to the even one; denormal numbers become zero."""
+    if value == 0:
+        return 0.0
+    exponent = math.frexp(float(value))[1] - bits
+    unit = Fraction(2) ** exponent
+    found = float(round(value / unit) * unit)
+    return math.copysign(found if abs(found) >= SMALLEST else 0.0, value)
+
+
+def sum_of_products(x: list[float], weight: list[float]) -> float:
+    """What vdpbf16ps makes of channels: of each pair the odd one first, each product added with one rounding."""
+    total = 0.0
+    for pair in range(0, len(x), 2):
+        for channel in (pair + 1, pair):
+            total = rounded(Fraction(total) + Fraction(x[channel]) * Fraction(weight[channel]), 24)
+    return total
+
+
+def numbers(count: int, exponents: tuple[int, int], generator: torch.Generator) -> torch.Tensor:
+    """bf16 numbers of any sign and mantissa, with exponents from a range; some are zero."""
+    exponent = torch.randint(*exponents, (count,), generator=generator)
+    mantissa = 1 + torch.randint(0, 128, (count,), generator=generator) / 128
+    sign = torch.randint(-1, 2, (count,), generator=generator)
+    return (sign * mantissa * 2.0**exponent).float()
+
+
+@pytest.mark.parametrize(
+    ("of_x", "of_weight"),
+    [
+        ((-8, 8), (-12, 2)),
+        ((-70, -40), (-70, -40)),
+        ((-126, -100), (-30, 30)),
+        ((40, 60), (40, 62)),
+        ((-60, 60), (-60, 60)),
+    ],
+)
+def test_products_are_added_as_the_hardware_does_it(of_x, of_weight, generator):
+    """Of 6 channels at 40 pixels, to the last bit; sums near the smallest numbers too."""
+    x, weight = numbers(240, of_x, generator), numbers(24, of_weight, generator)
+    image, out = x.reshape(6, 1, 40), torch.full((4, 1, 40), float("nan"))
+    with torch.no_grad():
+        convolve(PairConv(weight.reshape(4, 6, 1, 1), floats=True), planes_of(image), out)
+    for o, row in enumerate(weight.reshape(4, 6).tolist()):
+        expected = [sum_of_products(column, row) for column in x.reshape(6, 40).T.tolist()]
+        assert out[o, 0].tolist() == expected
+
+
+def test_denormal_numbers_are_zeros():
+    """What comes in: 2^-127 times 2^20 is nothing. PyTorch rounds to bf16 without losing them, so they do come in."""
+    x = torch.tensor([2.0**-127, 2.0**-126, -(2.0**-130), 2.0**-126 + 2.0**-133]).reshape(1, 1, 4).repeat(2, 1, 1)
+    assert (x.bfloat16().float() == x).all()
+    for scale, expected in ((2.0**20, [0.0, 2.0**-105, 0.0, 2.0**-105 * (1 + 2.0**-7)]), (0.25, [0.0] * 4)):
+        out = torch.full((2, 1, 4), float("nan"))
+        convolve(PairConv(torch.full((2, 2, 1, 1), scale), floats=True), planes_of(x), out)
+        assert out[0, 0].tolist() == expected
+
+
+def test_results_are_rounded_to_the_nearest_even():
+    values = [1 + 2.0**-8, 1 + 3 * 2.0**-8, 1 + 2.0**-8 + 2.0**-20, -(1 + 2.0**-8), 3.4e38, 2.0**-127, 2.0**-126]
+    expected = [1.0, 1 + 2.0**-6, 1 + 2.0**-7, -1.0, math.inf, 0.0, 2.0**-126]
+    out, channels = Planes(8, 1, 1), [*values, math.nan]
+    convolve(PairConv(torch.zeros(8, 2, 1, 1), torch.tensor(channels)), planes_of(torch.zeros(2, 1, 1)), out)
+    assert out.read()[:7, 0, 0].tolist() == expected
+    assert out.read()[7].isnan().all()
+
+
+def build(folder: Path, kernels: str, source: str, *flags: str) -> Path:
+    """The program that compares."""
+    if shutil.which(COMPILER) is None:
+        pytest.skip(f"there is no {COMPILER}")
+    sources = [HERE / "compare.cpp", CSRC / "convolution/isa/portable.cpp", CSRC / "convolution/isa" / source]
+    command = [COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", f"-DMGA_KERNELS={kernels}", *flags, f"-I{CSRC}"]
+    subprocess.run([*command, *sources, "-o", folder / "compare"], check=True)
+    return folder / "compare"
+
+
+@pytest.mark.parametrize("how", ["native", "emulated"])
+def test_avx512_bf16_is_the_definition(how, tmp_path):
+    flags = ["-Wno-psabi", f"-I{HERE / 'avx512_emulation'}"] if how == "emulated" else []
+    if how == "native" and not _native.host().cpu_features().get("avx512_bf16"):
+        pytest.skip("this processor has no avx512_bf16; its kernels are tested in the emulation")
+    if how == "emulated" and _native.host().cpu_features().get("avx512_bf16"):
+        pytest.skip("this processor has avx512_bf16 itself")
+    program = build(tmp_path, "mga::kAvx512Bf16Convolution", "avx512_bf16.cpp", *flags)
+    result = subprocess.run([program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+    assert int(result.stdout.split()[0]) > 3000
+    assert result.stdout.endswith("comparisons of avx512_bf16\n")
+
+
+def test_the_variable_of_the_operators_chooses_the_kernels():
+    """In a process of its own, because it is asked for once."""
+    program = (
+        "from mga_kernels import _native, info\nprint(_native.convolution_kernels(), info.collect()['cpu']['kernels'])"
+    )
+    safe_path = ["-P"] if sys.flags.safe_path else []
+
+    def told(isa: str) -> str:
+        environment = {**os.environ, "MGA_CPU_ISA": isa}
+        command = [sys.executable, *safe_path, "-c", program]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False).stdout
+
+    has_bf16 = _native.host().cpu_features().get("avx512_bf16")
+    reason = "MGA_CPU_ISA is baseline" if has_bf16 else "this processor has no AVX-512 with bf16"
+    kernels = f"{{'operators': 'baseline', 'convolutions': 'portable: {reason}, and the portable kernels"
+    assert told("baseline").startswith(f"('portable', False) {kernels}")
+    assert told("").startswith("('avx512_bf16', True)" if has_bf16 else "('portable', False)")
+    if has_bf16:
+        assert told("avx512").startswith("('portable', False)")
+        assert told("avx512_bf16") == told("")
+
+
+def test_an_instruction_set_that_is_not_there_is_an_error(monkeypatch):
+    def refuse():
+        raise RuntimeError("Error in f at x.cpp:1: MGA_CPU_ISA=mmx: this processor has no such instruction set\nstack")
+
+    monkeypatch.setattr(_native, "LIBRARY_ERROR", None)
+    monkeypatch.setattr(torch.ops.mga.convolution_kernels, "default", refuse, raising=False)
+    with pytest.raises(BackendError, match=r"^MGA_CPU_ISA=mmx: this processor has no such instruction set$"):
+        pairs.slow()
