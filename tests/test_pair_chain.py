@@ -221,6 +221,29 @@ def test_factors_and_offsets_come_with_the_call():
 
 
 @pytest.mark.parametrize(
+    ("stages", "whole"),
+    [
+        ([("x", "x", None)], ["x"]),
+        ([("y", "x", "x")], ["x", "y"]),
+        ([("x", "ring", None), ("ring", "y", None), ("y", "ring", None), ("ring", "z", None)], ["x", "y", "z"]),
+        ([("x", "ring", None), ("ring", "x", None)], ["x"]),
+        ([("x", "same as x", None)], ["x", "same as x"]),
+    ],
+)
+def test_what_has_been_read_is_not_written_over(stages, whole):
+    """Two threads compute some rows twice, the second time from what was written over."""
+    memory = {name: Planes(8, 9, 20) for name in ("x", "y", "z")}
+    memory["same as x"] = memory["x"]
+    conv = PairConv(torch.zeros(4, 4, 3, 3))
+    chain = PairChain([Stage(conv, x, out, skip) for x, out, skip in stages], whole)
+    with pytest.raises(RuntimeError, match=r"pair_chain_: stage \d writes over what (it|an earlier stage) reads; let it"):
+        chain(Grid(1, (9, 20)), {name: memory[name] for name in whole})
+    # Other pairs of the same memory are no trouble.
+    chain = PairChain([Stage(conv, "x", ("x", 2)), Stage(conv, ("x", 2), "out")], ["x", "out"])
+    chain(Grid(1, (9, 20)), {"x": memory["x"], "out": memory["z"]})
+
+
+@pytest.mark.parametrize(
     ("channels", "settings", "out", "message"),
     [
         (4, {"gate": True}, Planes(4, 5, 20), "does not fit what it writes, or gates nothing"),

@@ -247,12 +247,18 @@ def test_tiles_show_no_seams(tmp_path, name):
     assert (difference > 0).mean() < 1e-3
 
 
-def test_convolutions_of_our_own_and_tiles_run_the_published_rfdn(tmp_path):
-    """The same photograph as -M with K = 0 of the shipped model, whose Base-Net it is."""
-    path, picture = checkpoint(tmp_path, shipped_base()), photograph(64, 72)
-    model, shipped = MaskGuidedSR.from_checkpoint(path, device="cpu"), MaskGuidedSR.from_pretrained("rfdn-x4", k=0)
+@pytest.mark.parametrize("runtime", ["own", "pytorch"])
+def test_the_published_rfdn_is_the_base_net_that_ships(tmp_path, runtime):
+    """The same photograph as -M with K = 0: in convolutions of our own to the byte, while PyTorch scales the image once
+    more for a whole network, and so rounds differently."""
+    path, picture = checkpoint(tmp_path, shipped_base()), photograph(32, 36)
+    settings = {"device": "cpu", "runtime": runtime, "dtype": "auto" if runtime == "own" else "float32"}
+    model = MaskGuidedSR.from_checkpoint(path, **settings)
+    shipped = MaskGuidedSR.from_pretrained("rfdn-x4", k=0, **settings)
     assert model.info()["photographs"] == shipped.info()["photographs"]
-    np.testing.assert_array_equal(model.upscale(picture), shipped.upscale(picture))
+    difference = np.abs(model.upscale(picture).astype(int) - shipped.upscale(picture))
+    assert difference.max() <= (0 if runtime == "own" else 1)
+    assert (difference > 0).mean() < 1e-3
     assert torch.equal(model(RGB), shipped(RGB, "base"))
 
 

@@ -95,6 +95,8 @@ class Chain {
     STD_TORCH_CHECK((out.kind != Kind::floats || out.planes.pairs == layer.channels) && (in_pairs || n.lead == 0) &&
                         (n.gate == 0 || n.skip >= 0),
                     kOp, ": stage ", stages_.size(), " does not fit what it writes, or gates nothing");
+    for (const Stage& other : stages_) check_kept(n, layer, other.at, other.layer);
+    check_kept(n, layer, n, layer);
     // What an earlier stage has read or written is in the cache; the first to read planes asks for their next row.
     const auto from_memory = [&](int64_t i) { return i >= 0 && places_[i].kind == Kind::planes && !met_[i]; };
     if (from_memory(n.x)) layer.x_pitch = x.planes.pitch;
@@ -136,6 +138,16 @@ class Chain {
   }
 
  private:
+  // A stage must not write what it or an earlier one reads: bands and strips overlap, so that rows are computed more
+  // than once, and the second time they would be computed from what was written.
+  void check_kept(const Numbers& n, const Layer& layer, const Numbers& reader, const Layer& read_by) const {
+    const bool x = places_.overlap(n.out, n.out_pair, layer.channels / 2, reader.x, reader.x_pair, read_by.pairs);
+    const bool skip = reader.skip >= 0 && places_.overlap(n.out, n.out_pair, layer.channels / 2, reader.skip,
+                                                          reader.skip_pair, read_by.channels / 2);
+    STD_TORCH_CHECK(!x && !skip, kOp, ": stage ", stages_.size(), " writes over what ",
+                    &reader == &n ? "it" : "an earlier stage", " reads; let it write to another place");
+  }
+
   Layer layer_of(const Numbers& n, const Tensor& weight, const Tensor& ends, const Place& x, const Place& out) {
     Layer layer{};
     // A picture is shuffled as bytes.

@@ -175,6 +175,17 @@ class Places {
     return 0 <= pair && 1 <= pairs && pair + pairs <= places_[place].planes.pairs;
   }
 
+  // Whether two places have memory in common in these pairs.
+  bool overlap(int64_t a, int64_t a_pair, int64_t a_pairs, int64_t b, int64_t b_pair, int64_t b_pairs) const {
+    const Place &first = places_[a], &second = places_[b];
+    if (first.kind == Kind::ring || second.kind == Kind::ring) {
+      return a == b && a_pair < b_pair + b_pairs && b_pair < a_pair + a_pairs;
+    }
+    if (first.kind != Kind::planes || second.kind != Kind::planes) return false;
+    const uint32_t *a_first = first.planes.at(a_pair, 0, 0), *b_first = second.planes.at(b_pair, 0, 0);
+    return a_first < b_first + b_pairs * second.planes.plane && b_first < a_first + a_pairs * first.planes.plane;
+  }
+
   // The lanes of whole rows.
   const uint16_t* every(int64_t scale) {
     if (every_[scale].empty()) every_[scale] = lanes_of(width_ * scale);
