@@ -1,6 +1,7 @@
 """The kernels of convolutions: the portable ones against exact arithmetic, those of an instruction set against them.
 
 A processor that has the instructions runs them; any other runs the same file on an emulation of the intrinsics.
+MGA_EMULATION_FLAGS adds to the flags of the compiler, for a sanitizer or a planted fault.
 """
 
 import math
@@ -93,13 +94,19 @@ def test_results_are_rounded_to_the_nearest_even():
     assert out.read()[7].isnan().all()
 
 
+def environment() -> dict[str, str]:
+    """Without the sanitizers of this process: the compiler needs none, and the program has its own."""
+    return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
+
+
 def build(folder: Path, kernels: str, source: str, *flags: str) -> Path:
     """The program that compares."""
     if shutil.which(COMPILER) is None:
         pytest.skip(f"there is no {COMPILER}")
     sources = [HERE / "compare.cpp", CSRC / "convolution/isa/portable.cpp", CSRC / "convolution/isa" / source]
-    command = [COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", f"-DMGA_KERNELS={kernels}", *flags, f"-I{CSRC}"]
-    subprocess.run([*command, *sources, "-o", folder / "compare"], check=True)
+    more = os.environ.get("MGA_EMULATION_FLAGS", "").split()
+    command = [COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", f"-DMGA_KERNELS={kernels}", *flags, *more, f"-I{CSRC}"]
+    subprocess.run([*command, *sources, "-o", folder / "compare"], check=True, env=environment())
     return folder / "compare"
 
 
@@ -111,8 +118,8 @@ def test_avx512_bf16_is_the_definition(how, tmp_path):
     if how == "emulated" and _native.host().cpu_features().get("avx512_bf16"):
         pytest.skip("this processor has avx512_bf16 itself")
     program = build(tmp_path, "mga::kAvx512Bf16Convolution", "avx512_bf16.cpp", *flags)
-    result = subprocess.run([program], capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout
+    result = subprocess.run([program], capture_output=True, text=True, env=environment())
+    assert result.returncode == 0, result.stdout + result.stderr
     assert int(result.stdout.split()[0]) > 3000
     assert result.stdout.endswith("comparisons of avx512_bf16\n")
 
@@ -125,9 +132,9 @@ def test_the_variable_of_the_operators_chooses_the_kernels():
     safe_path = ["-P"] if sys.flags.safe_path else []
 
     def told(isa: str) -> str:
-        environment = {**os.environ, "MGA_CPU_ISA": isa}
         command = [sys.executable, *safe_path, "-c", program]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, check=False).stdout
+        held = {**os.environ, "MGA_CPU_ISA": isa}
+        return subprocess.run(command, capture_output=True, text=True, env=held, check=False).stdout
 
     has_bf16 = _native.host().cpu_features().get("avx512_bf16")
     reason = "MGA_CPU_ISA is baseline" if has_bf16 else "this processor has no AVX-512 with bf16"

@@ -119,9 +119,9 @@ def test_strips_of_a_wide_image_join():
     """A chain that measures goes over whole rows, the same one without does not."""
     chain, _ = deep_chain()
     assert chain.ring_bytes(2700) > 2 * (3 << 19)
-    x, whole, joined = planes_of(rounded(6, 9, 2700)), poisoned(8, 36, 10800), poisoned(8, 36, 10800)
-    chain(Grid(1, (9, 2700)), {"x": x, "out": whole})
-    deep_chain(measure=False)[0](Grid(1, (9, 2700)), {"x": x, "out": joined})
+    x, whole, joined = planes_of(rounded(6, 3, 2700)), poisoned(8, 12, 10800), poisoned(8, 12, 10800)
+    chain(Grid(1, (3, 2700)), {"x": x, "out": whole})
+    deep_chain(measure=False)[0](Grid(1, (3, 2700)), {"x": x, "out": joined})
     assert torch.equal(whole.data, joined.data)
 
 
