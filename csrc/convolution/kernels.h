@@ -1,6 +1,9 @@
 // What the convolutions need of an instruction set: one table of functions, each of which does a row or more. The
 // schedule (chain.cpp, grid.cpp, resample.cpp) has no intrinsics and calls these. isa/portable.cpp has them in plain
 // C++ and says with that what the others compute, bit for bit but for the sigmoid. No torch header.
+//
+// Another instruction set is a file in isa/ that fills a table, a line in kernels.cpp, and one in
+// tests/test_convolution_kernels.py, which compares it with the portable one.
 #pragma once
 #include "layout.h"
 
