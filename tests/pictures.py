@@ -15,9 +15,13 @@ def picture(height=6, width=9, channels=3, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def save_smooth_picture(path, height, width, seed):
+def smooth_picture(height, width, seed):
     """A picture of soft spots, which has something to restore and little noise; sides are multiples of 8."""
-    Image.fromarray(imresize(picture(height // 8, width // 8, seed=seed), 8)).save(path)
+    return imresize(picture(height // 8, width // 8, seed=seed), 8)
+
+
+def save_smooth_picture(path, height, width, seed):
+    Image.fromarray(smooth_picture(height, width, seed)).save(path)
 
 
 @cache

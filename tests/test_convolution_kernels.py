@@ -105,8 +105,8 @@ def build(folder: Path, kernels: str, source: str, *flags: str) -> Path:
         pytest.skip(f"there is no {COMPILER}")
     sources = [HERE / "compare.cpp", CSRC / "convolution/isa/portable.cpp", CSRC / "convolution/isa" / source]
     more = os.environ.get("MGA_EMULATION_FLAGS", "").split()
-    command = [COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", f"-DMGA_KERNELS={kernels}", *flags, *more, f"-I{CSRC}"]
-    subprocess.run([*command, *sources, "-o", folder / "compare"], check=True, env=environment())
+    command = [COMPILER, "-std=c++17", "-O1", "-ffp-contract=off", f"-DMGA_KERNELS={kernels}", *flags, *more]
+    subprocess.run([*command, f"-I{CSRC}", *sources, "-o", folder / "compare"], check=True, env=environment())
     return folder / "compare"
 
 

@@ -236,7 +236,7 @@ def test_what_has_been_read_is_not_written_over(stages, whole):
     memory["same as x"] = memory["x"]
     conv = PairConv(torch.zeros(4, 4, 3, 3))
     chain = PairChain([Stage(conv, x, out, skip) for x, out, skip in stages], whole)
-    with pytest.raises(RuntimeError, match=r"pair_chain_: stage \d writes over what (it|an earlier stage) reads; let it"):
+    with pytest.raises(RuntimeError, match=r"stage \d writes over what (it|an earlier stage) reads; let it"):
         chain(Grid(1, (9, 20)), {name: memory[name] for name in whole})
     # Other pairs of the same memory are no trouble.
     chain = PairChain([Stage(conv, "x", ("x", 2)), Stage(conv, ("x", 2), "out")], ["x", "out"])

@@ -32,16 +32,30 @@ def l1(image: Tensor, hr: Tensor) -> Tensor:
     return (image.float() - hr).abs().mean()
 
 
-def image_loss(network: MaskGuidedNetwork, lr: Tensor, hr: Tensor, variant: str, coarse_weight: float) -> Tensor:
-    """Steps 1 ("dense": -D) and 2 ("all": -A), and -B alone ("base").
-
-    The coarse image has a loss too: without it nothing would train the Base-Net's upsampler, which -D does not use.
-    """
+def both_images(network: MaskGuidedNetwork, lr: Tensor, variant: str) -> tuple[Tensor, Tensor]:
+    """Coarse and final image (B, 3, sH, sW), not clamped, of "dense" (-D), "all" (-A) or "base" (-B, twice)."""
     coarse, feature = network.coarse(lr)
     if variant == "base":
-        return l1(coarse, hr)
-    final = network.decomposed(feature) if variant == "dense" else every_patch(network, feature)
-    return l1(final, hr) + coarse_weight * l1(coarse, hr)
+        return coarse, coarse
+    return coarse, network.decomposed(feature) if variant == "dense" else every_patch(network, feature)
+
+
+def image_loss(
+    network: MaskGuidedNetwork,
+    lr: Tensor,
+    hr: Tensor,
+    variant: str,
+    coarse_weight: float,
+    coarse_hr: Tensor | None = None,
+) -> Tensor:
+    """Steps 1 ("dense": -D) and 2 ("all": -A), and -B alone ("base").
+
+    The coarse image has a loss too: without it nothing would train the Base-Net's upsampler, which -D does not use. It
+    is compared with ``coarse_hr``, by default ``hr``.
+    """
+    coarse, final = both_images(network, lr, variant)
+    coarse_loss = l1(coarse, hr if coarse_hr is None else coarse_hr)
+    return coarse_loss if variant == "base" else l1(final, hr) + coarse_weight * coarse_loss
 
 
 def luma_cells(difference: Tensor, cell: int) -> Tensor:

@@ -24,6 +24,8 @@ from torch import Tensor
 from mga_kernels.errors import InputError
 from mga_kernels.files import whole_file
 
+from .colour import recoloured
+
 Pair = tuple[np.ndarray, np.ndarray]
 LARGEST_HEADER = 99_000_000  # bytes of names and shapes; a safetensors file may have 100 MB of them
 COPIED = 1 << 24  # bytes at a time
@@ -145,7 +147,8 @@ def oriented(image: np.ndarray, orientation: int) -> np.ndarray:
 class Crops:
     """Batches of random crops in random orientations (section 4.1).
 
-    ``groups`` of pairs (HR, LR) are drawn from equally often, images of one in proportion to their area.
+    ``groups`` of pairs (HR, LR) are drawn from equally often, images of one in proportion to their area. A share
+    ``colours`` of the crops is recoloured (``mga.train.colour``).
 
     Batch n is a function of the seed and n alone, so a run that is resumed sees what one that never stopped sees. With
     several workers each takes its part of the same batch. The next batch is made while the current one is used, on the
@@ -162,6 +165,7 @@ class Crops:
         rank: int = 0,
         world: int = 1,
         device: torch.device | str = "cpu",
+        colours: float = 0.0,
     ):
         pairs = [pair for group in groups for pair in group]
         smallest = min(min(lr.shape[:2]) for _, lr in pairs)
@@ -173,7 +177,7 @@ class Crops:
         if batch % world:
             raise InputError(f"train: a batch of {batch} cannot be shared by {world} processes; change batch")
         self.pairs, self.scale, self.crop, self.count, self.seed = pairs, scale, crop, batch, seed
-        self.part, self.device = slice(rank, None, world), torch.device(device)
+        self.part, self.device, self.colours = slice(rank, None, world), torch.device(device), colours
         areas = [np.array([lr.shape[0] * lr.shape[1] for _, lr in group], np.float64) for group in groups]
         self.share = np.concatenate([area / area.sum() for area in areas]) / len(groups)
         self.pool = ThreadPoolExecutor(1)
@@ -188,11 +192,22 @@ class Crops:
         chosen = rng.choice(len(self.pairs), self.count, p=self.share)
         places, turns = rng.random((self.count, 2)), rng.integers(0, 8, self.count)
         crops = []
-        for image, place, turn in list(zip(chosen, places, turns, strict=True))[slice(None) if whole else self.part]:
-            hr, lr = self.pairs[image]
-            y, x = (int(p * (side - self.crop + 1)) for p, side in zip(place, lr.shape[:2], strict=True))
-            crops.append(tuple(oriented(self._cut(a, y, x, f), int(turn)) for a, f in ((hr, self.scale), (lr, 1))))
-        return to_bytes(crops)  # type: ignore[arg-type]
+        for index in range(self.count)[slice(None) if whole else self.part]:
+            hr, lr = self.pairs[chosen[index]]
+            y, x = (int(p * (side - self.crop + 1)) for p, side in zip(places[index], lr.shape[:2], strict=True))
+            turn = int(turns[index])
+            crop = oriented(self._cut(hr, y, x, self.scale), turn), oriented(self._cut(lr, y, x, 1), turn)
+            rng = self._colour_rng(number, index)
+            crops.append(recoloured(*crop, rng) if rng.random() < self.colours else crop)
+        return to_bytes(crops)
+
+    def _colour_rng(self, number: int, index: int) -> np.random.Generator:
+        return np.random.default_rng([self.seed, number, index])  # of each crop its own: no draw changes another crop
+
+    def in_own_colours(self, number: int) -> Tensor:
+        """Bool (n): which crops of this worker's part of batch ``number`` were not recoloured."""
+        part = range(self.count)[self.part]
+        return torch.tensor([self._colour_rng(number, index).random() >= self.colours for index in part])
 
     def _early(self, number: int) -> tuple[Tensor, Tensor]:
         """What can be made of a batch before it is used."""

@@ -6,6 +6,7 @@ The defaults are the paper's numbers. What section 4.4 varies has the names that
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 
 from mga_kernels.errors import InputError
@@ -68,6 +69,10 @@ class Recipe:
     strategy: str = "three-step"
     crop: int = 64  # side of a crop in LR pixels
     batch: int = 32  # crops in an iteration, of all processes together
+    # Share of the crops that get other colours, and weight of the loss of flat images beside that of the crops, both 0
+    # in the paper. Without them a small network may break colours that photographs hardly have (``mga.train.flat``).
+    colours: float = 0.0
+    flat_weight: float = 0.0
     coarse_weight: float = 1.0  # of the l1 error of the coarse image beside that of the final one
     target_quantile: float = 0.95  # the mean cell difference at this quantile of the training cells is mask value 1
     seed: int = 0
@@ -75,6 +80,9 @@ class Recipe:
     bf16: bool = False  # bf16 arithmetic; weights stay fp32
     save_every: int = 1000
     tensorboard: bool = False
+    # Weights file of a network whose images of crops in their own colours take the place of HR in steps 1 and 2: what
+    # it does to photographs is kept, while ``colours`` and ``flat_weight`` mend what it does to others.
+    teacher: str = ""
     initial: str = ""  # weights file of the same model that training starts from
     start: str = "default"  # other weights to start from: PyTorch's, or "identity" (``mga.train.start``, FSRCNN)
     base: Schedule = field(default_factory=Schedule)  # -B alone (step "base")
@@ -117,6 +125,11 @@ class Recipe:
                 raise InputError(
                     f"train: {step}.optimiser {found!r} does not exist; choose one of {', '.join(OPTIMISERS)}"
                 )
+        if not 0 <= self.colours <= 1 or not 0 <= self.flat_weight < math.inf:
+            raise InputError(
+                f"train: colours is a share from 0 to 1 and flat_weight 0 or more, got {self.colours} and "
+                f"{self.flat_weight}"
+            )
         for name in ("batch", "save_every"):
             if getattr(self, name) < 1:
                 raise InputError(f"train: {name} must be 1 or more, got {getattr(self, name)}")

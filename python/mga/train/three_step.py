@@ -21,8 +21,18 @@ from mga_kernels.networks import MaskGuidedNetwork
 
 from ..claim import claim_folder, content_of, flat, weights_of
 from ..metrics import psnr_y
+from .flat import VISIBLE_LEVELS, colour_errors, flat_images, flat_loss
 from .loop import Ema, Workers, device_of, pace_of, run_steps
-from .objectives import differences, every_patch, feature_statistics, fold_spread, gated_loss, image_loss, mask_loss
+from .objectives import (
+    both_images,
+    differences,
+    every_patch,
+    feature_statistics,
+    fold_spread,
+    gated_loss,
+    image_loss,
+    mask_loss,
+)
 from .packs import Crops, Pair, open_pack, to_tensors
 from .recipe import Recipe, Schedule
 from .start import start_as_probability, start_at_identity
@@ -80,6 +90,7 @@ class ThreeStep:
             weights = load_model(halves)
             self.network.base.load_state_dict(weights.base.state_dict())
             self.network.refine.load_state_dict(weights.refine.state_dict())
+        self.teacher = self._teacher(recipe.teacher) if recipe.teacher else None
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.held_out = [*open_pack(recipe.validation, recipe.scale)] if recipe.validation else []
         self.crops = Crops(
@@ -91,6 +102,7 @@ class ThreeStep:
             self.workers.rank,
             self.workers.world,
             self.device,
+            recipe.colours,
         )
         remedy = "change config.out (of a study, -o) or remove that folder"
         claim_folder(self.out / "recipe.json", self._claimed(), "train", remedy, self.workers.first)
@@ -100,10 +112,21 @@ class ThreeStep:
         recipe = self.recipe
         facts = flat({name: value for name, value in dataclasses.asdict(recipe).items() if name not in FREE})
         facts["train"] = [content_of(path, "train") for path in recipe.train]
-        facts["validation"] = content_of(recipe.validation, "train") if recipe.validation else ""
+        for name in ("validation", "teacher"):
+            path = getattr(recipe, name)
+            facts[name] = content_of(path, "train") if path else ""
         parts = [self.network] if recipe.initial else [self.network.base, self.network.refine] if self._begun else []
         facts["initial"] = weights_of(*parts) if parts else ""
         return facts | {"budget": str(self.budget)}
+
+    def _teacher(self, path: str) -> MaskGuidedNetwork:
+        teacher = load_model(path)
+        if teacher.config.scale != self.recipe.scale:
+            raise InputError(
+                f"train: the teacher {path} is of scale {teacher.config.scale}, the configuration has scale "
+                f"{self.recipe.scale}; name one of that scale"
+            )
+        return teacher.to(self.device)
 
     def _take(self, path: str) -> None:
         try:
@@ -122,9 +145,20 @@ class ThreeStep:
         name = f"{self.recipe.network}-x{self.recipe.scale}" + ("-base" if steps == ("base",) else "")
         target = self.out / f"{name}.safetensors"
         if self.workers.first:
+            print(self._coloured(self.network.cpu()), flush=True)
             save_model(target, self.network.cpu(), self.recipe.licence, self._facts(results))
         self.workers.wait()
         return target
+
+    def _coloured(self, network: MaskGuidedNetwork) -> str:
+        """What becomes of flat colours, which no PSNR tells; the weights keep it."""
+        errors = colour_errors(network)
+        self.facts["levels by which flat colours move"] = errors
+        text = ", ".join(f"{name} {value:.2f}" for name, value in errors.items())
+        remedy = "; more than that is seen, so train longer with colours and flat_weight above 0" * (
+            max(errors.values()) > VISIBLE_LEVELS
+        )
+        return f"125 flat colours move by at most (levels of 255, {VISIBLE_LEVELS} are allowed): {text}{remedy}"
 
     def _before(self, step: str) -> list[str]:
         """The steps that this one goes on from."""
@@ -143,7 +177,7 @@ class ThreeStep:
         settings = dataclasses.asdict(self.recipe)
         for name in ("out", "device", "save_every", "licence", "tensorboard"):
             del settings[name]
-        for name in ("validation", "initial"):
+        for name in ("validation", "initial", "teacher"):
             settings[name] = Path(settings[name]).name
         settings["train"] = [Path(path).name for path in settings["train"]]
         return {
@@ -212,9 +246,23 @@ class ThreeStep:
                     return gated_loss(network, lr, hr, recipe.coarse_weight, spread.to(lr))
                 if step == "mask":
                     return mask_loss(network, lr, unit, spread.to(lr))
-                return image_loss(network, lr, hr, step, recipe.coarse_weight)
+                coarse_hr, hr = self._taught(number, lr, hr, step)
+                total = image_loss(network, lr, hr, step, recipe.coarse_weight, coarse_hr)
+                if recipe.flat_weight:
+                    flat = flat_images(recipe.seed, number, self.device)
+                    total = total + recipe.flat_weight * flat_loss(network, flat, step, recipe.coarse_weight)
+                return total
 
         return loss
+
+    @torch.no_grad()
+    def _taught(self, number: int, lr: Tensor, hr: Tensor, step: str) -> tuple[Tensor, Tensor]:
+        """What the coarse and the final image should be: HR, or the teacher's images of crops in their own colours."""
+        if self.teacher is None:
+            return hr, hr
+        own = self.crops.in_own_colours(number).to(hr.device)[:, None, None, None]
+        coarse, final = (torch.where(own, image.float(), hr) for image in both_images(self.teacher, lr, step))
+        return coarse, final
 
     def _measured(self) -> tuple[Tensor, float]:
         batches = (self.crops.make(number, whole=True)[0] for number in range(BATCHES_MEASURED))
