@@ -38,8 +38,9 @@ $(STAMP): $(SOURCES)
 	  print('setup: done; native operators for CPU', f'and CUDA (toolkit {cuda})' if cuda else 'only, for want of a CUDA toolkit')"
 	@touch $@
 
+# A file's tests stay in one process, since they share what is dear to make.
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
 
 sanitize: setup
 	.ci/sanitize $(BIN)/python

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a worker, so threads of its own would only wait for one another
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import torch
 from cuda_emulated import emulated_gpu, emulation, thread_order  # noqa: F401
 from upscaling import full_disk, mga_upscale, model_file, picture_folder  # noqa: F401
