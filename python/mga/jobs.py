@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mga_kernels.errors import ImageError, InputError
-from mga_kernels.files import are_one_name, identities
+from mga_kernels.files import Identity, are_one_name, identities
 from mga_kernels.images import FORMATS, check_output
 
 from .folders import Failures, list_images
@@ -102,13 +102,11 @@ def _check(jobs: list[Job], overwrite: bool, skip: bool, say: Callable[[str], No
     What only one of several jobs is wrong with, such as a name too long, is left for its own turn.
     """
     if len(jobs) == 1:
-        known = identities([jobs[0].source])
         for path in jobs[0].outputs:
-            check_output(path, overwrite or skip, inputs=known)
-    say(f"looking at {len(jobs):,} images")
-    known = identities(job.source for job in jobs)
+            check_output(path, overwrite or skip, inputs=[jobs[0].source])
+    known: frozenset[Identity] | None = None  # the inputs
     owners: dict[tuple[str, str], Path] = {}
-    folders: dict[str, str] = {}
+    folders: dict[str, tuple[str, bool]] = {}  # what they are really called, and whether they are there
     existing: list[Path] = []
     for number, job in enumerate(jobs):
         if number % _TOLD == 0:
@@ -116,14 +114,18 @@ def _check(jobs: list[Job], overwrite: bool, skip: bool, say: Callable[[str], No
         for path in job.outputs:
             folder, name = os.path.split(path)
             if folder not in folders:
-                folders[folder] = os.path.realpath(folder)
-            led, found = _what_is_at(path)
-            key = led or (folders[folder], name)
+                folders[folder] = os.path.realpath(folder), os.path.isdir(folder)
+            real, there = folders[folder]
+            led, found = _what_is_at(path) if there else (None, None)
+            key = led or (real, name)
             if key in owners:
                 _refuse_pair(owners[key], job.source, path)
             owners[key] = job.source
             if found is None:
                 continue
+            if known is None:
+                say(f"looking at {len(jobs):,} images")
+                known = identities(job.source for job in jobs)
             if (found.st_dev, found.st_ino) in known:
                 raise ImageError(f"cannot write {path}: it is an input itself; choose another name or folder")
             if stat.S_ISREG(found.st_mode):
