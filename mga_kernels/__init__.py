@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .engine import Explanation, MaskGuidedSR
+    from .engine import Explanation, MaskGuidedSR, Result
 
-__all__ = ["Explanation", "MaskGuidedSR", "__version__"]
+__all__ = ["Explanation", "MaskGuidedSR", "Result", "__version__"]
 
 
 def __getattr__(name: str):
     """Import the engine on first use, so that ``import mga_kernels`` stays cheap."""
-    if name in ("Explanation", "MaskGuidedSR"):
+    if name in ("Explanation", "MaskGuidedSR", "Result"):
         return getattr(import_module(".engine", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,8 +7,9 @@ by module over a large image spends much of its time in page faults: the system 
 from __future__ import annotations
 
 import ctypes
-import threading
 import weakref
+
+from .threads import Lock
 
 # Parameters of mallopt(3), from malloc.h.
 _TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD, _MMAP_MAX = -1, -2, -3, -4
@@ -18,7 +19,7 @@ _KEEPING = {_MMAP_MAX: 0, _TRIM_THRESHOLD: _LARGEST, _TOP_PAD: 64 * _MIB}
 # What glibc adapts itself to in a process that has freed large blocks; once set, a parameter does not adapt any more.
 _USUAL = {_MMAP_MAX: 65536, _TRIM_THRESHOLD: 64 * _MIB, _TOP_PAD: _MIB // 8, _MMAP_THRESHOLD: 32 * _MIB}
 
-_lock = threading.RLock()  # re-entrant: an owner may be collected while another registers
+_lock = Lock()  # re-entrant: an owner may be collected while another registers
 _owners = 0
 
 

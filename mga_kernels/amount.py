@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from fractions import Fraction
 
 from torch import Tensor
 
 from .errors import InputError
+from .quantities import check_whole_number, real
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,22 @@ class Amount:
             raise InputError("K: max_ms alone decides how much is refined; leave out k, fraction and threshold")
         if threshold is not None and fraction is not None:
             raise InputError("K: give either fraction or threshold, not both; k= limits what a threshold selects")
-        if k is not None and (isinstance(k, bool) or not isinstance(k, int) or k < 0):
-            raise InputError(f"K: k is the number of patches to refine, a whole number of 0 or more; got {k!r}")
-        if fraction is not None and not (isinstance(fraction, (int, float)) and 0 <= fraction <= 1):
-            raise InputError(f"K: fraction is the share of cells to refine, between 0 and 1; got {fraction!r}")
-        if threshold is not None and not (_is_number(threshold) and math.isfinite(threshold)):
-            raise InputError(f"K: threshold is a mask value, a number around 0 to 1; got {threshold!r}")
-        if max_ms is not None and not (_is_number(max_ms) and 0 < max_ms < math.inf):
-            raise InputError(f"K: max_ms is the time of one image in milliseconds, above 0; got {max_ms!r}")
+        if k is not None:
+            k = check_whole_number("K: k is the number of patches to refine", k, 0)
+        if fraction is not None:
+            fraction = real(fraction)
+            if fraction is None or not 0 <= fraction <= 1:
+                raise InputError(f"K: fraction is the share of cells to refine, between 0 and 1; got {self.fraction!r}")
+        if threshold is not None:
+            threshold = real(threshold)
+            if threshold is None:
+                raise InputError(f"K: threshold is a mask value, a number around 0 to 1; got {self.threshold!r}")
+        if max_ms is not None:
+            max_ms = real(max_ms)
+            if max_ms is None or max_ms <= 0:
+                raise InputError(f"K: max_ms is the time of one image in milliseconds, above 0; got {self.max_ms!r}")
+        for name, value in (("k", k), ("fraction", fraction), ("threshold", threshold), ("max_ms", max_ms)):
+            object.__setattr__(self, name, value)
 
     def __bool__(self) -> bool:
         """Whether anything was given."""
@@ -51,10 +59,6 @@ class Amount:
         if self.fraction is not None:
             return round(Fraction(str(self.fraction)) * cells)  # as it was written: 0.575 is a little less in binary
         return min(default if self.k is None else self.k, cells)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def above(mask: Tensor, indices: Tensor, threshold: float, static: bool | None = None) -> Tensor:

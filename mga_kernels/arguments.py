@@ -9,6 +9,7 @@ from torch import Tensor
 from .errors import InputError
 from .networks import VARIANTS
 from .ops.select_patches import ORDERS
+from .quantities import check_whole_number
 
 WHOLE = "whole"  # the variant of a network without a mask
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -42,6 +43,11 @@ def check_whole(**given: object) -> None:
             f"this is a whole network, which has no mask, so {', '.join(names)} cannot be given; leave it out and the "
             "network runs as it is, or convert it to a mask-guided network first"
         )
+
+
+def check_size(height: object, width: object) -> tuple[int, int]:
+    """Height and width of an image in pixels."""
+    return check_whole_number("height of an image", height, 1), check_whole_number("width of an image", width, 1)
 
 
 def check_tensor(image: Tensor, variant: str, selection: str | None) -> None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import threading
-import warnings
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,8 +14,11 @@ from torch import Tensor
 
 from .amount import Amount
 from .errors import InputError, OutOfMemoryError
+from .memory import bare
 from .networks import ModelConfig, WholeConfig
+from .notices import warn
 from .plans import Plan
+from .threads import Lock
 from .timings import TIMINGS, machine, measure
 
 MODES = ("masked", "dense", "auto")
@@ -25,43 +28,56 @@ TRIES = 5  # times that K is measured at most, besides K = 0
 _log = logging.getLogger("mga_kernels")
 
 
+class Plans(Protocol):
+    """What makes the plans that are measured: a ``Runner``. ``description`` says which kind, ``settings`` what else
+    than the size decides how they run."""
+
+    device: torch.device
+
+    @property
+    def description(self) -> str: ...
+
+    @property
+    def settings(self) -> dict[str, object]: ...
+
+    def grid(self, height: int, width: int) -> tuple[int, int]: ...
+
+    def make_plan(self, height: int, width: int, k: int, dense: bool) -> Plan: ...
+
+    def shrink_measured(self, height: int, width: int, k: int, dense: bool) -> bool: ...
+
+    def memory_errors(self, height: int, width: int) -> AbstractContextManager[None]: ...
+
+
 class Choice:
     """How photographs of each size are run.
 
-    ``make_plan(height, width, k, dense)`` makes a plan, with room for -D if ``dense``; ``description`` says which kind,
-    ``cells(height, width)`` is the number of cells of an image. ``mode`` "masked" is -M, "dense" -D, "auto" the faster
-    of them at each size.
+    ``mode`` "masked" is -M, "dense" -D, "auto" the faster of them at each size. ``lock`` is held while something is
+    measured.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig | WholeConfig,
-        amount: Amount,
-        mode: str,
-        make_plan: Callable[[int, int, int, bool], Plan],
-        cells: Callable[[int, int], int],
-        description: str,
-        device: torch.device,
-    ):
+    def __init__(self, config: ModelConfig | WholeConfig, amount: Amount, mode: str, plans: Plans, lock: Lock):
         if mode not in MODES:
             raise InputError(f"mode {mode!r} does not exist; choose one of {', '.join(MODES)}")
         if mode == "dense" and amount:
             raise InputError("mode 'dense' refines the whole image; leave out k, fraction, threshold and max_ms")
         self.config, self.amount, self.mode = config, amount, mode
-        self._make_plan, self._cells, self._description, self._device = make_plan, cells, description, device
-        self._lock = threading.RLock()  # what is measured at the same time takes longer
+        self._plans, self._lock = plans, lock
         self._k: dict[tuple[int, int], int] = {}
         self._compared: dict[tuple[int, int], tuple[float, float] | None] = {}
 
     def k(self, height: int, width: int) -> int:
         """Cells refined in an image of this size, or those that a threshold selects from; measured for ``max_ms``."""
-        cells = self._cells(height, width)
+        cells = math.prod(self._plans.grid(height, width))
         if self.amount.max_ms is None:
             return self.amount.count(cells, self.config.k)
-        with self._lock:
-            if (height, width) not in self._k:
-                self._k[height, width] = self._k_of_time(height, width, cells, self.amount.max_ms)
-            return self._k[height, width]
+        found = self._k.get((height, width))
+        if found is None:  # only then is the lock waited for
+            with self._lock:
+                found = self._k.get((height, width))
+                if found is None:
+                    found = self._k[height, width] = self._k_of_time(height, width, cells, self.amount.max_ms)
+        return found
 
     def dense(self, height: int, width: int) -> bool:
         """Whether -D is run on images of this size; measured for "auto" at the first question."""
@@ -90,25 +106,26 @@ class Choice:
 
     def _times(self, height: int, width: int, allowed: bool) -> tuple[float, float] | None:
         """Milliseconds of -M and -D; None where K = 0, or where it is not known and measuring is not ``allowed``."""
-        with self._lock:
-            if self._compared.get((height, width)) is None:
-                self._compared[height, width] = self._compare(height, width, allowed)
-            return self._compared[height, width]
+        found = self._compared.get((height, width))
+        if found is None and self.k(height, width):
+            with self._lock if allowed else nullcontext():  # to look up what is in the cache, nobody need wait
+                found = self._compared.get((height, width)) or self._compare(height, width, allowed)
+                self._compared[height, width] = found
+        return found
 
     def _compare(self, height: int, width: int, allowed: bool) -> tuple[float, float] | None:
-        k = self.k(height, width)
-        if k == 0:
+        if not allowed and not TIMINGS:
             return None
+        k = self.k(height, width)
         key = self._key("masked and dense", height, width) | {"k": k}
         entry = TIMINGS.get(key, ("masked_ms", "dense_ms"))
         if entry is None and not allowed:
             return None
         if entry is None:
             try:
-                plan, image = self._make_plan(height, width, k, True), _noise(height, width)
+                masked, dense = self._measured(height, width, k, True)
             except OutOfMemoryError:  # -M takes less
                 return 0.0, math.inf
-            masked, dense = measure(lambda: plan.run(image), lambda: plan.dense(image))
             entry = {"masked_ms": masked, "dense_ms": dense}
             TIMINGS.put(key, entry)
         times = entry["masked_ms"], entry["dense_ms"]
@@ -121,12 +138,10 @@ class Choice:
         key = self._key("largest K", height, width) | {"max_ms": limit}
         entry = TIMINGS.get(key, ("k", "ms", "ms_at_0"))
         if entry is None:
-            image = _noise(height, width)
 
             def time_of(k: int) -> float:
                 try:
-                    plan = self._make_plan(height, width, k, False)
-                    return measure(lambda: plan.run(image))[0]
+                    return self._measured(height, width, k, False)[0]
                 except OutOfMemoryError:
                     if k == 0:
                         raise
@@ -137,16 +152,32 @@ class Choice:
             TIMINGS.put(key, entry)
             _log.info("%dx%d: K = %d takes %.4g ms of %.4g", width, height, k, times[k], limit)
         if entry["ms_at_0"] > limit:
-            warnings.warn(
+            warn(
                 f"max_ms = {limit:g}: an image of {width}x{height} takes {entry['ms_at_0']:.4g} ms on this machine "
-                "even with K = 0, which is used; allow more time or use a smaller image",
-                stacklevel=2,
+                "even with K = 0, which is used; allow more time or use a smaller image"
             )
         return min(int(entry["k"]), cells)
 
+    def _measured(self, height: int, width: int, k: int, dense: bool) -> list[float]:
+        """Milliseconds of -M of ``k`` cells and, if ``dense``, of -D; in smaller tiles where memory runs out."""
+        while True:
+            try:
+                return self._measured_once(height, width, k, dense)
+            except OutOfMemoryError as problem:
+                error = bare(problem)
+            if not self._plans.shrink_measured(height, width, k, dense):
+                raise error
+
+    def _measured_once(self, height: int, width: int, k: int, dense: bool) -> list[float]:
+        image = _noise(height, width)
+        with self._plans.memory_errors(height, width):
+            plan = self._plans.make_plan(height, width, k, dense)
+            masked = [lambda: plan.run(image)]
+            return measure(*masked, lambda: plan.dense(image)) if dense else measure(*masked)
+
     def _key(self, what: str, height: int, width: int) -> dict[str, object]:
-        size = {"height": height, "width": width}
-        return {"what": what, "model": self.config.to_json(), "plan": self._description} | size | machine(self._device)
+        facts = {"model": self.config.to_json(), "plan": self._plans.description, **self._plans.settings}
+        return {"what": what, "height": height, "width": width} | facts | machine(self._plans.device)
 
 
 def _noise(height: int, width: int) -> Tensor:

@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 import copy
-import math
 import os
 import threading
-import time
-import warnings
-import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator, Iterable
+from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import images, plans, safety, stream
+from . import plans, safety, stream
 from .amount import Amount
-from .arguments import WHOLE, check_out, check_tensor, check_whole, choose_device, choose_dtype
+from .arguments import WHOLE, check_out, check_size, check_tensor, check_whole, choose_device, choose_dtype
 from .checkpoints import ModelConfig, load_checkpoint, load_model
-from .choice import Choice
 from .errors import InputError, OutOfMemoryError
-from .explanation import Explanation
-from .memory import parse_memory, require_memory
+from .explanation import Explanation, Timings, steps
+from .memory import bare, parse_memory
+from .modes import ordinary
 from .networks import VARIANTS, SRNetwork, WholeConfig, WholeNetwork
+from .networks.copies import from_bytes, private_copy, to_bytes
 from .networks.layers import pad_by_reflection
-from .pictures import ImageLike, Picture, like, read, shared
+from .notices import warn
+from .pictures import ImageLike, Picture, in_form_of, like, read, shared
+from .quantities import check_whole_number
+from .result import Result
+from .runner import Runner
+from .threads import Lock
 
-CPU_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory")  # the CPU allocator has no error of its own
+VOLATILE = ("_lock", "_last", "_runner")  # what a copy in another process or beside this one makes anew
 
-PLANS_KEPT = 2  # image sizes whose buffers stay allocated
-
-Result = TypeVar("Result")
+Value = TypeVar("Value")
 
 
 class MaskGuidedSR:
@@ -61,6 +59,7 @@ class MaskGuidedSR:
     network, which has no mask (``from_checkpoint``), only has "dense", which is its default; the others have "masked".
     """
 
+    @ordinary()
     def __init__(
         self,
         network: SRNetwork,
@@ -79,43 +78,59 @@ class MaskGuidedSR:
         if self.whole:
             other = None if mode == "dense" else mode
             check_whole(k=k, fraction=fraction, threshold=threshold, max_ms=max_ms, mode=other)
-        mode = mode or ("dense" if self.whole else "masked")
-        self.amount, self.mode, self.runtime = Amount(k, fraction, threshold, max_ms), mode, runtime
-        self.k, self.fraction = k, fraction
+        self.mode, self.runtime = mode or ("dense" if self.whole else "masked"), runtime
+        self.amount = Amount(k, fraction, threshold, max_ms)
+        self.k, self.fraction = self.amount.k, self.amount.fraction
         self.memory = None if memory is None else parse_memory(memory)
-        self.device, self.dtype = choose_device(device), choose_dtype(dtype)
         self.config: ModelConfig | WholeConfig = network.config
-        self._plans: OrderedDict[tuple[int, int, int, bool], plans.Plan] = OrderedDict()
-        self._planning = threading.Lock()  # a plan has one set of buffers: threads take turns
-        self._refined: int | None = 0
+        self._asked, self.dtype = str(device), choose_dtype(dtype)
+        self._wanted = None if dtype == "auto" else self.dtype  # by photographs; None for the fastest
         self._gave_up: dict[str, str] = {}
         self._watches_tensors = self.dtype == torch.float16  # the others have the range of float32
-        network = network.eval().requires_grad_(False)
-        # float16 cannot hold every weight, so what may be run instead is made from a copy.
-        self._exact = network if self.dtype == torch.float32 else copy.deepcopy(network).cpu()
-        self._load(network, None if dtype == "auto" else self.dtype)
+        # float16 cannot hold every weight, so what may be run instead is made from these. They never change.
+        self._exact = private_copy(network).cpu().eval().requires_grad_(False)
+        self._start()
 
-    def _load(self, network: SRNetwork, dtype: torch.dtype | None) -> None:
-        """Prepare the network for ``dtype``, None for the fastest one."""
-        self._planner, refused = plans.prepare(network, self.device, dtype, self.runtime)
-        self._runs_in: torch.dtype = getattr(self._planner, "narrow", self.dtype)  # photographs, that is
-        self._refused = refused | self._gave_up
-        self._plans.clear()
-        self.model = network.to(self.device, self.dtype)
-        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._budget = plans.Budget(self._planner, self.model, self.device, self.memory)
-        engine = weakref.proxy(self)  # the plans of an engine go with it: they hold gigabytes
-        self._choice = Choice(
-            self.config,
-            self.amount,
-            self.mode,
-            lambda *key: engine._make_plan(*key),
-            lambda height, width: math.prod(engine.grid(height, width)),
-            self._planner.description,
-            self.device,
-        )
+    def _start(self) -> None:
+        """Make what ``VOLATILE`` names."""
+        self.device = choose_device(self._asked)
+        self._lock = Lock()  # a plan has one set of buffers: threads take turns
+        self._last = threading.local()
+        self._runner = self._run_in(self.dtype, self._wanted)
+
+    def _run_in(self, dtype: torch.dtype, wanted: torch.dtype | None) -> Runner:
+        """What runs tensors in ``dtype`` and photographs in ``wanted``."""
+        network = self._exact if dtype == torch.float32 and self.device.type == "cpu" else copy.deepcopy(self._exact)
+        amount, mode, memory = self.amount, self.mode, self.memory
+        runner = Runner(network, self.device, dtype, wanted, self.runtime, amount, mode, memory, self._lock)
+        runner.refused |= self._gave_up
+        return runner
+
+    @ordinary()
+    def __deepcopy__(self, memo: dict[int, Any]) -> MaskGuidedSR:
+        """Shares nothing with this model; plans are made anew."""
+        made = memo[id(self)] = object.__new__(type(self))
+        kept = {name: value for name, value in vars(self).items() if name not in (*VOLATILE, "_exact")}
+        made.__dict__.update(copy.deepcopy(kept, memo), _exact=private_copy(self._exact))
+        made._start()
+        return made
+
+    def __copy__(self) -> MaskGuidedSR:
+        return copy.deepcopy(self)
+
+    @ordinary()
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: settings and weights. InputError for a network that holds what cannot be pickled."""
+        kept = {name: value for name, value in vars(self).items() if name not in VOLATILE}
+        return kept | {"_exact": to_bytes(self._exact)}
+
+    @ordinary()
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _exact=from_bytes(state["_exact"]))
+        self._start()
 
     @classmethod
+    @ordinary()
     def from_pretrained(
         cls,
         name_or_path: str | os.PathLike,
@@ -145,6 +160,7 @@ class MaskGuidedSR:
         return cls(model, k, fraction, device, dtype, **amount, mode=mode, runtime=runtime, memory=memory)
 
     @classmethod
+    @ordinary()
     def from_checkpoint(
         cls,
         source: Any,
@@ -177,109 +193,107 @@ class MaskGuidedSR:
     def patch_size(self) -> int:
         return self.config.patch_size
 
+    @property
+    def model(self) -> SRNetwork:
+        """The network as it runs tensors: a copy of the one that was given."""
+        return self._runner.model
+
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of cells of an LR image of this size."""
-        smallest, p = self.config.definition.minimum_size, self.patch_size
-        return math.ceil(max(height, smallest) / p), math.ceil(max(width, smallest) / p)
+        return self._runner.grid(*check_size(height, width))
 
+    @ordinary()
     def resolve_k(self, height: int, width: int, k: int | None = None, fraction: float | None = None) -> int:
         """Cells refined in an LR image of this size; ``k`` or ``fraction`` override the model's own amount.
 
         With a threshold it is their largest number. With ``max_ms`` it may have to be measured.
         """
-        amount = Amount(k, fraction)
+        height, width = check_size(height, width)
+        amount, runner = Amount(k, fraction), self._runner
         if amount:
-            return amount.count(math.prod(self.grid(height, width)), self.config.k)
-        return self._choice.k(height, width)
+            rows, columns = runner.grid(height, width)
+            return amount.count(rows * columns, self.config.k)
+        return runner.choice.k(height, width)
 
+    @ordinary()
     def warmup(self, height: int, width: int) -> None:
         """Allocate what photographs of this size need, so that the first of them is as fast as those after it."""
-        with self._planning:
-            self._plan(height, width).warm(self._choice.dense(height, width))
+        size = check_size(height, width)
+        with self._lock:
+            runner = self._runner
+            with runner.memory_errors(*size):
+                runner.plan(*size).warm(runner.choice.dense(*size))
 
+    @ordinary()
     def info(self) -> dict[str, str | list[str]]:
         """How photographs are run, why not in another way, and what was chosen for the sizes that are prepared."""
+        runner = self._runner
         return {
-            "photographs": self._planner.description,
+            "photographs": runner.description,
             "mode": self.mode,
-            "why not": [f"{name}: {reason}" for name, reason in self._refused.items()],
-            "prepared": [
-                ", ".join(filter(None, (f"{width}x{height}", self._choice.why(height, width), plan.parts)))
-                for (height, width, _, _), plan in self._plans.items()
-            ],
+            "why not": [f"{name}: {reason}" for name, reason in runner.refused.items()],
+            "prepared": runner.prepared(),
         }
 
     @property
     def refined(self) -> int | None:
-        """Cells refined in the photograph that was upscaled last; None where the dense network made it."""
-        return self._refined
+        """Cells refined in the photograph that this thread upscaled last; None where the dense network made it.
 
-    def _plan(self, height: int, width: int) -> plans.Plan:
-        """The plan for an LR image of this size with the model's K; those used last are kept."""
-        key = self._key(height, width)
-        if key not in self._plans:
-            while self._plans and (len(self._plans) >= PLANS_KEPT or not self._budget.fits(*key, self._held())):
-                self._plans.popitem(last=False)
-            self._plans[key] = self._make_plan(*key)
-            self._plans[key].threshold = self.amount.threshold
-        self._plans.move_to_end(key)
-        return self._plans[key]
+        ``upscale(image, return_result=True)`` returns the number with the picture.
+        """
+        return getattr(self._last, "refined", 0)
 
-    def _key(self, height: int, width: int) -> tuple[int, int, int, bool]:
-        """What the plan for an LR image of this size depends on: the size, K, and whether it runs -D."""
-        dense = self._choice.dense(height, width)
-        return height, width, 0 if dense else self.resolve_k(height, width), dense
+    def _run(self, size: tuple[int, int], steps: Callable[[plans.Plan, bool], Value]) -> tuple[Value, int | None]:
+        """``steps(plan, dense)`` and the cells refined, of a photograph of this height and width.
 
-    def _make_plan(self, height: int, width: int, k: int, dense: bool) -> plans.Plan:
-        return self._budget.plan(height, width, k, dense, self._held(), self._what((1, 3, height, width))[0])
-
-    def _held(self) -> int:
-        """Bytes of the plans that are kept."""
-        return sum(plan.bytes for plan in self._plans.values())
-
-    @contextmanager
-    def _planned(self, photo: images.Photo) -> Iterator[plans.Plan]:
-        """The plan for a photograph, which nobody else uses meanwhile."""
-        height, width = photo.rgb.shape[:2]
-        with self._planning, self._memory_errors(1, height, width):
-            yield self._plan(height, width)
-
-    def _run(self, photo: images.Photo, steps: Callable[[plans.Plan, bool], Result]) -> Result:
-        """``steps(plan, dense)``; again in smaller tiles where memory ran out, wider where values were not finite."""
-        size = photo.rgb.shape[:2]
+        Again in smaller tiles where memory ran out, and in a wider dtype where values were not finite.
+        """
         while True:
             try:
-                with self._planned(photo) as plan:
-                    dtype, dense = self._runs_in, self._choice.dense(*size)
-                    plan.start()
-                    result = steps(plan, dense)
-                    if plan.finite is None or bool(plan.finite):
-                        self._refined = None if dense else plan.chosen()
-                        return result
-            except OutOfMemoryError:
-                if not self._shrink(*size):
-                    raise
+                runner, value, refined = self._run_once(size, steps)
+            except OutOfMemoryError as problem:
+                error = bare(problem)
             else:
-                self._widen(dtype)
+                if value is not None:
+                    self._last.refined = refined
+                    return value, refined
+                self._widen(runner, runner.narrow)
+                continue
+            with self._lock:
+                if not self._runner.shrink(*size):
+                    raise error
 
-    def _shrink(self, height: int, width: int) -> bool:
-        with self._planning:
-            self._plans.clear()
-            return self._budget.shrink(*self._key(height, width))
+    def _run_once(
+        self, size: tuple[int, int], steps: Callable[[plans.Plan, bool], Value]
+    ) -> tuple[Runner, Value | None, int | None]:
+        """What ran it, and None for a value that was not finite."""
+        with self._lock:
+            runner = self._runner
+            with runner.memory_errors(*size):
+                plan, dense = runner.plan(*size), runner.choice.dense(*size)
+                plan.start()
+                value = steps(plan, dense)
+                if plan.finite is not None and not bool(plan.finite):
+                    return runner, None, None
+                return runner, value, None if dense else plan.chosen()
 
-    def _widen(self, dtype: torch.dtype) -> None:
-        """Run in a wider dtype than this one from now on."""
+    def _widen(self, runner: Runner, dtype: torch.dtype) -> None:
+        """Run in a wider dtype than this one, in which values of ``runner`` were not finite, from now on."""
         instead = safety.wider(dtype, self.device)
-        with self._planning:
-            if dtype not in (self.dtype, self._runs_in):  # another thread was here before
+        with self._lock:
+            if self._runner is not runner:  # another thread was here before
                 return
-            message = safety.explain_widening(dtype, instead)
-            warnings.warn(message, stacklevel=4)
-            self._gave_up[str(dtype).removeprefix("torch.")] = "gave values that are not finite"
-            self.dtype = instead if self.dtype == dtype else self.dtype
-            self._load(copy.deepcopy(self._exact), instead)
+            gave_up = {str(dtype).removeprefix("torch."): "gave values that are not finite"}
+            self._gave_up, before = self._gave_up | gave_up, self._gave_up
+            try:
+                self._runner = self._run_in(instead if self.dtype == dtype else self.dtype, instead)
+            except BaseException:
+                self._gave_up = before
+                raise
+            self.dtype, self._wanted = self._runner.dtype, instead
+        warn(safety.explain_widening(dtype, instead))
 
-    @torch.inference_mode()
+    @ordinary()
     def __call__(
         self,
         image: Tensor,
@@ -307,30 +321,48 @@ class MaskGuidedSR:
             raise InputError(f"MaskGuidedSR: {self.network} is divided; choose one of {', '.join(VARIANTS)}")
         height, width = image.shape[-2:]
         threshold = self.amount.threshold if k is fraction is None else None
+        seed = check_whole_number("MaskGuidedSR: seed decides which cells are drawn", seed, 0)
         k = self.resolve_k(height, width, k, fraction)
         while True:
-            model = self.model  # which another thread may widen meanwhile
-            dtype = next(model.parameters()).dtype
-            with self._memory_guard(image.shape):
-                result = model.unclamped(self._prepare(image, dtype), k, variant, selection, seed, threshold)
+            runner = self._runner  # which another thread may replace meanwhile
+            with runner.memory_guard(image.shape):
+                given = self._prepare(image, runner.dtype)
+                result = runner.model.unclamped(given, k, variant, selection, seed, threshold)
             if not self._watches_tensors or safety.is_finite(result):
                 break
-            self._widen(dtype)
-        return result.clamp(0, 1)[..., : height * self.scale, : width * self.scale].to(image.dtype)
+            self._widen(runner, runner.dtype)
+        return result[..., : height * self.scale, : width * self.scale].clamp(0, 1).to(image.dtype)
 
-    def upscale(self, image: ImageLike, out: np.ndarray | None = None) -> Picture:
+    @overload
+    def upscale(
+        self, image: ImageLike, out: np.ndarray | None = None, *, return_result: Literal[False] = False
+    ) -> Picture: ...
+
+    @overload
+    def upscale(self, image: ImageLike, out: np.ndarray | None = None, *, return_result: Literal[True]) -> Result: ...
+
+    @ordinary()
+    def upscale(
+        self, image: ImageLike, out: np.ndarray | None = None, *, return_result: bool = False
+    ) -> Picture | Result:
         """Upscale one photograph with the model's own K.
 
         A path or a PIL image gives a PIL image, a uint8 array an array of the same layout, a Photo a Photo.
         Orientation, alpha, grey levels, colour profile and metadata are kept (see ``mga_kernels.images``); what cannot
         be kept is said in a warning, or in the ``notes`` of a Photo. ``out``, uint8 (sH, sW, 3), takes the result of
-        an RGB array and is returned.
+        an RGB array and is returned. ``return_result``: a Result instead, which holds the picture, the number of cells
+        refined in it, and the notes, of which there is no warning then.
         """
         photo = read(image)
         room = check_out(image, out, *(side * self.scale for side in photo.rgb.shape[:2]))
         rgb = shared(photo.rgb)
-        result = self._run(photo, lambda plan, dense: (plan.dense if dense else plan.run)(rgb, out=room)).numpy()
-        return out if out is not None else like(image, photo.upscaled(result))
+        pixels, refined = self._run(
+            photo.rgb.shape[:2], lambda plan, dense: (plan.dense if dense else plan.run)(rgb, out=room)
+        )
+        if not return_result:
+            return out if out is not None else like(image, photo.upscaled(pixels.numpy()))
+        made = photo.upscaled(pixels.numpy())
+        return Result(in_form_of(image, made) if out is None else out, refined, list(made.notes))
 
     def upscale_all(
         self,
@@ -342,74 +374,24 @@ class MaskGuidedSR:
         """``upscale`` image after image, with reading and saving beside it: see ``mga_kernels.stream.upscale_all``."""
         return stream.upscale_all(self, sources, ahead, save, savers)
 
-    @torch.inference_mode()
+    @ordinary()
     def explain(self, image: ImageLike) -> Explanation:
         """Upscale one photograph and return what was predicted, selected and refined on the way."""
         if self.whole:
             raise InputError("explain: a whole network has no mask, so there is nothing to explain; use upscale")
-        timings: dict[str, float] = {}
-        with self._stage("read", timings):
+        timings = Timings(self.device)
+        with timings.of("read"):
             photo = read(image)
-        results, mask, indices = self._run(photo, lambda plan, dense: self._steps(plan, dense, photo, timings))
-        with self._stage("write", timings):
-            pictures = [like(image, photo.upscaled(np.ascontiguousarray(result.numpy()))) for result in results]
-        return Explanation(pictures[0], mask, indices, pictures[1], self.patch_size, self.scale, timings)
-
-    def _steps(
-        self, plan: plans.Plan, dense: bool, photo: images.Photo, timings: dict[str, float]
-    ) -> tuple[tuple[Tensor, Tensor], np.ndarray, np.ndarray]:
-        """Coarse and final image, mask and indices, made in steps whose times are taken."""
-        with self._stage("base", timings):
-            final = plan.buffer()
-            plan.coarse(shared(photo.rgb), final)
-        coarse = plan.crop(final).cpu().clone()
-        with self._stage("mask", timings):
-            mask, indices = plan.choose(plan.capacity)
-        with self._stage("refine", timings):
-            if dense:
-                plan.decomposed(final)
-                indices = torch.arange(mask.numel(), dtype=torch.int32)[None]
-            elif indices.shape[1]:
-                plan.refine(indices, final)
-        return (coarse, plan.crop(final).cpu()), mask[0].float().cpu().numpy(), indices[indices >= 0].cpu().numpy()
+        (results, mask, indices), _ = self._run(
+            photo.rgb.shape[:2], lambda plan, dense: steps(plan, dense, shared(photo.rgb), timings)
+        )
+        with timings.of("write"):
+            coarse, made = (photo.upscaled(np.ascontiguousarray(result.numpy())) for result in results)
+            pictures = in_form_of(image, coarse), like(image, made)  # the notes are the same
+        return Explanation(pictures[0], mask, indices, pictures[1], self.patch_size, self.scale, timings.seconds)
 
     def _prepare(self, image: Tensor, dtype: torch.dtype) -> Tensor:
         """Move, convert, and extend an image that is too small for the network by reflection."""
         smallest = self.config.definition.minimum_size
         image = pad_by_reflection(image.to(self.device, dtype), *(max(s, smallest) for s in image.shape[-2:]))
         return image.contiguous(memory_format=torch.channels_last)
-
-    def _what(self, shape: Sequence[int]) -> tuple[str, str]:
-        """What is being done, and what to do where memory is too small for it."""
-        batch, _, height, width = shape
-        what = f"upscaling {batch} image(s) of {width}x{height} to {width * self.scale}x{height * self.scale}"
-        return what, "use a smaller image or cut it into parts"
-
-    @contextmanager
-    def _memory_guard(self, shape: Sequence[int]) -> Iterator[None]:
-        """Refuse a batch that cannot fit before starting, and translate the allocator's own error."""
-        batch, _, height, width = shape
-        if self.device.type == "cpu":
-            pixels = batch * math.prod(self.grid(height, width)) * self.patch_size**2
-            needed = pixels * self.config.definition.working_values * self.dtype.itemsize
-            require_memory(needed, *self._what(shape))
-        with self._memory_errors(batch, height, width):
-            yield
-
-    @contextmanager
-    def _memory_errors(self, batch: int, height: int, width: int) -> Iterator[None]:
-        try:
-            yield
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in CPU_OUT_OF_MEMORY):
-                what, remedy = self._what((batch, 3, height, width))
-                raise OutOfMemoryError(f"{what} needs more memory than {self.device} has; {remedy}") from None
-            raise
-
-    @contextmanager
-    def _stage(self, name: str, timings: dict[str, float]) -> Iterator[None]:
-        started = time.perf_counter()
-        yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        timings[name] = time.perf_counter() - started

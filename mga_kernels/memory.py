@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 
 from .errors import InputError, OutOfMemoryError
+from .quantities import real
 
 GIB = 1 << 30
 _UNLIMITED = 1 << 60
+_CPU_IS_FULL = ("not enough memory", "can't allocate memory")  # PyTorch's allocator has no error of its own there
 
 
 def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -33,14 +38,35 @@ def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cg
 
 def parse_memory(memory: int | str) -> int:
     """Bytes of a number of bytes or a text such as "8GiB", "500 MB" or "1.5g" (a single letter is binary)."""
-    found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?\s*", str(memory).lower(), re.ASCII)
-    size = 0
-    if found and not isinstance(memory, bool):
-        number, letter, ending = found.groups()
-        size = int(float(number) * (1000 if ending == "b" else 1024) ** " kmgt".index(letter or " "))
-    if size <= 0:
+    size = real(memory)
+    if isinstance(memory, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?\s*", memory.lower(), re.ASCII)
+        number, letter, ending = found.groups() if found else ("0", "", "")
+        size = float(number) * (1000 if ending == "b" else 1024) ** " kmgt".index(letter or " ")
+    if size is None or not 1 <= size < math.inf:
         raise InputError(f'memory: expected a number of bytes or a text such as "8GiB" or "500MB", got {memory!r}')
-    return size
+    return int(size)
+
+
+@contextmanager
+def memory_errors(what: str, where: str, remedy: str) -> Iterator[None]:
+    """An allocator's own error becomes an OutOfMemoryError: ``what`` needs more than ``where`` has."""
+    try:
+        yield
+        return
+    except OutOfMemoryError:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and not any(text in str(error) for text in _CPU_IS_FULL):
+            raise
+    raise OutOfMemoryError(f"{what} needs more memory than {where} has; {remedy}") from None
+
+
+def bare(error: OutOfMemoryError) -> OutOfMemoryError:
+    """The error without the frames of where it was raised, which keep alive what fills the memory."""
+    error.__traceback__ = error.__context__ = None
+    return error
 
 
 def device_memory(device: torch.device) -> int:

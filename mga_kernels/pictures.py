@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 
 import numpy as np
 import torch
@@ -11,6 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import images
+from .notices import warn
 from .ops import image_to_input, output_to_image
 
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | images.Photo
@@ -24,8 +24,9 @@ def read(image: ImageLike) -> images.Photo:
 def like(source: ImageLike, photo: images.Photo) -> Picture:
     """The photograph in the form of what it was read from; warnings say what its ``notes`` do, unless it has them."""
     if not isinstance(source, images.Photo):
+        name = os.fspath(source) if isinstance(source, str | os.PathLike) else getattr(source, "filename", "")
         for note in photo.notes:
-            warnings.warn(note, stacklevel=3)
+            warn(f"{name}: {note}" if name else note)
     return in_form_of(source, photo)
 
 

@@ -7,6 +7,7 @@ decodes and encodes, so threads are enough for the rest.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -16,8 +17,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from . import images
-from .errors import InputError
 from .pictures import ImageLike, Picture, in_form_of, read
+from .quantities import check_whole_number
 
 if TYPE_CHECKING:
     from .engine import MaskGuidedSR
@@ -71,9 +72,9 @@ def upscale_all(
 
     def compute(loaded: tuple[ImageLike, images.Photo]) -> Upscaled:
         source, photo = loaded
-        result = model.upscale(photo)
-        assert isinstance(result, images.Photo)
-        return Upscaled(source, in_form_of(source, result), None, result.notes, model.refined)
+        result = model.upscale(photo, return_result=True)
+        assert isinstance(result.image, images.Photo)
+        return Upscaled(source, in_form_of(source, result.image), None, result.notes, result.refined)
 
     def write(upscaled: Upscaled) -> Upscaled:
         if save is not None:
@@ -110,10 +111,8 @@ def overlap(
     Closing the iterator, by ``close`` or an exception in it such as KeyboardInterrupt, drops what has not begun, waits
     for the reading and writing that has, and leaves no thread behind.
     """
-    if ahead < 0:
-        raise InputError(f"ahead is a number of images, 0 or more, got {ahead}")
-    if writers < 1:
-        raise InputError(f"writing needs one thread or more, got {writers}")
+    ahead = check_whole_number("ahead is a number of images", ahead, 0)
+    writers = check_whole_number("writing is done by a number of threads", writers, 1)
     return _Overlap(read, compute, write, writers).outcomes(iter(sources), ahead)
 
 
@@ -130,10 +129,13 @@ class _Overlap(Generic[Source, Loaded, Computed, Written]):
         self.reading: deque[tuple[Source, Future[Loaded]]] = deque()
         self.writing: deque[tuple[Source, Future[Written]]] = deque()
         self.stopped = threading.Event()
+        self.process = os.getpid()
 
     def outcomes(self, sources: Iterator[Source], ahead: int) -> Generator[Outcome[Source, Written], None, None]:
         try:
             while self._take(sources, ahead + 1) or self.writing:
+                if os.getpid() != self.process:
+                    raise RuntimeError("another process began these images, and its threads are not here; begin anew")
                 if self.reading and not (self.writing and self.writing[0][1].done()):
                     source, loading = self.reading.popleft()
                     self.writing.append((source, self._submit(source, loading)))

@@ -10,6 +10,7 @@ import ast
 import functools
 import hashlib
 import importlib.util
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,17 @@ def code_version(*modules: str, native: bool = True) -> str:
         with LIBRARY.open("rb") as library:
             digest.update(hashlib.file_digest(library, "sha256").digest())
     return digest.hexdigest()[:16]
+
+
+def foreign_code(*classes: type) -> str:
+    """The same of the files in which these classes are defined outside of this package; empty where there are none."""
+    files = {getattr(sys.modules.get(kind.__module__), "__file__", None) for kind in classes if not _is_ours(kind)}
+    sources = [path.read_bytes() for path in map(Path, sorted(filter(None, files))) if path.is_file()]
+    return hashlib.sha256(b"\0".join(map(_meaning, sources))).hexdigest()[:16] if sources else ""
+
+
+def _is_ours(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] == __package__
 
 
 def _sources(module: str) -> Iterator[tuple[str, bytes]]:

@@ -274,7 +274,7 @@ def test_images_that_do_not_fit_are_no_k_0(clock, monkeypatch):
         raise OutOfMemoryError("too large")
 
     model = model_of(network(), device="cpu", max_ms=5.0)
-    monkeypatch.setattr(model._planner, "plan", refuse)
+    monkeypatch.setattr(model._runner.planner, "plan", refuse)
     with pytest.raises(OutOfMemoryError):
         model.upscale(picture())
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from mga_kernels import MaskGuidedSR, engine, ops
+from mga_kernels import MaskGuidedSR, ops, runner
 from mga_kernels.errors import CheckpointError, InputError, OutOfMemoryError
 from mga_kernels.images import read_image
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
@@ -142,13 +142,13 @@ def test_impossible_devices_and_types_are_refused(arguments):
 def test_an_image_beyond_memory_is_refused_before_it_is_made():
     huge = torch.zeros(1, 1, 1, 1).expand(1, 3, 10**6, 10**6)
     with pytest.raises(OutOfMemoryError, match=r"1000000x1000000 to 4000000x4000000.* GiB .*smaller"):
-        with make_model()._memory_guard(huge.shape):
+        with make_model()._runner.memory_guard(huge.shape):
             pytest.fail("the guard let it pass")
 
 
 def test_the_allocators_own_error_is_translated(monkeypatch):
     model = make_model()
-    monkeypatch.setattr(engine, "require_memory", lambda *_: None)
+    monkeypatch.setattr(runner, "require_memory", lambda *_: None)
     monkeypatch.setattr(model.model.base, "forward", lambda _: torch.empty(1 << 60))
     with pytest.raises(OutOfMemoryError, match="needs more memory than cpu has"):
         model(picture(1, 8, 8))

@@ -239,7 +239,7 @@ def test_tiles_show_no_seams(tmp_path, name):
     settings = {"device": "cpu", "dtype": "float32", "runtime": "pytorch"} | options
     path, picture = checkpoint(tmp_path, state), photograph(150, 170)
     whole = MaskGuidedSR.from_checkpoint(path, **settings)
-    needed = whole._planner.bytes_needed(150, 170, 0)
+    needed = whole._runner.planner.bytes_needed(150, 170, 0)
     cut = MaskGuidedSR.from_checkpoint(path, memory=needed // 2, **settings)
     difference = np.abs(cut.upscale(picture).astype(int) - whole.upscale(picture))
     assert "tiles" in cut.info()["prepared"][0]

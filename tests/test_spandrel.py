@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import sys
 
 import numpy as np
@@ -97,8 +99,31 @@ def test_other_networks_run_as_they_are(spandrel):
         model(RGB, k=3)
     descriptor.model.register_forward_pre_hook(lambda _, given: (given[0].zero_(),))
     given = RGB.clone().contiguous(memory_format=torch.channels_last)  # which is not copied on the way
-    model(given)
+    zeroed = MaskGuidedSR.from_checkpoint(descriptor, device="cpu", dtype="float32", runtime="pytorch")(given)
+    assert not torch.equal(zeroed, model(given)), "what hangs on a network is copied with it"
     assert torch.equal(given, RGB), "what a network writes into its input stays there"
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_what_spandrel_loaded_stays_as_it_is_and_can_be_copied(spandrel, registry, ours):
+    if ours:
+        descriptor = spandrel.ModelLoader(device="cpu", registry=registry).load_from_state_dict(originals.pan(4)[0])
+    else:
+        descriptor = compact(spandrel, 2)
+    module = descriptor.model.bfloat16().train().requires_grad_(True)
+    before = {name: (p.dtype, p.data_ptr(), p.requires_grad, p.stride()) for name, p in module.named_parameters()}
+    model = MaskGuidedSR.from_checkpoint(descriptor, device="cpu", dtype="float32", runtime="pytorch")
+    picture = np.random.default_rng(0).integers(0, 256, (16, 20, 3), dtype=np.uint8)
+    expected = model.upscale(picture)
+    after = {name: (p.dtype, p.data_ptr(), p.requires_grad, p.stride()) for name, p in module.named_parameters()}
+    assert after == before
+    assert module.training
+    assert np.array_equal(copy.deepcopy(model).upscale(picture), expected)
+    if ours:
+        assert np.array_equal(pickle.loads(pickle.dumps(model)).upscale(picture), expected)
+    else:  # spandrel's descriptor holds a function that cannot
+        with pytest.raises(InputError, match=r"holds what cannot be pickled .*load its file in the other process"):
+            pickle.dumps(model)
 
 
 def test_what_cannot_run_here(spandrel):

@@ -269,7 +269,7 @@ def test_dense_has_a_budget_of_its_own(runtime):
     image = photograph(120, 130).numpy()
     free = MaskGuidedSR(random_model("pan", 4), mode="dense", device="cpu", runtime=runtime)
     expected = free.upscale(image)
-    whole = free._held()
+    whole = free._runner.held()
     tight = MaskGuidedSR(random_model("pan", 4), mode="dense", device="cpu", runtime=runtime, memory=int(0.8 * whole))
     assert np.abs(tight.upscale(image).astype(int) - expected).max() <= 1
     assert "dense" in tight.info()["prepared"][0]
@@ -296,7 +296,7 @@ def test_a_budget_leads_to_tiles_with_the_result_of_the_whole_image():
     assert tight.upscale(image, out=out) is out
     np.testing.assert_array_equal(out, told.image)
     tight.upscale(photograph(20, 20).numpy())
-    assert tight._held() <= 14 << 20
+    assert tight._runner.held() <= 14 << 20
 
 
 def test_the_plan_that_is_chosen_stays_within_the_budget():
@@ -330,7 +330,7 @@ def test_memory_that_runs_out_leads_to_smaller_tiles(monkeypatch, caplog):
     """The allocator's own error above a size of the image or tile that is set here."""
     image, model = photograph(150, 131).numpy(), model_within(None)
     expected, largest, tried = model.upscale(image), 80 * 80, []
-    model._plans.clear()
+    model._runner.plans.clear()
     forward = model.model.base.forward
 
     def limited(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -349,7 +349,7 @@ def test_memory_that_runs_out_leads_to_smaller_tiles(monkeypatch, caplog):
     assert tried[attempts] <= largest, "what was learnt is not forgotten"
 
     largest = 0
-    model._plans.clear()
+    model._runner.plans.clear()
     with pytest.raises(OutOfMemoryError, match="needs more memory than cpu has"):
         model.upscale(image)
     assert min(tried) < 50 * 50

@@ -53,7 +53,7 @@ def is_studio_luma(network: WholeNetwork) -> bool:
     scale = network.config.scale
     errors = []
     for grey in (0.0, STUDIO_BLACK):
-        result, _ = network.body(torch.full((1, 1, SIDE // 2, SIDE // 2), grey))
+        result, _ = network.body(torch.full((1, 1, SIDE // 2, SIDE // 2), grey, dtype=torch.float32))
         inner = result[..., SIDE // 4 : -(SIDE // 4), SIDE // 4 : -(SIDE // 4)] if scale > 1 else result
         errors.append(float(inner.mean()) - grey)
     return abs(errors[0] - errors[1]) * 255 >= DRIFT
@@ -75,6 +75,7 @@ def _difference(network: WholeNetwork, input_range: str) -> float:
 
 def picture() -> Tensor:
     """Slopes and waves in colour, softer than photographs: float32 (1, 3, SIDE, SIDE) in [0, 1]."""
-    y, x = torch.meshgrid(torch.arange(SIDE) / SIDE, torch.arange(SIDE) / SIDE, indexing="ij")
+    side = torch.arange(SIDE, dtype=torch.float32) / SIDE
+    y, x = torch.meshgrid(side, side, indexing="ij")
     slopes = torch.stack([y, x, 1 - (x + y) / 2])
     return (0.4 + 0.2 * slopes + 0.2 * torch.sin(4 * math.pi * x * y))[None]

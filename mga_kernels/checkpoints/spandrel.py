@@ -6,6 +6,7 @@ spandrel has loaded.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ except (ImportError, RuntimeError) as problem:  # the latter from a torchvision 
     ) from None
 
 from ..errors import CheckpointError, InputError
+from ..networks.copies import private_copy
 from ..networks.whole import SCALES, Original, WholeConfig, WholeNetwork
 from .probe import picture
 from .recognise import ALL_SPELLINGS, find_spelling, recognise
@@ -70,7 +72,7 @@ def register(registry: ArchRegistry = MAIN_REGISTRY) -> list[ArchSupport]:
 
 
 def from_descriptor(descriptor: Any) -> WholeNetwork:
-    """The network of an ImageModelDescriptor, in evaluation mode, fp32, on the CPU; it is moved, not copied.
+    """The network of an ImageModelDescriptor, in evaluation mode, fp32, on the CPU: a copy, which leaves that as it is.
 
     One that is recognised here and gives the same image becomes our own, with convolutions of ours where there are
     some. InputError for one that does not enlarge RGB by 2, 3 or 4.
@@ -82,9 +84,10 @@ def from_descriptor(descriptor: Any) -> WholeNetwork:
         channels = f"{descriptor.input_channels} to {descriptor.output_channels} channels"
         raise InputError(f"spandrel: {name} makes x{scale} of {channels}; expected x2, x3 or x4 of RGB")
     if isinstance(descriptor.model, WholeNetwork):
-        return descriptor.model.float().cpu()
+        return private_copy(descriptor.model).float().cpu().eval().requires_grad_(False)
+    descriptor = copy.deepcopy(descriptor, {id(descriptor.model): private_copy(descriptor.model)})
     original = Original(
-        lambda scale, blocks: Called(descriptor),
+        _Calling(descriptor),
         minimum_size=max(descriptor.size_requirements.minimum, 1),
         working_values=WORKING_VALUES,
     )
@@ -101,6 +104,16 @@ def _our_own(descriptor: Any, network: WholeNetwork) -> WholeNetwork | None:
         return None
     image = picture()
     return found if (found(image).clamp(0, 1) - network(image)).abs().max() <= EQUAL else None
+
+
+class _Calling:
+    """Makes what calls a descriptor; a class, because a function within a function cannot be pickled."""
+
+    def __init__(self, descriptor: ImageModelDescriptor):
+        self.descriptor = descriptor
+
+    def __call__(self, scale: int, blocks: int) -> Called:
+        return Called(self.descriptor)
 
 
 class Called(nn.Module):

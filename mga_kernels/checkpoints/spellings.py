@@ -107,7 +107,7 @@ def _mean_shift(state: State) -> tuple[tuple[float, ...], tuple[str, ...]]:
         matrix = shape(state, f"{name}.weight")
         if matrix != (3, 3, 1, 1) or shape(state, f"{name}.bias", 1) != (3,):
             raise CheckpointError(f"tensor {name}.weight is {matrix}, and a mean shift has (3, 3, 1, 1)")
-        if (state[f"{name}.weight"][:, :, 0, 0].float() - torch.eye(3)).abs().max() > COLOUR_SHIFT:
+        if (state[f"{name}.weight"][:, :, 0, 0].float() - torch.eye(3, dtype=torch.float32)).abs().max() > COLOUR_SHIFT:
             raise CheckpointError(f"{name} changes more than the mean colour")
         shifts.append(sign * state[f"{name}.bias"].double())
     mean = shifts[0].tolist()

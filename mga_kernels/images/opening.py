@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import stat
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, BinaryIO
 from PIL import Image, ImageFile
 
 from ..errors import ImageError
+from ..threads import Lock
 from . import jpeg, png
 from .boxes import avif_without_exif
 from .headers import what_it_is
@@ -21,7 +21,7 @@ from .headers import what_it_is
 # Formats of single pictures. Others that Pillow opens run outside programs, hold vectors, layers, films or readings of
 # instruments, or are known to it by name only.
 READABLE = tuple("JPEG PNG WEBP TIFF BMP DIB GIF PPM JPEG2000 AVIF TGA QOI PCX SGI SUN DDS ICO".split())
-_lock = threading.Lock()
+_lock = Lock()
 
 
 class Damaged(ImageError):

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..errors import InputError
 from ..ops.select_patches import ORDERS
+from ..quantities import plain_fields, whole
 from .registry import Channels, Network, get_network
 
 PATCH_SIZES = (2, 4, 8)
@@ -39,15 +40,16 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         default = get_network(self.network).split
+        plain_fields(self, "scale", "patch_size")
         for name, allowed in (("scale", SCALES), ("patch_size", PATCH_SIZES), ("selection", ORDERS)):
             if getattr(self, name) not in allowed:
                 raise InputError(f"model: {name} {getattr(self, name)!r} is not supported; choose one of {allowed}")
-        if not isinstance(self.k, int) or self.k < 0:
+        k = whole(self.k)
+        if k is None or k < 0:
             raise InputError(f"model: k must be a whole number of patches, 0 or more, got {self.k!r}")
-        if self.k == 0:
-            object.__setattr__(self, "k", REFINED_PIXELS // self.patch_size**2)
-        split = tuple(self.split) or default
-        if len(split) != 2 or not all(type(blocks) is int and blocks >= 1 for blocks in split):
+        object.__setattr__(self, "k", k or REFINED_PIXELS // self.patch_size**2)
+        split = tuple(map(whole, self.split)) or default
+        if len(split) != 2 or not all(blocks is not None and blocks >= 1 for blocks in split):
             raise InputError(f"model: split must be two numbers of blocks, each 1 or more, got {self.split!r}")
         object.__setattr__(self, "split", split)
         if "blocks" in self.base or "blocks" in self.refine:

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..quantities import plain_fields
 from . import imdn, msrresnet
 from .colour import COLOURS, INPUT_RANGES, ONLY, decode, encode
 from .layers import Place
@@ -67,6 +68,7 @@ class WholeConfig:
     patch_size, k, selection, value_range = 1, 0, "largest", 1.0  # not annotated, so no fields
 
     def __post_init__(self) -> None:
+        plain_fields(self, "scale", "blocks")
         for name, allowed in (("scale", SCALES), ("colour", COLOURS), ("input_range", INPUT_RANGES)):
             if getattr(self, name) not in allowed:
                 raise InputError(f"model: {name} {getattr(self, name)!r} is not supported; choose one of {allowed}")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..quantities import whole
 
 
 def describe(value: object) -> str:
@@ -13,9 +14,12 @@ def describe(value: object) -> str:
     return f"{tuple(value.shape)} {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
 
 
-def check_count(op: str, name: str, value: object, minimum: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | torch.SymInt) or value < minimum:
+def check_count(op: str, name: str, value: int, minimum: int) -> int:
+    """The number, of whatever library, as what the operator takes: an int, or a size that is being traced."""
+    count = value if type(value) is int or isinstance(value, torch.SymInt) else whole(value)
+    if count is None or count < minimum:
         raise InputError(f"{op}: {name} must be a whole number of {minimum} or more, got {value!r}")
+    return count
 
 
 def check_divides(op: str, what: str, height: int, width: int, side: int) -> None:

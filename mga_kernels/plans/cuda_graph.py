@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..modes import ordinary
 from ..networks import MaskGuidedNetwork
 from ..networks.registry import BUILT_IN
 from ..ops import paste_shuffled_
@@ -113,7 +114,7 @@ class CudaGraphPlan(ModulePlan):
         super().start()
 
     def warm(self, dense: bool = False) -> None:
-        with torch.inference_mode(), self._on_device():
+        with ordinary(), self._on_device():
             self._road(dense, self.capacity)
 
     def chosen(self) -> int:
@@ -142,15 +143,15 @@ class CudaGraphPlan(ModulePlan):
         with _without_tf32():
             super().decomposed(out)
 
-    @torch.inference_mode()
+    @ordinary()
     def run(self, image: Tensor, k: int | None = None, out: Tensor | None = None) -> Tensor:
         return self.finish(self.begin(image, k), out)
 
-    @torch.inference_mode()
+    @ordinary()
     def dense(self, image: Tensor, out: Tensor | None = None) -> Tensor:
         return self.finish(self.begin(image, dense=True), out)
 
-    @torch.inference_mode()
+    @ordinary()
     def begin(self, image: Tensor, k: int | None = None, dense: bool = False) -> Slot:
         """Queue -M (-D if ``dense``) of uint8 (H, W, 3); at most IN_FLIGHT images may be begun and not finished."""
         with self._on_device():
@@ -169,7 +170,7 @@ class CudaGraphPlan(ModulePlan):
             slot.download(self._down, computed)
         return slot
 
-    @torch.inference_mode()
+    @ordinary()
     def finish(self, slot: Slot, out: Tensor | None = None) -> Tensor:
         """The picture that ``begin`` queued, in ``out`` where given; ``finite`` and ``chosen`` are about it then."""
         slot.done.wait()

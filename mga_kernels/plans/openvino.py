@@ -14,12 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..modes import ordinary
 from ..networks import MaskGuidedNetwork
 from ..networks.layers import pad_by_reflection
 from ..ops import gather_patches
 from ..ops.grid import mirror_indices
+from ..threads import one_thread
 from .plan import Plan
-from .precision import describe, in_bf16, one_thread, picture
+from .precision import describe, in_bf16, picture
 
 EXAMPLE = 16  # sides of the image with which a network is traced, at least
 AT_ONCE = 128  # patches that a graph refines at once: more leave the caches
@@ -273,6 +275,7 @@ class OpenvinoPlan(Plan):
         _run(self.whole, feature, out[None])
 
 
+@ordinary()
 def _top_rows(memory: Tensor, height: int, width: int, other: Tensor | None = None) -> Tensor:
     """The first rows of ``memory`` (H, W, C) where they are as wide as is wanted, else ``other`` or new memory."""
     if memory.is_contiguous() and memory.shape[1] == width:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._native import convolution_kernels
+from ..modes import ordinary
 from ..networks import MaskGuidedNetwork
 from ..networks.mask import MaskPrediction
 from ..ops import filter_and_select
@@ -88,10 +89,10 @@ class PairPlan(Plan):
         seen = max(height, smallest), max(width, smallest)  # what the network is given
         self.area = Grid(1, seen)
         self.image = self._planes(4, *seen)
-        self.image.write(torch.ones(4, *seen))
+        self.image.write(torch.ones(4, *seen, dtype=torch.float32))
         self.feature = self._planes(weights.channels, *self.padded)
         self.base_buffers = self._buffers(weights.base_planes, *seen)
-        self.scores = self._keep(torch.empty(1, *self.padded))
+        self.scores = self._keep(torch.empty(1, *self.padded, dtype=torch.float32))
         self.grid = Grid(max(capacity, 1), (p + 2 * halo, p + 2 * halo), ACROSS)
         self.taken, self.count = self._planes(weights.channels, self.grid.height, self.grid.width), 0
         self.refine_buffers = self._buffers(weights.refine_planes, self.grid.height, self.grid.width)
@@ -177,6 +178,7 @@ class PairPlan(Plan):
         planes.inner()[:, halo : height - halo, halo : width - halo].copy_(self.feature.inner())
         self.weights.refine(Grid(1, (height, width)), planes, out[None], buffers)
 
+    @ordinary()
     def whole_feature(self) -> tuple[Planes, Buffers]:
         """What ``decomposed`` works in, allocated at the first call: the feature with its halo, and buffers."""
         if self._whole_feature is None:

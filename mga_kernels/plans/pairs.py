@@ -88,7 +88,7 @@ class PairConv:
         outputs, self.inputs, self.size, _ = weight.shape
         self.shuffle, self.phased = shuffle, phased
         missing = 0 if floats and outputs in (1, 3) else outputs // shuffle**2 % 2 * shuffle**2
-        none = torch.zeros(outputs)
+        none = torch.zeros(outputs, dtype=torch.float32)
         bias, shift = (none if given is None else given.detach().float() for given in (bias, shift))
         self.ends = F.pad(torch.stack([bias, none + slope, shift]).detach(), (0, missing)).contiguous()
         weight = F.pad(weight.detach(), (0, 0, 0, 0, 0, 0, 0, missing)).to(torch.bfloat16).contiguous()
@@ -131,8 +131,8 @@ class PairScale:
         assert channels % 2 == 0
         self.inputs = self.channels = channels
         self.weight = torch.empty(0, dtype=torch.bfloat16)
-        self.slopes = torch.full((channels,), slope)
-        self.ends = self.with_factors(torch.ones(channels), torch.zeros(channels))
+        self.slopes = torch.full((channels,), slope, dtype=torch.float32)
+        self.ends = self.with_factors(torch.ones_like(self.slopes), torch.zeros_like(self.slopes))
 
     def with_factors(self, factors: Tensor, offsets: Tensor) -> Tensor:
         """What ``PairChain`` takes as ``ends`` of this layer: (3, C)."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..amount import above
+from ..modes import ordinary
 from ..networks import ModelConfig, WholeConfig
 from ..networks.layers import Place
 from ..ops import paste_patches_
@@ -48,7 +49,7 @@ class Plan(ABC):
         p = self.config.patch_size
         return self.padded[0] // p, self.padded[1] // p
 
-    @torch.inference_mode()
+    @ordinary()
     def start(self) -> None:
         """Called before the steps of an image: what the one before led to is forgotten."""
         self._chosen = None
@@ -104,6 +105,7 @@ class Plan(ABC):
         self.gather(indices)
         paste_patches_(out.permute(2, 0, 1)[None], self.refined(), indices)
 
+    @ordinary()
     def buffer(self, out: Tensor | None = None) -> Tensor:
         """A picture of whole cells: ``out`` where it has their size; the plan's own where not; a new one without it."""
         size = [side * self.config.scale for side in self.padded]
@@ -124,7 +126,7 @@ class Plan(ABC):
         scale = self.config.scale
         return whole[: self.height * scale, : self.width * scale]
 
-    @torch.inference_mode()
+    @ordinary()
     def run(self, image: Tensor, k: int | None = None, out: Tensor | None = None) -> Tensor:
         """-M of ``k`` cells, by default all that there is room for: (H, W, 3) -> (sH, sW, 3) on the CPU, in ``out``."""
         whole = self.buffer(out)
@@ -135,7 +137,7 @@ class Plan(ABC):
             self.refine(indices, whole)
         return self.result(whole, out)
 
-    @torch.inference_mode()
+    @ordinary()
     def dense(self, image: Tensor, out: Tensor | None = None) -> Tensor:
         """-D in the form of ``run``."""
         whole = self.buffer(out)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from ..networks import MaskGuidedNetwork
+from ..threads import one_thread
 
 # Root mean square of what bf16 may change, in levels of 255. PAN and RFDN have 0.3 to 0.6 on photographs, a third of
 # it from storing the result, for 0.005 dB of PSNR; where it is 1.7, the loss is 0.1 dB.
@@ -48,20 +47,9 @@ def describe(base: torch.dtype, refine: torch.dtype) -> str:
 
 def picture(height: int, width: int) -> Tensor:
     """Slopes and waves in colour, as soft as photographs: float32 (1, 3, height, width) in [0, 1]."""
-    y, x = torch.meshgrid(torch.arange(height) / height, torch.arange(width) / width, indexing="ij")
+    y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) / n for n in (height, width)), indexing="ij")
     slopes = torch.stack([y, x, 1 - (x + y) / 2])
     return (0.4 + 0.2 * slopes + 0.2 * torch.sin(4 * math.pi * x * y))[None]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Small work in PyTorch: on several threads it would mostly wait for them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _in_bf16(half: nn.Module) -> nn.Module:

@@ -117,7 +117,7 @@ def _upsampler(half: rcan.BaseNet | rcan.RefineNet, x: str, scale: int) -> list[
         x = f"enlarged {i}"
     weight, bias = weight_and_bias(half.conv_last)
     assert bias is not None
-    last = PairConv(weight, bias + torch.tensor(rcan.MEAN), floats=True)
+    last = PairConv(weight, bias + torch.tensor(rcan.MEAN, dtype=torch.float32), floats=True)
     return [*stages, Stage(last, x, "picture")]
 
 

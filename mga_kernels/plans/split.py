@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..modes import ordinary
 from ..networks import MaskGuidedNetwork, msrresnet
 from ..networks.layers import upsampling_steps
 from ..networks.split import GREY
@@ -90,7 +91,7 @@ class SplitWeights(PairWeights):
 
     def _head(self, base: Any) -> PairChain:
         part = PairScale(IMAGE)
-        part.ends = part.with_factors(torch.tensor([1 / 255] * 3 + [1]), torch.tensor([-GREY] * 3 + [0]))
+        part.ends = part.with_factors(*torch.tensor([[1 / 255] * 3 + [1], [-GREY] * 3 + [0]], dtype=torch.float32))
         first = Stage(from_bytes(base.conv_first, 1.0, self.slope), "image", self.second if self.keeps_shallow else "x")
         return _chain([first, Stage(part, "image", self.image)], ["image", "x", "state"])
 
@@ -167,6 +168,7 @@ class SplitPlan(PairPlan):
         feature, buffers = self.whole_feature()
         self.weights.whole(Grid(1, (feature.height, feature.width)), feature, out[None], rgb, buffers)
 
+    @ordinary()
     def whole_feature(self) -> tuple[Planes, Buffers]:
         if self._whole_feature is None:
             planes = {name: size for name, size in self.weights.refine_planes.items() if isinstance(size, int)}
@@ -251,7 +253,7 @@ def _bilinear(steps: tuple[int, ...]) -> PairConv:
     phases = _phases(first * folded)
     weights = (torch.einsum("ay,bx->abyx", phases, phases) * 256).round() / 256
     weights = weights.unflatten(1, (first, folded)).unflatten(0, (first, folded))  # first, q, first, q, 3, 3
-    weight = torch.zeros(3, folded, folded, first, first, IMAGE, 3, 3)
+    weight = torch.zeros(3, folded, folded, first, first, IMAGE, 3, 3, dtype=torch.float32)
     for colour in range(3):
         weight[colour, ..., colour, :, :] = weights.permute(1, 3, 0, 2, 4, 5)
     return PairConv(weight.flatten(0, 4), shuffle=first)
@@ -260,12 +262,12 @@ def _bilinear(steps: tuple[int, ...]) -> PairConv:
 def _unfolded(steps: tuple[int, ...]) -> PairConv:
     """What ``_bilinear`` made, unfolded: (3 q^2) channels -> 3."""
     folded = steps[-1] if len(steps) > 1 else 1
-    return PairConv(torch.eye(3 * folded**2)[:, :, None, None], shuffle=folded)
+    return PairConv(torch.eye(3 * folded**2, dtype=torch.float32)[:, :, None, None], shuffle=folded)
 
 
 def _adding(conv: nn.Conv2d) -> PairConv:
     """The last convolution with the image beside what it reads."""
     weight, bias = weight_and_bias(conv)
-    image = F.pad(torch.eye(3)[:, :, None, None], (1, 1, 1, 1, 0, IMAGE - 3))
+    image = F.pad(torch.eye(3, dtype=torch.float32)[:, :, None, None], (1, 1, 1, 1, 0, IMAGE - 3))
     assert bias is not None
     return PairConv(torch.cat([weight, image], dim=1), bias + GREY, floats=True)

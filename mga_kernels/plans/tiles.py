@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..modes import ordinary
 from ..networks import SRNetwork, WholeNetwork
 from ..networks.layers import Place
 from ..ops import paste_patches_, select_patches
@@ -38,7 +39,7 @@ class Best:
 
     def __init__(self, capacity: int, order: str):
         self.capacity, self.order = capacity, order
-        self.values = torch.empty(0)
+        self.values = torch.empty(0, dtype=torch.float32)
         self.cells, self.slots = (torch.empty(0, dtype=torch.int64) for _ in range(2))  # cells ascending
 
     def offer(self, values: Tensor, cells: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,7 +82,7 @@ class TiledPlan(Plan):
         self.portion = portion(network, tiling, capacity)
         self.inner = planner.plan(tiling.height, tiling.width, self.portion)
         self.tile = self.inner.buffer()
-        self.mask = torch.empty(1, *self.cells)
+        self.mask = torch.empty(1, *self.cells, dtype=torch.float32)
         self.image: Tensor | None = None
         self.best = Best(capacity, network.config.selection)
         self.kept: Tensor | None = None  # patches, in slots
@@ -144,7 +145,7 @@ class TiledPlan(Plan):
             self.inner.decomposed(self.tile)
             self._copy(row, column, out)
 
-    @torch.inference_mode()
+    @ordinary()
     def dense(self, image: Tensor, out: Tensor | None = None) -> Tensor:
         self.image = image
         whole = self.buffer(out)
@@ -201,7 +202,8 @@ class TiledPlan(Plan):
             self.inner.gather(some.int()[None].to(self.inner.device))
             patches = self.inner.patches()
             if self.kept is None:
-                self.kept = patches.new_empty(self.capacity, *patches.shape[1:])
+                with ordinary():
+                    self.kept = patches.new_empty(self.capacity, *patches.shape[1:])
             self.kept[where.to(patches.device)] = patches
 
     def _refined_portions(self) -> Iterator[Tensor]:

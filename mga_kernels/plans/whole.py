@@ -19,10 +19,11 @@ from ..networks.whole import UNDIVIDED, WholeNetwork
 from ..ops import image_to_input, output_to_image
 from ..ops.grid import mirror_indices
 from ..safety import is_finite
+from ..threads import one_thread
 from . import openvino
 from .modules import KEPT_SHARE
 from .plan import Plan, Planner
-from .precision import SIDE, VISIBLE, describe, fast_bf16, one_thread, picture
+from .precision import SIDE, VISIBLE, describe, fast_bf16, picture
 
 
 class WholePlan(Plan):

@@ -22,7 +22,7 @@ def filter_and_select(
     """
     op = "filter_and_select"
     check_filter(op, probability, source, weight, bias)
-    check_selection(op, k, order, seed)
+    k, seed = check_selection(op, k, order, seed)
     return OPERATOR(probability, source, weight, bias, k, order, seed)
 
 

@@ -32,8 +32,8 @@ def gather_patches(feature: Tensor, indices: Tensor, patch_size: int, halo: int)
     op = "gather_patches"
     if not isinstance(feature, Tensor) or feature.ndim != 4:
         raise InputError(f"{op}: feature must be a tensor (B, C, H, W), got {describe(feature)}")
-    check_count(op, "patch_size", patch_size, 1)
-    check_count(op, "halo", halo, 0)
+    patch_size = check_count(op, "patch_size", patch_size, 1)
+    halo = check_count(op, "halo", halo, 0)
     check_divides(op, "feature", feature.shape[2], feature.shape[3], patch_size)
     check_indices(op, indices, feature.shape[0])
     check_same_device(op, feature, indices)

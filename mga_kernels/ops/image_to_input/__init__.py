@@ -31,8 +31,8 @@ def image_to_input(
         raise InputError(f"{op}: image must be a uint8 tensor (B, H, W, 3), got {describe(image)}")
     if 0 in image.shape[1:]:
         raise InputError(f"{op}: the image is empty: {tuple(image.shape)}")
-    check_count(op, "height", height, image.shape[1])
-    check_count(op, "width", width, image.shape[2])
+    height = check_count(op, "height", height, image.shape[1])
+    width = check_count(op, "width", width, image.shape[2])
     if dtype not in DTYPES:
         raise InputError(f"{op}: dtype must be one of {', '.join(map(str, DTYPES))}, got {dtype}")
     return OPERATOR(image, height, width, float(value_range), dtype)

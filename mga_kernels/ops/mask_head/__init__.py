@@ -39,7 +39,7 @@ def mask_head(
         raise InputError(f"{op}: feature must be a floating tensor (B, C, H, W), got {describe(feature)}")
     if order not in ORDERS:
         raise InputError(f"{op}: order {order!r} does not exist; choose one of {', '.join(ORDERS)}")
-    check_count(op, "patch_size", patch_size, 1)
+    patch_size = check_count(op, "patch_size", patch_size, 1)
     check_divides(op, "feature", feature.shape[2], feature.shape[3], patch_size)
     hidden, classes = weight1.shape[0], weight2.shape[0]
     expected = (

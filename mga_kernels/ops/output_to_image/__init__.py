@@ -24,8 +24,8 @@ def output_to_image(output: Tensor, height: int, width: int, gain: float = 1.0) 
     op = "output_to_image"
     if not isinstance(output, Tensor) or output.ndim != 4 or output.shape[1] != 3 or not output.is_floating_point():
         raise InputError(f"{op}: output must be a floating tensor (B, 3, H, W), got {describe(output)}")
-    check_count(op, "height", height, 1)
-    check_count(op, "width", width, 1)
+    height = check_count(op, "height", height, 1)
+    width = check_count(op, "width", width, 1)
     if height > output.shape[2] or width > output.shape[3]:
         raise InputError(f"{op}: a {height}x{width} image does not fit in an output of {tuple(output.shape[2:])}")
     return OPERATOR(output, height, width, float(gain))

@@ -34,7 +34,7 @@ def paste_shuffled_(image: Tensor, patches: Tensor, indices: Tensor, scale: int 
         raise InputError(f"{OP}: image must be a floating or uint8 tensor (B, C, H, W), got {describe(image)}")
     if not isinstance(patches, Tensor) or patches.ndim != 4 or not patches.is_floating_point():
         raise InputError(f"{OP}: patches must be a floating tensor (B*K, C*r*r, m, m), got {describe(patches)}")
-    check_count(OP, "scale", scale, 1)
+    scale = check_count(OP, "scale", scale, 1)
     check_indices(OP, indices, image.shape[0])
     count, channels = indices.shape[0] * indices.shape[1], image.shape[1] * scale * scale
     if tuple(patches.shape[:2]) != (count, channels) or not 0 < patches.shape[2] == patches.shape[3]:

@@ -28,18 +28,20 @@ def select_patches(mask: Tensor, k: int, order: str = "largest", seed: int = 0) 
     """
     if not isinstance(mask, Tensor) or mask.ndim != 3 or mask.dtype not in DTYPES:
         raise InputError(f"select_patches: mask must be a floating tensor (B, Hp, Wp), got {describe(mask)}")
-    check_selection("select_patches", k, order, seed)
+    k, seed = check_selection("select_patches", k, order, seed)
     # The indices carry no gradient, so a mask that needs one is no reason to leave the native kernel.
     return OPERATOR(mask.detach(), k, order, seed)
 
 
-def check_selection(op: str, k: int, order: str, seed: int) -> None:
-    check_count(op, "k", k, 0)
+def check_selection(op: str, k: int, order: str, seed: int) -> tuple[int, int]:
+    """``k`` and ``seed`` as ints."""
+    k = check_count(op, "k", k, 0)
     if order not in ORDERS:
         raise InputError(f"{op}: order {order!r} does not exist; choose one of {', '.join(ORDERS)}")
-    check_count(op, "seed", seed, 0)
+    seed = check_count(op, "seed", seed, 0)
     if seed >= 2**32:
         raise InputError(f"{op}: seed must be below 2^32, got {seed}")
+    return k, seed
 
 
 @register_fake("select_patches")

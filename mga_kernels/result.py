@@ -1,0 +1,20 @@
+"""What ``MaskGuidedSR.upscale`` returns where it is asked for more than the picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .pictures import Picture
+
+
+@dataclass(frozen=True)
+class Result:
+    """One upscaled photograph.
+
+    ``image`` is what ``upscale`` returns. ``refined``: cells refined in it, None where the dense network made it.
+    ``notes`` say what of the source could not be kept, one sentence each.
+    """
+
+    image: Picture
+    refined: int | None
+    notes: list[str] = field(default_factory=list)
