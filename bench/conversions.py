@@ -24,6 +24,7 @@ from images import RESULTS, SIZES, _version, figures, picture_file, processor, p
 from turns import Player, contest, play
 
 from mga.suite.config import Suite, amount, load_suite
+from mga.suite.store import newest, read
 from mga_kernels import MaskGuidedSR, __version__
 from mga_kernels.checkpoints import load_checkpoint
 from mga_kernels.networks import WholeNetwork
@@ -195,7 +196,7 @@ def main() -> None:
     record = json.loads(target.read_text()) if args.table else run(args)
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(json.dumps(record, indent=1) + "\n")
-    text = table(load_suite(args.suite), record, json.loads(args.quality.read_text())["rows"])
+    text = table(load_suite(args.suite), record, newest(read(args.quality)))
     target.with_suffix(".md").write_text(text)
     print(text, end="")
 

@@ -52,6 +52,11 @@ def text(folder):
     return "b.png", "not an image"
 
 
+def one_byte(folder):
+    (folder / "b.png").write_bytes(b"x")
+    return "b.png", "not an image"
+
+
 def half(folder):
     data = write(folder / "b.png", 40, 40).read_bytes()
     (folder / "b.png").write_bytes(data[: len(data) // 2])
@@ -76,7 +81,7 @@ def name_too_long_for_its_output(folder):
     return name, "File name too long"
 
 
-FAULTS = (lost_link, endless_link, pipe, device, no_bytes, text, half, animation, output_that_is_a_folder)
+FAULTS = (lost_link, endless_link, pipe, device, no_bytes, text, one_byte, half, animation, output_that_is_a_folder)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -75,6 +75,24 @@ def test_pictures_of_more_than_8_bits_are_refused_in_these_formats_too(tmp_path)
             read_image(tmp_path / name)
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_files_that_end_in_their_first_bytes_are_named(tmp_path):
+    """Pillow's formats look at bytes that are not there."""
+    starts = set()
+    noise = Image.open(write(tmp_path / "noise.png"))
+    for suffix, kind in Image.registered_extensions().items():
+        if suffix in image_suffixes() and kind in Image.SAVE and suffix not in (".pbm", ".pgm", ".bw", ".pfm"):
+            noise.save(tmp_path / f"whole{suffix}", kind)
+            starts.add((tmp_path / f"whole{suffix}").read_bytes()[:16])
+    assert len(starts) > 8
+    path = tmp_path / "short.png"
+    for start in starts:
+        for length in range(1, 17):
+            path.write_bytes(start[:length])
+            with pytest.raises(ImageError, match=r"short\.png is "):
+                read_image(path)
+
+
 def test_only_the_largest_of_an_icon_is_used_and_that_is_said(tmp_path):
     Image.new("RGB", (64, 64), (200, 100, 50)).save(tmp_path / "a.ico", sizes=[(16, 16), (32, 32), (48, 48)])
     photo = read_image(tmp_path / "a.ico")

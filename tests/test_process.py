@@ -111,6 +111,8 @@ def test_signals_that_are_ignored_or_handled_stay_so(monkeypatch):
             signal.raise_signal(signal.SIGHUP)
             signal.raise_signal(signal.SIGTERM)
         assert heard == [signal.SIGTERM]
+    except Stopped as stopped:
+        pytest.fail(f"{stopped.signal} ended it")
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

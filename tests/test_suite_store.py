@@ -17,6 +17,7 @@ from tiny_model import write_tiny_model
 
 from mga.cli import main
 from mga.suite import models, store
+from mga_kernels.checkpoints import save_model
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 
 RESULTS = Path(__file__).parent.parent / "bench/results"
@@ -238,6 +239,18 @@ def test_rows_of_several_suites_are_several_tables(folder, capsys):
     assert main(["evaluate", str(folder / "rows.json")]) == 0
     text = capsys.readouterr().out
     assert [text.count(part) for part in ("# Evaluation, x2", "GMACs at 64x48", "GMACs at 32x16")] == [2, 1, 1]
+
+
+def test_a_table_has_the_newest_row_of_each_name(folder, capsys):
+    old_rows = evaluate(folder, ["base"])
+    torch.manual_seed(1)
+    save_model(folder / "tiny.safetensors", MaskGuidedNetwork(ModelConfig("fsrcnn", 2)), {}, {})
+    rows = evaluate(folder, ["base"])
+    assert rows[0] == old_rows[0]
+    assert rows[2:] == old_rows[1:], "those of the weights before are still there"
+    expected = capsys.readouterr().out
+    assert main(["evaluate", str(folder / "rows.json")]) == 0
+    assert capsys.readouterr().out == expected[expected.rindex("# Evaluation") :]
 
 
 COMMITTED = [path for path in sorted(RESULTS.glob("*.json")) if store.is_store(path)]

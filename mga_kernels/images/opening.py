@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import Iterator
+import struct
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -59,6 +60,14 @@ def opened(path: Path) -> Iterator[BinaryIO]:
         yield stream
 
 
+def _accepted(accept: Callable[[bytes], bool | str] | None, prefix: bytes) -> bool:
+    """Whether a format of Pillow takes a file that begins so for one of its own."""
+    try:
+        return accept is None or accept(prefix) is True
+    except (IndexError, struct.error):  # it looks further than the file goes
+        return False
+
+
 def open_image(stream: BinaryIO, path: Path) -> ImageFile.ImageFile:
     """The file as a Pillow image that is not decoded yet.
 
@@ -71,7 +80,7 @@ def open_image(stream: BinaryIO, path: Path) -> ImageFile.ImageFile:
     failed: Damaged | None = None
     for kind in READABLE:
         factory, accept = Image.OPEN.get(kind, (None, None))
-        if factory is None or (accept is not None and accept(prefix) is not True):
+        if factory is None or not _accepted(accept, prefix):
             continue
         try:
             stream.seek(0)

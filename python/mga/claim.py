@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +64,10 @@ def flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def content_of(path: str | Path, command: str) -> str:
-    """Stands for what is in a file; InputError where it cannot be read."""
+    """Stands for what is in a file; InputError where it cannot be read, or is no file, such as a pipe."""
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise InputError(f"{command}: {path} is not a regular file")
         with open(path, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
     except OSError as problem:

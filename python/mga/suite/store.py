@@ -25,7 +25,7 @@ from .markdown import to_markdown
 
 Rows = list[dict[str, Any]]
 MEASURING = (  # the code that figures come from
-    *("mga_kernels", "mga.complexity", "mga.metrics", "mga.models", "mga.resize", "mga.testsets"),
+    *("mga_kernels", "mga.complexity.counting", "mga.metrics", "mga.models", "mga.resize", "mga.testsets"),
     *("mga.suite.mask", "mga.suite.models", "mga.suite.table", "mga.train.objectives"),
 )
 SETTINGS = ("scale", "size", "seconds", "images")  # of a suite, without which its figures cannot be read
@@ -73,7 +73,16 @@ def merged(rows: Rows, found: Rows) -> Rows:
 def _name(row: dict[str, Any]) -> tuple[Any, ...]:
     """What a row says that it is of."""
     names = ("model", "file", "variant", "k", "fraction", "selection", "seed")
-    return *(row.get(name) for name in names), row["settings"]["scale"], tuple(row["sets"])
+    settings = (row["settings"].get(name) for name in SETTINGS)
+    return *(row.get(name) for name in names), *settings, tuple(row["sets"])
+
+
+def newest(rows: Rows) -> Rows:
+    """Of rows of one name, which other weights, machines or images set apart, the one that was asked for last."""
+    first: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        first.setdefault(_name(row), row)
+    return list(first.values())
 
 
 def read(path: Path) -> Rows:
@@ -119,8 +128,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def tables(path: Path) -> str:
-    """The rows of a file as Markdown, as they are: a table for each choice of settings and sets."""
-    rows, code = read(path), code_of_figures()
+    """The rows of a file as Markdown, whatever measured them: a table for each choice of settings and sets."""
+    rows, code = newest(read(path)), code_of_figures()
     if not rows:
         raise InputError(f"evaluate: {path} holds no rows; a suite that is run with --json {path} writes them")
     parts = []
