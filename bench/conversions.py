@@ -23,6 +23,7 @@ from contenders import Contender, Run, make, stock
 from images import RESULTS, SIZES, _version, figures, picture_file, processor, psnr, size_of, test_image
 from turns import Player, contest, play
 
+from mga.records import to_json
 from mga.suite.config import Suite, amount, load_suite
 from mga.suite.store import newest, read
 from mga_kernels import MaskGuidedSR, __version__
@@ -195,7 +196,7 @@ def main() -> None:
     target = args.out / f"{args.suite.stem.replace('-', '_', 1)}.json"
     record = json.loads(target.read_text()) if args.table else run(args)
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(record, indent=1) + "\n")
+    target.write_text(to_json(record))
     text = table(load_suite(args.suite), record, newest(read(args.quality)))
     target.with_suffix(".md").write_text(text)
     print(text, end="")

@@ -7,7 +7,6 @@ bytes, stack, and shared memory that is fixed at compile time. Ends with status 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import subprocess
@@ -101,6 +100,8 @@ def markdown(report: dict) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    from mga.records import to_json
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--archs", nargs="+", default=ARCHS, help=f"compute capabilities, default {' '.join(ARCHS)}")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the two files")
@@ -113,7 +114,7 @@ def main(arguments: list[str] | None = None) -> int:
                 kernels.setdefault(source.name, {}).setdefault(kernel, {})[arch] = figures
     report = {"compiler": compiler(), "archs": list(options.archs), "kernels": kernels}
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "cuda_kernels.json").write_text(json.dumps(report, indent=1) + "\n")
+    (options.out / "cuda_kernels.json").write_text(to_json(report, levels=3))
     (options.out / "cuda_kernels.md").write_text(markdown(report))
     spills = [
         f"{file}: {kernel} on sm_{arch}"
@@ -128,4 +129,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.path[:0] = [str(ROOT / "python")]
     sys.exit(main())

@@ -351,6 +351,8 @@ def main(arguments: list[str] | None = None) -> int:
         print("bench/gpu.py: torch finds no NVIDIA GPU here; --dry-run lists what would run", file=sys.stderr)
         return 2
     sys.path[:0] = [str(ROOT), str(ROOT / "python")]
+    from mga.records import to_json
+
     options.out.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"stamp": stamp(options.device), "stages": {}}
     device = re.sub(r"[^a-z0-9]+", "-", report["stamp"]["device"].lower()).strip("-")
@@ -362,7 +364,7 @@ def main(arguments: list[str] | None = None) -> int:
     def save(stage: str, found: dict[str, Any]) -> None:
         report["stages"][stage] = found
         whole = path.with_suffix(".new")
-        whole.write_text(json.dumps(report, indent=1) + "\n")
+        whole.write_text(to_json(report, levels=4))
         whole.replace(path)
 
     options.save = save

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import copy
-import json
 import math
 import os
 import platform
@@ -34,6 +33,7 @@ from contenders import OURS, Contender, Original, Run, contenders, make, make_ne
 from turns import ROUNDS, Player, contest, play
 
 from mga.complexity.counting import NetworkCosts, measure
+from mga.records import to_json
 from mga_kernels import __version__, plans
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.networks.registry import BUILT_IN
@@ -269,7 +269,7 @@ def main() -> None:
     record = run_one(args, network, scale, size)
     target = args.out / f"images_{network}-x{scale}_{size}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
-    target.write_text(json.dumps(record, indent=1) + "\n")
+    target.write_text(to_json(record))
     for name, row in record["contenders"].items():
         print(f"{name:38} {row['median']:9.3f} s {row['times_ours']:8.2f} times ours, peak {row['peak_mib']} MiB")
 

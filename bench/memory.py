@@ -26,6 +26,7 @@ from contenders import Decomposed, eager, make_networks
 from images import RESULTS, SIZES, test_image
 from turns import forget_peak, resident
 
+from mga.records import to_json
 from mga_kernels import MaskGuidedSR, __version__
 
 MEBI = 1 << 20
@@ -115,8 +116,8 @@ def main() -> None:
         "-D, PyTorch fp32": {smallest: in_child(args, "dense", smallest)},
         "second image": {smallest: in_child(args, "allocations", smallest)},
     }
-    (RESULTS / f"memory_{record['network']}.json").write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record, indent=1))
+    (RESULTS / f"memory_{record['network']}.json").write_text(to_json(record))
+    print(to_json(record), end="")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ of ``mga evaluate``.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ import torch
 
 from mga.evaluate import evaluate, find_pairs, load_pair
 from mga.metrics import psnr_y
+from mga.records import to_json
 from mga_kernels import MaskGuidedSR, __version__
 from mga_kernels.errors import MGAError
 from mga_kernels.files import whole_file
@@ -87,7 +87,7 @@ def main() -> int:
         record["photographs"] = photographs
         target.parent.mkdir(exist_ok=True)
         with whole_file(target) as stream:
-            stream.write((json.dumps(record, indent=1) + "\n").encode())
+            stream.write(to_json(record).encode())
     except MGAError as error:
         print(f"quality: {error}", file=sys.stderr)
         return 1

@@ -2,7 +2,7 @@
 
     python bench/report.py [--results DIR]
 
-The plots need matplotlib (`pip install -e .[peers]`); without it only the table is made.
+The plots need matplotlib (`pip install -e .[peers]`); without it only the table is made. Git does not keep them.
 """
 
 from __future__ import annotations

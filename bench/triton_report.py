@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
-import json
 import os
 import re
 import subprocess
@@ -241,6 +240,8 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
+    from mga.records import to_json
+
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="PATTERN", help='regular expression for "operator case"')
     parser.add_argument("--out", type=Path, default=ROOT / "bench/results", help="folder of the two files")
@@ -256,9 +257,8 @@ def main(arguments: list[str] | None = None) -> int:
                 if reason := excess(row, target):
                     refused.append(f"{op} {case} on {target}: {reason}")
     options.out.mkdir(parents=True, exist_ok=True)
-    lines = ",\n".join(json.dumps(row) for row in rows.values())
-    head = f'{{"triton": "{triton.__version__}", "figures": {json.dumps(FIGURES)}, "launches": [\n'
-    (options.out / "triton_kernels.json").write_text(head + lines + "\n]}\n")
+    report = {"triton": triton.__version__, "figures": FIGURES, "launches": list(rows.values())}
+    (options.out / "triton_kernels.json").write_text(to_json(report))
     (options.out / "triton_kernels.md").write_text(table(list(rows.values())))
     print((options.out / "triton_kernels.md").read_text())
     for line in refused:

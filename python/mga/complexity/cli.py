@@ -20,6 +20,7 @@ from mga_kernels.networks import VARIANTS, ModelConfig
 
 from ..folders import list_images
 from ..model_options import add_model_options, given_options, model_config
+from ..records import to_json
 from .counting import NetworkCosts
 
 
@@ -139,7 +140,7 @@ def _write_table(args: argparse.Namespace) -> int:
     if not folder.is_dir():
         raise InputError(f"complexity: there is no folder {folder}; name one with --out")
     table = make_table()
-    for name, text in (("complexity.json", json.dumps(table, indent=1) + "\n"), ("complexity.md", to_markdown(table))):
+    for name, text in (("complexity.json", to_json(table)), ("complexity.md", to_markdown(table))):
         with whole_file(folder / name) as stream:
             stream.write(text.encode())
         print(f"written: {folder / name}")
