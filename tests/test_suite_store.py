@@ -257,13 +257,11 @@ COMMITTED = [path for path in sorted(RESULTS.glob("*.json")) if store.is_store(p
 
 
 def test_the_committed_files_are_found():
-    assert {"fsrcnn_x4", "rfdn_x4", "published_x2", "selection_fsrcnn-x4"} <= {path.stem for path in COMMITTED}
+    assert {path.stem for path in COMMITTED} >= {"published_x2", "published_x4"}
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.stem)
 def test_the_committed_tables_are_those_of_the_committed_rows(path):
-    if not path.with_suffix(".md").exists():
-        pytest.skip("rows of another table")
     title, *lines = path.with_suffix(".md").read_text().splitlines()
     assert title.startswith("# ")
     assert store.tables(path).splitlines()[1 : 1 + len(lines)] == lines

@@ -20,6 +20,7 @@ from mga_kernels.errors import InputError
 from mga_kernels.files import whole_file
 from mga_kernels.version import code_version
 
+from ..records import to_json
 from .config import WAYS, Suite
 from .markdown import to_markdown
 
@@ -60,7 +61,7 @@ class Store:
         with _alone(self.path.parent):
             rows = merged(rows, read(self.path))
             with whole_file(self.path) as stream:
-                stream.write((json.dumps({"rows": rows}, indent=1, allow_nan=False) + "\n").encode())
+                stream.write(to_json({"rows": rows}, levels=6).encode())
 
 
 def merged(rows: Rows, found: Rows) -> Rows:
