@@ -238,9 +238,24 @@ def test_what_has_been_read_is_not_written_over(stages, whole):
     chain = PairChain([Stage(conv, x, out, skip) for x, out, skip in stages], whole)
     with pytest.raises(RuntimeError, match=r"stage \d writes over what (it|an earlier stage) reads; let it"):
         chain(Grid(1, (9, 20)), {name: memory[name] for name in whole})
-    # Other pairs of the same memory are no trouble.
-    chain = PairChain([Stage(conv, "x", ("x", 2)), Stage(conv, ("x", 2), "out")], ["x", "out"])
-    chain(Grid(1, (9, 20)), {"x": memory["x"], "out": memory["z"]})
+
+
+def test_other_pairs_of_the_same_memory_are_written():
+    weight = rounded(4, 4, 3, 3)
+    x = planes_of(torch.cat([rounded(4, 9, 20), torch.zeros(4, 9, 20)]))
+    PairChain([Stage(PairConv(weight), "x", ("x", 2))], ["x"])(Grid(1, (9, 20)), {"x": x})
+    assert_rounded(x.read()[4:], conv2d(x.read()[:4], weight))
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_planes_may_begin_where_others_end(order):
+    weight, x, out = rounded(16, 4, 3, 3), planes_of(rounded(4, 9, 20)), Planes(4, 18, 40)
+    exact, memory, begin = conv2d(x.read(), weight), torch.empty(x.data.numel() + out.data.numel()).bfloat16(), 0
+    for planes in (x, out)[::order]:
+        end = begin + planes.data.numel()
+        planes.data, begin = memory[begin:end].view(planes.data.shape).copy_(planes.data), end
+    PairChain([Stage(PairConv(weight, shuffle=2), "x", "out")], ["x", "out"])(Grid(1, (9, 20)), {"x": x, "out": out})
+    assert_rounded(out.read(), F.pixel_shuffle(exact, 2))
 
 
 @pytest.mark.parametrize(

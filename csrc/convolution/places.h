@@ -182,8 +182,8 @@ class Places {
       return a == b && a_pair < b_pair + b_pairs && b_pair < a_pair + a_pairs;
     }
     if (first.kind != Kind::planes || second.kind != Kind::planes) return false;
-    const uint32_t *a_first = first.planes.at(a_pair, 0, 0), *b_first = second.planes.at(b_pair, 0, 0);
-    return a_first < b_first + b_pairs * second.planes.plane && b_first < a_first + a_pairs * first.planes.plane;
+    const uint32_t *a_begin = first.planes.at(a_pair, -1, -kMargin), *b_begin = second.planes.at(b_pair, -1, -kMargin);
+    return a_begin < b_begin + b_pairs * second.planes.plane && b_begin < a_begin + a_pairs * first.planes.plane;
   }
 
   // The lanes of whole rows.
