@@ -9,7 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mga_kernels import __version__
 from mga_kernels.errors import MGAError
@@ -42,6 +42,13 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Where a command has ``--scale`` beside ``--model``, which is not given, the shipped model of that scale."""
+        found, rest = super().parse_known_args(args, namespace)
+        if getattr(found, "model", "") is None:
+            found.model = DEFAULT_MODEL if found.scale is None else SHIPPED[found.scale]
+        return found, rest
 
 
 def _patches(text: str) -> int:
@@ -108,7 +115,7 @@ def add_amount_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, by_scale: bool = False) -> None:
-    """``by_scale``: a shipped model may be chosen by how many times it enlarges (``choose_model``)."""
+    """``by_scale``: a shipped model may be chosen by how many times it enlarges."""
     parser.add_argument(
         "--model",
         default=None if by_scale else DEFAULT_MODEL,
@@ -130,12 +137,6 @@ def add_model_arguments(parser: argparse.ArgumentParser, by_scale: bool = False)
     decide.add_argument("--colour", metavar="C", help="what the network works on: rgb, ycbcr or y")
     decide.add_argument("--input-range", metavar="R", help="its values: 0..1, 0..255, of y 16..235, of ycbcr clipped")
     decide.add_argument("--model-scale", type=int, metavar="S", help="its scale: 2, 3 or 4")
-
-
-def choose_model(args: argparse.Namespace) -> None:
-    """The shipped model of ``--scale`` where a command has such an option, and no other model was named."""
-    if getattr(args, "model", "") is None:
-        args.model = DEFAULT_MODEL if args.scale is None else SHIPPED[args.scale]
 
 
 def build_parser(command: str | None = None) -> argparse.ArgumentParser:
@@ -184,7 +185,6 @@ def _run(argv: list[str]) -> int:
         if any(re.fullmatch(r"(-\w=|--[\w-]+=)?", word) for word in argv):
             parser.error("an argument is empty, as a variable of the shell that is not set is")
         args = parser.parse_args(argv)
-        choose_model(args)
         with shown_notes():
             return importlib.import_module(COMMANDS[args.command][0]).run(args)
     except MGAError as error:
