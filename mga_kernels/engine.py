@@ -29,6 +29,7 @@ from .quantities import check_whole_number
 from .result import Result
 from .runner import Runner
 from .threads import Lock
+from .tiny import Border
 
 VOLATILE = ("_lock", "_last", "_runner")  # what a copy in another process or beside this one makes anew
 
@@ -319,6 +320,7 @@ class MaskGuidedSR:
             check_whole(variant=None if variant == WHOLE else variant, k=k, fraction=fraction, selection=selection)
         elif variant == WHOLE:
             raise InputError(f"MaskGuidedSR: {self.network} is divided; choose one of {', '.join(VARIANTS)}")
+        border, image = Border.around(image, -2, -1, self.patch_size)
         height, width = image.shape[-2:]
         threshold = self.amount.threshold if k is fraction is None else None
         seed = check_whole_number("MaskGuidedSR: seed decides which cells are drawn", seed, 0)
@@ -331,7 +333,8 @@ class MaskGuidedSR:
             if not self._watches_tensors or safety.is_finite(result):
                 break
             self._widen(runner, runner.dtype)
-        return result[..., : height * self.scale, : width * self.scale].clamp(0, 1).to(image.dtype)
+        result = result[..., : height * self.scale, : width * self.scale].clamp(0, 1).to(image.dtype)
+        return border.cut(result, -2, -1, self.scale)
 
     @overload
     def upscale(
@@ -350,18 +353,16 @@ class MaskGuidedSR:
         A path or a PIL image gives a PIL image, a uint8 array an array of the same layout, a Photo a Photo.
         Orientation, alpha, grey levels, colour profile and metadata are kept (see ``mga_kernels.images``); what cannot
         be kept is said in a warning, or in the ``notes`` of a Photo. ``out``, uint8 (sH, sW, 3), takes the result of
-        an RGB array and is returned. ``return_result``: a Result instead, which holds the picture, the number of cells
-        refined in it, and the notes, of which there is no warning then.
+        an RGB array and is returned. ``return_result``: a Result instead, whose notes are no warnings.
         """
         photo = read(image)
         room = check_out(image, out, *(side * self.scale for side in photo.rgb.shape[:2]))
-        rgb = shared(photo.rgb)
-        pixels, refined = self._run(
-            photo.rgb.shape[:2], lambda plan, dense: (plan.dense if dense else plan.run)(rgb, out=room)
-        )
+        border, rgb = Border.around(shared(photo.rgb), 0, 1, self.patch_size)
+        size, direct = (rgb.shape[0], rgb.shape[1]), None if any(border) else room
+        pixels, refined = self._run(size, lambda plan, dense: (plan.dense if dense else plan.run)(rgb, out=direct))
+        made = photo.upscaled(border.cut(pixels, 0, 1, self.scale, room).numpy())
         if not return_result:
-            return out if out is not None else like(image, photo.upscaled(pixels.numpy()))
-        made = photo.upscaled(pixels.numpy())
+            return out if out is not None else like(image, made)
         return Result(in_form_of(image, made) if out is None else out, refined, list(made.notes))
 
     def upscale_all(
@@ -382,11 +383,14 @@ class MaskGuidedSR:
         timings = Timings(self.device)
         with timings.of("read"):
             photo = read(image)
+        border, rgb = Border.around(shared(photo.rgb), 0, 1, self.patch_size)
         (results, mask, indices), _ = self._run(
-            photo.rgb.shape[:2], lambda plan, dense: steps(plan, dense, shared(photo.rgb), timings)
+            (rgb.shape[0], rgb.shape[1]), lambda plan, dense: steps(plan, dense, rgb, timings)
         )
+        mask, indices = border.own_cells(mask, indices, self.patch_size)
         with timings.of("write"):
-            coarse, made = (photo.upscaled(np.ascontiguousarray(result.numpy())) for result in results)
+            parts = (border.cut(result, 0, 1, self.scale).contiguous().numpy() for result in results)
+            coarse, made = map(photo.upscaled, parts)
             pictures = in_form_of(image, coarse), like(image, made)  # the notes are the same
         return Explanation(pictures[0], mask, indices, pictures[1], self.patch_size, self.scale, timings.seconds)
 

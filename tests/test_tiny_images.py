@@ -75,26 +75,46 @@ def test_every_shape_of_a_tiny_array(model, height, width, shape):
     assert model.upscale(array).shape == (2 * height, 2 * width, *array.shape[2:])
 
 
-@pytest.fixture(scope="module", params=[("rfdn", 15), ("srresnet", 2)], ids=lambda param: param[0])
-def choosy(request, tmp_path_factory):
-    """A model of a network that wants images of so many pixels a side, and that number."""
-    network, smallest = request.param
-    file = write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors", 4, network)
-    return MaskGuidedSR.from_pretrained(file), smallest
+@pytest.fixture(scope="module")
+def rfdn(tmp_path_factory):
+    """A model of a network that wants images of 15 pixels a side."""
+    return MaskGuidedSR.from_pretrained(
+        write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors", 4, "rfdn")
+    )
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (9, 1), (3, 3)])
-def test_what_is_beyond_the_border_is_the_reflection(choosy, height, width):
+@pytest.mark.parametrize(("height", "width"), [(4, 4), (4, 9), (9, 5)])
+def test_what_is_beyond_the_border_is_the_reflection(rfdn, height, width):
     """A network that wants a larger image sees the same one that is extended by hand."""
-    model, smallest = choosy
-    scale = model.scale
     pixels = 1 + picture(height, width) // 2
-    rows, columns = max(height, smallest), max(width, smallest)
-    extended = pixels[mirror_indices(height, rows, "cpu").numpy()][:, mirror_indices(width, columns, "cpu").numpy()]
+    extended = pixels[mirror_indices(height, 15, "cpu").numpy()][:, mirror_indices(width, 15, "cpu").numpy()]
     assert extended.min() > 0
     assert {tuple(colour) for colour in extended.reshape(-1, 3)} == {tuple(colour) for colour in pixels.reshape(-1, 3)}
-    expected = model.upscale(np.ascontiguousarray(extended))[: scale * height, : scale * width]
-    assert np.abs(model.upscale(pixels).astype(int) - expected).max() <= 1  # sums in another order
+    expected = rfdn.upscale(np.ascontiguousarray(extended))[: 4 * height, : 4 * width]
+    assert np.abs(rfdn.upscale(pixels).astype(int) - expected).max() <= 1  # sums in another order
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 9), (9, 1), (3, 3), (2, 20)])
+def test_a_tiny_image_has_its_reflection_around_it(model, height, width):
+    """On every side of a side below 4 pixels, so that no border of zeros shifts its colours; whole cells of it."""
+    pixels = picture(height, width)
+    margins = [(8, 8) if side < 4 else (0, 0) for side in (height, width)]
+    around = np.ascontiguousarray(np.pad(pixels, [*margins, (0, 0)], "symmetric"))
+    inside = tuple(
+        slice(2 * before, 2 * (before + side)) for (before, _), side in zip(margins, (height, width), strict=True)
+    )
+    np.testing.assert_array_equal(model.upscale(pixels), model.upscale(around)[inside])
+    explained, wider = model.explain(pixels), model.explain(around)
+    cells = tuple(
+        slice(before // 4, before // 4 - (-side // 4))
+        for (before, _), side in zip(margins, (height, width), strict=True)
+    )
+    np.testing.assert_array_equal(explained.mask, wider.mask[cells])
+    assert len(explained.indices) <= explained.mask.size
+    assert set(explained.indices) <= set(range(explained.mask.size))
+    tensor = torch.from_numpy(around).permute(2, 0, 1)[None] / 255
+    expected = model(tensor, "all")[..., inside[0], inside[1]]
+    assert torch.equal(model(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255, "all"), expected)
 
 
 def test_reflection_of_one_pixel_and_of_few():
