@@ -11,13 +11,15 @@ from pictures import smooth_picture
 from PIL import Image
 
 import mga
-from mga.cli import SHIPPED
+import mga_kernels
 from mga.resize import imresize, shrink_for_scale
 from mga.train.colour import recoloured
 from mga.train.flat import FLATS, VISIBLE_LEVELS, colour_errors, flat_colours, flat_images, flat_loss
 from mga.train.packs import Crops
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_model
+
+SHIPPED = sorted(path.stem for path in (Path(mga_kernels.__file__).parent / "weights").glob("*.safetensors"))
 
 
 @pytest.fixture

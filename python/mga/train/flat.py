@@ -41,12 +41,16 @@ def flat_images(seed: int, number: int, device: torch.device | str = "cpu") -> T
 
 
 def flat_loss(network: MaskGuidedNetwork, lr: Tensor, step: str, coarse_weight: float) -> Tensor:
-    """The error of flat images, as ``image_loss`` has it, and four times what lies above TOLERATED."""
+    """The error of flat images, as ``image_loss`` has it, and four times what lies above TOLERATED, and its square.
+
+    The square, in levels, is for the few colours that a network moves most.
+    """
     coarse, final = both_images(network, lr, step)
     hr = lr[..., :1, :1].expand_as(coarse)
 
     def moved(image: Tensor) -> Tensor:
-        return l1(image, hr) + 4 * ((image.float() - hr).abs() - TOLERATED).relu().mean()
+        above = ((image.float() - hr).abs() - TOLERATED).relu()
+        return l1(image, hr) + 4 * (above + 255 * above.square()).mean()
 
     return moved(coarse) if step == "base" else moved(final) + coarse_weight * moved(coarse)
 
