@@ -1,4 +1,4 @@
-# make setup | test | sanitize | demo | bench | images | lint | clean          PYTHON=python3.12 chooses the interpreter of .venv
+# make setup | test | test-portable | sanitize | demo | bench | images | lint | clean          PYTHON=python3.12 chooses the interpreter of .venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ CONSTRAINTS := $(VENV)/constraints.txt
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt setup.py $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/*.*)
 
-.PHONY: setup test sanitize demo bench images lint clean
+.PHONY: setup test test-portable sanitize demo bench images lint clean
 setup: $(STAMP)
 
 # A constraint may not name a local version (+cpu), so torch goes first and by itself.
@@ -41,6 +41,13 @@ $(STAMP): $(SOURCES)
 # A file's tests stay in one process, since they share what is dear to make.
 test: setup
 	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
+
+# Again with the kernels in plain C++, which the oldest processors run: what has CPU kernels in it, or convolutions.
+PORTABLE := mask_head dynamic_filter filter_and_select select_patches gather_patches paste_patches paste_shuffled conv_chain \
+  image_to_input output_to_image pair_chain pair_planes convolution_kernels plans tiles runtimes safety published agreement \
+  model_matrix backends engine stream
+test-portable: setup
+	MGA_CPU_ISA=baseline $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile $(PORTABLE:%=tests/test_%.py)
 
 sanitize: setup
 	.ci/sanitize $(BIN)/python
