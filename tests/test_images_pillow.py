@@ -139,7 +139,8 @@ def test_pillows_save_keeps_the_metadata(tmp_path, kind, mode, to_stream):
         pytest.skip("JPEG has no transparency")
     image, xmp = result(mode)
     path = tmp_path / f"a.{kind}"
-    expected = ["cannot hold its resolution"] if kind in ("webp", "avif") else []
+    resolution = ["cannot hold its resolution"]
+    expected = {"webp": resolution, "avif": resolution, "tiff": ["may not expect; it was kept"]}.get(kind, [])
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         if to_stream:
@@ -148,7 +149,8 @@ def test_pillows_save_keeps_the_metadata(tmp_path, kind, mode, to_stream):
             path.write_bytes(stream.getvalue())
         else:
             image.save(path)
-    assert [str(each.message).partition(" ")[2].partition(" (")[0] for each in said] == expected
+    assert len(said) == len(expected)
+    assert all(text in str(each.message) for text, each in zip(expected, said, strict=True))
     photo = read_image(path)
     assert photo.info["xmp"] == xmp
     assert photo.icc_profile == profile()
@@ -156,7 +158,7 @@ def test_pillows_save_keeps_the_metadata(tmp_path, kind, mode, to_stream):
     assert not damaged
     assert tags[MAKE] == (2, "Maké\0".encode())
     assert tags[0x0131] == (5, struct.pack("<II", 1, 2))
-    if not expected:
+    if expected != resolution:
         assert photo.info["dpi"] == pytest.approx((240, 240), abs=0.01)
     if kind in ("png", "tiff"):
         np.testing.assert_array_equal(photo.pixels(), np.asarray(image.convert("RGB")))

@@ -7,12 +7,12 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from PIL import Image
+from PIL import Image, TiffTags
 from PIL.PngImagePlugin import PngInfo
 
 from .colour import icc_profile, stated
 from .exif import to_tags, without_orientation
-from .ifd import RATIONAL, SHORT, UNDEFINED, Tags
+from .ifd import LONG, LONG8, RATIONAL, SHORT, UNDEFINED, Tags
 from .tiff import IPTC, RESOLUTION_UNIT, X_RESOLUTION, XMP, Y_RESOLUTION
 
 _JPEG_SEGMENT = 65533
@@ -142,10 +142,18 @@ def tiff_tags(info: dict[str, Any], notes: list[str]) -> tuple[str, Tags]:
             damaged = tags.pop(tag) is not None
     if damaged:
         notes.append("some of its EXIF data is damaged and TIFF cannot hold it")
+    if odd := [TiffTags.lookup(tag).name for tag, (kind, _) in sorted(tags.items()) if not _is_usual(tag, kind)]:
+        notes.append(f"its EXIF has {' and '.join(odd)} in a type that readers of TIFF may not expect; it was kept")
     for tag, kind, key in ((XMP, 1, "xmp"), (IPTC, UNDEFINED, "iptc")):
         if key in info:
             tags[tag] = kind, info[key]
     return order, tags
+
+
+def _is_usual(tag: int, kind: int) -> bool:
+    """Whether a tag is stored as TIFF has it; numbers may be wider, and bytes of no stated meaning."""
+    usual = TiffTags.lookup(tag).type or kind
+    return any({kind, usual} <= alike for alike in ({kind}, {SHORT, LONG, LONG8}, {1, UNDEFINED}))
 
 
 _MAKERS: dict[str, Callable[[dict[str, Any], list[str]], dict[str, Any]]] = {
