@@ -27,7 +27,7 @@ def test_images(network_name: str, benchmark: Callable, printed: list[str]) -> N
     network, original = make_networks(network_name, SCALE, image)
     listed = [c for c in contenders(network, original, (height, width), network.config.k) if c.name in NAMES]
     runs = {c.name: make(c) for c in listed}
-    with torch.inference_mode():
+    with torch.no_grad():
         pictures: dict[str, np.ndarray] = {name: run(image) for name, run in runs.items()}  # type: ignore[operator]
         images.Agreement(listed, SCALE * network.config.patch_size, network.config.k).check(pictures)
         race = Race({name: lambda run=run: run(image) for name, run in runs.items()})  # type: ignore[operator,misc]

@@ -30,7 +30,7 @@ def run(
     def timed(make: Callable[..., Workload], case: str) -> None:
         if device == "cuda" and not torch.cuda.is_available():
             pytest.skip("needs an NVIDIA GPU")
-        with torch.inference_mode():
+        with torch.no_grad():
             workload = make(case, device)
             backends = ops.operators()[workload.op].backends
             reason = backends[backend].unavailable() if backend in backends else f"there is no {backend} backend"
@@ -91,7 +91,7 @@ def race(printed: list[str], benchmark: Callable, machines: dict[str, Machine]) 
         title: str, calls: dict[str, Callable], ours: str, bytes_moved: int, operations: int = 0, rounds: int = 5
     ) -> None:
         machine = machines.get("cpu") or machines.setdefault("cpu", measure("cpu"))
-        with torch.inference_mode():
+        with torch.no_grad():
             Race(calls).round()
             contest = Race(calls)
             benchmark.pedantic(contest.round, rounds=rounds)

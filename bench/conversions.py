@@ -96,7 +96,7 @@ def check(pictures: dict[str, np.ndarray], originals: list[str]) -> None:
             raise SystemExit(f"conversions: {name} and {HOST} make different pictures: {value:.1f} dB")
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def run(args: argparse.Namespace) -> dict[str, Any]:
     suite = load_suite(args.suite)
     width, height = (side // suite.scale for side in size_of(args.size))

@@ -238,7 +238,7 @@ def claim(record: dict[str, Any]) -> dict[str, Any] | None:
     }
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network")

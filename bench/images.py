@@ -145,7 +145,7 @@ def wanted(name: str, only: list[str]) -> bool:
     return name == OURS or not only or any(part in name for part in only)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def run_one(args: argparse.Namespace, network_name: str, scale: int, size: str) -> dict[str, Any]:
     width, height = (side // scale for side in size_of(size))
     image = test_image(width, height)

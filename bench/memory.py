@@ -67,7 +67,7 @@ def count_allocations(args: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def peak(args: argparse.Namespace, dense: bool) -> dict[str, Any]:
     """MiB that one image takes; in a process of its own."""
     image, network = _inputs(args)
