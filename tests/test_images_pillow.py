@@ -116,6 +116,30 @@ def test_bigtiff_and_its_tags(tmp_path):
         assert float(loaded.get_ifd(0x8769)[0x829A]) == pytest.approx(0.008)
 
 
+def test_tags_that_only_pillow_has(tmp_path):
+    """Set on an image, or of a TIFF file that is gone; the caller's tags stay what they were."""
+    image = Image.fromarray(picture())
+    image.getexif()[MAKE] = "mine"
+    image.getexif().get_ifd(0x8769)[0x829A] = 0.5
+    image.getexif()[0x0112] = 6
+    image.save(tmp_path / "a.tif", exif=image.getexif().tobytes())
+    gone = Image.open(io.BytesIO((tmp_path / "a.tif").read_bytes()))
+    gone.load()
+    gone._fp = gone.fp = None
+    for each in (image, gone):
+        before = dict(each.getexif())
+        photo = read_image(each)
+        assert photo.rgb.shape[:2] == (9, 6)
+        loaded = Image.Exif()
+        loaded.load(photo.exif)
+        assert loaded[MAKE] == "mine"
+        assert float(loaded.get_ifd(0x8769)[0x829A]) == 0.5
+        assert loaded.get(0x0112, 1) == 1
+        assert dict(each.getexif()) == before
+    assert 256 not in loaded
+    assert read_image(Image.fromarray(picture())).info == {}
+
+
 # Saving by Pillow, as README has it.
 
 

@@ -14,7 +14,7 @@ from .boxes import avif_code_points, jp2_metadata
 from .colour import stated
 from .exif import ORIENTATION, PREFIX, STRUCTURAL, from_tags, one_prefix, patch_exif
 from .headers import bmp_profile
-from .ifd import LONG, read_tags
+from .ifd import EXIF_IFD, GPS_IFD, INTEROP_IFD, LONG, POINTERS, read_tags
 from .png import code_points
 from .tiff import IPTC, LAYERS, RESOURCES, XMP
 
@@ -139,15 +139,22 @@ def read_metadata(image: Image.Image, notes: list[str], stated_there: dict[str, 
 
 
 def _made_exif(image: Image.Image, notes: list[str]) -> bytes | None:
-    """The EXIF block that Pillow makes of what an image has no block of."""
+    """The EXIF block that Pillow makes of what an image has no block of; the caller's tags stay as they are."""
+    made = Image.Exif()
     try:
         tags = image.getexif()
-        tags.bigtiff = False
-        for tag in (STRUCTURAL | {ORIENTATION}) & set(tags):
-            if tag != ORIENTATION or hasattr(image, "tag_v2"):
-                del tags[tag]
-        alone = set(tags) == {ORIENTATION}  # which may stand in XMP
-        return tags.tobytes() if len(tags) and not alone else None
+        turned = {ORIENTATION} if hasattr(image, "tag_v2") else set()  # by Pillow
+        for tag in set(tags) - STRUCTURAL - POINTERS - turned:
+            made[tag] = tags[tag]
+        alone = set(made) == {ORIENTATION}  # which may stand in XMP
+        for pointer in (EXIF_IFD, GPS_IFD):
+            nested = dict(tags.get_ifd(pointer))
+            if INTEROP_IFD in nested:
+                nested[INTEROP_IFD] = dict(tags.get_ifd(INTEROP_IFD))
+            if nested:
+                made.get_ifd(pointer).update(nested)
+                alone = False
+        return made.tobytes() if not alone and (len(made) or made.get_ifd(EXIF_IFD) or made.get_ifd(GPS_IFD)) else None
     except _DAMAGED as problem:
         notes.append(f"its EXIF data is damaged and was left out ({problem})")
         return None
