@@ -370,6 +370,21 @@ def test_short_segments_are_left_out_with_a_note(tmp_path, marker, data):
     assert photo.exif == make_exif()
 
 
+def test_exif_that_pillow_refuses_a_whole_jpeg_for_is_kept(tmp_path):
+    block = exif_block(entry(282, 1, b"\1"), entry(296, 3, b"\2\0"), entry(MAKE, 2, b"Maker\0"), entry(274, 3, b"\3\0"))
+    data = jpeg(segment(0xE1, block))
+    with pytest.raises(OSError, match="cannot identify"):
+        Image.open(io.BytesIO(data))
+    (tmp_path / "in").write_bytes(data)
+    photo = read_image(tmp_path / "in")
+    assert np.abs(photo.rgb.astype(np.int16) - PIXELS[::-1, ::-1]).mean() < 3
+    assert photo.notes == []
+    assert photo.exif == block.replace(b"\x12\x01\3\0\1\0\0\0\3", b"\x12\x01\3\0\1\0\0\0\1")
+    for output in ("png", "webp", "tiff"):
+        save_image(photo, tmp_path / f"a.{output}")
+        assert Image.open(tmp_path / f"a.{output}").getexif()[MAKE] == "Maker"
+
+
 def test_a_profile_whose_parts_are_missing_is_noted(tmp_path):
     photo = read_bytes(tmp_path, jpeg(segment(0xE2, b"ICC_PROFILE\0\1\2abc")))
     assert photo.notes == ["its ICC profile is damaged and was left out"]
@@ -451,6 +466,26 @@ def test_captions_that_a_tiff_stores_as_numbers_or_in_resources(tmp_path, swap):
     photo = read_bytes(tmp_path, encoded("TIFF", tiffinfo={34377: resources, 37724: b"layers"}))
     assert photo.info["iptc"] == captions
     assert photo.notes == ["its layers were left out"]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_long_numbers_of_bigtiff_become_those_of_exif(tmp_path, order):
+    image, stream = Image.fromarray(PIXELS), io.BytesIO()
+    image.save(stream, "TIFF", big_tiff=True)
+    small, negative, large = (
+        struct.pack(order + layout, *values) for layout, *values in (("2Q", 7, 70000), ("q", -5), ("Q", 1 << 40))
+    )
+    add_tags(stream, {50000: (16, small), 50001: (17, negative), 50002: (18, small), MAKE: (2, b"Maker\0")}, order)
+    photo = read_bytes(tmp_path, stream.getvalue())
+    assert photo.notes == []
+    found, tags, damaged = read_tags(io.BytesIO(photo.exif[6:]))
+    longs = (4, struct.pack("<2I", 7, 70000))
+    assert (found, damaged) == ("<", False)  # the one in which Pillow can read BigTIFF
+    assert tags == {50000: longs, 50001: (9, struct.pack("<i", -5)), 50002: longs, MAKE: (2, b"Maker\0")}
+    add_tags(stream, {50003: (16, large)}, order)
+    photo = read_bytes(tmp_path, stream.getvalue())
+    assert photo.notes == ["some of its tags are damaged and were left out"]
+    save_everywhere(photo, tmp_path)
 
 
 def test_what_is_not_read_here_is_named_as_what_it_is(tmp_path):

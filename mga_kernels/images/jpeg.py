@@ -6,11 +6,13 @@ import io
 import struct
 from collections.abc import Iterator
 from functools import cache
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from PIL import Image, JpegImagePlugin
 
-_COMMENT, _SCAN = 0xFE, 0xDA
+from .exif import PREFIX
+
+_EXIF, _COMMENT, _SCAN = 0xE1, 0xFE, 0xDA
 
 
 def segments(stream: BinaryIO) -> Iterator[tuple[int, int, int]]:
@@ -29,21 +31,28 @@ def segments(stream: BinaryIO) -> Iterator[tuple[int, int, int]]:
         at = end
 
 
-def mended(stream: BinaryIO, notes: list[str]) -> BinaryIO | None:
-    """The file without the segments of metadata that Pillow fails with; None where it fails with none of them.
+def mended(stream: BinaryIO, notes: list[str]) -> tuple[BinaryIO, dict[str, Any]] | None:
+    """The file without the segments of metadata that Pillow fails with, and the EXIF block of these.
 
-    ``notes`` say which were left out.
+    None where it fails with none of them. ``notes`` say which were left out.
     """
     stream.seek(0)
     data = stream.read()
-    kept, behind = [], 0
+    kept, behind, exif = [], 0, b""
     for marker, begin, end in segments(io.BytesIO(data)):
-        if (0xE0 <= marker <= 0xEF or marker == _COMMENT) and not _taken(data[begin:end]):
-            kept.append(data[behind:begin])
-            behind = end
-            name = "COM" if marker == _COMMENT else f"APP{marker - 0xE0}"
-            notes.append(f"its segment {name} is damaged and was left out")
-    return io.BytesIO(b"".join([*kept, data[behind:]])) if behind else None
+        content = data[begin + 4 : end]
+        if not (0xE0 <= marker <= 0xEF or marker == _COMMENT) or _taken(data[begin:end]):
+            continue
+        kept.append(data[behind:begin])
+        behind = end
+        if marker == _EXIF and content.startswith(PREFIX):  # whatever Pillow makes of some of its tags
+            exif += content[len(PREFIX) :]
+            continue
+        name = "COM" if marker == _COMMENT else f"APP{marker - 0xE0}"
+        notes.append(f"its segment {name} is damaged and was left out")
+    if not behind:
+        return None
+    return io.BytesIO(b"".join([*kept, data[behind:]])), {"exif": PREFIX + exif} if exif else {}
 
 
 def _taken(segment: bytes) -> bool:

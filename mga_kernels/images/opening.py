@@ -117,8 +117,8 @@ def mended(stream: BinaryIO, kind: str | None, notes: list[str]) -> tuple[Binary
     """The file without the metadata that Pillow fails with, and those of them that can be read all the same."""
     if kind == "PNG":
         return png.mended(stream, notes)
-    if kind in ("JPEG", "MPO") and (rest := jpeg.mended(stream, notes)) is not None:
-        return rest, {}
+    if kind in ("JPEG", "MPO"):
+        return jpeg.mended(stream, notes)
     if kind == "AVIF" and (data := avif_without_exif(stream)) is not None:
         notes.append("its EXIF data is damaged and was left out")
         return io.BytesIO(data), {}

@@ -17,9 +17,11 @@ def add_tags(stream: BinaryIO, tags: Tags, order: str) -> None:
     Samples of 8 bits have no byte order, so the file takes that of the tags, in which makers' notes may be written too.
     """
     written, own, _ = read_tags(stream)
-    own = own if written == order else swapped(own, order)
     stream.seek(2)
     big = b"+" in stream.read(2)
+    if big and order != written:  # Pillow reads BigTIFF in the order that it writes only
+        tags, order = swapped(tags, written), written
+    own = own if written == order else swapped(own, order)
     end = stream.seek(0, 2)
     stream.write(bytes(end % 2) + write_tags(tags | own, order, end + end % 2, big))
     stream.seek(0)
