@@ -10,9 +10,10 @@ import zlib
 import numpy as np
 import pytest
 from exif_blocks import entry, exif_block
-from pictures import MAKE, make_exif, picture, profile
+from pictures import HEIGHT, MAKE, WIDTH, make_exif, picture, profile
 from PIL import Image, PngImagePlugin
 
+from mga_kernels import MaskGuidedSR
 from mga_kernels.errors import ImageError
 from mga_kernels.images import read_image, to_image
 from mga_kernels.images.ifd import read_tags
@@ -289,3 +290,34 @@ def test_the_limit_on_pixels_is_left_alone_while_images_are_read(tmp_path, monke
         warnings.simplefilter("error")
         read_image(tmp_path / "a.png")
     assert seen == [10]
+
+
+def test_the_line_of_the_readme(tmp_path, model_file):
+    """``model.upscale("photo.jpg").save("large.png")`` keeps what belongs to the photograph, in every format."""
+    model = MaskGuidedSR.from_pretrained(model_file)
+    xmp = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'>sunset</x:xmpmeta>"
+    image = Image.fromarray(picture(8, 9))
+    image.save(tmp_path / "photo.jpg", exif=make_exif(6, 9, 8), xmp=xmp, icc_profile=profile(), dpi=(240, 240))
+    for output in ("png", "jpg", "webp", "tiff", "avif"):
+        result = model.upscale(tmp_path / "photo.jpg")
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "(WebP|AVIF) cannot hold its resolution")
+            result.save(tmp_path / f"large.{output}")
+        photo = read_image(tmp_path / f"large.{output}")
+        assert photo.rgb.shape == (18, 16, 3)
+        assert (photo.info["xmp"], photo.icc_profile) == (xmp, profile())
+        loaded = Image.Exif()
+        loaded.load(photo.exif)
+        details = loaded.get_ifd(0x8769)
+        assert (loaded[MAKE], details[WIDTH], details[HEIGHT]) == ("A camera", 16, 18)
+        assert loaded.get(0x0112, 1) == 1
+
+
+def test_a_model_refuses_what_would_be_cut_down(tmp_path, model_file):
+    model = MaskGuidedSR.from_pretrained(model_file)
+    film = io.BytesIO(written(Image.new("L", (4, 4)), "GIF", save_all=True, append_images=[Image.new("L", (4, 4), 9)]))
+    for source in (Image.open(io.BytesIO(png16())), Image.open(film)):
+        with pytest.raises(ImageError):
+            model.upscale(source)
+        (outcome,) = model.upscale_all([source])
+        assert isinstance(outcome.error, ImageError)
