@@ -95,7 +95,7 @@ def _before_fork() -> None:
 
 
 def _in_child() -> None:
-    for owner in list(_forked):
+    for owner in sorted(_forked, key=lambda owner: not isinstance(owner, Lock)):  # what others put right takes locks
         owner.after_fork()
 
 

@@ -16,6 +16,11 @@ SIDE = 4  # LR pixels; a shorter side gets a border
 WIDTH = 8  # LR pixels of it, at least
 
 
+def border_width(cell: int) -> int:
+    """LR pixels that a short side gets at both ends: whole cells of this side."""
+    return -(-WIDTH // cell) * cell
+
+
 class Border(NamedTuple):
     """LR pixels put on each side of the rows (``y``) and of the columns (``x``) of an image; whole cells."""
 
@@ -28,8 +33,7 @@ class Border(NamedTuple):
 
         ``rows`` and ``columns`` are the dimensions of those.
         """
-        whole = -(-WIDTH // cell) * cell
-        border = cls(*(whole if image.shape[dim] < SIDE else 0 for dim in (rows, columns)))
+        border = cls(*(border_width(cell) if image.shape[dim] < SIDE else 0 for dim in (rows, columns)))
         for dim, width in ((rows, border.y), (columns, border.x)):
             if width:
                 mirrored = np.pad(np.arange(image.shape[dim]), width, mode="symmetric")

@@ -116,15 +116,6 @@ def test_untrained_images(scale):
     check_untrained_size(random_network("srresnet", scale))
 
 
-def test_an_image_of_one_pixel_is_extended_to_what_the_norm_takes():
-    model = MaskGuidedSR(random_network("srresnet", 2, split=(1, 1)), device="cpu")
-    pixel = random_image(1, 1)
-    result = model(pixel, "base")
-    assert result.shape == (1, 3, 2, 2)
-    assert torch.equal(result, model(pixel.expand(1, 3, 2, 2), "base")[..., :2, :2])
-    assert result.std() > 0
-
-
 def test_unknown_norms_are_refused():
     with pytest.raises(InputError, match=r"norm 'batch' does not exist; choose one of instance, none"):
         MaskGuidedNetwork(ModelConfig("srresnet", 4, base={"norm": "batch"}))

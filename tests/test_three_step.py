@@ -365,10 +365,8 @@ def test_wrong_configurations_are_refused(run_folder, overrides, message):
         ThreeStep(configure(run_folder, **overrides), Budget())
 
 
-def test_a_full_disk_ends_in_a_sentence(run_folder, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
+def test_a_full_disk_ends_in_a_sentence(run_folder, full_disk):
+    training = ThreeStep(configure(run_folder), Budget())
+    full_disk(5_000)
     with pytest.raises(loop.TrainingError, match=r"cannot write .*dense.state: No space left on device"):
-        ThreeStep(configure(run_folder), Budget()).run()
+        training.run()

@@ -17,6 +17,7 @@ from ..errors import InputError
 from ..networks import MaskGuidedNetwork
 from ..networks.mask import FILTER_SIZE
 from ..ops.mask_head.reference import mask_head
+from ..tiny import SIDE, border_width
 
 Size = int  # a SymInt while the graph is traced
 
@@ -41,6 +42,7 @@ class MaskGuidedGraph(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         network, (p, scale) = self.network, (self.network.config.patch_size, self.network.config.scale)
+        image, borders = with_border(image, p)
         height, width = image.shape[-2:]
         seen = [torch.sym_max(side, self.minimum_size) for side in (height, width)]
         rows, columns = ((side + p - 1) // p for side in seen)
@@ -48,7 +50,8 @@ class MaskGuidedGraph(nn.Module):
         coarse = extended(coarse / network.value_range, rows * p * scale, columns * p * scale)
         if self.fraction != 0 and (self.fraction is not None or self.k > 0):
             coarse = self._refined(coarse, extended(feature, rows * p, columns * p), rows, columns)
-        return coarse.clamp(0, 1)[..., : height * scale, : width * scale]
+        top, left = (border * scale for border in borders)
+        return coarse.clamp(0, 1)[..., top : height * scale - top, left : width * scale - left]
 
     def _refined(self, coarse: Tensor, feature: Tensor, rows: Size, columns: Size) -> Tensor:
         """The coarse image with the selected cells refined."""
@@ -88,6 +91,20 @@ class MaskGuidedGraph(nn.Module):
         filters = F.linear(source.flatten(2)[0].T, weight.flatten(1), bias)
         cells = torch.arange(filters.shape[0], device=feature.device)
         return (filters * gather(probability, cells, columns, 1, FILTER_SIZE // 2).flatten(1)).sum(dim=1)
+
+
+def with_border(image: Tensor, cell: int) -> tuple[Tensor, list[Size]]:
+    """``tiny.Border.around`` as ``extended`` is: the image, and how many LR pixels were put on each side of H and W."""
+    borders = []
+    for axis in (2, 3):
+        side = image.shape[axis]
+        border = border_width(cell) * torch.sym_max(0, torch.sym_min(1, SIDE - side))
+        # From -border on, in the same places of a period above 0: runtimes do not agree on remainders of less.
+        place = torch.arange(side + 2 * border, device=image.device) + number((2 * side - 1) * border, image)
+        place = place % number(2 * side, image)
+        image = image.index_select(axis, torch.minimum(place, number(2 * side, image) - 1 - place))
+        borders.append(border)
+    return image, borders
 
 
 def extended(x: Tensor, height: Size, width: Size) -> Tensor:
