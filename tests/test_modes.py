@@ -15,6 +15,7 @@ from tiny_model import write_tiny_model
 
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_checkpoint, load_model, save_model
+from mga_kernels.export import export_model
 from mga_kernels.modes import ordinary
 from mga_kernels.networks import WholeConfig, WholeNetwork
 from mga_kernels.plans import pairs
@@ -150,6 +151,18 @@ def test_no_mode_changes_how_a_published_network_is_recognised(tmp_path):
             found = picture()
         assert (found.dtype, found.device) == (torch.float32, torch.device("cpu"))
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("mode", ["inference", "autocast", "float64", "device"])
+def test_no_mode_changes_what_is_exported(tmp_path, mode):
+    network = random_model("fsrcnn", 2, k=4)
+    export_model(network, tmp_path / "a.pt2")
+    with MODES[mode]():
+        export_model(network, tmp_path / "b.pt2")
+    programs = [torch.export.load(tmp_path / f"{name}.pt2").module() for name in "ab"]
+    found = [program(tensor(SIZES[0])) for program in programs]
+    assert found[0].dtype == found[1].dtype == torch.float32
+    assert torch.equal(*found)
 
 
 @pytest.mark.parametrize("mode", ["none", "inference", "gradients", "autocast", "all"])

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from ..errors import CheckpointError, InputError
+from ..modes import ordinary
 from ..networks import SRNetwork
 from .mask_guided import is_mask_guided, load_mask_guided
 from .native import find_model, is_native, load_model
@@ -14,6 +15,7 @@ from .recognise import recognise
 from .scales import hints_at_scale
 
 
+@ordinary()
 def load_checkpoint(
     source: Any,
     colour: str | None = None,

@@ -16,6 +16,7 @@ from safetensors.torch import save
 
 from ..errors import CheckpointError, InputError
 from ..files import whole_file
+from ..modes import ordinary
 from ..networks import MaskGuidedNetwork, ModelConfig
 from .building import without_memory
 from .kinds import kind_of
@@ -88,6 +89,7 @@ def read_metadata(name_or_path: str | os.PathLike) -> dict[str, Any]:
         raise CheckpointError(f"model: {path}: {error}") from None
 
 
+@ordinary()
 def load_model(name_or_path: str | os.PathLike) -> MaskGuidedNetwork:
     """The network in evaluation mode, fp32, on the CPU. CheckpointError where file and network do not fit."""
     path = find_model(name_or_path)

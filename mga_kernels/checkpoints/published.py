@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import re
-import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError, CheckpointNote
+from ..notices import quiet, warn
 from .foreign import foreign_network
 from .inside import Part, best, find_networks, guess, tensors_of
 from .kinds import AGAIN, STATE, kind_of, shown, text_kind
@@ -81,7 +81,7 @@ def _one_of(parts: list[Part], name: str, size: int) -> dict[str, Tensor]:
     if others:
         why = ", which is averaged over the training" if chosen[0].averaged else ""
         rest = ", ".join(shown(str(part)) for part in others[:3])
-        warnings.warn(f"{name}: taken is {shown(str(chosen[0]))}{why}, not {rest}", CheckpointNote, stacklevel=2)
+        warn(f"{name}: taken is {shown(str(chosen[0]))}{why}, not {rest}", CheckpointNote)
     return states[0]
 
 
@@ -177,8 +177,7 @@ def _read_pickle(path: Path, name: str) -> Any:
     try:
         asked = unneeded(path)
         if asked is None:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of formats that are no longer written
+            with quiet():  # about formats that are no longer written
                 return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can end the unpickler in any way
         kind = _kind_of_unread(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import CheckpointError, CheckpointNote, InputError
 from ..networks.colour import COLOURS, INPUT_RANGES, ONLY
 from ..networks.whole import SCALES, WholeConfig, WholeNetwork
+from ..notices import warn
 from .building import without_memory
 from .foreign import foreign_network, prefixes
 from .fsrcnn_spellings import FSRCNN_SPELLINGS
@@ -173,11 +173,10 @@ def decide_scale(scales: Sequence[int], what: str, hints: Sequence[Hint]) -> int
     contradicting = next((hint for hint in others if hint.scale != first.scale), None)
     if first.by_name or contradicting is not None:
         but = "" if contradicting is None else f", although {contradicting}"
-        warnings.warn(
+        warn(
             f"{what}, for x{_either(scales, ' or x')}, which its tensors do not tell: taken for x{first.scale}, "
             f"because {first}{but}; scale= (--model-scale) decides otherwise",
             CheckpointNote,
-            stacklevel=2,
         )
     return first.scale
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import json
 import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -14,6 +13,7 @@ import torch
 from torch.export import ExportedProgram
 
 from ..errors import InputError
+from ..notices import quiet
 from .program import any_size
 
 OPSET = 18
@@ -37,8 +37,7 @@ def _quiet() -> Iterator[None]:
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with quiet():
             yield
     finally:
         logging.disable(before)

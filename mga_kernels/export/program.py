@@ -14,6 +14,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from .. import __version__
 from ..amount import Amount
 from ..errors import InputError
+from ..modes import ordinary
 from ..networks import MaskGuidedNetwork
 from ..plans.precision import picture
 from .graph import MaskGuidedGraph
@@ -40,6 +41,7 @@ def facts(network: MaskGuidedNetwork, amount: Amount) -> dict[str, object]:
     }
 
 
+@ordinary()
 def trace(network: MaskGuidedNetwork, amount: Amount, largest: tuple[int, int] | None = None) -> ExportedProgram:
     """The program of -M in float32 for images of any size, or of sides up to those of ``largest``.
 

@@ -10,7 +10,6 @@ On a CPU the same road runs uncaptured, which is how it is tested. It has not ru
 from __future__ import annotations
 
 import copy
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from torch import Tensor
 from ..modes import ordinary
 from ..networks import MaskGuidedNetwork
 from ..networks.registry import BUILT_IN
+from ..notices import warn
 from ..ops import paste_shuffled_
 from ..safety import is_finite
 from .fused import FusedRefine
@@ -225,10 +225,9 @@ class CudaGraphPlan(ModulePlan):
             raise
         except RuntimeError as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            warnings.warn(
+            warn(
                 f"{self.config.network} cannot be captured in a CUDA graph ({reason}); its kernels are launched one "
-                'by one, which is slower. runtime="pytorch" does so without this attempt',
-                stacklevel=2,
+                'by one, which is slower. runtime="pytorch" does so without this attempt'
             )
             return walk
         return graph.replay

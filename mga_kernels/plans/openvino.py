@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-import warnings
 from typing import Any
 
 import torch
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from ..modes import ordinary
 from ..networks import MaskGuidedNetwork
 from ..networks.layers import pad_by_reflection
+from ..notices import quiet
 from ..ops import gather_patches
 from ..ops.grid import mirror_indices
 from ..threads import one_thread
@@ -163,8 +163,7 @@ def _convert(core: Any, module: nn.Module, example: Tensor, other: Tensor) -> An
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the tracer's, about sizes that become constants: compared below
+    with quiet():  # about sizes that become constants: compared below
         traced = torch.jit.trace(module, example, check_trace=False)
     decoder = TorchScriptPythonDecoder(traced, example_input=example)  # which must outlive the conversion
     front_end = FrontEndManager().load_by_framework("pytorch")
