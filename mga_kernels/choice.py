@@ -44,7 +44,7 @@ class Plans(Protocol):
 
     def make_plan(self, height: int, width: int, k: int, dense: bool) -> Plan: ...
 
-    def shrink_measured(self, height: int, width: int, k: int, dense: bool) -> bool: ...
+    def shrink_measured(self, height: int, width: int, k: int) -> bool: ...
 
     def memory_errors(self, height: int, width: int) -> AbstractContextManager[None]: ...
 
@@ -159,13 +159,13 @@ class Choice:
         return min(int(entry["k"]), cells)
 
     def _measured(self, height: int, width: int, k: int, dense: bool) -> list[float]:
-        """Milliseconds of -M of ``k`` cells and, if ``dense``, of -D; in smaller tiles where memory runs out."""
+        """Milliseconds of -M of ``k`` cells, in smaller tiles where memory runs out, and, if ``dense``, of -D."""
         while True:
             try:
                 return self._measured_once(height, width, k, dense)
             except OutOfMemoryError as problem:
                 error = bare(problem)
-            if not self._plans.shrink_measured(height, width, k, dense):
+            if dense or not self._plans.shrink_measured(height, width, k):
                 raise error
 
     def _measured_once(self, height: int, width: int, k: int, dense: bool) -> list[float]:

@@ -119,10 +119,10 @@ class Runner:
         self.plans = {}
         return self.budget.shrink(*self._key(height, width))
 
-    def shrink_measured(self, height: int, width: int, k: int, dense: bool) -> bool:
-        """The same for a plan that ``make_plan`` made."""
+    def shrink_measured(self, height: int, width: int, k: int) -> bool:
+        """The same for a plan of -M that ``make_plan`` made."""
         self.plans = {}
-        return self.budget.shrink(height, width, k, dense)
+        return self.budget.shrink(height, width, k, False)
 
     def prepared(self) -> list[str]:
         """What was chosen for the sizes that are prepared."""
