@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 import warnings
 import weakref
@@ -15,7 +14,7 @@ from network_zoo import random_model
 from PIL import Image
 from torch import nn
 
-from mga_kernels import MaskGuidedSR, plans
+from mga_kernels import MaskGuidedSR, plans, stream
 from mga_kernels.errors import OutOfMemoryError
 from mga_kernels.images import read_image
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeConfig, WholeNetwork
@@ -197,22 +196,18 @@ def test_refined_is_that_of_the_thread_and_of_the_result():
     assert engine(mode="dense").upscale(pixels(), return_result=True).refined is None
 
 
-def test_every_result_carries_its_own_count_in_many_threads():
-    model = engine(fraction=0.5)
-    expected = {height: height // 4 * 7 / 2 for height in (8, 16, 24, 32)}
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
+def test_results_of_upscale_all_carry_their_own_count(monkeypatch):
+    """Another thread upscales an image of another size before a result is put together."""
+    model, form = engine(fraction=0.5), stream.in_form_of
 
-    def run(height):
-        sources = [pixels(seed, height) for seed in range(40)]
-        return [(result.refined, height) for result in model.upscale_all(sources)]
+    def late(*arguments):
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(model.upscale, pixels(height=40)).result(LONG)
+        return form(*arguments)
 
-    try:
-        with ThreadPoolExecutor(4) as pool:
-            counts = [count for counted in pool.map(run, expected) for count in counted]
-    finally:
-        sys.setswitchinterval(before)
-    assert all(refined == expected[height] for refined, height in counts)
+    monkeypatch.setattr(stream, "in_form_of", late)
+    results = model.upscale_all([pixels(), pixels(height=8), pixels()])
+    assert [result.refined for result in results] == [18, 7, 18]
 
 
 def test_warnings_name_the_image_and_the_line_of_the_caller(tmp_path):

@@ -161,7 +161,7 @@ def own(network: WholeNetwork, weights: tuple[str, str]) -> Planner | str:
         return f"there are none for {config.colour} in {config.input_range}"
     try:
         shape = ModelConfig(divided, config.scale, split=(config.blocks, 1), base=settings, refine=settings)
-        stand_in = MaskGuidedNetwork(shape)
+        stand_in = _without_weights(shape)
         stand_in.base.load_state_dict(network.body.state_dict())
         if getattr(stand_in.base, "mean", None) != getattr(network.body, "mean", None):
             return "there are none for another mean colour than that of DIV2K"
@@ -170,6 +170,16 @@ def own(network: WholeNetwork, weights: tuple[str, str]) -> Planner | str:
     module, name = weights
     made_by = getattr(importlib.import_module(f"{__package__}.{module}"), name)
     return made_by.against(stand_in) or OwnPlanner(network, made_by(stand_in.eval().requires_grad_(False)))
+
+
+def _without_weights(shape: ModelConfig) -> MaskGuidedNetwork:
+    """A network of zeros in float32, for which no random number of the caller's is drawn."""
+    with torch.device("meta"):
+        network = MaskGuidedNetwork(shape)
+    network = network.float().to_empty(device="cpu")
+    for parameter in network.parameters():
+        parameter.data.zero_()
+    return network
 
 
 class WholeOpenvinoPlanner(openvino.OpenvinoPlanner):
