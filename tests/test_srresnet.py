@@ -9,11 +9,9 @@ from halves import (
     check_untrained_size,
     count,
     parameters_of_variants,
-    random_image,
     random_network,
 )
 
-from mga_kernels import MaskGuidedSR
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, srresnet
 
