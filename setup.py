@@ -14,6 +14,7 @@ Environment:
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import os
 import platform
 import re
@@ -21,6 +22,7 @@ import subprocess
 import sys
 import sysconfig
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -32,14 +34,10 @@ VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["versi
 TORCH_TARGET = "2.11"
 TORCH_TARGET_MACRO = "0x020b000000000000"
 DEFAULT_ARCHS = "80;90;100;120"
-AVX512 = "-mavx512f -mavx512bw -mavx512vl -mavx512dq -mavx2 -mfma -mf16c"
-# The options of csrc/cpu/isa_*.cpp on x86-64; elsewhere the baseline is what the compiler takes for granted.
-INSTRUCTION_SETS = {
-    "baseline": "",
-    "avx2": "-mavx2 -mfma -mf16c",
-    "avx512": AVX512,
-    "avx512_bf16": f"{AVX512} -mavx512bf16",
-}
+# The first line of every csrc/*/isa/*.cpp: which processors it is for, and what they must have. The file is found by
+# being there; see csrc/simd/instruction_set.h.
+FIRST_LINE = re.compile(r"// Instruction set(?: of (\w+))?: ([\w ]+)\.( Compiled for it as a whole\.)?\n")
+MACHINE = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
 # Contraction is off, so that a product and a sum round twice, as in torch, unless a kernel asks for one rounding.
 COMMON_FLAGS = "-std=c++17 -ffp-contract=off -fPIC -fvisibility=hidden -Wall -Wextra -Wshadow -Werror"
 
@@ -93,6 +91,62 @@ def gencode(archs: list[str]) -> str:
     return " ".join([*code, f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}"])
 
 
+@dataclass(frozen=True)
+class IsaFile:
+    """A file of kernels for one instruction set: NAME.cpp defines ``mga::NAME::..._kernels``."""
+
+    path: Path
+    features: frozenset[str]
+    flags: str
+
+    @property
+    def kind(self) -> str:
+        """The folder of the table that it fills."""
+        return self.path.parent.parent.name
+
+
+def isa_files(csrc: Path = CSRC, machine: str = MACHINE) -> list[IsaFile]:
+    """Those for this kind of processor, by folder and set: each set has all instructions of the one before."""
+    files = []
+    for path in sorted(csrc.glob("*/isa/*.cpp")):
+        found = FIRST_LINE.match(path.read_text())
+        if found is None:
+            sys.exit(f"mga_kernels: {path} must begin with a line like `// Instruction set of x86_64: avx2 fma.`")
+        features = frozenset(found[2].split()) - {"none"}
+        if found[1] in (None, machine):
+            flags = " ".join(f"-m{feature}" for feature in found[2].split()) if found[3] else ""
+            files.append(IsaFile(path, features, flags))
+    files.sort(key=lambda file: (file.kind, len(file.features)))
+    sets = sorted({file.features for file in files}, key=len)
+    for less, more in itertools.pairwise(sets):
+        if not less < more:
+            apart = ", ".join(sorted(less ^ more))
+            sys.exit(
+                f"mga_kernels: of two instruction sets in csrc/*/isa one must have all of the other; apart: {apart}"
+            )
+    return files
+
+
+def isa_header(files: list[IsaFile]) -> str:
+    """The instruction sets of this build by name, and the tables made for them, as macros."""
+    named: dict[str, frozenset[str]] = {"baseline": frozenset()}
+    for file in files:
+        if file.features and named.setdefault(file.path.stem, file.features) != file.features:
+            sys.exit(f"mga_kernels: the files {file.path.name} in csrc/*/isa name different instructions")
+    sets = sorted(named, key=lambda name: len(named[name]))
+    number = {named[name]: i for i, name in enumerate(sets)}
+    if len(number) != len(sets):
+        sys.exit(f"mga_kernels: two names of one instruction set in csrc/*/isa: {', '.join(sets)}")
+    macros = {"MGA_INSTRUCTION_SETS": []}
+    for name in sets:
+        there = " && ".join(f'MGA_HAS("{feature}")' for feature in sorted(named[name])) or "true"
+        macros["MGA_INSTRUCTION_SETS"].append(f"use({name}, {there})")
+    for kind, macro in (("ops", "MGA_OPERATOR_KERNELS"), ("convolution", "MGA_CONVOLUTION_KERNELS")):
+        macros[macro] = [f"use({file.path.stem}, {number[file.features]})" for file in files if file.kind == kind]
+    lines = [f"#define {name}(use) {' '.join(uses)}" for name, uses in macros.items()]
+    return "\n".join(["// Made by setup.py from the first lines of csrc/*/isa/*.cpp.", "#pragma once", *lines, ""])
+
+
 def define(name: str, value: str) -> str:
     """A macro that is a C string, quoted for the shell that ninja starts."""
     return f"""'-D{name}="{value}"'"""
@@ -134,6 +188,13 @@ class NinjaFile:
             sys.exit("mga_kernels: the native build failed; the compiler's message is above")
 
 
+def write_if_changed(path: Path, text: str) -> None:
+    """So that nothing is compiled anew for a file that is the same."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists() or path.read_text() != text:
+        path.write_text(text)
+
+
 class BuildNative(build_ext):
     def run(self) -> None:
         package_dir("ninja")
@@ -162,28 +223,31 @@ class BuildNative(build_ext):
 
     def torch_library(self, ninja: NinjaFile, output: Path) -> None:
         torch = package_dir("torch")
-        flags = f"-DTORCH_TARGET_VERSION={TORCH_TARGET_MACRO} -isystem '{torch}/include'"
+        # csrc/torch and torch's own headers share a prefix; no file of theirs has the same name.
+        flags = f"-I'{CSRC}' -I'{ninja.folder}' -DTORCH_TARGET_VERSION={TORCH_TARGET_MACRO} -isystem '{torch}/include'"
         libraries = f"-L'{torch}/lib' -Wl,--no-as-needed -ltorch -ltorch_cpu -Wl,--as-needed -Wl,--exclude-libs,ALL"
         if self.toolkit:
             flags += " -DMGA_WITH_CUDA -DUSE_CUDA"
             # libcudart is linked in, so the library needs no toolkit, and no driver, to be loaded.
             libraries += f" -L'{self.toolkit}/lib64' -lcudart_static -lrt -ldl -lpthread"
         self.compiler_rules(ninja, flags, libraries)
-        for source in sorted(set(CSRC.rglob("*.cpp")) - {CSRC / "host.cpp"}):
-            whole_file = source.parent.name == "cpu" and platform.machine() in ("x86_64", "AMD64")
-            options = INSTRUCTION_SETS.get(source.stem.removeprefix("isa_"), "") if whole_file else ""
-            ninja.compile("cxx", source, options)
+        isa = isa_files()
+        for source in sorted(set(CSRC.rglob("*.cpp")) - {CSRC / "host.cpp"} - set(CSRC.glob("*/isa/*.cpp"))):
+            ninja.compile("cxx", source)
+        for file in isa:
+            ninja.compile("cxx", file.path, file.flags)
+        write_if_changed(ninja.folder / "instruction_sets.h", isa_header(isa))
         if self.toolkit:
             # nvcc's report goes to a log beside the object, with the registers and spills of every kernel; a spill is a
             # warning and a warning is an error.
             nvcc_flags = (
                 "-std=c++17 -O3 -lineinfo --Werror all-warnings -Xptxas -v,-warn-spills "
-                f"-Xcompiler -fPIC,-fvisibility=hidden,-Wall {gencode(cuda_archs())}"
+                f"-I'{CSRC}' -Xcompiler -fPIC,-fvisibility=hidden,-Wall {gencode(cuda_archs())}"
             )
             nvcc = self.toolkit / "bin/nvcc"
             report = "> $out.log 2>&1 || (cat $out.log; false)"
             ninja.rule("cuda", f"'{nvcc}' -MD -MF $out.d {nvcc_flags} -c $in -o $out {report}")
-            for source in sorted(CSRC.glob("*.cu")):
+            for source in sorted(CSRC.rglob("*.cu")):
                 ninja.compile("cuda", source)
         ninja.link("link", output)
 

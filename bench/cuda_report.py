@@ -1,7 +1,7 @@
 """What nvcc makes of every CUDA kernel, on each architecture: ``python bench/cuda_report.py``. Needs no GPU.
 
-Compiles csrc/*.cu with the flags of the build and writes bench/results/cuda_kernels.json and .md: registers, spilled
-bytes, stack, and shared memory that is fixed at compile time. Ends with status 2 if a kernel spills.
+Compiles csrc/ops/*/*.cu with the flags of the build and writes bench/results/cuda_kernels.json and .md: registers,
+spilled bytes, stack, and shared memory that is fixed at compile time. Ends with status 2 if a kernel spills.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ CSRC = ROOT / "csrc"
 RESULTS = ROOT / "bench/results"
 ARCHS = ("80", "90", "100", "120")
 FLAGS = ["-std=c++17", "-O3", "-lineinfo", "--Werror", "all-warnings", "-Xptxas", "-v", "-Xcompiler", "-fPIC,-Wall"]
+FLAGS.append(f"-I{CSRC}")
 FIGURES = ("registers", "spilled", "stack", "shared")
 
 
@@ -107,7 +108,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the two files")
     options = parser.parse_args(arguments)
     kernels: dict[str, dict[str, dict[str, dict[str, int]]]] = {}
-    for source in sorted(CSRC.glob("*.cu")):
+    for source in sorted(CSRC.rglob("*.cu"), key=lambda source: source.name):
         for arch in options.archs:
             print(f"{source.name} for sm_{arch}", file=sys.stderr, flush=True)
             for kernel, figures in compile_report(source, arch).items():

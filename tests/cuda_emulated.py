@@ -60,7 +60,7 @@ def objects() -> tuple[Path, ...]:
     compiler_command(CSRC)  # skips where it cannot work
     folder = Path(tempfile.mkdtemp(prefix="mga-emulation-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    sources = [*sorted(CSRC.glob("*.cu")), HERE / "cuda_emulation/bindings.cpp"]
+    sources = [*sorted(CSRC.rglob("*.cu")), HERE / "cuda_emulation/bindings.cpp"]
     with ThreadPoolExecutor(2) as pool:
         return tuple(pool.map(lambda source: compile_one(source, folder), sources))
 

@@ -7,6 +7,7 @@ MGA_EMULATION_FLAGS adds to the flags of the compiler, for a sanitizer or a plan
 import math
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from mga_kernels.plans.pairs import PairConv, Planes
 
 HERE = Path(__file__).resolve().parent / "convolution_kernels"
 CSRC = HERE.parent.parent / "csrc"
+MACHINE = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
 SMALLEST = 2.0**-126  # of the numbers that are not denormal
 COMPILER = os.environ.get("CXX", "g++")
 HAS_BF16 = _native.HOST_ERROR is None and _native.host().cpu_features().get("avx512_bf16", False)
@@ -101,27 +103,43 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
 
 
-def build(folder: Path, kernels: str, source: str, *flags: str) -> Path:
+def build(folder: Path, isa: str, *flags: str) -> Path:
     """The program that compares."""
     if shutil.which(COMPILER) is None:
         pytest.skip(f"there is no {COMPILER}")
-    sources = [HERE / "compare.cpp", CSRC / "convolution/isa/portable.cpp", CSRC / "convolution/isa" / source]
+    sources = [HERE / "compare.cpp", CSRC / "convolution/isa/portable.cpp", CSRC / f"convolution/isa/{isa}.cpp"]
     more = os.environ.get("MGA_EMULATION_FLAGS", "").split()
-    command = [COMPILER, "-std=c++17", "-ffp-contract=off", f"-DMGA_KERNELS={kernels}", *flags, *more]
+    command = [COMPILER, "-std=c++17", "-ffp-contract=off", f"-DMGA_ISA={isa}", *flags, *more]
     subprocess.run([*command, f"-I{CSRC}", *sources, "-o", folder / "compare"], check=True, env=environment())
     return folder / "compare"
 
 
-@pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="that file is for x86-64")
-@pytest.mark.parametrize("how", ["emulated", "native"] if HAS_BF16 else ["emulated"])
-def test_avx512_bf16_is_the_definition(how, tmp_path):
-    emulated = ["-O0", "-Wno-psabi", f"-I{HERE / 'avx512_emulation'}"]  # compiling costs more than running
-    flags = emulated if how == "emulated" else ["-O1"]
-    program = build(tmp_path, "mga::kAvx512Bf16Convolution", "avx512_bf16.cpp", *flags)
+def processor_has(source: Path, folder: Path) -> bool:
+    """What the first line of a file of kernels asks for; its machine is that of the line."""
+    features = re.match(r"// Instruction set of \w+: ([\w ]+)\.", source.read_text())[1].split()
+    question = " && ".join(f'__builtin_cpu_supports("{feature}")' for feature in features)
+    (folder / "question.c").write_text(f"int main() {{ return {question} ? 0 : 1; }}")
+    subprocess.run([COMPILER, folder / "question.c", "-o", folder / "question"], check=True, env=environment())
+    return subprocess.run([folder / "question"]).returncode == 0
+
+
+@pytest.mark.parametrize("how", ["emulated", "native"])
+@pytest.mark.parametrize("isa", sorted({path.stem for path in (CSRC / "convolution/isa").glob("*.cpp")} - {"portable"}))
+def test_every_instruction_set_is_the_definition(isa, how, tmp_path):
+    """Every file in isa/ on a processor that has its instructions, and on others if there is an emulation of them."""
+    source, emulation = CSRC / f"convolution/isa/{isa}.cpp", HERE / f"{isa}_emulation"
+    if f"// Instruction set of {MACHINE}:" not in source.read_text():
+        pytest.skip(f"{isa} is not for {MACHINE}")
+    if how == "emulated" and not emulation.exists():
+        pytest.skip(f"there is no emulation of {isa}")
+    if how == "native" and not processor_has(source, tmp_path):
+        pytest.skip(f"this processor has no {isa}")
+    emulated = ["-O0", "-Wno-psabi", f"-I{emulation}"]  # compiling costs more than running
+    program = build(tmp_path, isa, *(emulated if how == "emulated" else ["-O1"]))
     result = subprocess.run([program], capture_output=True, text=True, env=environment())
     assert result.returncode == 0, result.stdout + result.stderr
     assert int(result.stdout.split()[0]) > 3000
-    assert result.stdout.endswith("comparisons of avx512_bf16\n")
+    assert result.stdout.endswith(f"comparisons of {isa}\n")
 
 
 def test_the_variable_of_the_operators_chooses_the_kernels():

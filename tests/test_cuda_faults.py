@@ -71,9 +71,9 @@ FAULTS = {
 
 def without(line: str, folder: Path) -> None:
     """A copy of the sources in which the last line of ``line``, a barrier or wait, is missing."""
-    shutil.copytree(CSRC, folder, ignore=shutil.ignore_patterns("cpu"))
+    shutil.copytree(CSRC, folder)
     found = 0
-    for path in (*folder.glob("*.cu"), *folder.glob("*.cuh")):
+    for path in (*folder.rglob("*.cu"), *folder.rglob("*.cuh")):
         text = path.read_text()
         found += text.count(line)
         statement = "wait_copies<kChainStages - 2>();" if "wait_copies" in line else "__syncthreads();"
@@ -97,7 +97,8 @@ def test_a_missing_barrier_is_found(name, tmp_path):
     source, line, check = FAULTS[name]
     check(loaded_library())
     without(line, tmp_path / "csrc")
-    faulty = compile_one(tmp_path / "csrc" / source, tmp_path, tmp_path / "csrc")
+    (path,) = (tmp_path / "csrc").rglob(source)
+    faulty = compile_one(path, tmp_path, tmp_path / "csrc")
     link([faulty if whole.name == faulty.name else whole for whole in objects()], tmp_path / "faulty.so")
     code = "import sys, test_cuda_faults; test_cuda_faults.look_for_fault(*sys.argv[1:])"
     command = [sys.executable, "-c", code, tmp_path / "faulty.so", name]

@@ -35,7 +35,7 @@ def test_no_kernel_spills_on_any_architecture(table):
 
 def test_the_table_holds_every_kernel(table):
     declared = {}
-    for source in (*CSRC.glob("*.cu"), *CSRC.glob("*.cuh")):
+    for source in (*CSRC.rglob("*.cu"), *CSRC.rglob("*.cuh")):
         for name in re.findall(r"__global__[^;{]*?(\w+_kernel)\(", source.read_text()):
             declared[name] = source.name
     reported = {kernel.partition("<")[0] for kernels in table["kernels"].values() for kernel in kernels}
@@ -60,7 +60,7 @@ def test_one_file_compiles_as_reported(cuda_report, table, name):
     """With another compiler the figures may differ; a spill is wrong with any."""
     if cuda_report.nvcc() is None:
         pytest.skip("no CUDA toolkit")
-    found = cuda_report.compile_report(CSRC / f"{name}.cu", "90")
+    found = cuda_report.compile_report(next(CSRC.rglob(f"{name}.cu")), "90")
     assert found
     assert not [kernel for kernel, figures in found.items() if figures["spilled"]]
     if cuda_report.compiler() == table["compiler"]:

@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import re
 import subprocess
@@ -76,6 +77,60 @@ def test_operators_are_torch_operators_with_the_documented_schema():
         "mga::conv_chain(Tensor patches, Tensor weights, Tensor biases, Tensor slopes, int[] skips, int crop)"
         " -> Tensor",
     ]
+
+
+@pytest.fixture
+def recipe(monkeypatch):
+    """setup.py as a module that builds nothing."""
+    import setuptools
+
+    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
+    spec = importlib.util.spec_from_file_location("recipe_of_the_build", ROOT / "setup.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
+
+
+def kernels(folder, kind, **first_lines):
+    (folder / kind / "isa").mkdir(parents=True, exist_ok=True)
+    for name, line in first_lines.items():
+        (folder / kind / "isa" / f"{name}.cpp").write_text(f"// Instruction set{line}\n")
+
+
+def test_an_instruction_set_is_one_file(recipe, tmp_path):
+    kernels(tmp_path, "ops", baseline=": none.", avx2=" of x86_64: avx2 fma. Compiled for it as a whole.")
+    kernels(tmp_path, "convolution", portable=": none.", neon=" of aarch64: neon.")
+    before = recipe.isa_header(recipe.isa_files(tmp_path, "x86_64")).splitlines()
+    assert before[-3:] == [
+        '#define MGA_INSTRUCTION_SETS(use) use(baseline, true) use(avx2, MGA_HAS("avx2") && MGA_HAS("fma"))',
+        "#define MGA_OPERATOR_KERNELS(use) use(baseline, 0) use(avx2, 1)",
+        "#define MGA_CONVOLUTION_KERNELS(use) use(portable, 0)",
+    ]
+    kernels(tmp_path, "convolution", avx2=" of x86_64: fma avx2.", avx9=" of x86_64: avx2 avx9 fma.")
+    files = recipe.isa_files(tmp_path, "x86_64")
+    after = recipe.isa_header(files).splitlines()
+    assert 'use(avx9, MGA_HAS("avx2") && MGA_HAS("avx9") && MGA_HAS("fma"))' in after[-3]
+    assert after[-2:] == [before[-2], "#define MGA_CONVOLUTION_KERNELS(use) use(portable, 0) use(avx2, 1) use(avx9, 2)"]
+    assert [file.flags for file in files if file.path.stem == "avx2"] == ["", "-mavx2 -mfma"]
+    assert "use(neon, 1)" in recipe.isa_header(recipe.isa_files(tmp_path, "aarch64"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ({"avx9": "s: avx9"}, "must begin with a line like"),
+        (
+            {"avx2": " of x86_64: avx2.", "sse9": " of x86_64: sse9 sse8."},
+            "one must have all of the other; apart: avx2",
+        ),
+        ({"avx2": " of x86_64: avx2.", "other": " of x86_64: avx2."}, "two names of one instruction set"),
+    ],
+)
+def test_an_unclear_instruction_set_stops_the_build(recipe, tmp_path, lines, message):
+    kernels(tmp_path, "convolution", **lines)
+    with pytest.raises(SystemExit, match=message):
+        recipe.isa_header(recipe.isa_files(tmp_path, "x86_64"))
 
 
 def build(tmp_path, **environment):

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <vector>
 
-#include "kernels.h"
+#include "convolution/kernels.h"
 
 namespace mga {
 

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "places.h"
+#include "convolution/places.h"
 
 namespace mga {
 namespace {

@@ -3,8 +3,8 @@
 #include <optional>
 #include <vector>
 
-#include "kernels.h"
-#include "planes.h"
+#include "convolution/kernels.h"
+#include "convolution/planes.h"
 
 namespace mga {
 namespace {

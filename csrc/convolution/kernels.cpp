@@ -1,26 +1,28 @@
-#include "kernels.h"
+#include "convolution/kernels.h"
 
 #include <string>
 
-#include "../cpu/instruction_set.h"
-#include "../torch_glue.h"
+#include "instruction_sets.h"
+#include "simd/instruction_set.h"
+#include "torch/glue.h"
 
 namespace mga {
 
-const ConvolutionKernels& convolution_kernels() {
-  switch (instruction_set()) {
-#if defined(__x86_64__)
-    case InstructionSet::avx512_bf16:
-      return kAvx512Bf16Convolution;
-#endif
-    default:
-      return kPortableConvolution;
+#define MGA_DECLARE(name, set)                         \
+  namespace name {                                     \
+  extern const ConvolutionKernels convolution_kernels; \
   }
+MGA_CONVOLUTION_KERNELS(MGA_DECLARE)
+
+#define MGA_CANDIDATE(name, set) {&name::convolution_kernels, set},
+
+const ConvolutionKernels& convolution_kernels() {
+  static constexpr Candidate<ConvolutionKernels> kAll[] = {MGA_CONVOLUTION_KERNELS(MGA_CANDIDATE)};
+  return best_of(kAll);
 }
 
 namespace {
 
-std::string used_instruction_set() { return name_of(instruction_set()); }
 std::string used_convolution_kernels() { return convolution_kernels().name; }
 bool fast_convolution_kernels() { return convolution_kernels().fast; }
 
@@ -28,12 +30,10 @@ bool fast_convolution_kernels() { return convolution_kernels().fast; }
 }  // namespace mga
 
 STABLE_TORCH_LIBRARY_FRAGMENT(mga, m) {
-  m.def("instruction_set() -> str");
   m.def("convolution_kernels() -> str");
   m.def("convolution_kernels_are_fast() -> bool");
 }
 STABLE_TORCH_LIBRARY_IMPL(mga, CompositeExplicitAutograd, m) {
-  m.impl("instruction_set", TORCH_BOX(&mga::used_instruction_set));
   m.impl("convolution_kernels", TORCH_BOX(&mga::used_convolution_kernels));
   m.impl("convolution_kernels_are_fast", TORCH_BOX(&mga::fast_convolution_kernels));
 }

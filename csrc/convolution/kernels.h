@@ -2,10 +2,12 @@
 // schedule (chain.cpp, grid.cpp, resample.cpp) has no intrinsics and calls these. isa/portable.cpp has them in plain
 // C++ and says with that what the others compute, bit for bit but for the sigmoid. No torch header.
 //
-// Another instruction set is a file in isa/ that fills a table, a line in kernels.cpp, and one in
-// tests/test_convolution_kernels.py, which compares it with the portable one.
+// Another instruction set is one more file in isa/: its first line says what it needs, and it fills the table
+// mga::NAME::convolution_kernels, NAME being that of the file. setup.py and the tests, which compare it with the
+// portable one, find it there. Its functions are compiled for their instructions by attributes, not by flags for the
+// whole file.
 #pragma once
-#include "layout.h"
+#include "convolution/layout.h"
 
 namespace mga {
 
@@ -95,12 +97,7 @@ struct ConvolutionKernels {
                           const float* share, int64_t width, const uint16_t* lanes, uint32_t* out);
 };
 
-extern const ConvolutionKernels kPortableConvolution;
-#if defined(__x86_64__)
-extern const ConvolutionKernels kAvx512Bf16Convolution;
-#endif
-
-// Those of instruction_set(): the portable ones where there are none for it.
+// The best for instruction_set().
 const ConvolutionKernels& convolution_kernels();
 
 }  // namespace mga

@@ -1,7 +1,7 @@
 // Pair planes in a tensor.
 #pragma once
-#include "../torch_glue.h"
-#include "layout.h"
+#include "convolution/layout.h"
+#include "torch/glue.h"
 
 namespace mga {
 

@@ -5,25 +5,12 @@
 #include <cstring>
 #include <vector>
 
-#include "kernels.h"
-#include "planes.h"
+#include "convolution/kernels.h"
+#include "convolution/planes.h"
+#include "simd/bits.h"
 
 namespace mga {
 namespace {
-
-float low_value(uint32_t pair) {
-  const uint32_t bits = pair << 16;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-float high_value(uint32_t pair) {
-  const uint32_t bits = pair & 0xffff0000u;
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
 
 // Every second pixel from (1, 1) on, which is what a 3x3 convolution of stride 2 without padding leaves of one with
 // padding; then the maximum of size x size of these at steps of `step`.
@@ -47,8 +34,8 @@ Tensor pair_pool(const Tensor& x, int64_t x_pair, int64_t pairs, int64_t height,
       for (int64_t row = step * y; row < step * y + size; ++row) {
         const uint32_t* source = from.at(pair, 2 * row + 1, 1);
         for (int64_t c = 0; c < columns; ++c) {
-          low[c] = std::max(low[c], low_value(source[2 * c]));
-          high[c] = std::max(high[c], high_value(source[2 * c]));
+          low[c] = std::max(low[c], low_half(source[2 * c]));
+          high[c] = std::max(high[c], high_half(source[2 * c]));
         }
       }
       float* of_low = to + (2 * pair * out_rows + y) * out_columns;

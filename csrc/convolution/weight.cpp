@@ -1,6 +1,6 @@
 // pack_pair_weight: the weight of a convolution in the order in which pair_chain_ reads it.
-#include "../torch_glue.h"
-#include "layout.h"
+#include "convolution/layout.h"
+#include "torch/glue.h"
 
 namespace mga {
 

@@ -1,4 +1,4 @@
-// The kernels of one instruction set (-DMGA_KERNELS=its table) against the portable ones, which define them: random
+// The kernels of one instruction set (-DMGA_ISA=its name) against the portable ones, which define them: random
 // layers and rows, what both write compared bit by bit, also where nothing should be written. Prints the first
 // difference and ends with 1, or prints the number of comparisons.
 #include <cmath>
@@ -12,12 +12,21 @@
 
 #include "convolution/kernels.h"
 
+namespace mga {
+namespace MGA_ISA {
+extern const ConvolutionKernels convolution_kernels;
+}
+namespace portable {
+extern const ConvolutionKernels convolution_kernels;
+}
+}  // namespace mga
+
 using namespace mga;
 
 namespace {
 
-const ConvolutionKernels& kGiven = MGA_KERNELS;
-const ConvolutionKernels& kDefinition = kPortableConvolution;
+const ConvolutionKernels& kGiven = MGA_ISA::convolution_kernels;
+const ConvolutionKernels& kDefinition = portable::convolution_kernels;
 
 std::mt19937 generator(20220);
 int comparisons = 0;

@@ -3,7 +3,7 @@
 #include <exception>
 #include <string>
 
-#include "cuda_kernels.h"
+#include "cuda/kernels.h"
 
 namespace {
 

@@ -1,4 +1,4 @@
-// What csrc/tensor_core.cuh asks of the emulation: asynchronous copies, ldmatrix and the 16x8x16 product, with the
+// What csrc/cuda/tensor_core.cuh asks of the emulation: asynchronous copies, ldmatrix and the 16x8x16 product, with the
 // fragment layouts of the PTX manual. The product is summed in float, one term after another.
 #pragma once
 #include "cuda_emu.h"

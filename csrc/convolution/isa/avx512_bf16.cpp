@@ -1,7 +1,7 @@
+// Instruction set of x86_64: avx2 fma f16c avx512f avx512bw avx512vl avx512dq avx512bf16.
 // The convolutions with AVX-512 and bf16: which blocks of a row the innermost loops get, and all else that is done by
 // the row.
-#if defined(__x86_64__)
-#include "avx512_bf16.h"
+#include "convolution/isa/avx512_bf16.h"
 
 namespace mga {
 namespace {
@@ -291,9 +291,11 @@ MGA_BF16 void interpolate_row(const float* low, const float* high, const int32_t
 
 }  // namespace
 
-const ConvolutionKernels kAvx512Bf16Convolution = {"avx512_bf16", true,        convolve_row,   scale_row,
-                                                   settle,        enlarge_row, plain_bytes,    shuffled_bytes,
-                                                   sum_rows,      scale_rows,  interpolate_row};
+namespace avx512_bf16 {
+extern const ConvolutionKernels convolution_kernels;
+const ConvolutionKernels convolution_kernels = {"avx512_bf16", true,        convolve_row,   scale_row,
+                                                settle,        enlarge_row, plain_bytes,    shuffled_bytes,
+                                                sum_rows,      scale_rows,  interpolate_row};
+}  // namespace avx512_bf16
 
 }  // namespace mga
-#endif

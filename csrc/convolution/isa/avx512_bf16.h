@@ -7,7 +7,7 @@
 #endif
 #include <immintrin.h>
 
-#include "../kernels.h"
+#include "convolution/kernels.h"
 
 #ifndef MGA_BF16  // an emulation of the intrinsics defines both as nothing
 #define MGA_BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512bf16")))

@@ -1,31 +1,16 @@
+// Instruction set: none.
 // The convolutions in plain C++, for any processor: slow, and the definition of what the other instruction sets
 // compute. They differ from it only in the sigmoid and in which NaN a NaN is.
 #include <cfloat>
 #include <cmath>
-#include <cstring>
 
-#include "../kernels.h"
+#include "convolution/kernels.h"
+#include "simd/bits.h"
 
 namespace mga {
 namespace {
 
 constexpr int kVector = 16;  // pixels
-
-float as_float(uint32_t bits) {
-  float value;
-  std::memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-uint32_t as_bits(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  return bits;
-}
-
-// The two channels of a pixel. bf16 is the upper half of a float.
-float low_half(uint32_t pair) { return as_float(pair << 16); }
-float high_half(uint32_t pair) { return as_float(pair & 0xffff0000u); }
 
 // Denormal numbers become zero, with their sign.
 float flush(float value) { return std::fabs(value) < FLT_MIN ? std::copysign(0.f, value) : value; }
@@ -33,8 +18,8 @@ float flush(float value) { return std::fabs(value) < FLT_MIN ? std::copysign(0.f
 // float -> bf16 as vcvtne2ps2bf16 does it: to the nearest, of two equally near to the even one, whatever the rounding
 // mode; denormal numbers become zero; NaN stays NaN.
 uint32_t to_bf16(float value) {
-  if (std::isnan(value)) return as_bits(value) >> 16 | 0x40;
-  const uint32_t bits = as_bits(flush(value));
+  if (std::isnan(value)) return bits_of<uint32_t>(value) >> 16 | 0x40;
+  const uint32_t bits = bits_of<uint32_t>(flush(value));
   return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }
 
@@ -305,8 +290,11 @@ void interpolate_row(const float* low, const float* high, const int32_t* first, 
 
 }  // namespace
 
-const ConvolutionKernels kPortableConvolution = {"portable", false,       convolve_row,   scale_row,
-                                                 settle,     enlarge_row, plain_bytes,    shuffled_bytes,
-                                                 sum_rows,   scale_rows,  interpolate_row};
+namespace portable {
+extern const ConvolutionKernels convolution_kernels;
+const ConvolutionKernels convolution_kernels = {"portable", false,       convolve_row,   scale_row,
+                                                settle,     enlarge_row, plain_bytes,    shuffled_bytes,
+                                                sum_rows,   scale_rows,  interpolate_row};
+}  // namespace portable
 
 }  // namespace mga

@@ -33,7 +33,7 @@ def live_states(skips: Sequence[int]) -> int:
 
 
 def shared_bytes(channels: int, side: int, states: int) -> int:
-    """Shared memory of the smallest block that takes such patches, as csrc/conv_chain.cuh lays it out."""
+    """Shared memory of the smallest block that takes such patches, as conv_chain.cuh lays it out."""
     depth = (channels + 15) // 16
     wide = 16 * (depth if depth in (1, 3, 4) else 3)
     pitch = 2 * (wide + 8)

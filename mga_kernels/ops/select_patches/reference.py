@@ -10,7 +10,7 @@ OFFSET = 0x9E3779B9
 
 
 def _mix(x):
-    """Scramble 32 bits held in an int or an int64 tensor; a bijection. csrc/hash.h is the same in C++.
+    """Scramble 32 bits held in an int or an int64 tensor; a bijection. hash.h in csrc is the same in C++.
 
     Both multipliers are below 2^31, so that no product reaches 2^63.
     """

@@ -1,0 +1,80 @@
+// The interface between the torch bindings (.cpp) and the CUDA kernels (.cu): raw pointers, int64 sizes, no torch
+// header and no CUDA header, so that every .cu compiles in seconds and with any torch. Every launcher takes a
+// cudaStream_t as void* and returns a cudaError_t as int, 0 when the launch was accepted.
+#pragma once
+#include <cstdint>
+
+#include "ops/gather_patches/shape.h"
+#include "ops/paste/shape.h"
+#include "types.h"
+
+namespace mga {
+
+// D-Conv of a probability (batch, rows, columns), dense, by filters of size x size coefficients made from `source`.
+struct FilterTask {
+  int64_t batch;
+  int rows, columns;
+  int channels;  // S
+  int size;
+  const void* source;  // (batch, S, rows, columns) by stride
+  int64_t source_stride[4];
+  Real source_type;
+  const void *weight, *bias;  // (size^2, S) and (size^2), dense
+  Real weight_type;
+};
+constexpr int kMaxFilterChannels = 128;
+
+// The Refine-Net's last feature: m x m pixels of C r^2 channels a patch become cells of q = r m pixels of C channels.
+struct ShuffleShape {
+  int64_t batch, channels, rows, columns;  // channels C of the image
+  int64_t count;                           // patches per image
+  int64_t scale, side;                     // r, m
+  int64_t image_stride[4];
+  int64_t patch_stride[4];
+  float gain;
+};
+
+// A chain of 3x3 convolutions over patches. Strides are in elements.
+struct ChainShape {
+  int64_t count;     // N
+  int channels;      // C
+  int side;          // q
+  int layers, crop;  // L
+  const void* patches;
+  int64_t patch_stride[4];
+  const void* weights;          // (L, C, C, 3, 3); fastest with stride 1 over the input channels
+  int64_t weight_stride[5];     // layer, output channel, input channel, row, column
+  const void *biases, *slopes;  // (L, C), dense
+};
+constexpr int kMaxChainChannels = 64, kMaxChainLayers = 256, kMaxChainSide = 16;
+
+// mask (batch, cells) contiguous -> indices (batch, count), ascending; 0 <= count <= cells.
+int select_patches_cuda(const void* mask, Real dtype, int32_t* indices, int64_t batch, int64_t cells, int64_t count,
+                        Order order, uint32_t seed, void* stream);
+
+// -> mask like the probability and indices (batch, count), ascending, of its cells. Workspace of as many int32 as
+// filter_and_select_workspace says, of any content, for this call alone.
+int filter_and_select_cuda(const float* probability, float* mask, int32_t* indices, void* workspace,
+                           const FilterTask& shape, int64_t count, Order order, uint32_t seed, void* stream);
+int64_t filter_and_select_workspace(int64_t batch);
+
+// feature (batch, channels, height, width) by stride, indices (batch, count) -> patches, dense.
+int gather_patches_cuda(const void* feature, const int32_t* indices, void* patches, const GatherShape& shape,
+                        int item_size, void* stream);
+
+// image (batch, channels, rows * side, columns * side) and patches (batch * count, channels, side, side) by stride.
+int paste_patches_cuda(void* image, const void* patches, const int32_t* indices, const PasteShape& shape, int item_size,
+                       void* stream);
+
+// image (batch, C, rows * q, columns * q), patches (batch * count, C r^2, m, m), both by stride, indices (batch,
+// count).
+int paste_shuffled_cuda(void* image, Pixel pixel_type, const void* patches, Real patch_type, const int32_t* indices,
+                        const ShuffleShape& shape, void* stream);
+
+// -> output (N, C, q - 2 crop, q - 2 crop), channels-last. `skips` holds L numbers. cudaErrorInvalidConfiguration where
+// the states that must be kept do not fit in the shared memory of this GPU.
+int conv_chain_cuda(const ChainShape& shape, const int64_t* skips, Real type, void* output, void* stream);
+
+const char* cuda_error_text(int error);
+
+}  // namespace mga

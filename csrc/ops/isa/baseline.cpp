@@ -1,0 +1,3 @@
+// Instruction set: none.
+#define MGA_ISA baseline
+#include "ops/isa/kernels_of_set.h"

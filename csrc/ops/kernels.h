@@ -1,0 +1,57 @@
+// CPU kernels of operators that gain from wide vectors. They are compiled once for every file in ops/isa, from the same
+// source, and those of the best instruction set that this processor has are chosen at the first call. Another
+// instruction set is another such file. No torch header.
+#pragma once
+#include <cstdint>
+
+#include "types.h"
+
+namespace mga {
+
+// The whole mask head. Strides are in elements, in the order batch, channel, row, column.
+struct MaskHeadTask {
+  const void* feature;  // (batch, channels, height, width); f16, bf16 or f32
+  Real dtype;           // of the feature
+  int64_t batch, channels, height, width;
+  int64_t stride[4];
+  int64_t patch_size;
+  int64_t hidden;        // C'
+  const float* weight1;  // (hidden, channels, 3, 3)
+  const float* bias1;    // (hidden)
+  const float* weight2;  // (hidden, 3, 3): of the second class less the first, or of the only one
+  float bias2;
+  bool one_channel;    // mean and leaky ReLU, no sigmoid
+  bool sigmoid_first;  // before the mean
+  float* probability;  // (batch, height / patch_size, width / patch_size)
+};
+
+// A filter of size x size coefficients at every position.
+struct FilterShape {
+  int64_t rows, columns;  // of cells
+  int64_t channels;       // of the source
+  int64_t size;
+};
+
+struct OperatorKernels {
+  const char* name;
+  // The order and format in which `mask_head_rows` reads the first convolution's weights: 32-bit words.
+  int64_t (*mask_head_words)(const MaskHeadTask&);
+  void (*mask_head_pack)(const MaskHeadTask&, uint32_t* packed);
+  // Rows [begin, end) of cells, counted through the whole batch. False if there is no memory for it.
+  bool (*mask_head_rows)(const MaskHeadTask&, const uint32_t* packed, int64_t begin, int64_t end);
+
+  // Row y of the mask of one image: dense probability (rows, columns), source (channels, rows, columns), weight (size *
+  // size, channels), bias (size * size); `work` is room for one row.
+  void (*filter_row)(const double* probability, const double* source, const double* weight, const double* bias,
+                     const FilterShape&, int64_t y, double* work, double* mask);
+
+  // n dense numbers -> pixels: clamp(gain * number, 0, 1), bytes times 255 and rounded half to even, NaN as 0.
+  void (*units_to_pixels)(const void* from, Real dtype, int64_t n, double gain, Pixel pixel, void* to);
+  // Three planes of n bytes, `plane` apart -> n pixels.
+  void (*interleave_bytes)(const uint8_t* planes, int64_t plane, int64_t n, uint8_t* to);
+};
+
+// The kernels for this processor, or for the set that the environment variable MGA_CPU_ISA names, if it has that.
+const OperatorKernels& operator_kernels();
+
+}  // namespace mga
