@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "convolution/places.h"
+#include "convolution/slots.h"
 
 namespace mga {
 namespace {
