@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from . import records
 from .errors import BackendError, InputError
 from .version import LIBRARY
 
@@ -25,7 +26,11 @@ def _load_library() -> str | None:
         torch.ops.load_library(str(LIBRARY))
     except OSError as error:
         return f"the native library does not load ({str(error).splitlines()[0]}): {REMEDY}"
-    return None
+    try:
+        other = records.adopt(torch.ops.mga.record_fields)
+    except AttributeError:
+        other = "it has no records"
+    return other and f"the native library was built from other sources than this Python ({other}): {REMEDY}"
 
 
 def _load_host() -> tuple[ModuleType | None, str | None]:

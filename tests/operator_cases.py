@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 
 from mga_kernels import ops
+from mga_kernels.ops.convolution.layout import pitch, pixels
 from mga_kernels.ops.registry import Backend
+from mga_kernels.records import FrameRecord, SlotRecord, StageRecord
 
 Arguments = tuple[Any, ...]
 
@@ -50,21 +52,73 @@ def cases(generator: torch.Generator, dtype: torch.dtype) -> dict[str, Arguments
         "paste_shuffled_": (image, patches, indices, 4, 1.0),
         "image_to_input": (small, 24, 32, 1.0, dtype),
         "output_to_image": (random(generator, 2, 3, 24, 32).to(dtype), 21, 30, 1.0),
+        **convolution_cases(generator),
         "conv_chain": (random(generator, 40, 16, 6, 6).to(half), *(t.to(half) for t in chain), [-1, 0, -1], 1),
+    }
+
+
+def planes(generator: torch.Generator, pairs: int, height: int, width: int) -> Tensor:
+    """Pair planes with a border of zeros."""
+    data = torch.zeros(pairs, height + 2, pitch(width), 2, dtype=torch.bfloat16)
+    pixels(data, height, width).copy_(random(generator, pairs, height, width, 2))
+    return data
+
+
+def convolution_cases(generator: torch.Generator) -> dict[str, Arguments]:
+    """Arguments of the operators of the CPU convolutions: planes of 9x20 pixels, and patches of 6x6."""
+    x, out = planes(generator, 3, 9, 20), planes(generator, 3, 9, 20)
+    grid, cells = planes(generator, 3, 20, 20), torch.tensor([[5, 0, 3, 2, 7]], dtype=torch.int32)
+    kernel = random(generator, 4, 6, 3, 3).bfloat16()
+    packed, epilogue = ops.pack_pair_weight(kernel), random(generator, 3, 4)
+    stages = [
+        StageRecord(x=0, x_pair=0, out=2, out_pair=0, size=3, lead=1),
+        StageRecord(x=2, x_pair=0, out=1, out_pair=1, size=3, skip=2, statistics=0),
+    ]
+    slots = [SlotRecord(1), SlotRecord(1), SlotRecord(1, pairs=3, rows=4)]
+    weights, epilogues = [packed, packed[: packed.numel() * 2 // 3]], [epilogue, epilogue]
+    factors = random(generator, 6, 6)
+    return {
+        "pack_pair_weight": (kernel, 1, False),
+        "pair_chain_": (
+            [x, out],
+            slots,
+            [],
+            weights,
+            epilogues,
+            stages,
+            [torch.zeros(2, 4, dtype=torch.float64)],
+            FrameRecord(9, 20),
+            1.0,
+            None,
+        ),
+        "pair_gather_": (grid, planes(generator, 3, 8, 16), 3, 8, 16, cells, 4, 1, 2),
+        "pair_grid_scale_": (grid, planes(generator, 3, 20, 20), None, factors, factors, 6, 6, 2, 0.2),
+        "pair_grid_statistics": (grid, 3, 5, 6, 6, 2),
+        "pair_interpolate_": (out, 0, random(generator, 6, 3, 5), 9, 20),
+        "pair_pool": (x, 0, 3, 9, 20, 3, 2),
     }
 
 
 # What moves or chooses values gives the same bits everywhere; the mask that a choice depends on is rounded.
 EXACT = {"select_patches", "gather_patches", "paste_patches_", "paste_shuffled_", "image_to_input", "output_to_image"}
+EXACT |= {"pack_pair_weight", "pair_gather_", "pair_grid_statistics", "pair_interpolate_", "pair_pool"}
 
 
 def moved(arguments: Arguments, device: str) -> Arguments:
     """On the device, and copies of their own, so that an operator in place changes nothing of another run."""
-    return tuple(a.to(device, copy=True) if isinstance(a, Tensor) else a for a in arguments)
+
+    def of(argument: Any) -> Any:
+        if isinstance(argument, list):
+            return [of(item) for item in argument]
+        return argument.to(device, copy=True) if isinstance(argument, Tensor) else argument
+
+    return tuple(map(of, arguments))
 
 
 def results(op: str, backend: Backend, arguments: Arguments) -> tuple[Tensor, ...]:
     result = backend.run(*arguments)
+    if op == "pair_chain_":  # it gives statistics, and changes its tensors
+        return (arguments[0][-1], *result)
     return result if isinstance(result, tuple) else (result,)
 
 
@@ -73,7 +127,8 @@ def assert_agree(op: str, first: str, second: str, arguments: Arguments) -> None
     backends = ops.operators()[op].backends
     both = []
     for name in (first, second):
-        mine = moved(arguments, str(arguments[0].device))
+        first = arguments[0] if isinstance(arguments[0], Tensor) else arguments[0][0]
+        mine = moved(arguments, str(first.device))
         refused = backends[name].can_run(*mine)
         assert refused is None, f"{op} on {name}: {refused}"
         both.append(results(op, backends[name], mine))
@@ -82,5 +137,5 @@ def assert_agree(op: str, first: str, second: str, arguments: Arguments) -> None
             assert torch.equal(indices, ops.select_patches(mask, *arguments[4:]))
         both = [each[:1] for each in both]
     for one, other in zip(*both, strict=True):
-        tolerance = 0.0 if op in EXACT else 1e-5 if one.dtype == torch.float32 else 0.03
+        tolerance = 0.0 if op in EXACT else 0.03 if one.dtype.itemsize == 2 else 1e-5
         torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)

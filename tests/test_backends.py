@@ -10,6 +10,8 @@ from mga_kernels.ops import gather_patches, select_patches
 
 OPERATORS = ["mask_head", "dynamic_filter", "select_patches", "filter_and_select", "gather_patches", "conv_chain"]
 OPERATORS += ["paste_patches_", "paste_shuffled_", "image_to_input", "output_to_image"]
+CONVOLUTION = ["pack_pair_weight", "pair_chain_", "pair_gather_", "pair_grid_scale_", "pair_grid_statistics"]
+CONVOLUTION += ["pair_interpolate_", "pair_pool"]
 
 
 @pytest.fixture
@@ -23,7 +25,7 @@ def indices():
 
 
 def test_every_operator_is_registered_and_has_a_reference():
-    assert sorted(ops.operators()) == sorted(OPERATORS)
+    assert sorted(ops.operators()) == sorted([*OPERATORS, *CONVOLUTION])
     for operator in ops.operators().values():
         assert operator.backends["reference"].unavailable() is None
 
@@ -110,7 +112,7 @@ def test_importing_compiles_nothing():
 
 def test_info_lists_every_backend_with_its_reason():
     facts = info.collect()
-    assert sorted(facts["operators"]) == sorted(OPERATORS)
+    assert sorted(facts["operators"]) == sorted([*OPERATORS, *CONVOLUTION])
     for name, backends in facts["operators"].items():
         assert list(backends) == list(ops.operators()[name].backends)
         assert set(backends) <= set(ops.BACKENDS)
@@ -126,7 +128,14 @@ def test_info_lists_every_backend_with_its_reason():
 def test_info_prints_it():
     result = subprocess.run([sys.executable, "-m", "mga_kernels.info"], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    for word in (*OPERATORS, "torch", torch.__version__, "reference", "avx2" if "avx2" in result.stdout else "neon"):
+    for word in (
+        *OPERATORS,
+        *CONVOLUTION,
+        "torch",
+        torch.__version__,
+        "reference",
+        "avx2" if "avx2" in result.stdout else "neon",
+    ):
         assert word in result.stdout
     assert not result.stderr
 

@@ -35,7 +35,7 @@ def test_the_comparison_on_the_cpu(op, generator, monkeypatch):
 
     def wrong(*given):
         result = right(*given)
-        changed = result[0] if isinstance(result, tuple) else result
+        changed = result[0] if isinstance(result, tuple | list) else result
         changed[(0,) * changed.ndim] += 1
         return result
 

@@ -22,6 +22,13 @@ CPU_OPERATORS = [
     "paste_shuffled_",
     "image_to_input",
     "output_to_image",
+    "pack_pair_weight",
+    "pair_chain_",
+    "pair_gather_",
+    "pair_grid_scale_",
+    "pair_grid_statistics",
+    "pair_interpolate_",
+    "pair_pool",
 ]
 NATIVE_OPERATORS = CPU_OPERATORS[:3]
 
@@ -74,6 +81,16 @@ def test_operators_are_torch_operators_with_the_documented_schema():
         "mga::paste_shuffled_(Tensor(a!) image, Tensor patches, Tensor indices, int scale, float gain) -> ()",
         "mga::image_to_input(Tensor image, int height, int width, float value_range, ScalarType dtype) -> Tensor",
         "mga::output_to_image(Tensor output, int height, int width, float gain) -> Tensor",
+        "mga::pack_pair_weight(Tensor weight, int shuffle, bool phased) -> Tensor",
+        "mga::pair_chain_(Tensor(a!)[] tensors, int[] slots, Tensor[] lanes, Tensor[] rows, Tensor[] weights, "
+        "Tensor[] epilogues, int[] stages, Tensor(b!)[] statistics, int[] frame, float gain, Tensor? added) -> ()",
+        "mga::pair_gather_(Tensor(a!) out, Tensor x, int pairs, int height, int width, Tensor indices, int patch_size, "
+        "int halo, int across) -> ()",
+        "mga::pair_grid_scale_(Tensor(a!) out, Tensor x, Tensor? skip, Tensor factors, Tensor offsets, int height, "
+        "int width, int across, float slope) -> ()",
+        "mga::pair_grid_statistics(Tensor x, int pairs, int count, int height, int width, int across) -> Tensor",
+        "mga::pair_interpolate_(Tensor(a!) out, int out_pair, Tensor x, int height, int width) -> ()",
+        "mga::pair_pool(Tensor x, int x_pair, int pairs, int height, int width, int size, int step) -> Tensor",
         "mga::conv_chain(Tensor patches, Tensor weights, Tensor biases, Tensor slopes, int[] skips, int crop)"
         " -> Tensor",
     ]

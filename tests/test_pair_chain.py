@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from pair_layers import assert_border_is_zero, assert_rounded, planes_of, poisoned, rounded
 from torch import nn
 
+from mga_kernels.errors import InputError
 from mga_kernels.plans.chains import PairChain, Stage
 from mga_kernels.plans.pairs import Grid, PairConv, PairScale, Planes
 
@@ -215,7 +216,7 @@ def test_factors_and_offsets_come_with_the_call():
     )
     out = poisoned(4, 5, 33)
     given = {"x": planes_of(image), "skip": planes_of(skip), "out": out}
-    chain(Grid(1, (5, 33)), given, ends={0: scaling.with_factors(factors, offsets)})
+    chain(Grid(1, (5, 33)), given, epilogues={0: scaling.with_factors(factors, offsets)})
     scaled = F.leaky_relu(image * factors[:, None, None] + offsets[:, None, None] + skip, 0.2)
     torch.testing.assert_close(out.read().double(), conv2d(stored(scaled), weight), rtol=0.01, atol=0.01)
 
@@ -236,7 +237,7 @@ def test_what_has_been_read_is_not_written_over(stages, whole):
     memory["same as x"] = memory["x"]
     conv = PairConv(torch.zeros(4, 4, 3, 3))
     chain = PairChain([Stage(conv, x, out, skip) for x, out, skip in stages], whole)
-    with pytest.raises(RuntimeError, match=r"stage \d writes over what (it|an earlier stage) reads; let it"):
+    with pytest.raises(InputError, match=r"stage \d writes over what (it|an earlier stage) reads; let it"):
         chain(Grid(1, (9, 20)), {name: memory[name] for name in whole})
 
 
@@ -271,5 +272,17 @@ def test_planes_may_begin_where_others_end(order):
 def test_wrong_chains_are_refused(channels, settings, out, message):
     layer = PairConv(torch.zeros(channels, 6, 3, 3), floats=True)
     chain = PairChain([Stage(layer, "x", "out", **settings)], ["x", "out"])
-    with pytest.raises(RuntimeError, match=message):
+    with pytest.raises(InputError, match=message):
         chain(Grid(1, (5, 20)), {"x": Planes(6, 5, 20), "out": out})
+
+
+def test_leads_and_rings_are_those_of_the_documentation():
+    """The example of docs/architecture.md, and what it says of a skip and of a third convolution."""
+    layer = PairConv(torch.zeros(4, 4, 3, 3))
+    two = [Stage(layer, "x", "hidden"), Stage(layer, "hidden", "out")]
+    chain = PairChain(two, ["x", "out"])
+    assert [record.lead for record in chain.records] == [1, 0]
+    assert chain.slots["hidden"].rows == 3
+    chain = PairChain([*two[:1], Stage(layer, "hidden", "more"), Stage(layer, "more", "out", "hidden")], ["x", "out"])
+    assert [record.lead for record in chain.records] == [2, 1, 0]
+    assert (chain.slots["hidden"].rows, chain.slots["more"].rows) == (3, 3)

@@ -6,7 +6,8 @@ import torch.nn.functional as F
 from pair_layers import assert_border_is_zero, assert_rounded, convolve, planes_of, poisoned, rounded
 from torch import nn
 
-from mga_kernels import _native
+from mga_kernels import _native, ops
+from mga_kernels.errors import InputError
 from mga_kernels.plans import pairs
 from mga_kernels.plans.pairs import Grid, PairConv, Planes
 
@@ -85,7 +86,7 @@ def test_patches_in_a_grid_do_not_see_each_other(side, count, across):
     indices = torch.randperm(36)[:count].sort().values.int()[None]
     grid = Grid(count, (side, side), across)
     tiles = Planes(6, grid.height, grid.width)
-    torch.ops.mga.pair_gather_(tiles.data, planes_of(feature).data, 3, 4 * p, 9 * p, indices, p, 1, across)
+    ops.pair_gather_(tiles.data, planes_of(feature).data, 3, 4 * p, 9 * p, indices, p, 1, across)
     padded = F.pad(feature, (1, 1, 1, 1))
     expected = torch.stack([padded[:, i // 9 * p :, i % 9 * p :][:, :side, :side] for i in indices[0].tolist()])
     found = grid.patches(tiles, 0, 3).flatten(2, 3).flatten(0, 1)[:count]
@@ -134,7 +135,7 @@ def test_values_of_their_own_for_each_patch(side, count, across, channels, skipp
 def test_pool_is_a_strided_convolution_and_a_maximum(height, width, size, step):
     torch.manual_seed(4)
     image = rounded(5, height, width)
-    found = torch.ops.mga.pair_pool(planes_of(image).data, 0, 3, height, width, size, step)
+    found = ops.pair_pool(planes_of(image).data, 0, 3, height, width, size, step)
     expected = F.max_pool2d(image[None, :, 1:-1:2, 1:-1:2], size, step)[0]
     assert torch.equal(found[:5], expected)
 
@@ -146,7 +147,7 @@ def test_interpolation_is_bilinear(small, large):
     torch.manual_seed(5)
     image = torch.randn(6, *small)
     out = poisoned(6, *large)
-    torch.ops.mga.pair_interpolate_(out.data, 0, image, *large)
+    ops.pair_interpolate_(out.data, 0, image, *large)
     exact = F.interpolate(image[None].double(), size=large, mode="bilinear", align_corners=False)[0]
     assert_rounded(out.read(), exact)
     assert_border_is_zero(out)
@@ -155,14 +156,14 @@ def test_interpolation_is_bilinear(small, large):
 def test_wrong_calls_are_refused():
     conv, x = PairConv(torch.zeros(4, 6, 3, 3)), Planes(6, 5, 20)
     for out in (Planes(4, 4, 20), Planes(2, 5, 20), torch.empty(4, 5, 19), torch.empty(6, 5, 20)):
-        with pytest.raises(RuntimeError, match="pair_chain_: "):
+        with pytest.raises(InputError, match="pair_chain_: "):
             convolve(conv, x, out)
-    with pytest.raises(RuntimeError, match="pair_chain_: stage 0 reads or writes outside of its places"):
+    with pytest.raises(InputError, match="pair_chain_: stage 0 reads or writes outside of its slots"):
         convolve(conv, Planes(4, 5, 20), Planes(4, 5, 20))
-    with pytest.raises(RuntimeError, match="channels are no even number of channels"):
+    with pytest.raises(InputError, match=r"no square kernel with an even number of channels \(or 1 or 3\) times s\^2"):
         PairConv(torch.zeros(4 * 5, 6, 3, 3), shuffle=3)
-    with pytest.raises(RuntimeError, match="pair_gather_: index 4 is outside the 2x2 grid"):
-        torch.ops.mga.pair_gather_(
+    with pytest.raises(InputError, match="pair_gather_: index 4 is outside the 2x2 grid"):
+        ops.pair_gather_(
             Planes(2, 6, 6).data, Planes(2, 8, 8).data, 1, 8, 8, torch.tensor([[4]], dtype=torch.int32), 4, 1, 1
         )
 

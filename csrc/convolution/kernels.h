@@ -2,22 +2,23 @@
 // schedule (chain.cpp, grid.cpp, resample.cpp) has no intrinsics and calls these. isa/portable.cpp has them in plain
 // C++ and says with that what the others compute, bit for bit but for the sigmoid. No torch header.
 //
-// Another instruction set is one more file in isa/: its first line says what it needs, and it fills the table
-// mga::NAME::convolution_kernels, NAME being that of the file. setup.py and the tests, which compare it with the
-// portable one, find it there. Its functions are compiled for their instructions by attributes, not by flags for the
-// whole file.
+// Another instruction set is one more file in isa/. Its first line says what it needs, and it ends with
+// MGA_CONVOLUTION_KERNELS_OF(NAME, true), where NAME is that of the file. setup.py finds it there, and so do the tests,
+// which compare it with the portable one. Its functions are compiled for their instructions by attributes, not by flags
+// for the whole file.
 #pragma once
 #include "convolution/layout.h"
 
 namespace mga {
 
-// What becomes of a layer's sums: pairs (with what is added), pairs that gate others, a pixel shuffle, float planes.
+// What becomes of a layer's sums. pairs: they are stored in pairs, after a skip was added. gate: their sigmoid is
+// multiplied with the skip. shuffle: a pixel shuffle into pairs. planar: float planes.
 enum class Finish { pairs, gate, shuffle, planar };
 
 // A layer, apart from where its rows lie. Without a weight it multiplies each channel by a factor.
 struct Layer {
   const uint32_t* weight;  // see pack_pair_weight
-  const float* ends;       // (3, channels * s * s): bias, slopes, shifts; without a weight factors, offsets, slopes
+  const float* epilogue;   // (3, channels * s * s): bias, slopes, shifts; without a weight factors, offsets, slopes
   int64_t pairs;           // of the input
   int64_t channels;        // of the output, even unless planar
   int64_t size;            // of the kernel
@@ -25,7 +26,7 @@ struct Layer {
   bool phased;
   int64_t width;                   // of the input
   int64_t out_plane, out_vectors;  // in words; of a row
-  int64_t x_pitch, skip_pitch;     // to the rows that will be read next, or 0 where they are in the cache
+  int64_t x_pitch, skip_pitch;     // from a row to the next in memory, to prefetch it; 0 where it is in the cache
   const uint16_t* lanes;           // of the output: one bit a pixel, one word a vector; others are written as zero
   Finish finish;
   bool past_caches;  // what is written may go around the caches; it is aligned to 64 bytes
@@ -74,7 +75,7 @@ struct ConvolutionKernels {
   void (*convolve_row)(const Layer&, const Row&);
   // leaky(factor * x + offset [+ skip]).
   void (*scale_row)(const Layer&, const Row&);
-  // What was written past the caches is seen by other threads.
+  // Makes what was written past the caches visible to other threads.
   void (*settle)();
 
   // Vectors [first, last) of row y of the enlargement, interpolated bilinearly, as floats (3, plane). `narrow`: room
@@ -96,6 +97,15 @@ struct ConvolutionKernels {
   void (*interpolate_row)(const float* low, const float* high, const int32_t* first, const int32_t* second,
                           const float* share, int64_t width, const uint16_t* lanes, uint32_t* out);
 };
+
+// For the end of a file in isa/: the table of its functions, which have the names of the members.
+#define MGA_CONVOLUTION_KERNELS_OF(name, fast)                                                           \
+  namespace name {                                                                                       \
+  extern const ConvolutionKernels convolution_kernels;                                                   \
+  const ConvolutionKernels convolution_kernels = {#name,    fast,        convolve_row,   scale_row,      \
+                                                  settle,   enlarge_row, plain_bytes,    shuffled_bytes, \
+                                                  sum_rows, scale_rows,  interpolate_row};               \
+  }
 
 // The best for instruction_set().
 const ConvolutionKernels& convolution_kernels();

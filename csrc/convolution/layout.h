@@ -50,7 +50,7 @@ constexpr int64_t kLargestKernel = 9;
 
 // Output channels are computed in blocks of at most kLargestBlock sums, which with as many vectors of pixels as fit
 // fill 32 registers. The blocks of a layer are as equal as pairs of channels allow; one or three channels are a block
-// by themselves. With a pixel shuffle of s a block holds the s columns of one of its rows, so a channel is s sums.
+// by themselves. With a pixel shuffle of s a block computes one row of the shuffled pixels: s sums for each channel.
 struct Blocks {
   int64_t count, small, larger, shuffle, odd;  // `larger` blocks of small + 1 pairs come first
 
@@ -66,8 +66,9 @@ struct Blocks {
   int64_t sums(int64_t block) const { return channels(block) * shuffle; }
 };
 
-// Rows of the kernel that count for row `dy` of a pixel shuffle of s. A convolution 3x3 of an image that was enlarged
-// by repetition sees in each phase at most two rows and two columns of the small image.
+// Which rows and columns of the kernel have weights for which phase of a pixel shuffle of s. A 3x3 convolution of an
+// image whose pixels were each repeated s times a side sees in each phase, one of the s * s pixels made of one, at most
+// two rows and two columns of the small image; the other weights are zero and are left out.
 struct Phases {
   int64_t first, rows;
 

@@ -1,17 +1,18 @@
-// What a chain of layers reads and writes: planes, float planes, pictures, and rings of rows that a thread keeps for
-// itself.
+// Slots: what the stages of a chain read and write. A slot is planes, float planes or pictures in memory, or a ring: a
+// few rows that each thread keeps for itself, in which row y overwrites row y - ring_rows.
 #pragma once
 #include <memory>
 #include <vector>
 
 #include "convolution/bytes.h"
 #include "convolution/planes.h"
+#include "convolution/records.h"
 
 namespace mga {
 enum class Kind { planes, ring, floats, picture };
 
 // Rows and columns are `scale` times those of the chain. Pixels outside of the mask are zeros.
-struct Place {
+struct Slot {
   Kind kind;
   int64_t scale;
   int64_t height, width;
@@ -31,41 +32,41 @@ struct Span {
   int64_t begin, end;
 };
 
-// The rings of one thread, and a row of zeros that stands for rows outside of the image or the mask.
+// The rings of one thread, and a row of zeros, which is read in the place of rows outside of the image or the mask.
 class Rings {
  public:
-  explicit Rings(const std::vector<Place>& places) : places_(places), data_(std::move(kept())), origin_(places.size()) {
-    data_.resize(std::max(data_.size(), places.size()));
+  explicit Rings(const std::vector<Slot>& slots) : slots_(slots), data_(std::move(kept())), origin_(slots.size()) {
+    data_.resize(std::max(data_.size(), slots.size()));
     int64_t longest = 0;
-    for (const Place& place : places) longest = std::max(longest, place.vectors() * 16 + 2 * kMargin);
+    for (const Slot& slot : slots) longest = std::max(longest, slot.vectors() * 16 + 2 * kMargin);
     zeros_.assign(longest, 0);
   }
   ~Rings() { kept() = std::move(data_); }
   Rings(const Rings&) = delete;
   Rings& operator=(const Rings&) = delete;
 
-  // Empty, for columns from `begin` on, of the chain's.
+  // Fills the rings with zeros for the strip that begins at column `begin` of the chain.
   void clear(int64_t begin) {
-    for (size_t i = 0; i < places_.size(); ++i) {
-      const Place& place = places_[i];
-      if (place.kind != Kind::ring) continue;
-      data_[i].assign(place.planes.plane * place.planes.pairs + kMargin, 0);
-      origin_[i] = std::max<int64_t>(0, begin * place.scale) / kMargin * kMargin;
+    for (size_t i = 0; i < slots_.size(); ++i) {
+      const Slot& slot = slots_[i];
+      if (slot.kind != Kind::ring) continue;
+      data_[i].assign(slot.planes.plane * slot.planes.pairs + kMargin, 0);
+      origin_[i] = std::max<int64_t>(0, begin * slot.scale) / kMargin * kMargin;
     }
   }
 
-  Tap read(int64_t place, int64_t pair, int64_t y) {
-    if (!places_[place].has(y)) return {zeros_.data() + kMargin, 0};
-    return {row(place, pair, y), places_[place].planes.plane};
+  Tap read(int64_t slot, int64_t pair, int64_t y) {
+    if (!slots_[slot].has(y)) return {zeros_.data() + kMargin, 0};
+    return {row(slot, pair, y), slots_[slot].planes.plane};
   }
 
-  // Where pixel 0 is, or of a ring would be.
-  uint32_t* row(int64_t place, int64_t pair, int64_t y) {
-    const Place& p = places_[place];
+  // The address of pixel 0 of a row. A ring begins at the strip's first pixel, so there it may lie before the memory.
+  uint32_t* row(int64_t slot, int64_t pair, int64_t y) {
+    const Slot& p = slots_[slot];
     if (p.kind != Kind::ring) return p.planes.at(pair, y, 0);
-    auto* data = data_[place].data();
+    auto* data = data_[slot].data();
     data += (64 - reinterpret_cast<uintptr_t>(data) % 64) % 64 / sizeof(uint32_t);  // a vector to a cache line
-    return data + pair * p.planes.plane + y % p.ring_rows * p.planes.pitch + kMargin - origin_[place];
+    return data + pair * p.planes.plane + y % p.ring_rows * p.planes.pitch + kMargin - origin_[slot];
   }
 
  private:
@@ -75,109 +76,111 @@ class Rings {
     return memory;
   }
 
-  const std::vector<Place>& places_;
+  const std::vector<Slot>& slots_;
   std::vector<std::vector<uint32_t>> data_;
   std::vector<int64_t> origin_;  // the first pixel of a row
   std::vector<uint32_t> zeros_;
 };
 
-// All places of a chain for an image of height x width.
-class Places {
+// All slots of a chain for an image of height x width.
+class Slots {
  public:
-  Places(const char* op, int64_t height, int64_t width) : op_(op), height_(height), width_(width) {
+  Slots(const char* op, int64_t height, int64_t width) : op_(op), height_(height), width_(width) {
     STD_TORCH_CHECK(height >= 1 && width >= 1, op, ": there is no image of ", height, "x", width);
   }
 
-  // numbers: scale, mask (-1: none) of `lanes` and `rows`; without a tensor a ring: pairs and rows.
-  void add(const Tensor* tensor, const int64_t* n, const std::vector<Tensor>& lanes, const std::vector<Tensor>& rows) {
-    Place place{};
-    place.scale = n[0];
-    STD_TORCH_CHECK(1 <= place.scale && place.scale <= 4, op_, ": the scale of a place must be 1 to 4");
-    place.height = height_ * place.scale;
-    place.width = width_ * place.scale;
+  // Without a tensor it is a ring.
+  void add(const Tensor* tensor, const SlotRecord& n, const std::vector<Tensor>& lanes,
+           const std::vector<Tensor>& rows) {
+    Slot slot{};
+    slot.scale = n.scale;
+    STD_TORCH_CHECK(1 <= slot.scale && slot.scale <= 4, op_, ": the scale of a slot must be 1 to 4");
+    slot.height = height_ * slot.scale;
+    slot.width = width_ * slot.scale;
     if (tensor == nullptr) {
-      place.kind = Kind::ring;
-      place.ring_rows = n[3];
-      place.planes.pairs = n[2];
-      place.planes.pitch = place.vectors() * 16 + 2 * kMargin;
-      place.planes.plane = n[3] * place.planes.pitch;
-      STD_TORCH_CHECK(n[2] >= 1 && n[3] >= 1, op_, ": a ring must have pairs and rows");
+      slot.kind = Kind::ring;
+      slot.ring_rows = n.rows;
+      slot.planes.pairs = n.pairs;
+      slot.planes.pitch = slot.vectors() * 16 + 2 * kMargin;
+      slot.planes.plane = n.rows * slot.planes.pitch;
+      STD_TORCH_CHECK(n.pairs >= 1 && n.rows >= 1, op_, ": a ring must have pairs and rows");
     } else if (tensor->scalar_type() == ScalarType::Float) {
-      place.kind = Kind::floats;
-      STD_TORCH_CHECK(tensor->dim() == 3 && tensor->is_contiguous() && tensor->size(1) == place.height &&
-                          tensor->size(2) == place.width,
-                      op_, ": float planes must be (C, ", place.height, ", ", place.width, "), contiguous");
-      place.planes = {static_cast<uint32_t*>(tensor->mutable_data_ptr()),
-                      place.height * place.width,
-                      place.width,
-                      place.height,
-                      place.width,
-                      tensor->size(0)};
+      slot.kind = Kind::floats;
+      STD_TORCH_CHECK(tensor->dim() == 3 && tensor->is_contiguous() && tensor->size(1) == slot.height &&
+                          tensor->size(2) == slot.width,
+                      op_, ": float planes must be (C, ", slot.height, ", ", slot.width, "), contiguous");
+      slot.planes = {static_cast<uint32_t*>(tensor->mutable_data_ptr()),
+                     slot.height * slot.width,
+                     slot.width,
+                     slot.height,
+                     slot.width,
+                     tensor->size(0)};
     } else if (tensor->scalar_type() == ScalarType::Byte) {
-      place.kind = Kind::picture;
+      slot.kind = Kind::picture;
       STD_TORCH_CHECK(tensor->dim() == 4 && tensor->size(3) == 3 && tensor->stride(3) == 1 && tensor->stride(2) == 3,
                       op_, ": pictures must be uint8 (n, H, W, 3), of contiguous rows");
-      place.picture = {static_cast<uint8_t*>(tensor->mutable_data_ptr()),
-                       tensor->size(0),
-                       tensor->size(1),
-                       tensor->size(2),
-                       tensor->stride(0),
-                       tensor->stride(1),
-                       1,
-                       0,
-                       0,
-                       0,
-                       1.f};
+      slot.picture = {static_cast<uint8_t*>(tensor->mutable_data_ptr()),
+                      tensor->size(0),
+                      tensor->size(1),
+                      tensor->size(2),
+                      tensor->stride(0),
+                      tensor->stride(1),
+                      1,
+                      0,
+                      0,
+                      0,
+                      1.f};
     } else {
-      place.kind = Kind::planes;
-      place.planes = pair_planes(op_, *tensor, 0, place.width);
-      STD_TORCH_CHECK(place.planes.height >= place.height, op_, ": planes of ", place.planes.height,
-                      " rows are too small for ", place.height);
+      slot.kind = Kind::planes;
+      slot.planes = pair_planes(op_, *tensor, 0, slot.width);
+      STD_TORCH_CHECK(slot.planes.height >= slot.height, op_, ": planes of ", slot.planes.height,
+                      " rows are too small for ", slot.height);
     }
-    place.lanes = every(place.scale);
-    if (n[1] >= 0) {
-      STD_TORCH_CHECK(n[1] < int64_t(lanes.size()) && lanes[n[1]].scalar_type() == ScalarType::Short &&
-                          lanes[n[1]].numel() == place.vectors() && rows[n[1]].scalar_type() == ScalarType::Byte &&
-                          rows[n[1]].numel() == place.height,
-                      op_, ": a mask must be int16 (ceil(width / 16)) and uint8 (height) of its place");
-      place.lanes = static_cast<const uint16_t*>(lanes[n[1]].const_data_ptr());
-      place.rows = static_cast<const uint8_t*>(rows[n[1]].const_data_ptr());
+    slot.lanes = every(slot.scale);
+    if (n.mask >= 0) {
+      STD_TORCH_CHECK(n.mask < int64_t(lanes.size()) && lanes[n.mask].scalar_type() == ScalarType::Short &&
+                          lanes[n.mask].numel() == slot.vectors() && rows[n.mask].scalar_type() == ScalarType::Byte &&
+                          rows[n.mask].numel() == slot.height,
+                      op_, ": a mask must be int16 (ceil(width / 16)) and uint8 (height) of its slot");
+      slot.lanes = static_cast<const uint16_t*>(lanes[n.mask].const_data_ptr());
+      slot.rows = static_cast<const uint8_t*>(rows[n.mask].const_data_ptr());
     }
-    places_.push_back(place);
+    slots_.push_back(slot);
   }
 
-  // Where the pictures lie: how many side by side, rows and columns from one to the next, inset; see Picture.
-  void cut(const std::vector<int64_t>& numbers, double gain) {
-    if (std::none_of(places_.begin(), places_.end(), [](const Place& p) { return p.kind == Kind::picture; })) return;
-    STD_TORCH_CHECK(numbers.size() == 4 && numbers[0] >= 1 && numbers[1] >= 1 && numbers[2] >= 1 && numbers[3] >= 0,
-                    op_, ": a cut is 4 numbers: pictures in a row, rows and columns from one to the next, inset");
-    for (Place& place : places_) {
-      if (place.kind != Kind::picture) continue;
-      Picture& picture = place.picture;
-      picture.across = numbers[0], picture.step_y = numbers[1], picture.step_x = numbers[2], picture.inset = numbers[3];
+  // Where the pictures lie in the image, see Picture.
+  void cut(const FrameRecord& frame, double gain) {
+    if (std::none_of(slots_.begin(), slots_.end(), [](const Slot& p) { return p.kind == Kind::picture; })) return;
+    STD_TORCH_CHECK(frame.across >= 1 && frame.step_y >= 1 && frame.step_x >= 1 && frame.inset >= 0, op_,
+                    ": across, step_y and step_x of a frame with pictures must be at least 1, inset at least 0");
+    for (Slot& slot : slots_) {
+      if (slot.kind != Kind::picture) continue;
+      Picture& picture = slot.picture;
+      picture.across = frame.across, picture.step_y = frame.step_y;
+      picture.step_x = frame.step_x, picture.inset = frame.inset;
       picture.gain = float(gain);
       const int64_t down = (picture.count + picture.across - 1) / picture.across;
       STD_TORCH_CHECK(
           picture.inset + picture.height <= picture.step_y && picture.inset + picture.width <= picture.step_x &&
-              (down - 1) * picture.step_y + picture.inset + picture.height <= place.height &&
+              (down - 1) * picture.step_y + picture.inset + picture.height <= slot.height &&
               (std::min(picture.across, picture.count) - 1) * picture.step_x + picture.inset + picture.width <=
-                  place.width,
+                  slot.width,
           op_, ": ", picture.count, " pictures of ", picture.height, "x", picture.width, " do not fit into ",
-          place.height, "x", place.width);
+          slot.height, "x", slot.width);
     }
   }
 
-  const Place& operator[](int64_t i) const { return places_[i]; }
-  std::vector<Place>& all() { return places_; }
-  int64_t count() const { return int64_t(places_.size()); }
+  const Slot& operator[](int64_t i) const { return slots_[i]; }
+  std::vector<Slot>& all() { return slots_; }
+  int64_t count() const { return int64_t(slots_.size()); }
 
-  bool room(int64_t place, int64_t pair, int64_t pairs) const {
-    return 0 <= pair && 1 <= pairs && pair + pairs <= places_[place].planes.pairs;
+  bool room(int64_t slot, int64_t pair, int64_t pairs) const {
+    return 0 <= pair && 1 <= pairs && pair + pairs <= slots_[slot].planes.pairs;
   }
 
-  // Whether two places have memory in common in these pairs.
+  // Whether two slots have memory in common in these pairs.
   bool overlap(int64_t a, int64_t a_pair, int64_t a_pairs, int64_t b, int64_t b_pair, int64_t b_pairs) const {
-    const Place &first = places_[a], &second = places_[b];
+    const Slot &first = slots_[a], &second = slots_[b];
     if (first.kind == Kind::ring || second.kind == Kind::ring) {
       return a == b && a_pair < b_pair + b_pairs && b_pair < a_pair + a_pairs;
     }
@@ -196,11 +199,11 @@ class Places {
   const char* op_;
   int64_t height_, width_;
   std::vector<uint16_t> every_[5];
-  std::vector<Place> places_;
+  std::vector<Slot> slots_;
 };
 
-// Sums of values and of squares of a stage's results, kept row by row, so that their total does not depend on who
-// computed which rows.
+// Sums of a stage's results and of their squares. They are kept for each row and added up in the order of the rows, so
+// that the total is the same for any number of threads.
 class Statistics {
  public:
   Statistics(int64_t channels, int64_t height, double* total)
@@ -208,7 +211,7 @@ class Statistics {
 
   int64_t channels() const { return channels_; }
 
-  // What `sums` (channels, 2, 16) hold of row y.
+  // `sums` (channels, 2, 16) are those of row y, lane by lane.
   void keep(int64_t y, const std::vector<float>& sums) {
     for (int64_t i = 0; i < channels_ * 2; ++i) {
       double all = 0;

@@ -1,8 +1,17 @@
-"""The operators of the mask-guided path. Each is one folder; the functions below are their contracts."""
+"""The operators. Each is one folder, those of the CPU convolutions share one; the functions are their contracts."""
 
 from __future__ import annotations
 
 from .conv_chain import conv_chain
+from .convolution import (
+    pack_pair_weight,
+    pair_chain_,
+    pair_gather_,
+    pair_grid_scale_,
+    pair_grid_statistics,
+    pair_interpolate_,
+    pair_pool,
+)
 from .dynamic_filter import dynamic_filter
 from .filter_and_select import filter_and_select
 from .gather_patches import gather_patches
@@ -25,6 +34,13 @@ __all__ = [
     "mask_head",
     "operators",
     "output_to_image",
+    "pack_pair_weight",
+    "pair_chain_",
+    "pair_gather_",
+    "pair_grid_scale_",
+    "pair_grid_statistics",
+    "pair_interpolate_",
+    "pair_pool",
     "paste_patches_",
     "paste_shuffled_",
     "select_patches",

@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import inspect
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -47,10 +47,10 @@ class Backend:
 class NativeBackend(Backend):
     """A kernel of the native library for tensors of one device type; it has no backward."""
 
-    def __init__(self, op: str, device: str, dtypes: Collection[torch.dtype], refuses: Callable | None = None):
+    def __init__(self, op: str, device: str, dtypes: Collection[torch.dtype] | None, refuses: Callable | None = None):
         super().__init__(lambda *arguments: _native.call(op, *arguments))
         self.name = device
-        self.dtypes = frozenset(dtypes)
+        self.dtypes = None if dtypes is None else frozenset(dtypes)  # None: the contract checks them
         self.refuses = refuses  # (*arguments) -> why this call cannot run, or None; for what dtypes do not say
         self.missing = None if _native.has_kernel(op, device) else self._why_missing()
 
@@ -132,7 +132,7 @@ def _unfit(
     arguments: tuple, device: str, missing: str | None = None, dtypes: Collection[torch.dtype] | None = None
 ) -> str | None:
     """Why a kernel without backward for this device, and these dtypes of the first tensor, cannot run the call."""
-    tensors = [argument for argument in arguments if isinstance(argument, Tensor)]
+    tensors = list(_tensors(arguments))
     for tensor in tensors:
         if tensor.device.type != device:
             return f"a tensor is on {tensor.device.type}"
@@ -143,6 +143,15 @@ def _unfit(
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return "gradients are being recorded and this kernel has no backward"
     return None
+
+
+def _tensors(arguments: Iterable[Any]) -> Iterator[Tensor]:
+    """Those among the arguments and in lists of them."""
+    for argument in arguments:
+        if isinstance(argument, Tensor):
+            yield argument
+        elif isinstance(argument, list | tuple):
+            yield from _tensors(argument)
 
 
 def _define(op: str, module: str, definition: Callable) -> Callable:

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .pairs import Grid, PairConv, PairScale, Planes, pitch
+from ..ops import pair_chain_
+from ..ops.convolution.layout import pitch
+from ..records import FrameRecord, SlotRecord, StageRecord
+from .pairs import Grid, PairConv, PairScale, Planes
 
-Part = str | tuple[str, int]  # a place, or the part of it from this pair on
+Part = str | tuple[str, int]  # a slot, or the part of it from this pair on
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A layer of a chain, and the places that it reads, writes, and adds before its activation.
+    """A layer of a chain, and the slots that it reads, writes, and adds before its activation.
 
     ``gate``: ``skip`` is multiplied by the sigmoid of the result, not added. ``crop``: a convolution without padding,
     whose patches lose so many pixels on each side. ``measure``: sums of the results and of their squares are returned.
@@ -39,7 +42,7 @@ class Stage:
 
 
 @dataclass
-class _Place:
+class _Slot:
     scale: int = 1
     inset: int = 0  # pixels that patches have lost
     pairs: int = 0
@@ -47,103 +50,110 @@ class _Place:
 
 
 class PairChain:
-    """``stages`` in their order. Places named in ``whole`` are given at each call, others are rings of a few rows.
+    """``stages`` in their order. The tensors of ``external`` slots come with each call, the other slots are rings.
 
-    A given place is planes, or for the last stages float32 (C, sH, sW) or pictures uint8 (n, h, w, 3). Places that
-    are given and read first have the scale of the image or what ``scales`` says.
+    A given tensor is planes, or for the last stages float32 (C, sH, sW) or pictures uint8 (n, h, w, 3). Slots that
+    are given and read first have the scale of the image or what ``scales`` says. docs/architecture.md has an example.
     """
 
-    def __init__(self, stages: Sequence[Stage], whole: Sequence[str], scales: Mapping[str, int] | None = None):
-        self.stages, self.whole = list(stages), list(whole)
-        self.places = {name: _Place((scales or {}).get(name, 1)) for name in self.whole}
+    def __init__(self, stages: Sequence[Stage], external: Sequence[str], scales: Mapping[str, int] | None = None):
+        self.stages, self.external = list(stages), list(external)
+        self.slots = {name: _Slot((scales or {}).get(name, 1)) for name in self.external}
         for stage in self.stages:
-            x, (out, first) = self.places[_part(stage.x)[0]], _part(stage.out)
-            place = self.places.setdefault(out, _Place())
-            place.scale, place.inset = x.scale * stage.factor, x.inset * stage.factor + stage.crop
-            place.pairs = max(place.pairs, first + math.ceil(stage.layer.channels / 2))
-        self.numbers = [number for stage in self._with_leads() for number in stage]
+            x, (out, first) = self.slots[_part(stage.x)[0]], _part(stage.out)
+            slot = self.slots.setdefault(out, _Slot())
+            slot.scale, slot.inset = x.scale * stage.factor, x.inset * stage.factor + stage.crop
+            slot.pairs = max(slot.pairs, first + math.ceil(stage.layer.channels / 2))
+        self.measured = [i for i, stage in enumerate(self.stages) if stage.measure]
+        self.records = [self._record(i, lead) for i, lead in enumerate(self._leads())]
 
-    def _with_leads(self) -> list[list[int]]:
-        """The numbers of each stage for ``pair_chain_``: the later what it writes is read, the less its lead."""
+    def _leads(self) -> list[int]:
+        """By how many rows each stage runs ahead of the last one; also sets how many rows the rings hold.
+
+        A stage must be ahead of each stage that reads its output by the rows that the reader's kernel reaches down. A
+        ring holds the rows from the highest that a reader still needs to the one that is written.
+        """
         leads = [0] * len(self.stages)
         for i in reversed(range(len(self.stages))):
             out = _part(self.stages[i].out)[0]
-            place = self.places[out]
+            slot = self.slots[out]
             readers = [
                 (lead, reach)
                 for stage, lead in zip(self.stages[i + 1 :], leads[i + 1 :], strict=True)
                 for part, reach in ((stage.x, stage.layer.size // 2), (stage.skip, 0))
                 if part is not None and _part(part)[0] == out
             ]
-            leads[i] = max((lead + math.ceil(reach / place.scale) for lead, reach in readers), default=0)
-            place.rows = max([place.rows, *(place.scale * (leads[i] - lead + 1) + reach for lead, reach in readers)])
-        return [self._numbers(stage, lead) for stage, lead in zip(self.stages, leads, strict=True)]
+            leads[i] = max((lead + math.ceil(reach / slot.scale) for lead, reach in readers), default=0)
+            slot.rows = max([slot.rows, *(slot.scale * (leads[i] - lead + 1) + reach for lead, reach in readers)])
+        return leads
 
-    def _numbers(self, stage: Stage, lead: int) -> list[int]:
-        layer = stage.layer
-        places = [number for part in (stage.x, stage.out, stage.skip) for number in self._at(part)]
-        return [*places, layer.size, stage.factor, layer.phased, stage.gate, lead]
+    def _record(self, number: int, lead: int) -> StageRecord:
+        stage = self.stages[number]
+        (x, x_pair), (out, out_pair), (skip, skip_pair) = map(self._at, (stage.x, stage.out, stage.skip))
+        return StageRecord(
+            x=x,
+            x_pair=x_pair,
+            out=out,
+            out_pair=out_pair,
+            skip=skip,
+            skip_pair=skip_pair,
+            size=stage.layer.size,
+            shuffle=stage.factor,
+            phased=stage.layer.phased,
+            gate=stage.gate,
+            lead=lead,
+            statistics=self.measured.index(number) if stage.measure else -1,
+        )
 
     def _at(self, part: Part | None) -> tuple[int, int]:
-        """Number of a place, and of its first pair."""
+        """Number of a slot, and of its first pair."""
         if part is None:
             return -1, 0
         name, first = _part(part)
-        return list(self.places).index(name), first
+        return list(self.slots).index(name), first
 
     def ring_bytes(self, width: int) -> int:
         """Memory that each thread takes for an image of this width."""
-        rings = [place for name, place in self.places.items() if name not in self.whole]
+        rings = [slot for name, slot in self.slots.items() if name not in self.external]
         return sum(4 * ring.pairs * ring.rows * pitch(width * ring.scale) for ring in rings)
 
     def __call__(
         self,
         grid: Grid,
         given: Mapping[str, Planes | Tensor],
-        ends: Mapping[int, Tensor] | None = None,
+        epilogues: Mapping[int, Tensor] | None = None,
         masks: Mapping[str, tuple[Tensor, Tensor]] | None = None,
         added: Tensor | None = None,
         gain: float = 1.0,
     ) -> list[Tensor]:
         """Run over the patches of ``grid``; returns float64 (2, C) for each stage that measures.
 
-        ``ends``: those of some stages, by number. ``masks``: of some places, where they are not those of the grid.
+        ``epilogues``: those of some stages, by number. ``masks``: of some slots, where they are not those of the grid.
         Pictures are the floats times 255 ``gain``, plus the bilinear enlargement of ``added``, uint8 (H, W, 3).
         """
-        tensors = [given[name].data for name in self.whole]  # a tensor's data is the tensor
-        places: list[int] = []
-        lanes: list[Tensor] = []
-        rows: list[Tensor] = []
-        cut: list[int] = []
-        for name, place in self.places.items():
+        frame = FrameRecord(grid.height, grid.width)
+        slots: list[SlotRecord] = []
+        used: list[tuple[Tensor, Tensor]] = []
+        for name, slot in self.slots.items():
             tensor = given.get(name)
             picture = isinstance(tensor, Tensor) and tensor.dtype == torch.uint8
             if picture:
-                cut = grid.cut(place.scale, place.inset)
-            mask = (masks or {}).get(name) or (None if picture else grid.mask(place.scale, place.inset))
-            places += [place.scale, -1 if mask is None else len(lanes), place.pairs, place.rows]
+                frame = grid.frame(slot.scale, slot.inset)
+            mask = (masks or {}).get(name) or (None if picture else grid.mask(slot.scale, slot.inset))
+            slots.append(SlotRecord(slot.scale, -1 if mask is None else len(used), slot.pairs, slot.rows))
             if mask is not None:
-                lanes.append(mask[0])
-                rows.append(mask[1])
-        measured = [i for i, stage in enumerate(self.stages) if stage.measure]
-        statistics = [torch.empty(2, self.stages[i].layer.channels, dtype=torch.float64) for i in measured]
-        torch.ops.mga.pair_chain_(
-            tensors,
-            places,
-            lanes,
-            rows,
+                used.append(mask)
+        return pair_chain_(
+            [given[name].data for name in self.external],  # a tensor's data is the tensor
+            slots,
+            used,
             [stage.layer.weight for stage in self.stages],
-            [(ends or {}).get(i, stage.layer.ends) for i, stage in enumerate(self.stages)],
-            self.numbers,
-            statistics,
-            measured,
-            grid.height,
-            grid.width,
-            cut,
+            [(epilogues or {}).get(i, stage.layer.epilogue) for i, stage in enumerate(self.stages)],
+            self.records,
+            frame,
             gain,
             added,
         )
-        return statistics
 
 
 def _part(part: Part) -> tuple[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -81,6 +81,9 @@ class FsrcnnWeights(PairWeights):
             *_upsampler(refine.last_part, "closed", scale, crop=scale if refine.sees_halo else 0),
         ]
         self.refining = PairChain(stages, ["x", "picture"])
+
+    def own_chains(self) -> Iterator[PairChain]:
+        yield from (self.trunk, self.to_picture, self.refining)
 
     def base(
         self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers

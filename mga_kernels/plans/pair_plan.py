@@ -9,14 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._native import convolution_kernels
 from ..modes import ordinary
 from ..networks import MaskGuidedNetwork
 from ..networks.mask import MaskPrediction
-from ..ops import filter_and_select
+from ..ops import filter_and_select, pair_gather_
 from ..ops.grid import mirror_indices
 from .chains import PairChain, Stage
-from .pairs import Grid, PairConv, Planes, slow, weight_and_bias
+from .pairs import Grid, PairConv, Planes, kernels, slow, weight_and_bias
 from .plan import Plan
 
 ACROSS = 32  # patches in a row of the grid
@@ -42,7 +41,7 @@ class PairWeights(ABC):
         self.gain = 1 / network.config.value_range
         self.mask = _MaskBranch(network.mask, network.config.selection)
         if slow() is not None:
-            self.description = f"{self.description} ({convolution_kernels()[0]} kernels, slow)"
+            self.description = f"{self.description} ({kernels()} kernels, slow)"
 
     @classmethod
     def against(cls, network: MaskGuidedNetwork) -> str | None:
@@ -57,6 +56,14 @@ class PairWeights(ABC):
 
         ``rgb``: the same image as it was given, uint8 (H, W, 3).
         """
+
+    @abstractmethod
+    def own_chains(self) -> Iterator[PairChain]:
+        """The chains of both halves: those that run in the largest planes decide how much memory rings take."""
+
+    def all_chains(self) -> Iterator[PairChain]:
+        yield from self.own_chains()
+        yield self.mask.chain
 
     @abstractmethod
     def refine(self, area: Grid, x: Planes, pictures: Tensor, buffers: Buffers) -> None:
@@ -75,7 +82,7 @@ class PairWeights(ABC):
 
     def ring_bytes(self, width: int) -> int:
         """Memory of the rows that the threads keep for themselves while a chain runs over the image."""
-        return torch.get_num_threads() * max(chain.ring_bytes(width) for chain in _chains(self))
+        return torch.get_num_threads() * max(chain.ring_bytes(width) for chain in self.all_chains())
 
 
 class PairPlan(Plan):
@@ -138,16 +145,9 @@ class PairPlan(Plan):
 
     def gather(self, indices: Tensor) -> None:
         self.count = indices.shape[1]
-        torch.ops.mga.pair_gather_(
-            self.taken.data,
-            self.feature.data,
-            self.taken.pairs,
-            *self.padded,
-            indices,
-            self.patch_size,
-            self.weights.halo,
-            ACROSS,
-        )
+        height, width = self.padded
+        pairs, p = self.taken.pairs, self.patch_size
+        pair_gather_(self.taken.data, self.feature.data, pairs, height, width, indices, p, self.weights.halo, ACROSS)
 
     def patches(self) -> Tensor:
         cells = self.grid.patches(self.taken, 0, self.taken.pairs)
@@ -249,14 +249,3 @@ def _extend(planes: Planes, height: int, width: int) -> None:
             source = mirror_indices(length, length + more, inner.device)[length:].tolist()
             for i, place in enumerate(source):  # index_select would copy all planes first
                 inner.select(axis, length + i).copy_(inner.select(axis, place))
-
-
-def _chains(value: object) -> Iterator[PairChain]:
-    """All chains in an object, its attributes and their elements."""
-    if isinstance(value, PairChain):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _chains(item)
-    elif hasattr(value, "__dict__") and not isinstance(value, nn.Module | type):
-        yield from _chains(list(vars(value).values()))

@@ -7,6 +7,7 @@ costs other layouts up to a quarter of their arithmetic at 50 channels.
 from __future__ import annotations
 
 import math
+import os
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +15,9 @@ from torch import Tensor, nn
 
 from .. import _native
 from ..networks.layers import Place
-
-VECTOR = 16
+from ..ops import pack_pair_weight, pair_grid_scale_, pair_grid_statistics
+from ..ops.convolution.layout import VECTOR, pitch, pixels
+from ..records import FrameRecord
 
 
 def supported() -> str | None:
@@ -23,22 +25,26 @@ def supported() -> str | None:
     return _native.LIBRARY_ERROR
 
 
+def kernels() -> str:
+    """What runs the convolutions: an instruction set by its kernels' name, or the backend that MGA_BACKEND forces."""
+    forced = os.environ.get("MGA_BACKEND")
+    return forced if forced and forced != "cpu" else _native.convolution_kernels()[0]
+
+
 def slow() -> str | None:
     """Why convolutions in pair planes should only run here where they are asked for, or None.
 
     BackendError for an MGA_CPU_ISA that cannot be met.
     """
+    forced = os.environ.get("MGA_BACKEND")
+    if forced and forced != "cpu":
+        return f'MGA_BACKEND is {forced}, and no kernels but those of "cpu" are fast; runtime="own" asks for it'
     name, fast = _native.convolution_kernels()
     if fast:
         return None
     has_bf16 = _native.HOST_ERROR is None and _native.host().cpu_features().get("avx512_bf16")
     reason = f"MGA_CPU_ISA is {_native.instruction_set()}" if has_bf16 else "this processor has no AVX-512 with bf16"
     return f'{reason}, and the {name} kernels of the convolutions are slow; runtime="own" runs them all the same'
-
-
-def pitch(width: int) -> int:
-    """Pixels from row to row: whole vectors, and one of zeros on each side."""
-    return (math.ceil(width / VECTOR) + 2) * VECTOR
 
 
 class Planes:
@@ -54,7 +60,7 @@ class Planes:
 
     def inner(self, height: int | None = None, width: int | None = None) -> Tensor:
         """View (pairs, height, width, 2) of the pixels."""
-        return self.data[:, 1 : 1 + (height or self.height), VECTOR : VECTOR + (width or self.width)]
+        return pixels(self.data, height or self.height, width or self.width)
 
     def write(self, image: Tensor) -> None:
         """Fill from (channels, h, w) with h, w no more than the planes'."""
@@ -90,9 +96,9 @@ class PairConv:
         missing = 0 if floats and outputs in (1, 3) else outputs // shuffle**2 % 2 * shuffle**2
         none = torch.zeros(outputs, dtype=torch.float32)
         bias, shift = (none if given is None else given.detach().float() for given in (bias, shift))
-        self.ends = F.pad(torch.stack([bias, none + slope, shift]).detach(), (0, missing)).contiguous()
+        self.epilogue = F.pad(torch.stack([bias, none + slope, shift]).detach(), (0, missing)).contiguous()
         weight = F.pad(weight.detach(), (0, 0, 0, 0, 0, 0, 0, missing)).to(torch.bfloat16).contiguous()
-        self.weight = torch.ops.mga.pack_pair_weight(weight, shuffle, phased)
+        self.weight = pack_pair_weight(weight, shuffle, phased)
         self.channels = (outputs + missing) // shuffle**2
 
     @classmethod
@@ -123,7 +129,7 @@ class PairConv:
 
 
 class PairScale:
-    """x * factor + offset for each channel, with leaky ReLU: a layer whose ``ends`` are made for each call."""
+    """x * factor + offset for each channel, with leaky ReLU: a layer whose ``epilogue`` is made for each call."""
 
     size, shuffle, phased = 0, 1, False
 
@@ -132,10 +138,10 @@ class PairScale:
         self.inputs = self.channels = channels
         self.weight = torch.empty(0, dtype=torch.bfloat16)
         self.slopes = torch.full((channels,), slope, dtype=torch.float32)
-        self.ends = self.with_factors(torch.ones_like(self.slopes), torch.zeros_like(self.slopes))
+        self.epilogue = self.with_factors(torch.ones_like(self.slopes), torch.zeros_like(self.slopes))
 
     def with_factors(self, factors: Tensor, offsets: Tensor) -> Tensor:
-        """What ``PairChain`` takes as ``ends`` of this layer: (3, C)."""
+        """What ``PairChain`` takes as epilogue of this layer: (3, C)."""
         return torch.stack([factors.float(), offsets.float(), self.slopes])
 
     @property
@@ -183,9 +189,10 @@ class Grid:
         place = torch.arange((side + 1) * scale)
         return (place >= inset) & (place < side * scale - inset)
 
-    def cut(self, scale: int, inset: int) -> list[int]:
-        """Where the pictures of the patches are, see ``pair_chain_``."""
-        return [self.across, (self.size[0] + 1) * scale, (self.size[1] + 1) * scale, inset]
+    def frame(self, scale: int, inset: int) -> FrameRecord:
+        """The size, and where the pictures of the patches are."""
+        step_y, step_x = ((side + 1) * scale for side in self.size)
+        return FrameRecord(self.height, self.width, self.across, step_y, step_x, inset)
 
     def patches(self, planes: Planes, first: int, pairs: int, scale: int = 1) -> Tensor:
         """View (down, across, pairs, 2, height, width) of all places of the grid, enlarged ``scale`` times."""
@@ -198,7 +205,7 @@ class Grid:
 
     def statistics(self, x: Planes) -> Tensor:
         """float32 (2, count, C): sums over each patch of the values of each channel, and of their squares."""
-        sums = torch.ops.mga.pair_grid_statistics(x.data, x.pairs, self.count, *self.size, self.across)
+        sums = pair_grid_statistics(x.data, x.pairs, self.count, *self.size, self.across)
         return sums[..., : x.channels]
 
     def scale(
@@ -208,7 +215,7 @@ class Grid:
         missing = (0, x.channels % 2)
         factors, offsets = (F.pad(values, missing).contiguous() for values in (factors, offsets))
         skipped = None if skip is None else skip.data
-        torch.ops.mga.pair_grid_scale_(out.data, x.data, skipped, factors, offsets, *self.size, self.across, slope)
+        pair_grid_scale_(out.data, x.data, skipped, factors, offsets, *self.size, self.across, slope)
 
 
 def lanes(columns: Tensor) -> Tensor:

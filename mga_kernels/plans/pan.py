@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -82,6 +82,10 @@ class PanWeights(PairWeights):
         self.end_in_picture = PairChain(stages, [*self.trunk.whole, "out", "picture"])
         stages = [*self.refine_trunk.end, *upsampler_stages(refine, refine.steps, "out", pan.UNPADDED[scale])]
         self.refine_end = PairChain(stages, [*self.refine_trunk.whole, "picture"])
+
+    def own_chains(self) -> Iterator[PairChain]:
+        yield from (self.head, self.end, self.end_in_picture, self.refine_end)
+        yield from (*self.trunk.chains, *self.refine_trunk.chains)
 
     def base(
         self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers

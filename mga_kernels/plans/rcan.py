@@ -83,6 +83,9 @@ class _Trunk:
             for conv, blocks in zip(self.convolutions, self.groups[1:], strict=False)
         ]
 
+    def parts(self) -> list[PairChain | RescaledChain]:
+        return [self.begin, *(chain for chains in self.chains for chain in chains), *self.joints]
+
     def ends(self, stages: list[Stage], whole: list[str]) -> RescaledChain:
         head = [Stage(self.convolutions[-1], "scaled", "group", "before"), Stage(self.after, "group", "out", "x")]
         return RescaledChain(CHANNELS, 1.0, True, [*head, *stages], ["before", "x", *whole])

@@ -5,7 +5,7 @@ result, so it is applied at the head of the chain that follows.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -37,6 +37,7 @@ class RescaledChain:
         self.of_patches = None
         if stages:
             self.of_patches = PairChain([replace(s, measure=False) for s in stages], ["scaled", *others])
+        self.chains = [self.of_image, *([] if self.of_patches is None else [self.of_patches])]
 
     def __call__(
         self, area: Grid, given: Mapping[str, Planes | Tensor], factors: Tensor, offsets: Tensor, gain: float = 1.0
@@ -82,8 +83,9 @@ class TrunkWeights(PairWeights):
     """Networks that are a convolution, a trunk, and an upsampler that enlarges in steps.
 
     ``trunk(area, x, buffers, end, given, gain)`` runs the blocks of a half and the chain ``end`` behind them, which
-    writes place "out". The Refine-Net's patches are moved together between ``fusing`` and ``upsampler``: the border
-    that their halo leaves would be enlarged as well. Where ``tight`` is false ``refine_end`` does both instead.
+    writes slot "out"; ``trunk.parts()`` are its chains. The Refine-Net's patches are moved together between ``fusing``
+    and ``upsampler``: the border that their halo leaves would be enlarged as well. Where ``tight`` is false
+    ``refine_end`` does both instead.
     """
 
     trunk: Any
@@ -95,6 +97,11 @@ class TrunkWeights(PairWeights):
     fusing: Any
     upsampler: PairChain
     tight = True
+
+    def own_chains(self) -> Iterator[PairChain]:
+        ends = self.end, self.end_in_picture, self.refine_end, self.fusing
+        for part in (self.head, self.upsampler, *ends, *self.trunk.parts(), *self.refine_trunk.parts()):
+            yield from part.chains if isinstance(part, RescaledChain) else [part]
 
     def base(
         self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..networks import MaskGuidedNetwork, rfdn
+from ..ops import pair_interpolate_, pair_pool
 from .chains import PairChain, Stage
 from .pair_plan import Buffers, PairWeights, closing_pair, from_bytes
 from .pairs import Grid, PairConv, Planes, lanes, weight_and_bias
@@ -45,10 +47,10 @@ class _Gate:
         height, width = area.size
         self.strided(area, {"work": work, "strided": strided}, masks={"strided": _odd_rows(height, width)})
         size, step = (7, 3) if self.esa.pool else (1, 1)
-        pooled = torch.ops.mga.pair_pool(strided.data, 0, self.pairs, height, width, size, step)
+        pooled = pair_pool(strided.data, 0, self.pairs, height, width, size, step)
         small = self._small(pooled[None])[0].contiguous()
         if area.place is None:
-            torch.ops.mga.pair_interpolate_(work.data, 0, small, height, width)
+            pair_interpolate_(work.data, 0, small, height, width)
             return
         rows, columns = self.esa.enlargement(small.shape[1:], (height, width), area.place)
         for pair, target in zip(small.unflatten(0, (-1, 2)), work.inner(height, width), strict=False):
@@ -164,6 +166,12 @@ class RfdnWeights(PairWeights):
             Stage(upsampler[1], "cropped", "picture", enlarge=scale),
         ]
         self.refine_end = PairChain(stages, [*self.refine_trunk.whole, "picture"])
+
+    def own_chains(self) -> Iterator[PairChain]:
+        yield from (self.head, self.end, self.end_in_picture, self.refine_end)
+        for trunk in (self.trunk, self.refine_trunk):
+            yield from trunk.chains
+            yield from (gate.strided for gate in trunk.gates)
 
     def base(
         self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers

@@ -6,7 +6,7 @@ convolution of the state's image part, whose border is continued beyond the imag
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -67,8 +67,13 @@ class SplitWeights(PairWeights):
         self.refine_end = _chain(stages + enlarging, ["x", "state", "fused", "picture"])
         self.upsampling = _chain(rest, ["fused", "picture"]) if rest else None
         if rest:
-            channels = 2 * self.refine_end.places["fused"].pairs
+            channels = 2 * self.refine_end.slots["fused"].pairs
             self.refine_planes |= {name: (channels, self.steps[0]) for name in ("fused", "tight")}
+
+    def own_chains(self) -> Iterator[PairChain]:
+        yield from (self.head, *self.trunk, self.end, *self.refine_trunk, self.whole_end, self.refine_end)
+        if self.upsampling is not None:
+            yield self.upsampling
 
     @classmethod
     def against(cls, network: MaskGuidedNetwork) -> str | None:
@@ -91,7 +96,7 @@ class SplitWeights(PairWeights):
 
     def _head(self, base: Any) -> PairChain:
         part = PairScale(IMAGE)
-        part.ends = part.with_factors(*torch.tensor([[1 / 255] * 3 + [1], [-GREY] * 3 + [0]], dtype=torch.float32))
+        part.epilogue = part.with_factors(*torch.tensor([[1 / 255] * 3 + [1], [-GREY] * 3 + [0]], dtype=torch.float32))
         first = Stage(from_bytes(base.conv_first, 1.0, self.slope), "image", self.second if self.keeps_shallow else "x")
         return _chain([first, Stage(part, "image", self.image)], ["image", "x", "state"])
 

@@ -43,6 +43,9 @@ class _PlainTrunk:
             self.chains.append(PairChain(stages, ["x", "next"]))
         self.middle = PairConv.of(half.conv_mid)
 
+    def parts(self) -> list[PairChain]:
+        return self.chains
+
     def ends(self, stages: list[Stage], whole: list[str]) -> PairChain:
         return PairChain([Stage(self.middle, "last", "out", "x"), *stages], ["last", "x", *whole])
 
@@ -78,6 +81,9 @@ class _NormalisedTrunk:
             else RescaledChain(CHANNELS, 1.0, True, [Stage(conv, "scaled", "to", measure=True)], ["scaled", "to"])
             for i, conv in enumerate(convolutions)
         ][1:]
+
+    def parts(self) -> list[PairChain | RescaledChain]:
+        return [self.first, *self.chains]
 
     def ends(self, stages: list[Stage], whole: list[str]) -> RescaledChain:
         renamed = [Stage(s.layer, "scaled" if s.x == "out" else s.x, s.out, s.skip, crop=s.crop) for s in stages]

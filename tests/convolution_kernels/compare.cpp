@@ -119,7 +119,7 @@ struct Task {
   Layer layer{};
   int64_t scale = 1;  // of the output
   std::vector<uint32_t> weight, x, skip;
-  std::vector<float> ends;
+  std::vector<float> epilogue;
   std::vector<uint16_t> lanes;
   Row row{};
   int64_t out_words = 0;
@@ -209,10 +209,10 @@ void convolutions(Numbers kind) {
   const int64_t all = layer.channels * layer.shuffle * layer.shuffle;
   task.weight = pairs_of(layer.pairs * weight_words(layer.channels, layer.size, layer.shuffle, layer.phased), kind);
   layer.weight = task.weight.data();
-  task.ends = floats(3 * all, kind);
+  task.epilogue = floats(3 * all, kind);
   // What is taken off a gated value would leave little but the error of the sigmoid.
-  if (layer.finish == Finish::gate) std::fill(task.ends.end() - all, task.ends.end(), 0.f);
-  layer.ends = task.ends.data();
+  if (layer.finish == Finish::gate) std::fill(task.epilogue.end() - all, task.epilogue.end(), 0.f);
+  layer.epilogue = task.epilogue.data();
   set_rows(task, kind);
   compare_rows(task, "convolve_row", kGiven.convolve_row, kDefinition.convolve_row, kind);
 }
@@ -224,8 +224,8 @@ void scalings(Numbers kind) {
   layer.size = layer.shuffle = 1;
   layer.pairs = any(1, 20);
   layer.channels = 2 * layer.pairs;
-  task.ends = floats(3 * layer.channels, kind);
-  layer.ends = task.ends.data();
+  task.epilogue = floats(3 * layer.channels, kind);
+  layer.epilogue = task.epilogue.data();
   set_rows(task, kind);
   compare_rows(task, "scale_row", kGiven.scale_row, kDefinition.scale_row, kind);
 }

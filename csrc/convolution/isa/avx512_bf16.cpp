@@ -1,6 +1,6 @@
 // Instruction set of x86_64: avx2 fma f16c avx512f avx512bw avx512vl avx512dq avx512bf16.
-// The convolutions with AVX-512 and bf16: which blocks of a row the innermost loops get, and all else that is done by
-// the row.
+// The convolutions with AVX-512 and its bf16 dot products: a row is cut into blocks for the innermost loops, which are
+// in avx512_bf16.h; the other functions of the table work on whole rows.
 #include "convolution/isa/avx512_bf16.h"
 
 namespace mga {
@@ -14,7 +14,7 @@ MGA_BF16 void row_of_block(const Layer& layer, const Row& row, int64_t dy, int64
   BlockEnd end{};
   end.finish = layer.finish;
   end.shuffle = int(s);
-  end.bias = layer.ends + first;
+  end.bias = layer.epilogue + first;
   end.slopes = end.bias + layer.channels * s * s;
   end.shifts = end.slopes + layer.channels * s * s;
   end.out_plane = layer.out_plane;
@@ -117,7 +117,7 @@ MGA_BF16 void scale_row(const Layer& layer, const Row& row) {
   prefetch(row.taps[0], layer.x_pitch, layer.pairs, row.first, row.last);
   prefetch(row.skip, layer.skip_pitch, layer.pairs, row.first, row.last);
   for (int64_t pair = 0; pair < layer.pairs; ++pair) {
-    const float* factors = layer.ends + 2 * pair;
+    const float* factors = layer.epilogue + 2 * pair;
     const float* offsets = factors + layer.channels;
     end.slopes = offsets + layer.channels;
     if (row.statistics != nullptr) end.statistics = row.statistics + 64 * pair;
@@ -291,11 +291,6 @@ MGA_BF16 void interpolate_row(const float* low, const float* high, const int32_t
 
 }  // namespace
 
-namespace avx512_bf16 {
-extern const ConvolutionKernels convolution_kernels;
-const ConvolutionKernels convolution_kernels = {"avx512_bf16", true,        convolve_row,   scale_row,
-                                                settle,        enlarge_row, plain_bytes,    shuffled_bytes,
-                                                sum_rows,      scale_rows,  interpolate_row};
-}  // namespace avx512_bf16
+MGA_CONVOLUTION_KERNELS_OF(avx512_bf16, true)
 
 }  // namespace mga

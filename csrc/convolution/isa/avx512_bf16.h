@@ -18,8 +18,8 @@ namespace mga {
 
 namespace {
 
-// What happens to the sums of one block of output channels at 16 * NV pixels. Pointers stand at the first channel of
-// the block and at the first pixel.
+// Where the sums of one block of output channels at 16 * NV pixels go, and what is done to them first. Pointers point
+// to the first channel of the block and the first pixel.
 struct BlockEnd {
   Finish finish;
   int shuffle;            // s of the pixel shuffle, 1 without; bias and slopes have s * s values for each channel
@@ -73,7 +73,7 @@ MGA_BF16_INLINE void accumulate(float* sums, __mmask16 lanes, __m512 value) {
   _mm512_storeu_ps(sums + 16, _mm512_mask3_fmadd_ps(value, value, _mm512_loadu_ps(sums + 16), lanes));
 }
 
-// Two channels at 16 pixels, with what is added to them or gated by them, to their end.
+// Two channels at 16 pixels: the skip is added or gated, then activation, shift, statistics and rounding to bf16.
 MGA_BF16_INLINE void finish_pair(__m512 low, __m512 high, int o, int v, const BlockEnd& end) {
   if (end.skip != nullptr) {
     const __m512i pairs = _mm512_loadu_si512(end.skip + o / 2 * end.skip_plane + 16 * v);
@@ -95,8 +95,8 @@ MGA_BF16_INLINE void finish_pair(__m512 low, __m512 high, int o, int v, const Bl
   store_pairs(out, _mm512_maskz_mov_epi32(end.lanes[v], join_halves(low, high)), end.past_caches);
 }
 
-// Where lane i of vector `part` of S interleaved rows of 16 pixels stands: in the first two rows, as permutex2var has
-// them, and in the result of that and the third row.
+// Indices for permutex2var that interleave S rows of 16 pixels. Lane i of result `part` comes from the first two rows
+// by `first`, and for S = 3 from that intermediate result and the third row by `second`.
 template <int S>
 struct Interleaving {
   alignas(64) int32_t first[S][16] = {}, second[S][16] = {};

@@ -112,7 +112,8 @@ void accumulate(float* statistics, int64_t channel, int64_t x, float value) {
   sums[kVector] = std::fma(value, value, sums[kVector]);
 }
 
-// Two channels from `channel` on at pixel x, with what is added to them or gated by them, to their end.
+// Two channels from `channel` on at pixel x: the skip is added or gated, then activation, shift, statistics and
+// rounding to bf16.
 void finish_pair(const Layer& layer, const Row& row, int64_t channel, int64_t x, const float (&sums)[2],
                  const float* slopes, const float* shifts) {
   const int64_t pair = channel / 2;
@@ -138,7 +139,7 @@ void finish_pair(const Layer& layer, const Row& row, int64_t channel, int64_t x,
 void finish_block(const Layer& layer, const Row& row, int64_t dy, int64_t first, int64_t channels, int64_t x,
                   const Sums& sums) {
   const int64_t s = layer.shuffle, each = s * s;
-  const float* bias = layer.ends;
+  const float* bias = layer.epilogue;
   const float* slopes = bias + layer.channels * each;
   const float* shifts = slopes + layer.channels * each;
   for (int64_t c = 0; c < channels; ++c) {
@@ -196,7 +197,7 @@ void convolve_row(const Layer& layer, const Row& row) {
 }
 
 void scale_row(const Layer& layer, const Row& row) {
-  const float* factors = layer.ends;
+  const float* factors = layer.epilogue;
   const float* offsets = factors + layer.channels;
   const float* slopes = offsets + layer.channels;
   for (int64_t channel = 0; channel < layer.channels; channel += 2) {
@@ -290,11 +291,6 @@ void interpolate_row(const float* low, const float* high, const int32_t* first, 
 
 }  // namespace
 
-namespace portable {
-extern const ConvolutionKernels convolution_kernels;
-const ConvolutionKernels convolution_kernels = {"portable", false,       convolve_row,   scale_row,
-                                                settle,     enlarge_row, plain_bytes,    shuffled_bytes,
-                                                sum_rows,   scale_rows,  interpolate_row};
-}  // namespace portable
+MGA_CONVOLUTION_KERNELS_OF(portable, false)
 
 }  // namespace mga

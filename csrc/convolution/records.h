@@ -1,0 +1,63 @@
+// What a chain is told in numbers. A record is a list of names; its struct, the names that Python asks for and the
+// decoding are made of that list, so a field cannot be forgotten in one of them. mga_kernels/records.py has the same
+// names and refuses a library that has others.
+#pragma once
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "torch/glue.h"
+
+namespace mga {
+
+// A slot: what stages read and write. `scale`: its rows and columns are so many times those of the chain. `mask`: which
+// of the masks it has, -1 for none. `pairs`, `rows`: of a ring; a slot with a tensor has those of the tensor.
+#define MGA_SLOT_FIELDS(field) field(scale) field(mask) field(pairs) field(rows)
+
+// A stage. `x`, `out`, `skip`: slots, and `..._pair` the first pair of it that is used; skip is -1 where nothing is
+// added. `size` of the kernel, 0 for factors and offsets instead of a convolution. `shuffle`: s of the pixel shuffle at
+// the end. `phased`: see Phases. `gate`: 1 where the skip is multiplied by the sigmoid of the result, not added.
+// `lead`: rows by which the stage runs ahead of the last one; also the rows beyond a thread's band, and columns beyond
+// a strip, that it computes. `statistics`: which of the tensors of sums it fills, -1 for none.
+#define MGA_STAGE_FIELDS(field)                                                                             \
+  field(x) field(x_pair) field(out) field(out_pair) field(skip) field(skip_pair) field(size) field(shuffle) \
+      field(phased) field(gate) field(lead) field(statistics)
+
+// `height`, `width` of the chain's image. The other fields say where pictures lie in it, see Picture.
+#define MGA_FRAME_FIELDS(field) field(height) field(width) field(across) field(step_y) field(step_x) field(inset)
+
+#define MGA_MEMBER(name) int64_t name;
+#define MGA_NAME(name) #name " "
+
+struct SlotRecord {
+  MGA_SLOT_FIELDS(MGA_MEMBER)
+  static constexpr const char* kName = "slot";
+  static constexpr const char* kFields = MGA_SLOT_FIELDS(MGA_NAME);
+};
+struct StageRecord {
+  MGA_STAGE_FIELDS(MGA_MEMBER)
+  static constexpr const char* kName = "stage";
+  static constexpr const char* kFields = MGA_STAGE_FIELDS(MGA_NAME);
+};
+struct FrameRecord {
+  MGA_FRAME_FIELDS(MGA_MEMBER)
+  static constexpr const char* kName = "frame";
+  static constexpr const char* kFields = MGA_FRAME_FIELDS(MGA_NAME);
+};
+
+#undef MGA_MEMBER
+#undef MGA_NAME
+
+// Records of which the numbers stand one after the other.
+template <typename Record>
+std::vector<Record> decode(const char* op, const std::vector<int64_t>& numbers) {
+  constexpr size_t kFields = sizeof(Record) / sizeof(int64_t);
+  STD_TORCH_CHECK(numbers.size() % kFields == 0, op, ": a ", Record::kName, " is ", kFields, " numbers (",
+                  Record::kFields, "), which ", numbers.size(), " is no multiple of");
+  std::vector<Record> records(numbers.size() / kFields);
+  if (!records.empty()) std::memcpy(records.data(), numbers.data(), numbers.size() * sizeof(int64_t));
+  return records;
+}
+
+}  // namespace mga

@@ -1,0 +1,87 @@
+"""Between pair planes and float maps: ``pair_pool`` and ``pair_interpolate_``."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..._native import register_fake
+from ...errors import InputError
+from ..grid import check_count, describe
+from ..registry import Backend, NativeBackend, NativeInPlaceBackend, Operator
+from .layout import VECTOR, channels_of, check_planes, enlarge, pairs_of, pixels, to_bfloat16
+
+BFLOAT16 = (torch.bfloat16,)
+
+
+def pair_pool(x: Tensor, x_pair: int, pairs: int, height: int, width: int, size: int, step: int) -> Tensor:
+    """A strided convolution and a maximum: planes ``x`` -> float32 (2 * pairs, h, w).
+
+    Of the image ``height`` x ``width`` in ``pairs`` pairs from ``x_pair`` on, which a 3x3 convolution with padding has
+    made, every second pixel from (1, 1) on is what one of stride 2 without padding makes. With n = ``size``,
+
+        kept[c, y, x] = x[c, 1 + 2y, 1 + 2x]
+        pooled[c, y, x] = maximum of kept[c, step y + dy, step x + dx] over 0 <= dy, dx < n
+
+    Raises InputError for an image that is too small for one result.
+    """
+    op = "pair_pool"
+    check_planes(op, "x", x)
+    for name, number in (("pairs", pairs), ("size", size), ("step", step)):
+        check_count(op, name, number, 1)
+    if min(height, width) < 3 or min((height - 1) // 2, (width - 1) // 2) < size:
+        raise InputError(f"{op}: a {height}x{width} image is too small for a maximum of {size}x{size}")
+    if x_pair < 0 or x_pair + pairs > len(x):
+        raise InputError(f"{op}: x has {len(x)} pairs, not {pairs} from {x_pair} on")
+    return POOL(x, x_pair, pairs, height, width, size, step)
+
+
+def pair_interpolate_(out: Tensor, out_pair: int, x: Tensor, height: int, width: int) -> Tensor:
+    """Enlarge float maps into planes: ``x`` float32 (C, h, w), C even -> pairs of ``out`` from ``out_pair`` on.
+
+    Bilinear with align_corners=False: with u = max(0, (y + 0.5) h / height - 0.5), i = floor(u), and j, v for columns,
+
+        t[c, y, j] = x[c, i, j] + (u - i) (x[c, i + 1, j] - x[c, i, j])
+        out[c, y, x] = t[c, y, j] + (v - j) (t[c, y, j + 1] - t[c, y, j]),  where i + 1 and j + 1 stop at the edge
+
+    in float32, the last line with one rounding of the product and the sum, rounded to bfloat16. Returns ``out``.
+    """
+    op = "pair_interpolate_"
+    check_planes(op, "out", out)
+    if not isinstance(x, Tensor) or x.dtype != torch.float32 or x.ndim != 3 or x.shape[0] % 2 or not x.numel():
+        raise InputError(f"{op}: x must be float32 (even channels, h, w), got {describe(x)}")
+    check_count(op, "height", height, 1)
+    check_count(op, "width", width, 1)
+    if out_pair < 0 or out_pair + len(x) // 2 > len(out) or height > out.shape[1] - 2:
+        raise InputError(f"{op}: out {describe(out)} is too small for {len(x)} channels of {height} rows")
+    return INTERPOLATE(out, out_pair, x.contiguous(), height, width)
+
+
+def _pool(x: Tensor, x_pair: int, pairs: int, height: int, width: int, size: int, step: int) -> Tensor:
+    image = channels_of(pixels(x[x_pair : x_pair + pairs], height, width)).float()
+    return F.max_pool2d(image[None, :, 1:-1:2, 1:-1:2], size, step)[0]
+
+
+def _interpolate(out: Tensor, out_pair: int, x: Tensor, height: int, width: int) -> Tensor:
+    whole = -width % VECTOR  # what is left of the last vector is written as zeros
+    rounded = F.pad(to_bfloat16(enlarge(x, height, width)), (0, whole))
+    pixels(out[out_pair : out_pair + len(x) // 2], height, width + whole).copy_(pairs_of(rounded))
+    return out
+
+
+@register_fake("pair_pool")
+def _fake_pool(x: Tensor, x_pair: int, pairs: int, height: int, width: int, size: int, step: int) -> Tensor:
+    rows, columns = (((side - 3) // 2 + 1 - size) // step + 1 for side in (height, width))
+    return x.new_empty((2 * pairs, rows, columns), dtype=torch.float32)
+
+
+@register_fake("pair_interpolate_")
+def _fake_interpolate(*arguments: object) -> None:
+    """It writes into what it is given."""
+
+
+POOL = Operator("pair_pool", NativeBackend("pair_pool", "cpu", BFLOAT16), Backend(_pool))
+INTERPOLATE = Operator(
+    "pair_interpolate_", NativeInPlaceBackend("pair_interpolate_", "cpu", BFLOAT16), Backend(_interpolate)
+)

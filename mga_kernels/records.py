@@ -1,0 +1,88 @@
+"""What the CPU convolutions are told in numbers: records of which the native library has the same fields by name.
+
+csrc/convolution/records.h lists the fields once more, for C++. A library with other fields is not used: ``adopt``,
+which is called when it is loaded, says why. The order of the numbers is the library's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class SlotRecord:
+    """What stages of a chain read and write: a tensor, or a ring of ``rows`` rows of ``pairs`` pairs of channels.
+
+    ``scale``: its rows and columns are so many times those of the chain's image. ``mask``: the number of its mask, -1
+    for none. ``pairs`` and ``rows`` say nothing for a slot with a tensor.
+    """
+
+    scale: int
+    mask: int = -1
+    pairs: int = 0
+    rows: int = 1
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """A layer of a chain.
+
+    ``x``, ``out``, ``skip`` are numbers of slots, each with the first pair of it that is used; ``skip`` -1 for none.
+    ``size`` of the kernel, 0 for factors and offsets; ``shuffle`` s of a pixel shuffle at the end; ``phased``: only the
+    weights that ``pack_pair_weight`` keeps are there; ``gate``: the skip is multiplied by the sigmoid of the result.
+    ``lead``: by how many rows of the chain the stage runs ahead of the last one. ``statistics``: the number of the
+    tensor that takes its sums, -1 for none.
+    """
+
+    x: int
+    x_pair: int
+    out: int
+    out_pair: int
+    size: int
+    skip: int = -1
+    skip_pair: int = 0
+    shuffle: int = 1
+    phased: bool = False
+    gate: bool = False
+    lead: int = 0
+    statistics: int = -1
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """The size of a chain's image, and where pictures of it lie in what the chain makes.
+
+    Picture i begins at row i // across * step_y + inset and column i % across * step_x + inset.
+    """
+
+    height: int
+    width: int
+    across: int = 1
+    step_y: int = 1
+    step_x: int = 1
+    inset: int = 0
+
+
+RECORDS: dict[str, type] = {"slot": SlotRecord, "stage": StageRecord, "frame": FrameRecord}
+_order: dict[type, list[str]] = {kind: [field.name for field in fields(kind)] for kind in RECORDS.values()}
+
+
+def adopt(fields_of: Callable[[str], str]) -> str | None:
+    """Take over the order of fields from a library, or say why its records are not these.
+
+    ``fields_of``: the name of a record -> the names of its fields, with spaces between them.
+    """
+    orders = {name: fields_of(name).split() for name in RECORDS}
+    for name, kind in RECORDS.items():
+        ours, theirs = {field.name for field in fields(kind)}, orders[name]
+        if ours != set(theirs) or len(ours) != len(theirs):
+            apart = ", ".join(sorted(ours ^ set(theirs))) or "one twice"
+            return f"the fields of its record {name!r} are not those of this Python ({apart})"
+    _order.update((kind, orders[name]) for name, kind in RECORDS.items())
+    return None
+
+
+def encode(records: Iterable[SlotRecord | StageRecord | FrameRecord]) -> list[int]:
+    """The numbers of all records one after the other, as the library reads them."""
+    return [int(getattr(record, name)) for record in records for name in _order[type(record)]]
