@@ -1,4 +1,7 @@
-"""Layers in pair planes row by row, one after the other, so that what lies between them stays in the cache."""
+"""Chains: layers of which one row each is computed in turn, so that what lies between two layers stays in the cache.
+
+Stages name the slots that they read and write; ``PairChain`` turns the names into the records of ``pair_chain_``.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
-"""Chains behind a measurement: what a normalisation or a channel attention makes of a convolution depends on all of its
-result, so it is applied at the head of the chain that follows.
+"""Chains that begin by scaling what the chain before them has measured.
+
+A normalisation or a channel attention multiplies a convolution's result by factors that depend on all of that result.
+So the convolution ends a chain that measures it, and the factors are applied by the first stage of the next chain.
 """
 
 from __future__ import annotations
