@@ -48,7 +48,7 @@ SANITIZED = [f"tests/test_{name}.py" for name in OPERATOR_TESTS]
 BUILD = [sys.executable, "setup.py", "build_ext", "--inplace"]
 PYTEST = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
 SANITIZER_TOOLS = ["memcheck", "racecheck", "initcheck", "synccheck"]
-NETWORKS = ["fsrcnn", "pan", "rfdn", "srresnet", "rcan"]
+PLANNED_FOR_GPU = sorted(path.parent.name for path in ROOT.glob("mga_kernels/architectures/*/cuda.py"))
 SIZES = ["1080p", "4K"]
 WITHOUT_GPU = ["kernels", "engine", "train"]
 
@@ -312,7 +312,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tests", nargs="+", default=[], metavar="NAME", help="test files, of tests and sanitizer")
     parser.add_argument("--tools", nargs="+", choices=SANITIZER_TOOLS, default=SANITIZER_TOOLS, help="of sanitizer")
     parser.add_argument("--operators", nargs="+", default=[], metavar="NAME", help="of the kernels stage")
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=NETWORKS, help="of the engine stage")
+    parser.add_argument("--networks", nargs="+", choices=PLANNED_FOR_GPU, default=PLANNED_FOR_GPU, help="of engine")
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=SIZES, help="of its results")
     parser.add_argument("--contenders", nargs="+", default=[], metavar="NAME", help="see gpu_engine.py; all by default")
     parser.add_argument("--configs", nargs="+", type=Path, default=[], metavar="TOML", help="of the train stage")

@@ -35,8 +35,8 @@ from turns import ROUNDS, Player, contest, play
 from mga.complexity.counting import NetworkCosts, measure
 from mga.records import to_json
 from mga_kernels import __version__, plans
-from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
-from mga_kernels.networks.registry import BUILT_IN
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, network_names
+from mga_kernels.networks.registry import package_networks
 from mga_kernels.ops import paste_patches_
 
 SIZES = {"270p": (480, 270), "540p": (960, 540), "1080p": (1920, 1080), "4K": (3840, 2160), "8K": (7680, 4320)}
@@ -244,7 +244,8 @@ def _version(package: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", default=BUILT_IN, choices=BUILT_IN)
+    planned = [network.name for network in package_networks() if network.refine and network.cpu]
+    parser.add_argument("--networks", nargs="+", default=planned, choices=network_names())
     parser.add_argument("--scales", nargs="+", type=int, default=[4], choices=(2, 3, 4))
     parser.add_argument(
         "--sizes", nargs="+", default=["1080p", "4K"], help=f"of the result: {', '.join(SIZES)}, 1024x768"

@@ -45,7 +45,7 @@ CHANNELS = {"FSRCNN": 12, "PAN": 40, "RFDN": 50, "SRResNet, RCAN": 64}
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 PATCH_SIZES, SCALES = (2, 4, 8), (2, 3, 4)
 ORDERS = ("softmax-then-pool", "pool-then-softmax")
-LAYOUTS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
+MEMORY_FORMATS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
 FIGURES = ("registers", "stack", "shared", "warps")
 
 
@@ -135,7 +135,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _feature(channels: int, p: int, dtype: torch.dtype, layout: str = "channels-last") -> torch.Tensor:
-    return torch.empty(1, channels, 8 * p, 16 * p, dtype=dtype).contiguous(memory_format=LAYOUTS[layout])
+    return torch.empty(1, channels, 8 * p, 16 * p, dtype=dtype).contiguous(memory_format=MEMORY_FORMATS[layout])
 
 
 def _indices() -> torch.Tensor:
@@ -168,14 +168,14 @@ def gather_launches() -> Iterator[tuple]:
     for c in CHANNELS.values():
         for dtype in FLOATS:
             for p in PATCH_SIZES:
-                for layout in LAYOUTS:
+                for layout in MEMORY_FORMATS:
                     arguments = (_feature(c, p, dtype, layout), _indices(), p, 1)
                     yield f"C={c} {_name(dtype)} p={p} {layout}", "gather_patches", arguments, False
 
 
 def paste_launches() -> Iterator[tuple]:
     for side in sorted({p * s for p in PATCH_SIZES for s in SCALES}):
-        for layout, memory_format in LAYOUTS.items():
+        for layout, memory_format in MEMORY_FORMATS.items():
             image = torch.empty(1, 3, 4 * side, 4 * side).contiguous(memory_format=memory_format)
             for dtype in (*FLOATS, torch.uint8):
                 patches = torch.empty(16, 3, side, side, dtype=dtype).contiguous(memory_format=memory_format)

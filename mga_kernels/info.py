@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 
-from . import __version__, _native
+from . import _native
 from .errors import BackendError
 from .ops import operators
 from .plans import pairs
+from .version import __version__
 
 
 def collect() -> dict[str, Any]:

@@ -63,9 +63,9 @@ class Runner:
 
     @property
     def settings(self) -> dict[str, object]:
-        """What else decides how long a plan takes, as JSON takes it: memory, and the code of foreign halves."""
-        halves = type(self.model.base), type(self.model.refine)
-        return {"memory": self.budget.memory, "network": foreign_code(*halves)}
+        """What else decides how long a plan takes, as JSON takes it: memory, and the code of a foreign network."""
+        classes = type(self.model.base), type(self.model.refine), self.config.definition.part("cpu")
+        return {"memory": self.budget.memory, "network": foreign_code(*filter(None, classes))}
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of cells of an LR image of this size."""

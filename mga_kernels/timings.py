@@ -21,7 +21,8 @@ from .threads import Lock
 from .version import code_version
 
 FORMAT = 1
-CODE = tuple(f"{__package__}.{name}" for name in ("choice", "networks", "ops", "plans", "timings"))  # what is timed
+TIMED = ("architectures", "choice", "networks", "ops", "plans", "timings")
+CODE = tuple(f"{__package__}.{name}" for name in TIMED)
 FORCING = ("MGA_BACKEND", "MGA_CPU_ISA")  # variables that choose the kernels
 RUNS = 3, 20  # at least and at most, of which the median counts
 ENOUGH = 0.3  # seconds after which no more than the least number of runs is made

@@ -1,4 +1,4 @@
-"""Every network that the tests run: those of the package, those that MGA_NETWORKS names, and the example IMDN."""
+"""Every network that the tests run: those of the package and those that MGA_NETWORKS names; and the example, EDSR."""
 
 from __future__ import annotations
 
@@ -16,24 +16,29 @@ from torch import Tensor, nn
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, network_names, registry
 
 ROOT = Path(__file__).resolve().parent.parent
-IMDN = ROOT / "examples" / "imdn.py"
-NAMES = tuple(dict.fromkeys((*network_names(), "imdn")))
+EDSR = ROOT / "examples" / "edsr"
+NAMES = network_names()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For many small calls, which would mostly wait for a second one where the processor has other work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager
 def example_registered() -> Iterator[None]:
-    """Within it "imdn" is a network, by way of MGA_NETWORKS; afterwards the registry is as it was.
-
-    One thread, because these many small calls would mostly wait for a second one where the processor has other work.
-    """
-    threads = torch.get_num_threads()
-    with pytest.MonkeyPatch.context() as patch:
+    """Within it "edsr" is a network, by way of MGA_NETWORKS; afterwards the registry is as it was."""
+    with one_thread(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "_networks", dict(registry._networks))
         patch.setattr(registry, "_imported", set(registry._imported))
-        patch.setenv("MGA_NETWORKS", ",".join(filter(None, (os.environ.get("MGA_NETWORKS"), str(IMDN)))))
-        torch.set_num_threads(1)
+        patch.setenv("MGA_NETWORKS", ",".join(filter(None, (os.environ.get("MGA_NETWORKS"), str(EDSR)))))
         yield
-    torch.set_num_threads(threads)
 
 
 def photographs(height: int, width: int) -> Tensor:

@@ -26,11 +26,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from network_zoo import NAMES, example_registered, photographs, random_model
+from network_zoo import NAMES, one_thread, photographs, random_model
 from torch import Tensor
 
-from mga_kernels.networks import MaskGuidedNetwork
-from mga_kernels.networks.registry import BUILT_IN
+from mga_kernels.networks import MaskGuidedNetwork, network_names
 from mga_kernels.ops import gather_patches
 
 EQUAL, DIFFERENT = 1e-11, 1e-9  # for images in [0, 1]
@@ -44,8 +43,8 @@ pytestmark = pytest.mark.usefixtures("free_choice")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _imdn():
-    with example_registered():
+def _one_thread():
+    with one_thread():
         yield
 
 
@@ -75,7 +74,7 @@ def difference(a: Tensor, b: Tensor) -> np.ndarray:
 
 
 def test_every_network_is_said_to_be_local_or_not():
-    assert {name for name, _ in LOCAL + NOT_LOCAL} >= {*BUILT_IN, "imdn"}
+    assert {name for name, _ in LOCAL + NOT_LOCAL} >= {*network_names()}
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

@@ -340,8 +340,8 @@ def test_mean_over_a_folder(tmp_path, mga_complexity):
 
 def test_a_network_of_ones_own(mga_complexity):
     with example_registered():
-        code, output = mga_complexity("--network", "imdn", "--scale", 4, "--size", "64x48")
-        expected = NetworkCosts(ModelConfig("imdn", 4)).parameters("masked")
+        code, output = mga_complexity("--network", "edsr", "--scale", 4, "--size", "64x48")
+        expected = NetworkCosts(ModelConfig("edsr", 4)).parameters("masked")
     assert code == 0
     assert f"{expected:,} parameters" in output.out
 

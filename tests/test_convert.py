@@ -24,8 +24,8 @@ from mga.train.objectives import every_patch
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_model, read_metadata, recognise, save_model
 from mga_kernels.networks import WholeNetwork
+from mga_kernels.networks.divided import enlarged, image_part
 from mga_kernels.networks.margins import Enlarge, upsampled
-from mga_kernels.networks.split import enlarged, image_part
 
 TEACHERS = {
     "pan x2": (lambda: originals.pan(2), {"scale": 2}),

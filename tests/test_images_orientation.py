@@ -82,7 +82,7 @@ def check(data, tmp_path, expected=UPRIGHT, by_pillow=False):
 
 BEFORE, AFTER = entry(0x010F, 2, b"Maker\0"), entry(0x0131, 5, struct.pack("<II", 1, 2))
 SIX = entry(ORIENTATION, 3, struct.pack("<H", 6))
-BLOCKS = {
+EXIF_BLOCKS = {
     "plain": exif_block(BEFORE, SIX, AFTER),
     "doubled prefix": b"Exif\0\0" + exif_block(SIX),
     "three prefixes": b"Exif\0\0" * 2 + exif_block(SIX),
@@ -99,10 +99,10 @@ BLOCKS = {
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
-@pytest.mark.parametrize("name", BLOCKS)
+@pytest.mark.parametrize("name", EXIF_BLOCKS)
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_and_doubled_blocks(tmp_path, kind, name):
-    check(file_of(kind, BLOCKS[name]), tmp_path, by_pillow=kind == "webp")
+    check(file_of(kind, EXIF_BLOCKS[name]), tmp_path, by_pillow=kind == "webp")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -215,7 +215,7 @@ def test_avif_turned_by_its_boxes(tmp_path):
 @pytest.mark.filterwarnings("ignore")
 def test_pillow_images_are_turned_once_too(tmp_path, kind):
     for name in ("plain", "doubled prefix", "pointer out of the block"):
-        data = file_of(kind, BLOCKS[name])
+        data = file_of(kind, EXIF_BLOCKS[name])
         for loaded in (False, True):
             image = Image.open(io.BytesIO(data))
             if loaded:
@@ -224,11 +224,11 @@ def test_pillow_images_are_turned_once_too(tmp_path, kind):
             assert np.abs(photo.rgb.astype(np.int16) - UPRIGHT).mean() < 3
             save_image(photo, tmp_path / "out.png", overwrite=True)
             assert_upright_once(tmp_path / "out.png", UPRIGHT, 3)
-    turned = ImageOps.exif_transpose(Image.open(io.BytesIO(file_of(kind, BLOCKS["doubled prefix"]))))
+    turned = ImageOps.exif_transpose(Image.open(io.BytesIO(file_of(kind, EXIF_BLOCKS["doubled prefix"]))))
     assert read_image(turned).rgb.shape == UPRIGHT.shape
 
 
 def test_an_orientation_that_the_caller_took_out_is_not_applied():
-    image = Image.open(io.BytesIO(file_of("png", BLOCKS["plain"])))
+    image = Image.open(io.BytesIO(file_of("png", EXIF_BLOCKS["plain"])))
     del image.getexif()[ORIENTATION]
     np.testing.assert_array_equal(read_image(image).rgb, LYING)

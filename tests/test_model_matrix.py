@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from network_zoo import NAMES, example_registered, photographs, random_model
+from network_zoo import NAMES, one_thread, photographs, random_model
 from torch import Tensor
 
 from mga_kernels import _native
@@ -29,8 +29,8 @@ pytestmark = pytest.mark.usefixtures("free_choice")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _imdn():
-    with example_registered():
+def _one_thread():
+    with one_thread():
         yield
 
 

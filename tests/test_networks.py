@@ -11,9 +11,11 @@ from PIL import Image
 
 from mga.metrics import psnr_y
 from mga.resize import imresize
+from mga_kernels.architectures.fsrcnn import network as fsrcnn
+from mga_kernels.architectures.rfdn import network as rfdn
 from mga_kernels.checkpoints import read_state_dict
 from mga_kernels.errors import InputError
-from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, fsrcnn, rfdn
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.networks.mask import MaskPrediction
 
 

@@ -8,8 +8,8 @@ from halves import check_gradients, check_patches, check_untrained_size, count, 
 from PIL import Image
 
 from mga.metrics import psnr_y
+from mga_kernels.architectures.pan import network as pan
 from mga_kernels.checkpoints import read_state_dict
-from mga_kernels.networks import pan
 
 
 @pytest.mark.parametrize(("scale", "expected"), [(3, (203_723, 296_174, 311_386)), (4, (214_739, 312_998, 328_210))])

@@ -10,18 +10,18 @@ from PIL import Image
 
 from mga.metrics import psnr_y
 from mga_kernels import MaskGuidedSR, plans
+from mga_kernels.architectures.fsrcnn.cpu import FsrcnnWeights
+from mga_kernels.architectures.msrresnet.cpu import MsrresnetWeights
+from mga_kernels.architectures.pan.cpu import DividedPanWeights, PanWeights
+from mga_kernels.architectures.rcan.cpu import RcanWeights
+from mga_kernels.architectures.rfdn.cpu import RfdnWeights
+from mga_kernels.architectures.srresnet.cpu import SrresnetWeights
 from mga_kernels.checkpoints import read_state_dict
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeConfig, WholeNetwork
 from mga_kernels.plans import pairs
-from mga_kernels.plans import split as split_plans
-from mga_kernels.plans.fsrcnn import FsrcnnWeights
 from mga_kernels.plans.modules import ModulePlanner
 from mga_kernels.plans.pair_plan import PairWeights
-from mga_kernels.plans.pan import PanWeights
-from mga_kernels.plans.rcan import RcanWeights
-from mga_kernels.plans.rfdn import RfdnWeights
-from mga_kernels.plans.srresnet import SrresnetWeights
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN = "bfloat16 with float32 sums, in convolutions of our own"
@@ -29,9 +29,9 @@ OWN = "bfloat16 with float32 sums, in convolutions of our own"
 
 WEIGHTS = {
     "fsrcnn": FsrcnnWeights,
-    "msrresnet-split": split_plans.MsrresnetWeights,
+    "msrresnet-split": MsrresnetWeights,
     "pan": PanWeights,
-    "pan-split": split_plans.PanWeights,
+    "pan-split": DividedPanWeights,
     "rcan": RcanWeights,
     "rfdn": RfdnWeights,
     "srresnet": SrresnetWeights,
@@ -311,13 +311,12 @@ def test_threads_take_turns():
             assert np.array_equal(expected, alone[0] if image is pictures[0] else alone[1])
 
 
-def test_float32_and_other_networks_have_no_convolutions_of_our_own(monkeypatch):
+def test_float32_and_other_networks_have_no_convolutions_of_our_own():
     model = MaskGuidedSR(small_network(), dtype="float32", device="cpu")
     assert model.info()["photographs"].startswith("float32, in ")
     assert "float32 was asked for" in model.info()["why not"][0]
-    monkeypatch.delitem(plans.PLANNED, "fsrcnn")
-    other = MaskGuidedSR(MaskGuidedNetwork(ModelConfig("fsrcnn", 2)), device="cpu")
-    assert "there are none for fsrcnn yet" in other.info()["why not"][0]
+    other = MaskGuidedSR(MaskGuidedNetwork(ModelConfig("imdn", 2)), device="cpu")
+    assert "there are none for imdn yet" in other.info()["why not"][0]
 
 
 def test_images_below_the_smallest_size_are_extended():

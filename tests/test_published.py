@@ -23,7 +23,7 @@ from mga_kernels.networks.colour import decode, encode, rgb_to_ycbcr, ycbcr_to_r
 from mga_kernels.pictures import to_tensor
 
 RGB = torch.rand(1, 3, 24, 20, generator=torch.Generator().manual_seed(3))
-SPELLINGS = {
+CASES = {
     "pan x2": (originals.pan(2), {"scale": 2}, ("pan", 2, 2)),
     "pan x3": (originals.pan(3), {"scale": 3}, ("pan", 3, 2)),
     "pan x4": (originals.pan(4, blocks=3), {}, ("pan", 4, 3)),
@@ -49,9 +49,9 @@ SPELLINGS = {
 RANGES = {"rcan": "0..255", "fsrcnn, names": "clipped"}  # where it is not said, and not 0..1
 
 
-@pytest.mark.parametrize("name", SPELLINGS)
+@pytest.mark.parametrize("name", CASES)
 def test_a_spelling_is_the_network_that_was_published(name):
-    (state, forward), options, expected = SPELLINGS[name]
+    (state, forward), options, expected = CASES[name]
     network = recognise(state, "checkpoint: it", **options)
     config = network.config
     assert (config.network, config.scale, config.blocks) == expected
@@ -220,7 +220,7 @@ def expected_bytes(model: MaskGuidedSR, picture: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(("height", "width"), [(24, 20), (33, 47), (5, 3)])
 @pytest.mark.parametrize("name", ["msrresnet x2", "rfdn x4", "fsrcnn, luma", "rcan x2"])
 def test_photographs_are_what_tensors_are(tmp_path, name, height, width):
-    (state, _), options, _ = SPELLINGS[name]
+    (state, _), options, _ = CASES[name]
     path = checkpoint(tmp_path, state)
     model = MaskGuidedSR.from_checkpoint(path, device="cpu", dtype="float32", runtime="pytorch", **options)
     picture = photograph(height, width)
@@ -235,7 +235,7 @@ def test_photographs_are_what_tensors_are(tmp_path, name, height, width):
 
 @pytest.mark.parametrize("name", ["msrresnet x2", "fsrcnn, luma"])
 def test_tiles_show_no_seams(tmp_path, name):
-    (state, _), options, _ = SPELLINGS[name]
+    (state, _), options, _ = CASES[name]
     settings = {"device": "cpu", "dtype": "float32", "runtime": "pytorch"} | options
     path, picture = checkpoint(tmp_path, state), photograph(150, 170)
     whole = MaskGuidedSR.from_checkpoint(path, **settings)
@@ -264,7 +264,7 @@ def test_the_published_rfdn_is_the_base_net_that_ships(tmp_path, runtime):
 
 def test_openvino_runs_whole_networks(tmp_path):
     pytest.importorskip("openvino")
-    (state, _), _, _ = SPELLINGS["msrresnet x2"]
+    (state, _), _, _ = CASES["msrresnet x2"]
     path, picture = checkpoint(tmp_path, state), photograph(37, 45)
     model = MaskGuidedSR.from_checkpoint(path, device="cpu", dtype="float32", runtime="openvino")
     assert "OpenVINO" in model.info()["photographs"]

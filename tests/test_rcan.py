@@ -13,7 +13,8 @@ from halves import (
     random_network,
 )
 
-from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, rcan
+from mga_kernels.architectures.rcan import network as rcan
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 
 MEAN = torch.tensor([114.444, 111.4605, 103.02], dtype=torch.float64)
 

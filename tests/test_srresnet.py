@@ -12,8 +12,9 @@ from halves import (
     random_network,
 )
 
+from mga_kernels.architectures.srresnet import network as srresnet
 from mga_kernels.errors import InputError
-from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, srresnet
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 
 PLAIN = {"base": {"norm": "none"}, "refine": {"norm": "none"}}
 

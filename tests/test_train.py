@@ -17,9 +17,10 @@ from mga.train.packs import oriented, write_pack
 from mga.train.recipe import Recipe
 from mga.train.start import start_as_probability
 from mga.train.three_step import Budget, ThreeStep
+from mga_kernels.architectures.rfdn import network as rfdn
 from mga_kernels.checkpoints import load_model, read_metadata
 from mga_kernels.errors import InputError
-from mga_kernels.networks import ModelConfig, rfdn
+from mga_kernels.networks import ModelConfig
 from mga_kernels.networks.mask import MaskPrediction
 
 CONFIG = """

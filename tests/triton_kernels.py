@@ -28,7 +28,7 @@ INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETING else "cuda"
 FLOATS = [torch.float32, torch.float16] if INTERPRETING else [torch.float32, torch.float16, torch.bfloat16]
 ORDERS = ["softmax-then-pool", "pool-then-softmax"]
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
 
 
 @pytest.fixture(autouse=True)
@@ -277,7 +277,7 @@ def test_output_to_image(size, padded, dtype, generator):
             assert got.is_contiguous()
 
 
-@pytest.mark.parametrize("memory_format", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("memory_format", MEMORY_FORMATS.values(), ids=MEMORY_FORMATS)
 def test_nothing_selected(memory_format, generator):
     feature = random((2, 3, 8, 8), torch.float32, generator).to(DEVICE).contiguous(memory_format=memory_format)
     before, none = feature.clone(), torch.empty(2, 0, dtype=torch.int32, device=DEVICE)

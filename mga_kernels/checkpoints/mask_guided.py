@@ -12,23 +12,14 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from ..errors import CheckpointError, InputError
-from ..networks import MaskGuidedNetwork, ModelConfig
+from ..networks import MaskGuidedNetwork, ModelConfig, get_network
 from .foreign import prefixes
 from .recognise import decide_scale, describe, find_spelling, fitted, recognise
 from .scales import Hint
-from .spelling import Reading, State, count, renamed
+from .spelling import MaskGuidedNames, Reading, State, count, published, renamed
 
 MASK = ("mask.spa_mask_1.0.weight", "mask.spa_mask_1.2.weight", "mask.conv_kernel.weight")
 RULES = {r"mask\.spa_mask_1\.0\.": "mask.conv1.", r"mask\.spa_mask_1\.2\.": "mask.conv2."}
-BLOCKS = {  # of a Refine-Net: pattern of their numbers
-    "fsrcnn": r"mid_part\.(\d+)\.",
-    "pan": r"SCPA_trunk\.(\d+)\.",
-    "rfdn": r"B(\d+)\.",
-    "srresnet": r"residual\.(\d+)\.",
-    "rcan": r"body\.(\d+)\.",
-}
-
-
 HALVES = ("base.", "refine.")  # prefixes
 
 
@@ -65,10 +56,11 @@ def load_mask_guided(
         )
     try:
         reading = spelling.read(base)
-        if reading.network not in BLOCKS:
+        names = published(get_network(reading.network)).mask_guided
+        if names is None:
             raise CheckpointError(f"{spelling.name} exists whole only")
-        scale = _scale(reading, base, refine, scale, hints, name)
-        config = _config(reading, refine, scale, settings)
+        scale = _scale(reading, names, base, refine, scale, hints, name)
+        config = _config(reading, names, refine, scale, settings)
         tensors = {f"base.{key}": tensor for key, tensor in reading.state.items()}
         tensors |= {key: tensor for key, tensor in renamed(state, RULES).items() if not key.startswith("base.")}
         network = fitted(lambda: MaskGuidedNetwork(config), tensors)
@@ -78,11 +70,19 @@ def load_mask_guided(
     return network.eval().requires_grad_(False)
 
 
-def _scale(reading: Reading, base: State, refine: State, scale: int | None, hints: Sequence[Hint], name: str) -> int:
+def _scale(
+    reading: Reading,
+    names: MaskGuidedNames,
+    base: State,
+    refine: State,
+    scale: int | None,
+    hints: Sequence[Hint],
+    name: str,
+) -> int:
     """The scale that the tensors or, where they do not tell, a trial of the Base-Net finds, or else a hint."""
     found: int | None
-    if reading.network == "pan" and 4 not in reading.scales:  # the Refine-Net of x3 has one layer more
-        found = 3 if "HRconv_extra.weight" in refine else 2
+    if names.scale is not None and len(reading.scales) > 1:
+        found = names.scale(refine)
     elif len(reading.scales) == 1 or scale is not None:
         found = reading.scales[0] if scale is None else scale
     else:
@@ -103,13 +103,10 @@ def _tried(base: State) -> int | None:
         return None
 
 
-def _config(reading: Reading, refine: State, scale: int, settings: dict[str, Any]) -> ModelConfig:
-    blocks = count(refine, BLOCKS[reading.network])
-    if reading.network == "fsrcnn":  # a convolution and a PReLU each
-        blocks //= 2
-    base = dict(settings.pop("base", {}))
-    if reading.network == "rfdn":
-        base = {"pool": False} | base
+def _config(
+    reading: Reading, names: MaskGuidedNames, refine: State, scale: int, settings: dict[str, Any]
+) -> ModelConfig:
+    base = dict(names.base) | dict(settings.pop("base", {}))
     mask = {"order": "softmax-then-pool", "filter_source": "probability"} | dict(settings.pop("mask", {}))
-    split = (reading.blocks, blocks)
+    split = (reading.blocks, count(refine, names.blocks))
     return ModelConfig(reading.network, scale, split=split, base=base, mask=mask, **settings)

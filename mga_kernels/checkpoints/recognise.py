@@ -14,25 +14,30 @@ from ..networks.whole import SCALES, WholeConfig, WholeNetwork
 from ..notices import warn
 from .building import without_memory
 from .foreign import foreign_network, prefixes
-from .fsrcnn_spellings import FSRCNN_SPELLINGS
 from .kinds import shown
 from .probe import is_studio_luma, right_way
 from .scales import Hint
-from .spelling import Reading, Spelling, State
-from .spellings import SPELLINGS
+from .spelling import Reading, Spelling, State, spellings_that
 
-ALL_SPELLINGS = (*FSRCNN_SPELLINGS, *SPELLINGS)
 SHOWN = 4  # names of an unknown file
 
 
 def find_spelling(state: State) -> Spelling | None:
-    """The spelling whose marks are all there."""
-    return next((spelling for spelling in ALL_SPELLINGS if spelling.fits(state)), None)
+    """The spelling whose marks are all there; of several, the one with most, and of those one of the package."""
+    return max(spellings_that(lambda spelling: spelling.fits(state)), key=lambda fit: len(fit.marks), default=None)
 
 
 def places_of_networks(names: Collection[str]) -> dict[str, tuple[str, ...]]:
     """The beginnings of names behind which a network that is known begins (``inside.find_networks``)."""
-    return {prefix: () for spelling in ALL_SPELLINGS for prefix in prefixes(names, spelling.marks)}
+    found: dict[str, tuple[str, ...]] = {}
+
+    def begins(spelling: Spelling) -> bool:
+        places = dict.fromkeys(prefixes(names, spelling.marks), ())
+        found.update(places)
+        return bool(places)
+
+    spellings_that(begins)
+    return found
 
 
 def recognise(
@@ -77,7 +82,7 @@ def describe(state: State) -> str:
 
 
 def supported() -> str:
-    spellings = sorted({spelling.name for spelling in ALL_SPELLINGS})
+    spellings = sorted({spelling.name for spelling in spellings_that(lambda spelling: True)})
     return (
         f"supported are {', '.join(spellings)} and mask-guided networks, as they were published or in BasicSR's names"
     )

@@ -23,10 +23,11 @@ except (ImportError, RuntimeError) as problem:  # the latter from a torchvision 
 
 from ..errors import CheckpointError, InputError
 from ..networks.copies import private_copy
-from ..networks.whole import SCALES, Original, WholeConfig, WholeNetwork
+from ..networks.registry import Network
+from ..networks.whole import SCALES, WholeConfig, WholeNetwork
 from .probe import picture
-from .recognise import ALL_SPELLINGS, find_spelling, recognise
-from .spelling import State
+from .recognise import find_spelling, recognise
+from .spelling import State, spellings_that
 
 EQUAL = 1e-3  # by which values in 0..1 may differ where two ways compute the same; half of what rounding to bytes does
 WORKING_VALUES = 6000  # numbers alive for each LR pixel of a network that is not known: twice those of the largest
@@ -66,7 +67,7 @@ def _detector(name: str) -> Callable[[State], bool]:
 
 def register(registry: ArchRegistry = MAIN_REGISTRY) -> list[ArchSupport]:
     """Add the networks to a registry, after those that it has; those that it got before are left. Returns the added."""
-    names = sorted({spelling.name for spelling in ALL_SPELLINGS})
+    names = sorted({spelling.name for spelling in spellings_that(lambda spelling: True)})
     supports = [ArchSupport.from_architecture(PublishedNetwork(name)) for name in names]
     return registry.add(*supports, ignore_duplicates=True)
 
@@ -86,7 +87,8 @@ def from_descriptor(descriptor: Any) -> WholeNetwork:
     if isinstance(descriptor.model, WholeNetwork):
         return private_copy(descriptor.model).float().cpu().eval().requires_grad_(False)
     descriptor = copy.deepcopy(descriptor, {id(descriptor.model): private_copy(descriptor.model)})
-    original = Original(
+    original = Network(
+        name,
         _Calling(descriptor),
         minimum_size=max(descriptor.size_requirements.minimum, 1),
         working_values=WORKING_VALUES,

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, InputError
+from ..networks.registry import Network, package_networks, users_networks
 from ..networks.whole import SCALES
 
 State = Mapping[str, Tensor]
 MOST = 1000  # blocks; the published networks have up to 20
+BOTH_RANGES = ("0..1", "0..255")  # of a network from a framework with a setting for it; the tensors must tell
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,48 @@ class Spelling:
 
     def fits(self, state: State) -> bool:
         return all(mark in state for mark in self.marks)
+
+
+@dataclass(frozen=True)
+class MaskGuidedNames:
+    """How a network's halves look in the layout of the mask-guided paper's authors (``checkpoints.mask_guided``).
+
+    ``blocks``: pattern of the numbers of the Refine-Net's blocks, at the beginning of names. ``base``: settings of the
+    Base-Net there. ``scale`` tells the scale from the Refine-Net's tensors where those of the Base-Net leave it open.
+    """
+
+    blocks: str
+    base: Mapping[str, Any] = field(default_factory=dict)
+    scale: Callable[[State], int] | None = None
+
+
+@dataclass(frozen=True)
+class Published:
+    """What files of a network look like: its ``spellings``, and its halves in the layout of the paper's authors."""
+
+    spellings: tuple[Spelling, ...]
+    mask_guided: MaskGuidedNames | None = None
+
+
+def published(network: Network) -> Published:
+    """What is known of a network's files; nothing, where that is not said."""
+    return network.part("published") or Published(())
+
+
+def spellings_that(fit: Callable[[Spelling], bool]) -> list[Spelling]:
+    """Those of all networks, the package's first. InputError where none fits and a file of the user's is broken."""
+    found = [spelling for spelling in _spellings(package_networks()) if fit(spelling)]
+    try:
+        return [*found, *(spelling for spelling in _spellings(users_networks()) if fit(spelling))]
+    except InputError:
+        if found:
+            return found
+        raise
+
+
+def _spellings(networks: Iterable[Network]) -> Iterator[Spelling]:
+    for network in networks:
+        yield from published(network).spellings
 
 
 def renamed(state: State, rules: Mapping[str, str]) -> dict[str, Tensor]:

@@ -11,12 +11,12 @@ import torch.fx.experimental._config as symbolic
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from .. import __version__
 from ..amount import Amount
 from ..errors import InputError
 from ..modes import ordinary
 from ..networks import MaskGuidedNetwork
 from ..plans.precision import picture
+from ..version import __version__
 from .graph import MaskGuidedGraph
 
 EXAMPLE = 37, 45  # neither square nor multiples of p, so that no two sizes in the graph are equal by chance

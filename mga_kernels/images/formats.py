@@ -49,7 +49,7 @@ def metadata_options(kind: str, image: Image.Image, info: dict[str, Any], notes:
 
     EXIF, XMP and IPTC of TIFF are none of them: see ``tiff_tags``. ``notes`` get a sentence on each thing that is lost.
     """
-    maker = _MAKERS.get(kind)
+    maker = _OPTIONS.get(kind)
     if maker is None:
         lost = [name for key, name in _NAMES.items() if info.get(key)]
         if lost:
@@ -156,7 +156,7 @@ def _is_usual(tag: int, kind: int) -> bool:
     return any({kind, usual} <= alike for alike in ({kind}, {SHORT, LONG, LONG8}, {1, UNDEFINED}))
 
 
-_MAKERS: dict[str, Callable[[dict[str, Any], list[str]], dict[str, Any]]] = {
+_OPTIONS: dict[str, Callable[[dict[str, Any], list[str]], dict[str, Any]]] = {
     "PNG": _png,
     "JPEG": _jpeg,
     "WEBP": _webp,

@@ -1,4 +1,4 @@
-"""The networks, each as a Base-Net and a Refine-Net in a file of its own that ends in its ``NETWORK`` definition."""
+"""What networks are made of: mask-guided ones and whole ones, their configurations, and which of them are known."""
 
 from .config import ModelConfig
 from .mask_guided import VARIANTS, MaskGuidedNetwork

@@ -10,7 +10,7 @@ from typing import Any
 from ..errors import InputError
 from ..ops.select_patches import ORDERS
 from ..quantities import plain_fields, whole
-from .registry import Channels, Network, get_network
+from .registry import Channels, Network, get_network, network_names
 
 PATCH_SIZES = (2, 4, 8)
 SCALES = (2, 3, 4)
@@ -39,7 +39,13 @@ class ModelConfig:
     mask: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        default = get_network(self.network).split
+        network = get_network(self.network)
+        if network.refine is None:
+            raise InputError(
+                f"model: {self.network} exists whole only; choose one of {', '.join(network_names())}"
+                + (f" or {divided.name}" if (divided := network.part("divided")) else "")
+            )
+        default = network.split
         plain_fields(self, "scale", "patch_size")
         for name, allowed in (("scale", SCALES), ("patch_size", PATCH_SIZES), ("selection", ORDERS)):
             if getattr(self, name) not in allowed:

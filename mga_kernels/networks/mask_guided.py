@@ -41,6 +41,7 @@ class MaskGuidedNetwork(nn.Module):
         try:
             self.base = network.base(config.scale, config.split[0], **config.base)
             self.mask = MaskPrediction(config.mask_channels, config.patch_size, **config.mask)
+            assert network.refine is not None  # or it would have no configuration
             self.refine = network.refine(config.scale, config.split[1], **config.refine)
         except TypeError as error:
             raise InputError(f"model: {config.network} does not have this setting: {error}") from error

@@ -1,8 +1,8 @@
-"""The networks that can be mask-guided: those of the package, and those that users add.
+"""What a network is to the rest of the package, and which are known: those of the catalogue, and those of users.
 
-A network of one's own is one file that defines its two halves and calls ``register_network`` (``examples/imdn.py`` is
-one, ``docs/own_network.md`` explains it). Commands find it where the environment variable MGA_NETWORKS names the file,
-or a module that can be imported; several are separated by commas.
+A network of one's own is a file or a folder that calls ``register_network`` (``examples/edsr``; docs/extending.md
+explains it). Commands find it where the environment variable MGA_NETWORKS names the file, the folder, or a module that
+can be imported; several are separated by commas.
 """
 
 from __future__ import annotations
@@ -12,31 +12,36 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
+from ..catalogue import ARCHITECTURES, FOLDER
 from ..errors import InputError
 
-BUILT_IN = ("fsrcnn", "pan", "rfdn", "srresnet", "rcan")
-SPLIT = "-split"  # how the names of published networks cut in two end (``networks.split``)
+if TYPE_CHECKING:
+    from .divided import Layout
+
+SPLIT = "-split"  # how the names of published networks cut in two end
 
 Channels = int | Callable[[Mapping[str, Any]], int]
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network as two halves that can be called apart.
+    """A network as two halves that can be called apart, and what else is known of it.
 
     ``base(scale, blocks, **settings)`` makes a module: image (N, 3, H, W) in 0..``value_range`` -> coarse image
     (N, 3, sH, sW) and coarse feature (N, ``feature_channels``, H, W). Its method ``upsample`` leads from the coarse
-    feature to the coarse image, or to what the network adds to an upsampled input.
+    feature to the coarse image, or to what the network adds to an upsampled input. With all blocks of the published
+    network it is that network.
 
     ``refine(scale, blocks, **settings)`` makes a module: patches of the coarse feature (N, C, p + 2h, p + 2h) -> HR
-    patches (N, 3, sp, sp), with h its attribute ``halo``, for any p, and for a whole feature with a border of h.
+    patches (N, 3, sp, sp), with h its attribute ``halo``, for any p, and for a whole feature with a border of h. A
+    network without it exists whole only.
 
     Halves may say what images larger than memory need, which are cut into tiles (``mga_kernels.plans.tiles``), in
     attributes. ``receptive_field``: LR pixels to each side by which what they return depends on what they get, None
@@ -51,17 +56,62 @@ class Network:
     ``feature_channels`` may be a function of the settings of the Base-Net. ``mask_channels``, in the same form: so many
     of the feature's first channels are all that the mask is made from. A Refine-Net whose ``whole`` takes a feature
     (N, C, H, W) without a border is called by it for -D.
+
+    The other fields may be "module:name" of what they hold, which is imported when ``part`` is asked for it.
+    ``published``, a ``checkpoints.spelling.Published``: what its files look like, so that they are recognised.
+    ``divided``: the Network, called after this one with "-split" behind it, whose halves are the published network cut
+    in two without loss, which ``mga convert`` makes; its ``layout`` (``networks.divided.Layout``) says where weights
+    go. A network whose own halves are such a cut has a ``layout`` itself. ``cpu``, a class of the kind of
+    ``plans.pair_plan.PairWeights``: how the halves run in our convolutions. ``cuda(refine)``: its Refine-Net in few
+    launches, ``body`` and ``shuffle`` of ``plans.fused.FusedRefine``.
     """
 
     name: str
     base: Callable[..., nn.Module]
-    refine: Callable[..., nn.Module]
-    feature_channels: Channels
-    split: tuple[int, int]
+    refine: Callable[..., nn.Module] | None = None
+    feature_channels: Channels = 3
+    split: tuple[int, ...] = ()
     value_range: float = 1.0
     minimum_size: int = 1
     working_values: int = 1000
     mask_channels: Channels | None = None
+    published: object | str | None = None
+    divided: Network | str | None = None
+    layout: Layout | None = None
+    cpu: type | str | None = None
+    cuda: Callable[..., Any] | str | None = None
+
+    def part(self, field: str) -> Any:
+        """What a field holds, imported where it is named by a string; None where there is nothing.
+
+        InputError where what it names cannot be imported.
+        """
+        value = getattr(self, field)
+        if not isinstance(value, str):
+            return value
+        module, _, name = value.partition(":")
+        try:
+            return getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise InputError(
+                f"network: {field} of {self.name!r} is {value!r}, which cannot be imported: {error}; "
+                'give "module:name", or the object itself'
+            ) from error
+
+    def cut(self) -> Network | None:
+        """The network whose halves are this one cut in two without loss.
+
+        InputError where a model of it could not be loaded again.
+        """
+        if self.layout is not None:
+            return self
+        divided = self.part("divided")
+        if divided is not None and (divided.name != self.name + SPLIT or divided.layout is None):
+            raise InputError(
+                f"network: divided of {self.name!r} is {divided.name!r}; "
+                f"it must be called {self.name + SPLIT!r}, and have a layout"
+            )
+        return divided
 
 
 _networks: dict[str, Network] = {}
@@ -74,60 +124,71 @@ def register_network(network: Network) -> Network:
     The same halves from the same file, imported or executed again, replace what they registered before. InputError
     where the name belongs to another network.
     """
-    known = _networks.get(network.name)
-    if network.name in BUILT_IN or network.name in _split():
-        raise InputError(f"network: {network.name!r} is the name of a network of the package; choose another name")
+    name = network.name
+    known = _networks.get(name)
+    if name in ARCHITECTURES or name.removesuffix(SPLIT) in ARCHITECTURES:
+        raise InputError(f"network: {name!r} is the name of a network of the package; choose another name")
     if known is not None and _source(known) != _source(network):
         raise InputError(
-            f"network: the name {network.name!r} is taken by the network of {_source(known)[0][0]}; choose another name"
+            f"network: the name {name!r} is taken by the network of {_source(known)[0][0]}; choose another name"
         )
-    _networks[network.name] = network
+    _networks[name] = network
     return network
 
 
 def get_network(name: str) -> Network:
     """The network of this name; InputError with the known names where there is none."""
-    if name in BUILT_IN:
-        return _built_in(name)
-    if name.endswith(SPLIT) and name in (split := _split()):
-        return split[name]
-    if name not in _networks:
+    if name in ARCHITECTURES:
+        return importlib.import_module(f"{FOLDER}.{name}").NETWORK
+    whole = name.removesuffix(SPLIT)
+    if name not in _networks and whole not in ARCHITECTURES:
         _import_named()
-    if name not in _networks:
-        raise InputError(
-            f"network: {name!r} is not known; choose one of {', '.join(network_names())}, or name the file that "
-            "registers it in the environment variable MGA_NETWORKS"
-        )
-    return _networks[name]
+    if name in _networks:
+        return _networks[name]
+    if whole != name and (whole in ARCHITECTURES or whole in _networks):
+        divided = get_network(whole).cut()
+        if divided is not None and divided.name == name:
+            return divided
+    raise InputError(
+        f"network: {name!r} is not known; choose one of {', '.join(network_names())}, or name the file that "
+        "registers it in the environment variable MGA_NETWORKS"
+    )
 
 
 def network_names() -> tuple[str, ...]:
-    """Names of all networks, those of the package first."""
+    """Names of all networks that can be mask-guided, those of the package first."""
+    return tuple(network.name for network in (*package_networks(), *users_networks()) if network.refine is not None)
+
+
+def package_networks() -> Iterator[Network]:
+    """All networks of the package, those too that exist whole only."""
+    return map(get_network, ARCHITECTURES)
+
+
+def users_networks() -> list[Network]:
+    """Those from outside, by name; InputError where a file that MGA_NETWORKS names cannot be imported."""
     _import_named()
-    return (*BUILT_IN, *sorted(_networks))
+    return [_networks[name] for name in sorted(_networks)]
 
 
-def _built_in(name: str) -> Network:
-    return importlib.import_module(f"{__package__}.{name}").NETWORK
-
-
-def _split() -> dict[str, Network]:
-    return {network.name: network for network in importlib.import_module(f"{__package__}.split").NETWORKS}
+def known_names() -> tuple[str, ...]:
+    """Names of all networks that are known without importing anything."""
+    return (*ARCHITECTURES, *_networks)
 
 
 def _source(network: Network) -> list[tuple[str, object]]:
     """File (or module, where there is no file) and name of each half."""
     sources: list[tuple[str, object]] = []
-    for half in (network.base, network.refine):
+    for half in filter(None, (network.base, network.refine)):
         module = sys.modules.get(half.__module__)
         sources.append((getattr(module, "__file__", None) or half.__module__, getattr(half, "__qualname__", half)))
     return sources
 
 
 def _import_named() -> None:
-    """Import the files and modules that MGA_NETWORKS names, each once."""
+    """Import the files, folders and modules that MGA_NETWORKS names, each once."""
     for entry in filter(None, map(str.strip, os.environ.get("MGA_NETWORKS", "").split(","))):
-        path = Path(entry).resolve() if entry.endswith(".py") else None
+        path = _path(entry)
         name = "mga_network" + re.sub(r"\W", "_", str(path)) if path else entry
         if name in _imported:
             continue
@@ -146,12 +207,23 @@ def _import_named() -> None:
             )
 
 
+def _path(entry: str) -> Path | None:
+    """The file that an entry of MGA_NETWORKS means; None for a module. A folder is a package."""
+    path = Path(entry)
+    if path.is_dir() and (not entry.isidentifier() or importlib.util.find_spec(entry) is None):
+        return path.resolve() / "__init__.py"
+    return path.resolve() if entry.endswith(".py") else None
+
+
 def _import(name: str, path: Path | None) -> None:
+    if path is not None:
+        _forget(name)  # what an earlier import of the folder left belongs to another package object
     _imported.add(name)  # first, so that a file that asks for the known networks does not import itself again
     if path is None:
         importlib.import_module(name)
         return
-    spec = importlib.util.spec_from_file_location(name, path)
+    inside = [str(path.parent)] if path.name == "__init__.py" else None
+    spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=inside)
     sys.modules[name] = module = importlib.util.module_from_spec(spec)  # type: ignore[arg-type]
     spec.loader.exec_module(module)  # type: ignore[union-attr]
 
@@ -159,4 +231,5 @@ def _import(name: str, path: Path | None) -> None:
 def _forget(name: str) -> None:
     """So that the next question gives the same answer."""
     _imported.discard(name)
-    sys.modules.pop(name, None)
+    for module in [module for module in sys.modules if module == name or module.startswith(f"{name}.")]:
+        del sys.modules[module]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,44 +15,19 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..quantities import plain_fields
-from . import imdn, msrresnet
 from .colour import COLOURS, INPUT_RANGES, ONLY, decode, encode
 from .layers import Place
-from .registry import BUILT_IN, get_network
+from .registry import Network, get_network
 
 SCALES = (2, 3, 4)
-
-
-@dataclass(frozen=True)
-class Original:
-    """A whole network. ``make(scale, blocks, **settings)`` makes a Base-Net of all its blocks; see ``Network``."""
-
-    make: Callable[..., nn.Module]
-    minimum_size: int = 1
-    working_values: int = 1000
-    feature_channels: int = 3  # what there is before "refining" is the image
-
-
-UNDIVIDED = {
-    "msrresnet": Original(msrresnet.BaseNet, working_values=2400),
-    "imdn": Original(imdn.BaseNet, working_values=900),
-}
-ORIGINALS = (*BUILT_IN, *UNDIVIDED)
-
-
-def find_original(name: str) -> Original:
-    if name in UNDIVIDED:
-        return UNDIVIDED[name]
-    network = get_network(name)
-    return Original(network.base, network.minimum_size, network.working_values)
 
 
 @dataclass(frozen=True)
 class WholeConfig:
     """What defines a whole network apart from its weights.
 
-    ``network``, one of ORIGINALS, and its ``scale``, ``blocks`` and other ``settings``; ``colour`` and ``input_range``,
-    what it is given (see ``networks.colour``). ``original`` is what makes it, where that is no known network. The
+    ``network``, a name that is known, and its ``scale``, ``blocks`` and other ``settings``; ``colour`` and
+    ``input_range``, what it is given (see ``networks.colour``). ``original`` is the network of a name that is not. The
     other attributes are those of ``ModelConfig``: a cell is a pixel, and no cell is refined apart from the others.
     """
 
@@ -63,9 +37,10 @@ class WholeConfig:
     settings: dict[str, Any] = field(default_factory=dict)
     colour: str = "rgb"
     input_range: str = "0..1"
-    original: Original | None = field(default=None, compare=False, repr=False)
+    original: Network | None = field(default=None, compare=False, repr=False)
 
     patch_size, k, selection, value_range = 1, 0, "largest", 1.0  # not annotated, so no fields
+    feature_channels = 3  # what there is before "refining" is the image
 
     def __post_init__(self) -> None:
         plain_fields(self, "scale", "blocks")
@@ -77,12 +52,8 @@ class WholeConfig:
             raise InputError('model: input_range "{}" is one of colour "{}", and colour is "{}"'.format(*given))
 
     @property
-    def definition(self) -> Original:
-        return self.original or find_original(self.network)
-
-    @property
-    def feature_channels(self) -> int:
-        return self.definition.feature_channels
+    def definition(self) -> Network:
+        return self.original or get_network(self.network)
 
     def to_json(self) -> str:
         facts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "original"}
@@ -101,7 +72,7 @@ class WholeNetwork(nn.Module):
         super().__init__()
         self.config = config
         try:
-            self.body = config.definition.make(config.scale, config.blocks, **config.settings)
+            self.body = config.definition.base(config.scale, config.blocks, **config.settings)
         except TypeError as error:
             raise InputError(f"model: {config.network} does not have this setting: {error}") from error
 

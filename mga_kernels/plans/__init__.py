@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import importlib
 
 import torch
 
 from ..errors import InputError
-from ..networks import MaskGuidedNetwork, SRNetwork, WholeNetwork
+from ..networks import MaskGuidedNetwork, Network, SRNetwork, WholeNetwork
 from . import openvino, pairs, whole
 from .budget import Budget
 from .modules import ModulePlanner
@@ -16,18 +15,6 @@ from .plan import Plan, Planner
 from .precision import fast_bf16, in_bf16
 
 __all__ = ["RUNTIMES", "Budget", "Plan", "Planner", "prepare"]
-
-# Network -> (module, class of its weights): networks with convolutions of our own.
-PLANNED = {
-    "fsrcnn": ("fsrcnn", "FsrcnnWeights"),
-    "msrresnet": ("split", "MsrresnetWeights"),
-    "msrresnet-split": ("split", "MsrresnetWeights"),
-    "pan": ("pan", "PanWeights"),
-    "pan-split": ("split", "PanWeights"),
-    "rcan": ("rcan", "RcanWeights"),
-    "rfdn": ("rfdn", "RfdnWeights"),
-    "srresnet": ("srresnet", "SrresnetWeights"),
-}
 
 RUNTIMES = {"own": "a plan of our own", "openvino": "OpenVINO", "pytorch": "PyTorch"}  # fastest first
 
@@ -65,14 +52,13 @@ def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, as
     """The planner, or why there is none. ``asked``: also where it would be slow."""
     if isinstance(network, WholeNetwork):
         reason = _against_pairs(network, device, dtype, asked) or _against_weights(network)
-        return reason or whole.own(network, PLANNED[network.config.network])
+        return reason or whole.own(network)
     if device.type == "cuda":
         return _against_weights(network) or _cuda_graph(network, device, dtype)
     reason = _against_pairs(network, device, dtype, asked) or _against_weights(network)
     if reason is not None:
         return reason
-    module, name = PLANNED[network.config.network]
-    weights = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    weights = network.config.definition.part("cpu")
     return weights.against(network) or weights(copy.deepcopy(network).float())
 
 
@@ -114,9 +100,15 @@ def _against_pairs(network: SRNetwork, device: torch.device, dtype: torch.dtype 
         return f"there are none for {device}"
     if dtype not in (None, torch.bfloat16):
         return f"dtype {str(dtype).removeprefix('torch.')} was asked for"
-    if network.config.network not in PLANNED:
+    if _planned(network) is None:
         return f"there are none for {network.config.network} yet"
     return pairs.supported() or (None if asked else pairs.slow())
+
+
+def _planned(network: SRNetwork) -> Network | None:
+    """The network whose halves have convolutions of our own, and run in place of this one."""
+    definition = network.config.definition
+    return whole.stand_in(definition) if isinstance(network, WholeNetwork) else definition if definition.cpu else None
 
 
 def _against_weights(network: SRNetwork) -> str | None:

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from ..modes import ordinary
 from ..networks import MaskGuidedNetwork
-from ..networks.registry import BUILT_IN
 from ..notices import warn
 from ..ops import paste_shuffled_
 from ..safety import is_finite
@@ -44,14 +43,11 @@ class Settings:
     fused: bool = False
 
 
-# What is fastest for each network. ``bench/gpu.py engine`` measures it; until it has, all are eager modules.
-SETTINGS = {name: Settings() for name in BUILT_IN}
-
-
 class CudaGraphPlanner(ModulePlanner):
     """A copy of ``network`` on ``device`` in channels-last; ``dtype`` None is float16, the fastest there.
 
-    ``settings``: those of the table where not given. ``captured=False`` launches every kernel by itself.
+    ``settings``: eager modules where not given, until ``bench/gpu.py engine`` has measured what is fastest.
+    ``captured=False`` launches every kernel by itself.
     """
 
     def __init__(
@@ -66,7 +62,7 @@ class CudaGraphPlanner(ModulePlanner):
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(network)
         self.narrow = self.dtype
-        self.settings = settings or SETTINGS.get(network.config.network, Settings())
+        self.settings = settings or Settings()
         self.captured = captured and device.type == "cuda"
         self.fused = FusedRefine.of(network) if self.settings.fused else None
         parts = ["in a CUDA graph" if self.captured else "uncaptured"]

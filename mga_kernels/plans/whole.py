@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
 from abc import abstractmethod
 from typing import Any, NoReturn
 
@@ -14,8 +13,8 @@ from ..allocator import keep_memory
 from ..errors import InputError
 from ..memory import available_memory
 from ..networks import MaskGuidedNetwork, ModelConfig
-from ..networks.registry import BUILT_IN, SPLIT, get_network
-from ..networks.whole import UNDIVIDED, WholeNetwork
+from ..networks.registry import Network
+from ..networks.whole import WholeNetwork
 from ..ops import image_to_input, output_to_image
 from ..ops.grid import mirror_indices
 from ..safety import is_finite
@@ -148,28 +147,32 @@ class OwnPlan(WholePlan):
             self.crop(out).copy_(self.inner.crop(whole))
 
 
-def own(network: WholeNetwork, weights: tuple[str, str]) -> Planner | str:
-    """With convolutions of our own, made by the class of this module and name; or why not."""
+def stand_in(definition: Network) -> Network | None:
+    """Whose Base-Net, with all blocks, is the whole network in convolutions of our own."""
+    candidates = definition, definition.part("divided")
+    return next((found for found in candidates if found is not None and found.cpu and found.refine), None)
+
+
+def own(network: WholeNetwork) -> Planner | str:
+    """With convolutions of our own; or why not."""
     config = network.config
-    if config.network not in (*BUILT_IN, *UNDIVIDED) or config.original is not None:
+    found = stand_in(config.definition)
+    if found is None:
         return f"there are none for {config.network} yet"
-    divided, settings = config.network, {}
-    if config.network in UNDIVIDED:
-        divided, settings = f"{config.network}{SPLIT}", config.settings
-    value_range = "0..255" if get_network(divided).value_range == 255 else "0..1"
+    settings = config.settings if found.layout else {}  # the halves of the paper have the usual widths only
+    value_range = "0..255" if found.value_range == 255 else "0..1"
     if (config.colour, config.input_range) != ("rgb", value_range):
         return f"there are none for {config.colour} in {config.input_range}"
     try:
-        shape = ModelConfig(divided, config.scale, split=(config.blocks, 1), base=settings, refine=settings)
-        stand_in = _without_weights(shape)
-        stand_in.base.load_state_dict(network.body.state_dict())
-        if getattr(stand_in.base, "mean", None) != getattr(network.body, "mean", None):
+        shape = ModelConfig(found.name, config.scale, split=(config.blocks, 1), base=settings, refine=settings)
+        inner = _without_weights(shape)
+        inner.base.load_state_dict(network.body.state_dict())
+        if getattr(inner.base, "mean", None) != getattr(network.body, "mean", None):
             return "there are none for another mean colour than that of DIV2K"
     except RuntimeError:
         return f"there are none for other widths of {config.network} than the usual ones"
-    module, name = weights
-    made_by = getattr(importlib.import_module(f"{__package__}.{module}"), name)
-    return made_by.against(stand_in) or OwnPlanner(network, made_by(stand_in.eval().requires_grad_(False)))
+    weights = found.part("cpu")
+    return weights.against(inner) or OwnPlanner(network, weights(inner.eval().requires_grad_(False)))
 
 
 def _without_weights(shape: ModelConfig) -> MaskGuidedNetwork:

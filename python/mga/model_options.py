@@ -42,7 +42,7 @@ def _patches(text: str) -> int:
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Options for every setting, None where not given: ``ModelConfig`` has the defaults, which are the paper's."""
     group = parser.add_argument_group("model")
-    group.add_argument("--network", metavar="NAME", help="fsrcnn, pan, rfdn, srresnet, rcan or one of your own")
+    group.add_argument("--network", metavar="NAME", help="fsrcnn, pan, rfdn, srresnet, rcan, imdn or one of your own")
     group.add_argument("--scale", type=int, choices=SCALES)
     group.add_argument("--patch-size", type=int, choices=PATCH_SIZES, help="p (Table 6 of the paper; default 4)")
     group.add_argument("--split", type=_split, metavar="A+B", help="blocks of Base-Net and Refine-Net (Table 5)")

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mga_kernels.architectures.rfdn.network import FEATURE_CHANNELS
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeNetwork
-from mga_kernels.networks.rfdn import FEATURE_CHANNELS
 
 from ..train.identity import start_at_identity
 from ..train.packs import Pair

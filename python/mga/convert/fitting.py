@@ -47,7 +47,7 @@ QUICK = 40  # iterations of a mask that is fitted to what a stopped conversion h
 STATISTICS = 4  # batches of which the feature's deviation and the unit of the mask are taken
 FITTED = 16  # batches to which a light upsampler is fitted by least squares
 QUANTILE = 0.95  # the mean cell difference at this quantile is mask value 1
-PLANNED = "iterations.json"
+SCHEDULE = "iterations.json"
 SEEN = 96  # LR pixels a side of what is looked at of a held-out image
 
 
@@ -182,7 +182,7 @@ class Fitting:
         known = self.planned()
         if iterations is None and step not in known:
             known[step] = self.given.get(step) or self._iterations(step, module, loss)
-            with whole_file(self.folder / PLANNED) as stream:
+            with whole_file(self.folder / SCHEDULE) as stream:
                 stream.write(json.dumps(known).encode())
         count = iterations or known[step]
         warmup, peak = max(1, min(100, count // 10)), RATES[step]
@@ -190,7 +190,7 @@ class Fitting:
 
     def planned(self) -> dict[str, int]:
         """Iterations of the steps that were begun."""
-        path = self.folder / PLANNED
+        path = self.folder / SCHEDULE
         return json.loads(path.read_text()) if path.exists() else {}
 
     def _iterations(self, step: str, module: nn.Module, loss: Callable[[int], Tensor]) -> int:

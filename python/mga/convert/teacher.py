@@ -1,53 +1,27 @@
-"""A published network as the start of a mask-guided one: the same weights in two halves (``networks.split``)."""
+"""A published network as the start of a mask-guided one: the same weights in two halves (``networks.divided``)."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from mga_kernels.errors import InputError
-from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeNetwork
-from mga_kernels.networks.registry import SPLIT
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, Network, WholeNetwork
+from mga_kernels.networks.divided import Layout
+from mga_kernels.networks.registry import package_networks, users_networks
 
 from ..train.start import start_as_probability
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Names in a network's state dict. ``blocks``: pattern before and of a block's number, counted from ``first``.
-
-    ``head`` is the first convolution, ``ends`` what comes last and returns colours. ``silent``: the layers of a block
-    that are set to zero where it is to change nothing. ``fusion``: the convolution of all blocks' outputs.
-    """
-
-    head: str
-    blocks: str
-    ends: str
-    silent: tuple[str, ...] = ()
-    first: int = 0
-    fusion: str = ""
-
-
-LAYOUTS = {
-    "pan": Layout("conv_first", r"SCPA_trunk\.", "conv_last", ("conv3",)),
-    "msrresnet": Layout("conv_first", r"recon_trunk\.", "conv_last", ("conv2",)),
-    "rfdn": Layout("fea_conv", "B", "upsampler.0", first=1, fusion="c.0"),
-    "imdn": Layout("fea_conv", "IMDB", "upsampler.0", first=1, fusion="c.0"),
-    "srresnet": Layout("conv_input", r"residual\.", "conv_output", ("in2", "conv2")),
-    "rcan": Layout("conv_first", r"body\.", "conv_last", ("conv",)),
-}
 
 
 def check_convertible(teacher: object, name: str) -> WholeNetwork:
     """InputError, in one sentence, where the network is not one that can be converted."""
     if not isinstance(teacher, WholeNetwork):
         raise InputError(f"convert: {name} is mask-guided already; give the file of a whole network")
-    if teacher.config.network not in LAYOUTS or teacher.config.original is not None:
-        known = ", ".join(LAYOUTS)
+    if teacher.config.definition.cut() is None:
+        known = ", ".join(known.name for known in (*package_networks(), *users_networks()) if known.cut() is not None)
         raise InputError(f"convert: {name} is {teacher.config.network}, which is not cut in two yet; known: {known}")
     if teacher.config.colour != "rgb":
         raise InputError(f"convert: {name} works on {teacher.config.colour}; only networks of RGB can be converted")
@@ -56,7 +30,7 @@ def check_convertible(teacher: object, name: str) -> WholeNetwork:
 
 def can_lighten(teacher: WholeNetwork) -> bool:
     """Whether its upsampler is more than a convolution and a pixel shuffle."""
-    return not LAYOUTS[teacher.config.network].fusion
+    return not _cut(teacher)[1].fusion
 
 
 def check_split(teacher: WholeNetwork, split: tuple[int, int]) -> None:
@@ -88,7 +62,7 @@ def halves(
     an RFDN with max-pools, which the Refine-Net does without. With ``light`` the Base-Net has a light upsampler, with
     random weights, instead of a copy of the teacher's. The mask starts as a probability, untrained.
     """
-    config, layout = teacher.config, LAYOUTS[teacher.config.network]
+    config, (cut, layout) = teacher.config, _cut(teacher)
     factor = 255.0 if config.input_range == "0..255" else 1.0
     settings = _settings(teacher, factor)
     base, refine = dict(settings), dict(settings)
@@ -96,9 +70,7 @@ def halves(
     if light:
         base["light"] = True
     torch.manual_seed(seed)
-    network = MaskGuidedNetwork(
-        ModelConfig(config.network + SPLIT, config.scale, patch_size, k, split, base=base, refine=refine)
-    )
+    network = MaskGuidedNetwork(ModelConfig(cut.name, config.scale, patch_size, k, split, base=base, refine=refine))
     state = _in_range(teacher.body.state_dict(), layout, factor / network.value_range)
     first = split[0]
     copied = dict(_part(state, layout, range(first))) | _fused(state, layout, 0, first)
@@ -117,9 +89,18 @@ def halves(
 
 def tail_parameters(network: MaskGuidedNetwork) -> list[nn.Parameter]:
     """Those of the Base-Net that the Refine-Net does not depend on: all between its state and its image."""
-    layout = LAYOUTS[network.config.network.removesuffix(SPLIT)]
+    layout = network.config.definition.layout
+    assert layout is not None
     state = rf"({layout.head}|{layout.blocks}\d+{f'|{layout.fusion}' if layout.fusion else ''})\."
     return [parameter for name, parameter in network.base.named_parameters() if not re.match(state, name)]
+
+
+def _cut(teacher: WholeNetwork) -> tuple[Network, Layout]:
+    """The network that it becomes, and where its weights go."""
+    cut = teacher.config.definition.cut()
+    assert cut is not None  # or it would not be convertible
+    assert cut.layout is not None
+    return cut, cut.layout
 
 
 def _settings(teacher: WholeNetwork, factor: float) -> dict[str, Any]:

@@ -59,7 +59,7 @@ class Recipe:
     split: str = ""  # blocks of Base-Net and Refine-Net, as in "12+4"; empty: those of the paper
     selection: str = "largest"
     k: int = 0  # 0: the paper's 16,000 / p^2
-    sees_halo: bool = False  # of FSRCNN's Refine-Net (``networks.fsrcnn``), which without it needs far more iterations
+    sees_halo: bool = False  # of FSRCNN's Refine-Net, which without it needs far more iterations
     classes: int = 2
     order: str = "softmax-then-pool"
     filter_source: str = "probability"

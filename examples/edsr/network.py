@@ -1,0 +1,81 @@
+"""EDSR as two halves whose cut loses nothing: RGB in 0..255, less the mean colour of DIV2K.
+
+The state at the cut is what the blocks have made so far and, for the long skip, what the first convolution made. The
+halves get the rest from ``mga_kernels.networks.divided``: patches and their halo, -D, and the light upsampler.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mga_kernels.networks.divided import BaseHalf, Half, RefineHalf, State, step_of
+from mga_kernels.networks.layers import conv, stepwise_upsampler
+from mga_kernels.networks.margins import Step
+
+CHANNELS = 64
+MEAN = (0.4488 * 255, 0.4371 * 255, 0.4040 * 255)
+
+
+def mean_like(image: Tensor) -> Tensor:
+    """The mean colour (1, 3, 1, 1), made where it is needed, since it is no parameter that a file would bring."""
+    return image.new_tensor(MEAN).reshape(1, 3, 1, 1)
+
+
+class ResidualBlock(nn.Module):
+    """(N, C, H, W) to the same shape; nothing follows the addition."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.conv1 = conv(channels, channels, 3)
+        self.conv2 = conv(channels, channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv2(F.relu(self.conv1(x))) + x
+
+
+class _Edsr(Half):
+    def __init__(self, scale: int, blocks: int, channels: int = CHANNELS, light: bool = False):
+        super().__init__()
+        self.parts = channels, channels
+        self.body = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
+        self.conv_after_body = conv(channels, channels, 3)
+        if self.lighten(light, scale, channels):
+            return
+        self.upsampler = stepwise_upsampler(channels, scale)
+        self.conv_last = conv(channels, 3, 3)
+
+    def advance(self, *state: Tensor) -> State:
+        x, shallow = state
+        return self.body(x), shallow
+
+    def finish(self, margin: int, *state: Tensor) -> Tensor:
+        x, shallow = state
+        image = self.to_image(self.conv_after_body(x) + shallow, margin)
+        return image + mean_like(image)
+
+    def steps(self) -> list[Step]:
+        return [*map(step_of, self.upsampler), self.conv_last]
+
+
+class BaseNet(BaseHalf, _Edsr):
+    """(N, 3, H, W) in 0..255 -> coarse image (N, 3, sH, sW) in 0..255 and state (N, 2C, H, W)."""
+
+    def __init__(self, scale: int, blocks: int = 12, **settings: Any):
+        super().__init__(scale, blocks, **settings)
+        self.receptive_field = 2 * blocks + (4 if self.light is None else 3)
+        self.conv_first = conv(3, self.parts[0], 3)
+
+    def start(self, image: Tensor) -> State:
+        shallow = self.conv_first(image - mean_like(image))
+        return shallow, shallow
+
+
+class RefineNet(RefineHalf, _Edsr):
+    """Patches of the state with a halo of one pixel, (N, 2C, p+2, p+2) -> HR patches (N, 3, sp, sp) in 0..255."""
+
+    def __init__(self, scale: int, blocks: int = 4, **settings: Any):
+        super().__init__(scale, blocks, **settings)
+        self.receptive_field = 2 * blocks + 3

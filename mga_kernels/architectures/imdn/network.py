@@ -1,0 +1,112 @@
+"""IMDN: information multi-distillation network (Hui et al., ACM MM 2019), RGB in 0..1.
+
+The mask-guided paper does not divide it; the split is that of the paper's RFDN, which has as many blocks. Parameter
+names are those of its authors, so that with 6 blocks the Base-Net loads the published file as it is.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...networks.layers import PixelShuffleUpsampler, consume_halo, conv, valid_conv
+
+FEATURE_CHANNELS = 64
+DISTILLED = 16
+SLOPE = 0.05
+
+
+class ContrastAttention(nn.Module):
+    """Times a gate in (0, 1) for each channel, computed from its standard deviation plus its mean over the image."""
+
+    def __init__(self, channels: int, squeezed: int):
+        super().__init__()
+        self.conv_du = nn.Sequential(conv(channels, squeezed, 1), nn.ReLU(), conv(squeezed, channels, 1), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        deviation, mean = torch.std_mean(x, dim=(2, 3), correction=0, keepdim=True)
+        return x * self.conv_du(deviation + mean)
+
+
+class IMDB(nn.Module):
+    """Information multi-distillation block, (N, C, H, W) to the same shape: each step keeps ``distilled`` channels."""
+
+    def __init__(self, channels: int, distilled: int, squeezed: int):
+        super().__init__()
+        self.parts = (distilled, channels - distilled)
+        self.c1 = conv(channels, channels, 3)
+        self.c2 = conv(channels - distilled, channels, 3)
+        self.c3 = conv(channels - distilled, channels, 3)
+        self.c4 = conv(channels - distilled, distilled, 3)
+        self.cca = ContrastAttention(4 * distilled, squeezed)
+        self.c5 = conv(4 * distilled, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept, rest = [], x
+        for step in (self.c1, self.c2, self.c3):
+            distilled, rest = F.leaky_relu(step(rest), SLOPE).split(self.parts, dim=1)
+            kept.append(distilled)
+        return self.c5(self.cca(torch.cat((*kept, self.c4(rest)), dim=1))) + x
+
+
+class _Half(nn.Module):
+    """What both halves consist of: blocks, the fusion of their outputs with a long skip, and the upsampler."""
+
+    def __init__(self, scale: int, blocks: int, channels: int, distilled: int, squeezed: int):
+        super().__init__()
+        self.blocks = blocks
+        for i in range(1, blocks + 1):
+            setattr(self, f"IMDB{i}", IMDB(channels, distilled, squeezed))
+        self.c = nn.Sequential(conv(blocks * channels, channels, 1), nn.LeakyReLU(SLOPE))
+        self.LR_conv = conv(channels, channels, 3)
+        self.upsampler = PixelShuffleUpsampler(channels, 3, scale)
+
+    def trunk(self, shallow: Tensor) -> Tensor:
+        """(N, C, H, W) to the same shape."""
+        x, outputs = shallow, []
+        for i in range(1, self.blocks + 1):
+            x = getattr(self, f"IMDB{i}")(x)
+            outputs.append(x)
+        return self.LR_conv(self.c(torch.cat(outputs, dim=1))) + shallow
+
+
+class BaseNet(_Half):
+    """(N, 3, H, W) in 0..1 -> coarse image (N, 3, sH, sW) and coarse feature (N, C, H, W)."""
+
+    def __init__(
+        self,
+        scale: int,
+        blocks: int = 4,
+        channels: int = FEATURE_CHANNELS,
+        distilled: int = DISTILLED,
+        squeezed: int = FEATURE_CHANNELS // 16,
+    ):
+        super().__init__(scale, blocks, channels, distilled, squeezed)
+        self.fea_conv = conv(3, channels, 3)
+
+    def upsample(self, feature: Tensor) -> Tensor:
+        """Coarse feature (N, C, H, W) -> coarse image (N, 3, sH, sW)."""
+        return self.upsampler(feature)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        # Where to cut was ours to decide: as in the paper's RFDN, at the last tensor before the upsampler.
+        feature = self.trunk(self.fea_conv(image))
+        return self.upsample(feature), feature
+
+
+class RefineNet(_Half):
+    """Feature patches with a halo of one pixel, (N, C, p+2, p+2) -> HR patches (N, 3, sp, sp) in 0..1.
+
+    The attention has the statistics of each patch, as in the paper's RCAN; -A and -D are then two different functions.
+    """
+
+    halo = 1
+
+    def __init__(self, scale: int, blocks: int = 2):
+        super().__init__(scale, blocks, FEATURE_CHANNELS, DISTILLED, FEATURE_CHANNELS // 16)
+        self.conv1 = conv(FEATURE_CHANNELS, FEATURE_CHANNELS, 3)
+        self.conv2 = valid_conv(FEATURE_CHANNELS, FEATURE_CHANNELS)  # unpadded: takes the halo off
+
+    def forward(self, patches: Tensor) -> Tensor:
+        return self.upsampler(consume_halo(self.trunk(patches), self.conv1, self.conv2))

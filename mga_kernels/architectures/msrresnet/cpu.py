@@ -1,0 +1,30 @@
+"""MSRResNet cut in two, in pair planes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...plans.chains import Part, Stage
+from ...plans.divided import Block, DividedWeights
+from ...plans.pairs import PairConv
+from . import network as msrresnet
+
+
+class MsrresnetWeights(DividedWeights):
+    slope = msrresnet.SLOPE
+
+    def blocks(self, half: Any) -> list[Block]:
+        def stages(block: msrresnet.ResidualBlock) -> Block:
+            first, second = PairConv.of(block.conv1, 0.0), PairConv.of(block.conv2)
+            return lambda x, out: [Stage(first, x, "hidden"), Stage(second, "hidden", out, x)]
+
+        return [stages(block) for block in half.recon_trunk]
+
+    def upsampler(self, half: Any, x: Part, margin: bool = False) -> list[Stage]:
+        stages = []
+        for i, step in enumerate(self.steps, start=1):
+            layer = PairConv.of(getattr(half, f"upconv{i}"), msrresnet.SLOPE, shuffle=step)
+            stages.append(Stage(layer, x, f"enlarged {i}", crop=step if margin and i == 1 else 0))
+            x = f"enlarged {i}"
+        stages.append(Stage(PairConv.of(half.HRconv, msrresnet.SLOPE), x, "convolved"))
+        return [*stages, Stage(PairConv.of(half.conv_last, floats=True), "convolved", "picture")]

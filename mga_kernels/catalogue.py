@@ -1,0 +1,17 @@
+"""The networks of the package, a line each. No other file in it names them.
+
+A name is that of a folder of ``architectures``, whose ``NETWORK`` is made when it is asked for.
+"""
+
+from __future__ import annotations
+
+ARCHITECTURES = (
+    "fsrcnn",
+    "pan",
+    "rfdn",
+    "srresnet",
+    "rcan",
+    "imdn",
+    "msrresnet",
+)
+FOLDER = f"{__package__}.architectures"

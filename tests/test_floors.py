@@ -1,0 +1,166 @@
+"""The floors of ``mga_kernels``: which folders import which, without a circle, and that one file names the networks.
+
+Files that lie beside the folders stand for two rooms, the ground, which imports nothing, and the engine on top.
+"""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+from collections.abc import Iterator
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+from mga_kernels.catalogue import ARCHITECTURES
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "mga_kernels"
+ARROWS = {  # folder -> those that its files may import
+    "ground": (),
+    "ops": ("ground",),
+    "images": ("ground",),
+    "networks": ("ops", "ground"),
+    "checkpoints": ("networks", "ground"),
+    "plans": ("networks", "ops", "ground"),
+    "architectures": ("plans", "checkpoints", "networks", "ops", "ground"),
+    "export": ("plans", "checkpoints", "networks", "ops", "ground"),
+    "engine": ("plans", "checkpoints", "networks", "images", "ops", "ground"),
+}
+GROUND = (
+    *("_native", "allocator", "amount", "catalogue", "errors", "files", "memory", "modes", "notices", "quantities"),
+    *("records", "safety", "threads", "tiny", "version"),
+)
+ENGINE = (
+    *("__init__", "arguments", "choice", "engine", "explanation", "info", "pictures", "result", "runner", "stream"),
+    "timings",
+)
+ROOMS = dict.fromkeys(GROUND, "ground") | dict.fromkeys(ENGINE, "engine")
+# Tables of networks that there were before a network was a folder; in lower case, so that a search finds none here.
+TABLES = "planned _makers blocks layouts networks spellings fsrcnn_spellings all_spellings undivided built_in".split()
+
+
+def arrows(package: Path) -> Iterator[tuple[str, str, str]]:
+    """(file, its room, the room that it imports), of all imports that run, those in functions too."""
+    for path in sorted(package.rglob("*.py")):
+        inside = path.relative_to(package).with_suffix("").parts
+        for target in _imported(path, inside):
+            if room(target) != room(inside[0]):
+                yield "/".join(inside), room(inside[0]), room(target)
+
+
+def room(name: str) -> str:
+    return ROOMS.get(name, name)
+
+
+def _imported(path: Path, inside: tuple[str, ...]) -> Iterator[str]:
+    """What of the package a file imports: folders and files at its top; "mga" where it is the toolbox."""
+    tree = ast.parse(path.read_text())
+    for node in _running(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = ["mga_kernels", *inside[:-1]]
+            start = above[: len(above) - node.level + 1] if node.level else []
+            start += node.module.split(".") if node.module else []
+            names = [[*start, alias.name] for alias in node.names]
+        else:
+            continue
+        for top, *rest in names:
+            if top == "mga":
+                yield top
+            elif top == "mga_kernels":
+                known = rest and ((PACKAGE / rest[0]).is_dir() or (PACKAGE / f"{rest[0]}.py").is_file())
+                yield rest[0] if known else "__init__"  # what the package itself has
+
+
+def _running(tree: ast.AST) -> Iterator[ast.AST]:
+    """All of a syntax tree but what is for type checkers."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for other in node.orelse:
+                yield other
+                yield from _running(other)
+        else:
+            yield node
+            yield from _running(node)
+
+
+def forbidden(package: Path) -> list[str]:
+    return [f"{file} imports {to}" for file, from_, to in arrows(package) if to not in ARROWS.get(from_, ())]
+
+
+def test_the_list_has_no_circle():
+    TopologicalSorter(ARROWS).prepare()
+
+
+def test_every_room_is_in_the_list():
+    folders = {path.name for path in PACKAGE.iterdir() if any(path.glob("*.py"))}
+    files = {path.stem for path in PACKAGE.glob("*.py")}
+    assert folders - {*ARROWS} == set(), "a folder of its own needs a line in ARROWS"
+    assert files == {*ROOMS}, "a file beside the folders belongs to the ground or to the engine"
+
+
+def test_no_arrow_goes_up():
+    assert forbidden(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line"),
+    [
+        ("networks/layers.py", "from ..plans import tiles"),
+        ("ops/grid.py", "from mga_kernels import engine"),
+        ("ops/mask_head/__init__.py", "from ...networks.layers import conv"),
+        ("checkpoints/loading.py", "def f():\n    import mga_kernels.plans.pairs"),
+        ("plans/whole.py", "def f():\n    from ..architectures.rfdn import NETWORK"),
+        ("errors.py", "from .modes import ordinary\nfrom .stream import upscale_all"),
+        ("images/photo.py", "from .. import MaskGuidedSR"),
+        ("engine.py", "def f():\n    import mga.models"),
+    ],
+)
+def test_an_import_that_is_planted_is_found(tmp_path, file, line):
+    copy = tmp_path / "mga_kernels"
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("*.so", "weights", "__pycache__"))
+    (copy / file).write_text((copy / file).read_text() + f"\n\n{line}\n")
+    assert len(forbidden(copy)) == 1
+    assert forbidden(copy)[0].startswith(file.removesuffix(".py"))
+
+
+def test_what_is_for_type_checkers_does_not_count(tmp_path):
+    (tmp_path / "ops").mkdir()
+    text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from ..engine import MaskGuidedSR\n"
+    (tmp_path / "ops/grid.py").write_text(text)
+    assert forbidden(tmp_path) == []
+    (tmp_path / "ops/grid.py").write_text(text + "else:\n    from ..engine import MaskGuidedSR\n")
+    assert forbidden(tmp_path) == ["ops/grid imports engine"]
+
+
+def test_one_file_names_the_networks():
+    """Beside its own folder. Docstrings may speak of them, and are no part of what the code does."""
+    found = []
+    for path in PACKAGE.rglob("*.py"):
+        inside = path.relative_to(PACKAGE).parts
+        if inside[0] not in ("architectures", "catalogue.py"):
+            tree = ast.parse(path.read_text())
+            values = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+            found += [(path.name, value) for value in values if value in ARCHITECTURES]
+    assert found == []
+    folders = {path.parent.name for path in PACKAGE.glob("architectures/*/__init__.py")}
+    assert folders == {*ARCHITECTURES}, "one folder and one line"
+
+
+def test_an_architecture_names_no_other():
+    for path in PACKAGE.glob("architectures/*/*.py"):
+        others = {*ARCHITECTURES} - {path.parent.name}
+        tree = ast.parse(path.read_text())
+        used = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert not {part for module in used for part in module.split(".")} & others, path
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")
+def test_no_table_of_networks_is_left():
+    words = [option for table in TABLES for option in ("-e", table.upper())]
+    command = ["git", "-C", str(ROOT), "grep", "-nw", *words, "--", "*.py"]
+    assert subprocess.run(command, capture_output=True, text=True).stdout == ""
