@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from mga.resize import shrink_for_scale
-from mga.train.objectives import image_loss
-from mga.train.packs import Crops
+from mga.evaluation.resize import shrink_for_scale
+from mga.training.objectives import image_loss
+from mga.training.packs import Crops
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 
 SCALE, CROP, BATCH = 4, 64, 32

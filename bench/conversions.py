@@ -23,9 +23,10 @@ from contenders import Contender, Run, make, stock
 from images import RESULTS, SIZES, _version, figures, picture_file, processor, psnr, size_of, test_image
 from turns import Player, contest, play
 
-from mga.records import to_json
-from mga.suite.config import Suite, amount, load_suite
-from mga.suite.store import newest, read
+from mga.evaluation.suite.config import Suite, load_suite
+from mga.evaluation.suite.store import newest, read
+from mga.files.records import to_json
+from mga.settings.values import amount
 from mga_kernels import MaskGuidedSR, __version__
 from mga_kernels.checkpoints import load_checkpoint
 from mga_kernels.networks import WholeNetwork

@@ -101,7 +101,7 @@ def markdown(report: dict) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    from mga.records import to_json
+    from mga.files.records import to_json
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--archs", nargs="+", default=ARCHS, help=f"compute capabilities, default {' '.join(ARCHS)}")

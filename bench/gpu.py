@@ -351,7 +351,7 @@ def main(arguments: list[str] | None = None) -> int:
         print("bench/gpu.py: torch finds no NVIDIA GPU here; --dry-run lists what would run", file=sys.stderr)
         return 2
     sys.path[:0] = [str(ROOT), str(ROOT / "python")]
-    from mga.records import to_json
+    from mga.files.records import to_json
 
     options.out.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {"stamp": stamp(options.device), "stages": {}}

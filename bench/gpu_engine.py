@@ -28,7 +28,7 @@ from gpu_kernels import host_times, summary
 from images import gmacs, test_image
 from torch import Tensor
 
-from mga.metrics import psnr_rgb
+from mga.evaluation.metrics import psnr_rgb
 from mga_kernels import ops
 from mga_kernels.networks import MaskGuidedNetwork
 from mga_kernels.ops import image_to_input, output_to_image

@@ -33,7 +33,7 @@ from contenders import OURS, Contender, Original, Run, contenders, make, make_ne
 from turns import ROUNDS, Player, contest, play
 
 from mga.complexity.counting import NetworkCosts, measure
-from mga.records import to_json
+from mga.files.records import to_json
 from mga_kernels import __version__, plans
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, network_names
 from mga_kernels.networks.registry import package_networks

@@ -26,7 +26,7 @@ from contenders import Decomposed, eager, make_networks
 from images import RESULTS, SIZES, test_image
 from turns import forget_peak, resident
 
-from mga.records import to_json
+from mga.files.records import to_json
 from mga_kernels import MaskGuidedSR, __version__
 
 MEBI = 1 << 20

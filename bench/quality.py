@@ -17,9 +17,10 @@ from typing import Any
 
 import torch
 
-from mga.evaluate import evaluate, find_pairs, load_pair
-from mga.metrics import psnr_y
-from mga.records import to_json
+from mga.evaluation.folder import evaluate
+from mga.evaluation.metrics import psnr_y
+from mga.evaluation.testsets import find_pairs, load_pair
+from mga.files.records import to_json
 from mga_kernels import MaskGuidedSR, __version__
 from mga_kernels.errors import MGAError
 from mga_kernels.files import whole_file

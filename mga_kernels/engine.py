@@ -44,7 +44,7 @@ class MaskGuidedSR:
 
     ``threshold`` refines, of these, only the cells whose mask value is larger; ``k`` may limit them. The mask predicts
     the error of a cell: 0 where refining changes nothing, 1 where it changes as much as at the worst twentieth of the
-    training set's cells (see ``mga.train.objectives``); networks trained by others have scales of their own.
+    training set's cells (see ``mga.training.objectives``); networks trained by others have scales of their own.
 
     ``max_ms``: as many as there is time for, so that a photograph takes no longer than these milliseconds on this
     machine, from bytes to bytes. That is measured once for each size, which takes some twenty times as long, and kept

@@ -5,7 +5,7 @@ from functools import cache
 import numpy as np
 from PIL import Image, ImageCms
 
-from mga.resize import imresize
+from mga.evaluation.resize import imresize
 
 ORIENTATION, MAKE, WIDTH, HEIGHT = 0x0112, 0x010F, 0xA002, 0xA003
 

@@ -11,8 +11,9 @@ from pictures import save_smooth_picture
 from tiny_model import write_tiny_model
 
 from mga.cli import main
-from mga.evaluate import evaluate, find_pairs
-from mga.train import three_step
+from mga.evaluation.folder import evaluate
+from mga.evaluation.testsets import find_pairs
+from mga.training import three_step
 from mga_kernels.checkpoints import load_model, read_metadata
 from mga_kernels.engine import MaskGuidedSR
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from mga.train.packs import write_pack
+from mga.training.packs import write_pack
 from mga_kernels import ops
 from mga_kernels.ops import convolution
 
@@ -429,7 +429,7 @@ def test_the_table_of_conversions_compares_with_the_fastest_stock_runtime(monkey
     monkeypatch.syspath_prepend(str(BENCH))
     import conversions
 
-    from mga.suite.config import ModelEntry, Suite
+    from mga.evaluation.suite.config import ModelEntry, Suite
 
     def timed(function, stock, median, times_ours):
         return {"function": function, "stock": stock, "median": median, "times_ours": times_ours}

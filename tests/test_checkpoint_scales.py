@@ -14,11 +14,11 @@ from test_authors_layout import authors_layout
 from test_published import linear_fsrcnn
 
 from mga.cli import main
-from mga.convert import cli as convert
+from mga.commands import convert
+from mga.evaluation.resize import imresize
+from mga.evaluation.suite.config import ModelEntry
+from mga.evaluation.suite.runners import Runner
 from mga.report import write_report
-from mga.resize import imresize
-from mga.suite.config import ModelEntry
-from mga.suite.models import Runner
 from mga_kernels import MaskGuidedSR, export
 from mga_kernels.checkpoints import load_checkpoint
 from mga_kernels.checkpoints.scales import scales_in_name

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from tiny_model import write_tiny_model
 
-import mga.upscale
+import mga.upscaling.work
 from mga.cli import build_parser, main
 from mga_kernels import __version__
 from mga_kernels.checkpoints import read_metadata
@@ -253,14 +253,14 @@ def test_folders_that_cannot_be_written(tmp_path, photos, mga_upscale, monkeypat
         code, output = mga_upscale(photos / "a.png", "-o", f"{tmp_path}/{target}")
         assert code == 1
         assert_one_sentence(output, "file")
-    real_open = mga.upscale.Path.open
+    real_open = mga.upscaling.work.Path.open
 
     def refuse(self, mode="r", *args, **kwargs):
         if "x" in mode:
             raise PermissionError(13, "Permission denied")
         return real_open(self, mode, *args, **kwargs)
 
-    monkeypatch.setattr(mga.upscale.Path, "open", refuse)
+    monkeypatch.setattr(mga.upscaling.work.Path, "open", refuse)
     code, output = mga_upscale(photos / "a.png", "-o", tmp_path / "out.png")
     assert code == 1
     assert_one_sentence(output, "cannot be written to (Permission denied)")
@@ -312,7 +312,7 @@ def test_transparency_that_jpeg_cannot_hold_is_refused_before_the_work(tmp_path,
 
 
 def test_ctrl_c_in_a_folder_keeps_what_is_finished(tmp_path, photos, mga_upscale, monkeypatch):
-    real, calls = mga.upscale.save_image, []
+    real, calls = mga.upscaling.work.save_image, []
 
     def save(image, path, overwrite=False):
         calls.append(path)
@@ -320,7 +320,7 @@ def test_ctrl_c_in_a_folder_keeps_what_is_finished(tmp_path, photos, mga_upscale
             raise KeyboardInterrupt
         return real(image, path, overwrite)
 
-    monkeypatch.setattr(mga.upscale, "save_image", save)
+    monkeypatch.setattr(mga.upscaling.work, "save_image", save)
     code, output = mga_upscale(photos, "-o", tmp_path / "out", "--save-mask", tmp_path / "masks")
     assert code == 130
     assert_one_sentence(output, "interrupted: 1 of 3 images were finished")
@@ -387,7 +387,7 @@ def test_traceback_on_request(tmp_path, monkeypatch):
 
 
 def test_info_lists_models_and_backends(model_file, monkeypatch, capsys):
-    monkeypatch.setattr("mga.info.shipped_models", lambda: {"tiny-x2": model_file})
+    monkeypatch.setattr("mga.commands.info.shipped_models", lambda: {"tiny-x2": model_file})
     assert main(["info"]) == 0
     text = capsys.readouterr().out
     assert "tiny-x2: fsrcnn x2, p = 4, K = 3" in text

@@ -12,10 +12,10 @@ from PIL import Image
 
 import mga
 import mga_kernels
-from mga.resize import imresize, shrink_for_scale
-from mga.train.colour import recoloured
-from mga.train.flat import FLATS, VISIBLE_LEVELS, colour_errors, flat_colours, flat_images, flat_loss
-from mga.train.packs import Crops
+from mga.evaluation.resize import imresize, shrink_for_scale
+from mga.training.colour import recoloured
+from mga.training.flat import FLATS, VISIBLE_LEVELS, colour_errors, flat_colours, flat_images, flat_loss
+from mga.training.packs import Crops
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_model
 

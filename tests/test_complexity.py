@@ -374,7 +374,7 @@ def assert_one_sentence(output, *parts):
 @pytest.mark.parametrize(
     ("arguments", "code", "part"),
     [
-        (["--size", "0x5"], 2, "WIDTHxHEIGHT in pixels, each 1 to 999999, got '0x5'"),
+        (["--size", "0x5"], 2, "WIDTHxHEIGHT in pixels, such as 3840x2160, got '0x5'"),
         (["--size", "12x"], 2, "got '12x'"),
         (["--size", "12"], 2, "got '12'"),
         (["--size", "12x12", "--images", "."], 2, "not allowed with"),

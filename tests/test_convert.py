@@ -15,12 +15,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mga.cli import main
-from mga.convert import cli, extended, fitting, pictures
-from mga.convert.fitting import Fitting
-from mga.convert.light import fit_light_upsampler
-from mga.convert.teacher import halves
-from mga.train import loop
-from mga.train.objectives import every_patch
+from mga.commands import convert as cli
+from mga.conversion import extended, fitting, pictures
+from mga.conversion.fitting import Fitting
+from mga.conversion.light import fit_light_upsampler
+from mga.conversion.teacher import halves
+from mga.evaluation.masks import every_patch
+from mga.training import loop
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_model, read_metadata, recognise, save_model
 from mga_kernels.networks import WholeNetwork

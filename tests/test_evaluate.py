@@ -9,9 +9,10 @@ from PIL import Image
 from tiny_model import write_tiny_model
 
 from mga.cli import main
-from mga.evaluate import evaluate, find_pairs, load_pair
-from mga.metrics import psnr_y, ssim_y
-from mga.resize import imresize
+from mga.evaluation.folder import evaluate
+from mga.evaluation.metrics import psnr_y, ssim_y
+from mga.evaluation.resize import imresize
+from mga.evaluation.testsets import find_pairs, load_pair
 from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.errors import ImageError
 

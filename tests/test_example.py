@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from mga.convert import cli, fitting
+from mga.convert.teacher import check_convertible, halves
+from mga.train.packs import write_pack
 from network_zoo import EDSR, example_registered, photographs
 from PIL import Image
 from tiny_model import write_tiny_model
 from torch import Tensor, nn
 
 from mga.cli import main
-from mga.convert import cli, fitting
-from mga.convert.teacher import check_convertible, halves
-from mga.train.packs import write_pack
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_checkpoint, load_model, recognise
 from mga_kernels.errors import CheckpointError

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from upscaling import names, the_line_about, write
 
-import mga.upscale
-from mga.folders import line_about
+import mga.upscaling.work
+from mga.console.failures import line_about
 from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.errors import ImageError, InputError, OutOfMemoryError
 
@@ -111,9 +111,9 @@ def test_a_name_that_is_too_long_for_its_output(tmp_path, folder, mga_upscale, o
 @pytest.mark.parametrize("step", ["read", "compute", "write"])
 def test_any_exception_of_one_image_is_a_line_about_it(tmp_path, folder, mga_upscale, monkeypatch, step, error):
     module, name = {
-        "read": (mga.upscale, "read_image"),
+        "read": (mga.upscaling.work, "read_image"),
         "compute": (MaskGuidedSR, "upscale"),
-        "write": (mga.upscale, "save_image"),
+        "write": (mga.upscaling.work, "save_image"),
     }[step]
     real = getattr(module, name)
 
@@ -298,7 +298,7 @@ def test_a_reader_that_leaves_costs_no_image(tmp_path, folder, mga_upscale, stre
 def test_files_do_not_take_the_place_of_streams_that_are_closed_from_the_start(tmp_path):
     """What is printed by accident would be written into them."""
     program = (
-        "import os, sys; from mga.process import lasting_streams\n"
+        "import os, sys; from mga.console.process import lasting_streams\n"
         "with lasting_streams():\n"
         "    print('into nothing', flush=True)\n"
         "    with open(sys.argv[1], 'w') as file:\n"

@@ -10,11 +10,11 @@ from PIL import Image
 from test_authors_layout import authors_layout
 from tiny_model import write_tiny_model
 
-from mga import sheets
 from mga.cli import main
-from mga.figures import place
-from mga.sheets import BINS, GAP, TEXT, crops_sheet, error_sheet, histogram, luma_error, mask_sheet
-from mga.suite.mask import MaskPair
+from mga.drawing import sheets
+from mga.drawing.sheets import BINS, GAP, TEXT, crops_sheet, error_sheet, histogram, luma_error, mask_sheet
+from mga.evaluation.masks import MaskPair
+from mga.studies.figures import place
 from mga_kernels.checkpoints import save_model
 from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.errors import InputError

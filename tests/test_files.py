@@ -102,7 +102,7 @@ def test_pictures_name_the_full_disk_not_their_encoder(tmp_path, full_disk, name
 
 
 def test_states_name_the_full_disk_too(tmp_path, full_disk):
-    from mga.train.loop import TrainingError, save_state
+    from mga.training.loop import TrainingError, save_state
 
     full_disk(5_000)
     with pytest.raises(TrainingError, match=r"cannot write .*No space left on device"):

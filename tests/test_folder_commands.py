@@ -37,7 +37,7 @@ def test_what_is_no_file_is_named_by_every_command(tmp_path, model_file, monkeyp
     if command == "test-sets":
         (folder / name).rename(folder / "1201.png")
         name = "1201.png"
-        monkeypatch.setattr("mga.div8k.SETS", {"Test2K": (range(1200, 1203), 4)})
+        monkeypatch.setattr("mga.evaluation.div8k.SETS", {"Test2K": (range(1200, 1203), 4)})
         for number in (1200, 1202):
             write(folder / f"{number}.png", 40, 40)
     else:
@@ -61,7 +61,9 @@ def test_what_is_no_file_is_named_by_every_command(tmp_path, model_file, monkeyp
 
 @pytest.fixture
 def _three(monkeypatch):
-    monkeypatch.setattr("mga.div8k.SETS", {"Test2K": (range(1201, 1204), 4), "Test4K": (range(1204, 1205), 2)})
+    monkeypatch.setattr(
+        "mga.evaluation.div8k.SETS", {"Test2K": (range(1201, 1204), 4), "Test4K": (range(1204, 1205), 2)}
+    )
 
 
 @pytest.mark.usefixtures("_three")
@@ -85,7 +87,7 @@ def test_sets_are_made_of_what_can_be_read_and_go_on(tmp_path, capsys):
 
 
 def test_a_conversion_learns_from_the_images_that_can_be_read(tmp_path, capsys):
-    from mga.convert.pictures import read_pairs
+    from mga.conversion.pictures import read_pairs
 
     folder = tmp_path / "images"
     folder.mkdir()

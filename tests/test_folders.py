@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 from upscaling import arguments, names, the_line_about, write
 
-import mga.jobs
-import mga.upscale
+import mga.upscaling.jobs
+import mga.upscaling.work
 from mga.cli import main
-from mga.folders import Failures, image_suffixes, list_images
+from mga.console.failures import Failures
+from mga.files.folders import image_suffixes, list_images
 from mga_kernels.errors import ImageError
 from mga_kernels.images import FORMATS, read_image, suffixes
 
@@ -135,10 +136,10 @@ def test_the_check_of_outputs_is_linear(tmp_path, monkeypatch, existing):
         with monkeypatch.context() as patch:
             asked = count_questions(patch)
             failures = Failures()
-            sources, _ = mga.jobs.find_inputs([source], failures)
-            jobs = mga.jobs.plan(arguments([source], out, **options), sources)
-            mga.jobs.refuse_names_that_fold(jobs)
-            kept = list(mga.jobs.without_results(jobs)) if existing == "skip_existing" else jobs
+            sources, _ = mga.upscaling.jobs.find_inputs([source], failures)
+            jobs = mga.upscaling.jobs.plan(arguments([source], out, **options), sources)
+            mga.upscaling.jobs.refuse_names_that_fold(jobs)
+            kept = list(mga.upscaling.jobs.without_results(jobs)) if existing == "skip_existing" else jobs
             counts.append(len(asked))
         assert len(jobs) == number
         assert len(kept) == (0 if existing == "skip_existing" else number)
@@ -154,9 +155,9 @@ def test_thousands_of_files_take_no_time_worth_speaking_of(tmp_path):
         (tmp_path / "in" / f"{i:05}.png").touch()
     told = []
     started = time.process_time()
-    sources, _ = mga.jobs.find_inputs([tmp_path / "in"], Failures())
-    jobs = mga.jobs.plan(arguments([tmp_path / "in"], tmp_path / "out"), sources, told.append)
-    mga.jobs.refuse_names_that_fold(jobs)
+    sources, _ = mga.upscaling.jobs.find_inputs([tmp_path / "in"], Failures())
+    jobs = mga.upscaling.jobs.plan(arguments([tmp_path / "in"], tmp_path / "out"), sources, told.append)
+    mga.upscaling.jobs.refuse_names_that_fold(jobs)
     assert time.process_time() - started < 8
     assert len(jobs) == 4000
     assert told == [f"looking for {number:,} of 4,000 results" for number in range(0, 4000, 500)]
@@ -234,13 +235,13 @@ def test_names_that_are_one_for_the_disk_are_refused(tmp_path, mga_upscale, monk
         tried.append((folder.exists(), {one, other}))
         return "a.png" in (one, other)
 
-    monkeypatch.setattr(mga.jobs, "are_one_name", one_name)
+    monkeypatch.setattr(mga.upscaling.jobs, "are_one_name", one_name)
     code, output = mga_upscale(*inputs, "-o", tmp_path / "out")
     assert code == 1
     assert "would both be written" in output.err
     assert tried == [(True, {"A.png", "a.png"})]
     assert not (tmp_path / "out").exists()
-    monkeypatch.setattr(mga.jobs, "are_one_name", lambda *names: tried.append(names) or False)
+    monkeypatch.setattr(mga.upscaling.jobs, "are_one_name", lambda *names: tried.append(names) or False)
     code, output = mga_upscale(*inputs, "-o", tmp_path / "out")
     assert (code, output.err) == (0, "")
     assert len(names(tmp_path / "out")) == 4
@@ -318,14 +319,14 @@ def test_where_one_image_goes(tmp_path, folder, mga_upscale):
 
 
 def test_skip_existing_goes_on_after_an_interruption(tmp_path, folder, mga_upscale, monkeypatch):
-    real, out, masks = mga.upscale.save_image, tmp_path / "out", tmp_path / "masks"
+    real, out, masks = mga.upscaling.work.save_image, tmp_path / "out", tmp_path / "masks"
 
     def save(image, path, overwrite=False):
         if path.name == "m.jpg":  # after its mask was written
             raise KeyboardInterrupt
         return real(image, path, overwrite)
 
-    monkeypatch.setattr(mga.upscale, "save_image", save)
+    monkeypatch.setattr(mga.upscaling.work, "save_image", save)
     words = [folder, "-o", out, "--save-mask", masks]
     assert mga_upscale(*words)[0] == 130
     monkeypatch.undo()
@@ -344,7 +345,7 @@ def test_skip_existing_goes_on_after_an_interruption(tmp_path, folder, mga_upsca
     assert names(masks) == ["a-mask.png", "m-mask.png", "z-mask.png"]
     assert Image.open(masks / "m-mask.png").width == 16
     assert {name: ((out / name).read_bytes(), (out / name).stat().st_mtime_ns) for name in finished} == finished
-    monkeypatch.setattr("mga.models.load", lambda *_, **__: pytest.fail("loaded for nothing"))
+    monkeypatch.setattr("mga.commands.models.load", lambda *_, **__: pytest.fail("loaded for nothing"))
     code, output = mga_upscale(*words, "--skip-existing")
     assert (code, output.out) == (0, "")
     assert "3 of 3 images are left out" in output.err
@@ -375,7 +376,7 @@ def test_inputs_are_no_results_to_be_skipped(folder, mga_upscale):
 def test_two_runs_at_once_share_the_work(tmp_path, folder, mga_upscale, monkeypatch, when):
     """A result that another run finishes meanwhile stays, and is no failure."""
     name = "read_image" if when == "read" else "save_image"
-    real, out = getattr(mga.upscale, name), tmp_path / "out"
+    real, out = getattr(mga.upscaling.work, name), tmp_path / "out"
     begun = []
 
     def step(*given):
@@ -383,7 +384,7 @@ def test_two_runs_at_once_share_the_work(tmp_path, folder, mga_upscale, monkeypa
         (out / "z.png").write_text("of the other run")
         return real(*given)
 
-    monkeypatch.setattr(mga.upscale, name, step)
+    monkeypatch.setattr(mga.upscaling.work, name, step)
     code, output = mga_upscale(folder, "-o", out, "--skip-existing")
     assert (code, output.err) == (0, "")
     assert (out / "z.png").read_text() == "of the other run"

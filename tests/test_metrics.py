@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mga.metrics import luma, psnr_rgb, psnr_y, ssim_y
+from mga.evaluation.metrics import luma, psnr_rgb, psnr_y, ssim_y
 from mga_kernels.errors import InputError
 
 

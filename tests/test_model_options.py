@@ -4,7 +4,8 @@ import argparse
 
 import pytest
 
-from mga.model_options import add_model_options, given_options, model_config, parse_split
+from mga.commands.network_options import add_model_options, given_options, model_config
+from mga.settings.values import parse_split
 from mga_kernels.errors import InputError
 from mga_kernels.networks import ModelConfig
 
@@ -50,7 +51,7 @@ def test_network_and_scale_must_be_named(missing):
 def test_splits_that_are_none(text):
     with pytest.raises(InputError, match="such as 4\\+2, got"):
         parse_split(text)
-    with pytest.raises(argparse.ArgumentError, match="a split is"):
+    with pytest.raises(argparse.ArgumentError, match="split must be"):
         parse(f"--split={text}")
 
 

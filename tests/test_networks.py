@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from halves import parameters_of_variants, random_network
 from PIL import Image
 
-from mga.metrics import psnr_y
-from mga.resize import imresize
+from mga.evaluation.metrics import psnr_y
+from mga.evaluation.resize import imresize
 from mga_kernels.architectures.fsrcnn import network as fsrcnn
 from mga_kernels.architectures.rfdn import network as rfdn
 from mga_kernels.checkpoints import read_state_dict

@@ -84,7 +84,7 @@ def test_every_option_is_read(command):
 
 def unused(args: argparse.Namespace) -> int:
     """A command as they are."""
-    from mga.model_options import given_options
+    from mga.commands.network_options import given_options
 
     return len([getattr(args, name) for name in ("one", "two")]) + args.three + len(given_options(args))
 

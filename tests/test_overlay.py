@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mga.overlay import draw_overlay, draw_strip, most_refined, ramp
+from mga.drawing.overlay import draw_overlay, draw_strip, most_refined, ramp
 from mga_kernels.errors import InputError
 
 

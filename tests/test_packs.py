@@ -11,11 +11,12 @@ from pictures import save_smooth_picture
 from PIL import Image
 from safetensors.numpy import save_file
 
-from mga import prepare
 from mga.cli import build_parser, main
-from mga.resize import shrink_for_scale
-from mga.train import packs
-from mga.train.packs import Crops, open_pack, oriented, write_pack
+from mga.commands.prepare import cutting
+from mga.evaluation.resize import shrink_for_scale
+from mga.training import packs, sub_images
+from mga.training.packs import Crops, open_pack, oriented, write_pack
+from mga.training.sub_images import bicubic_error
 from mga_kernels.errors import ImageError, InputError
 
 IMAGE = np.zeros((8, 8, 3), np.uint8)
@@ -71,12 +72,12 @@ def test_prepare_keeps_the_share_that_bicubic_restores_worst(folder):
         return open_pack(target, 2)
 
     tiles = kept("1")
-    errors = [prepare.bicubic_error(*pair) for pair in tiles]
+    errors = [bicubic_error(*pair) for pair in tiles]
     (hardest,) = kept("0.01")
     assert np.array_equal(hardest[0], detail[32:64, :32])
     assert np.array_equal(hardest[1], shrink_for_scale(detail, 2)[1][16:32, :16])
     half = kept("0.5")
-    assert sorted(prepare.bicubic_error(*pair) for pair in half) == sorted(errors)[len(tiles) // 2 :]
+    assert sorted(bicubic_error(*pair) for pair in half) == sorted(errors)[len(tiles) // 2 :]
 
 
 def test_prepare_names_what_is_wrong(folder, capsys):
@@ -101,7 +102,7 @@ def test_prepare_names_what_is_wrong(folder, capsys):
     assert sorted(path.name for path in folder.iterdir()) == ["hr", "lr", "train.safetensors"]
     (folder / "lr/a.png").unlink()
     with pytest.raises(ImageError, match="no LR image"):
-        list(prepare.sub_images(_parsed([*arguments, "--lr", str(folder / "lr")])))
+        list(cutting(_parsed([*arguments, "--lr", str(folder / "lr")])).sub_images())
 
 
 def _parsed(words: list[str]):
@@ -202,7 +203,7 @@ def test_images_of_one_name_are_refused_before_they_are_read(tmp_path, capsys, m
     for path in (tmp_path / "one/HR/a.png", tmp_path / second):
         path.parent.mkdir(parents=True, exist_ok=True)
         save_smooth_picture(path, 16, 16, 0)
-    monkeypatch.setattr(prepare, "read_image", lambda path: pytest.fail(f"{path} was read"))
+    monkeypatch.setattr(sub_images, "read_image", lambda path: pytest.fail(f"{path} was read"))
     folders = dict.fromkeys(str(path.parent) for path in (tmp_path / "one/HR/a.png", tmp_path / second))
     assert main(["prepare", *folders, "-o", str(tmp_path / "new.safetensors"), "--scale", "2"]) == 1
     error = capsys.readouterr().err

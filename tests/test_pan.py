@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from halves import check_gradients, check_patches, check_untrained_size, count, parameters_of_variants, random_network
 from PIL import Image
 
-from mga.metrics import psnr_y
+from mga.evaluation.metrics import psnr_y
 from mga_kernels.architectures.pan import network as pan
 from mga_kernels.checkpoints import read_state_dict
 

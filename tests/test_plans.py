@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mga.metrics import psnr_y
+from mga.evaluation.metrics import psnr_y
 from mga_kernels import MaskGuidedSR, plans
 from mga_kernels.architectures.fsrcnn.cpu import FsrcnnWeights
 from mga_kernels.architectures.msrresnet.cpu import MsrresnetWeights

@@ -17,7 +17,7 @@ from tiny_model import write_tiny_model
 import mga.cli
 import mga.demo
 from mga.cli import COMMANDS, main
-from mga.process import Stopped, stoppable
+from mga.console.process import Stopped, stoppable
 from mga_kernels.files import whole_file
 from mga_kernels.images import read_image
 
@@ -136,7 +136,7 @@ def test_in_another_thread_signals_are_left_alone():
 
 def test_a_conversion_that_has_no_time_left_keeps_its_state(tmp_path, capsys):
     """Ctrl-C fits a mask to what there is; SIGTERM does not, since the machine may be shutting down."""
-    from mga.convert.cli import _fit
+    from mga.commands.convert import _fit
 
     class Fitting:
         early = 0
@@ -173,7 +173,7 @@ def test_an_error_of_the_system_is_a_sentence(tmp_path, monkeypatch, capsys):
 def test_nohup(tmp_path):
     """SIGHUP to a real process that ignores it, as nohup makes one, changes nothing."""
     program = (
-        "import os, signal; from mga.process import stoppable\n"
+        "import os, signal; from mga.console.process import stoppable\n"
         "with stoppable():\n"
         "    os.kill(os.getpid(), signal.SIGHUP)\n"
         "print('done')\n"

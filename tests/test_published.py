@@ -14,8 +14,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from mga.cli import main
-from mga.evaluate import evaluate, find_pairs, load_pair
-from mga.resize import imresize
+from mga.evaluation.folder import evaluate
+from mga.evaluation.resize import imresize
+from mga.evaluation.testsets import find_pairs, load_pair
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_checkpoint, load_model, recognise
 from mga_kernels.errors import CheckpointError, InputError

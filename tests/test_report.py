@@ -19,13 +19,13 @@ from tiny_model import write_tiny_model
 
 from mga.cli import main
 from mga.complexity import NetworkCosts, WholeCosts
-from mga.metrics import psnr_rgb, psnr_y
+from mga.evaluation.metrics import psnr_rgb, psnr_y
+from mga.evaluation.resize import shrink_for_scale
 from mga.report import write, write_report
 from mga.report.chart import Point, curve, ticks
 from mga.report.measure import Figures, Psnr, Run, gather, steps_of_k, suggest
 from mga.report.page import training_facts
 from mga.report.pictures import VEIL, most_different, veil
-from mga.resize import shrink_for_scale
 from mga_kernels import MaskGuidedSR
 from mga_kernels.errors import MGAError
 

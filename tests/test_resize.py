@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mga.resize import imresize, shrink_for_scale
+from mga.evaluation.resize import imresize, shrink_for_scale
 
 
 def direct(signal: np.ndarray, scale: float) -> np.ndarray:

@@ -6,7 +6,6 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-
 from mga.records import to_json
 
 ROOT = Path(__file__).resolve().parent.parent

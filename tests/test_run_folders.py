@@ -11,13 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from mga import claim
 from mga.cli import main
-from mga.train import loop
-from mga.train.config import load_config
-from mga.train.packs import write_pack
-from mga.train.recipe import Recipe
-from mga.train.three_step import FREE, Budget, ThreeStep
+from mga.files import claim
+from mga.training import loop, workers
+from mga.training.packs import write_pack
+from mga.training.recipe import Recipe, load_recipe
+from mga.training.three_step import FREE, Budget, ThreeStep
 from mga_kernels.checkpoints import load_model, save_model
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
@@ -62,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
 
 def begin(folder: Path, budget: str = "", **overrides: str) -> ThreeStep:
     names = {name.replace("__", "."): value for name, value in overrides.items()}
-    recipe = load_config(folder / "config.toml", names)
+    recipe = load_recipe(folder / "config.toml", names)
     return ThreeStep(recipe, Budget.parse(budget) if budget else Budget())
 
 
@@ -96,7 +95,7 @@ def test_a_recipe_that_differs_in_anything_is_refused(folder, name):
     old = claim.flat(dataclasses.asdict(recipe))[field]
     with pytest.raises(InputError) as refused:
         begin(folder, **{name: DIFFERING[name]})
-    new = claim.flat(dataclasses.asdict(load_config(folder / "config.toml", {field: DIFFERING[name]})))[field]
+    new = claim.flat(dataclasses.asdict(load_recipe(folder / "config.toml", {field: DIFFERING[name]})))[field]
     assert f"out holds a run with {field} = {old}, this one has {new}; change config.out" in str(refused.value)
     assert (folder / "out/recipe.json").read_bytes() == before
     begin(folder)
@@ -151,7 +150,7 @@ def test_the_budget_is_a_part_of_the_run(folder):
 
 
 def test_weights_that_a_study_goes_on_from_count_too(folder):
-    recipe = load_config(folder / "config.toml", {"initial": ""})
+    recipe = load_recipe(folder / "config.toml", {"initial": ""})
     halves = [make_weights(folder / f"{seed}.safetensors", seed) for seed in (3, 4)]
     ThreeStep(recipe, Budget(), halves[0])
     ThreeStep(recipe, Budget(), halves[0])
@@ -234,35 +233,35 @@ def start(monkeypatch, **environment: int) -> None:
 @pytest.mark.parametrize(("rank", "local"), [(0, 0), (1, 1), (3, 1)])
 def test_each_process_has_a_gpu_of_its_own(gpus, monkeypatch, wanted, rank, local):
     start(monkeypatch, RANK=rank, LOCAL_RANK=local, WORLD_SIZE=4, LOCAL_WORLD_SIZE=2)
-    assert loop.device_of(wanted) == torch.device("cuda", local)
+    assert workers.device_of(wanted) == torch.device("cuda", local)
     assert gpus == [local]
 
 
 def test_without_torchrun_the_rank_is_that_on_this_machine(gpus, monkeypatch):
     start(monkeypatch, RANK=1, WORLD_SIZE=2)
-    assert loop.device_of("auto") == torch.device("cuda", 1)
+    assert workers.device_of("auto") == torch.device("cuda", 1)
 
 
 def test_processes_that_cannot_have_a_gpu_each_are_refused(gpus, monkeypatch):
     start(monkeypatch, RANK=2, LOCAL_RANK=2, WORLD_SIZE=3, LOCAL_WORLD_SIZE=3)
     with pytest.raises(InputError, match="there are 3 processes and 2 GPUs; start one process for each GPU"):
-        loop.device_of("auto")
+        workers.device_of("auto")
     with pytest.raises(InputError, match='device = "cuda:1" is one GPU for 3 processes; set "cuda"'):
-        loop.device_of("cuda:1")
-    assert loop.device_of("cpu") == torch.device("cpu")
+        workers.device_of("cuda:1")
+    assert workers.device_of("cpu") == torch.device("cpu")
     assert gpus == []
 
 
 def test_one_process_takes_the_device_that_it_is_given(gpus, monkeypatch):
-    assert [str(loop.device_of(name)) for name in ("auto", "cuda", "cuda:1", "cpu")] == [
+    assert [str(workers.device_of(name)) for name in ("auto", "cuda", "cuda:1", "cpu")] == [
         "cuda",
         "cuda",
         "cuda:1",
         "cpu",
     ]
     start(monkeypatch, RANK=1, LOCAL_RANK=0, WORLD_SIZE=2, LOCAL_WORLD_SIZE=1)  # two machines
-    assert str(loop.device_of("cuda:1")) == "cuda:1"
+    assert str(workers.device_of("cuda:1")) == "cuda:1"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert str(loop.device_of("auto")) == "cpu"
+    assert str(workers.device_of("auto")) == "cpu"
     with pytest.raises(InputError, match="device 'gpu' does not exist; choose auto, cpu, cuda or cuda:N"):
-        loop.device_of("gpu")
+        workers.device_of("gpu")

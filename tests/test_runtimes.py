@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mga.metrics import psnr_y
+from mga.evaluation.metrics import psnr_y
 from mga_kernels import MaskGuidedSR, allocator, plans
 from mga_kernels.checkpoints import load_model
 from mga_kernels.errors import InputError

@@ -6,8 +6,8 @@ import warnings
 from pictures import picture
 from PIL import Image
 
-import mga.upscale
-from mga.said import said_by_thread
+import mga.upscaling.work
+from mga.console.said import said_by_thread
 
 
 def test_what_is_said_stays_in_its_thread():
@@ -62,7 +62,7 @@ def test_notes_stand_with_their_image(tmp_path, mga_upscale, monkeypatch):
         return with_warning
 
     for name, what in (("read_job", "read"), ("compute_job", "computed"), ("write_job", "wrote")):
-        monkeypatch.setattr(mga.upscale, name, saying(what, getattr(mga.upscale, name)))
+        monkeypatch.setattr(mga.upscaling.work, name, saying(what, getattr(mga.upscaling.work, name)))
     code, output = mga_upscale(folder, "-o", tmp_path / "out")
     assert code == 0
     lines = [line.strip() for line in output.out.splitlines() if ".png: " in line]

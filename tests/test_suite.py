@@ -15,16 +15,17 @@ from tiny_model import write_tiny_model
 
 from mga.cli import main
 from mga.complexity import NetworkCosts
-from mga.evaluate import evaluate, find_pairs, load_pair
-from mga.metrics import psnr_rgb, psnr_y
-from mga.resize import imresize
-from mga.suite import mask as masks
-from mga.suite import models
-from mga.suite.config import Suite, amount, load_suite
-from mga.suite.table import rows_of
-from mga.train.config import load_config
-from mga.train.objectives import differences, every_patch
-from mga.train.recipe import Recipe
+from mga.evaluation import masks
+from mga.evaluation.folder import evaluate
+from mga.evaluation.masks import differences, every_patch
+from mga.evaluation.metrics import psnr_rgb, psnr_y
+from mga.evaluation.resize import imresize
+from mga.evaluation.suite import runners
+from mga.evaluation.suite.config import Suite, load_suite
+from mga.evaluation.suite.table import rows_of
+from mga.evaluation.testsets import find_pairs, load_pair
+from mga.settings.values import amount
+from mga.training.recipe import Recipe, load_recipe
 from mga_kernels.checkpoints import load_model, save_model
 from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.errors import InputError
@@ -104,7 +105,7 @@ def test_bicubic_and_rgb(folder, tmp_path):
 
 def test_rows_that_are_there_are_not_measured_again(folder, tmp_path, monkeypatch):
     target, measured, stops = tmp_path / "rows.json", [], [6]  # after the three images of -B and those of -M
-    original = models.Runner.upscale
+    original = runners.Runner.upscale
 
     def upscale(self, row, lr):
         measured.append(row.variant)
@@ -113,7 +114,7 @@ def test_rows_that_are_there_are_not_measured_again(folder, tmp_path, monkeypatc
             raise KeyboardInterrupt
         return original(self, row, lr)
 
-    monkeypatch.setattr(models.Runner, "upscale", upscale)
+    monkeypatch.setattr(runners.Runner, "upscale", upscale)
     assert main(["evaluate", str(folder / "suite.toml"), "--json", str(target)]) == 130
     half = json.loads(target.read_text())["rows"]
     assert [row["variant"] for row in half] == ["base", "base"]
@@ -201,13 +202,13 @@ def test_one_model_on_all_sets_of_a_folder(folder, tmp_path, capsys):
 
 def test_selections_have_rows_of_their_own():
     suite = Suite(2, k=[7], variants=["masked"], selections=["largest", "random"], bicubic=False, seed=3)
-    suite.models = [models.ModelEntry("m", "rfdn-x4")]
+    suite.models = [runners.ModelEntry("m", "rfdn-x4")]
     assert [(row.k, row.selection, row.seed) for row in rows_of(suite)] == [(7, "largest", 3), (7, "random", 3)]
 
 
 def test_a_model_may_have_variants_of_its_own():
     suite = Suite(4, k=[7], variants=["base", "masked"], bicubic=False)
-    suite.models = [models.ModelEntry("d", "rfdn-x4", variants=["decomposed"]), models.ModelEntry("m", "rfdn-x4")]
+    suite.models = [runners.ModelEntry("d", "rfdn-x4", variants=["decomposed"]), runners.ModelEntry("m", "rfdn-x4")]
     assert [(row.label, row.variant) for row in rows_of(suite)] == [("d", "decomposed"), ("m", "base"), ("m", "masked")]
 
 
@@ -370,7 +371,7 @@ def test_every_configuration_is_one(path, monkeypatch):
     if path.stem.startswith(("suite", "published", "converted")):
         assert load_suite(path).models
         return
-    config = load_config(path, {})
+    config = load_recipe(path, {})
     assert config.network in path.stem
     if isinstance(config, Recipe):
         config.check()

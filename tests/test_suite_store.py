@@ -16,7 +16,7 @@ from PIL import Image
 from tiny_model import write_tiny_model
 
 from mga.cli import main
-from mga.suite import models, store
+from mga.evaluation.suite import runners, store
 from mga_kernels.checkpoints import save_model
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 
@@ -46,9 +46,9 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture
 def measured(monkeypatch) -> list[str]:
     """What is measured, as it is: -B, or K of -M."""
-    made, original = [], models.Runner.upscale
+    made, original = [], runners.Runner.upscale
     monkeypatch.setattr(
-        models.Runner, "upscale", lambda self, row, lr: made.append(row.k or row.variant) or original(self, row, lr)
+        runners.Runner, "upscale", lambda self, row, lr: made.append(row.k or row.variant) or original(self, row, lr)
     )
     return made
 
@@ -79,14 +79,14 @@ def test_a_new_row_in_the_middle_that_is_stopped_loses_none(folder, measured, mo
     before = evaluate(folder, ["base", "masked"], 2, 4, 6)
     assert names(before) == ["bicubic", "base", 2, 4, 6]
     measured.clear()
-    whole = models.Runner.upscale
+    whole = runners.Runner.upscale
 
     def stopped(self, row, lr):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(models.Runner, "upscale", stopped)
+    monkeypatch.setattr(runners.Runner, "upscale", stopped)
     assert evaluate(folder, ["base", "masked"], 3, 2, 4, 6, code=130) == before
-    monkeypatch.setattr(models.Runner, "upscale", whole)
+    monkeypatch.setattr(runners.Runner, "upscale", whole)
     after = evaluate(folder, ["base", "masked"], 3, 2, 4, 6)
     assert names(after) == ["bicubic", "base", 3, 2, 4, 6]
     assert measured == [3]
@@ -106,8 +106,8 @@ def test_a_process_that_is_killed_loses_none(folder):
     before = evaluate(folder, ["base", "masked"], 2, 4)
     suite = write_suite(folder, ["base", "masked"], 2, 3, 4)
     script = (
-        "import os, signal, sys\nfrom mga.cli import main\nfrom mga.suite import models\n"
-        "models.Runner.upscale = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "import os, signal, sys\nfrom mga.cli import main\nfrom mga.evaluation.suite import runners\n"
+        "runners.Runner.upscale = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"main(['evaluate', {str(suite)!r}, '--json', {str(folder / 'rows.json')!r}])\n"
     )
     assert subprocess.run([sys.executable, "-c", script], env=_environment()).returncode == -signal.SIGKILL
@@ -117,7 +117,7 @@ def test_a_process_that_is_killed_loses_none(folder):
 WRITER = """
 import sys, time
 from pathlib import Path
-from mga.suite.store import Store
+from mga.evaluation.suite.store import Store
 path, me = Path(sys.argv[1]), sys.argv[2]
 store, rows = Store(path), []
 Path(sys.argv[1] + me).touch()
@@ -174,9 +174,16 @@ def test_figures_are_of_a_machine(folder, measured):
 
 def test_the_code_of_the_figures_is_that_which_computes():
     """A change of a table's layout or of a text measures nothing anew; one of a metric or a kernel does."""
-    packages = ("mga_kernels", "mga.metrics", "mga.resize", "mga.suite.table", "mga.suite.models", "mga.suite.mask")
+    packages = (
+        "mga_kernels",
+        "mga.evaluation.metrics",
+        "mga.evaluation.resize",
+        "mga.evaluation.suite.table",
+        "mga.evaluation.suite.runners",
+        "mga.evaluation.masks",
+    )
     assert set(packages) <= set(store.MEASURING)
-    assert not any("suite.markdown".startswith(name.removeprefix("mga.")) for name in store.MEASURING)
+    assert not any("evaluation.suite.markdown".startswith(name.removeprefix("mga.")) for name in store.MEASURING)
 
 
 def test_the_code_of_a_network_of_ones_own_counts(tmp_path, monkeypatch):
@@ -186,9 +193,9 @@ def test_the_code_of_a_network_of_ones_own_counts(tmp_path, monkeypatch):
     import own_network_of_a_test  # type: ignore[import-not-found]
 
     network = MaskGuidedNetwork(ModelConfig("fsrcnn", 2))
-    assert models._own_code(network) == []
+    assert runners._own_code(network) == []
     network.add_module("more", own_network_of_a_test.Own(3, 3, 1))
-    assert models._own_code(network) == [file]
+    assert runners._own_code(network) == [file]
 
 
 def old(rows: list[dict], path: Path) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mga import div8k
 from mga.cli import main
-from mga.resize import shrink_for_scale
-from mga.testsets import find_sets
+from mga.evaluation import div8k
+from mga.evaluation.resize import shrink_for_scale
+from mga.evaluation.testsets import find_sets
 from mga_kernels.errors import ImageError
 
 SHARED_SETS = {"Set5": 5, "Set14": 14, "B100": 100, "Kodak24": 24}

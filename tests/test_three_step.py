@@ -15,12 +15,12 @@ import torch
 from pictures import save_smooth_picture
 
 from mga.cli import main
-from mga.train import loop, objectives, three_step
-from mga.train.config import load_config
-from mga.train.packs import write_pack
-from mga.train.recipe import STARTS, Recipe, Schedule
-from mga.train.start import start_at_identity
-from mga.train.three_step import Budget, ThreeStep
+from mga.training import loop, objectives, three_step
+from mga.training.packs import write_pack
+from mga.training.recipe import STARTS, Recipe, load_recipe
+from mga.training.schedule import Schedule
+from mga.training.start import start_passing_on
+from mga.training.three_step import Budget, ThreeStep
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_model, read_metadata
 from mga_kernels.errors import InputError
@@ -55,7 +55,7 @@ def run_folder(tmp_path: Path) -> Path:
 
 
 def configure(folder: Path, **overrides: str) -> Recipe:
-    config = load_config(folder / "config.toml", {name.replace("__", "."): v for name, v in overrides.items()})
+    config = load_recipe(folder / "config.toml", {name.replace("__", "."): v for name, v in overrides.items()})
     assert isinstance(config, Recipe)
     return config
 
@@ -246,7 +246,7 @@ def test_a_stopped_run_ends_with_the_same_weights(run_folder, monkeypatch, setti
 
 def test_from_the_identity_the_mapping_layers_pass_their_input_on():
     network = MaskGuidedNetwork(ModelConfig("fsrcnn", 2))
-    start_at_identity(network)
+    start_passing_on(network)
     feature = torch.randn(2, 12, 10, 10)
     base, refine = network.base, network.refine
     assert torch.equal(base.mid_part[2:](feature), feature)

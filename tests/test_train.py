@@ -9,14 +9,13 @@ import pytest
 import torch
 
 from mga.cli import main
-from mga.train import loop
-from mga.train.config import load_config
-from mga.train.identity import start_at_identity, trunk_parameters
-from mga.train.objectives import luma_cells
-from mga.train.packs import oriented, write_pack
-from mga.train.recipe import Recipe
-from mga.train.start import start_as_probability
-from mga.train.three_step import Budget, ThreeStep
+from mga.conversion.identity import start_at_coarse_image, trunk_parameters
+from mga.evaluation.masks import luma_cells
+from mga.training import loop
+from mga.training.packs import oriented, write_pack
+from mga.training.recipe import Recipe, load_recipe
+from mga.training.start import start_as_probability
+from mga.training.three_step import Budget, ThreeStep
 from mga_kernels.architectures.rfdn import network as rfdn
 from mga_kernels.checkpoints import load_model, read_metadata
 from mga_kernels.errors import InputError
@@ -53,7 +52,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def configure(config: Path, **overrides: str) -> Recipe:
-    return load_config(config, {name.replace("__", "."): value for name, value in overrides.items()})
+    return load_recipe(config, {name.replace("__", "."): value for name, value in overrides.items()})
 
 
 def test_configuration_is_typed_and_overridable(config):
@@ -90,7 +89,7 @@ def test_unreadable_configurations_are_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "config.toml").write_text(content)
     with pytest.raises(InputError, match="train: "):
-        load_config(tmp_path / "config.toml")
+        load_recipe(tmp_path / "config.toml")
 
 
 def test_the_recipe_that_is_no_more_says_what_there_is_instead(tmp_path, capsys):
@@ -151,7 +150,7 @@ def test_the_refine_net_starts_as_the_coarse_image():
     base, refine = rfdn.BaseNet(4), rfdn.RefineNet(4)
     with torch.no_grad():
         _, feature = base(torch.rand(2, 3, 40, 40) * 255)
-    start_at_identity(base, refine, feature.abs().amax(dim=(0, 2, 3)))
+    start_at_coarse_image(base, refine, (base.blocks, refine.blocks), feature.abs().amax(dim=(0, 2, 3)))
     with torch.no_grad():
         expected = base.upsampler(feature)[:, :, 32:48, 40:56]
         deviation = (refine(feature[:, :, 7:13, 9:15]) - expected).abs().max()
@@ -163,7 +162,7 @@ def test_the_refine_net_starts_as_the_coarse_image():
 def test_scaling_the_trunks_last_convolution_scales_the_correction():
     torch.manual_seed(2)
     base, refine = rfdn.BaseNet(2), rfdn.RefineNet(2)
-    start_at_identity(base, refine, torch.full((50,), 50.0))
+    start_at_coarse_image(base, refine, (base.blocks, refine.blocks), torch.full((50,), 50.0))
     trained = trunk_parameters(refine)
     trunk = (refine.B1, refine.B2, refine.c, refine.LR_conv)
     assert {id(p) for p in trained} == {id(p) for part in trunk for p in part.parameters()}

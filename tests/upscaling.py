@@ -1,6 +1,5 @@
 """A small model, a folder of images and the command, for tests of what ``mga upscale`` makes of folders."""
 
-import argparse
 import errno
 import os
 
@@ -10,6 +9,7 @@ from PIL import Image
 from tiny_model import write_tiny_model
 
 from mga.cli import main
+from mga.upscaling.jobs import Request
 from mga_kernels import files
 
 
@@ -74,5 +74,4 @@ def the_line_about(name, output):
 
 
 def arguments(inputs, output, **given):
-    usual = {"format": None, "save_mask": None, "overwrite": False, "skip_existing": False}
-    return argparse.Namespace(inputs=inputs, output=str(output), **(usual | given))
+    return Request(inputs, str(output), **given)

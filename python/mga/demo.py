@@ -15,9 +15,9 @@ from mga_kernels.errors import MGAError
 from mga_kernels.files import writable_folder
 from mga_kernels.images import Photo, read_image, save_image
 
-from .cli import DEFAULT_MODEL
-from .overlay import draw_overlay, draw_strip
-from .process import exit_code, stoppable
+from .commands.options import DEFAULT_MODEL
+from .console.process import exit_code, stoppable
+from .drawing.overlay import draw_overlay, draw_strip
 
 
 def run(output: Path, model_name: str) -> None:

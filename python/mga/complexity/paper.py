@@ -8,7 +8,7 @@ from typing import Any
 
 from mga_kernels.networks import ModelConfig
 
-from ..model_options import parse_split
+from ..settings.values import parse_split
 
 DATASETS = ("Urban100", "Test2K", "Test4K")
 LETTERS = {"base": "B", "decomposed": "D", "all": "A", "masked": "M"}

@@ -21,9 +21,9 @@ from mga_kernels.networks import ModelConfig, WholeConfig
 from mga_kernels.plans import RUNTIMES
 
 from ..complexity import NetworkCosts, WholeCosts
-from ..folders import list_images
-from ..metrics import psnr_rgb, psnr_y
-from ..testsets import find_pairs, load_pair
+from ..evaluation.metrics import psnr_rgb, psnr_y
+from ..evaluation.testsets import find_pairs, load_pair
+from ..files.folders import list_images
 
 MOST_IMAGES = 12
 RUNS = 3  # turns of each K and the original, after one to warm up
@@ -132,8 +132,8 @@ def suggest(runs: Sequence[Run]) -> Run:
 def gather(images: Path | None, hr: Path | None, scale: int, most: int = MOST_IMAGES) -> tuple[list[Sample], int]:
     """Up to ``most`` images, evenly from the folder by name, and how many were left out.
 
-    ``images`` are LR images. With ``hr`` they are paired by name (``mga.testsets``); with ``hr`` alone the LR images
-    are made by MATLAB's bicubic.
+    ``images`` are LR images. With ``hr`` they are paired by name (``mga.evaluation.testsets``); with ``hr`` alone
+    the LR images are made by MATLAB's bicubic.
     """
     if hr is not None:
         pairs = find_pairs(hr, images, scale)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from ..metrics import luma
-from ..overlay import ramp
+from ..drawing.overlay import ramp
+from ..evaluation.metrics import luma
 
 CROP = 384  # pixels of the result
 VEIL = 180, 90  # opacity of a refined cell and of another one, of 255

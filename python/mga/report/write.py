@@ -16,7 +16,7 @@ from mga_kernels.files import whole_file, writable_folder
 from mga_kernels.info import collect
 from mga_kernels.networks import ModelConfig, WholeConfig
 
-from ..testsets import only_scale
+from ..evaluation.testsets import only_scale
 from .measure import compare, gather, machine
 from .page import Subject, render, training_facts
 from .pictures import LEVELS

@@ -1,0 +1,33 @@
+"""Models as commands are given them: by name, or as a file of ours or of others."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from mga_kernels.engine import MaskGuidedSR
+from mga_kernels.errors import InputError
+
+
+def load(args: argparse.Namespace, expected_scale: int | None = None, **settings: Any) -> MaskGuidedSR:
+    """The model that ``--model`` and the options beside it name.
+
+    The ``--scale`` of a command decides what a file leaves open, and InputError where the model is for another one; for
+    a command without such an option ``expected_scale`` decides.
+    """
+    scale = getattr(args, "scale", None)
+    model = MaskGuidedSR.from_checkpoint(
+        args.model,
+        colour=args.colour,
+        input_range=args.input_range,
+        scale=args.model_scale,
+        expected_scale=expected_scale if scale is None else scale,
+        k=args.k,
+        fraction=args.fraction,
+        device=args.device,
+        dtype=args.dtype,
+        **settings,
+    )
+    if scale not in (None, model.scale):
+        raise InputError(f"{args.command}: the model {args.model} is for x{model.scale}, not for --scale {scale}")
+    return model

@@ -1,0 +1,105 @@
+"""What several commands take: which model, how much of an image is refined, where it runs; and how words are read."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+from mga_kernels.errors import InputError
+
+SHIPPED = {2: "fsrcnn-x2", 3: "fsrcnn-x3", 4: "rfdn-x4"}  # by scale
+DEFAULT_MODEL = SHIPPED[4]
+
+Value = TypeVar("Value")
+
+
+def word(parse: Callable[[str], Value]) -> Callable[[str], Value]:
+    """The type of an option whose value ``parse`` reads: its InputError is what the parser says."""
+
+    def read(text: str) -> Value:
+        try:
+            return parse(text)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def patches(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"K is a number of patches, 0 or more, got {text!r}")
+    return int(text)
+
+
+def scale(text: str) -> int:
+    if not text.isdecimal() or int(text) not in SHIPPED:
+        raise argparse.ArgumentTypeError(f"models ship for {', '.join(map(str, SHIPPED))} times, got {text!r}")
+    return int(text)
+
+
+def share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"the fraction is a share of the cells from 0 to 1, got {text!r}")
+    return value
+
+
+def number(what: str, positive: bool) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or (positive and value <= 0):
+            raise argparse.ArgumentTypeError(f"{what}, got {text!r}")
+        return value
+
+    return parse
+
+
+def add_amount_arguments(parser: argparse.ArgumentParser) -> None:
+    amount = parser.add_mutually_exclusive_group()
+    amount.add_argument("--k", type=patches, metavar="N", help="refine N patches an image (default: the model's K)")
+    amount.add_argument("--fraction", type=share, metavar="F", help="refine this share of an image's cells, 0 to 1")
+
+
+def add_model_arguments(parser: argparse.ArgumentParser, by_scale: bool = False) -> None:
+    """``by_scale``: a shipped model may be chosen by how many times it enlarges."""
+    parser.add_argument(
+        "--model",
+        default=None if by_scale else DEFAULT_MODEL,
+        metavar="NAME|PATH",
+        help=f"shipped model, or a file: ours or a published network (default {DEFAULT_MODEL})",
+    )
+    if by_scale:
+        names = ", ".join(SHIPPED.values())
+        parser.add_argument(
+            "--scale",
+            type=scale,
+            metavar="S",
+            help=f"enlarge 2, 3 or 4 times: {names}, or --model FILE, whose scale it is where the file does not tell",
+        )
+    add_amount_arguments(parser)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default auto)")
+    decide = parser.add_argument_group("published networks, where their tensors do not tell")
+    decide.add_argument("--colour", metavar="C", help="what the network works on: rgb, ycbcr or y")
+    decide.add_argument("--input-range", metavar="R", help="its values: 0..1, 0..255, of y 16..235, of ycbcr clipped")
+    decide.add_argument("--model-scale", type=int, metavar="S", help="its scale: 2, 3 or 4")
+
+
+def add_overrides(parser: argparse.ArgumentParser) -> None:
+    """``--set`` for commands that take a configuration (``mga.settings.toml``)."""
+    parser.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="override a field of the configuration, for example --set mask.iterations=2000 (repeatable)",
+    )

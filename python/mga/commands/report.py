@@ -1,0 +1,54 @@
+"""``mga report MODEL --original CKPT --images DIR -o OUT.html``: an accelerated model beside its original."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from rich.console import Console
+
+from .options import patches
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="mask-guided model: a shipped one, or a file")
+    parser.add_argument("--original", required=True, metavar="CKPT", help="the published network it was made from")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of images to upscale")
+    parser.add_argument(
+        "--hr", type=Path, metavar="DIR", help="their HR images by name; alone: LR images are made from them"
+    )
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="OUT.html")
+    parser.add_argument(
+        "--k", type=patches, nargs="+", metavar="N", help="the K to measure (default: 0, 250, 500, ... all cells)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
+    parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default auto)")
+    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
+    decide = parser.add_argument_group("the original, where its tensors do not tell")
+    decide.add_argument("--colour", metavar="C", help="what it works on: rgb, ycbcr or y")
+    decide.add_argument("--input-range", metavar="R", help="its values: 0..1, 0..255, of y 16..235, of ycbcr clipped")
+    decide.add_argument("--model-scale", type=int, metavar="S", help="its scale: 2, 3 or 4")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..report.write import write_report
+
+    console = Console(stderr=True, highlight=False, markup=False)
+    with console.status("report") as status:
+        written = write_report(
+            args.model,
+            args.original,
+            args.images,
+            args.output,
+            args.hr,
+            ks=args.k,
+            device=args.device,
+            dtype=args.dtype,
+            colour=args.colour,
+            input_range=args.input_range,
+            original_scale=args.model_scale,
+            overwrite=args.overwrite,
+            say=lambda text: status.update(f"report: {text}"),
+        )
+    print(f"written: {written} ({written.stat().st_size / 1e6:.1f} MB)")
+    return 0

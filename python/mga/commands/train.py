@@ -1,0 +1,31 @@
+"""``mga train CONFIG.toml [--step NAME] [--budget 90m] [--set name=value]``."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..settings.toml import overrides_of
+from ..training.recipe import load_recipe
+from ..training.three_step import Budget, ThreeStep
+from .options import add_overrides
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("config", help="TOML file; its fields are documented in mga.training.recipe")
+    parser.add_argument(
+        "--step",
+        choices=("base", "dense", "all", "mask", "end-to-end"),
+        help="run one step only (default: all of the recipe; base, which is -B alone, is in none of them)",
+    )
+    parser.add_argument(
+        "--budget", help='scale the schedule to so many iterations ("20000") or so much time ("90m", "1.5h")'
+    )
+    add_overrides(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    recipe = load_recipe(args.config, overrides_of(args.overrides, "train"))
+    budget = Budget.parse(args.budget) if args.budget else Budget()
+    target = ThreeStep(recipe, budget).run((args.step,) if args.step else ())
+    print(f"written: {target}")
+    return 0

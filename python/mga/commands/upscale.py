@@ -1,0 +1,133 @@
+"""``mga upscale``: photographs in, larger photographs out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+from ..console.failures import Failures
+from ..upscaling.jobs import EXTENSION, Request, find_inputs, plan, without_results
+from ..upscaling.work import upscale_all
+from .options import add_model_arguments, number
+
+if TYPE_CHECKING:
+    from mga_kernels.engine import MaskGuidedSR
+
+
+def _add_photograph_arguments(parser: argparse.ArgumentParser) -> None:
+    """What ``mga upscale`` can choose besides the model: it runs photographs, the others run tensors."""
+    parser.add_argument(
+        "--threshold",
+        type=number("the threshold is a mask value, a number around 0 to 1", False),
+        metavar="T",
+        help="refine only cells whose predicted error is larger: 0 is none, 1 that of the worst cells (at most --k)",
+    )
+    parser.add_argument(
+        "--max-ms",
+        type=number("the time is a number of milliseconds above 0", True),
+        metavar="MS",
+        help="refine as many cells as there is time for, measured once for each image size on this machine",
+    )
+    parser.add_argument(
+        "--mode",
+        choices=("masked", "dense", "auto"),
+        help="masked (default, where there is a mask), dense: the Refine-Net or the whole network over everything, "
+        "auto: the faster of both, measured once for each size",
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_model_arguments(parser, by_scale=True)
+    _add_photograph_arguments(parser)
+    parser.add_argument(
+        "inputs", nargs="+", type=Path, metavar="INPUT", help="images, or folders (the images directly in them)"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        required=True,
+        metavar="OUT",
+        help="a file for one image; otherwise a folder, made if need be, where results are named as the inputs",
+    )
+    parser.add_argument(
+        "--format",
+        choices=EXTENSION,
+        help="file format in a folder (default: as the input where it is PNG, JPEG, WebP or TIFF, otherwise PNG)",
+    )
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        help="what an image may take beside the model, such as 2GiB; larger ones are cut into tiles "
+        "(default: nine tenths of what is free)",
+    )
+    parser.add_argument(
+        "--runtime",
+        default="auto",
+        choices=("auto", "own", "openvino", "pytorch"),
+        help="what runs the network: our own convolutions, OpenVINO or PyTorch (default: the first that can)",
+    )
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
+    existing.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave out images whose result exists, to go on where an earlier run was broken off",
+    )
+    parser.add_argument(
+        "--save-mask",
+        metavar="PNG",
+        help="a picture of the refined cells: a file for one image, otherwise a folder of NAME-mask.png",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """The command. Everything that can be refused is refused before the first image is touched."""
+    failures = Failures()
+    request = Request(args.inputs, args.output, args.format, args.save_mask, args.overwrite, args.skip_existing)
+    with _status() as say:
+        sources, passed_over = find_inputs(args.inputs, failures)
+        jobs = plan(request, sources, say)
+        total, planned = len(jobs) + failures.count, len(jobs)
+        if args.skip_existing:
+            jobs = list(without_results(jobs))
+    if len(jobs) < planned:
+        print(f"mga: {planned - len(jobs)} of {total} images are left out, their results exist", file=sys.stderr)
+    if jobs:
+        upscale_all(lambda: _load(args), jobs, request, failures)
+    if passed_over:
+        shown = ", ".join(path.name for path in passed_over[:3]) + (", ..." if len(passed_over) > 3 else "")
+        print(f"mga: not images by their names, so not upscaled: {shown}", file=sys.stderr)
+    return failures.exit_code(total)
+
+
+def _load(args: argparse.Namespace) -> MaskGuidedSR:
+    from .models import load
+
+    with _status() as say:
+        say(f"loading {args.model}")
+        return load(
+            args,
+            threshold=args.threshold,
+            max_ms=args.max_ms,
+            mode=args.mode,
+            runtime=args.runtime,
+            memory=args.memory,
+        )
+
+
+@contextmanager
+def _status() -> Iterator[Callable[[str], None]]:
+    """A function that shows on a terminal what goes on, until the block ends."""
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status("looking for images") as shown:
+        yield lambda text: shown.update(escape(text))

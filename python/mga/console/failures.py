@@ -1,0 +1,55 @@
+"""What becomes of a command when one of its files fails: a line, and the others go on."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mga_kernels.errors import MGAError
+
+from .debug import debugging
+
+
+class Failures:
+    """Files that failed: each is a line on stderr, and the others go on. ``lines``: what was said of which file."""
+
+    def __init__(self) -> None:
+        self.lines: list[tuple[Path, str]] = []
+
+    @property
+    def count(self) -> int:
+        return len(self.lines)
+
+    @contextmanager
+    def of(self, file: Path) -> Iterator[None]:
+        """Any Exception of the block is one of ``file``, and ends here."""
+        try:
+            yield
+        except Exception as error:
+            self.add(file, error)
+
+    def add(self, file: Path, error: Exception) -> None:
+        self.lines.append((file, line_about(file, error)))
+        if debugging():
+            traceback.print_exception(error)
+        print(f"mga: {self.lines[-1][1]}", file=sys.stderr)
+
+    def exit_code(self, total: int) -> int:
+        """0, or 1 after a line about how many of ``total`` images failed."""
+        if self.count and total > 1:
+            print(f"mga: {self.count} of {total} images failed", file=sys.stderr)
+        return 1 if self.count else 0
+
+
+def line_about(file: Path, error: Exception) -> str:
+    """What to say of a ``file`` that failed with ``error``."""
+    if not isinstance(error, MGAError):
+        kind, text = type(error).__name__, " ".join(str(error).split())
+        if isinstance(error, MemoryError):
+            return f"{file}: memory ran out ({text or kind}); use a smaller image or close other programs"
+        what = f"{kind}: {text}" if text else kind
+        return f"{file} failed unexpectedly ({what}); the environment MGA_DEBUG=1 shows where"
+    return str(error) if str(file) in str(error) else f"{file}: {error}"

@@ -1,0 +1,51 @@
+"""The published RFDN extended by the Refine-Net of the paper, for which the engine has convolutions of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mga_kernels.architectures.rfdn.network import FEATURE_CHANNELS
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeNetwork
+
+from ..training.packs import Pair
+from ..training.start import start_as_probability
+from .identity import start_at_coarse_image
+
+LOOKED_AT = 16  # images of which the size of the feature is taken
+SIDE = 128  # of their parts, in LR pixels
+
+
+def fits_the_paper(teacher: WholeNetwork, added: int) -> bool:
+    """Whether the network is that of the AIM 2020 file, and the new blocks are no more than it has."""
+    config = teacher.config
+    known = config.network == "rfdn" and config.settings == {"channels": FEATURE_CHANNELS}
+    return known and config.input_range == "0..255" and added <= config.blocks
+
+
+def extended_rfdn(
+    teacher: WholeNetwork, added: int, patch_size: int, train: Sequence[Pair], seed: int = 0
+) -> MaskGuidedNetwork:
+    """The mask-guided RFDN whose Base-Net is the teacher, and whose Refine-Net returns the coarse image at first.
+
+    ``train``: pairs (HR, LR), of which the size of the feature is taken (``train.identity``).
+    """
+    config = teacher.config
+    torch.manual_seed(seed)
+    network = MaskGuidedNetwork(ModelConfig("rfdn", config.scale, patch_size, split=(config.blocks, added)))
+    network.base.load_state_dict(teacher.body.state_dict())
+    network.eval().requires_grad_(False)
+    start_at_coarse_image(network.base, network.refine, network.config.split, _largest(network, train))
+    start_as_probability(network.mask)
+    return network
+
+
+@torch.no_grad()
+def _largest(network: MaskGuidedNetwork, train: Sequence[Pair]) -> Tensor:
+    """The largest magnitude (C,) of each channel of the feature."""
+    chosen = [train[round(i)] for i in np.linspace(0, len(train) - 1, min(len(train), LOOKED_AT))]
+    parts = (torch.from_numpy(lr[:SIDE, :SIDE].copy()).permute(2, 0, 1)[None] / 255 for _, lr in chosen)
+    return torch.stack([network.coarse(part)[1].abs().amax(dim=(0, 2, 3)) for part in parts]).amax(dim=0)

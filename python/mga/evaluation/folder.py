@@ -1,0 +1,61 @@
+"""One model on one folder of images: figures of every image and their mean."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mga_kernels.images import Photo, save_image
+
+from ..files.records import finite
+from .metrics import psnr_y, ssim_y
+from .testsets import load_pair
+
+if TYPE_CHECKING:
+    from mga_kernels.engine import MaskGuidedSR
+
+
+def evaluate(
+    model: MaskGuidedSR,
+    pairs: Iterable[tuple[Path, Path | None]],
+    variant: str = "masked",
+    selection: str | None = None,
+    seed: int = 0,
+    save: Path | None = None,
+) -> dict[str, Any]:
+    """Figures of every image and their mean, as they go into the JSON file. A PSNR of equal images is None there."""
+    from mga_kernels.pictures import to_tensor, to_uint8
+
+    from ..evaluation.models import own_luma
+
+    images = []
+    for hr_path, lr_path in pairs:
+        hr, lr = load_pair(hr_path, lr_path, model.scale)
+        sr = to_uint8(model(to_tensor(lr), variant=variant, selection=selection, seed=seed)[0])
+        plane = own_luma(model, lr)
+        compared = sr if plane is None else plane
+        psnr = psnr_y(compared, hr, model.scale)
+        entry = {"name": hr_path.stem, "psnr_y": psnr, "ssim_y": ssim_y(compared, hr, model.scale)}
+        if variant == "masked":
+            entry["k"] = model.resolve_k(*lr.shape[:2])
+        images.append(entry)
+        if save is not None:
+            save.mkdir(parents=True, exist_ok=True)
+            save_image(Photo(sr), save / f"{hr_path.stem}.png", overwrite=True)
+    mean = {key: float(np.mean([entry[key] for entry in images])) for key in ("psnr_y", "ssim_y")}
+    masked = variant == "masked"
+    return {
+        "variant": variant,
+        "scale": model.scale,
+        "k": (model.config.k if model.k is None else model.k) if masked and model.fraction is None else None,
+        "fraction": model.fraction if masked else None,
+        "selection": (selection or model.config.selection) if masked else None,
+        "seed": seed if masked and selection == "random" else None,
+        "network": model.network,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "mean": finite(mean),
+        "images": [finite(entry) for entry in images],
+    }

@@ -1,0 +1,40 @@
+"""Which files of a folder are images."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+
+from mga_kernels.errors import ImageError
+from mga_kernels.images import suffixes
+
+image_suffixes = cache(suffixes)
+
+
+def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(images, other files) directly inside ``folder``, by name. Hidden files and subfolders are in neither.
+
+    What is named as an image counts as one, also where it cannot be read, such as a link that leads nowhere or a pipe:
+    reading it says so, and nothing is passed over in silence.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.name[0] != "." and not _is_folder(entry))
+    except FileNotFoundError:
+        raise ImageError(f"the folder {folder} does not exist") from None
+    except (OSError, ValueError) as problem:
+        reason = getattr(problem, "strerror", None) or problem
+        raise ImageError(f"{folder} cannot be read as a folder ({reason})") from problem
+    images: list[Path] = []
+    others: list[Path] = []
+    for name in names:
+        (images if os.path.splitext(name)[1].lower() in image_suffixes() else others).append(folder / name)
+    return images, others
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that cannot be followed
+        return False

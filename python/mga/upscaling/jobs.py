@@ -1,0 +1,194 @@
+"""Which photographs ``mga upscale`` is to work on, and where their results go: decided before the first is touched."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mga_kernels.errors import ImageError, InputError
+from mga_kernels.files import Identity, are_one_name, identities
+from mga_kernels.images import FORMATS, check_output
+
+from ..console.failures import Failures
+from ..files.folders import list_images
+
+EXTENSION = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
+_TOLD = 500  # from one number that is shown to the next
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: ``output`` is a file or a folder by its name, ``format`` a key of EXTENSION."""
+
+    inputs: Sequence[Path]
+    output: str
+    format: str | None = None
+    save_mask: str | None = None
+    overwrite: bool = False
+    skip_existing: bool = False
+
+
+@dataclass(frozen=True)
+class Job:
+    """One photograph to upscale, and where its result and the picture of its mask go."""
+
+    source: Path
+    target: Path
+    mask: Path | None
+
+    @property
+    def outputs(self) -> tuple[Path, ...]:
+        return (self.target,) if self.mask is None else (self.target, self.mask)
+
+
+def find_inputs(inputs: list[Path], failures: Failures) -> tuple[list[Path], list[Path]]:
+    """(image files, files of the folders that are no images). Folders are searched one level deep.
+
+    Of several ``inputs`` one that cannot be used is one of the ``failures``; alone it raises ImageError.
+    """
+    sources: list[Path] = []
+    passed_over: list[Path] = []
+    for path in inputs:
+        try:
+            images, others = _images_of(path)
+        except ImageError as error:
+            if len(inputs) == 1:
+                raise
+            failures.add(path, error)
+            continue
+        sources += images
+        passed_over += others
+    return sources if len(inputs) == 1 else list(dict.fromkeys(sources)), passed_over
+
+
+def _images_of(path: Path) -> tuple[list[Path], list[Path]]:
+    if not os.path.isdir(path):
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            raise ImageError(f"{path} does not exist") from None
+        except OSError as problem:
+            raise ImageError(f"{path} cannot be opened ({problem.strerror})") from problem
+        return [path], []
+    images, others = list_images(path)
+    if not images:
+        raise ImageError(f"there is no image in the folder {path} (subfolders are not searched)")
+    return images, others
+
+
+def plan(request: Request, sources: list[Path], say: Callable[[str], None] = lambda text: None) -> list[Job]:
+    """The jobs, with every output checked against the others, the inputs and what exists."""
+    several = len(sources) > 1 or len(request.inputs) > 1 or os.path.isdir(request.inputs[0])
+    output = Path(request.output)
+    into_folder = several or os.path.isdir(output) or request.output.endswith(("/", os.sep))
+    if several and not os.path.isdir(output) and output.suffix.lower() in FORMATS:
+        raise InputError(f"several images need a folder as output, but {output} is the name of an image file")
+    if not into_folder and not output.suffix and not os.path.lexists(output):
+        raise InputError(f"the output {output} is neither an image file by its name nor a folder; a folder ends in /")
+    if not into_folder and request.format and FORMATS.get(output.suffix.lower()) != FORMATS[EXTENSION[request.format]]:
+        raise InputError(f"--format {request.format} contradicts the name of the output, {output}; leave one out")
+    masks = Path(request.save_mask) if request.save_mask else None
+    mask_each = masks is not None and (several or os.path.isdir(masks))
+    jobs = []
+    for source in sources:
+        stem, suffix = os.path.splitext(source.name)
+        target = output / (stem + _extension(suffix, request.format)) if into_folder else output
+        jobs.append(Job(source, target, masks / f"{stem}-mask.png" if masks and mask_each else masks))
+    _check(jobs, request.overwrite, request.skip_existing, say)
+    return jobs
+
+
+def _extension(suffix: str, wanted: str | None) -> str:
+    if wanted is not None:
+        return EXTENSION[wanted]
+    return suffix if suffix.lower() in FORMATS else ".png"
+
+
+def _check(jobs: list[Job], overwrite: bool, skip: bool, say: Callable[[str], None]) -> None:
+    """Refuse what would lose a file. Each file is asked for once: of 20,000 jobs no pairs are compared.
+
+    What only one of several jobs is wrong with, such as a name too long, is left for its own turn.
+    """
+    if len(jobs) == 1:
+        for path in jobs[0].outputs:
+            check_output(path, overwrite or skip, inputs=[jobs[0].source])
+    known: frozenset[Identity] | None = None  # the inputs
+    owners: dict[tuple[str, str], Path] = {}
+    folders: dict[str, tuple[str, bool]] = {}  # what they are really called, and whether they are there
+    existing: list[Path] = []
+    for number, job in enumerate(jobs):
+        if number % _TOLD == 0:
+            say(f"looking for {number:,} of {len(jobs):,} results")
+        for path in job.outputs:
+            folder, name = os.path.split(path)
+            if folder not in folders:
+                folders[folder] = os.path.realpath(folder), os.path.isdir(folder)
+            real, there = folders[folder]
+            led, found = _what_is_at(path) if there else (None, None)
+            key = led or (real, name)
+            if key in owners:
+                _refuse_pair(owners[key], job.source, path)
+            owners[key] = job.source
+            if found is None:
+                continue
+            if known is None:
+                say(f"looking at {len(jobs):,} images")
+                known = identities(job.source for job in jobs)
+            if (found.st_dev, found.st_ino) in known:
+                raise ImageError(f"cannot write {path}: it is an input itself; choose another name or folder")
+            if stat.S_ISREG(found.st_mode):
+                existing.append(path)
+    if existing and not overwrite and not skip:
+        more = f", and so do {len(existing) - 1:,} others" if len(existing) > 1 else ""
+        remedy = "--skip-existing goes on with those that are missing, --overwrite replaces them"
+        raise ImageError(f"cannot write {existing[0]}: it exists already{more}; {remedy}")
+
+
+def _what_is_at(path: Path) -> tuple[tuple[str, str] | None, os.stat_result | None]:
+    """(folder and name of what a link leads to, None where it is no link; the file there, None where there is none)."""
+    led = None
+    try:
+        found = os.lstat(path)
+        if stat.S_ISLNK(found.st_mode):
+            folder, name = os.path.split(os.path.realpath(path))
+            led = folder, name
+            found = os.stat(path)
+    except (OSError, ValueError):
+        return led, None
+    return led, found
+
+
+def _refuse_pair(one: Path, other: Path, path: Path) -> None:
+    if one == other:
+        raise InputError(f"the result and the mask of {one} would both be written to {path}")
+    remedy = "rename one or upscale them into different folders"
+    raise InputError(f"{one} and {other} would both be written to {path}; {remedy}")
+
+
+def refuse_names_that_fold(jobs: Sequence[Job]) -> None:
+    """InputError where the names of two outputs differ, but not for the disk: by case, say. Their folders exist."""
+    owners: dict[tuple[str, str], tuple[str, Path]] = {}
+    for job in jobs:
+        for path in job.outputs:
+            folder, name = os.path.split(path)
+            folded = name.casefold() if name.isascii() else unicodedata.normalize("NFKC", name).casefold()
+            known, source = owners.setdefault((folder, folded), (name, job.source))
+            if known != name and are_one_name(path.parent, known, name):
+                _refuse_pair(source, job.source, path)
+
+
+def without_results(jobs: Sequence[Job]) -> Iterator[Job]:
+    """The jobs whose result is not there yet. A file of 0 bytes, which no run of ours leaves, is none."""
+    return (job for job in jobs if not has_result(job))
+
+
+def has_result(job: Job) -> bool:
+    try:
+        found = os.stat(job.target)
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size > 0
