@@ -264,13 +264,15 @@ def train(options: argparse.Namespace) -> dict[str, Any]:
     result.pop("failed", None)
     wrong = []
     for config in options.configs:
-        folder = options.runs / config.stem
-        command = [sys.executable, "-m", "mga", "train", str(config.resolve()), "--set", f"out={folder.resolve()}"]
+        name = "-".join([config.stem, *(text.partition("=")[2] for text in options.settings)])
+        settings = [*options.settings, f"out={(options.runs / name).resolve()}"]
+        command = [sys.executable, "-m", "mga", "train", str(config.resolve())]
+        command += [word for text in settings for word in ("--set", text)]
         command += ["--budget", options.budget] if options.budget else []
         try:
-            result[config.stem] = {"finished": True, "told": run(command, options.limit).splitlines()[-2:]}
+            result[name] = {"finished": True, "told": run(command, options.limit).splitlines()[-2:]}
         except Stopped as stopped:
-            result[config.stem] = {"finished": False, "told": [stopped.last]}
+            result[name] = {"finished": False, "told": [stopped.last]}
         except StageFailed as failure:
             wrong.append(str(failure))
         options.save("train", result)
@@ -316,6 +318,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=SIZES, help="of its results")
     parser.add_argument("--contenders", nargs="+", default=[], metavar="NAME", help="see gpu_engine.py; all by default")
     parser.add_argument("--configs", nargs="+", type=Path, default=[], metavar="TOML", help="of the train stage")
+    parser.add_argument("--set", dest="settings", nargs="+", default=[], metavar="NAME=VALUE", help="see mga train")
     parser.add_argument("--budget", metavar="TIME", help="of each configuration, over all calls; see mga train")
     parser.add_argument("--runs", type=Path, default=ROOT / "runs", metavar="DIR", help="for states (default runs/)")
     parser.add_argument(

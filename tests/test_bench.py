@@ -155,6 +155,9 @@ def test_gpu_script_trains_until_its_limit_and_goes_on(tmp_path):
         (path,) = tmp_path.glob("gpu-cpu-*.json")
         assert json.loads(path.read_text())["stages"]["train"]["small"]["finished"] is finished
     assert (tmp_path / "runs/small/fsrcnn-x2.safetensors").exists()
+    result = gpu_script("train", *given, "--budget", "3", "--set", "crop=8", "seed=1")
+    assert result.returncode == 0, result.stderr
+    assert (tmp_path / "runs/small-8-1/fsrcnn-x2.safetensors").exists()
     config.write_text("nothing")
     assert gpu_script("train", *given).returncode == 1
 

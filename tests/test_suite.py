@@ -25,7 +25,7 @@ from mga.evaluation.suite.config import Suite, load_suite
 from mga.evaluation.suite.table import rows_of
 from mga.evaluation.testsets import find_pairs, load_pair
 from mga.settings.values import amount
-from mga.training.recipe import Recipe, load_recipe
+from mga.training.recipe import load_recipe
 from mga_kernels.checkpoints import load_model, save_model
 from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.errors import InputError
@@ -371,10 +371,19 @@ def test_every_configuration_is_one(path, monkeypatch):
     if path.stem.startswith(("suite", "published", "converted")):
         assert load_suite(path).models
         return
-    config = load_recipe(path, {})
-    assert config.network in path.stem
-    if isinstance(config, Recipe):
-        config.check()
+    for name in ("fsrcnn",) if path.stem == "fsrcnn" else ("rfdn", "pan", "srresnet", "rcan"):
+        for scale in (2, 4):
+            recipe = load_recipe(path, {"network": name, "scale": str(scale)})
+            assert (recipe.network, recipe.out) == (name, f"runs/{name}-x{scale}")
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_a_suite_follows_its_scale(scale, monkeypatch):
+    for name in ("MGA_SETS", "PHOTOS", "RUNS"):
+        monkeypatch.setenv(name, "somewhere")
+    suite = load_suite(CONFIGS / "suite-fsrcnn.toml", {"scale": str(scale)})
+    files = [f"somewhere/{name}-x{scale}.safetensors" for name in ("base", "dense")]
+    assert [model.file for model in suite.models] == [*files, f"fsrcnn-x{scale}"]
 
 
 def test_the_example_is_a_suite(folder, monkeypatch):

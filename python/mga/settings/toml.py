@@ -109,7 +109,9 @@ def _set(values: Table, name: str, text: str, command: str) -> None:
 def _index(table: object, part: str, name: str, command: str) -> int:
     if isinstance(table, list) and part.isascii() and part.isdecimal() and int(part) < len(table):
         return int(part)
-    raise InputError(f"{command}: --set {name} leads to no setting: {part!r} is in no table; see the configuration")
+    raise InputError(
+        f"{command}: --set {name} leads nowhere: there is no {part!r} where it says; name a setting that exists"
+    )
 
 
 def _filled(value: Any, own: Mapping[str, str]) -> Any:
