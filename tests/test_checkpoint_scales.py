@@ -14,7 +14,7 @@ from test_authors_layout import authors_layout
 from test_published import linear_fsrcnn
 
 from mga.cli import main
-from mga.commands import convert
+from mga.conversion import convert
 from mga.evaluation.resize import imresize
 from mga.evaluation.suite.config import ModelEntry
 from mga.evaluation.suite.runners import Runner

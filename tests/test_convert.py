@@ -15,15 +15,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from mga.cli import main
-from mga.commands import convert as cli
-from mga.conversion import extended, fitting, pictures
+from mga.conversion import convert, extended, fitting, pictures
 from mga.conversion.fitting import Fitting
 from mga.conversion.light import fit_light_upsampler
+from mga.conversion.settings import Training, load_training
 from mga.conversion.teacher import halves
 from mga.evaluation.masks import every_patch
 from mga.training import loop
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_model, read_metadata, recognise, save_model
+from mga_kernels.errors import InputError
 from mga_kernels.networks import WholeNetwork
 from mga_kernels.networks.divided import enlarged, image_part
 from mga_kernels.networks.margins import Enlarge, upsampled
@@ -160,11 +161,8 @@ def test_the_image_of_a_state_is_enlarged_as_if_nothing_were_around_it(scale):
 
 
 @pytest.fixture
-def small(monkeypatch):
-    """Crops and batches of a size for tests, and one thread, with which sums are the same each time."""
-    monkeypatch.setattr(fitting, "CROP", 16)
-    monkeypatch.setattr(cli, "CROP", 16)
-    monkeypatch.setattr(fitting, "BATCH", 2)
+def small():
+    """One thread, with which sums are the same each time."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -182,6 +180,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+SMALL = Training(crop=16, batch=2)  # for tests
 ITERATIONS = {"base": 6, "joint": 8, "mask": 6, "refine": 8}
 
 
@@ -191,7 +190,7 @@ def begin(folder: Path, name: str = "state", extend: bool = False, **iterations:
     network = halves(teacher, (3, 1) if extend else (2, 1), 4)
     train, held_out = pictures.read_pairs(folder / "images", 2, 16, extend)
     given = ITERATIONS | iterations
-    return Fitting(None if extend else teacher, network, train, held_out, folder / name, {}, 1.0, given)
+    return Fitting(None if extend else teacher, network, train, held_out, folder / name, {}, 1.0, given, SMALL)
 
 
 def distances(fit: Fitting) -> tuple[float, float]:
@@ -258,7 +257,7 @@ def test_the_published_rfdn_is_extended_by_the_halves_of_the_paper(folder, small
     assert not extended.fits_the_paper(teacher_of("rfdn of 0..1"), 1)
     network = extended.extended_rfdn(teacher, 1, 4, train[0])
     assert network.config.network == "rfdn"
-    fit = Fitting(None, network, train, held_out, folder / "state", {}, 1.0, {"refine": 30, "mask": 4})
+    fit = Fitting(None, network, train, held_out, folder / "state", {}, 1.0, {"refine": 30, "mask": 4}, SMALL)
     before, tail = distances(fit), network.refine.conv2.weight.clone()
     lr = fit.held_out[0][0]
     assert torch.allclose(network.coarse(lr)[0], teacher(lr), atol=1e-5)
@@ -285,8 +284,6 @@ def test_a_stopped_conversion_goes_on_to_the_same_weights(folder, small, monkeyp
     with pytest.raises(KeyboardInterrupt):
         stopped.run()
     monkeypatch.undo()
-    monkeypatch.setattr(fitting, "CROP", 16)
-    monkeypatch.setattr(fitting, "BATCH", 2)
     stopped.finish_early()
     again = begin(folder, "stopped")
     again.run()
@@ -297,7 +294,7 @@ def test_a_stopped_conversion_goes_on_to_the_same_weights(folder, small, monkeyp
 
 def mga(folder: Path, *arguments: object) -> int:
     options = [str(folder / "published.pth"), "-o", str(folder / "out.safetensors"), "--images", str(folder / "images")]
-    return main(["convert", *options, *map(str, arguments)])
+    return main(["convert", *options, "--set", "crop=16", "--set", "batch=2", *map(str, arguments)])
 
 
 @pytest.mark.parametrize("way", [["--split", "1+2"], ["--extend", "2"], ["--upsampler", "copied"], []])
@@ -400,9 +397,9 @@ def test_the_range_of_the_original_is_a_part_of_the_conversion(folder, small, ca
 
 def test_images_count_by_all_their_pixels():
     hr, lr = np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4, 3), np.uint8)
-    assert cli._fingerprint([[(hr, lr)]]) == cli._fingerprint([[(hr.copy(), lr)]])
-    assert cli._fingerprint([[(hr, lr)]]) != cli._fingerprint([[(hr + 1, lr)]])
-    assert cli._fingerprint([[(hr, lr)]]) != cli._fingerprint([[(hr, lr + 1)]])
+    assert convert._fingerprint([[(hr, lr)]]) == convert._fingerprint([[(hr.copy(), lr)]])
+    assert convert._fingerprint([[(hr, lr)]]) != convert._fingerprint([[(hr + 1, lr)]])
+    assert convert._fingerprint([[(hr, lr)]]) != convert._fingerprint([[(hr, lr + 1)]])
 
 
 @pytest.mark.parametrize(
@@ -459,3 +456,40 @@ def test_networks_that_cannot_be_converted_are_refused(folder, small, capsys):
     guided = str(folder / "guided.safetensors")
     assert main(["convert", guided, "-o", guided, "--images", str(folder / "images")]) == 1
     assert "is the original" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"crop": "7"}, "crop must be 8 or more, twice the patch size, got 7"),
+        ({"batch": "0"}, "batch is 1 or more"),
+        ({"batch": "2.5"}, r"config\.batch must be of type int, got 2\.5"),
+        ({"ema_decay": "1"}, "ema_decay lies between 0 and 1"),
+        ({"rates.base": "0"}, r"rates\.base = 0\.0 is none; steps are base, joint, refine, mask"),
+        ({"rates.dense": "1e-3"}, r"rates\.dense = 0\.001 is none"),
+        ({"speed": "1"}, r"unknown setting config\.speed"),
+    ],
+)
+def test_settings_that_no_training_can_have(overrides, message):
+    with pytest.raises(InputError, match=f"convert: .*{message}"):
+        load_training(None, overrides, 4)
+
+
+def test_settings_come_from_a_file_and_are_overridden(tmp_path):
+    (tmp_path / "fit.toml").write_text("crop = 32\nbatch = 8\n[rates]\nmask = 1e-3\n")
+    found = load_training(tmp_path / "fit.toml", {"batch": "2", "rates.base": "0.5"}, 4)
+    assert (found.crop, found.batch, found.rate("mask"), found.rate("base"), found.rate("joint")) == (
+        32,
+        2,
+        1e-3,
+        0.5,
+        6e-4,
+    )
+    assert found.changed() == {"crop": 32, "batch": 2, "rates.mask": 1e-3, "rates.base": 0.5}
+    assert load_training(None, {}, 8).changed() == {}
+
+
+def test_a_conversion_with_other_settings_does_not_go_on(folder, small, capsys):
+    assert mga(folder, "--minutes", "0.01", "--split", "2+1") == 0
+    assert mga(folder, "--minutes", "0.01", "--split", "2+1", "--set", "rates.mask=0.002") == 1
+    assert "holds a run with rates.mask = none, this one has 0.002" in capsys.readouterr().err

@@ -136,7 +136,7 @@ def test_in_another_thread_signals_are_left_alone():
 
 def test_a_conversion_that_has_no_time_left_keeps_its_state(tmp_path, capsys):
     """Ctrl-C fits a mask to what there is; SIGTERM does not, since the machine may be shutting down."""
-    from mga.commands.convert import _fit
+    from mga.conversion.convert import _fit
 
     class Fitting:
         early = 0

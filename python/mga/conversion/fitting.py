@@ -27,7 +27,7 @@ from mga_kernels.files import writable_folder
 from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
 from mga_kernels.plans.precision import fast_bf16
 
-from ..evaluation.masks import QUANTILE, every_patch
+from ..evaluation.masks import every_patch
 from ..files.claim import claim_folder
 from ..training.loop import Ema, pace_of, run_steps
 from ..training.objectives import feature_statistics, fold_spread, image_loss, mask_loss
@@ -35,12 +35,9 @@ from ..training.packs import Crops, Pair, to_tensors
 from ..training.schedule import Plan, Schedule
 from .identity import trunk_parameters
 from .light import fit_light_upsampler
+from .settings import SHARES, Training
 from .teacher import tail_parameters
 
-CROP, BATCH = 48, 4  # in LR pixels
-SHARES = {"split": {"base": 0.1, "joint": 0.7, "mask": 0.2}, "extend": {"refine": 0.8, "mask": 0.2}}
-RATES = {"base": 2e-3, "joint": 6e-4, "refine": 4e-4, "mask": 4e-4}
-EMA = 0.99
 PACE_STEPS = 3  # timed to turn minutes into iterations
 QUICK = 40  # iterations of a mask that is fitted to what a stopped conversion has got to
 STATISTICS = 4  # batches of which the feature's deviation and the unit of the mask are taken
@@ -62,10 +59,11 @@ class Fitting:
         begun: dict[str, Any],
         minutes: float,
         iterations: dict[str, int] | None = None,
-        seed: int = 0,
+        training: Training | None = None,
     ):
         """Without a ``teacher`` the HR images of the pairs are what is wanted. ``train``: groups, which are drawn from
         equally often. ``iterations`` replaces the minutes."""
+        self.training = training or Training()
         self.teacher, self.network, self.folder, self.minutes = teacher, network, folder, minutes
         self.given, self.plan = iterations or {}, Plan(folder / PLANNED)
         self.shares = SHARES["extend" if teacher is None else "split"]
@@ -78,8 +76,8 @@ class Fitting:
         # Values up to 255 would lose half a level; images of 0..1 are a residual or rounded by far less.
         self.bf16 = fast_bf16() and network.value_range == 1
         scale, p = network.config.scale if teacher is None else 1, network.config.patch_size
-        crop = CROP // p * p
-        self.crops = Crops(train, scale, crop, BATCH, seed)
+        crop = self.training.crop // p * p
+        self.crops = Crops(train, scale, crop, self.training.batch, self.training.seed)
         self.held_out = [self._target(*to_tensors([_middle(pair, scale, p)])) for pair in held_out]
         writable_folder(folder)
         remedy = "go on with that one, remove the folder or choose another -o"
@@ -126,11 +124,11 @@ class Fitting:
         spread, unit = torch.ones(()), 1.0
         if step == "mask":
             batches = (self.crops.make(number)[0] for number in range(STATISTICS))
-            spread, unit = feature_statistics(network, batches, QUANTILE)
+            spread, unit = feature_statistics(network, batches, self.training.target_quantile)
             self.mask_unit = unit
         loss = self._loss(step, spread, unit)
         schedule = self._schedule(step, module, loss, iterations)
-        ema = Ema(module, EMA)
+        ema = Ema(module, self.training.ema_decay)
         every = max(1, min(200, schedule.iterations // 8))
 
         def validate() -> str:
@@ -180,7 +178,7 @@ class Fitting:
         count = iterations or self.plan.iterations(
             step, lambda: self.given.get(step) or self._iterations(step, module, loss)
         )
-        warmup, peak = max(1, min(100, count // 10)), RATES[step]
+        warmup, peak = max(1, min(100, count // 10)), self.training.rate(step)
         return Schedule(count, 1, warmup, 0.1 * peak, peak, 0.01 * peak)
 
     def planned(self) -> dict[str, int]:

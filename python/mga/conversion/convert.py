@@ -1,0 +1,172 @@
+"""A published network made mask-guided: what ``mga convert`` does once its words are read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from mga_kernels.checkpoints import load_checkpoint, save_model
+from mga_kernels.errors import InputError
+from mga_kernels.files import writable_folder
+from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
+
+from ..console.process import Stopped
+from ..evaluation.testsets import only_scale
+from ..files.claim import flat
+from ..settings.values import parse_split
+from ..training.packs import Pair
+from .extended import extended_rfdn, fits_the_paper
+from .fitting import Fitting
+from .pictures import read_pairs
+from .settings import Training
+from .teacher import can_lighten, check_convertible, check_split, halves
+
+MOST_ADDED = 64  # blocks
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for. Either ``split`` ("8+8") or ``extend`` (a number of blocks), or none: a usual split.
+
+    ``upsampler``: "light", "copied" or None, what fits. ``hr``: HR images of ``images``, which tell the scale where the
+    file does not. ``input_range`` and ``model_scale``: what the file does not tell.
+    """
+
+    checkpoint: Path
+    output: Path
+    images: Path
+    minutes: float
+    patch_size: int
+    training: Training
+    split: str | None = None
+    extend: str | None = None
+    upsampler: str | None = None
+    hr: Path | None = None
+    input_range: str | None = None
+    model_scale: int | None = None
+
+
+def convert(asked: Request) -> bool:
+    """Train and write the result; whether Ctrl-C ended it early. The same request goes on where it was."""
+    _check_paths(asked)
+    training, extend = asked.training, asked.extend is not None
+    expected = None if extend else only_scale(asked.hr, asked.images)
+    teacher = check_convertible(
+        load_checkpoint(
+            asked.checkpoint, input_range=asked.input_range, scale=asked.model_scale, expected_scale=expected
+        ),
+        str(asked.checkpoint),
+    )
+    split, upsampler = _split(asked, teacher), _upsampler(asked, teacher)
+    train, held_out = read_pairs(asked.images, teacher.config.scale, training.crop, extend)
+    if extend and fits_the_paper(teacher, split[1]):
+        network = extended_rfdn(teacher, split[1], asked.patch_size, train[0], training.seed)
+    else:
+        network = halves(teacher, split, asked.patch_size, light=upsampler == "light", seed=training.seed)
+    begun = {
+        "original": hashlib.sha256(asked.checkpoint.read_bytes()).hexdigest(),
+        "split": list(split),
+        "upsampler": upsampler,
+        "patch size": asked.patch_size,
+        "minutes": asked.minutes,
+        "images": _fingerprint(train),
+    }
+    claimed = begun | {"held-out images": _fingerprint([held_out])} | training.changed()
+    claimed |= flat({"original": json.loads(teacher.config.to_json())})  # what its file and the options say together
+    folder = asked.output.with_suffix(".state")
+    wanted = None if extend else teacher
+    fitting = Fitting(wanted, network, train, held_out, folder, claimed, asked.minutes, training=training)
+    blocks = f"{split[0]}+{split[1]} blocks"
+    print(f"{teacher.config.network} x{teacher.config.scale}, {blocks}, {asked.minutes:g} minutes", flush=True)
+    stopped = _fit(fitting, folder)
+    _save(asked, network, fitting, begun | {"images": sum(map(len, train)), **training.changed()})
+    print(f"written: {asked.output}")
+    if extend and fitting.gain is not None and fitting.gain <= 0:
+        print(
+            "note: on the held-out images what was added does not make the picture better; stay with the original, or "
+            "give more images and minutes",
+            file=sys.stderr,
+        )
+    return stopped
+
+
+def _fit(fitting: Fitting, folder: Path) -> bool:
+    """Whether Ctrl-C stopped it: then the mask is fitted to what there is, unless it is stopped again.
+
+    Another signal leaves no time for that, as when the machine shuts down.
+    """
+    try:
+        fitting.run()
+        return False
+    except Stopped as signal:
+        signal.args = (f"the same command goes on from {folder}",)
+        raise
+    except KeyboardInterrupt:
+        again = f"the same command goes on from {folder}"
+        print(f"stopped: fitting the mask, then writing what there is; {again}", file=sys.stderr, flush=True)
+        fitting.finish_early()
+        return True
+
+
+def _check_paths(asked: Request) -> None:
+    if asked.output.suffix != ".safetensors":
+        raise InputError(f"convert: the result is a .safetensors file; -o {asked.output} does not end so")
+    if asked.output.exists() and asked.checkpoint.exists() and asked.output.samefile(asked.checkpoint):
+        raise InputError(f"convert: -o {asked.output} is the original; choose another file")
+    if not asked.images.is_dir():
+        raise InputError(f"convert: there is no folder {asked.images}; correct --images")
+    writable_folder(asked.output.parent)
+
+
+def _split(asked: Request, teacher: WholeNetwork) -> tuple[int, int]:
+    blocks = teacher.config.blocks
+    if asked.extend is not None:
+        if not (asked.extend.isascii() and asked.extend.isdecimal() and 1 <= int(asked.extend) <= MOST_ADDED):
+            raise InputError(f"convert: --extend takes a number of blocks, 1 to {MOST_ADDED}, got {asked.extend!r}")
+        return blocks, int(asked.extend)
+    split = parse_split(asked.split) if asked.split else (max(1, blocks * 3 // 4), blocks - max(1, blocks * 3 // 4))
+    check_split(teacher, split)
+    return split
+
+
+def _upsampler(asked: Request, teacher: WholeNetwork) -> str:
+    """The Base-Net's."""
+    if asked.upsampler is not None and asked.extend is not None:
+        raise InputError("convert: --upsampler is for --split; an extended network keeps its own")
+    can = asked.extend is None and can_lighten(teacher)
+    if asked.upsampler == "light" and not can:
+        raise InputError(
+            f"convert: the upsampler of {teacher.config.network} is one convolution already; leave out --upsampler"
+        )
+    return asked.upsampler or ("light" if can else "copied")
+
+
+def _fingerprint(groups: list[list[Pair]]) -> str:
+    """Of pixels, those of the HR images too."""
+    digest = hashlib.sha256()
+    for hr, lr in (pair for group in groups for pair in group):
+        digest.update(repr((hr.shape, lr.shape)).encode() + hr.tobytes() + lr.tobytes())
+    return digest.hexdigest()
+
+
+def _save(asked: Request, network: MaskGuidedNetwork, fitting: Fitting, begun: dict[str, Any]) -> None:
+    notice = f"those of {asked.checkpoint.name}, from which they were made; its licence holds"
+    facts = {
+        "converted": asked.checkpoint.name,
+        "way": "split" if fitting.teacher is not None else "extend",
+        **begun,
+        "iterations": fitting.planned(),
+        "results": fitting.results,
+        "finished": time.strftime("%Y-%m-%d", time.gmtime()) if fitting.finished else "stopped early",
+        "torch": torch.__version__,
+    }
+    if fitting.mask_unit:
+        facts["mask_unit"] = fitting.mask_unit
+    save_model(asked.output, network, {"weights": notice}, facts)
