@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "settings": set[str](),
     "files": set[str](),
     "console": set[str](),
-    "complexity": {"settings"},
+    "complexity": {"settings", "files"},
     "evaluation": {"settings", "files", "console", "complexity"},
     "drawing": {"evaluation"},
     "training": {"settings", "files", "evaluation"},

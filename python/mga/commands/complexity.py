@@ -9,7 +9,6 @@ import argparse
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
 
@@ -18,7 +17,7 @@ from mga_kernels.networks import VARIANTS, ModelConfig
 
 from ..complexity.counting import NetworkCosts
 from ..files.folders import list_images
-from ..files.records import to_json, write_text
+from ..files.records import Record, to_json, write_text
 from ..settings.values import parse_size
 from .network_options import add_model_options, given_options, model_config
 from .options import word
@@ -76,7 +75,7 @@ def lr_sizes(folder: Path, scale: int) -> Counter[tuple[int, int]]:
     return sizes
 
 
-def describe(config: ModelConfig, variant: str, sizes: Counter[tuple[int, int]], k: int) -> dict[str, Any]:
+def describe(config: ModelConfig, variant: str, sizes: Counter[tuple[int, int]], k: int) -> Record:
     """What was counted and the figures, as they go into the JSON file: a mean over LR sizes and their numbers."""
     costs = NetworkCosts(config)
     cost = costs.mean_cost(variant, ((*size, number) for size, number in sizes.items()), k)
@@ -94,7 +93,7 @@ def describe(config: ModelConfig, variant: str, sizes: Counter[tuple[int, int]],
     }
 
 
-def _describe_images(args: argparse.Namespace, sizes: Counter[tuple[int, int]]) -> dict[str, Any]:
+def _describe_images(args: argparse.Namespace, sizes: Counter[tuple[int, int]]) -> Record:
     if args.images is None:
         return {"size": list(args.size)}
     pixels = sum(width * height * number for (width, height), number in sizes.items())
@@ -105,7 +104,7 @@ def _describe_images(args: argparse.Namespace, sizes: Counter[tuple[int, int]]) 
     }
 
 
-def _text(result: dict[str, Any]) -> str:
+def _text(result: Record) -> str:
     if "size" in result:
         where = f"one LR image of {result['size'][0]}x{result['size'][1]}"
     else:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import track
@@ -30,7 +30,7 @@ from mga_kernels.networks import VARIANTS
 from mga_kernels.ops.select_patches import ORDERS
 
 from ..evaluation.testsets import find_pairs, scale_of
-from ..files.records import write_text
+from ..files.records import Record, write_text
 from .options import DEFAULT_MODEL, add_model_arguments, add_overrides
 
 if TYPE_CHECKING:
@@ -174,7 +174,7 @@ def _run_folder(args: argparse.Namespace) -> int:
     return 0
 
 
-def _table(result: dict[str, Any]) -> Table:
+def _table(result: Record) -> Table:
     share = f"K = {result['k']}" if result["k"] is not None else f"fraction {result['fraction']}"
     how = f", {share}, {result['selection']}" if result["variant"] == "masked" else ""
     table = Table(title=f"{result['model']} x{result['scale']} {result['variant']}{how}")

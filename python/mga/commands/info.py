@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
 
 from mga_kernels.checkpoints import read_metadata, shipped_models
 from mga_kernels.errors import InputError
 from mga_kernels.info import collect, render
 from mga_kernels.networks import network_names
 
+from ..files.records import Record
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print it as JSON")
 
 
-def describe_models() -> dict[str, dict[str, Any]]:
+def describe_models() -> dict[str, Record]:
     """Facts of every shipped model by name: network, scale, patch size, K, value range and licence notices."""
     models = {}
     for name, path in shipped_models().items():

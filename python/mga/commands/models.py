@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from mga_kernels.engine import MaskGuidedSR
 from mga_kernels.errors import InputError
 
 
-def load(args: argparse.Namespace, expected_scale: int | None = None, **settings: Any) -> MaskGuidedSR:
+def load(
+    args: argparse.Namespace, expected_scale: int | None = None, runtime: str = "auto", **settings: str | float | None
+) -> MaskGuidedSR:
     """The model that ``--model`` and the options beside it name.
 
     The ``--scale`` of a command decides what a file leaves open, and InputError where the model is for another one; for
@@ -26,6 +27,7 @@ def load(args: argparse.Namespace, expected_scale: int | None = None, **settings
         fraction=args.fraction,
         device=args.device,
         dtype=args.dtype,
+        runtime=runtime,
         **settings,
     )
     if scale not in (None, model.scale):

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from mga_kernels.errors import InputError
 from mga_kernels.networks import ModelConfig
 from mga_kernels.networks.config import PATCH_SIZES, SCALES
 from mga_kernels.ops.select_patches import ORDERS
 
+from ..files.records import Record
 from ..settings.values import parse_split
 from .options import patches, word
 
@@ -35,7 +35,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--k", type=patches, metavar="K", help="patches refined per image (default 16000 / p^2)")
 
 
-def given_options(args: argparse.Namespace) -> dict[str, Any]:
+def given_options(args: argparse.Namespace) -> Record:
     """Those of the options that were given."""
     return {name: getattr(args, name) for name in OPTIONS if getattr(args, name) is not None}
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from ..files.records import Record
 from .paper import DATASETS, NOTES
 from .table import summary
 
@@ -41,7 +40,7 @@ REMARKS = """## Known deviations
   With that for p = 4, FSRCNN-M(2) and (8) would be 0.3 % below and 0.4 % above the paper."""
 
 
-def to_markdown(table: dict[str, Any]) -> str:
+def to_markdown(table: Record) -> str:
     pixels = [
         f"* {mean['dataset']} x{mean['scale']}, p = {mean['patch_size']}: {mean['pixels']:,.2f}"
         for mean in table["mean_lr_pixels"]
@@ -55,7 +54,7 @@ def to_markdown(table: dict[str, Any]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _rows(rows: list[dict[str, Any]]) -> str:
+def _rows(rows: list[Record]) -> str:
     head = ["network", "scale", "parameters", *(f"{name} GMACs" for name in DATASETS), "Urban100 GFLOPs (torch)"]
     lines = [f"| {' | '.join(head)} |", "|---|---|" + "---:|" * (len(head) - 2)]
     for row in rows:
@@ -65,7 +64,7 @@ def _rows(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _cell(cell: dict[str, Any], ours: str) -> str:
+def _cell(cell: Record, ours: str) -> str:
     if "paper" not in cell:
         return ours
     mark = {True: "", False: " ✗", None: f" ({cell['note']})"}[cell["agrees"]]

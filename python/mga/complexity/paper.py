@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from mga_kernels.networks import ModelConfig
 
+from ..files.records import Record
 from ..settings.values import parse_split
 
 DATASETS = ("Urban100", "Test2K", "Test4K")
@@ -110,7 +110,7 @@ class Row:
 
     def config(self) -> ModelConfig:
         name, _, value = self.setting.partition("=")
-        settings: dict[str, Any] = {}
+        settings: Record = {}
         if name == "split":
             settings = {"split": parse_split(value)}
         elif name == "patch_size":

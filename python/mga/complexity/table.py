@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import torch
 
 from mga_kernels import __version__
 from mga_kernels.networks import ModelConfig
 
+from ..files.records import Record
 from . import paper
 from .counting import NetworkCosts
 from .paper import DATASETS, Row
@@ -57,11 +57,11 @@ def mean_pixels(dataset: str, scale: int, patch_size: int) -> float:
     return float(row.gmacs[dataset]) * 1e9 / macs_per_pixel
 
 
-def compare(row: Row) -> dict[str, Any]:
+def compare(row: Row) -> Record:
     """Our figures of a row and the paper's, as they go into the JSON file."""
     costs = costs_of(row)
     params = costs.parameters(row.variant)
-    result: dict[str, Any] = {
+    result: Record = {
         "table": row.table,
         "name": row.name,
         "network": row.network,
@@ -85,7 +85,7 @@ def compare(row: Row) -> dict[str, Any]:
     return result
 
 
-def _judged(row: Row, column: str, ours: float, printed: str) -> dict[str, Any]:
+def _judged(row: Row, column: str, ours: float, printed: str) -> Record:
     note = paper.note(row, column)
     return {
         "paper": printed,
@@ -95,7 +95,7 @@ def _judged(row: Row, column: str, ours: float, printed: str) -> dict[str, Any]:
     }
 
 
-def make_table() -> dict[str, Any]:
+def make_table() -> Record:
     """The whole table, as it goes into the JSON file."""
     rows = [compare(row) for row in paper.rows()]
     verdicts = [cell["agrees"] for row in rows for cell in (row["params"], *row["gmacs"].values()) if "paper" in cell]
@@ -115,14 +115,14 @@ def make_table() -> dict[str, Any]:
     }
 
 
-def summary(table: dict[str, Any]) -> str:
+def summary(table: Record) -> str:
     return (
         f"{table['agree']} of {table['tested']} figures of the paper agree within 0.1 % or their rounding; "
         f"{table['figures'] - table['tested']} more are misprints, or no test"
     )
 
 
-def disagreements(table: dict[str, Any]) -> list[str]:
+def disagreements(table: Record) -> list[str]:
     """A line for every figure that should agree and does not."""
     return [
         f"Table {row['table']}, {row['name']} x{row['scale']}, {column}: {cell['ours']:.6g}, the paper has "

@@ -8,10 +8,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 _ENDING = ("SIGTERM", "SIGHUP")
 
@@ -59,7 +59,7 @@ class Stream:
     After the first fault, a reader that left or a full disk, nothing more is written.
     """
 
-    def __init__(self, stream: Any):
+    def __init__(self, stream: TextIO):
         self._stream = stream
         self.fault: Exception | None = None
 
@@ -77,7 +77,7 @@ class Stream:
                 self._give_up(problem)
         return len(text)
 
-    def writelines(self, lines: Any) -> None:
+    def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
             self.write(line)
 

@@ -8,7 +8,6 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -20,6 +19,7 @@ from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
 from ..console.process import Stopped
 from ..evaluation.testsets import only_scale
 from ..files.claim import flat
+from ..files.records import Record
 from ..settings.values import parse_split
 from ..training.packs import Pair
 from .extended import extended_rfdn, fits_the_paper
@@ -156,7 +156,7 @@ def _fingerprint(groups: list[list[Pair]]) -> str:
     return digest.hexdigest()
 
 
-def _save(asked: Request, network: MaskGuidedNetwork, fitting: Fitting, begun: dict[str, Any]) -> None:
+def _save(asked: Request, network: MaskGuidedNetwork, fitting: Fitting, begun: Record) -> None:
     notice = f"those of {asked.checkpoint.name}, from which they were made; its licence holds"
     facts = {
         "converted": asked.checkpoint.name,

@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +28,7 @@ from mga_kernels.plans.precision import fast_bf16
 
 from ..evaluation.masks import every_patch
 from ..files.claim import claim_folder
+from ..files.records import Record
 from ..training.loop import Ema, pace_of, run_steps
 from ..training.objectives import feature_statistics, fold_spread, image_loss, mask_loss
 from ..training.packs import Crops, Pair, to_tensors
@@ -56,7 +56,7 @@ class Fitting:
         train: list[list[Pair]],
         held_out: list[Pair],
         folder: Path,
-        begun: dict[str, Any],
+        begun: Record,
         minutes: float,
         iterations: dict[str, int] | None = None,
         training: Training | None = None,

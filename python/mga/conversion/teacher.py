@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,7 @@ from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, Network, WholeN
 from mga_kernels.networks.divided import Layout
 from mga_kernels.networks.registry import package_networks, users_networks
 
+from ..files.records import Record
 from ..training.start import start_as_probability
 
 
@@ -103,7 +103,7 @@ def _cut(teacher: WholeNetwork) -> tuple[Network, Layout]:
     return cut, cut.layout
 
 
-def _settings(teacher: WholeNetwork, factor: float) -> dict[str, Any]:
+def _settings(teacher: WholeNetwork, factor: float) -> Record:
     """Those of the teacher; its mean colour in the range of the halves, 0..255."""
     settings = dict(teacher.config.settings)
     if "mean" in settings:

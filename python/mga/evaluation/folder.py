@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mga_kernels.images import Photo, save_image
 
-from ..files.records import finite
+from ..files.records import Record, finite
 from .metrics import psnr_y, ssim_y
 from .testsets import load_pair
 
@@ -25,7 +25,7 @@ def evaluate(
     selection: str | None = None,
     seed: int = 0,
     save: Path | None = None,
-) -> dict[str, Any]:
+) -> Record:
     """Figures of every image and their mean, as they go into the JSON file. A PSNR of equal images is None there."""
     from mga_kernels.pictures import to_tensor, to_uint8
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork
 from mga_kernels.networks.layers import pad_by_reflection
 
+from ..files.records import Record
 from .metrics import LUMA
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def predict(model: MaskGuidedSR, lr: np.ndarray) -> MaskPair:
     return MaskPair(*(t[0].float().cpu().numpy() for t in (network.mask(feature), difference)))
 
 
-def unit_of(pairs: Sequence[MaskPair], training: dict[str, Any]) -> tuple[float, str]:
+def unit_of(pairs: Sequence[MaskPair], training: Record) -> tuple[float, str]:
     """The difference that is mask value 1, and where it is from: "training" or "set"."""
     if "mask_unit" in training:
         return float(training["mask_unit"]), "training"
@@ -122,7 +123,7 @@ def largest(values: np.ndarray, k: int) -> list[int]:
     return np.argsort(-values.ravel(), kind="stable")[:k].tolist()
 
 
-def mask_figures(pairs: Sequence[MaskPair], counts: Sequence[int], training: dict[str, Any]) -> dict[str, Any]:
+def mask_figures(pairs: Sequence[MaskPair], counts: Sequence[int], training: Record) -> Record:
     """l1 error, overlap and what they refer to, as they go into the JSON file."""
     unit, source = unit_of(pairs, training)
     found, chance = top_overlap(pairs, counts)

@@ -11,20 +11,19 @@ import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
 from mga_kernels.errors import InputError
 
-from .records import write_text
+from .records import Record, write_text
 
 FORMAT = 2  # of a record; the first noted a part of a recipe
 SHOWN = 3  # differences that are named; of more, only how many
 
 
-def claim_folder(record: Path, facts: dict[str, Any], command: str, remedy: str, write: bool = True) -> None:
+def claim_folder(record: Path, facts: Record, command: str, remedy: str, write: bool = True) -> None:
     """Note ``facts``, which JSON can hold, in the file ``record``; InputError where it notes others, naming them.
 
     Only ``write`` makes the file. What lies in a folder without a record counts as made of these facts.
@@ -51,13 +50,13 @@ def claim_folder(record: Path, facts: dict[str, Any], command: str, remedy: str,
         raise InputError(f"{command}: {record.parent} holds a run with {'; '.join(named)}{more}; {remedy}")
 
 
-def _text(facts: dict[str, Any], name: str) -> str:
+def _text(facts: Record, name: str) -> str:
     return str(facts[name]) if name in facts else "none"
 
 
-def flat(settings: dict[str, Any], before: str = "") -> dict[str, Any]:
+def flat(settings: Record, before: str = "") -> Record:
     """The settings of tables in tables under dotted names, as ``--set`` takes them."""
-    result: dict[str, Any] = {}
+    result: Record = {}
     for name, value in settings.items():
         result |= flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
     return result

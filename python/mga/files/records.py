@@ -9,21 +9,27 @@ from typing import Any
 
 from mga_kernels.files import whole_file
 
+Record = dict[str, Any]  # what JSON holds, by name
 
-def to_json(record: Any, levels: int = 2) -> str:
+
+def to_json(record: object, levels: int = 2) -> str:
     """``record`` as JSON, its ``levels`` outermost levels a line for each entry; what is deeper stands on one line.
 
     So does what holds numbers and texts only. Infinity and NaN, which JSON has not, are null.
     """
-    return _text(finite(record), levels, "\n") + "\n"
+    return _text(_finite(record), levels, "\n") + "\n"
 
 
-def finite(value: Any) -> Any:
-    """``value`` with None for infinity, which is the PSNR of equal images, and for NaN: JSON has neither."""
+def finite(record: Record) -> Record:
+    """``record`` with None for infinity, which is the PSNR of equal images, and for NaN: JSON has neither."""
+    return {name: _finite(value) for name, value in record.items()}
+
+
+def _finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: finite(each) for key, each in value.items()}
+        return finite(value)
     if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
+        return [_finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

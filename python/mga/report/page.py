@@ -18,6 +18,7 @@ from PIL import Image
 
 from mga_kernels.explanation import Explanation
 
+from ..files.records import Record
 from .chart import Point, curve
 from .measure import NEAR_HR, NEAR_ORIGINAL, RUNS, Comparison, Psnr, Run, Sample
 from .pictures import Level, data_uri, most_different, reduced, veil
@@ -235,7 +236,7 @@ def _slider(
     )
 
 
-def training_facts(training: dict[str, Any]) -> list[tuple[str, str]]:
+def training_facts(training: Record) -> list[tuple[str, str]]:
     """What the metadata of a model file says about its training: plain values, those of groups by "group: name"."""
     facts = []
     for name, value in sorted(training.items()):

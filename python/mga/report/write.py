@@ -17,6 +17,7 @@ from mga_kernels.info import collect
 from mga_kernels.networks import ModelConfig, WholeConfig
 
 from ..evaluation.testsets import only_scale
+from ..files.records import Record
 from .measure import compare, gather, machine
 from .page import Subject, render, training_facts
 from .pictures import LEVELS
@@ -48,8 +49,8 @@ def write_report(
     appears whole or not at all. Raises InputError, ImageError and CheckpointError in one sentence each.
     """
     out = check_page(out, overwrite)
-    where: dict[str, Any] = {"device": device, "dtype": dtype}
-    conventions: dict[str, Any] = {"colour": colour, "input_range": input_range, "scale": original_scale}
+    where: Record = {"device": device, "dtype": dtype}
+    conventions: Record = {"colour": colour, "input_range": input_range, "scale": original_scale}
 
     def load_model(**settings: Any) -> MaskGuidedSR:
         return MaskGuidedSR.from_checkpoint(model, **where, **settings)

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -16,6 +15,7 @@ from torch import nn
 from mga_kernels.errors import InputError
 from mga_kernels.files import whole_file
 
+from ..files.records import Record
 from .schedule import Schedule, learning_rate
 from .workers import Workers
 
@@ -24,7 +24,7 @@ class TrainingError(InputError, RuntimeError):
     """Training cannot go on; the last saved state is intact."""
 
 
-def save_state(path: Path, state: dict[str, Any]) -> None:
+def save_state(path: Path, state: Record) -> None:
     """Write whole or not at all."""
     with whole_file(path, TrainingError) as stream:
         torch.save(state, stream)
@@ -61,10 +61,10 @@ class Ema:
                 for name, p in module.named_parameters():
                     p.copy_(kept[name])
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Record:
         return {"steps": self.steps, "values": self.values}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Record) -> None:
         self.steps = state["steps"]
         for name, value in state["values"].items():
             self.values[name].copy_(value)

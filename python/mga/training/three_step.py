@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from mga_kernels.networks import MaskGuidedNetwork
 from ..evaluation.masks import differences, every_patch, overlap
 from ..evaluation.metrics import psnr_y
 from ..files.claim import claim_folder, content_of, flat, weights_of
+from ..files.records import Record
 from .flat import VISIBLE_LEVELS, colour_errors, flat_images, flat_loss
 from .loop import Ema, pace_of, run_steps
 from .objectives import (
@@ -77,7 +77,7 @@ class ThreeStep:
         """``halves``: weights whose Base-Net and Refine-Net are gone on from, and whose MP module may be another."""
         recipe.check()
         self.recipe, self.budget, self.out = recipe, budget, Path(recipe.out)
-        self.facts: dict[str, Any] = {}  # that steps found and the weights keep
+        self.facts: Record = {}  # that steps found and the weights keep
         self.device = device_of(recipe.device)
         self.workers = Workers(self.device)
         self.plan = Plan(self.out / "iterations.json")
@@ -110,7 +110,7 @@ class ThreeStep:
         remedy = "change config.out (of a study, -o) or remove that folder"
         claim_folder(self.out / "recipe.json", self._claimed(), "train", remedy, self.workers.first)
 
-    def _claimed(self) -> dict[str, Any]:
+    def _claimed(self) -> Record:
         """All that the weights depend on: the recipe with the content of its files, the budget, where it begins."""
         recipe = self.recipe
         facts = flat({name: value for name, value in dataclasses.asdict(recipe).items() if name not in FREE})
@@ -176,7 +176,7 @@ class ThreeStep:
             )
         return there
 
-    def _facts(self, results: dict[str, str]) -> dict[str, Any]:
+    def _facts(self, results: dict[str, str]) -> Record:
         settings = dataclasses.asdict(self.recipe)
         for name in ("out", "device", "save_every", "licence", "tensorboard"):
             del settings[name]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
+from ...files.records import Record
 from .config import Suite
 
 LETTERS = {"base": "-B", "decomposed": "-D", "all": "-A", "masked": "-M", "whole": ""}
 
 
-def to_markdown(rows: Sequence[dict[str, Any]], suite: Suite, title: str) -> str:
+def to_markdown(rows: Sequence[Record], suite: Suite, title: str) -> str:
     """A table of quality and cost, one of the masks where there are any, and what the figures are."""
     sets = list(rows[0]["sets"])
     parts = [f"# {title}", _quality(rows, sets, suite)]
@@ -20,7 +20,7 @@ def to_markdown(rows: Sequence[dict[str, Any]], suite: Suite, title: str) -> str
     return "\n\n".join([*parts, _notes(rows, sets, suite)]) + "\n"
 
 
-def _quality(rows: Sequence[dict[str, Any]], sets: Sequence[str], suite: Suite) -> str:
+def _quality(rows: Sequence[Record], sets: Sequence[str], suite: Suite) -> str:
     seconds = "s / image" if suite.seconds == "tensors" else f"s at {suite.size}"
     header = ["model", "K", "parameters", f"GMACs at {suite.size}", seconds]
     header += [f"{name} ({len(rows[0]['sets'][name]['images'])})" for name in sets]
@@ -32,13 +32,13 @@ def _quality(rows: Sequence[dict[str, Any]], sets: Sequence[str], suite: Suite) 
     return _table(header, lines, left=2)
 
 
-def _cell(figures: dict[str, Any]) -> str:
+def _cell(figures: Record) -> str:
     """PSNR-Y / SSIM-Y / PSNR-RGB."""
     psnr, rgb = ("equal" if figures[name] is None else f"{figures[name]:.3f}" for name in ("psnr_y", "psnr_rgb"))
     return f"{psnr} / {figures['ssim_y']:.4f} / {rgb}"
 
 
-def _masks(rows: Sequence[dict[str, Any]], sets: Sequence[str]) -> str:
+def _masks(rows: Sequence[Record], sets: Sequence[str]) -> str:
     lines = []
     for row in rows:
         masks = [row["sets"][name].get("mask") for name in sets]
@@ -52,18 +52,18 @@ def _masks(rows: Sequence[dict[str, Any]], sets: Sequence[str]) -> str:
     return _table(["model", "K", *sets], lines, left=2)
 
 
-def _name(row: dict[str, Any]) -> str:
+def _name(row: Record) -> str:
     return row["model"] if row["file"] is None else f"{row['model']} {LETTERS[row['variant']]}".rstrip()
 
 
-def _amount(row: dict[str, Any]) -> str:
+def _amount(row: Record) -> str:
     if row["variant"] != "masked":
         return ""
     text = str(row["k"]) if row["fraction"] is None else f"{100 * row['fraction']:g} %"
     return text if row["selection"] == "largest" else f"{text}, {row['selection']}"
 
 
-def _notes(rows: Sequence[dict[str, Any]], sets: Sequence[str], suite: Suite) -> str:
+def _notes(rows: Sequence[Record], sets: Sequence[str], suite: Suite) -> str:
     made = [name for name in sets if rows[0]["sets"][name]["lr"] == "bicubic"]
     notes = [
         f"x{suite.scale}, whole images. PSNR-Y (dB) / SSIM-Y / PSNR-RGB (dB): images of 8 bits, luma of MATLAB's "

@@ -6,6 +6,7 @@ import hashlib
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +23,7 @@ from mga_kernels.networks import WholeConfig
 from mga_kernels.pictures import to_tensor, to_uint8
 
 from ...complexity import NetworkCosts, WholeCosts
+from ...files.records import Record
 from ..masks import MaskPair, predict
 from ..models import own_luma
 from ..resize import imresize
@@ -65,7 +67,7 @@ class Runner:
 
     def _load(self, **settings: Any) -> MaskGuidedSR:
         decided = (self.entry.colour or None, self.entry.input_range or None, self.entry.model_scale or None)
-        conventions: dict[str, Any] = dict(zip(("colour", "input_range", "scale"), decided, strict=True))
+        conventions: Record = dict(zip(("colour", "input_range", "scale"), decided, strict=True))
         conventions["expected_scale"] = self._scale
         return MaskGuidedSR.from_checkpoint(self.path, device=self._device, dtype=self.dtype, **conventions, **settings)
 
@@ -117,9 +119,9 @@ class Runner:
     def photographer(self, row: Row) -> MaskGuidedSR:
         """The model that runs photographs as the row says."""
         if self._photographer is None or self._photographer[0] != row:
-            amount: dict[str, Any] = {"k": row.k, "fraction": row.fraction}
+            amount: Record = {"k": row.k, "fraction": row.fraction}
             if row.variant != "masked":
-                instead: dict[str, dict[str, Any]] = {"base": {"k": 0}, "all": {"fraction": 1.0}}
+                instead: dict[str, Record] = {"base": {"k": 0}, "all": {"fraction": 1.0}}
                 amount = instead.get(row.variant, {"mode": "dense"})
             self._photographer = row, self._load(**amount)
         return self._photographer[1]
@@ -150,7 +152,7 @@ class Bicubic:
         return median_time(lambda: imresize(image, self.scale))
 
 
-def median_time(run) -> float:
+def median_time(run: Callable[[], object]) -> float:
     """Seconds of a call, the first of which is not counted."""
     run()
     times = []

@@ -19,11 +19,11 @@ from typing import Any
 from mga_kernels.errors import InputError
 from mga_kernels.version import code_version
 
-from ...files.records import to_json, write_text
+from ...files.records import Record, to_json, write_text
 from .config import WAYS, Suite
 from .markdown import to_markdown
 
-Rows = list[dict[str, Any]]
+Rows = list[Record]
 MEASURING = (  # the code that figures come from
     "mga_kernels",
     "mga.complexity.counting",
@@ -51,7 +51,7 @@ class Store:
                 file=sys.stderr,
             )
 
-    def find(self, key: str) -> dict[str, Any] | None:
+    def find(self, key: str) -> Record | None:
         """The row that today's code has measured."""
         return self._known.get(key)
 
@@ -71,7 +71,7 @@ def merged(rows: Rows, found: Rows) -> Rows:
     return [*rows, *(row for row in old if "code" in row or _name(row) not in names)]
 
 
-def _name(row: dict[str, Any]) -> tuple[Any, ...]:
+def _name(row: Record) -> tuple[Any, ...]:
     """What a row says that it is of."""
     names = ("model", "file", "variant", "k", "fraction", "selection", "seed")
     settings = (row["settings"].get(name) for name in SETTINGS)
@@ -80,7 +80,7 @@ def _name(row: dict[str, Any]) -> tuple[Any, ...]:
 
 def newest(rows: Rows) -> Rows:
     """Of rows of one name, which other weights, machines or images set apart, the one that was asked for last."""
-    first: dict[tuple[Any, ...], dict[str, Any]] = {}
+    first: dict[tuple[Any, ...], Record] = {}
     for row in rows:
         first.setdefault(_name(row), row)
     return list(first.values())
@@ -148,9 +148,9 @@ def tables(path: Path) -> str:
     return "\n".join(parts)
 
 
-def _alike(rows: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], Rows]]:
+def _alike(rows: Sequence[Record]) -> list[tuple[Record, Rows]]:
     """(settings, rows) of those that fit into one table, in the order of the file."""
-    groups: dict[str, tuple[dict[str, Any], Rows]] = {}
+    groups: dict[str, tuple[Record, Rows]] = {}
     for row in rows:
         images = {name: len(one["images"]) for name, one in row["sets"].items()}
         groups.setdefault(json.dumps([row["settings"], images]), (row["settings"], []))[1].append(row)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +17,7 @@ from mga_kernels.checkpoints import is_whole
 from mga_kernels.networks import WholeConfig
 from mga_kernels.timings import machine
 
-from ...files.records import finite
+from ...files.records import Record, finite
 from ...settings.values import amount
 from ..masks import mask_figures
 from ..metrics import psnr_rgb, psnr_y, ssim_y
@@ -73,7 +72,7 @@ def rows_of(suite: Suite) -> list[Row]:
 
 def measure(
     rows: Sequence[Row], sets: Sequence[ImageSet], suite: Suite, path: Path | None = None, title: str = ""
-) -> list[dict[str, Any]]:
+) -> list[Record]:
     """Figures of every row. With ``path``, a JSON file, rows that it has of today's code are taken from there.
 
     ``title``: of the table, which the file keeps with the settings of the suite.
@@ -81,7 +80,7 @@ def measure(
     store = Store(path)
     settings = {name: getattr(suite, name) for name in SETTINGS} | ({"title": title} if title else {})
     fingerprints = [(one.name, one.fingerprint()) for one in sets]
-    results: list[dict[str, Any]] = []
+    results: list[Record] = []
     pictures, runner, made_for = Pictures(suite.scale), None, None
     for number, row in enumerate(rows, 1):
         wanted = dataclasses.replace(row.entry(), name="")
@@ -108,12 +107,10 @@ def describe(row: Row) -> str:
     return f"{row.label} {row.variant if row.file else ''}{amount} {row.selection or ''}".strip()
 
 
-def _figures(
-    row: Row, sets: Sequence[ImageSet], suite: Suite, runner: Runner | Bicubic, pictures: Pictures
-) -> dict[str, Any]:
+def _figures(row: Row, sets: Sequence[ImageSet], suite: Suite, runner: Runner | Bicubic, pictures: Pictures) -> Record:
     width, height = lr_size(suite.size, suite.scale)
     figures = {one.name: _of_set(row, one, suite, runner, pictures) for one in sets}
-    result: dict[str, Any] = {name: value for name, value in asdict(row).items() if name in AMOUNT}
+    result: Record = {name: value for name, value in asdict(row).items() if name in AMOUNT}
     result |= {"file": file_name(row), "params": None, "gmacs": None, "sets": figures}
     if isinstance(runner, Runner):
         config = runner.model.config
@@ -139,7 +136,7 @@ def _figures(
     return result
 
 
-def _of_set(row: Row, one: ImageSet, suite: Suite, runner: Runner | Bicubic, pictures: Pictures) -> dict[str, Any]:
+def _of_set(row: Row, one: ImageSet, suite: Suite, runner: Runner | Bicubic, pictures: Pictures) -> Record:
     """Means over the images of a set, and the images."""
     images, lrs, seconds = [], [], 0.0
     for pair in one.pairs:
@@ -148,12 +145,12 @@ def _of_set(row: Row, one: ImageSet, suite: Suite, runner: Runner | Bicubic, pic
         started = time.perf_counter()
         sr = runner.upscale(row, lr)  # bytes on the host, so nothing is under way any more
         seconds += time.perf_counter() - started
-        entry: dict[str, Any] = {"name": image_name(pair[0], suite.scale)}
+        entry: Record = {"name": image_name(pair[0], suite.scale)}
         luma = runner.luma(lr)
         made = {name: sr if luma is None or name not in LUMA_METRICS else luma for name in METRICS}
         entry |= {name: metric(made[name], hr, suite.scale) for name, metric in METRICS.items()}
         images.append(entry)
-    result: dict[str, Any] = {name: float(np.mean([entry[name] for entry in images])) for name in METRICS}
+    result: Record = {name: float(np.mean([entry[name] for entry in images])) for name in METRICS}
     result |= {"seconds": seconds / len(images), "lr": "given" if one.given_lr else "bicubic"}
     if isinstance(runner, Runner):
         result["gmacs"] = float(np.mean([runner.gmacs(row, lr.shape[1], lr.shape[0]) for lr in lrs]))
@@ -166,7 +163,7 @@ def _of_set(row: Row, one: ImageSet, suite: Suite, runner: Runner | Bicubic, pic
     return finite(result) | {"images": [finite(entry) for entry in images]}
 
 
-def _key(row: Row, suite: Suite, model: str, sets: Sequence[tuple[str, str]], computer: dict[str, Any]) -> str:
+def _key(row: Row, suite: Suite, model: str, sets: Sequence[tuple[str, str]], computer: Record) -> str:
     """Stands for all that the figures of a row depend on, but the code, which the row has beside it."""
     facts = asdict(row) | {"label": "", "file": "", "model": model, "sets": sets, "machine": computer}
     facts |= {name: getattr(suite, name) for name in ("scale", "mask", "size", "seconds", "images", "device", "dtype")}
