@@ -113,14 +113,14 @@ def test_one_sentence_about_what_is_wrong(file, overrides, message):
 
 def test_settings_without_a_file(monkeypatch):
     assert load(Whole, None, {"scale": "2"}, "config", "test") == Whole(2)
-    with pytest.raises(InputError, match="config.scale is missing"):
+    with pytest.raises(InputError, match=r"config\.scale is missing"):
         load(Whole, None, {}, "config", "test")
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "bytes.toml").write_bytes(b"\xff")
     for name in ("none.toml", "bytes.toml", "."):
-        with pytest.raises(InputError, match="^test: "):
+        with pytest.raises(InputError, match=r"^test: "):
             read_table(tmp_path / name, {}, "test")
 
 
@@ -139,8 +139,8 @@ def test_set_without_a_configuration_is_refused(tmp_path, capsys):
 def test_sizes_and_amounts():
     assert parse_size("3840x2160") == (3840, 2160)
     for text in ("0x5", "5", "5x", "5x5x5", "5X5", "٥x٥", "5x5\n", ""):
-        with pytest.raises(InputError, match="^a size is WIDTHxHEIGHT"):
+        with pytest.raises(InputError, match=r"^a size is WIDTHxHEIGHT"):
             parse_size(text)
-    with pytest.raises(InputError, match="^evaluate: a size is"):
+    with pytest.raises(InputError, match=r"^evaluate: a size is"):
         parse_size("4K", "evaluate")
     assert (amount(240), amount("50%"), amount("all")) == ((240, None), (None, 0.5), (None, 1.0))
