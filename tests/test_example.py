@@ -10,15 +10,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from mga.convert import cli, fitting
-from mga.convert.teacher import check_convertible, halves
-from mga.train.packs import write_pack
 from network_zoo import EDSR, example_registered, photographs
 from PIL import Image
 from tiny_model import write_tiny_model
 from torch import Tensor, nn
 
 from mga.cli import main
+from mga.conversion.teacher import check_convertible, halves
+from mga.training.packs import write_pack
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_checkpoint, load_model, recognise
 from mga_kernels.errors import CheckpointError
@@ -153,15 +152,13 @@ def test_it_is_converted_without_loss(published):
 
 
 @pytest.mark.usefixtures("_edsr")
-def test_the_command_converts_it(tmp_path, published, monkeypatch):
-    for module in (cli, fitting):
-        monkeypatch.setattr(module, "CROP", 16)
-    monkeypatch.setattr(fitting, "BATCH", 2)
+def test_the_command_converts_it(tmp_path, published):
     torch.save(published[2].state_dict(), tmp_path / "net.pth")
     (tmp_path / "photos").mkdir()
     for number in range(6):
         Image.fromarray(photograph(40 + 4 * number, 48)).save(tmp_path / "photos" / f"{number}.png")
     arguments = "--images", tmp_path / "photos", "--split", "2+1", "--patch-size", 4, "--minutes", 0.01
+    arguments += "--set", "crop=16", "--set", "batch=2"
     assert main(["convert", *map(str, (tmp_path / "net.pth", "-o", tmp_path / "fast.safetensors", *arguments))]) == 0
     assert load_model(tmp_path / "fast.safetensors").config.split == (2, 1)
     model = MaskGuidedSR.from_pretrained(tmp_path / "fast.safetensors", device="cpu", runtime="own")

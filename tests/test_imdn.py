@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from mga.metrics import psnr_y
 from test_networks import _set5
 
+from mga.evaluation.metrics import psnr_y
 from mga_kernels.checkpoints import read_state_dict
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 

@@ -6,7 +6,8 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
-from mga.records import to_json
+
+from mga.files.records import to_json
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench/results"
