@@ -1,6 +1,7 @@
 """The benchmarks' own claims: they check what they time, and the GPU script refuses a machine without a GPU."""
 
 import argparse
+import ast
 import json
 import os
 import shutil
@@ -61,6 +62,19 @@ def test_a_wrong_mask_is_not_timed(workloads, monkeypatch):
     monkeypatch.setattr(backend, "run", lambda *a: right(*a) + 0.01)
     with pytest.raises(AssertionError, match="not close"):
         workload.check()
+
+
+@pytest.mark.parametrize("path", sorted(BENCH.glob("bench_*.py")), ids=lambda path: path.name)
+def test_every_file_of_benchmarks_is_found_by_pytest(path):
+    functions = [node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)]
+    assert any(name.startswith("test_") for name in functions)
+
+
+@pytest.mark.parametrize("path", sorted(BENCH.rglob("*.py")), ids=lambda path: path.name)
+def test_benchmarks_run_as_callers_do(path):
+    """In inference mode a result would be no ordinary tensor, and some layers take other ways."""
+    calls = [ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert not {"torch.inference_mode()", "inference_mode()", "torch.inference_mode(True)"} & set(calls)
 
 
 def test_every_operator_has_a_benchmark(workloads):

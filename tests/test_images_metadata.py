@@ -162,11 +162,11 @@ def test_libtiff_reads_what_was_written(tmp_path, monkeypatch):
     ],
 )
 @pytest.mark.filterwarnings("ignore")
-def test_damaged_exif_is_noted_by_tiff_and_harms_no_output(tmp_path, block):
+def test_damaged_exif_is_noted_and_harms_no_output(tmp_path, block):
     photo = read_bytes(tmp_path, jpeg(segment(0xE1, block)))
     notes = save_everywhere(photo, tmp_path)
     if len(block) > 6:
-        assert any("EXIF data is damaged" in note for note in notes["tiff"])
+        assert any("EXIF data is damaged" in note for note in photo.notes + notes["tiff"])
     if b"Maker" in block:
         assert Image.open(tmp_path / "out.tiff").getexif()[MAKE] == "Maker"
 

@@ -105,6 +105,32 @@ def test_damaged_and_doubled_blocks(tmp_path, kind, name):
     check(file_of(kind, EXIF_BLOCKS[name]), tmp_path, by_pillow=kind == "webp")
 
 
+@pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("header", [b"II\0\0", b"II+\0", b"IIU\0", b"XX*\0", b"II"])
+def test_blocks_whose_header_no_reader_takes(tmp_path, kind, header):
+    """Pillow fails with the whole file where its orientation is asked for, as viewers do."""
+    block = exif_block(BEFORE, SIX)
+    wrong = b"Exif\0\0" + header + (block[10:] if len(header) == 4 else b"")
+    photo = check(file_of(kind, wrong), tmp_path, LYING, by_pillow=True)
+    if header in (b"XX*\0", b"II"):
+        assert (photo.exif, photo.notes) == (None, ["its EXIF data is damaged and was left out"])
+    else:  # the tags can be read
+        assert photo.exif == exif_block(BEFORE, entry(ORIENTATION, 3, struct.pack("<H", 1)))
+
+
+@pytest.mark.parametrize("first", ["plain", "mixed marks", "straight"])
+@pytest.mark.filterwarnings("ignore")
+def test_the_second_of_two_blocks_asks_for_no_turn(tmp_path, first):
+    blocks = EXIF_BLOCKS | {"straight": exif_block(BEFORE, entry(ORIENTATION, 3, struct.pack("<H", 1)))}
+    second = exif_block(BEFORE, SIX)
+    data = file_of("jpg", blocks[first])
+    after = data.index(blocks[first]) + len(blocks[first])
+    data = data[:after] + b"\xff\xe1" + struct.pack(">H", len(second) + 2) + second + data[after:]
+    photo = check(data, tmp_path, LYING if first == "straight" else UPRIGHT, by_pillow=True)
+    assert photo.exif.count(struct.pack("<HHIHH", ORIENTATION, 3, 1, 1, 0)) == 2
+    assert struct.pack("<HHIHH", ORIENTATION, 3, 1, 6, 0) not in photo.exif
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_the_prefix_of_jpeg_inside_a_png(tmp_path):
     data = with_chunks(Image.fromarray(LYING), chunk(b"eXIf", exif_block(SIX)))

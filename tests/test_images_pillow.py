@@ -42,6 +42,10 @@ def deep_files():
     files = {f"png {channels}": png16(kind, channels) for kind, channels in ((0, 1), (2, 3), (4, 2), (6, 4))}
     files |= {"ppm": b"P6 2 2 65535 " + b"\1\2" * 12, "ppm 10": b"P6\n# x\n2 2\n1023\n" + b"\1\2" * 12}
     files |= {"plain ppm": b"P3 1 1 4095 1 2 3\n", "pgm": b"P5 2 2 65535 " + b"\1\2" * 4}
+    comment = b"# " + b"255 " * 20000 + b"\n"
+    files |= {"ppm, long comment": b"P6\n" + comment + b"2 2\n65535\n" + b"\1\2" * 12}
+    files |= {"ppm, comment within": b"P6\n2 2\n65# a comment\n535\n" + b"\1\2" * 12}
+    files |= {"ppm of inks": b"P0CMYK\n2 2\n65535\n" + b"\1\2" * 16}
     files |= {"tiff": written(grey, "TIFF"), "jp2": written(grey, "JPEG2000")}
     return files
 

@@ -9,7 +9,7 @@ from pictures import picture
 from PIL import Image
 
 from mga_kernels.images import read_image, save_image
-from mga_kernels.images.xmp import properties
+from mga_kernels.images.xmp import properties, resized
 
 PANORAMA = {
     "FullPanoWidthPixels": 90,
@@ -37,6 +37,12 @@ SPACES = {
     "tiff": "http://ns.adobe.com/tiff/1.0/",
     "exif": "http://ns.adobe.com/exif/1.0/",
     "dc": "http://purl.org/dc/elements/1.1/",
+    "OpCamera": "http://ns.oplus.com/photos/1.0/camera/",
+    "MiCamera": "http://ns.xiaomi.com/photos/1.0/camera/",
+    "HDRGainMap": "http://ns.apple.com/HDRGainMap/1.0/",
+    "xmp": "http://ns.adobe.com/xap/1.0/",
+    "MP": "http://ns.microsoft.com/photo/1.2/",
+    "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
     "mwg-rs": "http://www.metadataworkinggroup.com/schemas/regions/",
     "stDim": "http://ns.adobe.com/xap/1.0/sType/Dimensions#",
     "stArea": "http://ns.adobe.com/xmp/sType/Area#",
@@ -95,6 +101,22 @@ def test_measures_of_a_panorama_are_scaled(tmp_path, spelling, prefix, output):
         assert found[SPACES["GPano"], name] == str(factor * value)
 
 
+@pytest.mark.parametrize(
+    "spelt",
+    [
+        "<GPano:FullPanoWidthPixels><!-- 5 -->90</GPano:FullPanoWidthPixels>",
+        "<GPano:FullPanoWidthPixels><![CDATA[90]]></GPano:FullPanoWidthPixels>",
+        "<GPano:FullPanoWidthPixels>&#57;&#x30;</GPano:FullPanoWidthPixels>",
+        '<GPano:FullPanoWidthPixels rdf:parseType="Resource"><rdf:value>90</rdf:value></GPano:FullPanoWidthPixels>',
+        '<FullPanoWidthPixels xmlns="http://ns.google.com/photos/1.0/panorama/">90</FullPanoWidthPixels>',
+    ],
+)
+def test_measures_in_other_spellings_are_scaled(spelt):
+    xmp = larger(photo_with(packet("", spelt))).info["xmp"]
+    assert values(xmp)[SPACES["GPano"], "FullPanoWidthPixels"] == "360"
+    assert KEPT.encode() in xmp
+
+
 @pytest.mark.parametrize("spelling", [as_attributes, as_elements])
 def test_other_records_of_the_size_are_brought_up_to_date(spelling):
     sizes = (
@@ -138,6 +160,9 @@ PROMISES = {
     "micro video": (MICRO, "", "a video"),
     "directory": ("", DIRECTORY, "pictures or a video beside it"),
     "motion and directory": (MOTION, DIRECTORY, "a video and pictures or a video beside it"),
+    "video of another maker": (as_attributes({"OLivePhotoVersion": 2, "VideoLength": 3000}, "OpCamera"), "", "a video"),
+    "pictures of another maker": ('MiCamera:XMPMeta="&lt;depthmap/>"', "", "pictures or a video beside it"),
+    "gain map of another maker": (as_attributes({"HDRGainMapVersion": 65536}, "HDRGainMap"), "", "a gain map"),
     "gain map": (as_attributes({"Version": "1.0", "GainMapMax": 2.3}, "hdrgm"), "", "a gain map"),
     "depth": (as_attributes({"Format": "RangeInverse", "Mime": "image/png"}, "GDepth"), "", "a depth map"),
     "extended": (
@@ -145,6 +170,13 @@ PROMISES = {
         "<GImage:Mime>image/jpeg</GImage:Mime>",
         "a second part of the XMP data",
     ),
+}
+
+
+LYING = {
+    "MP:RegionInfo": "marked regions",
+    "Iptc4xmpExt:ImageRegion": "marked regions",
+    "xmp:Thumbnails": "thumbnails",
 }
 
 
@@ -181,6 +213,15 @@ def test_what_holds_for_the_lying_picture_goes_when_it_is_turned():
     assert photo_with(xmp).info["xmp"] == xmp
     photo = photo_with(xmp, orientation=6)
     assert ["turned upright" in note for note in photo.notes] == [True]
+    assert values(photo.info["xmp"]) == values(packet())
+
+
+@pytest.mark.parametrize(("name", "what"), LYING.items())
+def test_other_marks_on_the_lying_picture_go_when_it_is_turned(name, what):
+    xmp = packet("", f"<{name}><rdf:Bag><rdf:li>somewhere</rdf:li></rdf:Bag></{name}>")
+    assert photo_with(xmp).info["xmp"] == xmp
+    photo = photo_with(xmp, orientation=6)
+    assert photo.notes == [f"what its XMP data says of its {what} was removed, because the picture was turned upright"]
     assert values(photo.info["xmp"]) == values(packet())
 
 
@@ -228,8 +269,10 @@ def test_hostile_packets_take_no_time():
         b"<a>" * 50000,
         b"<a" + b" b='c'" * 20000,
         b"<" * 50000,
+        packet("", "<GPano:FullPanoWidthPixels>" + "<![CDATA[]]>" * 5000 + "</GPano:FullPanoWidthPixels>"),
     ):
         list(properties(xmp))
+        resized(xmp, 36, 24, 4, 4)
     assert time.process_time() - started < 5
 
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
 
 from .ifd import EXIF_IFD, INTEROP_IFD, Damaged, Tags, narrow, read_tags, write_tags
 
 PREFIX = b"Exif\0\0"
+_HEADERS = (b"II*\0", b"MM\0*")
+# How nearly all blocks begin, and how many are looked at in one.
+_BEGIN, _MOST = re.compile(rb"II\*\0\x08\0\0\0|MM\0\*\0\0\0\x08"), 8
 ORIENTATION = 0x0112
 # Where EXIF repeats how wide and how high the picture is: in its first directory, its own, and that of DCF.
 _WIDTHS, _HEIGHTS = (0x0100, 0xA002, 0x1001), (0x0101, 0xA003, 0x1002)
@@ -29,6 +35,23 @@ def one_prefix(exif: bytes) -> bytes:
     return PREFIX + exif if exif else b""
 
 
+def with_header(exif: bytes) -> bytes:
+    """The block with the header of a directory of tags; empty where it holds none.
+
+    Without one readers fail with the whole file. A wrong number in it (43, 0) is mended where the tags can be read.
+    """
+    head = exif[len(PREFIX) :][:4]
+    if head in (*_HEADERS, b"II\0*", b"MM*\0"):  # the last two are read too
+        return exif
+    for header in _HEADERS:
+        if head[:2] == header[:2]:
+            mended = header + exif[len(PREFIX) + 4 :]
+            with suppress(Damaged):
+                _, tags, damaged = read_tags(io.BytesIO(mended))
+                return PREFIX + mended if tags and not damaged else b""
+    return b""
+
+
 def patch_exif(exif: bytes, values: dict[int, int], drop_thumbnail: bool = False) -> bytes:
     """Overwrite tags that are present in IFD0, the Exif IFD and that of DCF by one integer; all other bytes stay.
 
@@ -36,9 +59,15 @@ def patch_exif(exif: bytes, values: dict[int, int], drop_thumbnail: bool = False
     comes before the damage is overwritten all the same, because it is also what readers find.
     """
     data = bytearray(exif)
-    base, order = _start(exif)
+    _patch(data, 0, values, drop_thumbnail)
+    return bytes(data)
+
+
+def _patch(data: bytearray, begin: int, values: dict[int, int], drop_thumbnail: bool) -> None:
+    """``patch_exif`` of the block that begins there."""
+    base, order = _start(data, begin)
     if not order:
-        return exif
+        return
 
     def patch(offset: int, pointers: tuple[int, ...]) -> None:
         """One directory, and the one that it points to by the first of ``pointers``."""
@@ -56,6 +85,16 @@ def patch_exif(exif: bytes, values: dict[int, int], drop_thumbnail: bool = False
             pass  # the directory ends here for every reader
 
     patch(struct.unpack_from(order + "I", data, base + 4)[0], (EXIF_IFD, INTEROP_IFD))
+
+
+def without_turn(exif: bytes) -> bytes:
+    """The block of a picture that stands upright: its orientation is 1, also in blocks that follow in the same data.
+
+    A file may have several, which Pillow joins; some readers look for the first that they understand.
+    """
+    data = bytearray(patch_exif(exif, {ORIENTATION: 1}))
+    for begin in [match.start() for match in islice(_BEGIN.finditer(data), _MOST)]:
+        _patch(data, begin, {ORIENTATION: 1}, False)
     return bytes(data)
 
 
@@ -77,12 +116,11 @@ def without_orientation(exif: bytes) -> bytes:
     return bytes(data)
 
 
-def _start(exif: bytes) -> tuple[int, str]:
-    """Where the block begins behind its prefixes, and its byte order; "" where it is none."""
-    base = 0
+def _start(exif: bytes | bytearray, base: int = 0) -> tuple[int, str]:
+    """Where the block at ``base`` begins behind its prefixes, and its byte order; "" where it is none."""
     while exif.startswith(PREFIX, base):
         base += len(PREFIX)
-    return base, {b"II": "<", b"MM": ">"}.get(exif[base : base + 2], "") if len(exif) >= base + 8 else ""
+    return base, {b"II": "<", b"MM": ">"}.get(bytes(exif[base : base + 2]), "") if len(exif) >= base + 8 else ""
 
 
 def _entries(data: bytearray, order: str, base: int, offset: int) -> Iterator[tuple[int, int, int]]:

@@ -17,6 +17,7 @@ _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
 _SAMPLES = {1: "integers", 2: "signed integers", 3: "floating-point numbers", 5: "complex", 6: "complex"}
 _COLOURS = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 5: "inks", 6: "YCbCr", 8: "Lab", 9: "Lab", 10: "Lab"}
 _RAW = (32803, 34892)  # photometric: colours as the sensor saw them
+_COMMENT, _PPM_WORDS = re.compile(rb"#[^\r\n]*[\r\n]?"), re.compile(rb"\S+\s+\S+\s+\S+\s+(\S+)\s")
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
@@ -45,14 +46,18 @@ def _png(stream: BinaryIO) -> int:
 
 
 def _ppm(stream: BinaryIO) -> int:
+    """From the largest value, the fourth word. Comments may stand anywhere, also within words, and be of any length."""
     head = stream.read(HEAD)
-    words = re.sub(rb"#[^\r\n]*", b" ", head).split(None, 4)
-    if words[0] == b"P7":  # PAM
+    if head.startswith(b"P7"):  # PAM
         found = re.search(rb"^MAXVAL\s+(\d+)", head, re.MULTILINE)
         return int(found[1]).bit_length() if found else 8
-    if words[0] in (b"Pf", b"PF"):
+    if head[:2] in (b"Pf", b"PF"):
         return 32
-    return int(words[3]).bit_length() if words[0] in (b"P2", b"P3", b"P5", b"P6") else 1
+    if head[:2] in (b"P1", b"P4"):
+        return 1
+    while (words := _PPM_WORDS.match(_COMMENT.sub(b"", head))) is None and (more := stream.read(len(head))):
+        head += more
+    return int(words[1]).bit_length() if words else 8
 
 
 def _jpeg2000(stream: BinaryIO) -> int:

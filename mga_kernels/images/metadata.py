@@ -12,7 +12,7 @@ from . import exif as exif_block
 from . import xmp as xmp_packet
 from .boxes import avif_code_points, jp2_metadata
 from .colour import stated
-from .exif import ORIENTATION, PREFIX, STRUCTURAL, from_tags, one_prefix, patch_exif
+from .exif import ORIENTATION, PREFIX, STRUCTURAL, from_tags, one_prefix, patch_exif, with_header, without_turn
 from .headers import bmp_profile
 from .ifd import EXIF_IFD, GPS_IFD, INTEROP_IFD, LONG, POINTERS, read_tags
 from .png import code_points
@@ -129,8 +129,11 @@ def read_metadata(image: Image.Image, notes: list[str], stated_there: dict[str, 
     resources = image.info.get("photoshop")
     if isinstance(resources, dict) and isinstance(resources.get(_IPTC_RESOURCE), bytes):
         info.setdefault("iptc", resources[_IPTC_RESOURCE])
-    if "exif" in info:
-        info["exif"] = one_prefix(info["exif"])
+    if block := one_prefix(info.pop("exif", b"")):
+        if readable := with_header(block):
+            info["exif"] = readable
+        else:
+            notes.append("its EXIF data is damaged and was left out")
     if "xmp" in info:
         info["xmp"] = _as_utf8(info["xmp"])
     # Pillow turns TIFF files itself, when it loads them.
@@ -247,7 +250,7 @@ def _upright(info: dict[str, Any], turn: int, notes: list[str]) -> dict[str, Any
     """The metadata of an image that stands upright, by ``turn`` if need be, and alone in its file."""
     info = dict(info)
     if "exif" in info:
-        upright = patch_exif(info["exif"], {ORIENTATION: 1})
+        upright = without_turn(info["exif"])
         info["exif"] = patch_exif(upright, {}, drop_thumbnail=turn != 1)
         if info["exif"] != upright:
             notes.append("the thumbnail inside its EXIF data was left out, because it is not upright")

@@ -5,6 +5,7 @@ Properties are found in both spellings, as attributes and as elements, by the na
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ _TAG = re.compile(
     rb"(?P<attributes>(?:\s+[^\s=<>/]+\s*=\s*(?:\"[^\"]*\"|'[^']*'))*)\s*(?P<empty>/?)>"
 )
 _ATTRIBUTE = re.compile(rb"\s+([^\s=<>/]+)\s*=\s*(?:\"([^\"]*)\"|'([^']*)')")
+# What may stand around the text of a value: comments, CDATA and elements such as rdf:value.
+_WITHIN = re.compile(rb"<!--.*?-->|<!\[CDATA\[|\]\]>|<[^<>]*>", re.DOTALL)
+_LONGEST_NUMBER = 500
 _DEEPEST = 100  # elements within each other; packets have a tenth of it
 _NO_TAGS = ((b"<!--", b"-->"), (b"<![CDATA[", b"]]>"), (b"<?", b"?>"), (b"<!", b">"))
 # Where Pillow finds the orientation, in whatever the packet is otherwise.
@@ -23,7 +27,7 @@ _GOOGLE = b"http://ns.google.com/photos/"
 TIFF, EXIF, GPANO = b"http://ns.adobe.com/tiff/1.0/", b"http://ns.adobe.com/exif/1.0/", _GOOGLE + b"1.0/panorama/"
 CONTAINER, GAIN_MAP = _GOOGLE + b"1.0/container/", b"http://ns.adobe.com/hdr-gain-map/1.0/"
 NOTE, REGIONS = b"http://ns.adobe.com/xmp/note/", b"http://www.metadataworkinggroup.com/schemas/regions/"
-DIMENSIONS = b"http://ns.adobe.com/xap/1.0/sType/Dimensions#"
+XAP, DIMENSIONS = b"http://ns.adobe.com/xap/1.0/", b"http://ns.adobe.com/xap/1.0/sType/Dimensions#"
 # What prefixes stand for in packets that do not say it.
 _USUAL = {
     b"tiff": TIFF,
@@ -35,6 +39,7 @@ _USUAL = {
     b"xmpNote": NOTE,
     b"mwg-rs": REGIONS,
     b"stDim": DIMENSIONS,
+    b"xmp": XAP,
 }
 # Namespaces of what stands in the file beside the picture and its metadata, which no result holds.
 _BESIDE = {
@@ -45,6 +50,16 @@ _BESIDE = {
     _GOOGLE + b"1.0/depthmap/": "a depth map",
     _GOOGLE + b"1.0/image/": "another picture",
     _GOOGLE + b"1.0/audio/": "a sound",
+    b"http://ns.apple.com/HDRGainMap/1.0/": "a gain map (HDR)",
+    b"http://ns.oplus.com/photos/1.0/camera/": "a video",
+    b"http://ns.xiaomi.com/photos/1.0/camera/": "pictures or a video beside it",
+}
+# What holds for the picture as it lies.
+_LYING = {
+    (REGIONS, b"Regions"): "marked regions",
+    (b"http://ns.microsoft.com/photo/1.2/", b"RegionInfo"): "marked regions",
+    (b"http://iptc.org/std/Iptc4xmpExt/2008-02-29/", b"ImageRegion"): "marked regions",
+    (XAP, b"Thumbnails"): "thumbnails",
 }
 _WIDTHS = frozenset(((TIFF, b"ImageWidth"), (EXIF, b"PixelXDimension")))
 _HEIGHTS = frozenset(((TIFF, b"ImageLength"), (EXIF, b"PixelYDimension")))
@@ -89,7 +104,7 @@ def properties(xmp: bytes) -> Iterator[Property]:
             return
         outer = stack[-1].namespaces if stack else _USUAL
         attributes = list(_ATTRIBUTE.finditer(xmp, tag.start("attributes"), tag.end("attributes")))
-        own = {m[1][6:]: _value(m)[0] for m in attributes if m[1].startswith(b"xmlns:")}
+        own = {m[1][6:]: _value(m)[0] for m in attributes if m[1].startswith(b"xmlns:") or m[1] == b"xmlns"}
         element = _Element(tag["name"], outer | own, tag.start(), tag.end())
         inside = *(_local(e.name) for e in stack), _local(element.name)
         for match in attributes:
@@ -166,8 +181,8 @@ def alone(xmp: bytes, turned: bool) -> tuple[bytes, list[str]]:
             beside.append("a video")
         elif each.namespace in _BESIDE and each.namespace not in complete:
             beside.append(_BESIDE[each.namespace])
-        elif turned and (each.namespace == GPANO or (each.namespace, each.name) == (REGIONS, b"Regions")):
-            lying.append("panorama" if each.namespace == GPANO else "marked regions")
+        elif turned and (each.namespace == GPANO or (each.namespace, each.name) in _LYING):
+            lying.append("panorama" if each.namespace == GPANO else _LYING[each.namespace, each.name])
         else:
             return None
         return CUT
@@ -205,8 +220,10 @@ CUT = b"\0cut"  # no XML holds a zero
 
 
 def _times(value: bytes, factor: float) -> bytes | None:
+    """A number, as attribute, as text with comments or within elements, times ``factor``; None where it is none."""
+    text = _WITHIN.sub(b"", value if len(value) < _LONGEST_NUMBER else b"").decode("utf-8", "replace")
     try:
-        return b"%d" % round(float(value) * factor)
+        return b"%d" % round(float(html.unescape(text)) * factor)
     except (ValueError, OverflowError):
         return None
 
