@@ -23,6 +23,7 @@ from mga.training.start import start_passing_on
 from mga.training.three_step import Budget, ThreeStep
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_model, read_metadata
+from mga_kernels.checkpoints.native import find_model
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.networks.layers import consume_halo
@@ -170,8 +171,11 @@ def test_without_supervision_the_final_image_alone_trains_the_mask():
 def test_a_whole_run_gives_a_model_that_says_how_it_was_made(run_folder, capsys):
     assert main(["train", str(run_folder / "config.toml"), "--budget", "14"]) == 0
     path = run_folder / "out/fsrcnn-x2.safetensors"
-    assert f"written: {path}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"written: {path}" in printed
+    assert "125 flat colours move by at most" in printed
     facts = read_metadata(path)["training"]
+    assert set(facts["levels by which flat colours move"]) == {"coarse", "all", "tiny coarse", "tiny all"}
     assert facts["iterations"] == {"dense": 6, "all": 4, "mask": 4}
     assert facts["settings"]["train"] == ["train.safetensors"]
     assert set(facts["results"]) == {"dense", "all", "mask"}
@@ -194,6 +198,16 @@ def test_each_step_trains_its_part_only(run_folder):
     base = weights(ThreeStep(configure(run_folder, out=f"'{run_folder}/b'"), Budget()).run(("base",)))
     changed = {name.partition(".")[0] for name, value in start.items() if not torch.equal(value, base[name])}
     assert changed == {"base"}
+
+
+@pytest.mark.parametrize("setting", ["colours", "flat_weight", "teacher"])
+def test_what_keeps_colours_is_part_of_the_training(run_folder, setting):
+    teacher = find_model("fsrcnn-x2")
+    value = {"colours": "1.0", "flat_weight": "0.5", "teacher": f"'{teacher}'"}[setting]
+    without = weights(ThreeStep(configure(run_folder), Budget(iterations=1)).run(("base",)))
+    recipe = configure(run_folder, out=f"'{run_folder}/with'", **{setting: value})
+    trained = weights(ThreeStep(recipe, Budget(iterations=1)).run(("base",)))
+    assert not all(torch.equal(value, without[name]) for name, value in trained.items())
 
 
 def test_one_step_at_a_time_ends_with_the_weights_of_one_run(run_folder):
