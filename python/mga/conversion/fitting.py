@@ -42,7 +42,7 @@ PACE_STEPS = 3  # timed to turn minutes into iterations
 QUICK = 40  # iterations of a mask that is fitted to what a stopped conversion has got to
 STATISTICS = 4  # batches of which the feature's deviation and the unit of the mask are taken
 FITTED = 16  # batches to which a light upsampler is fitted by least squares
-PLANNED = "iterations.json"
+PLAN_FILE = "iterations.json"
 SEEN = 96  # LR pixels a side of what is looked at of a held-out image
 
 
@@ -65,7 +65,7 @@ class Fitting:
         equally often. ``iterations`` replaces the minutes."""
         self.training = training or Training()
         self.teacher, self.network, self.folder, self.minutes = teacher, network, folder, minutes
-        self.given, self.plan = iterations or {}, Plan(folder / PLANNED)
+        self.given, self.plan = iterations or {}, Plan(folder / PLAN_FILE)
         self.shares = SHARES["extend" if teacher is None else "split"]
         self.results: dict[str, str] = {}
         self.mask_unit = 0.0  # luma difference that is mask value 1, once it is known
