@@ -93,6 +93,17 @@ def test_a_new_row_in_the_middle_that_is_stopped_loses_none(folder, measured, mo
     assert [row for row in after if row["k"] != 3] == before
 
 
+def test_the_figures_of_an_image_stand_on_a_line(folder):
+    """So that a file of hundreds of images can be read, and two versions of it compared."""
+    Image.fromarray(np.zeros((32, 32, 3), np.uint8)).save(folder / "sets/One/other.png")
+    evaluate(folder, ["base"])
+    lines = (folder / "rows.json").read_text().splitlines()
+    for name in ("im", "other"):
+        found = [line for line in lines if f'"name": "{name}"' in line]
+        assert len(found) == 2, "of two rows"
+        assert all("psnr" in line for line in found)
+
+
 def test_a_suite_that_asks_for_less_keeps_the_rest(folder, measured):
     before = evaluate(folder, ["base", "masked"], 2, 4)
     less = evaluate(folder, ["masked"], 4)
