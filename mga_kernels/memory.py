@@ -8,11 +8,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from .errors import InputError, OutOfMemoryError
 from .quantities import real
+
+if TYPE_CHECKING:
+    import torch
 
 GIB = 1 << 30
 _UNLIMITED = 1 << 60
@@ -57,6 +59,8 @@ def memory_errors(what: str, where: str, remedy: str) -> Iterator[None]:
     except OutOfMemoryError:
         raise
     except (RuntimeError, MemoryError) as error:
+        import torch
+
         known = isinstance(error, torch.OutOfMemoryError | MemoryError)
         if not known and not any(text in str(error) for text in _CPU_IS_FULL):
             raise
@@ -73,6 +77,8 @@ def device_memory(device: torch.device) -> int:
     """Bytes this process can still take on a device: on a GPU what is free, and what PyTorch holds and does not use."""
     if device.type != "cuda":
         return available_memory()
+    import torch
+
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return torch.cuda.mem_get_info(device)[0] + unused
 

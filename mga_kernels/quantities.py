@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from numbers import Real
 
 import numpy as np
-from torch import Tensor
 
 from .errors import InputError
 
@@ -51,8 +51,11 @@ def check_whole_number(what: str, value: object, minimum: int) -> int:
 
 def _plain(value: object) -> object:
     """What numpy and torch hold as Python holds it; a float32 as it is written: 0.575 is another number in binary."""
-    if isinstance(value, (np.ndarray, Tensor)) and value.ndim == 0:
-        value = value[()] if isinstance(value, np.ndarray) else value.item()
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    torch = sys.modules.get("torch")  # not imported for this: where it has not been, no value is a tensor
+    if torch is not None and isinstance(value, torch.Tensor) and value.ndim == 0:
+        value = value.item()
     if isinstance(value, np.floating):
         return float(str(value))
     return value.item() if isinstance(value, np.generic) else value

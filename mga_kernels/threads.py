@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
-import torch
-
 _SOFT = 1  # omp_pause_soft: what threads hold for the program is kept
 
 
@@ -22,6 +20,8 @@ def one_thread() -> Iterator[None]:
     ``torch.set_num_threads`` is for the whole process, and for every thread that starts meanwhile. OpenMP's own number
     is the calling thread's. Where PyTorch does not use OpenMP, or hides it, nothing changes.
     """
+    import torch  # here, so that images are read and checked without its seconds
+
     before = torch.get_num_threads()  # PyTorch gives a thread its number at the first question
     setter = _openmp("omp_set_num_threads")
     if setter is None or before == 1:

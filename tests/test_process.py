@@ -187,3 +187,19 @@ def test_nohup(tmp_path):
         preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "done\n", "")
+
+
+def test_what_is_refused_at_once_does_not_wait_for_pytorch(tmp_path):
+    """Its import takes seconds; a folder is looked through, and a wrong name answered, before."""
+    script = "import sys; from mga.cli import main; code = main(sys.argv[1:]); print(code, 'torch' in sys.modules)"
+    words = "upscale", tmp_path / "nothing.png", "-o", tmp_path / "out.png"
+    path = os.pathsep.join(filter(None, sys.path))
+    said = subprocess.run(
+        [sys.executable, "-c", script, *map(str, words)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+        check=True,
+    )
+    assert said.stdout.split() == ["1", "False"]
+    assert "nothing.png does not exist" in said.stderr
