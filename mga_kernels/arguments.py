@@ -59,6 +59,9 @@ def check_tensor(image: Tensor, variant: str, selection: str | None) -> None:
         )
     if 0 in image.shape:
         raise InputError(f"MaskGuidedSR: the tensor is empty: {tuple(image.shape)}")
+    if image.is_meta or image.layout != torch.strided:
+        kind = "on the device meta" if image.is_meta else f"of layout {str(image.layout).removeprefix('torch.')}"
+        raise InputError(f"MaskGuidedSR: expected a tensor that holds every value, got one {kind}; give a dense one")
     low, high = torch.aminmax(image)
     if not (low >= 0 and high <= 1):  # false for NaN too
         raise InputError(

@@ -16,7 +16,11 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import numpy as np
+from PIL import Image
+
 from . import images
+from .errors import InputError
 from .pictures import ImageLike, Picture, in_form_of, read
 from .quantities import check_whole_number
 
@@ -67,8 +71,13 @@ def upscale_all(
     besides the one that is computed are held, so memory stays bounded. An image that fails, or that ``save`` fails
     with, comes with its ``error`` in its turn. Arrays and PIL images must stay as they are until their turn. Closing
     the iterator, or Ctrl-C while it works, waits for the images that are being read or saved, not for others; where
-    the code around it may fail, ``contextlib.closing`` makes sure of it. InputError for a wrong ``ahead``.
+    the code around it may fail, ``contextlib.closing`` makes sure of it. InputError for a wrong ``ahead``, and for one
+    image in place of several, of which the letters or rows would be taken for images.
     """
+    if not isinstance(sources, Iterable) or _is_one_image(sources):
+        raise InputError(
+            f"upscale_all: expected images to go through, got one {type(sources).__name__}; put it in a list"
+        )
 
     def compute(loaded: tuple[ImageLike, images.Photo]) -> Upscaled:
         source, photo = loaded
@@ -83,6 +92,12 @@ def upscale_all(
 
     outcomes = overlap(sources, lambda source: (source, read(source)), compute, write, ahead, savers)
     return _as_upscaled(outcomes)
+
+
+def _is_one_image(sources: object) -> bool:
+    if isinstance(sources, np.ndarray):
+        return sources.ndim < 3 or (sources.ndim == 3 and sources.shape[2] <= 4)
+    return isinstance(sources, str | bytes | os.PathLike | Image.Image | images.Photo)
 
 
 def _as_upscaled(outcomes: Generator[Outcome[ImageLike, Upscaled], None, None]) -> Generator[Upscaled, None, None]:

@@ -115,6 +115,8 @@ def test_k_and_fraction_together_are_refused():
         (torch.zeros(3, 8, 8), r"expected a float tensor \(B, 3, H, W\)"),
         (torch.zeros(1, 1, 8, 8), "expected a float tensor"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "expected a float tensor"),
+        (torch.zeros(1, 3, 8, 8, device="meta"), "got one on the device meta"),
+        (torch.zeros(1, 3, 8, 8).to_sparse(), "got one of layout sparse_coo"),
         (np.zeros((1, 3, 8, 8), np.float32), "got ndarray"),
         (torch.zeros(1, 3, 0, 8), "empty"),
         (torch.full((1, 3, 8, 8), float("nan")), "remove NaN"),

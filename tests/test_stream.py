@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from contextlib import closing
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -307,3 +308,16 @@ def test_where_memory_runs_out_it_is_tried_again_without_the_others(step, error)
 def test_wrong_arguments_are_refused_at_once(model, arguments, part):
     with pytest.raises(InputError, match=part):
         model.upscale_all([], **arguments)
+
+
+@pytest.mark.parametrize(
+    "one", ["a.png", Path("a.png"), b"a.png", np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint8), None, 3]
+)
+def test_one_image_in_place_of_several_is_refused(model, one):
+    """Its letters, or its rows as grey images, would be upscaled."""
+    with pytest.raises(InputError, match="put it in a list"):
+        model.upscale_all(one)
+
+
+def test_a_batch_of_arrays_is_several_images(model):
+    assert [result.error for result in model.upscale_all(np.zeros((2, 4, 4, 3), np.uint8))] == [None, None]

@@ -45,19 +45,25 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     """The file for reading, or an ImageError that says why not."""
     try:
         status = path.stat()
-        if stat.S_ISDIR(status.st_mode):
-            raise ImageError(f"{path} is a folder, not an image")
-        if not stat.S_ISREG(status.st_mode):
-            raise ImageError(f"{path} is not a regular file")
-        if status.st_size == 0:
-            raise ImageError(f"{path} is empty (0 bytes)")
-        stream = path.open("rb")
+        fault = _no_image(status)
+        stream = path.open("rb") if fault is None else None
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist") from None
     except (OSError, ValueError) as problem:  # ValueError: a zero byte in the name
         raise ImageError(f"{path} cannot be opened ({one_line(problem)})") from problem
+    if stream is None:
+        raise ImageError(f"{path} is {fault}")
     with stream:
         yield stream
+
+
+def _no_image(status: os.stat_result) -> str | None:
+    """What a file is that needs not be opened to know that it is no image."""
+    if stat.S_ISDIR(status.st_mode):
+        return "a folder, not an image"
+    if not stat.S_ISREG(status.st_mode):  # a pipe would be waited for
+        return "not a regular file"
+    return None if status.st_size else "empty (0 bytes)"
 
 
 def _accepted(accept: Callable[[bytes], bool | str] | None, prefix: bytes) -> bool:
