@@ -6,16 +6,16 @@ import argparse
 from pathlib import Path
 
 from ..console.failures import Failures
-from ..evaluation.div8k import SETS, make_sets
+from ..evaluation import div8k
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=Path, metavar="DIV8K", help="folder of DIV8K's images, named by their number")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="gets NAME/HR for each set")
-    parser.add_argument("--only", nargs="+", choices=tuple(SETS), default=list(SETS), help="default: both")
+    parser.add_argument("--only", nargs="+", choices=tuple(div8k.SETS), default=list(div8k.SETS), help="default: both")
 
 
 def run(args: argparse.Namespace) -> int:
     failures = Failures()
-    made = make_sets(args.folder, args.output, args.only, failures)
+    made = div8k.make_sets(args.folder, args.output, args.only, failures)
     return failures.exit_code(made)
