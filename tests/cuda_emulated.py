@@ -1,19 +1,22 @@
 """The CUDA kernels as a library for the CPU, by the emulation in tests/cuda_emulation: no GPU, but NVIDIA's headers.
 
 What it cannot show (launches, streams, races between blocks, speed) is left to the tests marked ``cuda``.
-MGA_EMULATION_FLAGS adds to the flags of the compiler, for a sanitizer or a planted fault.
+MGA_EMULATION_FLAGS adds to the flags of the compiler, for a sanitizer or a planted fault. What is compiled is kept in
+build/emulation under the hash of all that it depends on, since compiling costs more than all tests of it.
 """
 
 from __future__ import annotations
 
-import atexit
 import ctypes
+import fcntl
 import functools
+import hashlib
 import os
 import shutil
 import subprocess
-import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -23,6 +26,7 @@ from mga_kernels import ops
 
 HERE = Path(__file__).resolve().parent
 CSRC = HERE.parent / "csrc"
+KEPT = HERE.parent / "build/emulation"
 
 
 def compiler_command(csrc: Path) -> list[str]:
@@ -54,20 +58,43 @@ def load(output: Path) -> ctypes.CDLL:
     return loaded
 
 
+def everything_that_matters() -> str:
+    """The hash of sources, headers, flags and compiler."""
+    command = compiler_command(CSRC)
+    version = subprocess.run([command[0], "--version"], capture_output=True, check=True).stdout
+    found = hashlib.sha256(version + repr(command).encode())
+    for path in sorted([*CSRC.rglob("*.cu"), *CSRC.rglob("*.cuh"), *CSRC.rglob("*.h"), *HERE.glob("cuda_emulation/*")]):
+        found.update(f"{path.relative_to(HERE.parent)} {path.stat().st_size} ".encode() + path.read_bytes())
+    return found.hexdigest()[:16]
+
+
+@contextmanager
+def one_process_at_a_time() -> Iterator[None]:
+    """The others, of this run or another, wait."""
+    KEPT.mkdir(parents=True, exist_ok=True)
+    with open(KEPT / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @functools.cache
 def objects() -> tuple[Path, ...]:
-    """Every kernel and the bindings, compiled once a process."""
-    compiler_command(CSRC)  # skips where it cannot work
-    folder = Path(tempfile.mkdtemp(prefix="mga-emulation-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    """Every kernel and the bindings, compiled if no process has done so since the sources were last changed."""
+    folder = KEPT / everything_that_matters()  # skips where it cannot work
     sources = [*sorted(CSRC.rglob("*.cu")), HERE / "cuda_emulation/bindings.cpp"]
-    with ThreadPoolExecutor(2) as pool:
-        return tuple(pool.map(lambda source: compile_one(source, folder), sources))
+    whole = folder / "emulated.so"
+    with one_process_at_a_time():
+        if not whole.exists():
+            folder.mkdir(exist_ok=True)
+            with ThreadPoolExecutor(2) as pool:
+                parts = list(pool.map(lambda source: compile_one(source, folder), sources))
+            os.replace(link(parts, folder / "part.so"), whole)
+    return tuple(folder / f"{source.name}.o" for source in sources)
 
 
 @functools.cache
 def loaded_library() -> ctypes.CDLL:
-    return load(link(list(objects()), objects()[0].with_name("emulated.so")))
+    return load(objects()[0].with_name("emulated.so"))
 
 
 @pytest.fixture

@@ -13,9 +13,14 @@ DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 ORDERS = ["largest", "smallest", "random"]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 5, 7), (1, 33, 64), (1, 1, 513)])
-def test_select_patches(emulation, thread_order, dtype, shape, generator):
+SMALLEST, LARGE, LONG = (1, 1, 1), (1, 33, 64), (1, 1, 513)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [*(((2, 5, 7), dtype) for dtype in DTYPES), (SMALLEST, DTYPES[3]), (LARGE, DTYPES[0]), (LONG, DTYPES[2])],
+)
+def test_select_patches(emulation, thread_order, shape, dtype, generator):
     distinct = torch.randn(shape, generator=generator)
     special = torch.tensor([torch.nan, torch.inf, -torch.inf, 0.0, -0.0, 1.0])
     cells = shape[1] * shape[2]

@@ -81,31 +81,46 @@ def without(line: str, folder: Path) -> None:
     assert found == 1, "the sources have changed: name the line anew"
 
 
-def look_for_fault(library: str, name: str) -> None:
-    """Ends the process with status 3 where the check fails in one of the orders; runs in a process of its own."""
+def look_for_faults(*libraries: str) -> None:
+    """Prints, of the library of every fault, the status with which a check of it in all orders ends a process."""
+    torch.set_num_threads(1)  # other threads would be missing in the processes that are forked
     libc = ctypes.CDLL(None)
-    for order in ORDERS:
-        libc.setenv(b"EMU_ORDER", order.encode(), 1)
-        try:
-            FAULTS[name][2](load(Path(library)))
-        except AssertionError:
-            sys.exit(3)
+    for path, (_, _, check) in zip(libraries, FAULTS.values(), strict=True):
+        if (child := os.fork()) == 0:
+            found = 0
+            for order in ORDERS:
+                libc.setenv(b"EMU_ORDER", order.encode(), 1)
+                try:
+                    check(load(Path(path)))
+                except AssertionError:
+                    found = 3
+            os._exit(found)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+
+
+@pytest.fixture(scope="module")
+def statuses(tmp_path_factory) -> dict[str, int]:
+    """name of a fault -> how the check of it ended; all in one process, apart from this one, that PyTorch starts in."""
+    libraries = []
+    for number, (source, line, check) in enumerate(FAULTS.values()):
+        check(loaded_library())
+        folder = tmp_path_factory.mktemp(f"fault{number}")
+        without(line, folder / "csrc")
+        (path,) = (folder / "csrc").rglob(source)
+        faulty = compile_one(path, folder, folder / "csrc")
+        parts = [faulty if whole.name == faulty.name else whole for whole in objects()]
+        libraries.append(link(parts, folder / "faulty.so"))
+    code = "import sys, test_cuda_faults; test_cuda_faults.look_for_faults(*sys.argv[1:])"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run([sys.executable, "-c", code, *libraries], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    return dict(zip(FAULTS, map(int, result.stdout.split()), strict=True))
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_missing_barrier_is_found(name, tmp_path):
-    source, line, check = FAULTS[name]
-    check(loaded_library())
-    without(line, tmp_path / "csrc")
-    (path,) = (tmp_path / "csrc").rglob(source)
-    faulty = compile_one(path, tmp_path, tmp_path / "csrc")
-    link([faulty if whole.name == faulty.name else whole for whole in objects()], tmp_path / "faulty.so")
-    code = "import sys, test_cuda_faults; test_cuda_faults.look_for_fault(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, tmp_path / "faulty.so", name]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    result = subprocess.run(command, env=environment, capture_output=True, text=True)
+def test_a_missing_barrier_is_found(name, statuses):
     # A rank that was counted wrong may also lead outside the memory.
-    assert result.returncode in (3, -signal.SIGSEGV, -signal.SIGABRT), result.stderr
+    assert statuses[name] in (3, -signal.SIGSEGV, -signal.SIGABRT)
 
 
 @pytest.mark.slow
@@ -118,7 +133,7 @@ def test_no_access_outside_memory():
         "LD_PRELOAD": f"{asan.strip()}:{stdcxx.strip()}",
         "ASAN_OPTIONS": "detect_leaks=0:detect_stack_use_after_return=0",
         "PYTHONMALLOC": "malloc",
-        "MGA_EMULATION_FLAGS": "-fsanitize=address -g",
+        "MGA_EMULATION_FLAGS": "-fsanitize=address -g1",
     }
     names = "conv_chain", "emulation", "filter_and_select", "paste_shuffled"
     tests = [f"tests/test_cuda_{name}.py" for name in names]

@@ -55,9 +55,9 @@ def test_a_spill_is_seen(cuda_report):
     assert cuda_report.parse(log) == {"kernel": {"registers": 64, "spilled": 20, "stack": 48, "shared": 8448}}
 
 
-@pytest.mark.parametrize("name", ["gather_patches", "conv_chain_f16"])
+@pytest.mark.parametrize("name", ["gather_patches"])
 def test_one_file_compiles_as_reported(cuda_report, table, name):
-    """With another compiler the figures may differ; a spill is wrong with any."""
+    """With another compiler the figures may differ; a spill is wrong with any, and stops the build of every file."""
     if cuda_report.nvcc() is None:
         pytest.skip("no CUDA toolkit")
     found = cuda_report.compile_report(next(CSRC.rglob(f"{name}.cu")), "90")
