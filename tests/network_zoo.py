@@ -18,6 +18,7 @@ from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, network_names, 
 ROOT = Path(__file__).resolve().parent.parent
 EDSR = ROOT / "examples" / "edsr"
 NAMES = network_names()
+SHORT_GROUPS = {"base": {"blocks_per_group": 2}, "refine": {"blocks_per_group": 2}}  # of RCAN, which has 20
 
 
 @contextmanager
@@ -49,12 +50,13 @@ def photographs(height: int, width: int) -> Tensor:
 
 
 def random_model(network: str, scale: int, dtype: torch.dtype = torch.float32, **settings) -> MaskGuidedNetwork:
-    """A small one, one block a half unless ``split`` says otherwise, whose images lie within 0 and 1 for a good part.
+    """A small one, one block a half unless settings say otherwise, whose images lie within 0 and 1 for a good part.
 
     Those of an untrained network would be clamped nearly everywhere, and all would look equal.
     """
     torch.manual_seed(0)
-    model = MaskGuidedNetwork(ModelConfig(network, scale, **{"split": (1, 1), **settings}))
+    small = {"split": (1, 1)} | (SHORT_GROUPS if network == "rcan" else {})
+    model = MaskGuidedNetwork(ModelConfig(network, scale, **small | settings))
     model = model.eval().requires_grad_(False).to(dtype)
     images = photographs(16, 16).to(dtype)
     feature = model.coarse(images)[1]

@@ -85,7 +85,7 @@ def test_chains_run_where_they_fit(generator):
         ("pan", False): [],
         ("rfdn", False): [2],
         ("srresnet", False): [2],
-        ("rcan", False): [2] * 21,
+        ("rcan", False): [2] * 3,
         ("srresnet", True): [5],
         ("fsrcnn", True): [3],
     }

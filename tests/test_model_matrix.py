@@ -6,6 +6,7 @@ A network that MGA_NETWORKS names is tested along with the others.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 import os
 import shutil
@@ -38,6 +39,12 @@ def _one_thread():
     params=[(name, scale) for name in NAMES for scale in (2, 3, 4)], ids=lambda pair: f"{pair[0]}-x{pair[1]}"
 )
 def model(request) -> MaskGuidedNetwork:
+    return random_model(*request.param)
+
+
+@pytest.fixture(params=zip(NAMES, itertools.cycle((2, 3, 4)), strict=False), ids=lambda pair: f"{pair[0]}-x{pair[1]}")
+def one_scale(request) -> MaskGuidedNetwork:
+    """Of every network, for what is dear and no matter of the scale: each scale has two of them."""
     return random_model(*request.param)
 
 
@@ -97,14 +104,14 @@ def reached(output: Tensor, parameters: dict[str, Tensor]) -> set[str]:
     return {name for name, gradient in found.items() if gradient.any()}
 
 
-def test_gradients_reach_every_parameter_that_should_get_one(model, images, monkeypatch):
+def test_gradients_reach_every_parameter_that_should_get_one(one_scale, images, monkeypatch):
     """Through -A: the Refine-Net and what makes the coarse feature, and nothing else, as no coarse pixel is left.
 
     Through the MP module: the module and what makes the coarse feature. Every other parameter of the Base-Net makes the
     coarse image out of the feature. Every ReLU is leaky here, so that what gets no gradient is cut off, not dead.
     """
     monkeypatch.setattr(F, "relu", lambda x, inplace=False: F.leaky_relu(x, 0.1))
-    model = copy.deepcopy(model).requires_grad_(True)
+    model = copy.deepcopy(one_scale).requires_grad_(True)
     parameters = dict(model.named_parameters())
     of = {half: {name for name in parameters if name.startswith(half)} for half in ("base.", "mask.", "refine.")}
     _, feature = model.coarse(images)
@@ -118,7 +125,8 @@ def test_gradients_reach_every_parameter_that_should_get_one(model, images, monk
     assert reached(model(images, K), parameters) == of["base."] | of["refine."], "-M trains all but the mask"
 
 
-def test_a_saved_model_is_the_same_model(model, images, tmp_path):
+def test_a_saved_model_is_the_same_model(one_scale, images, tmp_path):
+    model = one_scale
     save_model(tmp_path / "model.safetensors", model, {}, {})
     loaded = load_model(tmp_path / "model.safetensors")
     assert loaded.config == model.config
@@ -127,7 +135,8 @@ def test_a_saved_model_is_the_same_model(model, images, tmp_path):
             assert torch.equal(loaded(images, K, variant), model(images, K, variant)), variant
 
 
-def test_the_masked_path_can_be_exported(model, images):
+def test_the_masked_path_can_be_exported(one_scale, images):
+    model = one_scale
     program = torch.export.export(model, (images, K))
     operators = {str(node.target) for node in program.graph.nodes if str(node.target).startswith("mga.")}
     if _native.LIBRARY_ERROR is None:
@@ -143,8 +152,8 @@ def compiled_equals_eager(model: MaskGuidedNetwork, images: Tensor, backend: str
         assert (compiled(given, K) - model(given, K)).abs().max() <= 1e-5
 
 
-def test_the_masked_path_compiles_without_graph_breaks(model, images):
-    compiled_equals_eager(model, images, "aot_eager" if model.config.network == "fsrcnn" else "eager")
+def test_the_masked_path_compiles_without_graph_breaks(one_scale, images):
+    compiled_equals_eager(one_scale, images, "aot_eager" if one_scale.config.network == "fsrcnn" else "eager")
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from network_zoo import SHORT_GROUPS
 from PIL import Image
 
 from mga.evaluation.metrics import psnr_y
@@ -131,9 +132,9 @@ def picture(height: int, width: int) -> np.ndarray:
         ("srresnet", 17, 34, 4, 4, PLAIN),
         ("srresnet", 12, 21, 3, 2, PLAIN | {"split": (1, 2)}),
         ("srresnet", 17, 15, 2, 4, PLAIN),
-        ("rcan", 13, 34, 4, 4, {"split": (1, 1)}),
+        ("rcan", 13, 34, 4, 4, SHORT_GROUPS | {"split": (1, 1)}),
         ("rcan", 12, 9, 2, 8, {"split": (2, 1)}),
-        ("rcan", 12, 14, 3, 2, {"split": (1, 2)}),
+        ("rcan", 12, 14, 3, 2, SHORT_GROUPS | {"split": (1, 2)}),
     ],
 )
 def test_plan_equals_the_network(name, height, width, scale, patch_size, settings):

@@ -141,12 +141,15 @@ class BaseNet(_Half):
 
 
 class RefineNet(_Half):
-    """Feature patches with a halo of one pixel, (N, C, p+2, p+2) -> HR patches (N, 3, sp, sp) in 0..255."""
+    """Feature patches with a halo of one pixel, (N, C, p+2, p+2) -> HR patches (N, 3, sp, sp) in 0..255.
+
+    ``blocks`` are groups.
+    """
 
     halo = 1
 
-    def __init__(self, scale: int, blocks: int = 3):
-        super().__init__(scale, blocks)
+    def __init__(self, scale: int, blocks: int = 3, blocks_per_group: int = BLOCKS_PER_GROUP):
+        super().__init__(scale, blocks, blocks_per_group)
         self.conv1 = conv(FEATURE_CHANNELS, FEATURE_CHANNELS, 3)
         self.conv2 = valid_conv(FEATURE_CHANNELS, FEATURE_CHANNELS)
 
