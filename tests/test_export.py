@@ -16,6 +16,7 @@ from mga_kernels.checkpoints import save_model
 from mga_kernels.errors import InputError
 from mga_kernels.export import export_model, formats
 from mga_kernels.export.graph import MaskGuidedGraph, select
+from mga_kernels.export.program import facts, trace
 from mga_kernels.networks import MaskGuidedNetwork
 from mga_kernels.ops.select_patches.reference import select_patches
 
@@ -70,7 +71,7 @@ def run_openvino(path):
 @pytest.mark.parametrize(("name", "scale", "amount"), CASES)
 def test_onnx_gives_the_image_of_the_engine(tmp_path, name, scale, amount):
     network = random_model(name, scale)
-    facts = export_model(network, tmp_path / "model.onnx", **amount)
+    written = export_model(network, tmp_path / "model.onnx", **amount)
     check(network, amount, run_onnxruntime(tmp_path / "model.onnx"))
     if importlib.util.find_spec("openvino") is not None:
         check(network, amount, run_openvino(tmp_path / "model.onnx"))
@@ -78,31 +79,29 @@ def test_onnx_gives_the_image_of_the_engine(tmp_path, name, scale, amount):
     import onnx
 
     model = onnx.load(tmp_path / "model.onnx")
-    assert {entry.key: json.loads(entry.value) for entry in model.metadata_props} == facts
+    assert {entry.key: json.loads(entry.value) for entry in model.metadata_props} == written
     assert {node.domain for node in model.graph.node} == {""}, "an operator that is no standard one"
     config = network.config
-    assert (facts["network"], facts["scale"], facts["patch_size"], facts["halo"]) == (name, scale, config.patch_size, 1)
+    kept = [written[fact] for fact in ("network", "scale", "patch_size", "halo")]
+    assert kept == [name, scale, config.patch_size, 1]
 
 
 @pytest.mark.parametrize(("name", "scale", "amount"), [CASES[3]])
-def test_torch_export_gives_the_image_of_the_engine(tmp_path, name, scale, amount):
+def test_torch_export_gives_the_image_of_the_engine(name, scale, amount):
+    """What is written then, and read again, which takes torch long: test_the_command_says_what_it_wrote."""
     network = random_model(name, scale)
-    facts = export_model(network, tmp_path / "model.pt2", **amount)
-    held = {formats.METADATA: ""}
-    program = torch.export.load(tmp_path / "model.pt2", extra_files=held)
-    check(network, amount, program.module())
-    assert json.loads(held[formats.METADATA]) == facts
+    check(network, amount, trace(network, Amount(**amount)).module())
 
 
 @needs("executorch", "torchao")
 @pytest.mark.slow
 def test_executorch_gives_the_image_of_the_engine(tmp_path):
     network = random_model("fsrcnn", 2)
-    facts = export_model(network, tmp_path / "model.pte", fraction=0.3, largest=(60, 64))
+    written = export_model(network, tmp_path / "model.pte", fraction=0.3, largest=(60, 64))
     from executorch.runtime import Runtime
 
     program = Runtime.get().load_program(tmp_path / "model.pte")
-    assert json.loads(program.load_method("metadata").execute([])[0]) == facts
+    assert json.loads(program.load_method("metadata").execute([])[0]) == written
     method = program.load_method("forward")
     check(network, {"fraction": 0.3}, lambda image: method.execute([image])[0].clone())
 
@@ -156,7 +155,9 @@ def test_the_command_says_what_it_wrote(tmp_path, capsys):
     command = ["export", str(tmp_path / "tiny.safetensors"), "-o", str(tmp_path / "out.pt2"), "--k", "5"]
     assert main(command) == 0
     assert "fsrcnn x2, K = 5" in capsys.readouterr().out
-    check(network, {"k": 5}, torch.export.load(tmp_path / "out.pt2").module())
+    held = {formats.METADATA: ""}
+    check(network, {"k": 5}, torch.export.load(tmp_path / "out.pt2", extra_files=held).module())
+    assert json.loads(held[formats.METADATA]) == facts(network, Amount(k=5))
     before = (tmp_path / "out.pt2").read_bytes()
     assert main(command) == 1
     assert "--overwrite" in capsys.readouterr().err
