@@ -38,16 +38,18 @@ $(STAMP): $(SOURCES)
 	  print('setup: done; native operators for CPU', f'and CUDA (toolkit {cuda})' if cuda else 'only, for want of a CUDA toolkit')"
 	@touch $@
 
-# A file's tests stay in one process, since they share what is dear to make.
+# A file's tests stay in one process, since they share what is dear to make; conftest.py puts long files first.
+TEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 test: setup
-	$(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile
+	$(TEST)
 
-# Again with the kernels in plain C++, which the oldest processors run: what has CPU kernels in it, or convolutions.
-PORTABLE := mask_head dynamic_filter filter_and_select select_patches gather_patches paste_patches paste_shuffled conv_chain \
-  image_to_input output_to_image pair_chain pair_planes convolution_kernels plans tiles runtimes safety published agreement \
-  model_matrix backends engine stream
+# Again with the kernels in plain C++, which the oldest processors run: what has kernels for several instruction sets in it,
+# and what has convolutions in it, unless this processor runs them in plain C++ anyway.
+PORTABLE := mask_head dynamic_filter filter_and_select paste_shuffled output_to_image backends engine
+CONVOLUTIONS := pair_chain pair_planes convolution_kernels convolution_operators plans tiles runtimes safety published stream
+USUAL = $(shell $(BIN)/python -c "from mga_kernels import _native; print(_native.convolution_kernels()[0])")
 test-portable: setup
-	MGA_CPU_ISA=baseline $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile $(PORTABLE:%=tests/test_%.py)
+	MGA_CPU_ISA=baseline $(TEST) $(patsubst %,tests/test_%.py,$(PORTABLE) $(if $(filter portable,$(USUAL)),,$(CONVOLUTIONS)))
 
 sanitize: setup
 	.ci/sanitize $(BIN)/python

@@ -24,6 +24,21 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a script that starts th
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Files that take long, or whose first test does. Worker processes begin with them, so that none is alone at the end.
+LONG = [
+    f"test_{name}.py"
+    for name in (
+        *("cuda_faults", "triton_kernels", "bench", "export", "ablate", "three_step", "model_matrix", "processes"),
+        *("published", "tiles", "plans", "cuda_emulation", "engine", "modes", "agreement", "complexity"),
+    )
+]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
+
+
 @dataclass(frozen=True)
 class ForcedBackend:
     """A backend that MGA_BACKEND forces during the test, and the device whose tensors it takes."""
@@ -49,6 +64,14 @@ def backend(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 def free_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     """No backend is forced, whatever the environment of the test run says."""
     monkeypatch.delenv("MGA_BACKEND", raising=False)
+
+
+@pytest.fixture
+def few_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each training ends with a look at 125 flat colours, which takes longer than the few iterations of most tests."""
+    from mga.train import flat
+
+    monkeypatch.setattr(flat, "flat_colours", lambda: [(0, 128, 255)])
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,7 @@ from mga.training import three_step
 from mga_kernels.checkpoints import load_model, read_metadata
 from mga_kernels.engine import MaskGuidedSR
 
+pytestmark = pytest.mark.usefixtures("few_colours")
 CONFIG = """
 network = "fsrcnn"
 scale = 2

@@ -201,7 +201,7 @@ def test_a_model_of_it_without_it_is_refused_with_the_remedy(model_file, monkeyp
         load_model(model_file)
 
 
-@pytest.mark.usefixtures("_edsr")
+@pytest.mark.usefixtures("_edsr", "few_colours")
 def test_it_is_trained_as_any_other(tmp_path, model_file):
     """By the command, from weights of its own: what docs/own_network.md says."""
     hr = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)

@@ -21,6 +21,7 @@ from mga_kernels.checkpoints import load_model, save_model
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 
+pytestmark = pytest.mark.usefixtures("few_colours")
 CONFIG = """
 network = "fsrcnn"
 scale = 2

@@ -28,6 +28,7 @@ from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.networks.layers import consume_halo
 
+pytestmark = pytest.mark.usefixtures("few_colours")
 CONFIG = """
 network = "fsrcnn"
 scale = 2

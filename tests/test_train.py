@@ -22,6 +22,7 @@ from mga_kernels.errors import InputError
 from mga_kernels.networks import ModelConfig
 from mga_kernels.networks.mask import MaskPrediction
 
+pytestmark = pytest.mark.usefixtures("few_colours")
 CONFIG = """
 network = "rfdn"
 scale = 2
