@@ -330,10 +330,10 @@ PUBLISHED = {
     "fsrcnn_x4_XDpaddle": (4, 30.474, 27.534),
     "fsrcnn_x2_Saafke": (2, None, None),
     "fsrcnn_x4_Saafke": (4, 28.411, 26.183),
-    "imdn_x4_Zheng222": (4, 32.210, 28.582),
-    "msrresnet-nf36_x4_XDpaddle": (4, 31.688, 28.294),
-    "pan_x4_zhaohengyuan1": (4, 32.131, 28.611),
-    "rfdn_x4_njulj-aim2020": (4, 32.159, 28.645),
+    "imdn_x4_Zheng222": (4, 32.210, None),  # of Set14, which takes ten times as long, 28.582
+    "msrresnet-nf36_x4_XDpaddle": (4, 31.688, None),  # 28.294
+    "pan_x4_zhaohengyuan1": (4, 32.131, None),  # 28.611
+    "rfdn_x4_njulj-aim2020": (4, 32.159, None),  # 28.645
 }
 
 

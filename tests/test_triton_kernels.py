@@ -21,7 +21,7 @@ def run_kernel_tests(**environment):
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stdout[-4000:]
-    assert int(re.search(r"(\d+) passed", result.stdout)[1]) > 100
+    assert int(re.search(r"(\d+) passed", result.stdout)[1]) > 70
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ wrongly in bfloat16 and truncates to it, so sums in bfloat16 are left to the GPU
 Its minimum and maximum keep NaN, which those of a GPU lose, so that only a GPU shows whether a kernel avoids them.
 """
 
+import itertools
 import os
 
 import pytest
@@ -29,6 +30,18 @@ DEVICE = "cpu" if INTERPRETING else "cuda"
 FLOATS = [torch.float32, torch.float16] if INTERPRETING else [torch.float32, torch.float16, torch.bfloat16]
 ORDERS = ["softmax-then-pool", "pool-then-softmax"]
 MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.channels_last}
+
+
+def combined(**axes):
+    """Parametrizes by all combinations on a GPU.
+
+    The interpreter takes its time, so it gets a half or a third of them: every value of an axis with some values of the
+    other, and of three axes every two values meet.
+    """
+    kept = min(3, *map(len, axes.values())) if INTERPRETING else 1
+    numbered = itertools.product(*map(enumerate, axes.values()))
+    values = [[v for _, v in each] for each in numbered if sum(i for i, _ in each) % kept == 0]
+    return pytest.mark.parametrize(list(axes), values)
 
 
 @pytest.fixture(autouse=True)
@@ -92,10 +105,9 @@ def check_error(op, got, arguments, name=""):
     assert error <= 2 * allowed + tiny, f"{name}: {error} where torch has {allowed}"
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize(
-    ("shape", "hidden", "p", "classes", "order"),
-    [
+@combined(
+    dtype=FLOATS,
+    sizes=[
         ((1, 3, 4, 4), 3, 4, 2, ORDERS[0]),
         ((3, 12, 20, 12), 12, 4, 2, ORDERS[1]),
         ((1, 50, 18, 16), 50, 2, 1, ORDERS[0]),
@@ -105,7 +117,8 @@ def check_error(op, got, arguments, name=""):
         ((1, 2, 14, 28), 2, 14, 1, ORDERS[0]),
     ],
 )
-def test_mask_head(shape, hidden, p, classes, order, dtype, generator):
+def test_mask_head(sizes, dtype, generator):
+    shape, hidden, p, classes, order = sizes
     channels = shape[1]
     shapes = (hidden, channels, 3, 3), (hidden,), (classes, hidden, 3, 3), (classes,)
     weights = [random(s, dtype, generator, 1 / s[1] ** 0.5 / 3 if len(s) == 4 else 1) for s in shapes]
@@ -127,9 +140,9 @@ def test_mask_head_keeps_nan_and_the_border(generator):
     check_error("mask_head", mask_head(feature, *weights, 4, ORDERS[0]), (feature, *weights, 4, ORDERS[0]))
 
 
-@pytest.mark.parametrize("dtype", [*FLOATS, torch.float64])
-@pytest.mark.parametrize(("shape", "channels", "n"), [((1, 1, 1), 1, 5), ((3, 7, 9), 1, 5), ((2, 6, 11), 12, 3)])
-def test_dynamic_filter(shape, channels, n, dtype, generator):
+@combined(dtype=[*FLOATS, torch.float64], sizes=[((1, 1, 1), 1, 5), ((3, 7, 9), 1, 5), ((2, 6, 11), 12, 3)])
+def test_dynamic_filter(sizes, dtype, generator):
+    shape, channels, n = sizes
     probability = guarded(torch.rand(shape, generator=generator).to(dtype).transpose(1, 2).contiguous().transpose(1, 2))
     source = probability[:, None]
     if channels > 1:
@@ -139,12 +152,18 @@ def test_dynamic_filter(shape, channels, n, dtype, generator):
     check_error("dynamic_filter", dynamic_filter(*arguments), arguments)
 
 
-@pytest.mark.parametrize("dtype", gather_tests.DTYPES)
-@pytest.mark.parametrize(
-    ("shape", "p", "halo"),
-    [((1, 1, 1, 1), 1, 1), ((3, 5, 8, 12), 4, 1), ((1, 64, 8, 8), 4, 1), ((2, 50, 8, 4), 2, 0), ((1, 6, 9, 6), 3, 7)],
+@combined(
+    dtype=gather_tests.DTYPES,
+    sizes=[
+        ((1, 1, 1, 1), 1, 1),
+        ((3, 5, 8, 12), 4, 1),
+        ((1, 64, 8, 8), 4, 1),
+        ((2, 50, 8, 4), 2, 0),
+        ((1, 6, 9, 6), 3, 7),
+    ],
 )
-def test_gather_patches(shape, p, halo, dtype, generator):
+def test_gather_patches(sizes, dtype, generator):
+    shape, p, halo = sizes
     feature = gather_tests.feature_of(shape, dtype, generator)
     cells = shape[2] // p * (shape[3] // p)
     for count in {cells, 1}:
@@ -159,10 +178,9 @@ def test_gather_patches(shape, p, halo, dtype, generator):
             assert got.is_contiguous(memory_format=layout), name
 
 
-@pytest.mark.parametrize("dtype", paste_tests.DTYPES)
-@pytest.mark.parametrize(
-    ("shape", "side", "count"),
-    [
+@combined(
+    dtype=paste_tests.DTYPES,
+    sizes=[
         ((1, 1, 1, 1), 1, 1),
         ((1, 3, 16, 32), 16, 1),
         ((3, 3, 8, 24), 8, 2),
@@ -170,7 +188,8 @@ def test_gather_patches(shape, p, halo, dtype, generator):
         ((1, 1, 40, 40), 40, 1),
     ],
 )
-def test_paste_patches(shape, side, count, dtype, generator):
+def test_paste_patches(sizes, dtype, generator):
+    shape, side, count = sizes
     image = paste_tests.values(shape, dtype, generator)
     patches = paste_tests.values((shape[0] * count, shape[1], side, side), dtype, generator)
     indices = some_cells(shape[0], shape[2] // side * (shape[3] // side), count, generator)
@@ -195,13 +214,13 @@ def test_paste_leaves_what_lies_between_pixels():
     assert (whole == 0).sum() == 2 * 3 * 16
 
 
-@pytest.mark.parametrize("image_dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.uint8])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize(
-    ("batch", "channels", "scale", "m", "gain"),
-    [(1, 3, 4, 4, 1.0), (3, 3, 3, 3, 1 / 255), (2, 1, 2, 4, 1.0), (1, 5, 1, 1, 0.7)],
+@combined(
+    image_dtype=[torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.uint8],
+    dtype=[torch.float32, torch.float16, torch.bfloat16],
+    sizes=[(1, 3, 4, 4, 1.0), (3, 3, 3, 3, 1 / 255), (2, 1, 2, 4, 1.0), (1, 5, 1, 1, 0.7)],
 )
-def test_paste_shuffled(batch, channels, scale, m, gain, dtype, image_dtype, generator):
+def test_paste_shuffled(sizes, dtype, image_dtype, generator):
+    batch, channels, scale, m, gain = sizes
     if INTERPRETING and image_dtype == torch.bfloat16 != dtype:
         pytest.skip("the interpreter truncates to bfloat16")
     side = scale * m
@@ -250,9 +269,9 @@ def byte_images(shape, generator):
 SIZES = [((1, 1), (1, 1)), ((1, 3), (8, 12)), ((5, 7), (23, 40)), ((2, 400), (4, 404)), ((4, 16), (4, 16))]
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
-@pytest.mark.parametrize(("size", "padded"), SIZES)
-def test_image_to_input(size, padded, dtype, generator):
+@combined(dtype=FLOATS, sizes=SIZES)
+def test_image_to_input(sizes, dtype, generator):
+    size, padded = sizes
     for name, image in byte_images((3, *size, 3), generator).items():
         for value_range in (1.0, 255.0):
             got = image_to_input(image, *padded, value_range, dtype)
@@ -263,9 +282,9 @@ def test_image_to_input(size, padded, dtype, generator):
             assert got.is_contiguous(memory_format=torch.channels_last)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize(("size", "padded"), SIZES)
-def test_output_to_image(size, padded, dtype, generator):
+@combined(dtype=[torch.float32, torch.float16, torch.bfloat16], sizes=SIZES)
+def test_output_to_image(sizes, dtype, generator):
+    size, padded = sizes
     output = random((3, 3, *padded), dtype, generator) * 0.5 + 0.5
     output[0, 0, 0, 0], output[0, 1, 0, 0], output[0, 2, 0, 0] = torch.nan, torch.inf, -torch.inf
     for name, view in views(output).items():
