@@ -137,7 +137,9 @@ def test_no_access_outside_memory():
     }
     names = "conv_chain", "emulation", "filter_and_select", "paste_shuffled"
     tests = [f"tests/test_cuda_{name}.py" for name in names]
-    chosen = "not rev and not 7- and not dtype1 and not dtype3"
+    # bf16 lies in memory as float16 does; a hundred multiprocessors make for the blocks that most other tests have.
+    left_out = "rev", "7-", "dtype1", "dtype3", "source_type1", "weight_type1", "every_size_of_block[100]"
+    chosen = " and ".join(f"not {name}" for name in left_out)
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-k", chosen, *tests]
     result = subprocess.run(command, cwd=HERE.parent, env=environment, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
