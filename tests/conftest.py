@@ -69,7 +69,7 @@ def free_choice(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def few_colours(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each training ends with a look at 125 flat colours, which takes longer than the few iterations of most tests."""
-    from mga.train import flat
+    from mga.training import flat
 
     monkeypatch.setattr(flat, "flat_colours", lambda: [(0, 128, 255)])
 

@@ -197,7 +197,7 @@ def test_paste_patches(sizes, dtype, generator):
     sources = {**views(patches), "expanded": patches[:, :, :1, :1].expand(patches.shape).to(DEVICE)}
     for image_name, target in views(image).items():
         for name, source in sources.items():
-            if INTERPRETING and "channels-last" not in (image_name, name) and image_name != name:
+            if INTERPRETING and image_name != name and (image_name, name) != ("channels-last", "expanded"):
                 continue
             target.copy_(image)
             assert paste_patches_(target, source, indices.to(DEVICE)) is target
@@ -235,7 +235,7 @@ def test_paste_shuffled(sizes, dtype, image_dtype, generator):
     wanted = reference(image.clone(), patches, indices, scale, gain)
     for image_name, target in views(image).items():
         for name, source in views(patches).items():
-            if INTERPRETING and name != "channels-last" and image_name != "contiguous":
+            if INTERPRETING and image_name != name and (image_name, name) != ("contiguous", "channels-last"):
                 continue
             target.copy_(image)
             assert paste_shuffled_(target, source, indices.to(DEVICE), scale, gain) is target
