@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a worker, so threads of its own would only wait for one another
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or "1"
 
 import torch
 from cuda_emulated import emulated_gpu, emulation, thread_order  # noqa: F401
