@@ -245,6 +245,22 @@ def test_a_name_that_is_no_text_in_an_error(tmp_path, folder, mga_upscale):
     assert "not an image" in the_line_about(r"gr\udcfc\udcdfe.png", output)
 
 
+def test_a_name_with_control_characters_is_one_line_that_no_terminal_obeys(tmp_path, folder, mga_upscale):
+    odd = "b\n\x1b[2J\x9b\u202e"
+    write(folder / "z.png").rename(folder / f"{odd}.png")
+    (folder / f"{odd}.jpg").write_text("a text")
+    (folder / f"{odd}.txt").write_text("a text")
+    code, output = mga_upscale(folder, "-o", tmp_path / "out")
+    assert code == 1
+    spelled = r"b\n\x1b[2J\x9b\u202e"
+    assert not {"\x1b", "\x9b", "\u202e"} & set(output.out + output.err)
+    assert sum(f"{spelled}.png ->" in line for line in output.out.splitlines()) == 1
+    assert "not an image" in the_line_about(f"{spelled}.jpg", output)
+    code, output = mga_upscale(folder / f"{odd}.jpg", "-o", tmp_path / "x.png")
+    assert code == 1
+    assert output.err.count("\n") == 1
+
+
 # Streams
 
 

@@ -14,6 +14,7 @@ from mga_kernels.errors import MGAError
 
 from .commands.options import DEFAULT_MODEL, SHIPPED
 from .console.debug import debugging
+from .console.lines import one_line
 from .console.notes import shown_notes
 from .console.process import Stopped, exit_code, lasting_streams, lost_output, stoppable
 
@@ -95,7 +96,7 @@ def _run(argv: list[str]) -> int:
     except (MGAError, MemoryError, OSError) as error:
         if debugging():
             raise
-        print(f"mga: {_sentence(error, command)}", file=sys.stderr)
+        print(f"mga: {one_line(_sentence(error, command))}", file=sys.stderr)
         return 1
     except KeyboardInterrupt as interrupt:
         how = f"ended by {interrupt.signal.name}" if isinstance(interrupt, Stopped) else "interrupted"

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from ..console.failures import Failures
+from ..console.lines import one_line
 from ..upscaling.jobs import EXTENSION, Request, find_inputs, plan, without_results
 from ..upscaling.work import upscale_all
 from .options import add_model_arguments, number
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         upscale_all(lambda: _load(args), jobs, request, failures)
     if passed_over:
         shown = ", ".join(path.name for path in passed_over[:3]) + (", ..." if len(passed_over) > 3 else "")
-        print(f"mga: not images by their names, so not upscaled: {shown}", file=sys.stderr)
+        print(f"mga: not images by their names, so not upscaled: {one_line(shown)}", file=sys.stderr)
     return failures.exit_code(total)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from mga_kernels.errors import MGAError
 
 from .debug import debugging
+from .lines import one_line
 
 
 class Failures:
@@ -35,7 +36,7 @@ class Failures:
         self.lines.append((file, line_about(file, error)))
         if debugging():
             traceback.print_exception(error)
-        print(f"mga: {self.lines[-1][1]}", file=sys.stderr)
+        print(f"mga: {one_line(self.lines[-1][1])}", file=sys.stderr)
 
     def exit_code(self, total: int) -> int:
         """0, or 1 after a line about how many of ``total`` images failed."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from mga_kernels.errors import CheckpointNote
 
+from .lines import one_line
+
 
 @contextmanager
 def shown_notes() -> Iterator[None]:
@@ -24,7 +26,7 @@ def shown_notes() -> Iterator[None]:
                 usual(message, category, *rest, **more)
             elif str(message) not in said:
                 said.add(str(message))
-                print(f"mga: note: {message}", file=sys.stderr)
+                print(f"mga: note: {one_line(str(message))}", file=sys.stderr)
 
         warnings.showwarning = show  # type: ignore[assignment]
         yield

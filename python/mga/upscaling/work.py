@@ -21,6 +21,7 @@ from mga_kernels.files import writable_folder
 from mga_kernels.images import Photo, check_output, read_image, save_image
 
 from ..console.failures import Failures
+from ..console.lines import one_line
 from ..console.said import said_by_thread
 from ..drawing.overlay import draw_overlay
 from .jobs import Job, Request, has_result, refuse_names_that_fold
@@ -87,12 +88,12 @@ def _run_all(model: MaskGuidedSR, jobs: Sequence[Job], request: Request, failure
         task = progress.add_task("upscaling", total=len(jobs))
         with closing(overlap(jobs, *steps, ahead=_WRITERS + 1, writers=_WRITERS)) as outcomes:
             for job in jobs:
-                progress.update(task, description=escape(job.source.name))
+                progress.update(task, description=escape(one_line(job.source.name)))
                 outcome = next(outcomes)
                 if outcome.error is not None and not isinstance(outcome.error, HasResult):
                     failures.add(job.source, outcome.error)
                 for line in outcome.value or ():
-                    console.print(line)
+                    console.print(one_line(line))
                 progress.advance(task)
 
 
