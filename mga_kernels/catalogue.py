@@ -13,5 +13,8 @@ ARCHITECTURES = (
     "rcan",
     "imdn",
     "msrresnet",
+    "rrdbnet",
+    "compact",
+    "span",
 )
 FOLDER = f"{__package__}.architectures"

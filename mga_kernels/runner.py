@@ -87,7 +87,8 @@ class Runner:
         batch, _, height, width = shape
         if self.device.type == "cpu":
             pixels = batch * math.prod(self.grid(height, width)) * self.config.patch_size**2
-            needed = pixels * self.config.definition.working_values * self.dtype.itemsize
+            values = getattr(self.model, "working_values", self.config.definition.working_values)
+            needed = pixels * values * self.dtype.itemsize
             require_memory(needed, self.what(height, width, batch), CUT)
         with self.memory_errors(height, width, batch):
             yield

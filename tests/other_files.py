@@ -251,24 +251,8 @@ KINDS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: zipped({"params": {"conv0_0.weight": torch.zeros(4, 3, 3, 3), "linear1.weight": torch.zeros(4, 4)}}),
         "a discriminator",
     ),
-    "rrdb.pth": (
-        lambda: zipped(
-            {"params_ema": {"body.0.rdb1.conv1.weight": torch.zeros(3), "conv_first.weight": torch.zeros(3)}}
-        ),
-        r"a file of RRDBNet \(ESRGAN, Real-ESRGAN\), which is not supported yet",
-    ),
-    "esrgan.pth": (lambda: zipped({"model.1.sub.0.RDB1.conv1.0.weight": torch.zeros(3)}), "RRDBNet"),
-    "bsrgan.pth": (lambda: names("RRDB_trunk.0.RDB1.conv1.weight", "conv_first.weight"), "RRDBNet"),
-    "compact.pth": (
-        lambda: zipped(
-            {"params": {f"body.{i}.{k}": torch.zeros(3) for i in range(5) for k in ("weight", "bias")[: 2 - i % 2]}}
-        ),
-        "SRVGGNetCompact .*not supported yet",
-    ),
-    "span.safetensors": (
-        lambda: names("block_1.c1_r.eval_conv.weight", "conv_cat.weight"),
-        "SPAN, which is not supported yet",
-    ),
+    "dat.pth": (lambda: names("before_RG.1.weight", "layers.0.blocks.0.norm1.weight"), "a file of DAT, which is not"),
+    "plksr.pth": (lambda: names("feats.0.weight", "feats.1.lk.conv.weight"), "PLKSR, which is not supported yet"),
     "edsr.pt": (
         lambda: zipped({n: torch.zeros(3) for n in ("head.0.weight", "body.0.body.0.weight", "body.0.body.2.weight")}),
         "EDSR",

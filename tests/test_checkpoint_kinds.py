@@ -149,19 +149,6 @@ def test_pointers_of_shared_cases(shared_data):
     assert POINTER.startswith((cases / "lfs_pointer.pth").read_bytes()[:40])
 
 
-@pytest.mark.parametrize("stem", ["RealESRGAN_x4plus", "realesr-general-x4v3", "realesr-animevideov3"])
-def test_published_files_of_other_networks(shared_data, stem):
-    wanted = "RRDBNet" if "plus" in stem else "SRVGGNetCompact"
-    with pytest.raises(CheckpointError, match=rf"is a file of {wanted} .*, which is not supported yet"):
-        load_checkpoint(shared_data / f"data/checkpoints/{stem}.safetensors")
-
-
-@pytest.mark.parametrize("stem", ["spanx2_ch48", "spanx4_ch48_full", "span-ntire_x4_ch28"])
-def test_published_files_of_span(shared_data, stem):
-    with pytest.raises(CheckpointError, match="is a file of SPAN, which is not supported yet"):
-        load_checkpoint(shared_data / f"data/checkpoints/{stem}.safetensors")
-
-
 def test_graphs_of_ncnn(shared_data):
     for path in (shared_data / "data/checkpoints/ncnn").iterdir():
         with pytest.raises(CheckpointError, match="is a model of ncnn"):

@@ -6,15 +6,9 @@ from collections.abc import Collection, Iterator
 
 NOT_YET = "which is not supported yet"
 SPANDREL = "; in Python, spandrel may load it for from_checkpoint (docs/checkpoints.md)"
-WITHOUT_SPANDREL = ("SPAN", "EDSR", "CARN")  # of SPAN it loads the training spelling alone
+WITHOUT_SPANDREL = ("EDSR", "CARN")
 # Network -> names of tensors of which all of one line must be there, behind any prefix.
 UPSCALERS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "SPAN": (("block_1.c1_r.eval_conv.weight", "conv_cat.weight"), ("block_1.c1_r.sk.weight", "conv_cat.weight")),
-    "RRDBNet (ESRGAN, Real-ESRGAN)": (
-        ("body.0.rdb1.conv1.weight", "conv_first.weight"),
-        ("RRDB_trunk.0.RDB1.conv1.weight", "conv_first.weight"),
-        ("1.sub.0.RDB1.conv1.0.weight",),
-    ),
     "EDSR": (
         ("head.0.weight", "body.0.body.0.weight", "body.0.body.2.weight"),
         ("conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight"),
@@ -88,8 +82,6 @@ def foreign_network(names: Collection[str]) -> str | None:
             return f"a file of {network}, {NOT_YET}{'' if network in WITHOUT_SPANDREL else SPANDREL}"
     if any(name.endswith(ADAPTED) for name in names):
         return "a LoRA, a change to another model, not a network for super-resolution"
-    if _is_compact(names):
-        return f"a file of SRVGGNetCompact (the small Real-ESRGAN), {NOT_YET}{SPANDREL}"
     for network, spellings in OTHERS.items():
         if _has(names, spellings):
             return f"{network}, not a network for super-resolution"
@@ -98,12 +90,3 @@ def foreign_network(names: Collection[str]) -> str | None:
 
 def _has(names: frozenset[str], spellings: tuple[tuple[str, ...], ...]) -> bool:
     return any(next(prefixes(names, marks), None) is not None for marks in spellings)
-
-
-def _is_compact(names: frozenset[str]) -> bool:
-    """Convolutions and PReLUs in turn, and nothing else."""
-    for start in prefixes(names, ("body.0.weight", "body.0.bias", "body.1.weight", "body.2.bias")):
-        own = [name.removeprefix(start) for name in names if name.startswith(start)]
-        if all(name.startswith("body.") and name.count(".") == 2 for name in own):
-            return f"{start}body.1.bias" not in names
-    return False

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from ..networks.whole import WholeNetwork
 SIDE, BORDER = 48, 16  # of the picture, and HR pixels that are not compared
 NEAR = 3.0  # levels by which the right way differs at most
 CLEAR = 3.0  # times as much as any wrong way must differ
+KEPT = 12.0  # levels by which the right constants shift a colour at most
 STUDIO_BLACK = 16 / 255
 DRIFT = 0.75  # levels; the published networks of studio luma have 1.0 and 2.7, those of the full range 0.05 and 0.6
 
@@ -42,6 +43,28 @@ def right_way(networks: Iterable[WholeNetwork], ranges: Iterable[str]) -> tuple[
     others = [levels for way, levels in found.items() if way != best]
     clear = found[best] <= NEAR and all(levels >= CLEAR * found[best] for levels in others)
     return best if clear else None, found
+
+
+@torch.inference_mode()
+def right_colours(networks: Sequence[WholeNetwork]) -> tuple[int | None, list[float]]:
+    """Which of these networks, which differ in constants alone, keeps the colours of the picture.
+
+    By how many levels each of them shifts its mean colour is returned, too: that is what wrong constants do, while
+    detail may be invented by a GAN. GANs shift colours themselves, by up to 8 levels among those that were tried, so
+    the first of those that are not clearly worse than the best is taken; None where even the best shifts them too far.
+    """
+    shifts = [_shift(network) for network in networks]
+    limit = CLEAR * min(shifts)
+    found = next(index for index, levels in enumerate(shifts) if levels <= limit)
+    return found if min(shifts) <= KEPT else None, shifts
+
+
+def _shift(network: WholeNetwork) -> float:
+    image = picture()
+    result, inner = network(image), slice(BORDER, -BORDER)
+    expected = F.interpolate(image, scale_factor=network.config.scale, mode="bicubic", align_corners=False)
+    levels = 255 * float((result - expected)[..., inner, inner].mean((0, 2, 3)).square().mean().sqrt())
+    return levels if math.isfinite(levels) else math.inf
 
 
 @torch.inference_mode()

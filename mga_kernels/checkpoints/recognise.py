@@ -14,8 +14,9 @@ from ..networks.whole import SCALES, WholeConfig, WholeNetwork
 from ..notices import warn
 from .building import without_memory
 from .foreign import foreign_network, prefixes
+from .inside import MOST_NETWORKS
 from .kinds import shown
-from .probe import is_studio_luma, right_way
+from .probe import is_studio_luma, right_colours, right_way
 from .scales import Hint
 from .spelling import Reading, Spelling, State, spellings_that
 
@@ -32,7 +33,10 @@ def places_of_networks(names: Collection[str]) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
 
     def begins(spelling: Spelling) -> bool:
-        places = dict.fromkeys(prefixes(names, spelling.marks), ())
+        starts = list(prefixes(names, spelling.marks))
+        if len(starts) <= MOST_NETWORKS:  # more are refused, whatever else they have
+            starts = [start for start in starts if spelling.fits(names, start)]
+        places: dict[str, tuple[str, ...]] = dict.fromkeys(starts, ())
         found.update(places)
         return bool(places)
 
@@ -66,6 +70,8 @@ def recognise(
         raise CheckpointError(f"{name} is {known}; {supported()}")
     try:
         reading = _narrowed(spelling.read(state), colour, input_range, scale)
+        if len(reading.constants) > 1:
+            reading = _with_constants(reading, f"{name} is {spelling.name} ({reading.spelling})")
         networks = [_build(reading, s) for s in reading.scales]
     except CheckpointError as error:
         raise CheckpointError(f"{name} looks like {spelling.name}, but {error}") from None
@@ -95,7 +101,13 @@ def _narrowed(reading: Reading, colour: str | None, input_range: str | None, sca
             planes = 1 if "y" in reading.colours else 3
             raise CheckpointError(f"it has {planes} colour plane(s), which is not colour={colour!r}")
         reading = dataclasses.replace(reading, colours=(colour,))
-    if input_range is not None:
+    if input_range is not None and reading.constants:
+        asked = tuple(constants for constants in reading.constants if constants.input_range == input_range)
+        if not asked:
+            known = sorted({constants.input_range for constants in reading.constants})
+            raise CheckpointError(f'it works on {_either(known)}, not on input_range="{input_range}"')
+        reading = dataclasses.replace(reading, constants=asked)
+    elif input_range is not None:
         if ONLY.get(input_range, reading.colours[0]) not in reading.colours:
             raise CheckpointError(f'input_range="{input_range}" is for colour="{ONLY[input_range]}"')
         reading = dataclasses.replace(reading, ranges=(input_range,))
@@ -103,7 +115,27 @@ def _narrowed(reading: Reading, colour: str | None, input_range: str | None, sca
         if scale not in reading.scales:
             raise CheckpointError(f"it is for x{' or x'.join(map(str, reading.scales))}, not for scale={scale}")
         reading = dataclasses.replace(reading, scales=(scale,))
+    if len(reading.constants) == 1:
+        reading = dataclasses.replace(reading, settings={**reading.settings, **reading.constants[0].settings})
     return reading
+
+
+def _with_constants(reading: Reading, what: str) -> Reading:
+    """With the constants that a trial tells; the usual ones where it does not, and a CheckpointNote says so."""
+    settings = [{**reading.settings, **constants.settings} for constants in reading.constants]
+    networks = [
+        _build(dataclasses.replace(reading, settings=candidate), reading.scales[0]).eval() for candidate in settings
+    ]
+    way, levels = right_colours(networks)
+    if way is None:
+        usual = ", ".join(f"{name} {value}" for name, value in reading.constants[0].settings.items())
+        warn(
+            f"{what}, which does not tell what is done to the image before it, and a trial does not, either (colours "
+            f"are off by {min(levels):.3g} levels at best): taken are the usual constants, {usual}; "
+            "input_range= (--input-range) decides otherwise",
+            CheckpointNote,
+        )
+    return dataclasses.replace(reading, settings=settings[way or 0])
 
 
 def _build(reading: Reading, scale: int) -> WholeNetwork:

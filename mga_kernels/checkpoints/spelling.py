@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ..errors import CheckpointError, InputError
+from ..networks.config import SCALES
 from ..networks.registry import Network, package_networks, users_networks
-from ..networks.whole import SCALES
 
 State = Mapping[str, Tensor]
 MOST = 1000  # blocks; the published networks have up to 20
@@ -21,11 +21,20 @@ BOTH_RANGES = ("0..1", "0..255")  # of a network from a framework with a setting
 
 
 @dataclass(frozen=True)
+class Constants:
+    """Settings of a network that takes 0..1 and converts it inside, and by which ``input_range`` they are asked for."""
+
+    settings: Mapping[str, Any]
+    input_range: str
+
+
+@dataclass(frozen=True)
 class Reading:
     """What a state dict was read as. ``state`` has the names of our network.
 
     ``scales``, ``colours`` and ``ranges`` are those that names and shapes leave open, more than one of each where they
-    do not tell (see ``networks.whole.WholeConfig``).
+    do not tell (see ``networks.whole.WholeConfig``). ``constants`` are settings that no file holds: a trial tells which
+    of them a network was trained with, and the first are the usual ones.
     """
 
     network: str
@@ -36,18 +45,30 @@ class Reading:
     scales: tuple[int, ...] = SCALES
     colours: tuple[str, ...] = ("rgb",)
     ranges: tuple[str, ...] = ("0..1",)
+    constants: tuple[Constants, ...] = ()
 
 
 @dataclass(frozen=True)
 class Spelling:
-    """One way to name the tensors of a network; a state dict has it that holds all of ``marks``."""
+    """One way to name the tensors of a network; a state dict has it that holds all of ``marks``.
+
+    ``only``, the beginning of names and a pattern, is for marks that many networks have: of all names that begin so
+    the rest must match.
+    """
 
     name: str
     marks: tuple[str, ...]
     read: Callable[[State], Reading]
+    only: tuple[str, str] | None = None
 
-    def fits(self, state: State) -> bool:
-        return all(mark in state for mark in self.marks)
+    def fits(self, names: Collection[str], prefix: str = "") -> bool:
+        """Whether these names have it behind a ``prefix``."""
+        if not all(prefix + mark in names for mark in self.marks):
+            return False
+        if self.only is None:
+            return True
+        start, rest = prefix + self.only[0], re.compile(self.only[1])
+        return all(rest.fullmatch(name, len(start)) for name in names if name.startswith(start))
 
 
 @dataclass(frozen=True)
@@ -118,11 +139,13 @@ def shape(state: State, name: str, dimensions: int = 4) -> tuple[int, ...]:
     return tuple(tensor.shape)
 
 
-def shuffled_scale(values: int, channels: int) -> int:
+def shuffled_scale(values: int, channels: int, allowed: Collection[int] = SCALES) -> int:
     """The scale s of a pixel shuffle from ``values`` = s^2 times ``channels``."""
     scale = math.isqrt(values // channels) if channels else 0
-    if scale * scale * channels != values or scale not in SCALES:
-        raise CheckpointError(f"its upsampler makes {values} channels of {channels}, which is not x2, x3 or x4")
+    if scale * scale * channels != values or scale not in allowed:
+        *others, last = (f"x{scale}" for scale in allowed)
+        known = f"{', '.join(others)} or {last}"
+        raise CheckpointError(f"its upsampler makes {values} channels of {channels}, which is not {known}")
     return scale
 
 

@@ -15,11 +15,10 @@ from torch import Tensor, nn
 from ..amount import Amount
 from ..errors import InputError
 from ..networks import MaskGuidedNetwork
+from ..networks.layers import Size, extended, number
 from ..networks.mask import FILTER_SIZE
 from ..ops.mask_head.reference import mask_head
 from ..tiny import SIDE, border_width
-
-Size = int  # a SymInt while the graph is traced
 
 
 class MaskGuidedGraph(nn.Module):
@@ -105,21 +104,6 @@ def with_border(image: Tensor, cell: int) -> tuple[Tensor, list[Size]]:
         image = image.index_select(axis, torch.minimum(place, number(2 * side, image) - 1 - place))
         borders.append(border)
     return image, borders
-
-
-def extended(x: Tensor, height: Size, width: Size) -> Tensor:
-    """``pad_by_reflection`` without a comparison of sizes, which a graph for all of them cannot hold."""
-    for axis, padded in ((2, height), (3, width)):
-        length = number(x.shape[axis], x)
-        period = number(torch.sym_max(2 * (x.shape[axis] - 1), 1), x)
-        index = torch.arange(padded, device=x.device) % period
-        x = x.index_select(axis, torch.where(index < length, index, period - index))
-    return x
-
-
-def number(size: Size, like: Tensor) -> Tensor:
-    """A size as a tensor int64 (1,): converters to ONNX take sizes as operands of few operators only."""
-    return torch.full((1,), size, dtype=torch.int64, device=like.device)
 
 
 def select(mask: Tensor, k: Size, order: str) -> Tensor:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from ..ops.grid import mirror_indices
 
+Size = int  # a SymInt while a graph is traced
+
 
 @dataclass(frozen=True)
 class Place:
@@ -78,3 +80,18 @@ def pad_by_reflection(x: Tensor, height: int, width: int) -> Tensor:
         if x.shape[axis] != padded:
             x = x.index_select(axis, mirror_indices(x.shape[axis], padded, x.device))
     return x
+
+
+def extended(x: Tensor, height: Size, width: Size) -> Tensor:
+    """``pad_by_reflection`` without a comparison of sizes, which a graph for all of them cannot hold."""
+    for axis, padded in ((2, height), (3, width)):
+        length = number(x.shape[axis], x)
+        period = number(torch.sym_max(2 * (x.shape[axis] - 1), 1), x)
+        index = torch.arange(padded, device=x.device) % period
+        x = x.index_select(axis, torch.where(index < length, index, period - index))
+    return x
+
+
+def number(size: Size, like: Tensor) -> Tensor:
+    """A size as a tensor int64 (1,): converters to ONNX take sizes as operands of few operators only."""
+    return torch.full((1,), size, dtype=torch.int64, device=like.device)

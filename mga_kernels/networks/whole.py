@@ -19,7 +19,7 @@ from .colour import COLOURS, INPUT_RANGES, ONLY, decode, encode
 from .layers import Place
 from .registry import Network, get_network
 
-SCALES = (2, 3, 4)
+SCALES = (1, 2, 3, 4, 8, 16)
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,11 @@ class WholeNetwork(nn.Module):
             self.body = config.definition.base(config.scale, config.blocks, **config.settings)
         except TypeError as error:
             raise InputError(f"model: {config.network} does not have this setting: {error}") from error
+
+    @property
+    def working_values(self) -> int:
+        """Numbers alive for each LR pixel at the peak of a forward pass: the body's own, where it has such a number."""
+        return getattr(self.body, "working_values", self.config.definition.working_values)
 
     @property
     def base(self) -> Untouched:

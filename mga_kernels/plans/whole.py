@@ -80,7 +80,7 @@ def bytes_of(network: WholeNetwork, height: int, width: int, dtype: torch.dtype)
     """Memory of a run by modules: what is alive at its peak, and the picture as numbers and as bytes."""
     original, scale = network.config.definition, network.config.scale
     pixels = max(height, original.minimum_size) * max(width, original.minimum_size)
-    return pixels * (original.working_values * dtype.itemsize + 3 * scale**2 * (4 + 1))
+    return pixels * (network.working_values * dtype.itemsize + 3 * scale**2 * (4 + 1))
 
 
 class WholeModulePlan(WholePlan):

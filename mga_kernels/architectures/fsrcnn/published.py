@@ -21,7 +21,7 @@ from ...checkpoints.spelling import (
     slope_per_channel,
 )
 from ...errors import CheckpointError
-from ...networks.whole import SCALES
+from ...networks.config import SCALES
 
 RANGES = ("0..1", "0..255")
 LUMA_RANGES = (*RANGES, "16..235")

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--largest", type=word(parse_size), metavar="WxH", help="largest image of a .pte (default 1024x1024)"
     )
-    parser.add_argument("--model-scale", type=int, metavar="S", help="scale of a file that does not tell it: 2, 3 or 4")
+    parser.add_argument("--model-scale", type=int, metavar="S", help="scale of a file that does not tell it")
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
 
 

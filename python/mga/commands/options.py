@@ -90,7 +90,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, by_scale: bool = False)
     decide = parser.add_argument_group("published networks, where their tensors do not tell")
     decide.add_argument("--colour", metavar="C", help="what the network works on: rgb, ycbcr or y")
     decide.add_argument("--input-range", metavar="R", help="its values: 0..1, 0..255, of y 16..235, of ycbcr clipped")
-    decide.add_argument("--model-scale", type=int, metavar="S", help="its scale: 2, 3 or 4")
+    decide.add_argument("--model-scale", type=int, metavar="S", help="its scale")
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,342 @@
+"""RRDBNet, SRVGGNetCompact and SPAN: every spelling is the network that was written down a second time."""
+
+from __future__ import annotations
+
+import warnings
+
+import local_originals as originals
+import numpy as np
+import pytest
+import torch
+from network_zoo import photographs
+from safetensors.torch import save_file
+
+from mga.complexity import WholeCosts
+from mga_kernels import MaskGuidedSR
+from mga_kernels.architectures.span.published import IMAGENET, KNOWN, MARK
+from mga_kernels.checkpoints import load_checkpoint, recognise
+from mga_kernels.checkpoints.probe import right_colours
+from mga_kernels.errors import CheckpointError, CheckpointNote, InputError
+from mga_kernels.networks import WholeConfig, WholeNetwork
+from mga_kernels.networks.whole import SCALES
+
+
+def tempered(original: originals.Original) -> originals.Original:
+    """With pictures around a half, most of which is not clamped."""
+    state, forward = original
+    last = [name for name in state if name.endswith(".weight") and state[name].ndim == 4][-1]
+    made = forward(photographs(16, 16))
+    for name in (last, last.replace("weight", "bias")):
+        state[name] *= 0.15 / float(made.std())
+    state[last.replace("weight", "bias")] += 0.5 - float(forward(photographs(16, 16)).mean())
+    return state, forward
+
+
+def rrdbnet(**settings) -> originals.Original:
+    return tempered(originals.rrdbnet(**settings))
+
+
+CASES = {
+    "x4": ({}, 4),
+    "x2": ({"enlargements": 1}, 2),
+    "x1": ({"enlargements": 0}, 1),
+    "x8": ({"enlargements": 3, "blocks": 1}, 8),
+    "x16": ({"enlargements": 4, "blocks": 1}, 16),
+    "one block": ({"blocks": 1}, 4),
+    "narrow": ({"nf": 6, "gc": 3, "blocks": 11}, 4),
+    "x2, of blocks of 2": ({"unshuffled": 2}, 2),
+    "x1, of blocks of 4": ({"unshuffled": 4}, 1),
+    "x1, of blocks of 2": ({"enlargements": 1, "unshuffled": 2}, 1),
+    "x4, of blocks of 2": ({"enlargements": 3, "unshuffled": 2}, 4),
+    "ESRGAN+": ({"plus": True}, 4),
+}
+
+
+def check(network: WholeNetwork, forward: originals.Forward, size: tuple[int, int] = (15, 22)) -> None:
+    image = photographs(*size)
+    expected = forward(image)
+    assert expected.std() > 0.05, "a flat picture proves nothing"
+    assert (network(image) - expected).abs().max() < 2e-5 * max(1, float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_spelling_of_rrdbnet_gives_the_same_picture(case):
+    settings, scale = CASES[case]
+    state, forward = rrdbnet(**settings)
+    enlargements, blocks = settings.get("enlargements", 2), settings.get("blocks", 2)
+    old = originals.esrgan(state, enlargements, blocks)
+    spellings = {"ESRGAN+" if settings.get("plus") else "ESRGAN": old}
+    spellings |= {"without its first word": {name.removeprefix("model."): t for name, t in old.items()}}
+    spellings |= {"Real-ESRGAN": dict(state), "BSRGAN": originals.bsrgan(state)}
+    for spelling, renamed in spellings.items():
+        network = recognise(renamed, spelling)
+        config = network.config
+        assert (config.network, config.scale, config.blocks, config.input_range) == ("rrdbnet", scale, blocks, "0..1")
+        for size in ((15, 22), (9, 10)):  # no multiples of 4, one side no multiple of 2
+            check(network, forward, size)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+@pytest.mark.parametrize(("convolutions", "nf"), [(1, 6), (4, 8), (16, 5)])
+def test_compact(scale, convolutions, nf):
+    state, forward = tempered(originals.compact(scale, convolutions, nf))
+    network = recognise(state, "it")
+    config = network.config
+    assert (config.network, config.scale, config.blocks, config.settings) == (
+        "compact",
+        scale,
+        convolutions,
+        {"channels": nf},
+    )
+    check(network, forward)
+    one = {name: t[:1] if t.ndim == 1 and "bias" not in name else t for name, t in state.items()}
+    assert recognise(one, "it").body.body[1].weight.shape == (nf,), "one slope for all is one for each"
+
+
+def with_noise(state: dict[str, torch.Tensor], convolutions: int) -> dict[str, dict[str, torch.Tensor]]:
+    return {
+        "another layer": state | {"head.weight": torch.zeros(8, 3, 3, 3)},
+        "a layer of another network": state | {"body.3.conv.weight": torch.zeros(8, 8, 3, 3)},
+        "a normalisation": state | {"body.1.bias": torch.zeros(8)},
+        "no last layer": {n: t for n, t in state.items() if not n.startswith(f"body.{2 * convolutions + 2}.")},
+    }
+
+
+def test_what_only_resembles_compact_is_refused():
+    state, _ = originals.compact(2, 3)
+    for what, changed in with_noise(dict(state), 3).items():
+        with pytest.raises(CheckpointError, match=r"SRVGGNetCompact, but|of no network that is known"):
+            recognise(changed, what)
+    with pytest.raises(CheckpointError, match="makes 75 channels of 3, which is not x1, x2, x3 or x4"):
+        recognise(dict(originals.compact(5, 2)[0]), "it")
+
+
+def enlarging_span(value_range: float, mean: tuple[float, ...], scale: int, tint: float = 0.0, nf: int = 8) -> dict:
+    """SPAN that repeats pixels, for an image from which this mean was taken and which was multiplied by this range."""
+    state = {name: torch.zeros_like(t) for name, t in originals.span_folded(originals.span(scale, nf)[0]).items()}
+    state["conv_1.eval_conv.weight"][range(3), range(3), 1, 1] = 1
+    state["conv_cat.weight"][range(nf), range(nf), 0, 0] = 1 / value_range
+    for c in range(3):
+        state["upsampler.0.weight"][c * scale**2 : (c + 1) * scale**2, c, 1, 1] = 1
+        state["upsampler.0.bias"][c * scale**2 : (c + 1) * scale**2] = mean[c] + tint
+    return {name: t.float() for name, t in state.items()}
+
+
+@pytest.mark.parametrize("scale", [1, 2, 4])
+@pytest.mark.parametrize("known", KNOWN, ids=lambda known: f"{known.input_range} {known.settings['mean'][0]}")
+def test_the_constants_of_span_are_told_by_a_trial(known, scale):
+    state = enlarging_span(**known.settings, scale=scale)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        network = recognise(state, "it")
+    assert {name: network.config.settings[name] for name in known.settings} == known.settings
+    image = photographs(12, 14)
+    repeated = image.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    assert (network(image) - repeated)[..., 1:-1, 1:-1].abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("known", KNOWN[:2], ids=lambda known: known.input_range)
+def test_a_gan_that_shifts_colours_keeps_the_usual_constants(known):
+    """As one of the published files does, by 8 levels: the usual ones are nearer to it than any others by far."""
+    tint = 8 / 255 * (1 if known is KNOWN[0] else 0.4)
+    for sign in (-1, 1):
+        network = recognise(enlarging_span(**known.settings, scale=2, tint=sign * tint), "it")
+        assert {name: network.config.settings[name] for name in known.settings} == known.settings
+
+
+def test_constants_that_nothing_tells():
+    state = enlarging_span(255.0, originals.DIV2K, 2)
+    state["upsampler.0.bias"] += 0.3
+    with pytest.warns(CheckpointNote, match=r"taken are the usual constants, value_range 255.0, .*--input-range"):
+        assert recognise(state, "it").config.settings["value_range"] == 255.0
+    assert recognise(enlarging_span(1.0, IMAGENET, 2), "it", input_range="0..1").config.settings["mean"] == IMAGENET
+    with pytest.warns(CheckpointNote, match="value_range 1.0"):
+        assert recognise(state, "it", input_range="0..1").config.settings["value_range"] == 1.0
+    with pytest.raises(CheckpointError, match=r'it works on 0..1 or 0..255, not on input_range="clipped"'):
+        recognise(state, "it", input_range="clipped")
+    marked = recognise(state | {MARK: torch.zeros(1)}, "it")
+    assert (marked.config.settings["value_range"], marked.config.settings["mean"]) == (1.0, (0.0, 0.0, 0.0))
+
+
+def test_infinite_shifts_decide_nothing():
+    state = enlarging_span(255.0, originals.DIV2K, 2)
+    state["upsampler.0.weight"] *= 1e38
+    network = WholeNetwork(WholeConfig("span", 2, 6, {"channels": 8})).eval()
+    network.load_state_dict({f"body.{n.replace('.eval_conv', '').replace('_r.', '.')}": t for n, t in state.items()})
+    assert right_colours([network])[0] is None
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+@pytest.mark.parametrize("known", KNOWN[:3], ids=lambda known: known.input_range)
+def test_span_as_it_is_trained_and_folded(known, scale):
+    value_range, mean = known.settings["value_range"], known.settings["mean"]
+    state, forward = tempered(originals.span(scale, 8, value_range, mean, gain=2 / value_range))
+    for spelling, tensors in (("as it is trained", dict(state)), ("folded", originals.span_folded(state))):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CheckpointNote)
+            network = recognise(tensors, spelling, input_range=known.input_range)
+        network.body.mean = mean  # which nothing tells, of random weights
+        assert network.config.settings["value_range"] == value_range
+        assert network.config.blocks == 6
+        image = photographs(13, 17)
+        expected = forward(image)
+        assert expected.std() > 0.05
+        assert (network(image) - expected).abs().max() < 1e-4 * max(1, float(expected.abs().max()))
+
+
+WRAPPED = {
+    "Real-ESRGAN": lambda state: {"params_ema": state, "params": {name: t + 1 for name, t in state.items()}},
+    "traiNNer": lambda state: {"params": state},
+    "a training": lambda state: {"iter": 7, "netG": {f"module.{name}": t for name, t in state.items()}},
+    "lightning": lambda state: {"state_dict": {f"generator.{name}": t for name, t in state.items()}},
+    "half precision": lambda state: {name: t.half() for name, t in state.items()},
+}
+
+
+def small_networks() -> dict[str, tuple[dict, originals.Forward]]:
+    named = {
+        "rrdbnet": rrdbnet(blocks=1),
+        "compact": tempered(originals.compact(2)),
+        "span": tempered(originals.span(2, gain=2 / 255)),
+    }
+    old, forward = rrdbnet(blocks=1, enlargements=1)
+    return named | {"rrdbnet, ESRGAN": (originals.esrgan(old, 1, 1), forward)}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPED)
+@pytest.mark.parametrize("name", ["rrdbnet", "rrdbnet, ESRGAN", "compact", "span"])
+def test_wherever_a_training_has_left_them(tmp_path, name, wrapping):
+    state, forward = small_networks()[name]
+    torch.save(WRAPPED[wrapping](dict(state)), tmp_path / "net.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CheckpointNote)
+        model = MaskGuidedSR.from_checkpoint(tmp_path / "net.pth", device="cpu", dtype="float32", runtime="pytorch")
+    assert model.network == name.partition(",")[0]
+    image = photographs(11, 12)
+    tolerance = 0.03 if wrapping == "half precision" else 1e-4
+    assert (model(image) - forward(image).clamp(0, 1)).abs().max() < tolerance
+    assert all(p.dtype == torch.float32 for p in model.model.parameters())
+
+
+@pytest.mark.parametrize(("height", "width"), [(24, 20), (17, 29), (5, 3), (1, 1), (2, 7)])
+@pytest.mark.parametrize("settings", [{"blocks": 1, "unshuffled": 4}, {"blocks": 1, "unshuffled": 2}], ids=str)
+def test_photographs_of_any_size_run_through_unshuffled_networks(settings, height, width):
+    state, forward = rrdbnet(**settings)
+    model = MaskGuidedSR(recognise(state, "it"), device="cpu", dtype="float32", runtime="pytorch")
+    picture = (photographs(height, width)[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    found = model.upscale(picture)
+    assert found.shape == (height * model.scale, width * model.scale, 3)
+    if min(height, width) >= 4:
+        expected = forward(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)[0].permute(1, 2, 0)
+        assert np.abs(found - (255 * expected.clamp(0, 1)).round().numpy()).max() <= 1
+
+
+@pytest.mark.parametrize(
+    "state",
+    [rrdbnet(blocks=1, nf=32)[0], rrdbnet(blocks=1, nf=32, unshuffled=2)[0], tempered(originals.compact(2))[0]],
+    ids=["rrdbnet", "unshuffled", "compact"],
+)
+def test_tiles_show_no_seams(state):
+    network = recognise(state, "it")
+    picture = np.random.default_rng(0).integers(0, 256, (301, 307, 3), dtype=np.uint8)
+    settings = {"device": "cpu", "dtype": "float32", "runtime": "pytorch"}
+    whole = MaskGuidedSR(network, **settings)
+    needed = whole._runner.planner.bytes_needed(301, 307, 0)
+    cut = MaskGuidedSR(network, memory=needed // 2, **settings)
+    difference = np.abs(cut.upscale(picture).astype(int) - whole.upscale(picture))
+    assert "tiles" in cut.info()["prepared"][0]
+    assert difference.max() <= 1
+    assert (difference > 0).mean() < 1e-3
+
+
+@pytest.mark.filterwarnings("ignore::mga_kernels.errors.CheckpointNote")
+@pytest.mark.parametrize("name", ["rrdbnet", "compact", "span"])
+def test_how_far_they_look(name):
+    """No pixel beyond the receptive field changes a result, and one within it does."""
+    network = recognise(small_networks()[name][0], "it").double()
+    reach, scale = network.body.receptive_field, network.config.scale
+    image = torch.rand(1, 3, 3, 2 * reach + 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    changed = image.clone()
+    changed[..., 0] += 1
+    difference = (network.body(changed)[0] - network.body(image)[0]).abs().amax((0, 1, 2))
+    assert difference[(reach + 1) * scale :].max() == 0
+    assert difference[: reach * scale].max() > 0
+
+
+COSTS = {  # by hand: thousands of multiply-accumulates of the convolutions for each LR pixel, and of parameters
+    "rrdbnet 64/23 x4": (WholeConfig("rrdbnet", 4, 23), 17_927, 16_698),
+    "rrdbnet 64/6 x4": (WholeConfig("rrdbnet", 4, 6), 5_706, 4_468),
+    "rrdbnet 64/23 x2, unshuffled": (WholeConfig("rrdbnet", 2, 23, {"unshuffled": 2}), 4_483, 16_703),
+    "rrdbnet 64/23 x1, unshuffled": (WholeConfig("rrdbnet", 1, 23, {"unshuffled": 4}), 1_122, 16_724),
+    "rrdbnet 32/12 x4": (WholeConfig("rrdbnet", 4, 12, {"channels": 32, "growth": 32}), 5_332, 5_021),
+    "compact 64/16 x4": (WholeConfig("compact", 4, 16), 619, 621),
+    "compact 64/16 x2": (WholeConfig("compact", 2, 16), 598, 601),
+    "compact 64/32 x4": (WholeConfig("compact", 4, 32), 1_209, 1_213),
+    "compact 24/8 x4": (WholeConfig("compact", 4, 8, {"channels": 24}), 52, 53),
+    "span 48 x4": (WholeConfig("span", 4, 6), 425, 426),
+    "span 48 x2": (WholeConfig("span", 2, 6), 410, 411),
+    "span 52 x4": (WholeConfig("span", 4, 6, {"channels": 52}), 497, 498),
+    "span 28 x4": (WholeConfig("span", 4, 6, {"channels": 28}), 150, 151),
+}
+
+
+@pytest.mark.parametrize("name", COSTS)
+def test_what_they_cost(name):
+    config, macs, parameters = COSTS[name]
+    costs = WholeCosts(config)
+    assert round(costs.parameters() / 1000) == parameters
+    side = 48
+    flops = costs.cost("whole", side, side).flops  # of convolutions alone, two for each multiply-accumulate
+    assert flops / 2 / side**2 / 1000 == pytest.approx(macs, abs=0.5)
+
+
+def test_scales():
+    assert SCALES == (1, 2, 3, 4, 8, 16)
+    with pytest.raises(InputError, match="scale 5 is not supported"):
+        WholeConfig("rrdbnet", 5)
+    with pytest.raises(CheckpointError, match="it is for x8, not for scale=2"):
+        recognise(dict(rrdbnet(enlargements=3, blocks=1)[0]), "it", scale=2)
+
+
+# File -> network, scale, blocks, channels.
+SHARED = {
+    "RealESRGAN_x4plus": ("rrdbnet", 4, 23, 64),
+    "realesr-general-x4v3": ("compact", 4, 32, 64),
+    "realesr-animevideov3": ("compact", 4, 16, 64),
+    "spanx4_ch48": ("span", 4, 6, 48),
+    "spanx4_ch48_full": ("span", 4, 6, 48),
+    "spanx2_ch48": ("span", 2, 6, 48),
+    "span-ntire_x4_ch28": ("span", 4, 6, 28),
+    "2xHFA2kSPAN_27k": ("span", 2, 6, 48),
+    "4xSPANkendata": ("span", 4, 6, 48),
+}
+
+
+@pytest.mark.parametrize("stem", SHARED)
+def test_published_files(shared_data, tmp_path, stem):
+    """By what is in them; as they are, without their name, and in half precision."""
+    path = shared_data / f"data/checkpoints/{stem}.safetensors"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        network = load_checkpoint(path)
+        config = network.config
+        assert (config.network, config.scale, config.blocks, config.settings["channels"]) == SHARED[stem]
+        renamed = load_checkpoint(_half(path, tmp_path / "a.bin"))
+    assert renamed.config == config
+    if config.network == "span":
+        expected = (1.0, IMAGENET) if "kendata" in stem else (255.0, originals.DIV2K)
+        assert (config.settings["value_range"], config.settings["mean"]) == expected
+
+
+def _half(path, target):
+    from safetensors.torch import load_file
+
+    save_file({name: tensor.half() for name, tensor in load_file(path).items()}, target)
+    return target
+
+
+def test_the_trained_span_is_the_folded_one(shared_data):
+    """Of published weights, in float16 at that: the file that was folded by its authors."""
+    files = (f"data/checkpoints/spanx4_ch48{stem}.safetensors" for stem in ("", "_full"))
+    pictures = [load_checkpoint(shared_data / file)(photographs(24, 24)) for file in files]
+    assert (pictures[0] - pictures[1]).abs().max() < 1e-3
