@@ -36,7 +36,18 @@ def registry(spandrel):
     registry = spandrel.ArchRegistry()
     registry.add(*spandrel.MAIN_REGISTRY.architectures("insertion"))
     added = {support.architecture.name for support in register(registry)}
-    assert added == {"FSRCNN", "IMDN", "MSRResNet", "PAN", "RCAN", "RFDN", "SRResNet"}
+    assert added == {
+        "FSRCNN",
+        "IMDN",
+        "MSRResNet",
+        "PAN",
+        "RCAN",
+        "RFDN",
+        "RRDBNet",
+        "SPAN",
+        "SRResNet",
+        "SRVGGNetCompact",
+    }
     assert register(registry) == []
     return registry
 
