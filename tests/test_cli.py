@@ -84,7 +84,7 @@ def test_the_scale_chooses_a_shipped_model(capsys):
     assert (args.scale, args.model) == (2, "net.pth")
     with pytest.raises(SystemExit):
         main(["upscale", "a", "-o", "b", "--scale", "5"])
-    assert "models ship for 2, 3, 4 times, got '5'" in capsys.readouterr().err
+    assert "models ship for 2, 3, 4 times, so --scale 5 needs --model FILE" in capsys.readouterr().err
 
 
 def test_a_folder_keeps_names_and_formats_and_says_what_it_passed_over(tmp_path, photos, mga_upscale):

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mga_kernels import __version__
-from mga_kernels.errors import MGAError
+from mga_kernels.errors import InputError, MGAError
 
-from .commands.options import DEFAULT_MODEL, SHIPPED
+from .commands.options import shipped_for
 from .console.debug import debugging
 from .console.lines import one_line
 from .console.notes import shown_notes
@@ -44,10 +44,13 @@ class _Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """Where a command has ``--scale`` beside ``--model``, which is not given, the shipped model of that scale."""
+        """Where a command has ``--scale`` beside ``--model``, which is not given, the shipped model for that scale."""
         found, rest = super().parse_known_args(args, namespace)
         if getattr(found, "model", "") is None:
-            found.model = DEFAULT_MODEL if found.scale is None else SHIPPED[found.scale]
+            try:
+                found.model = shipped_for(found.scale)
+            except InputError as error:
+                self.error(str(error))
         return found, rest
 
 

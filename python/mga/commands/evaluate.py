@@ -158,7 +158,7 @@ def _run_folder(args: argparse.Namespace) -> int:
         inputs = identities(path for pair in pairs for path in pair if path)
         for hr, _ in pairs:
             check_output(args.save / f"{hr.stem}.png", overwrite=True, inputs=inputs)
-    model = load(args, runtime="pytorch")  # images go through it as tensors, so nothing else is prepared
+    model = load(args, args.scale, runtime="pytorch")  # images go through it as tensors, so nothing else is prepared
     console = Console(highlight=False)
     result = {"model": str(args.model)} | evaluate(
         model,

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
             f"figures: {args.model} is a whole network, of which there is neither a coarse image nor a mask to show; "
             "name a mask-guided model"
         )
-    model = load(args, only_scale(args.images[0], args.lr), runtime="pytorch")
+    model = load(args, expected_scale=only_scale(args.images[0], args.lr), runtime="pytorch")
     training = read_metadata(args.model)["training"] if is_native(args.model) else {}
     pairs = _pairs(args.images, args.lr, model.scale)
     inputs = identities(path for pair in pairs for path in pair if path)

@@ -9,14 +9,17 @@ from mga_kernels.errors import InputError
 
 
 def load(
-    args: argparse.Namespace, expected_scale: int | None = None, runtime: str = "auto", **settings: str | float | None
+    args: argparse.Namespace,
+    scale: int | None = None,
+    expected_scale: int | None = None,
+    runtime: str = "auto",
+    **settings: str | float | None,
 ) -> MaskGuidedSR:
     """The model that ``--model`` and the options beside it name.
 
-    The ``--scale`` of a command decides what a file leaves open, and InputError where the model is for another one; for
-    a command without such an option ``expected_scale`` decides.
+    Where a file leaves its scale open, ``scale`` decides, or else ``expected_scale``; InputError for a model of another
+    ``scale``.
     """
-    scale = getattr(args, "scale", None)
     model = MaskGuidedSR.from_checkpoint(
         args.model,
         colour=args.colour,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from mga_kernels.errors import InputError
+from mga_kernels.images.size import Size
 
 SHIPPED = {2: "fsrcnn-x2", 3: "fsrcnn-x3", 4: "rfdn-x4"}  # by scale
 DEFAULT_MODEL = SHIPPED[4]
@@ -33,10 +34,38 @@ def patches(text: str) -> int:
     return int(text)
 
 
-def scale(text: str) -> int:
-    if not text.isdecimal() or int(text) not in SHIPPED:
-        raise argparse.ArgumentTypeError(f"models ship for {', '.join(map(str, SHIPPED))} times, got {text!r}")
+def scale(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value <= 0:
+        raise argparse.ArgumentTypeError(f"the scale is a number above 0, such as 2 or 1.5, got {text!r}")
+    return value
+
+
+def shipped_for(scale: float | None) -> str:
+    """The shipped model for a result ``scale`` times as large: of that scale, or of the next larger one."""
+    if scale is None:
+        return DEFAULT_MODEL
+    if scale > max(SHIPPED):
+        raise InputError(
+            f"models ship for {', '.join(map(str, SHIPPED))} times, so --scale {scale:g} needs --model FILE"
+        )
+    return SHIPPED[min(one for one in SHIPPED if one >= scale)]
+
+
+def pixels(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"a side is a number of pixels above 0, got {text!r}")
     return int(text)
+
+
+def box(text: str) -> tuple[int, int]:
+    sides = text.lower().replace("×", "x").split("x")
+    if len(sides) != 2:
+        raise argparse.ArgumentTypeError(f"the size is WIDTHxHEIGHT in pixels, such as 3840x2160, got {text!r}")
+    return pixels(sides[0]), pixels(sides[1])
 
 
 def share(text: str) -> float:
@@ -69,7 +98,7 @@ def add_amount_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model_arguments(parser: argparse.ArgumentParser, by_scale: bool = False) -> None:
-    """``by_scale``: a shipped model may be chosen by how many times it enlarges."""
+    """``by_scale``: how large the result is may be chosen, and by that the shipped model."""
     parser.add_argument(
         "--model",
         default=None if by_scale else DEFAULT_MODEL,
@@ -77,13 +106,7 @@ def add_model_arguments(parser: argparse.ArgumentParser, by_scale: bool = False)
         help=f"shipped model, or a file: ours or a published network (default {DEFAULT_MODEL})",
     )
     if by_scale:
-        names = ", ".join(SHIPPED.values())
-        parser.add_argument(
-            "--scale",
-            type=scale,
-            metavar="S",
-            help=f"enlarge 2, 3 or 4 times: {names}, or --model FILE, whose scale it is where the file does not tell",
-        )
+        add_size_arguments(parser)
     add_amount_arguments(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default auto)")
@@ -91,6 +114,31 @@ def add_model_arguments(parser: argparse.ArgumentParser, by_scale: bool = False)
     decide.add_argument("--colour", metavar="C", help="what the network works on: rgb, ycbcr or y")
     decide.add_argument("--input-range", metavar="R", help="its values: 0..1, 0..255, of y 16..235, of ycbcr clipped")
     decide.add_argument("--model-scale", type=int, metavar="S", help="its scale")
+
+
+def add_size_arguments(parser: argparse.ArgumentParser) -> None:
+    """How large a result is; ``size_of`` reads it."""
+    names = ", ".join(SHIPPED.values())
+    parser.add_argument(
+        "--scale",
+        type=scale,
+        metavar="S",
+        help=f"enlarge S times, such as 2 or 1.5: by {names}, or by --model, whose result is shrunk to that",
+    )
+    parser.add_argument(
+        "--size", type=box, metavar="WxH", help="as large as fits into so many pixels, such as 3840x2160"
+    )
+    parser.add_argument("--width", type=pixels, metavar="W", help="so many pixels wide")
+    parser.add_argument("--height", type=pixels, metavar="H", help="so many pixels high")
+
+
+def size_of(args: argparse.Namespace) -> Size:
+    """The size that the options of ``add_size_arguments`` ask for; InputError where they contradict each other."""
+    given = [f"--{name}" for name in ("scale", "size", "width", "height") if getattr(args, name) is not None]
+    if len(given) > 1 and given != ["--width", "--height"]:
+        raise InputError(f"{args.command}: {' and '.join(given)} each say how large the result is; leave one out")
+    width, height = args.size or (args.width, args.height)
+    return Size(args.scale, width, height)
 
 
 def add_overrides(parser: argparse.ArgumentParser) -> None:

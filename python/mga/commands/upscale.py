@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
+from mga_kernels.errors import InputError
+
 from ..console.failures import Failures
 from ..console.lines import one_line
 from ..upscaling.jobs import EXTENSION, Request, find_inputs, plan, without_results
 from ..upscaling.work import upscale_all
-from .options import add_model_arguments, number
+from .options import SHIPPED, add_model_arguments, number, size_of
 
 if TYPE_CHECKING:
     from mga_kernels.engine import MaskGuidedSR
@@ -91,7 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """The command. Everything that can be refused is refused before the first image is touched."""
     failures = Failures()
-    request = Request(args.inputs, args.output, args.format, args.save_mask, args.overwrite, args.skip_existing)
+    size = size_of(args)
+    request = Request(args.inputs, args.output, args.format, args.save_mask, args.overwrite, args.skip_existing, size)
     with _status() as say:
         sources, passed_over = find_inputs(args.inputs, failures)
         jobs = plan(request, sources, say)
@@ -113,14 +116,20 @@ def _load(args: argparse.Namespace) -> MaskGuidedSR:
 
     with _status() as say:
         say(f"loading {args.model}")
-        return load(
+        model = load(
             args,
+            expected_scale=int(args.scale) if args.scale in SHIPPED else None,
             threshold=args.threshold,
             max_ms=args.max_ms,
             mode=args.mode,
             runtime=args.runtime,
             memory=args.memory,
         )
+    if args.scale is not None and args.scale > model.scale:
+        raise InputError(
+            f"upscale: the model {args.model} is for x{model.scale}, not for --scale {args.scale:g}"
+        )
+    return model
 
 
 @contextmanager

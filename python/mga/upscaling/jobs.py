@@ -6,12 +6,13 @@ import os
 import stat
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mga_kernels.errors import ImageError, InputError
 from mga_kernels.files import Identity, are_one_name, identities
 from mga_kernels.images import FORMATS, check_output
+from mga_kernels.images.size import Size
 
 from ..console.failures import Failures
 from ..files.folders import list_images
@@ -30,6 +31,7 @@ class Request:
     save_mask: str | None = None
     overwrite: bool = False
     skip_existing: bool = False
+    size: Size = field(default_factory=Size)
 
 
 @dataclass(frozen=True)

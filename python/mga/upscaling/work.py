@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mga_kernels.errors import ImageError
 from mga_kernels.files import writable_folder
 from mga_kernels.images import Photo, check_output, read_image, save_image
+from mga_kernels.images.size import shrink
 
 from ..console.failures import Failures
 from ..console.lines import one_line
@@ -40,14 +41,17 @@ class HasResult(Exception):
 class Work:
     """A job on its way: its photograph, later the result instead, and the seconds that were spent on it.
 
-    ``cells``: the mask, the indices and the side of a cell in pixels of the result, where a picture of them is wanted.
+    ``size``: (width, height) of the result.
+    ``cells``, where a picture of them is wanted: what the network made, the mask, the indices and the side of a cell in
+    pixels. ``how``: what made the result.
     """
 
     job: Job
     photo: Photo
     seconds: float
-    cells: tuple[np.ndarray, np.ndarray, int] | None = None
-    refined: int | None = None
+    size: tuple[int, int]
+    cells: tuple[np.ndarray, np.ndarray, np.ndarray, int] | None = None
+    how: str = ""
     notes: list[str] = field(default_factory=list)
 
 
@@ -81,7 +85,7 @@ def _run_all(model: MaskGuidedSR, jobs: Sequence[Job], request: Request, failure
     bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True, redirect_stderr=both)
     with bar as progress, said_by_thread() as said:
         steps = (
-            lambda job: _noted(said, read_job, job, model.scale, request.overwrite, request.skip_existing),
+            lambda job: _noted(said, read_job, job, model.scale, request),
             lambda work: _noted(said, compute_job, model, work),
             lambda work: _lines(said, work, request.overwrite, request.skip_existing, done),
         )
@@ -97,19 +101,21 @@ def _run_all(model: MaskGuidedSR, jobs: Sequence[Job], request: Request, failure
                 progress.advance(task)
 
 
-def read_job(job: Job, scale: int, overwrite: bool = False, skip: bool = False) -> Work:
+def read_job(job: Job, scale: int, request: Request) -> Work:
     """The photograph of a job, if its result can be written; HasResult where it is there to be skipped."""
     started = time.perf_counter()
-    if skip and has_result(job):
+    overwrite = request.overwrite or request.skip_existing
+    if request.skip_existing and has_result(job):
         raise HasResult
     photo = read_image(job.source)
-    height, width = (side * scale for side in photo.rgb.shape[:2])
+    height, width = photo.rgb.shape[:2]
+    size = request.size.of(width, height, scale)
     see_through = photo.alpha is not None and bool((photo.alpha < 255).any())
     # Before the work, not after it.
-    check_output(job.target, overwrite or skip, size=(width, height), alpha=see_through)
+    check_output(job.target, overwrite, size=size, alpha=see_through)
     if job.mask is not None:
-        check_output(job.mask, overwrite or skip)
-    return Work(job, photo, time.perf_counter() - started)
+        check_output(job.mask, overwrite)
+    return Work(job, photo, time.perf_counter() - started, size)
 
 
 def _noted(said: Callable[[], list[str]], step: Callable[..., Work], *arguments: Any) -> Work:
@@ -128,18 +134,24 @@ def _lines(said: Callable[[], list[str]], work: Work, overwrite: bool, skip: boo
 
 
 def compute_job(model: MaskGuidedSR, work: Work) -> Work:
-    """Upscale the photograph of ``work``."""
+    """Upscale the photograph of ``work``, or shrink it where the result is no larger."""
     started = time.perf_counter()
-    cells = None
-    if work.job.mask is None:
-        result = cast(Photo, model.upscale(work.photo))
-    else:
-        explained = model.explain(work.photo)
+    photo, cells, how = work.photo, None, ""
+    height, width = photo.rgb.shape[:2]
+    if work.job.mask is not None:
+        explained = model.explain(photo)
         result = cast(Photo, explained.image)
-        cells = explained.mask, explained.indices, explained.patch_size * explained.scale
+        cells = result.rgb, explained.mask, explained.indices, explained.patch_size * explained.scale
+    elif work.size[0] <= width and work.size[1] <= height:
+        result, how = photo, "without the network, as it is no larger than the image"
+    else:
+        result = cast(Photo, model.upscale(photo))
+    how = how or ("dense" if model.refined is None else f"K = {model.refined}")
     notes = work.notes + result.notes
+    if (result.rgb.shape[1], result.rgb.shape[0]) != work.size:
+        result = photo.upscaled(shrink(result.rgb, work.size))
     seconds = work.seconds + time.perf_counter() - started
-    return Work(work.job, result, seconds, cells, model.refined, notes)
+    return Work(work.job, result, seconds, work.size, cells, how, notes)
 
 
 def write_job(work: Work, overwrite: bool, skip: bool, done: list[Path]) -> list[str]:
@@ -154,7 +166,7 @@ def write_job(work: Work, overwrite: bool, skip: bool, done: list[Path]) -> list
         raise HasResult
     overwrite = overwrite or skip
     if job.mask is not None and work.cells is not None:
-        notes = save_image(draw_overlay(result.rgb, *work.cells), job.mask, overwrite)
+        notes = save_image(draw_overlay(*work.cells), job.mask, overwrite)
     try:
         notes = save_image(result, job.target, overwrite) + notes
     except BaseException:
@@ -163,7 +175,6 @@ def write_job(work: Work, overwrite: bool, skip: bool, done: list[Path]) -> list
         raise
     done.append(job.target)
     height, width = result.rgb.shape[:2]
-    how = "dense" if work.refined is None else f"K = {work.refined}"
     seconds = work.seconds + time.perf_counter() - started
-    line = f"{job.source} -> {job.target} ({width}x{height}, {how}, {seconds:.1f} s)"
+    line = f"{job.source} -> {job.target} ({width}x{height}, {work.how}, {seconds:.1f} s)"
     return [line, *(f"  {job.source.name}: {note}" for note in work.notes + notes)]
