@@ -136,7 +136,7 @@ def test_the_check_of_outputs_is_linear(tmp_path, monkeypatch, existing):
         with monkeypatch.context() as patch:
             asked = count_questions(patch)
             failures = Failures()
-            sources, _ = mga.upscaling.jobs.find_inputs([source], failures)
+            sources, _ = mga.upscaling.jobs.find_inputs(arguments([source], out), failures)
             jobs = mga.upscaling.jobs.plan(arguments([source], out, **options), sources)
             mga.upscaling.jobs.refuse_names_that_fold(jobs)
             kept = list(mga.upscaling.jobs.without_results(jobs)) if existing == "skip_existing" else jobs
@@ -155,7 +155,7 @@ def test_thousands_of_files_take_no_time_worth_speaking_of(tmp_path):
         (tmp_path / "in" / f"{i:05}.png").touch()
     told = []
     started = time.process_time()
-    sources, _ = mga.upscaling.jobs.find_inputs([tmp_path / "in"], Failures())
+    sources, _ = mga.upscaling.jobs.find_inputs(arguments([tmp_path / "in"], tmp_path / "out"), Failures())
     jobs = mga.upscaling.jobs.plan(arguments([tmp_path / "in"], tmp_path / "out"), sources, told.append)
     mga.upscaling.jobs.refuse_names_that_fold(jobs)
     assert time.process_time() - started < 8

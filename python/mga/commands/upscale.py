@@ -53,6 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "inputs", nargs="+", type=Path, metavar="INPUT", help="images, or folders (the images directly in them)"
     )
     parser.add_argument(
+        "--recursive", action="store_true", help="search subfolders, too; results are in folders of the same names"
+    )
+    parser.add_argument(
         "-o",
         "--output",
         required=True,
@@ -94,9 +97,10 @@ def run(args: argparse.Namespace) -> int:
     """The command. Everything that can be refused is refused before the first image is touched."""
     failures = Failures()
     size = size_of(args)
-    request = Request(args.inputs, args.output, args.format, args.save_mask, args.overwrite, args.skip_existing, size)
+    existing = args.overwrite, args.skip_existing
+    request = Request(args.inputs, args.output, args.format, args.save_mask, *existing, args.recursive, size)
     with _status() as say:
-        sources, passed_over = find_inputs(args.inputs, failures)
+        sources, passed_over = find_inputs(request, failures)
         jobs = plan(request, sources, say)
         total, planned = len(jobs) + failures.count, len(jobs)
         if args.skip_existing:
@@ -126,9 +130,7 @@ def _load(args: argparse.Namespace) -> MaskGuidedSR:
             memory=args.memory,
         )
     if args.scale is not None and args.scale > model.scale:
-        raise InputError(
-            f"upscale: the model {args.model} is for x{model.scale}, not for --scale {args.scale:g}"
-        )
+        raise InputError(f"upscale: the model {args.model} is for x{model.scale}, not for --scale {args.scale:g}")
     return model
 
 

@@ -33,6 +33,27 @@ def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
     return images, others
 
 
+def subfolders(folder: Path) -> list[Path]:
+    """The folders directly inside ``folder``, by name, but for hidden ones and links, which may lead back up.
+
+    None of them where it cannot be read, which ``list_images`` says.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return [
+                folder / name for name in sorted(e.name for e in entries if e.name[0] != "." and _is_real_folder(e))
+            ]
+    except (OSError, ValueError):
+        return []
+
+
+def _is_real_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir(follow_symlinks=False)
+    except OSError:
+        return False
+
+
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()

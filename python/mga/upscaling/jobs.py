@@ -15,7 +15,7 @@ from mga_kernels.images import FORMATS, check_output
 from mga_kernels.images.size import Size
 
 from ..console.failures import Failures
-from ..files.folders import list_images
+from ..files.folders import list_images, subfolders
 
 EXTENSION = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
 _TOLD = 500  # from one number that is shown to the next
@@ -31,7 +31,16 @@ class Request:
     save_mask: str | None = None
     overwrite: bool = False
     skip_existing: bool = False
+    recursive: bool = False
     size: Size = field(default_factory=Size)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image, and where below the folder that was given it was found; its result goes to the same place."""
+
+    path: Path
+    below: Path = Path()
 
 
 @dataclass(frozen=True)
@@ -47,27 +56,33 @@ class Job:
         return (self.target,) if self.mask is None else (self.target, self.mask)
 
 
-def find_inputs(inputs: list[Path], failures: Failures) -> tuple[list[Path], list[Path]]:
-    """(image files, files of the folders that are no images). Folders are searched one level deep.
+def find_inputs(request: Request, failures: Failures) -> tuple[list[Source], list[Path]]:
+    """(images, files of the folders that are no images). Folders are searched with their subfolders if ``recursive``.
 
-    Of several ``inputs`` one that cannot be used is one of the ``failures``; alone it raises ImageError.
+    Of several inputs, or folders in a folder, one that cannot be used is one of the ``failures``; alone it raises
+    ImageError. A folder of results within the folder that is searched is none of the inputs.
     """
-    sources: list[Path] = []
+    sources: list[Source] = []
     passed_over: list[Path] = []
-    for path in inputs:
+    for path in request.inputs:
         try:
-            images, others = _images_of(path)
+            images, others = _images_of(path, request, failures)
         except ImageError as error:
-            if len(inputs) == 1:
+            if len(request.inputs) == 1:
                 raise
             failures.add(path, error)
             continue
         sources += images
         passed_over += others
-    return sources if len(inputs) == 1 else list(dict.fromkeys(sources)), passed_over
+    if len(request.inputs) > 1:
+        first: dict[Path, Source] = {}
+        for source in sources:
+            first.setdefault(source.path, source)
+        sources = list(first.values())
+    return sources, passed_over
 
 
-def _images_of(path: Path) -> tuple[list[Path], list[Path]]:
+def _images_of(path: Path, request: Request, failures: Failures) -> tuple[list[Source], list[Path]]:
     if not os.path.isdir(path):
         try:
             os.lstat(path)
@@ -75,14 +90,29 @@ def _images_of(path: Path) -> tuple[list[Path], list[Path]]:
             raise ImageError(f"{path} does not exist") from None
         except OSError as problem:
             raise ImageError(f"{path} cannot be opened ({problem.strerror})") from problem
-        return [path], []
-    images, others = list_images(path)
-    if not images:
-        raise ImageError(f"there is no image in the folder {path} (subfolders are not searched)")
+        return [Source(path)], []
+    found, others = list_images(path)
+    images, failed = [Source(image) for image in found], failures.count
+    if request.recursive:
+        ours = {os.path.realpath(folder) for folder in (request.output, request.save_mask) if folder}
+        deeper = [folder for folder in reversed(subfolders(path)) if os.path.realpath(folder) not in ours]
+        while deeper:
+            folder = deeper.pop()
+            try:
+                found, more = list_images(folder)
+            except ImageError as error:
+                failures.add(folder, error)
+                continue
+            images += [Source(image, folder.relative_to(path)) for image in found]
+            others += more
+            deeper += [one for one in reversed(subfolders(folder)) if os.path.realpath(one) not in ours]
+    if not images and failures.count == failed:
+        searched = "or those in it" if request.recursive else "(--recursive searches subfolders, too)"
+        raise ImageError(f"there is no image in the folder {path} {searched}")
     return images, others
 
 
-def plan(request: Request, sources: list[Path], say: Callable[[str], None] = lambda text: None) -> list[Job]:
+def plan(request: Request, sources: Sequence[Source], say: Callable[[str], None] = lambda text: None) -> list[Job]:
     """The jobs, with every output checked against the others, the inputs and what exists."""
     several = len(sources) > 1 or len(request.inputs) > 1 or os.path.isdir(request.inputs[0])
     output = Path(request.output)
@@ -97,9 +127,10 @@ def plan(request: Request, sources: list[Path], say: Callable[[str], None] = lam
     mask_each = masks is not None and (several or os.path.isdir(masks))
     jobs = []
     for source in sources:
-        stem, suffix = os.path.splitext(source.name)
-        target = output / (stem + _extension(suffix, request.format)) if into_folder else output
-        jobs.append(Job(source, target, masks / f"{stem}-mask.png" if masks and mask_each else masks))
+        stem, suffix = os.path.splitext(source.path.name)
+        target = output / source.below / (stem + _extension(suffix, request.format)) if into_folder else output
+        mask = masks / source.below / f"{stem}-mask.png" if masks and mask_each else masks
+        jobs.append(Job(source.path, target, mask))
     _check(jobs, request.overwrite, request.skip_existing, say)
     return jobs
 

@@ -1,0 +1,89 @@
+"""``mga upscale --recursive``: a tree of folders in, the same tree out."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from PIL import Image
+from upscaling import write
+
+
+@pytest.fixture
+def tree(tmp_path):
+    root = tmp_path / "in"
+    for name in ("b.png", "a/b.png", "a/deep/c.jpg", "z/b.png", ".hidden/d.png", "empty/note.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text("a text") if name.endswith(".txt") else write(root / name)
+    return root
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+WANTED = ["a/b.png", "a/deep/c.jpg", "b.png", "z/b.png"]
+
+
+def test_the_tree_is_kept(tmp_path, tree, mga_upscale):
+    code, output = mga_upscale(tree, "-o", tmp_path / "out", "--recursive", "--save-mask", tmp_path / "masks")
+    assert code == 0
+    assert files(tmp_path / "out") == WANTED
+    assert files(tmp_path / "masks") == ["a/b-mask.png", "a/deep/c-mask.png", "b-mask.png", "z/b-mask.png"]
+    assert Image.open(tmp_path / "out" / "a" / "deep" / "c.jpg").size == Image.open(tmp_path / "out" / "b.png").size
+    assert output.err == "mga: not images by their names, so not upscaled: note.txt\n"
+    code, output = mga_upscale(tree, "-o", tmp_path / "flat")
+    assert (code, files(tmp_path / "flat")) == (0, ["b.png"])
+
+
+def test_results_inside_the_folder_are_not_inputs(tree, mga_upscale):
+    for _ in range(2):
+        code, output = mga_upscale(tree, "-o", tree / "large", "--recursive", "--skip-existing")
+        assert code == 0, output.err
+    assert files(tree / "large") == WANTED
+    assert "4 of 4 images are left out" in output.err
+
+
+def test_links_to_folders_are_not_followed(tmp_path, tree, mga_upscale):
+    (tree / "a" / "up").symlink_to(tree)
+    code, _ = mga_upscale(tree, "-o", tmp_path / "out", "--recursive")
+    assert (code, files(tmp_path / "out")) == (0, WANTED)
+
+
+def test_a_folder_that_cannot_be_read_is_a_line(tmp_path, tree, mga_upscale, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith(f"{os.sep}z"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    code, output = mga_upscale(tree, "-o", tmp_path / "out", "--recursive")
+    assert code == 1
+    assert files(tmp_path / "out") == WANTED[:3]
+    assert output.err.count(f"{tree / 'z'} cannot be read as a folder (Permission denied)") == 1
+    assert "1 of 4 images failed" in output.err
+
+
+def test_a_tree_without_an_image(tmp_path, mga_upscale):
+    (tmp_path / "in" / "a").mkdir(parents=True)
+    code, output = mga_upscale(tmp_path / "in", "-o", tmp_path / "out", "--recursive")
+    assert code == 1
+    assert "there is no image in the folder" in output.err
+    assert "or those in it" in output.err
+    code, output = mga_upscale(tmp_path / "in", "-o", tmp_path / "out")
+    assert "--recursive searches subfolders, too" in output.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_equal_names_of_two_folders_meet(tmp_path, tree, mga_upscale):
+    code, output = mga_upscale(tree / "a", tree / "z", "-o", tmp_path / "out", "--recursive")
+    assert code == 1
+    assert "would both be written to" in output.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_that_is_named_twice_is_done_once_at_its_first_place(tmp_path, tree, mga_upscale):
+    code, _ = mga_upscale(tree / "a", tree / "a" / "deep", "-o", tmp_path / "out", "--recursive")
+    assert (code, files(tmp_path / "out")) == (0, ["b.png", "deep/c.jpg"])
