@@ -87,3 +87,70 @@ def test_equal_names_of_two_folders_meet(tmp_path, tree, mga_upscale):
 def test_an_image_that_is_named_twice_is_done_once_at_its_first_place(tmp_path, tree, mga_upscale):
     code, _ = mga_upscale(tree / "a", tree / "a" / "deep", "-o", tmp_path / "out", "--recursive")
     assert (code, files(tmp_path / "out")) == (0, ["b.png", "deep/c.jpg"])
+
+
+# Lists
+
+
+def test_what_failed_is_a_list_that_can_be_run_again(tmp_path, tree, mga_upscale):
+    for name in ("a/deep/bad.png", "bad\n.png", "z/b.png"):
+        (tree / name).write_text("a text")
+    code, output = mga_upscale(tree, "-o", tmp_path / "out", "--recursive", "--failures", tmp_path / "failed")
+    assert code == 1
+    good = [name for name in WANTED if name != "z/b.png"]
+    assert files(tmp_path / "out") == good
+    again = ["--from", tmp_path / "failed", "-o", tmp_path / "out", "--failures", tmp_path / "failed"]
+    code, output = mga_upscale(*again)
+    assert (code, output.err.count("not an image")) == (1, 3)
+    for name in ("a/deep/bad.png", "bad\n.png", "z/b.png"):
+        write(tree / name)
+    assert mga_upscale(*again)[0] == 0
+    assert files(tmp_path / "out") == sorted([*good, "a/deep/bad.png", "bad\n.png", "z/b.png"])
+    assert (tmp_path / "failed").read_bytes() == b""
+    assert mga_upscale(*again)[0] == 0
+
+
+def test_a_folder_that_failed_is_run_again_where_it_belongs(tmp_path, tree, mga_upscale, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if os.fspath(path).endswith(f"{os.sep}deep"):
+            raise PermissionError(13, "Permission denied", os.fspath(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        assert mga_upscale(tree, "-o", tmp_path / "out", "--recursive", "--failures", tmp_path / "failed")[0] == 1
+    assert (tmp_path / "failed").read_text() == f"{tree}/./a/deep\n"
+    assert mga_upscale("--from", tmp_path / "failed", "-o", tmp_path / "out")[0] == 0
+    assert files(tmp_path / "out") == WANTED
+
+
+def test_lists_of_others(tmp_path, tree, mga_upscale, monkeypatch):
+    monkeypatch.chdir(tree)
+    (tmp_path / "list").write_bytes(b"b.png\r\n\n./a/./deep/c.jpg\nz\n")
+    code, output = mga_upscale("--from", tmp_path / "list", "-o", tmp_path / "out")
+    assert code == 1
+    assert "b.png and z/b.png would both be written to" in output.err
+    (tmp_path / "list").write_bytes(b"b.png\0a/./deep/c.jpg\0./z/./b.png\0")
+    code, output = mga_upscale("--from", tmp_path / "list", "-o", tmp_path / "out")
+    assert code == 1  # the last is b.png, too
+    (tmp_path / "list").write_bytes(b"b.png\0a/./deep/c.jpg\0")
+    assert mga_upscale("--from", tmp_path / "list", "-o", tmp_path / "out")[0] == 0
+    assert files(tmp_path / "out") == ["b.png", "deep/c.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("listed", "part"),
+    [(None, "cannot be read (No such file"), (b"a/./../b.png\n", "would not be below the folder of results")],
+)
+def test_lists_that_cannot_be_used(tmp_path, tree, mga_upscale, listed, part):
+    if listed is not None:
+        (tmp_path / "list").write_bytes(listed)
+    code, output = mga_upscale("--from", tmp_path / "list", "-o", tmp_path / "out")
+    assert code == 1
+    assert part in output.err
+    assert output.err.count("\n") == 1
+    code, output = mga_upscale("-o", tmp_path / "out")
+    assert code == 1
+    assert "name images or folders, or a list of them with --from" in output.err

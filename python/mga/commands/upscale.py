@@ -16,7 +16,8 @@ from mga_kernels.errors import InputError
 
 from ..console.failures import Failures
 from ..console.lines import one_line
-from ..upscaling.jobs import EXTENSION, Request, find_inputs, plan, without_results
+from ..files.lists import read_list, write_list
+from ..upscaling.jobs import EXTENSION, Request, Source, find_inputs, plan, without_results
 from ..upscaling.work import upscale_all
 from .options import SHIPPED, add_model_arguments, number, size_of
 
@@ -50,7 +51,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, by_scale=True)
     _add_photograph_arguments(parser)
     parser.add_argument(
-        "inputs", nargs="+", type=Path, metavar="INPUT", help="images, or folders (the images directly in them)"
+        "inputs", nargs="*", type=Path, metavar="INPUT", help="images, or folders (the images directly in them)"
+    )
+    parser.add_argument(
+        "--from",
+        dest="listed",
+        type=Path,
+        metavar="LIST",
+        help="also what this file names, one a line (or as find -print0); the result of a/./b/c.png is OUT/b/c.png",
+    )
+    parser.add_argument(
+        "--failures", type=Path, metavar="LIST", help="write the names of what failed there, for --from"
     )
     parser.add_argument(
         "--recursive", action="store_true", help="search subfolders, too; results are in folders of the same names"
@@ -95,10 +106,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command. Everything that can be refused is refused before the first image is touched."""
+    if not args.inputs and args.listed is None:
+        raise InputError("upscale: name images or folders, or a list of them with --from")
     failures = Failures()
-    size = size_of(args)
+    listed = None if args.listed is None else [Source.listed(*entry) for entry in read_list(args.listed)]
     existing = args.overwrite, args.skip_existing
-    request = Request(args.inputs, args.output, args.format, args.save_mask, *existing, args.recursive, size)
+    request = Request(
+        *(args.inputs, args.output, args.format, args.save_mask, *existing, args.recursive, listed, size_of(args))
+    )
+    try:
+        return _upscale(request, args, failures)
+    finally:
+        if args.failures is not None:
+            write_list(args.failures, failures.entries)
+
+
+def _upscale(request: Request, args: argparse.Namespace, failures: Failures) -> int:
     with _status() as say:
         sources, passed_over = find_inputs(request, failures)
         jobs = plan(request, sources, say)

@@ -15,10 +15,14 @@ from .lines import one_line
 
 
 class Failures:
-    """Files that failed: each is a line on stderr, and the others go on. ``lines``: what was said of which file."""
+    """Files that failed: each is a line on stderr, and the others go on.
+
+    ``lines``: what was said of which file; ``entries``: the same files as ``files.lists.write_list`` takes them.
+    """
 
     def __init__(self) -> None:
         self.lines: list[tuple[Path, str]] = []
+        self.entries: list[tuple[Path, Path]] = []
 
     @property
     def count(self) -> int:
@@ -32,7 +36,9 @@ class Failures:
         except Exception as error:
             self.add(file, error)
 
-    def add(self, file: Path, error: Exception) -> None:
+    def add(self, file: Path, error: Exception, behind: Path = Path()) -> None:
+        """``behind``: the part of the name that results keep, where they keep more than the last."""
+        self.entries.append((file, behind))
         self.lines.append((file, line_about(file, error)))
         if debugging():
             traceback.print_exception(error)

@@ -23,7 +23,10 @@ _TOLD = 500  # from one number that is shown to the next
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: ``output`` is a file or a folder by its name, ``format`` a key of EXTENSION."""
+    """What is asked for: ``output`` is a file or a folder by its name, ``format`` a key of EXTENSION.
+
+    ``listed``: further inputs, of a list of files.
+    """
 
     inputs: Sequence[Path]
     output: str
@@ -32,15 +35,21 @@ class Request:
     overwrite: bool = False
     skip_existing: bool = False
     recursive: bool = False
+    listed: Sequence[Source] | None = None
     size: Size = field(default_factory=Size)
 
 
 @dataclass(frozen=True)
 class Source:
-    """An image, and where below the folder that was given it was found; its result goes to the same place."""
+    """An image or folder, and where below the folder of results its result goes, or those of the images in it."""
 
     path: Path
     below: Path = Path()
+
+    @classmethod
+    def listed(cls, path: Path, behind: Path) -> Source:
+        """An entry of a list, see ``files.lists``."""
+        return cls(path, behind if os.path.isdir(path) else behind.parent)
 
 
 @dataclass(frozen=True)
@@ -50,6 +59,12 @@ class Job:
     source: Path
     target: Path
     mask: Path | None
+    below: Path = Path()
+
+    @property
+    def behind(self) -> Path:
+        """What of the name of ``source`` its result keeps, where that is more than the last part."""
+        return self.below / self.source.name if self.below.parts else self.below
 
     @property
     def outputs(self) -> tuple[Path, ...]:
@@ -64,17 +79,18 @@ def find_inputs(request: Request, failures: Failures) -> tuple[list[Source], lis
     """
     sources: list[Source] = []
     passed_over: list[Path] = []
-    for path in request.inputs:
+    asked = [*map(Source, request.inputs), *(request.listed or ())]
+    for one in asked:
         try:
-            images, others = _images_of(path, request, failures)
+            images, others = _images_of(one, request, failures)
         except ImageError as error:
-            if len(request.inputs) == 1:
+            if len(asked) == 1:
                 raise
-            failures.add(path, error)
+            failures.add(one.path, error, one.below / one.path.name if one.below.parts else one.below)
             continue
         sources += images
         passed_over += others
-    if len(request.inputs) > 1:
+    if len(asked) > 1:
         first: dict[Path, Source] = {}
         for source in sources:
             first.setdefault(source.path, source)
@@ -82,7 +98,8 @@ def find_inputs(request: Request, failures: Failures) -> tuple[list[Source], lis
     return sources, passed_over
 
 
-def _images_of(path: Path, request: Request, failures: Failures) -> tuple[list[Source], list[Path]]:
+def _images_of(source: Source, request: Request, failures: Failures) -> tuple[list[Source], list[Path]]:
+    path = source.path
     if not os.path.isdir(path):
         try:
             os.lstat(path)
@@ -90,9 +107,9 @@ def _images_of(path: Path, request: Request, failures: Failures) -> tuple[list[S
             raise ImageError(f"{path} does not exist") from None
         except OSError as problem:
             raise ImageError(f"{path} cannot be opened ({problem.strerror})") from problem
-        return [Source(path)], []
+        return [source], []
     found, others = list_images(path)
-    images, failed = [Source(image) for image in found], failures.count
+    images, failed = [Source(image, source.below) for image in found], failures.count
     if request.recursive:
         ours = {os.path.realpath(folder) for folder in (request.output, request.save_mask) if folder}
         deeper = [folder for folder in reversed(subfolders(path)) if os.path.realpath(folder) not in ours]
@@ -101,9 +118,9 @@ def _images_of(path: Path, request: Request, failures: Failures) -> tuple[list[S
             try:
                 found, more = list_images(folder)
             except ImageError as error:
-                failures.add(folder, error)
+                failures.add(folder, error, source.below / folder.relative_to(path))
                 continue
-            images += [Source(image, folder.relative_to(path)) for image in found]
+            images += [Source(image, source.below / folder.relative_to(path)) for image in found]
             others += more
             deeper += [one for one in reversed(subfolders(folder)) if os.path.realpath(one) not in ours]
     if not images and failures.count == failed:
@@ -114,7 +131,8 @@ def _images_of(path: Path, request: Request, failures: Failures) -> tuple[list[S
 
 def plan(request: Request, sources: Sequence[Source], say: Callable[[str], None] = lambda text: None) -> list[Job]:
     """The jobs, with every output checked against the others, the inputs and what exists."""
-    several = len(sources) > 1 or len(request.inputs) > 1 or os.path.isdir(request.inputs[0])
+    several = len(sources) > 1 or len(request.inputs) > 1 or request.listed is not None
+    several = several or os.path.isdir(request.inputs[0])
     output = Path(request.output)
     into_folder = several or os.path.isdir(output) or request.output.endswith(("/", os.sep))
     if several and not os.path.isdir(output) and output.suffix.lower() in FORMATS:
@@ -130,7 +148,7 @@ def plan(request: Request, sources: Sequence[Source], say: Callable[[str], None]
         stem, suffix = os.path.splitext(source.path.name)
         target = output / source.below / (stem + _extension(suffix, request.format)) if into_folder else output
         mask = masks / source.below / f"{stem}-mask.png" if masks and mask_each else masks
-        jobs.append(Job(source.path, target, mask))
+        jobs.append(Job(source.path, target, mask, source.below))
     _check(jobs, request.overwrite, request.skip_existing, say)
     return jobs
 

@@ -95,7 +95,7 @@ def _run_all(model: MaskGuidedSR, jobs: Sequence[Job], request: Request, failure
                 progress.update(task, description=escape(one_line(job.source.name)))
                 outcome = next(outcomes)
                 if outcome.error is not None and not isinstance(outcome.error, HasResult):
-                    failures.add(job.source, outcome.error)
+                    failures.add(job.source, outcome.error, job.behind)
                 for line in outcome.value or ():
                     console.print(one_line(line))
                 progress.advance(task)
