@@ -154,3 +154,7 @@ def test_lists_that_cannot_be_used(tmp_path, tree, mga_upscale, listed, part):
     code, output = mga_upscale("-o", tmp_path / "out")
     assert code == 1
     assert "name images or folders, or a list of them with --from" in output.err
+    code, output = mga_upscale(tree, "-o", tmp_path / "out", "--failures", tree / "b.png")
+    assert code == 1
+    assert "is the name of an image, and it would be a text" in output.err
+    assert not (tmp_path / "out").exists()

@@ -16,6 +16,7 @@ from mga_kernels.errors import InputError
 
 from ..console.failures import Failures
 from ..console.lines import one_line
+from ..files.folders import image_suffixes
 from ..files.lists import read_list, write_list
 from ..upscaling.jobs import EXTENSION, Request, Source, find_inputs, plan, without_results
 from ..upscaling.work import upscale_all
@@ -108,6 +109,10 @@ def run(args: argparse.Namespace) -> int:
     """The command. Everything that can be refused is refused before the first image is touched."""
     if not args.inputs and args.listed is None:
         raise InputError("upscale: name images or folders, or a list of them with --from")
+    if args.failures is not None and args.failures.suffix.lower() in image_suffixes():
+        raise InputError(
+            f"upscale: --failures {args.failures} is the name of an image, and it would be a text; rename it"
+        )
     failures = Failures()
     listed = None if args.listed is None else [Source.listed(*entry) for entry in read_list(args.listed)]
     existing = args.overwrite, args.skip_existing
