@@ -39,7 +39,8 @@ DEFAULT_ARCHS = "80;90;100;120"
 FIRST_LINE = re.compile(r"// Instruction set(?: of (\w+))?: ([\w ]+)\.( Compiled for it as a whole\.)?\n")
 MACHINE = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
 # Contraction is off, so that a product and a sum round twice, as in torch, unless a kernel asks for one rounding.
-COMMON_FLAGS = "-std=c++17 -ffp-contract=off -fPIC -fvisibility=hidden -Wall -Wextra -Wshadow -Werror"
+# Vectors are passed between inlined functions only, so it does not matter how GCC 4.5 passed them.
+COMMON_FLAGS = "-std=c++17 -ffp-contract=off -fPIC -fvisibility=hidden -Wall -Wextra -Wshadow -Werror -Wno-psabi"
 
 
 def package_dir(name: str) -> Path:
@@ -141,7 +142,8 @@ def isa_header(files: list[IsaFile]) -> str:
     for name in sets:
         there = " && ".join(f'MGA_HAS("{feature}")' for feature in sorted(named[name])) or "true"
         macros["MGA_INSTRUCTION_SETS"].append(f"use({name}, {there})")
-    for kind, macro in (("ops", "MGA_OPERATOR_KERNELS"), ("convolution", "MGA_CONVOLUTION_KERNELS")):
+    kinds = {"ops": "MGA_OPERATOR_KERNELS", "convolution": "MGA_CONVOLUTION_KERNELS", "maps": "MGA_MAP_KERNELS"}
+    for kind, macro in kinds.items():
         macros[macro] = [f"use({file.path.stem}, {number[file.features]})" for file in files if file.kind == kind]
     lines = [f"#define {name}(use) {' '.join(uses)}" for name, uses in macros.items()]
     return "\n".join(["// Made by setup.py from the first lines of csrc/*/isa/*.cpp.", "#pragma once", *lines, ""])

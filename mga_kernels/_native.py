@@ -69,6 +69,11 @@ def convolution_kernels() -> tuple[str, bool]:
     return call("convolution_kernels"), call("convolution_kernels_are_fast")
 
 
+def map_kernels() -> tuple[str, bool]:
+    """The same for the convolutions in float maps."""
+    return call("map_kernels"), call("map_kernels_are_fast")
+
+
 def call(op: str, *arguments: Any) -> Any:
     """Run ``torch.ops.mga.<op>``; what the operator refuses becomes an InputError with its message."""
     kernel = getattr(torch.ops.mga, op).default

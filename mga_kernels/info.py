@@ -11,7 +11,7 @@ import torch
 from . import _native
 from .errors import BackendError
 from .ops import operators
-from .runtimes.cpu import pairs
+from .plans import pairs
 from .version import __version__
 
 
@@ -52,7 +52,11 @@ def _kernels() -> dict[str, str] | str:
         return _native.LIBRARY_ERROR
     try:
         name, fast = _native.convolution_kernels()
-        return {"operators": _native.instruction_set(), "convolutions": name if fast else f"{name}: {pairs.slow()}"}
+        return {
+            "operators": _native.instruction_set(),
+            "convolutions": name if fast else f"{name}: {pairs.slow()}",
+            "convolutions in float32": _native.map_kernels()[0],
+        }
     except BackendError as error:
         return str(error)
 

@@ -64,7 +64,54 @@ class FrameRecord:
     inset: int = 0
 
 
-RECORDS: dict[str, type] = {"slot": SlotRecord, "stage": StageRecord, "frame": FrameRecord}
+@dataclass(frozen=True)
+class MapRecord:
+    """A tensor that layers over float maps read or write: its scale, and the number of its mask, -1 for none."""
+
+    scale: int = 1
+    mask: int = -1
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """A layer of ``convolve_maps_``.
+
+    ``x``, ``out``, ``skip``, ``also`` are numbers of tensors, each with the first channel of it that is used, a
+    multiple of 8; -1 for no ``skip`` and no ``also``. ``inputs`` and ``outputs``: channels of the weight. ``size`` of
+    the kernel, 0 for factors; ``stride`` 1 or 2; ``tile`` 4 or 6 where it is computed in such tiles, or 0; ``shuffle``
+    s of a pixel shuffle at the end. ``gate``: 0, 1 for a sigmoid, 2 for SPAN's; ``activation``: 0 for a slope, 1 for
+    SiLU. ``tiles``: the number of the list of its tiles, -1 for all tiles. ``statistics``: the number of the tensor
+    that takes its sums, -1 for none.
+    """
+
+    x: int
+    inputs: int
+    out: int
+    outputs: int
+    size: int
+    x_channel: int = 0
+    out_channel: int = 0
+    skip: int = -1
+    skip_channel: int = 0
+    also: int = -1
+    also_channel: int = 0
+    stride: int = 1
+    tile: int = 0
+    shuffle: int = 1
+    gate: int = 0
+    activation: int = 0
+    tiles: int = -1
+    statistics: int = -1
+
+
+Record = SlotRecord | StageRecord | FrameRecord | MapRecord | LayerRecord
+RECORDS: dict[str, type] = {
+    "slot": SlotRecord,
+    "stage": StageRecord,
+    "frame": FrameRecord,
+    "map": MapRecord,
+    "layer": LayerRecord,
+}
 _order: dict[type, list[str]] = {kind: [field.name for field in fields(kind)] for kind in RECORDS.values()}
 
 
@@ -83,6 +130,6 @@ def adopt(fields_of: Callable[[str], str]) -> str | None:
     return None
 
 
-def encode(records: Iterable[SlotRecord | StageRecord | FrameRecord]) -> list[int]:
+def encode(records: Iterable[Record]) -> list[int]:
     """The numbers of all records one after the other, as the library reads them."""
     return [int(getattr(record, name)) for record in records for name in _order[type(record)]]

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from mga_kernels import ops
 from mga_kernels.ops.convolution.layout import pitch, pixels
+from mga_kernels.ops.convolution.map_layout import empty_map, write
 from mga_kernels.ops.registry import Backend
-from mga_kernels.records import FrameRecord, SlotRecord, StageRecord
+from mga_kernels.records import FrameRecord, LayerRecord, MapRecord, SlotRecord, StageRecord
 
 Arguments = tuple[Any, ...]
 
@@ -64,6 +65,13 @@ def planes(generator: torch.Generator, pairs: int, height: int, width: int) -> T
     return data
 
 
+def float_map(generator: torch.Generator, channels: int, height: int, width: int) -> Tensor:
+    """A float map with a border of zeros."""
+    data = empty_map(channels, height, width)
+    write(data, random(generator, channels, height, width))
+    return data
+
+
 def convolution_cases(generator: torch.Generator) -> dict[str, Arguments]:
     """Arguments of the operators of the CPU convolutions: planes of 9x20 pixels, and patches of 6x6."""
     x, out = planes(generator, 3, 9, 20), planes(generator, 3, 9, 20)
@@ -77,7 +85,27 @@ def convolution_cases(generator: torch.Generator) -> dict[str, Arguments]:
     slots = [SlotRecord(1), SlotRecord(1), SlotRecord(1, pairs=3, rows=4)]
     weights, epilogues = [packed, packed[: packed.numel() * 2 // 3]], [epilogue, epilogue]
     factors = random(generator, 6, 6)
+    map_kernel = random(generator, 12, 10, 3, 3)
+    of_maps = [ops.pack_map_weight(map_kernel, 4), ops.pack_map_weight(random(generator, 3, 12, 5, 5))]
+    layers = [
+        LayerRecord(x=0, inputs=10, out=1, outputs=12, size=3, tile=4, skip=1, tiles=0, statistics=0),
+        LayerRecord(x=1, inputs=12, out=2, outputs=3, size=5),
+    ]
     return {
+        "convolve_maps_": (
+            [float_map(generator, 10, 9, 20), float_map(generator, 12, 9, 20), torch.zeros(3, 9, 20)],
+            [MapRecord(), MapRecord(), MapRecord()],
+            [],
+            of_maps,
+            [random(generator, 4, 16), random(generator, 4, 8)],
+            layers,
+            [torch.tensor([0, 3, 4, 13], dtype=torch.int32)],
+            [torch.zeros(2, 12, dtype=torch.float64)],
+            FrameRecord(9, 20),
+            1.0,
+            None,
+        ),
+        "pack_map_weight": (map_kernel, 6),
         "pack_pair_weight": (kernel, 1, False),
         "pair_chain_": (
             [x, out],
@@ -117,7 +145,7 @@ def moved(arguments: Arguments, device: str) -> Arguments:
 
 def results(op: str, backend: Backend, arguments: Arguments) -> tuple[Tensor, ...]:
     result = backend.run(*arguments)
-    if op == "pair_chain_":  # it gives statistics, and changes its tensors
+    if op in ("pair_chain_", "convolve_maps_"):  # it gives statistics, and changes its tensors
         return (arguments[0][-1], *result)
     return result if isinstance(result, tuple) else (result,)
 

@@ -329,6 +329,19 @@ def test_the_check_sees_a_refinement_that_is_forgotten(images):
             judge.check({"M, ours": forgotten})
 
 
+def test_convolutions_are_checked_timed_and_reported(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import convolutions
+
+    target = tmp_path / "page.md"
+    assert convolutions.main(["--channels", "48", "--sizes", "40x30", "--rounds", "2", "-o", str(target)]) == 0
+    lines = target.read_text().splitlines()
+    assert [line.split("|")[1:3] for line in lines if "40x30" in line] == [[" 48 ", " 40x30 "]] * 2
+    monkeypatch.setattr(convolutions, "read", lambda *_: torch.zeros(48, 30, 40))
+    with pytest.raises(AssertionError, match="times the error of PyTorch"):
+        convolutions.main(["--channels", "48", "--sizes", "40x30", "-o", str(target)])
+
+
 class Actor:
     """A player without a process: its memory in MiB, its seconds, and what it does at the start or at a turn."""
 

@@ -9,12 +9,12 @@ from operator_cases import convolution_cases
 from pair_layers import planes_of, poisoned, rounded
 from torch import nn
 
-from mga_kernels import _native, ops, records, runtimes
+from mga_kernels import _native, ops, plans, records
 from mga_kernels.errors import BackendError, InputError
 from mga_kernels.ops.convolution import weight as packing
-from mga_kernels.runtimes.cpu import pairs
-from mga_kernels.runtimes.cpu.chains import PairChain, Stage
-from mga_kernels.runtimes.cpu.pairs import Grid, PairConv, PairScale, Planes
+from mga_kernels.plans import pairs
+from mga_kernels.plans.chains import PairChain, Stage
+from mga_kernels.plans.pairs import Grid, PairConv, PairScale, Planes
 
 CONVOLUTION = sorted(convolution_cases(torch.Generator()))
 
@@ -191,19 +191,20 @@ def test_the_fake_weight_has_the_size_of_the_packed_one(shape, shuffle, phased):
     assert fake.shape == ops.pack_pair_weight(torch.zeros(shape, dtype=torch.bfloat16), shuffle, phased).shape
 
 
-@pytest.mark.parametrize("op", [op for op in CONVOLUTION if op != "pair_chain_"])
+@pytest.mark.parametrize("op", [op for op in CONVOLUTION if op not in ("pair_chain_", "convolve_maps_")])
 def test_opcheck(op, generator):
     arguments = convolution_cases(generator)[op]
     assert set(torch.library.opcheck(getattr(torch.ops.mga, op).default, arguments).values()) == {"SUCCESS"}
 
 
-def test_opcheck_of_a_chain(generator, monkeypatch):
+@pytest.mark.parametrize("op", ["pair_chain_", "convolve_maps_"])
+def test_opcheck_of_layers(op, generator, monkeypatch):
     """With the arguments that the operator of torch gets."""
-    seen, arguments = [], convolution_cases(generator)["pair_chain_"]
+    seen, arguments = [], convolution_cases(generator)[op]
     monkeypatch.setattr(_native, "call", lambda op, *given: seen.append(given))
-    ops.operators()["pair_chain_"].backends["cpu"].run(*arguments)
+    ops.operators()[op].backends["cpu"].run(*arguments)
     tests = ("test_schema", "test_faketensor")
-    report = torch.library.opcheck(torch.ops.mga.pair_chain_.default, seen[0], test_utils=tests)
+    report = torch.library.opcheck(getattr(torch.ops.mga, op).default, seen[0], test_utils=tests)
     assert set(report.values()) == {"SUCCESS"}
 
 
@@ -246,7 +247,7 @@ def test_the_variable_of_the_backends_reaches_the_convolutions(monkeypatch):
     network = random_model("rfdn", 4)
     monkeypatch.setenv("MGA_BACKEND", "reference")
     assert "MGA_BACKEND is reference" in pairs.slow()
-    weights, _ = runtimes.prepare(network, torch.device("cpu"), None, "own")
+    weights, _ = plans.prepare(network, torch.device("cpu"), None, "own")
     assert weights.description.endswith("(reference kernels, slow)")
     plan = weights.plan(24, 32, 2)
     plan.coarse(torch.randint(256, (24, 32, 3), dtype=torch.uint8), None)
@@ -323,7 +324,7 @@ def reached(value: object, seen: set[int]) -> set[PairChain]:
 )
 def test_a_plan_lists_all_its_chains(network, scale):
     """By which the memory of their rings is estimated; found here by looking at everything that the weights hold."""
-    weights, _ = runtimes.prepare(random_model(network, scale), torch.device("cpu"), None, "own")
+    weights, _ = plans.prepare(random_model(network, scale), torch.device("cpu"), None, "own")
     listed = list(weights.all_chains())
     assert len(listed) == len(set(listed))
     assert set(listed) == reached(weights, set())

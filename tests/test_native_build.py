@@ -29,6 +29,8 @@ CPU_OPERATORS = [
     "pair_grid_statistics",
     "pair_interpolate_",
     "pair_pool",
+    "convolve_maps_",
+    "pack_map_weight",
 ]
 NATIVE_OPERATORS = CPU_OPERATORS[:3]
 
@@ -91,6 +93,10 @@ def test_operators_are_torch_operators_with_the_documented_schema():
         "mga::pair_grid_statistics(Tensor x, int pairs, int count, int height, int width, int across) -> Tensor",
         "mga::pair_interpolate_(Tensor(a!) out, int out_pair, Tensor x, int height, int width) -> ()",
         "mga::pair_pool(Tensor x, int x_pair, int pairs, int height, int width, int size, int step) -> Tensor",
+        "mga::convolve_maps_(Tensor(a!)[] tensors, int[] maps, Tensor[] lanes, Tensor[] rows, Tensor[] weights, "
+        "Tensor[] epilogues, int[] layers, Tensor[] tiles, Tensor(b!)[] statistics, int[] frame, float gain, "
+        "Tensor? added) -> ()",
+        "mga::pack_map_weight(Tensor weight, int tile) -> Tensor",
         "mga::conv_chain(Tensor patches, Tensor weights, Tensor biases, Tensor slopes, int[] skips, int crop)"
         " -> Tensor",
     ]
@@ -118,17 +124,22 @@ def kernels(folder, kind, **first_lines):
 def test_an_instruction_set_is_one_file(recipe, tmp_path):
     kernels(tmp_path, "ops", baseline=": none.", avx2=" of x86_64: avx2 fma. Compiled for it as a whole.")
     kernels(tmp_path, "convolution", portable=": none.", neon=" of aarch64: neon.")
+    kernels(tmp_path, "maps", portable=": none.")
     before = recipe.isa_header(recipe.isa_files(tmp_path, "x86_64")).splitlines()
-    assert before[-3:] == [
+    assert before[-4:] == [
         '#define MGA_INSTRUCTION_SETS(use) use(baseline, true) use(avx2, MGA_HAS("avx2") && MGA_HAS("fma"))',
         "#define MGA_OPERATOR_KERNELS(use) use(baseline, 0) use(avx2, 1)",
         "#define MGA_CONVOLUTION_KERNELS(use) use(portable, 0)",
+        "#define MGA_MAP_KERNELS(use) use(portable, 0)",
     ]
     kernels(tmp_path, "convolution", avx2=" of x86_64: fma avx2.", avx9=" of x86_64: avx2 avx9 fma.")
     files = recipe.isa_files(tmp_path, "x86_64")
     after = recipe.isa_header(files).splitlines()
-    assert 'use(avx9, MGA_HAS("avx2") && MGA_HAS("avx9") && MGA_HAS("fma"))' in after[-3]
-    assert after[-2:] == [before[-2], "#define MGA_CONVOLUTION_KERNELS(use) use(portable, 0) use(avx2, 1) use(avx9, 2)"]
+    assert 'use(avx9, MGA_HAS("avx2") && MGA_HAS("avx9") && MGA_HAS("fma"))' in after[-4]
+    assert after[-3:-1] == [
+        before[-3],
+        "#define MGA_CONVOLUTION_KERNELS(use) use(portable, 0) use(avx2, 1) use(avx9, 2)",
+    ]
     assert [file.flags for file in files if file.path.stem == "avx2"] == ["", "-mavx2 -mfma"]
     assert "use(neon, 1)" in recipe.isa_header(recipe.isa_files(tmp_path, "aarch64"))
 

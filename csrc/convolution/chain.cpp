@@ -314,6 +314,8 @@ std::string record_fields(std::string name) {
   if (name == SlotRecord::kName) return SlotRecord::kFields;
   if (name == StageRecord::kName) return StageRecord::kFields;
   if (name == FrameRecord::kName) return FrameRecord::kFields;
+  if (name == MapRecord::kName) return MapRecord::kFields;
+  if (name == LayerRecord::kName) return LayerRecord::kFields;
   return "";
 }
 

@@ -27,6 +27,19 @@ namespace mga {
 // `height`, `width` of the chain's image. The other fields say where pictures lie in it, see Picture.
 #define MGA_FRAME_FIELDS(field) field(height) field(width) field(across) field(step_y) field(step_x) field(inset)
 
+// A map of float32 (see maps/layout.h) or where a layer ends, as a slot without pairs and rows.
+#define MGA_MAP_FIELDS(field) field(scale) field(mask)
+
+// A layer over maps. `x`, `out`, `skip`, `also`: maps, and `..._channel` the first channel of it that is used, a
+// multiple of 8; skip and also are -1 where nothing is added. `inputs`, `outputs`: channels of the weight. `size` of
+// the kernel, 0 for factors; `stride` 1 or 2; `tile`: 4 or 6 for a 3x3 kernel that is computed in such tiles, or 0;
+// `shuffle`: s of the pixel shuffle at the end; `gate`, `activation`: see MapGate, MapActivation; `tiles`: which of the
+// lists of tiles it computes, -1 for all tiles; `statistics`: which of the tensors of sums it fills, -1 for none.
+#define MGA_LAYER_FIELDS(field)                                                                                        \
+  field(x) field(x_channel) field(inputs) field(out) field(out_channel) field(outputs) field(skip) field(skip_channel) \
+      field(also) field(also_channel) field(size) field(stride) field(tile) field(shuffle) field(gate)                 \
+          field(activation) field(tiles) field(statistics)
+
 #define MGA_MEMBER(name) int64_t name;
 #define MGA_NAME(name) #name " "
 
@@ -44,6 +57,16 @@ struct FrameRecord {
   MGA_FRAME_FIELDS(MGA_MEMBER)
   static constexpr const char* kName = "frame";
   static constexpr const char* kFields = MGA_FRAME_FIELDS(MGA_NAME);
+};
+struct MapRecord {
+  MGA_MAP_FIELDS(MGA_MEMBER)
+  static constexpr const char* kName = "map";
+  static constexpr const char* kFields = MGA_MAP_FIELDS(MGA_NAME);
+};
+struct LayerRecord {
+  MGA_LAYER_FIELDS(MGA_MEMBER)
+  static constexpr const char* kName = "layer";
+  static constexpr const char* kFields = MGA_LAYER_FIELDS(MGA_NAME);
 };
 
 #undef MGA_MEMBER

@@ -4,7 +4,7 @@
 #include <memory>
 #include <vector>
 
-#include "convolution/bytes.h"
+#include "convolution/picture.h"
 #include "convolution/planes.h"
 #include "convolution/records.h"
 
@@ -117,19 +117,7 @@ class Slots {
                      tensor->size(0)};
     } else if (tensor->scalar_type() == ScalarType::Byte) {
       slot.kind = Kind::picture;
-      STD_TORCH_CHECK(tensor->dim() == 4 && tensor->size(3) == 3 && tensor->stride(3) == 1 && tensor->stride(2) == 3,
-                      op_, ": pictures must be uint8 (n, H, W, 3), of contiguous rows");
-      slot.picture = {static_cast<uint8_t*>(tensor->mutable_data_ptr()),
-                      tensor->size(0),
-                      tensor->size(1),
-                      tensor->size(2),
-                      tensor->stride(0),
-                      tensor->stride(1),
-                      1,
-                      0,
-                      0,
-                      0,
-                      1.f};
+      slot.picture = picture_of(op_, *tensor);
     } else {
       slot.kind = Kind::planes;
       slot.planes = pair_planes(op_, *tensor, 0, slot.width);
@@ -150,23 +138,8 @@ class Slots {
 
   // Where the pictures lie in the image, see Picture.
   void cut(const FrameRecord& frame, double gain) {
-    if (std::none_of(slots_.begin(), slots_.end(), [](const Slot& p) { return p.kind == Kind::picture; })) return;
-    STD_TORCH_CHECK(frame.across >= 1 && frame.step_y >= 1 && frame.step_x >= 1 && frame.inset >= 0, op_,
-                    ": across, step_y and step_x of a frame with pictures must be at least 1, inset at least 0");
     for (Slot& slot : slots_) {
-      if (slot.kind != Kind::picture) continue;
-      Picture& picture = slot.picture;
-      picture.across = frame.across, picture.step_y = frame.step_y;
-      picture.step_x = frame.step_x, picture.inset = frame.inset;
-      picture.gain = float(gain);
-      const int64_t down = (picture.count + picture.across - 1) / picture.across;
-      STD_TORCH_CHECK(
-          picture.inset + picture.height <= picture.step_y && picture.inset + picture.width <= picture.step_x &&
-              (down - 1) * picture.step_y + picture.inset + picture.height <= slot.height &&
-              (std::min(picture.across, picture.count) - 1) * picture.step_x + picture.inset + picture.width <=
-                  slot.width,
-          op_, ": ", picture.count, " pictures of ", picture.height, "x", picture.width, " do not fit into ",
-          slot.height, "x", slot.width);
+      if (slot.kind == Kind::picture) cut_picture(op_, slot.picture, frame, gain, slot.height, slot.width);
     }
   }
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from .conv_chain import conv_chain
 from .convolution import (
+    convolve_maps_,
+    pack_map_weight,
     pack_pair_weight,
     pair_chain_,
     pair_gather_,
@@ -26,6 +28,7 @@ from .select_patches import select_patches
 __all__ = [
     "BACKENDS",
     "conv_chain",
+    "convolve_maps_",
     "dynamic_filter",
     "filter_and_select",
     "gather_patches",
@@ -34,6 +37,7 @@ __all__ = [
     "mask_head",
     "operators",
     "output_to_image",
+    "pack_map_weight",
     "pack_pair_weight",
     "pair_chain_",
     "pair_gather_",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...runtimes.cuda.fused import Layers
+from ...plans.fused import Layers
 from . import network as pan
 
 

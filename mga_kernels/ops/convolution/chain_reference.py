@@ -73,7 +73,7 @@ def pair_chain_(
         out = areas[stage.out]
         values = _values(stage, weight, epilogue, areas)
         if out.tensor.dtype == torch.uint8:
-            _cut(_bytes(values, stage.shuffle, gain, added), frame, out.tensor)
+            cut(_bytes(values, stage.shuffle, gain, added), frame, out.tensor)
             continue
         if stage.statistics >= 0:
             kept = values[:, out.rows][..., out.columns].double()
@@ -144,7 +144,7 @@ def _bytes(values: Tensor, scale: int, gain: float, added: Tensor | None) -> Ten
     return multiply_add(large, factor, beside).nan_to_num(nan=0.0).clamp(0, 255).round().to(torch.uint8)
 
 
-def _cut(image: Tensor, frame: FrameRecord, pictures: Tensor) -> None:
+def cut(image: Tensor, frame: FrameRecord, pictures: Tensor) -> None:
     height, width = pictures.shape[1:3]
     for i, picture in enumerate(pictures):
         top = i // frame.across * frame.step_y + frame.inset

@@ -1,0 +1,76 @@
+// Included by every file in maps/isa, with MGA_ISA its name: the convolutions in float maps, compiled for that
+// instruction set. Nothing here or below may include a header of the C++ library: its inline functions would be
+// compiled for this instruction set, and the linker might choose that copy for the whole library.
+#pragma once
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "maps/kernels.h"
+
+#if defined(__GNUC__) && !defined(__clang__)
+#define UNROLL _Pragma("GCC unroll 12")
+#else
+#define UNROLL _Pragma("unroll")
+#endif
+#define INLINE inline __attribute__((always_inline))
+
+namespace mga {
+namespace MGA_ISA {
+namespace {
+
+struct MapTap {
+  const float* at;
+  int64_t group;
+};
+
+// Each needs those before it.
+// clang-format off
+#include "maps/vector.h"
+#include "maps/finish.h"
+#include "maps/winograd.h"
+#include "maps/direct.h"
+// clang-format on
+
+int64_t room(const MapLayer& layer, int64_t count) {
+  if (layer.tile == 4) return room_for_tiles<4>(layer, count);
+  return layer.tile == 6 ? room_for_tiles<6>(layer, count) : room_for_rows(layer, count);
+}
+
+void compute(const MapLayer& layer, const MapTask& task, const MapTask* next, float* where) {
+  if (layer.tile == 4) return compute_tiles<4>(layer, task, next, where);
+  layer.tile == 6 ? compute_tiles<6>(layer, task, next, where) : compute_rows(layer, task, next, where);
+}
+
+void settle() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+// Adding 1.5 * 2^23 rounds half to even and leaves the byte in the lowest bits.
+void bytes(const float* values, int64_t pixel, int64_t n, int64_t count, float factor, const float* added,
+           uint8_t* out) {
+  for (int64_t i = 0; i < count; ++i, values += pixel, out += n) {
+    for (int64_t j = 0; j < n; ++j) {
+      float value = values[j] * factor + (added == nullptr ? 0.f : added[i * n + j]);
+      value = value > 0.f ? value : 0.f;
+      value = (value < 255.f ? value : 255.f) + 12582912.f;
+      uint32_t bits;
+      memcpy(&bits, &value, sizeof bits);
+      out[j] = uint8_t(bits);
+    }
+  }
+}
+
+}  // namespace
+
+#define MGA_TEXT_OF(x) #x
+#define MGA_TEXT(x) MGA_TEXT_OF(x)
+
+extern const MapKernels map_kernels;
+const MapKernels map_kernels = {MGA_TEXT(MGA_ISA), MGA_MAPS_FAST, room, compute, settle, bytes};
+
+}  // namespace MGA_ISA
+}  // namespace mga

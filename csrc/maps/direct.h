@@ -1,0 +1,185 @@
+// Layers that are computed product by product: 1x1, few input channels, 5x5 and 9x9, stride 2, few outputs, and
+// factors. Part of body.h.
+
+constexpr int kSide = 4;         // of a tile of these layers
+constexpr int64_t kBlock = 48;   // pixels of a row at a time
+constexpr int64_t kLeadIn = 12;  // pixels before a block that are computed with it near the right border
+constexpr int64_t kSpare = 24;   // pixels of room behind a block of a strided layer
+
+INLINE int64_t strided_row(const MapLayer& layer) { return (kBlock + kSpare) * groups_of(layer.inputs) * 2 * kGroup; }
+
+inline int64_t room_for_rows(const MapLayer& layer, int64_t) {
+  const int64_t runs = layer.size * layer.size * groups_of(layer.inputs) * 4;
+  const int64_t sums = (kLeadIn + kBlock + kColumns) * kLargestPanel * kGroup;
+  return runs + sums + (layer.stride == 2 ? layer.size * strided_row(layer) : 0);
+}
+
+// Rows of a layer, of which pixels [x, x + count) of row y are computed now.
+struct Stretch {
+  const MapLayer& layer;
+  const MapTask& task;
+  int64_t y, x, count;
+};
+
+// Even and odd pixels of the rows that a block of a strided layer reads, apart: [row][group][odd][pixel][8].
+inline void separate(const Stretch& now, const MapTap* taps, float* to) {
+  const int64_t pixels = kBlock + kSpare, needed = 2 * (now.count - 1) + now.layer.size;
+  for (int64_t i = 0; i < now.layer.size; ++i) {
+    for (int64_t g = 0; g < groups_of(now.layer.inputs); ++g) {
+      const float* from = taps[i].at + g * taps[i].group + 2 * now.x * kGroup;
+      float* row = to + i * strided_row(now.layer) + g * 2 * pixels * kGroup;
+      for (int64_t c = 0; c < needed; ++c) store(row + (c % 2 * pixels + c / 2) * kGroup, load(from + c * kGroup));
+    }
+  }
+}
+
+// The runs of channels that are multiplied with a panel of weights, in their order: taps, then groups.
+INLINE int64_t runs_of(const Stretch& now, const MapTap* taps, const float* separated, Run* runs) {
+  const MapLayer& layer = now.layer;
+  const int64_t groups = groups_of(layer.inputs), reach = layer.stride == 1 ? layer.size / 2 : 0;
+  int64_t count = 0;
+  for (int64_t i = 0; i < layer.size; ++i) {
+    for (int64_t j = 0; j < layer.size; ++j) {
+      for (int64_t g = 0; g < groups; ++g) {
+        const int64_t left = layer.inputs - g * kGroup;
+        const float* at = taps[i].at + g * taps[i].group + (j - reach) * kGroup;
+        if (layer.stride == 2) {
+          at = separated + i * strided_row(layer) + ((2 * g + j % 2) * (kBlock + kSpare) + j / 2) * kGroup;
+        }
+        runs[count++] = {at, left < kGroup ? left : kGroup};
+      }
+    }
+  }
+  return count;
+}
+
+// Sums [pixel][vector] of a panel's vectors from `first` on.
+template <int NV>
+void finish_stretch(const Stretch& now, int64_t first, const float* sums) {
+  const RowEnd end = row_end(now.layer, now.task.out, first, NV, now.y);
+  const bool special = is_special(now.layer, now.task);
+  for (int64_t v = 0; v < NV; ++v) {
+    if (end.out[v] == nullptr) continue;
+    const Constants constants = constants_of(now.layer, first + v);
+    for (int64_t j = 0; j < now.count; j += kSide) {
+      const int64_t count = now.count - j < kSide ? now.count - j : kSide;
+      V8 of_side[kSide];
+      for (int64_t i = 0; i < count; ++i) of_side[i] = load(sums + ((j + i) * NV + v) * kGroup);
+      special ? finish_special(now.layer, now.task, end, constants, first + v, v, now.x + j, count, of_side)
+              : finish<kSide>(now.task, end, constants, v, now.x + j, count, of_side);
+    }
+  }
+}
+
+template <int NV>
+void panel_of_stretch(const Stretch& now, const Run* runs, int64_t count, int64_t first, const float* weight,
+                      float* sums) {
+  constexpr int64_t kPixels = 12 / NV;
+  const MapLayer& layer = now.layer;
+  const int64_t panel = layer.size * layer.size * layer.inputs * NV * kGroup;
+  for (int64_t i = 0; i < now.count; i += kPixels) {
+    int64_t x = now.x + i;
+    // A row has whole columns only, so at its end the same sums are computed from further left on.
+    if (layer.stride == 1 && x + kPixels > whole_columns(layer.width)) x = whole_columns(layer.width) - kPixels;
+    const int64_t shift = layer.stride == 1 ? x * kGroup : i * kGroup;
+    multiply<NV>(runs, count, shift, weight, sums + (x - now.x + kLeadIn) * NV * kGroup, NV * kGroup, weight + panel);
+  }
+  finish_stretch<NV>(now, first, sums + kLeadIn * NV * kGroup);
+}
+
+INLINE void panels_of_stretch(const Stretch& now, const MapTap* taps, float* room) {
+  const MapLayer& layer = now.layer;
+  Run* runs = reinterpret_cast<Run*>(room);
+  float* sums = room + layer.size * layer.size * groups_of(layer.inputs) * 4;
+  float* separated = sums + (kLeadIn + kBlock + kColumns) * kLargestPanel * kGroup;
+  if (layer.stride == 2) separate(now, taps, separated);
+  const int64_t count = runs_of(now, taps, separated, runs);
+  const float* weight = layer.weight;
+  for (int64_t first = 0, nv; first < layer.vectors; first += nv) {
+    nv = panel_of(layer.vectors - first);
+    if (nv == 1) panel_of_stretch<1>(now, runs, count, first, weight, sums);
+    if (nv == 2) panel_of_stretch<2>(now, runs, count, first, weight, sums);
+    if (nv == 3) panel_of_stretch<3>(now, runs, count, first, weight, sums);
+    weight += layer.size * layer.size * layer.inputs * nv * kGroup;
+  }
+}
+
+// Few outputs: lanes are input channels, and are added up at the end.
+template <int OUTPUTS>
+void dots_of_stretch(const Stretch& now, const MapTap* taps, float* sums) {
+  const MapLayer& layer = now.layer;
+  const int64_t groups = groups_of(layer.inputs), reach = layer.stride == 1 ? layer.size / 2 : 0;
+  for (int64_t i = 0; i < now.count; i += 4) {
+    int64_t pixel[4];
+    for (int64_t p = 0; p < 4; ++p) {
+      const int64_t at = i + p < now.count ? i + p : now.count - 1;
+      pixel[p] = ((now.x + at) * layer.stride - reach) * kGroup;
+    }
+    V8 dots[OUTPUTS][4]{};
+    const float* weight = layer.weight;
+    for (int64_t row = 0; row < layer.size; ++row) {
+      for (int64_t column = 0; column < layer.size; ++column) {
+        const float* at = taps[row].at + column * kGroup;
+        for (int64_t g = 0; g < groups; ++g, at += taps[row].group, weight += OUTPUTS * kGroup) {
+          V8 x[4];
+          UNROLL for (int p = 0; p < 4; ++p) x[p] = load(at + pixel[p]);
+          UNROLL for (int o = 0; o < OUTPUTS; ++o) {
+            const V8 w = load(weight + o * kGroup);
+            UNROLL for (int p = 0; p < 4; ++p) dots[o][p] = fma(x[p], w, dots[o][p]);
+          }
+        }
+      }
+    }
+    for (int o = 0; o < OUTPUTS; ++o) {
+      float totals[4];
+      add_lanes(dots[o], totals);
+      for (int64_t p = 0; p < 4; ++p) sums[(i + p) * kGroup + o] = totals[p];
+    }
+  }
+  finish_stretch<1>(now, 0, sums);
+}
+
+INLINE void dots_of_stretch(const Stretch& now, const MapTap* taps, float* sums) {
+  for (int64_t i = 0; i < (now.count + 3) * kGroup; i += kGroup) store(sums + i, V8{});
+  if (now.layer.outputs == 1) dots_of_stretch<1>(now, taps, sums);
+  if (now.layer.outputs == 2) dots_of_stretch<2>(now, taps, sums);
+  if (now.layer.outputs == 3) dots_of_stretch<3>(now, taps, sums);
+  if (now.layer.outputs == 4) dots_of_stretch<4>(now, taps, sums);
+}
+
+INLINE void factors_of_stretch(const Stretch& now, const MapTap& row, float* sums) {
+  for (int64_t v = 0; v < now.layer.vectors; ++v) {
+    const float* x = row.at + v * row.group + now.x * kGroup;
+    const V8 factor = load(now.layer.weight + v * kGroup);
+    for (int64_t j = 0; j < now.count; ++j) store(sums + j * kGroup, load(x + j * kGroup) * factor);
+    finish_stretch<1>(now, v, sums);
+  }
+}
+
+inline void compute_stretch(const Stretch& now, float* room) {
+  const MapLayer& layer = now.layer;
+  const int64_t size = layer.size == 0 ? 1 : layer.size;
+  MapTap taps[kLargestMapKernel];
+  for (int64_t i = 0; i < size; ++i) {
+    taps[i] = tap(layer.x, now.y * layer.stride + i - (layer.stride == 1 ? size / 2 : 0));
+  }
+  if (layer.size == 0) return factors_of_stretch(now, taps[0], room);
+  layer.outputs <= kFewOutputs ? dots_of_stretch(now, taps, room) : panels_of_stretch(now, taps, room);
+}
+
+inline void compute_rows(const MapLayer& layer, const MapTask& task, const MapTask*, float* room) {
+  for (int64_t i = 0, side_by_side; i < task.count; i += side_by_side) {
+    const TileAt tile = tile_at(task, i, kSide);
+    side_by_side = 1;
+    while (side_by_side < kBlock / kSide && i + side_by_side < task.count) {
+      const TileAt next = tile_at(task, i + side_by_side, kSide);
+      if (next.row != tile.row || next.column != tile.column + side_by_side * kSide) break;
+      ++side_by_side;
+    }
+    const int64_t left = layer.width - tile.column;
+    const int64_t count = left < side_by_side * kSide ? left : side_by_side * kSide;
+    for (int64_t y = tile.row; y < tile.row + kSide && y < layer.height; ++y) {
+      compute_stretch({layer, task, y, tile.column, count}, room);
+    }
+  }
+}

@@ -1,0 +1,77 @@
+// What the convolutions in float maps need of an instruction set: one table. A call computes some tiles of one layer;
+// the schedule (run.h) hands them out to threads and has no instruction of any processor. No torch header.
+//
+// Another instruction set is one more file in isa/, which says what a vector of 8 floats is and how a block of products
+// is summed, and includes body.h, where everything else is. isa/portable.cpp has both in plain C++; the others differ
+// from it in that a product and a sum are rounded once.
+#pragma once
+#include "maps/layout.h"
+
+namespace mga {
+
+// What is read: pixel 0 of row 0 of its first group in use, and distances in floats. Rows beyond the image or the mask
+// are `zeros`, pixel 0 of a row of zeros.
+struct MapSource {
+  const float* first;
+  int64_t row, group;
+  int64_t height;
+  const uint8_t* rows;  // one byte a row, or null: all of them
+  const float* zeros;
+};
+
+// Where results go. Vector v of `groups` * shuffle^2 is group v % groups of phase v / groups of the pixel shuffle;
+// `pixel`: floats from a pixel of the layer to the next.
+struct MapTarget {
+  float* first;
+  int64_t row, group, pixel;
+  int64_t groups, shuffle;
+  const uint8_t* rows;    // of the output; null: all of them. Others are not written.
+  const uint16_t* lanes;  // of the output, one bit a pixel; null: all of them. Others are written as zero.
+  bool past_caches;
+};
+
+enum class MapGate : int64_t { none, sigmoid, span };
+enum class MapActivation : int64_t { leaky, silu };
+
+// A layer, see mga_kernels/ops/convolution/maps.py. Size 0 has a factor for each channel in the place of a weight.
+struct MapLayer {
+  int64_t inputs, outputs, vectors;  // channels, channels, groups of output channels in all phases
+  int64_t size, stride, tile;
+  const float* weight;
+  const float* plain;     // of a layer in tiles: the weight itself, for tiles with infinities or NaN
+  const float* epilogue;  // (4, 8 * vectors): bias, slope, factors of skip and of `also`
+  MapSource x, skip, also;
+  bool has_skip, has_also;
+  MapGate gate;
+  MapActivation activation;
+  int64_t height, width;  // of what it makes, before the shuffle
+};
+
+// Tiles of tile x tile pixels of a layer's output, 4 x 4 where it has none: `count` of a list of numbers, row *
+// `across` + column, or side by side.
+struct MapTask {
+  const int32_t* tiles;  // or null: from row and column on
+  int64_t count, row, column, across;
+  MapTarget out;
+  float* statistics;  // null, or (2, 8 * vectors): sums of the results and of their squares, which are added to
+};
+
+struct MapKernels {
+  const char* name;
+  bool fast;
+  // Floats of room that a task of so many tiles needs.
+  int64_t (*room)(const MapLayer&, int64_t count);
+  // `next`: what this thread computes afterwards, so that its rows are fetched in time; may be null.
+  void (*compute)(const MapLayer&, const MapTask&, const MapTask* next, float* room);
+  // Makes what was written past the caches visible to other threads.
+  void (*settle)();
+  // `count` pixels of n floats, `pixel` apart -> bytes: factor * value + added (count * n, or null), 0..255, half to
+  // even, NaN as 0.
+  void (*bytes)(const float* values, int64_t pixel, int64_t n, int64_t count, float factor, const float* added,
+                uint8_t* out);
+};
+
+// The best for instruction_set().
+const MapKernels& map_kernels();
+
+}  // namespace mga

@@ -1,0 +1,42 @@
+// Float maps, and the order of packed weights. No torch header and none of the C++ library: the kernels of every
+// instruction set include this.
+//
+// A map is float32 (rows, groups, pitch, 8): a row of the image is a run of pixels for each group of 8 channels, so
+// that 8 channels of a pixel are one vector and pixels of one group lie side by side. Before the first pixel are
+// kBefore pixels of zeros, behind the last one zeros up to the pitch: enough for a kernel of 9 and for whole tiles of 4
+// and 6. Rows above and below the image are read from a row of zeros.
+#pragma once
+#include <cstdint>
+
+namespace mga {
+
+constexpr int64_t kGroup = 8;     // channels
+constexpr int64_t kBefore = 4;    // pixels
+constexpr int64_t kColumns = 12;  // whole tiles of 4 and of 6
+constexpr int64_t kLargestMapKernel = 9;
+
+inline int64_t whole_columns(int64_t width) { return (width + kColumns - 1) / kColumns * kColumns; }
+inline int64_t map_pitch(int64_t width) { return whole_columns(width) + 2 * kBefore; }
+inline int64_t groups_of(int64_t channels) { return (channels + kGroup - 1) / kGroup; }
+
+// Output channels are computed in panels of 1, 2 or 3 vectors, for which 12 sums fill 16 registers: 12 pixels of one
+// vector, 6 of two, 4 of three. Two are best, because each weight then serves most pixels; three avoid a lonely one.
+constexpr int64_t kLargestPanel = 3;
+inline int64_t panel_of(int64_t vectors_left) {
+  if (vectors_left <= 3) return vectors_left;
+  return vectors_left == 5 || vectors_left == 7 ? 3 : 2;
+}
+
+// So few channels are computed as dot products, a vector holding input channels: padding them to 8 would waste more.
+constexpr int64_t kFewOutputs = 4;
+
+// Values of a packed weight. In panels (`tile` 0): [panel][tap][input][channel of the panel]; in tiles of m x m:
+// [panel][(m + 2)^2 positions][input][channel of the panel], and behind it the weight itself, [tap][input][channel]; of
+// few outputs: [tap][group][output][8].
+inline int64_t packed_floats(int64_t inputs, int64_t outputs, int64_t size, int64_t tile) {
+  const int64_t taps = size * size, channels = groups_of(outputs) * kGroup;
+  if (outputs <= kFewOutputs) return taps * groups_of(inputs) * outputs * kGroup;
+  return (tile == 0 ? taps : (tile + 2) * (tile + 2) + taps) * inputs * channels;
+}
+
+}  // namespace mga

@@ -1,0 +1,333 @@
+// 3x3 convolutions in tiles of M x M pixels (Winograd's F(M x M, 3 x 3)). Part of body.h.
+//
+// A task is some tiles: their inputs are transformed to (M + 2)^2 positions, at each of which the channels are
+// multiplied as matrices; a transformation back gives the sums. Positions and sums stay in the second level of the
+// cache; the transformed weights are read from one end to the other.
+
+template <int M>
+struct Transform;
+
+// F(4, 3) with the points 0, +-1/sqrt 2, +-sqrt 2 and infinity: half the rms error of 0, +-1, +-2.
+template <>
+struct Transform<4> {
+  static INLINE void in(const V8* d, V8* t) {
+    const V8 a = all(0.70710678118654752f), b = all(1.41421356237309505f);
+    const V8 half = all(-.5f), two = all(-2.f), c = all(-2.5f);
+    const V8 p = fma(two, d[2], d[4]), q = a * fma(two, d[1], d[3]);
+    const V8 r = fma(half, d[2], d[4]), s = b * fma(half, d[1], d[3]);
+    t[0] = fma(c, d[2], d[0] + d[4]);
+    t[1] = p + q;
+    t[2] = p - q;
+    t[3] = r + s;
+    t[4] = r - s;
+    t[5] = fma(c, d[3], d[1] + d[5]);
+  }
+  static INLINE void out(const V8* m, V8* y) {
+    const V8 a = all(0.70710678118654752f), b = all(1.41421356237309505f), half = all(.5f), two = all(2.f);
+    const V8 s1 = m[1] + m[2], d1 = a * (m[1] - m[2]), s2 = m[3] + m[4], d2 = b * (m[3] - m[4]);
+    y[0] = m[0] + s1 + s2;
+    y[1] = d1 + d2;
+    y[2] = fma(half, s1, two * s2);
+    y[3] = fma(half, d1, fma(two, d2, m[5]));
+  }
+};
+
+// F(6, 3) with 0, +-1, +-2, +-1/2 and infinity: fewer products, about four times the error.
+template <>
+struct Transform<6> {
+  static INLINE void in(const V8* d, V8* t) {
+    t[0] = fma(all(5.25f), d[4] - d[2], d[0] - d[6]);
+    t[7] = fma(all(5.25f), d[3] - d[5], d[7] - d[1]);
+    V8 a = fma(all(-4.25f), d[4], d[2] + d[6]), b = fma(all(-4.25f), d[3], d[1] + d[5]);
+    t[1] = a + b;
+    t[2] = a - b;
+    a = fma(all(-1.25f), d[4], fma(all(.25f), d[2], d[6]));
+    b = fma(all(2.f), d[5], fma(all(-2.5f), d[3], all(.5f) * d[1]));
+    t[3] = a + b;
+    t[4] = a - b;
+    a = fma(all(-5.f), d[4], fma(all(4.f), d[2], d[6]));
+    b = fma(all(.5f), d[5], fma(all(-2.5f), d[3], all(2.f) * d[1]));
+    t[5] = a + b;
+    t[6] = a - b;
+  }
+  // The points +-1/2 come 32 times as large, so that their powers are whole numbers.
+  static INLINE void out(const V8* m, V8* y) {
+    const V8 s1 = m[1] + m[2], d1 = m[1] - m[2], s2 = m[3] + m[4], d2 = m[3] - m[4], s3 = m[5] + m[6];
+    const V8 d3 = m[5] - m[6];
+    y[0] = fma(all(32.f), s3, m[0] + s1 + s2);
+    y[1] = fma(all(16.f), d3, fma(all(2.f), d2, d1));
+    y[2] = fma(all(8.f), s3, fma(all(4.f), s2, s1));
+    y[3] = fma(all(4.f), d3, fma(all(8.f), d2, d1));
+    y[4] = fma(all(2.f), s3, fma(all(16.f), s2, s1));
+    y[5] = d3 + fma(all(32.f), d2, d1 + m[7]);
+  }
+};
+
+constexpr int64_t kMostTiles = 48;  // of a task
+constexpr int kTogether = 4;        // tiles whose columns are transformed together
+
+// Where the positions of a task lie: [position][group][tile][8], and its sums: [tile][position][channel of a panel].
+struct Positions {
+  int64_t tiles, groups, position;
+
+  Positions(const MapLayer& layer, int64_t count)
+      : tiles((count + 11) / 12 * 12), groups(groups_of(layer.inputs)), position(groups * tiles * kGroup + 16) {}
+};
+
+struct TileAt {
+  int64_t row, column;  // of its first pixel
+};
+INLINE TileAt tile_at(const MapTask& task, int64_t i, int64_t side) {
+  const int64_t number = task.tiles != nullptr ? task.tiles[i] : task.row * task.across + task.column + i;
+  return {number / task.across * side, number % task.across * side};
+}
+
+// `count` tiles side by side: the columns that neighbours share are transformed once. Returns whether some input is not
+// finite: it would be spread over the whole tile. All inputs of a column are in its first or last value.
+template <int M>
+INLINE bool transform_inputs(const MapTap* taps, int64_t x, int64_t count, const Positions& at, float* to) {
+  constexpr int N = M + 2;
+  alignas(64) float columns[N][(M * kTogether + 2) * kGroup];
+  V8 check{};
+  for (int64_t g = 0; g < at.groups; ++g) {
+    for (int64_t c = 0; c < M * count + 2; ++c) {
+      V8 d[N], t[N];
+      UNROLL for (int i = 0; i < N; ++i) d[i] = load(taps[i].at + g * taps[i].group + (x - 1 + c) * kGroup);
+      Transform<M>::in(d, t);
+      UNROLL for (int i = 0; i < N; ++i) store(&columns[i][c * kGroup], t[i]);
+      check = fma(t[0], V8{}, check);
+      check = fma(t[N - 1], V8{}, check);
+    }
+    for (int64_t tile = 0; tile < count; ++tile) {
+      float* v = to + (g * at.tiles + tile) * kGroup;
+      for (int i = 0; i < N; ++i) {
+        V8 d[N], t[N];
+        UNROLL for (int j = 0; j < N; ++j) d[j] = load(&columns[i][(tile * M + j) * kGroup]);
+        Transform<M>::in(d, t);
+        UNROLL for (int j = 0; j < N; ++j) {
+          store(v, t[j]);
+          v += at.position;
+        }
+      }
+    }
+  }
+  return !is_zero(check);
+}
+
+template <int M>
+INLINE void taps_of_tile(const MapLayer& layer, int64_t y, MapTap* taps) {
+  for (int i = 0; i < M + 2; ++i) taps[i] = tap(layer.x, y - 1 + i);
+}
+
+template <int M>
+bool tile_is_finite(const MapTap* taps, int64_t x, int64_t groups) {
+  V8 check{};
+  for (int64_t g = 0; g < groups; ++g) {
+    for (int i = 0; i < M + 2; ++i) {
+      for (int64_t c = 0; c < M + 2; ++c) {
+        check = fma(load(taps[i].at + g * taps[i].group + (x - 1 + c) * kGroup), V8{}, check);
+      }
+    }
+  }
+  return is_zero(check);
+}
+
+// Positions of all tiles of a task; marks those that must be computed without them.
+template <int M>
+void transform_tiles(const MapLayer& layer, const MapTask& task, const TileAt* tiles, const Positions& at, float* to,
+                     bool* direct) {
+  MapTap taps[M + 2];
+  for (int64_t i = 0, side_by_side; i < task.count; i += side_by_side) {
+    const TileAt tile = tiles[i];
+    side_by_side = 1;
+    while (side_by_side < kTogether && i + side_by_side < task.count) {
+      const TileAt& next = tiles[i + side_by_side];
+      if (next.row != tile.row || next.column != tile.column + side_by_side * M) break;
+      ++side_by_side;
+    }
+    taps_of_tile<M>(layer, tile.row, taps);
+    const bool strange = transform_inputs<M>(taps, tile.column, side_by_side, at, to + i * kGroup);
+    for (int64_t j = 0; j < side_by_side; ++j) {
+      direct[i + j] = strange && !tile_is_finite<M>(taps, tile.column + j * M, at.groups);
+    }
+  }
+}
+
+// The rows of the next task, fetched a few lines at a time between the products of this one: row by row of what its
+// tiles read, of tiles side by side together.
+template <int M>
+class Ahead {
+ public:
+  Ahead(const MapLayer& layer, const MapTask* next, int64_t calls) : layer_(layer), groups_(groups_of(layer.inputs)) {
+    if (next == nullptr) return;
+    task_ = next;
+    parts_ = next->tiles == nullptr ? 1 : next->count;
+    lines_ = ((next->count / parts_ * M + 2) * kGroup * 4 + 63) / 64 + 1;
+    rate_ = (lines_ * parts_ * (M + 2) * groups_ + calls - 1) / calls;
+    find_row();
+  }
+
+  INLINE void step() {
+    for (int64_t n = rate_; n > 0 && part_ < parts_; --n) {
+      __builtin_prefetch(at_ + line_ * 64, 0, 2);
+      if (++line_ == lines_) next_run();
+    }
+  }
+
+ private:
+  void next_run() {
+    line_ = 0;
+    at_ += 4 * row_.group;
+    if (++group_ < groups_) return;
+    group_ = 0;
+    if (++row_number_ == M + 2) row_number_ = 0, ++part_;
+    if (part_ < parts_) find_row();
+  }
+  void find_row() {
+    const TileAt tile = tile_at(*task_, part_, M);
+    row_ = tap(layer_.x, tile.row - 1 + row_number_);
+    at_ = reinterpret_cast<const char*>(row_.at + (tile.column - 1) * kGroup);
+  }
+
+  const MapLayer& layer_;
+  const MapTask* task_ = nullptr;
+  int64_t groups_, parts_ = 0, lines_ = 0, rate_ = 0;
+  int64_t part_ = 0, row_number_ = 0, group_ = 0, line_ = 0;
+  MapTap row_{};
+  const char* at_ = nullptr;
+};
+
+// The sums of a tile with inputs that are not finite, as the definition has them: [row][column] of one vector.
+template <int M>
+void sum_directly(const MapLayer& layer, const TileAt& tile, int64_t vector, V8 (*sums)[M]) {
+  MapTap taps[M + 2];
+  taps_of_tile<M>(layer, tile.row, taps);
+  for (int i = 0; i < M; ++i) {
+    for (int j = 0; j < M; ++j) {
+      V8 sum{};
+      const float* weight = layer.plain + vector * kGroup;
+      for (int t = 0; t < 9; ++t) {
+        const MapTap& row = taps[i + t / 3];
+        for (int64_t c = 0; c < layer.inputs; ++c, weight += layer.vectors * kGroup) {
+          const float x = row.at[c / kGroup * row.group + (tile.column + j + t % 3 - 1) * kGroup + c % kGroup];
+          sum = fma(all(x), load(weight), sum);
+        }
+      }
+      sums[i][j] = sum;
+    }
+  }
+}
+
+// The results of such a tile, of vector v of a panel.
+template <int M>
+void finish_directly(const MapLayer& layer, const MapTask& task, const RowEnd* ends, int64_t vector, int64_t v,
+                     const TileAt& tile, int64_t width) {
+  V8 y[M][M];
+  sum_directly<M>(layer, tile, vector, y);
+  const Constants constants = constants_of(layer, vector);
+  for (int r = 0; r < M; ++r) {
+    if (ends[r].out[v] == nullptr) continue;
+    is_special(layer, task) ? finish_special(layer, task, ends[r], constants, vector, v, tile.column, width, y[r])
+                            : finish<M>(task, ends[r], constants, v, tile.column, width, y[r]);
+  }
+}
+
+template <int M, int NV, bool SPECIAL>
+void transform_outputs(const MapLayer& layer, const MapTask& task, const TileAt* tiles, int64_t first,
+                       const float* sums, const bool* direct) {
+  constexpr int N = M + 2;
+  alignas(64) float columns[M][N][NV * kGroup];
+  Constants constants[NV];
+  for (int v = 0; v < NV; ++v) constants[v] = constants_of(layer, first + v);
+  RowEnd ends[M];
+  int64_t of_row = -1;
+  for (int64_t i = 0; i < task.count; ++i, sums += N * N * NV * kGroup) {
+    const TileAt tile = tiles[i];
+    if (tile.row != of_row) {
+      for (int r = 0; r < M; ++r) ends[r] = row_end(layer, task.out, first, NV, tile.row + r);
+      of_row = tile.row;
+    }
+    const int64_t width = layer.width - tile.column < M ? layer.width - tile.column : M;
+    if (direct[i]) {
+      for (int v = 0; v < NV; ++v) finish_directly<M>(layer, task, ends, first + v, v, tile, width);
+      continue;
+    }
+    for (int j = 0; j < N; ++j) {
+      UNROLL for (int v = 0; v < NV; ++v) {
+        V8 m[N], y[M];
+        UNROLL for (int r = 0; r < N; ++r) m[r] = load(sums + ((r * N + j) * NV + v) * kGroup);
+        Transform<M>::out(m, y);
+        UNROLL for (int r = 0; r < M; ++r) store(&columns[r][j][v * kGroup], y[r]);
+      }
+    }
+    for (int r = 0; r < M; ++r) {
+      UNROLL for (int v = 0; v < NV; ++v) {
+        if (ends[r].out[v] == nullptr) continue;
+        V8 m[N], y[M];
+        UNROLL for (int j = 0; j < N; ++j) m[j] = load(&columns[r][j][v * kGroup]);
+        Transform<M>::out(m, y);
+        SPECIAL ? finish_special(layer, task, ends[r], constants[v], first + v, v, tile.column, width, y)
+                : finish<M>(task, ends[r], constants[v], v, tile.column, width, y);
+      }
+    }
+  }
+}
+
+template <int M, int NV>
+void multiply_panel(const MapLayer& layer, const MapTask& task, const Positions& at, const Run* runs,
+                    const float* weight, float* sums, Ahead<M>& ahead) {
+  constexpr int NP = (M + 2) * (M + 2), kPixels = 12 / NV;
+  const int64_t panel = layer.inputs * NV * kGroup, pitch = NP * NV * kGroup;
+  for (int p = 0; p < NP; ++p, weight += panel) {
+    const float* fetched = weight + panel;  // the weights of the next position
+    int64_t fetch = 0;
+    for (int64_t t = 0; t < task.count; t += kPixels) {
+      ahead.step();
+      multiply<NV>(runs, at.groups, p * at.position + t * kGroup, weight, sums + t * pitch + p * NV * kGroup, pitch,
+                   fetched + fetch);
+      fetch = fetch + layer.inputs * kGroup < panel ? fetch + layer.inputs * kGroup : 0;
+    }
+  }
+}
+
+template <int M, int NV>
+INLINE void compute_panel(const MapLayer& layer, const MapTask& task, const Positions& at, const Run* runs,
+                          const float* weight, float* sums, Ahead<M>& ahead, const TileAt* tiles, int64_t first,
+                          const bool* direct) {
+  multiply_panel<M, NV>(layer, task, at, runs, weight, sums, ahead);
+  is_special(layer, task) ? transform_outputs<M, NV, true>(layer, task, tiles, first, sums, direct)
+                          : transform_outputs<M, NV, false>(layer, task, tiles, first, sums, direct);
+}
+
+template <int M>
+int64_t room_for_tiles(const MapLayer& layer, int64_t count) {
+  constexpr int64_t NP = (M + 2) * (M + 2);
+  const Positions at(layer, count);
+  return NP * at.position + at.tiles * NP * kLargestPanel * kGroup + at.groups * 4;
+}
+
+template <int M>
+void compute_tiles(const MapLayer& layer, const MapTask& task, const MapTask* next, float* room) {
+  constexpr int64_t NP = (M + 2) * (M + 2);
+  const Positions at(layer, task.count);
+  float* positions = room;
+  float* sums = positions + NP * at.position;
+  Run* runs = reinterpret_cast<Run*>(sums + at.tiles * NP * kLargestPanel * kGroup);
+  for (int64_t g = 0; g < at.groups; ++g) {
+    const int64_t left = layer.inputs - g * kGroup;
+    runs[g] = {positions + g * at.tiles * kGroup, left < kGroup ? left : kGroup};
+  }
+  bool direct[kMostTiles];
+  TileAt tiles[kMostTiles];
+  for (int64_t i = 0; i < task.count; ++i) tiles[i] = tile_at(task, i, M);
+  transform_tiles<M>(layer, task, tiles, at, positions, direct);
+  Ahead<M> ahead(layer, next, NP * ((task.count + 5) / 6) * ((layer.vectors + 1) / 2));
+  const float* weight = layer.weight;
+  for (int64_t first = 0, nv; first < layer.vectors; first += nv) {
+    nv = panel_of(layer.vectors - first);
+    if (nv == 1) compute_panel<M, 1>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
+    if (nv == 2) compute_panel<M, 2>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
+    if (nv == 3) compute_panel<M, 3>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
+    weight += NP * layer.inputs * nv * kGroup;
+  }
+}

@@ -1,0 +1,57 @@
+"""Float maps: the layout in which the CPU convolves in float32, csrc/maps/layout.h in Python.
+
+A map is float32 (H, groups, pitch, 8): channel 8 g + i of pixel (y, x) is ``map[y, g, 4 + x, i]``. Channels up to a
+multiple of 8, and pixels before the first and behind the last, are zeros.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...allocator import huge_pages
+
+GROUP = 8  # channels
+BEFORE = 4  # pixels of zeros
+COLUMNS = 12  # whole tiles of 4 and of 6
+FEW_OUTPUTS = 4  # of which no panels are made
+
+
+def map_pitch(width: int) -> int:
+    """Pixels from a group of a row to the next."""
+    return -(-width // COLUMNS) * COLUMNS + 2 * BEFORE
+
+
+def groups_of(channels: int) -> int:
+    return -(-channels // GROUP)
+
+
+def empty_map(channels: int, height: int, width: int) -> Tensor:
+    """A map of zeros."""
+    data = torch.empty(height, groups_of(channels), map_pitch(width), GROUP, dtype=torch.float32)
+    if data.device.type == "cpu":
+        huge_pages(data.data_ptr(), data.nbytes)
+    return data.zero_()
+
+
+def inner(data: Tensor, height: int, width: int) -> Tensor:
+    """View (groups, 8, height, width) of the pixels of an image in a map."""
+    return data[:height, :, BEFORE : BEFORE + width].permute(1, 3, 0, 2)
+
+
+def read(data: Tensor, height: int, width: int, channel: int, channels: int) -> Tensor:
+    """float32 (channels, height, width), from ``channel``, a multiple of 8, on."""
+    part = inner(data, height, width)[channel // GROUP : channel // GROUP + groups_of(channels)]
+    return part.flatten(0, 1)[:channels]
+
+
+def write(data: Tensor, values: Tensor, channel: int = 0) -> None:
+    """Fill from (channels, h, w), from ``channel`` on, with zeros up to a multiple of 8 channels."""
+    channels, height, width = values.shape
+    groups = groups_of(channels)
+    part = inner(data, height, width)[channel // GROUP : channel // GROUP + groups]
+    whole = channels // GROUP
+    part[:whole].copy_(values[: whole * GROUP].unflatten(0, (whole, GROUP)))
+    if whole < groups:
+        part[whole, : channels - whole * GROUP].copy_(values[whole * GROUP :])
+        part[whole, channels - whole * GROUP :].zero_()

@@ -1,0 +1,169 @@
+"""``convolve_maps_``: layers over float maps, one after the other; 3x3 kernels in tiles, with fewer products."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ... import _native, records
+from ...errors import InputError
+from ...records import FrameRecord, LayerRecord, MapRecord
+from ..grid import describe
+from ..registry import Backend, NativeBackend, Operator
+from . import maps_reference
+from .map_layout import GROUP, groups_of
+
+OP = "convolve_maps_"
+Mask = tuple[Tensor, Tensor]
+
+
+def convolve_maps_(
+    tensors: Sequence[Tensor],
+    maps: Sequence[MapRecord],
+    masks: Sequence[Mask],
+    weights: Sequence[Tensor],
+    epilogues: Sequence[Tensor],
+    layers: Sequence[LayerRecord],
+    tiles: Sequence[Tensor],
+    frame: FrameRecord,
+    gain: float = 1.0,
+    added: Tensor | None = None,
+) -> list[Tensor]:
+    """Run ``layers`` in their order over an image of ``frame.height`` x ``frame.width`` pixels, into ``tensors``.
+
+    ``tensors``, each with a record: maps, float32 (H, C / 8, pitch, 8) as ``map_layout`` says; where a layer ends, also
+    float planes (C, H, W) or pictures uint8 (n, h, w, 3). One of scale s holds an image s times as large. ``masks``:
+    int16 (ceil(W / 16)), a bit a pixel of a row, and uint8 (H), one a row. ``weights``: as ``pack_map_weight`` makes
+    them; of size 0 a factor for each channel. ``epilogues``: float32 (4, channels up to a multiple of 8): bias, slope,
+    factor of skip, factor of also.
+
+    A layer of size n, stride t and reach r = n // 2 (0 for t = 2, which has no padding) makes, channel by channel,
+
+        sum[o, y, x] = bias[o] + sum over i, dy, dx of weight[o, i, dy, dx] * x[i, t y + dy - r, t x + dx - r]
+        size 0       sum[o] = bias[o] + factor[o] * x[o]
+        gate 0       out = act(sum + factor of skip * skip + factor of also * also)
+        gate 1       out = act(sigmoid(sum) * factor * skip)
+        gate 2       out = act((sum + factor * skip) * (sigmoid(sum) - 0.5))
+
+    with act(v) = v * slope where v < 0 (0 for a slope of 0, whatever v is), or v * sigmoid(v). With a pixel shuffle of
+    s, channel (dy s + dx) P + c of the weight makes out[c, s y + dy, s x + dx], P channels of out; without activation
+    of its own. Beyond the image and outside the mask of its map x is zero, and out is written as zero at masked pixels;
+    masked rows are not written.
+
+    Pictures: channel dy 3s + dx 3 + c is colour c of pixel (s y + dy, s x + dx), and byte = round(255 * gain * value +
+    e), half to even, in 0..255, NaN as 0, where e is 0 or the bilinear enlargement of the image ``added``, uint8
+    (H, W, 3). ``frame`` says where each picture is cut out.
+
+    ``tiles``: lists, int32 (n) in ascending order, of tiles of ``tile`` x ``tile`` pixels (4 x 4 where it is 0), row by
+    row, of what a layer makes before its shuffle. A layer with a list computes these and leaves the others as they are.
+
+    Sums are float32. ``tile`` 4 and 6 say in which tiles a 3x3 kernel is computed (Winograd's F(4x4, 3x3), F(6x6,
+    3x3)): with 1 / 4 and 1 / 5 of the products, and about 2 and 8 times the rounding errors of a plain sum. A tile that
+    meets an infinity or NaN is computed plainly. A result does not depend on the number of threads, nor on which other
+    tiles are computed.
+
+    Returns float64 (2, outputs) for each layer that ``statistics`` number: sums of its results over the pixels of the
+    mask, and of their squares.
+
+    A layer must not write what it reads, but may write over what it adds. Raises InputError for records that name what
+    is not there, and for tensors of other shapes and dtypes.
+    """
+    _check(tensors, maps, masks, weights, epilogues, layers, tiles)
+    measured = sorted((layer.statistics, i) for i, layer in enumerate(layers) if layer.statistics >= 0)
+    if [number for number, _ in measured] != list(range(len(measured))):
+        raise InputError(f"{OP}: the statistics of layers must be numbered 0, 1, ... without a gap")
+    statistics = [torch.empty(2, layers[i].outputs, dtype=torch.float64) for _, i in measured]
+    return OPERATOR(
+        list(tensors),
+        list(maps),
+        list(masks),
+        list(weights),
+        list(epilogues),
+        list(layers),
+        list(tiles),
+        statistics,
+        frame,
+        float(gain),
+        added,
+    )
+
+
+def _check(
+    tensors: Sequence[Tensor],
+    maps: Sequence[MapRecord],
+    masks: Sequence[Mask],
+    weights: Sequence[Tensor],
+    epilogues: Sequence[Tensor],
+    layers: Sequence[LayerRecord],
+    tiles: Sequence[Tensor],
+) -> None:
+    if not len(layers) == len(weights) == len(epilogues) or not layers:
+        raise InputError(
+            f"{OP}: {len(layers)} layers, {len(weights)} weights and {len(epilogues)} epilogues; each layer has one"
+        )
+    if len(maps) != len(tensors):
+        raise InputError(f"{OP}: {len(tensors)} tensors for {len(maps)} records of maps; each tensor has one")
+    for tensor in tensors:
+        floats = isinstance(tensor, Tensor) and tensor.dtype == torch.float32 and tensor.ndim in (3, 4)
+        if not floats and not (isinstance(tensor, Tensor) and tensor.dtype == torch.uint8):
+            raise InputError(f"{OP}: tensors must be maps, float planes or pictures, got {describe(tensor)}")
+        if floats and tensor.ndim == 4 and tensor.shape[3] != GROUP:
+            raise InputError(f"{OP}: a map must be float32 (H, C / 8, pitch, 8), got {describe(tensor)}")
+    if any(record.mask >= len(masks) for record in maps):
+        raise InputError(f"{OP}: a map names mask {max(record.mask for record in maps)} of {len(masks)}")
+    for i, layer in enumerate(layers):
+        used = (layer.x, layer.out, max(layer.skip, 0), max(layer.also, 0))
+        if not all(0 <= number < len(maps) for number in used) or layer.tiles >= len(tiles):
+            raise InputError(f"{OP}: layer {i} names maps or tiles that there are not")
+        channels = groups_of(layer.outputs) * GROUP
+        if tuple(epilogues[i].shape) != (4, channels):
+            raise InputError(f"{OP}: layer {i} needs an epilogue (4, {channels}), got {describe(epilogues[i])}")
+
+
+class _Native(NativeBackend):
+    """The kernel takes the records as numbers, and masks as two lists."""
+
+    def __init__(self) -> None:
+        super().__init__(OP, "cpu", None)
+        self.run = self._encoded
+
+    @staticmethod
+    def _encoded(
+        tensors: list[Tensor],
+        maps: list[MapRecord],
+        masks: list[Mask],
+        weights: list[Tensor],
+        epilogues: list[Tensor],
+        layers: list[LayerRecord],
+        tiles: list[Tensor],
+        statistics: list[Tensor],
+        frame: FrameRecord,
+        gain: float,
+        added: Tensor | None,
+    ) -> list[Tensor]:
+        _native.call(
+            OP,
+            tensors,
+            records.encode(maps),
+            [lanes for lanes, _ in masks],
+            [rows for _, rows in masks],
+            weights,
+            epilogues,
+            records.encode(layers),
+            tiles,
+            statistics,
+            records.encode([frame]),
+            gain,
+            added,
+        )
+        return statistics
+
+
+@_native.register_fake(OP)
+def _fake(*arguments: object) -> None:
+    """It writes into what it is given."""
+
+
+OPERATOR = Operator(OP, _Native(), Backend(maps_reference.convolve_maps_))

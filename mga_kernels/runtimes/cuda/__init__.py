@@ -1,1 +1,0 @@
-"""Plans for NVIDIA GPUs: a CUDA graph from bytes to bytes."""

@@ -1,1 +1,0 @@
-"""Plans in OpenVINO, on the CPU."""

@@ -1,1 +1,0 @@
-"""Plans that call the modules of PyTorch, on any device."""

@@ -1,1 +1,0 @@
-"""Images for which memory is too small, cut into overlapping tiles."""

@@ -1,1 +1,0 @@
-"""The machine under it: memory, threads and processes, files that appear whole."""
