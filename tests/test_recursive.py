@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 from upscaling import write
 
+import mga.upscaling.work
+
 
 @pytest.fixture
 def tree(tmp_path):
@@ -108,6 +110,40 @@ def test_what_failed_is_a_list_that_can_be_run_again(tmp_path, tree, mga_upscale
     assert files(tmp_path / "out") == sorted([*good, "a/deep/bad.png", "bad\n.png", "z/b.png"])
     assert (tmp_path / "failed").read_bytes() == b""
     assert mga_upscale(*again)[0] == 0
+
+
+def entries(listed):
+    return sorted(os.path.normpath(line) for line in listed.read_text().splitlines())
+
+
+def test_a_list_loses_nothing_when_a_run_is_broken_off(tmp_path, tree, mga_upscale, monkeypatch):
+    (tree / "a" / "bad.png").write_text("a text")
+    listed = tmp_path / "list"
+    listed.write_text("".join(f"{tree}/./{name}\n" for name in ("a/bad.png", *WANTED)))
+    arguments = ["--from", listed, "--failures", listed, "-o", tmp_path / "out"]
+    before = entries(listed)
+    assert mga_upscale(*arguments, "--format", "png", "--scale", "9")[0] == 1  # refused once the model is there
+    assert entries(listed) == before
+    (tmp_path / "out").write_text("in the way")
+    assert mga_upscale(*arguments)[0] == 1
+    assert entries(listed) == before
+    (tmp_path / "out").unlink()
+    write_job = mga.upscaling.work.write_job
+
+    def interrupted(work, *rest):
+        if work.job.target.name == "c.jpg":
+            raise KeyboardInterrupt
+        return write_job(work, *rest)
+
+    monkeypatch.setattr(mga.upscaling.work, "write_job", interrupted)
+    assert mga_upscale(*arguments)[0] == 130
+    left = {os.path.relpath(path, tree) for path in entries(listed)}
+    assert {"a/bad.png", "a/deep/c.jpg"} <= left
+    assert left | set(files(tmp_path / "out")) == {"a/bad.png", *WANTED}
+    monkeypatch.undo()
+    assert mga_upscale(*arguments)[0] == 1
+    assert listed.read_text() == f"{tree}/./a/bad.png\n"
+    assert files(tmp_path / "out") == WANTED
 
 
 def test_a_folder_that_failed_is_run_again_where_it_belongs(tmp_path, tree, mga_upscale, monkeypatch):

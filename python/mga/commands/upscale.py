@@ -18,7 +18,7 @@ from ..console.failures import Failures
 from ..console.lines import one_line
 from ..files.folders import image_suffixes
 from ..files.lists import read_list, write_list
-from ..upscaling.jobs import EXTENSION, Request, Source, find_inputs, plan, without_results
+from ..upscaling.jobs import EXTENSION, Request, Source, find_inputs, plan, unfinished, without_results
 from ..upscaling.work import upscale_all
 from .options import SHIPPED, add_model_arguments, number, size_of
 
@@ -62,7 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also what this file names, one a line (or as find -print0); the result of a/./b/c.png is OUT/b/c.png",
     )
     parser.add_argument(
-        "--failures", type=Path, metavar="LIST", help="write the names of what failed there, for --from"
+        "--failures",
+        type=Path,
+        metavar="LIST",
+        help="write the names of what failed, or was not come to, there, for --from",
     )
     parser.add_argument(
         "--recursive", action="store_true", help="search subfolders, too; results are in folders of the same names"
@@ -119,14 +122,6 @@ def run(args: argparse.Namespace) -> int:
     request = Request(
         *(args.inputs, args.output, args.format, args.save_mask, *existing, args.recursive, listed, size_of(args))
     )
-    try:
-        return _upscale(request, args, failures)
-    finally:
-        if args.failures is not None:
-            write_list(args.failures, failures.entries)
-
-
-def _upscale(request: Request, args: argparse.Namespace, failures: Failures) -> int:
     with _status() as say:
         sources, passed_over = find_inputs(request, failures)
         jobs = plan(request, sources, say)
@@ -135,8 +130,13 @@ def _upscale(request: Request, args: argparse.Namespace, failures: Failures) -> 
             jobs = list(without_results(jobs))
     if len(jobs) < planned:
         print(f"mga: {planned - len(jobs)} of {total} images are left out, their results exist", file=sys.stderr)
-    if jobs:
-        upscale_all(lambda: _load(args), jobs, request, failures)
+    done: list[Path] = []
+    try:
+        if jobs:
+            upscale_all(lambda: _load(args), jobs, request, failures, done)
+    finally:
+        if args.failures is not None:  # which may be the list of this run, so what it did not come to stays in it
+            write_list(args.failures, [*failures.entries, *unfinished(jobs, request, failures, done)])
     if passed_over:
         shown = ", ".join(path.name for path in passed_over[:3]) + (", ..." if len(passed_over) > 3 else "")
         print(f"mga: not images by their names, so not upscaled: {one_line(shown)}", file=sys.stderr)

@@ -237,6 +237,17 @@ def without_results(jobs: Sequence[Job]) -> Iterator[Job]:
     return (job for job in jobs if not has_result(job))
 
 
+def unfinished(
+    jobs: Sequence[Job], request: Request, failures: Failures, done: Sequence[Path]
+) -> Iterator[tuple[Path, Path]]:
+    """Those that neither failed nor are ``done`` by their results, as entries of a list."""
+    ended = {path for path, _ in failures.entries}
+    results = set(done)
+    for job in jobs:
+        if job.source not in ended and job.target not in results and not (request.skip_existing and has_result(job)):
+            yield job.source, job.behind
+
+
 def has_result(job: Job) -> bool:
     try:
         found = os.stat(job.target)

@@ -55,14 +55,16 @@ class Work:
     notes: list[str] = field(default_factory=list)
 
 
-def upscale_all(load: Callable[[], MaskGuidedSR], jobs: Sequence[Job], request: Request, failures: Failures) -> None:
+def upscale_all(
+    load: Callable[[], MaskGuidedSR], jobs: Sequence[Job], request: Request, failures: Failures, done: list[Path]
+) -> None:
     """Upscale all jobs by the model that ``load`` gives, once it is known that their folders can be written to.
 
-    A folder that was made for nothing goes again. KeyboardInterrupt says how many were finished.
+    Results go to ``done`` as they are written. A folder that was made for nothing goes again. KeyboardInterrupt says how
+    many were finished.
     """
     folders = {path.parent for job in jobs for path in job.outputs}
     made = [folder for folder in sorted(folders) if writable_folder(folder, ImageError)]
-    done: list[Path] = []
     try:
         refuse_names_that_fold(jobs)
         _run_all(load(), jobs, request, failures, done)
