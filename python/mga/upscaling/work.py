@@ -60,8 +60,8 @@ def upscale_all(
 ) -> None:
     """Upscale all jobs by the model that ``load`` gives, once it is known that their folders can be written to.
 
-    Results go to ``done`` as they are written. A folder that was made for nothing goes again. KeyboardInterrupt says how
-    many were finished.
+    Results go to ``done`` as they are written. A folder that was made for nothing goes again. KeyboardInterrupt says
+    how many were finished.
     """
     folders = {path.parent for job in jobs for path in job.outputs}
     made = [folder for folder in sorted(folders) if writable_folder(folder, ImageError)]
