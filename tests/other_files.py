@@ -204,10 +204,15 @@ KINDS: dict[str, tuple[Callable[[], bytes], str]] = {
     "onnx of another order.pth": (lambda: onnx(3, b"", opset_first=True), "an ONNX model"),
     "half an onnx.pth": (lambda: onnx()[:500], "an ONNX model"),
     "FSRCNN_x2.pb": (frozen_graph, r"a model of TensorFlow \(\.pb\), as OpenCV's dnn_superres takes"),
-    "net.param": (lambda: b"7767517\n77 92\nInput input.1 0 1 data\n", r"a model of ncnn \(\.param\)"),
-    "param.pth": (lambda: b"7767517\r\n77 92\r\n", r"a model of ncnn \(\.param\), which cannot be run here"),
-    "half precision.bin": (lambda: b"\x47\x6b\x30\x01" + NOISE, r"a model of ncnn \(\.bin\)"),
-    "net.bin": (lambda: bytes(4) + NOISE, r"a model of ncnn \(\.bin\)"),  # beside net.param
+    "net.param": (
+        lambda: b"7767517\n77 92\nInput input.1 0 1 data\n",
+        r"a graph of ncnn that cannot be run: it says that it has 77 layers",
+    ),
+    "param.pth": (
+        lambda: b"7767517\r\n77 92\r\n",
+        r"a graph of ncnn that cannot be run: it does not begin with 7767517 and two",
+    ),
+    "half precision.bin": (lambda: b"\x47\x6b\x30\x01" + NOISE, r"weights of ncnn \(\.bin\) without their graph; give"),
     "net.xml": (
         lambda: b'<?xml version="1.0"?><net name="x" version="11"><layers></layers></net>',
         "a model of OpenVINO",

@@ -147,9 +147,3 @@ def test_pointers_of_shared_cases(shared_data):
     with pytest.raises(CheckpointError, match=r'a web page \("Virus scan warning"\), saved instead of the file'):
         load_checkpoint(cases / "html_page.pth")
     assert POINTER.startswith((cases / "lfs_pointer.pth").read_bytes()[:40])
-
-
-def test_graphs_of_ncnn(shared_data):
-    for path in (shared_data / "data/checkpoints/ncnn").iterdir():
-        with pytest.raises(CheckpointError, match="is a model of ncnn"):
-            load_checkpoint(path)

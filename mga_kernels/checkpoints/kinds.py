@@ -24,6 +24,9 @@ ARCHIVE = f"an archive ({{}}), not the file of weights itself; {UNPACK}"
 IMAGE = f"an image ({{}}), not weights; {OTHER}"
 FRAMEWORK = f"a model of {{}}, which cannot be run here; {PYTHON}"
 
+GRAPH = f"a graph of ncnn (.param), which holds no tensors; {OTHER}, or run it whole, with the .bin beside it"
+WITHOUT_GRAPH = "weights of ncnn (.bin) without their graph; give the .param, with the .bin beside it"
+
 MAGIC: tuple[tuple[int, bytes, str], ...] = (  # where, what, what it means
     (0, b"\x1f\x8b", ARCHIVE.format("gzip")),
     (0, b"BZh", ARCHIVE.format("bzip2")),
@@ -55,9 +58,9 @@ MAGIC: tuple[tuple[int, bytes, str], ...] = (  # where, what, what it means
     (0, b"GGUF", f"a model in GGUF, as language models are; {OTHER}"),
     (0, b"ggml", f"a model in GGML, as language models are; {OTHER}"),
     (0, b"lmgg", f"a model in GGML, as language models are; {OTHER}"),
-    (0, b"7767517\n", FRAMEWORK.format("ncnn (.param)")),
-    (0, b"7767517\r", FRAMEWORK.format("ncnn (.param)")),
-    (0, b"\x47\x6b\x30\x01", FRAMEWORK.format("ncnn (.bin)")),
+    (0, b"7767517\n", GRAPH),
+    (0, b"7767517\r", GRAPH),
+    (0, b"\x47\x6b\x30\x01", WITHOUT_GRAPH),
 )
 WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors")
 LIKE_WEIGHTS = (*WEIGHTS, ".bin", ".pkl", ".onnx", ".h5", ".param", ".tar", ".zip")
@@ -100,11 +103,7 @@ def kind_of(path: Path) -> str | None:
     if head[:2] == b"BM" and int.from_bytes(head[2:6], "little") == size:
         return IMAGE.format("BMP")
     if not head.strip(b"\x00"):
-        if path.suffix == ".bin" and is_ncnn(path.with_suffix(".param")):
-            return FRAMEWORK.format("ncnn (.bin)")
         return f"nothing but zeros, as an interrupted download leaves; {AGAIN}"
-    if path.suffix == ".bin" and is_ncnn(path.with_suffix(".param")):
-        return FRAMEWORK.format("ncnn (.bin)")
     return _known_text(head) or _protobuf(path, size)
 
 

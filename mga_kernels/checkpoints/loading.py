@@ -10,6 +10,7 @@ from ..modes import ordinary
 from ..networks import SRNetwork
 from .mask_guided import is_mask_guided, load_mask_guided
 from .native import find_model, is_native, load_model
+from .ncnn import load_ncnn, param_of
 from .published import read_state_dict
 from .recognise import recognise
 from .scales import hints_at_scale
@@ -25,11 +26,12 @@ def load_checkpoint(
 ) -> SRNetwork:
     """The network in evaluation mode, fp32, on the CPU.
 
-    ``source``: the name of a shipped model, the path of our own file, of a published network or of one in the layout of
-    the mask-guided paper's authors, or spandrel's ImageModelDescriptor. The other arguments decide what the tensors of
-    a published network leave open (``recognise``). Where they leave the scale open, and ``scale`` is not given,
-    ``expected_scale`` decides, then the name of the file with a CheckpointNote; a file that tells another scale than
-    the expected one is loaded as what it is. CheckpointError where file and network do not fit.
+    ``source``: the name of a shipped model, the path of our own file, of a published network, of a graph of ncnn that
+    has its weights beside it, or of a file in the layout of the mask-guided paper's authors, or spandrel's
+    ImageModelDescriptor. The other arguments decide what the tensors of a published network leave open (``recognise``).
+    Where they leave the scale open, and ``scale`` is not given, ``expected_scale`` decides, then the name of the file
+    with a CheckpointNote; a file that tells another scale than the expected one is loaded as what it is.
+    CheckpointError where file and network do not fit.
     """
     conventions = {"colour": colour, "input_range": input_range}
     if type(source).__module__.split(".")[0] == "spandrel":
@@ -42,6 +44,10 @@ def load_checkpoint(
     if not os.path.exists(source):
         find_model(source)  # which says what there is
     name = f"checkpoint: {os.fspath(source)}"
+    graph = param_of(source)
+    if graph is not None:
+        _refuse("part of its graph", conventions | {"scale": scale})
+        return load_ncnn(graph, f"checkpoint: {graph}")
     if is_native(source):
         _refuse("inside a file that `mga train` wrote", conventions | {"scale": scale})
         return load_model(source)
@@ -58,6 +64,8 @@ def load_checkpoint(
 def is_whole(source: str | os.PathLike) -> bool:
     """Whether ``load_checkpoint`` takes this shipped model or file for a whole network, which has no mask."""
     path = find_model(source)
+    if param_of(path) is not None:
+        return True
     return not is_native(path) and not is_mask_guided(read_state_dict(path))
 
 

@@ -72,7 +72,7 @@ def recognise(
         reading = _narrowed(spelling.read(state), colour, input_range, scale)
         if len(reading.constants) > 1:
             reading = _with_constants(reading, f"{name} is {spelling.name} ({reading.spelling})")
-        networks = [_build(reading, s) for s in reading.scales]
+        networks = [build(reading, s) for s in reading.scales]
     except CheckpointError as error:
         raise CheckpointError(f"{name} looks like {spelling.name}, but {error}") from None
     what = f"{name} is {spelling.name} ({reading.spelling})"
@@ -124,7 +124,7 @@ def _with_constants(reading: Reading, what: str) -> Reading:
     """With the constants that a trial tells; the usual ones where it does not, and a CheckpointNote says so."""
     settings = [{**reading.settings, **constants.settings} for constants in reading.constants]
     networks = [
-        _build(dataclasses.replace(reading, settings=candidate), reading.scales[0]).eval() for candidate in settings
+        build(dataclasses.replace(reading, settings=candidate), reading.scales[0]).eval() for candidate in settings
     ]
     way, levels = right_colours(networks)
     if way is None:
@@ -138,7 +138,7 @@ def _with_constants(reading: Reading, what: str) -> Reading:
     return dataclasses.replace(reading, settings=settings[way or 0])
 
 
-def _build(reading: Reading, scale: int) -> WholeNetwork:
+def build(reading: Reading, scale: int) -> WholeNetwork:
     """The network with the weights of the reading; CheckpointError where they are not those that it has."""
     config = WholeConfig(
         reading.network, scale, reading.blocks, reading.settings, reading.colours[0], reading.ranges[0]

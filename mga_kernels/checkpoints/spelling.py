@@ -72,6 +72,29 @@ class Spelling:
 
 
 @dataclass(frozen=True)
+class Convolutions:
+    """What a graph tells of its network.
+
+    ``pairs``: weight and bias of its convolutions, in the order in which they run; ``slopes`` of what is between them,
+    a tensor of PReLU or a number; ``scale``: how many times it enlarges; ``black``, ``white``: what its first
+    convolution is given of such an image, a value for each channel.
+    """
+
+    pairs: tuple[tuple[Tensor, Tensor], ...]
+    slopes: tuple[Tensor | float, ...]
+    scale: int
+    black: Tensor
+    white: Tensor
+
+    def named(self, names: Iterable[str], pairs: Iterable[tuple[Tensor, Tensor]] | None = None) -> dict[str, Tensor]:
+        """The tensors of these convolutions, all of them by default, under these names, of which there are as many."""
+        state = {}
+        for name, (weight, bias) in zip(names, self.pairs if pairs is None else pairs, strict=True):
+            state[f"{name}.weight"], state[f"{name}.bias"] = weight, bias
+        return state
+
+
+@dataclass(frozen=True)
 class MaskGuidedNames:
     """How a network's halves look in the layout of the mask-guided paper's authors (``checkpoints.mask_guided``).
 
@@ -86,10 +109,15 @@ class MaskGuidedNames:
 
 @dataclass(frozen=True)
 class Published:
-    """What files of a network look like: its ``spellings``, and its halves in the layout of the paper's authors."""
+    """What files of a network look like: its ``spellings``, and its halves in the layout of the paper's authors.
+
+    ``graph`` reads it from the convolutions of a graph (``checkpoints.ncnn``), or says by None that it is another
+    network; what it reads is tried against the graph.
+    """
 
     spellings: tuple[Spelling, ...]
     mask_guided: MaskGuidedNames | None = None
+    graph: Callable[[Convolutions], Reading | None] | None = None
 
 
 def published(network: Network) -> Published:

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
-from ...checkpoints.spelling import Published, Reading, Spelling, State, shape, shuffled_scale, slope_per_channel
+import torch
+
+from ...checkpoints.spelling import (
+    Convolutions,
+    Published,
+    Reading,
+    Spelling,
+    State,
+    shape,
+    shuffled_scale,
+    slope_per_channel,
+)
 from ...errors import CheckpointError
 from ...networks.whole import SCALES
 
@@ -28,7 +40,23 @@ def _compact(state: State) -> Reading:
     return Reading("compact", "Real-ESRGAN", result, last // 2 - 1, {"channels": channels}, (scale,))
 
 
+def _graph(graph: Convolutions) -> Reading | None:
+    """A graph may shrink the result, and have other activations, which are PReLUs with the same slope everywhere."""
+    count = len(graph.pairs)
+    if count < 3 or len(graph.slopes) != count - 1:
+        return None
+    state = graph.named(f"body.{2 * number}" for number in range(count))
+    channels = len(graph.pairs[0][0])
+    for number, slope in enumerate(graph.slopes):
+        state[f"body.{2 * number + 1}.weight"] = torch.as_tensor(slope, dtype=torch.float32).expand(channels).clone()
+    reading = _compact(state)
+    if reading.scales == (graph.scale,):
+        return reading
+    settings = {**reading.settings, "enlarged": reading.scales[0]}
+    return dataclasses.replace(reading, scales=(graph.scale,), settings=settings)
+
+
 MARKS = ("body.0.weight", "body.0.bias", "body.1.weight", "body.2.weight", "body.2.bias", "body.3.weight")
 PUBLISHED = Published(
-    (Spelling("SRVGGNetCompact", MARKS, _compact, ("body.", r"\d+\.weight|\d*[02468]\.bias")),),
+    (Spelling("SRVGGNetCompact", MARKS, _compact, ("body.", r"\d+\.weight|\d*[02468]\.bias")),), graph=_graph
 )

@@ -113,8 +113,8 @@ class BaseNet(nn.Module):
 
 
 def _working_values(channels: int, growth: int, enlargements: int, unshuffled: int) -> int:
-    """For each pixel of the image: in a dense block all that was made, once more side by side, beside four skips, or
-    two of the largest pictures at the end of it."""
+    """For each pixel of the image: in a dense block all that was made, once more side by side, beside four skips; or at
+    the end the largest picture twice, beside what it was enlarged from."""
     dense = 2 * (channels + 4 * growth) + 4 * channels
-    end = (2 * channels + 6) * 4**enlargements + channels
+    end = 2 * channels * (4**enlargements + 4 ** max(enlargements - 1, 0) + 1)
     return math.ceil(max(dense, end) / unshuffled**2)

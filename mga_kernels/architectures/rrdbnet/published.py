@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable
 
-from ...checkpoints.spelling import Published, Reading, Spelling, State, count, renamed, shape
+from ...checkpoints.spelling import Convolutions, Published, Reading, Spelling, State, count, renamed, shape
 from ...errors import CheckpointError
 from ...networks.whole import SCALES
 
@@ -65,6 +65,22 @@ def _numbered(prefix: str) -> Callable[[State], Reading]:
     return read
 
 
+def _graph(graph: Convolutions) -> Reading | None:
+    """ESRGAN+ has convolutions of 1x1 without a bias beside the others."""
+    small = [pair for pair in graph.pairs if pair[0].shape[2:] == (1, 1)]
+    others = [pair for pair in graph.pairs if pair[0].shape[2:] != (1, 1)]
+    blocks, enlargements = divmod(len(others) - 4, 15)
+    if blocks < 1 or enlargements > MOST_ENLARGEMENTS or len(small) not in (0, 3 * blocks):
+        return None
+    dense = [f"body.{block}.rdb{part}" for block in range(blocks) for part in (1, 2, 3)]
+    names = ["conv_first", *(f"{name}.conv{number}" for name in dense for number in range(1, 6)), "conv_body"]
+    names += [f"conv_up{number}" for number in range(1, enlargements + 1)] + ["conv_hr", "conv_last"]
+    state = graph.named(names, others)
+    if small:
+        state |= {f"{name}.conv1x1.weight": weight for name, (weight, _) in zip(dense, small, strict=True)}
+    return _reading(state, "ncnn")
+
+
 NAME = "RRDBNet"
 BSRGAN = {
     r"RRDB_trunk\.(\d+)\.RDB(\d)\.": r"body.\1.rdb\2.",
@@ -78,5 +94,6 @@ PUBLISHED = Published(
         Spelling(NAME, ("RRDB_trunk.0.RDB1.conv1.weight", "conv_first.weight"), _named("BSRGAN", BSRGAN)),
         Spelling(NAME, ("model.1.sub.0.RDB1.conv1.0.weight", "model.0.weight"), _numbered("model.")),
         Spelling(NAME, ("1.sub.0.RDB1.conv1.0.weight", "0.weight"), _numbered("")),
-    )
+    ),
+    graph=_graph,
 )

@@ -46,9 +46,10 @@ class BaseNet(nn.Module):
         super().__init__()
         self.blocks, self.value_range, self.mean = blocks, value_range, tuple(mean)
         self.receptive_field = 3 * blocks + 3
-        self.working_values = 8 * channels + 6 * scale**2
+        self.working_values = 10 * channels + 3 * scale**2
         self.conv_1 = conv(3, channels, 3)
-        for number in range(1, blocks + 1):
+        self.block_1 = Block(channels)
+        for number in range(2, blocks + 1):
             setattr(self, f"block_{number}", Block(channels))
         self.conv_2 = conv(channels, channels, 3)
         self.conv_cat = conv(4 * channels, channels, 1)
@@ -61,9 +62,9 @@ class BaseNet(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         mean = torch.cat([image.new_full((1, 1, 1, 1), value) for value in self.mean], dim=1)
         shallow = x = self.conv_1((image - mean) * self.value_range)
-        made = []
-        for number in range(1, self.blocks + 1):
+        x, first = self.block_1(x)
+        early = x
+        for number in range(2, self.blocks + 1):
             x, first = getattr(self, f"block_{number}")(x)
-            made.append(x)
-        feature = self.conv_cat(torch.cat([shallow, self.conv_2(x), made[0], first], dim=1))
+        feature = self.conv_cat(torch.cat([shallow, self.conv_2(x), early, first], dim=1))
         return self.upsample(feature), feature

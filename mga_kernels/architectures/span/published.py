@@ -5,7 +5,17 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...checkpoints.spelling import Constants, Published, Reading, Spelling, State, count, shape, shuffled_scale
+from ...checkpoints.spelling import (
+    Constants,
+    Convolutions,
+    Published,
+    Reading,
+    Spelling,
+    State,
+    count,
+    shape,
+    shuffled_scale,
+)
 from ...errors import CheckpointError
 from ...networks.whole import SCALES
 from .network import MEAN
@@ -85,9 +95,29 @@ def _span(state: State) -> Reading:
     return Reading("span", spelling, result, blocks, {"channels": channels}, (scale,), constants=constants)
 
 
+def _graph(graph: Convolutions) -> Reading | None:
+    """What is done to the image is part of a graph."""
+    blocks, rest = divmod(len(graph.pairs) - 4, 3)
+    if rest or blocks < 1 or graph.pairs[-2][0].shape[2:] != (1, 1):
+        return None
+    inside = [f"block_{block}.c{number}" for block in range(1, blocks + 1) for number in (1, 2, 3)]
+    state = graph.named(["conv_1", *inside, "conv_2", "conv_cat", "upsampler.0"])
+    value_range = graph.white - graph.black
+    _check(len(value_range) == 3 and bool((value_range[:1] > 0).all()), "it does not work on RGB")
+    mean = tuple((-graph.black / value_range).double().tolist())
+    known = next((known for known in (MEAN, IMAGENET, NO_MEAN) if max(map(abs, _less(mean, known))) < 1e-6), mean)
+    settings = {"channels": len(state["conv_1.weight"]), "value_range": round(float(value_range[0]), 3), "mean": known}
+    return Reading("span", "ncnn", state, blocks, settings, (graph.scale,))
+
+
+def _less(one: tuple[float, ...], other: tuple[float, ...]) -> list[float]:
+    return [a - b for a, b in zip(one, other, strict=True)]
+
+
 PUBLISHED = Published(
     (
         Spelling("SPAN", ("block_1.c1_r.sk.weight", "conv_cat.weight"), _span),
         Spelling("SPAN", ("block_1.c1_r.eval_conv.weight", "conv_cat.weight"), _span),
-    )
+    ),
+    graph=_graph,
 )
