@@ -210,7 +210,7 @@ KINDS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "param.pth": (
         lambda: b"7767517\r\n77 92\r\n",
-        r"a graph of ncnn that cannot be run: it does not begin with 7767517 and two",
+        r"a graph of ncnn that cannot be run: it says that it has 77 layers and has 0",
     ),
     "half precision.bin": (lambda: b"\x47\x6b\x30\x01" + NOISE, r"weights of ncnn \(\.bin\) without their graph; give"),
     "net.xml": (
