@@ -2,9 +2,9 @@
 
     python bench/convolutions.py [--channels 48 50 64] [--sizes 480x270 960x540] [--rounds 25]
 
-PyTorch convolves channels-last and keeps its memory (``mga_kernels.allocator``), which it does not by itself; ours has
-bias and leaky ReLU in it, PyTorch's bias only. Each is checked against float64 first. Variants take turns; the table
-has medians, and goes to bench/results/convolutions_KERNELS.md, KERNELS being the instruction set.
+PyTorch convolves channels-last and keeps its memory (``mga_kernels.system.allocator``), which it does not by itself;
+ours has bias and leaky ReLU in it, PyTorch's bias only. Each is checked against float64 first. Variants take turns; the
+table has medians, and goes to bench/results/convolutions_KERNELS.md, KERNELS being the instruction set.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mga_kernels import __version__, _native, ops
-from mga_kernels.allocator import keep_memory
-from mga_kernels.files import whole_file
 from mga_kernels.ops.convolution.map_layout import GROUP, empty_map, groups_of, read, write
 from mga_kernels.records import FrameRecord, LayerRecord, MapRecord
+from mga_kernels.system.allocator import huge_pages, keep_memory
+from mga_kernels.system.files import whole_file
 
 SLOPE = 0.1
 SHARES = (0.02, 0.1, 0.5)  # of the tiles
@@ -45,7 +45,7 @@ class Layer:
         self.image = torch.randn(channels, height, width, generator=generator)
         self.epilogue = torch.zeros(4, groups_of(channels) * GROUP)
         self.epilogue[0, :channels], self.epilogue[1] = self.bias, SLOPE
-        self.maps = [empty_map(channels, height, width) for _ in range(2)]
+        self.maps = [empty_map(channels, height, width, huge_pages) for _ in range(2)]
         write(self.maps[0], self.image)
 
     @property

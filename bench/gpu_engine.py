@@ -32,9 +32,9 @@ from mga.evaluation.metrics import psnr_rgb
 from mga_kernels import ops
 from mga_kernels.networks import MaskGuidedNetwork
 from mga_kernels.ops import image_to_input, output_to_image
-from mga_kernels.plans import cuda_graph
-from mga_kernels.plans.cuda_graph import CudaGraphPlan, CudaGraphPlanner, Settings
-from mga_kernels.plans.transfers import host_bytes
+from mga_kernels.runtimes.cuda import graph as cuda_graph
+from mga_kernels.runtimes.cuda.graph import CudaGraphPlan, CudaGraphPlanner, Settings
+from mga_kernels.runtimes.cuda.transfers import host_bytes
 
 SIZES = {"1080p": (480, 270), "4K": (960, 540), "tiny": (32, 24)}  # of the LR image at x4
 SCALE = 4

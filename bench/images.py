@@ -34,7 +34,7 @@ from turns import ROUNDS, Player, contest, play
 
 from mga.complexity.counting import NetworkCosts, measure
 from mga.files.records import to_json
-from mga_kernels import __version__, plans
+from mga_kernels import __version__, runtimes
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, network_names
 from mga_kernels.networks.registry import package_networks
 from mga_kernels.ops import paste_patches_
@@ -121,7 +121,7 @@ class Agreement:
 
 def stages(network: MaskGuidedNetwork, image: np.ndarray, k: int, rounds: int) -> dict[str, float]:
     """Median seconds of the steps of ours, taken one by one."""
-    planner, _ = plans.prepare(copy.deepcopy(network), torch.device("cpu"), None)
+    planner, _ = runtimes.prepare(copy.deepcopy(network), torch.device("cpu"), None)
     plan, rgb = planner.plan(*image.shape[:2], k), torch.from_numpy(image)
     out = plan.buffer()
     times: dict[str, list[float]] = {}

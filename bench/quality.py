@@ -23,7 +23,7 @@ from mga.evaluation.testsets import find_pairs, load_pair
 from mga.files.records import to_json
 from mga_kernels import MaskGuidedSR, __version__
 from mga_kernels.errors import MGAError
-from mga_kernels.files import whole_file
+from mga_kernels.system.files import whole_file
 
 SETS = ("Set5", "Set14", "B100")
 RUNS = {

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from mga_kernels.memory import available_memory
+from mga_kernels.system.memory import available_memory
 
 MIB = 1 << 20
 RESERVE = 1024  # MiB that stay free: below this the system is about to end a process of its own choice

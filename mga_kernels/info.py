@@ -11,7 +11,7 @@ import torch
 from . import _native
 from .errors import BackendError
 from .ops import operators
-from .plans import pairs
+from .runtimes.cpu import pairs
 from .version import __version__
 
 

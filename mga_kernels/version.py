@@ -26,7 +26,7 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 def code_version(*modules: str, native: bool = True) -> str:
     """Sixteen hexadecimal digits that change with the code of ``modules``, packages with all that is in them.
 
-    ``modules`` are dotted names ("mga_kernels.plans", "mga.evaluation.metrics"), by default all of ``mga_kernels``;
+    ``modules`` are dotted names ("mga_kernels.runtimes", "mga.evaluation.metrics"), by default all of ``mga_kernels``;
     they are not imported. Comments, docstrings and layout do not count. ``native``: the native library counts as well,
     each build of it. Code is read once in a process. InputError for a module that does not exist.
     """

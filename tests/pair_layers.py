@@ -2,9 +2,9 @@
 
 import torch
 
-from mga_kernels.plans import pairs
-from mga_kernels.plans.chains import PairChain, Stage
-from mga_kernels.plans.pairs import Grid, PairConv, Planes
+from mga_kernels.runtimes.cpu import pairs
+from mga_kernels.runtimes.cpu.chains import PairChain, Stage
+from mga_kernels.runtimes.cpu.pairs import Grid, PairConv, Planes
 
 
 def rounded(*shape: int, scale: float = 1.0) -> torch.Tensor:

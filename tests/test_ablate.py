@@ -15,7 +15,7 @@ from mga.evaluation.folder import evaluate
 from mga.evaluation.testsets import find_pairs
 from mga.training import three_step
 from mga_kernels.checkpoints import load_model, read_metadata
-from mga_kernels.engine import MaskGuidedSR
+from mga_kernels.engine.model import MaskGuidedSR
 
 pytestmark = pytest.mark.usefixtures("few_colours")
 CONFIG = """

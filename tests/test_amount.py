@@ -12,15 +12,16 @@ import torch
 from tiny_model import write_tiny_model
 
 from mga.cli import main
-from mga_kernels import MaskGuidedSR, choice, ops, timings
-from mga_kernels.amount import Amount, above
-from mga_kernels.choice import largest_k
+from mga_kernels import MaskGuidedSR, ops
+from mga_kernels.engine import choice, timings
+from mga_kernels.engine.choice import largest_k
 from mga_kernels.errors import InputError, OutOfMemoryError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+from mga_kernels.networks.amount import Amount, above
 from mga_kernels.ops.gather_patches import reference as gathering
 from mga_kernels.ops.paste_patches import reference as pasting
-from mga_kernels.plans import plan as plan_module
-from mga_kernels.plans.modules import ModulePlan, ModulePlanner
+from mga_kernels.runtimes import plan as plan_module
+from mga_kernels.runtimes.pytorch.modules import ModulePlan, ModulePlanner
 
 SIZE = 40, 52  # 10 x 13 cells
 CELLS = 130

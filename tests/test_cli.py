@@ -15,7 +15,7 @@ import mga.upscaling.work
 from mga.cli import build_parser, main
 from mga_kernels import __version__
 from mga_kernels.checkpoints import read_metadata
-from mga_kernels.engine import MaskGuidedSR
+from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.images import read_image
 
 
@@ -175,7 +175,7 @@ def test_bad_images_end_in_one_sentence(tmp_path, mga_upscale, case, part):
 @pytest.mark.parametrize("step", ["reading", "upscaling"])
 def test_image_larger_than_memory(tmp_path, photos, mga_upscale, monkeypatch, step):
     room = 1000 if step == "reading" else 10 * 14 * 12  # enough to read it, not to upscale it
-    monkeypatch.setattr("mga_kernels.memory.available_memory", lambda: room)
+    monkeypatch.setattr("mga_kernels.system.memory.available_memory", lambda: room)
     code, output = mga_upscale(photos / "a.png", "-o", tmp_path / "out.png")
     assert code == 1
     assert_one_sentence(output, step, "14x10", "GiB", "; ")

@@ -20,8 +20,8 @@ from pair_layers import convolve, planes_of
 
 from mga_kernels import _native
 from mga_kernels.errors import BackendError
-from mga_kernels.plans import pairs
-from mga_kernels.plans.pairs import PairConv, Planes
+from mga_kernels.runtimes.cpu import pairs
+from mga_kernels.runtimes.cpu.pairs import PairConv, Planes
 
 HERE = Path(__file__).resolve().parent / "convolution_kernels"
 CSRC = HERE.parent.parent / "csrc"

@@ -9,12 +9,12 @@ from operator_cases import convolution_cases
 from pair_layers import planes_of, poisoned, rounded
 from torch import nn
 
-from mga_kernels import _native, ops, plans, records
+from mga_kernels import _native, ops, records, runtimes
 from mga_kernels.errors import BackendError, InputError
 from mga_kernels.ops.convolution import weight as packing
-from mga_kernels.plans import pairs
-from mga_kernels.plans.chains import PairChain, Stage
-from mga_kernels.plans.pairs import Grid, PairConv, PairScale, Planes
+from mga_kernels.runtimes.cpu import pairs
+from mga_kernels.runtimes.cpu.chains import PairChain, Stage
+from mga_kernels.runtimes.cpu.pairs import Grid, PairConv, PairScale, Planes
 
 CONVOLUTION = sorted(convolution_cases(torch.Generator()))
 
@@ -247,7 +247,7 @@ def test_the_variable_of_the_backends_reaches_the_convolutions(monkeypatch):
     network = random_model("rfdn", 4)
     monkeypatch.setenv("MGA_BACKEND", "reference")
     assert "MGA_BACKEND is reference" in pairs.slow()
-    weights, _ = plans.prepare(network, torch.device("cpu"), None, "own")
+    weights, _ = runtimes.prepare(network, torch.device("cpu"), None, "own")
     assert weights.description.endswith("(reference kernels, slow)")
     plan = weights.plan(24, 32, 2)
     plan.coarse(torch.randint(256, (24, 32, 3), dtype=torch.uint8), None)
@@ -324,7 +324,7 @@ def reached(value: object, seen: set[int]) -> set[PairChain]:
 )
 def test_a_plan_lists_all_its_chains(network, scale):
     """By which the memory of their rings is estimated; found here by looking at everything that the weights hold."""
-    weights, _ = plans.prepare(random_model(network, scale), torch.device("cpu"), None, "own")
+    weights, _ = runtimes.prepare(random_model(network, scale), torch.device("cpu"), None, "own")
     listed = list(weights.all_chains())
     assert len(listed) == len(set(listed))
     assert set(listed) == reached(weights, set())

@@ -11,8 +11,8 @@ from map_layers import Case, map_of, poisoned, run, whole
 from mga_kernels import _native, ops
 from mga_kernels.errors import InputError
 from mga_kernels.ops.convolution.map_layout import empty_map, groups_of, map_pitch, read
-from mga_kernels.plans.pairs import lanes
 from mga_kernels.records import FrameRecord, LayerRecord, MapRecord
+from mga_kernels.runtimes.cpu.pairs import lanes
 
 ERROR = {0: 4e-6, 4: 1.5e-5, 6: 1.5e-4}  # of outputs of rms 1.4, by tile
 

@@ -9,9 +9,9 @@ from network_zoo import random_model
 from mga_kernels import MaskGuidedSR, ops
 from mga_kernels.networks import MaskGuidedNetwork
 from mga_kernels.ops import gather_patches
-from mga_kernels.plans import cuda_graph
-from mga_kernels.plans.cuda_graph import CudaGraphPlanner, Settings
-from mga_kernels.plans.fused import FusedRefine
+from mga_kernels.runtimes.cuda import graph as cuda_graph
+from mga_kernels.runtimes.cuda.fused import FusedRefine
+from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner, Settings
 
 pytestmark = pytest.mark.usefixtures("free_choice")
 CPU = torch.device("cpu")

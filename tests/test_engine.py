@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from network_zoo import SHORT_GROUPS
 from PIL import Image
 
-from mga_kernels import MaskGuidedSR, ops, runner
+from mga_kernels import MaskGuidedSR, ops
+from mga_kernels.engine import runner
 from mga_kernels.errors import CheckpointError, InputError, OutOfMemoryError
 from mga_kernels.images import read_image
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig

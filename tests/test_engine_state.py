@@ -14,13 +14,14 @@ from network_zoo import random_model
 from PIL import Image
 from torch import nn
 
-from mga_kernels import MaskGuidedSR, plans, stream
+from mga_kernels import MaskGuidedSR, runtimes
+from mga_kernels.engine import batch
 from mga_kernels.errors import OutOfMemoryError
 from mga_kernels.images import read_image
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeConfig, WholeNetwork
 from mga_kernels.networks.copies import private_copy
-from mga_kernels.plans.budget import Budget
-from mga_kernels.plans.modules import ModulePlan
+from mga_kernels.runtimes.pytorch.modules import ModulePlan
+from mga_kernels.runtimes.tiles.budget import Budget
 
 LONG = 60  # seconds after which a test gives up waiting; none waits that long unless it fails
 
@@ -198,14 +199,14 @@ def test_refined_is_that_of_the_thread_and_of_the_result():
 
 def test_results_of_upscale_all_carry_their_own_count(monkeypatch):
     """Another thread upscales an image of another size before a result is put together."""
-    model, form = engine(fraction=0.5), stream.in_form_of
+    model, form = engine(fraction=0.5), batch.in_form_of
 
     def late(*arguments):
         with ThreadPoolExecutor(1) as pool:
             pool.submit(model.upscale, pixels(height=40)).result(LONG)
         return form(*arguments)
 
-    monkeypatch.setattr(stream, "in_form_of", late)
+    monkeypatch.setattr(batch, "in_form_of", late)
     results = model.upscale_all([pixels(), pixels(height=8), pixels()])
     assert [result.refined for result in results] == [18, 7, 18]
 
@@ -264,19 +265,19 @@ def test_an_engine_is_usable_after_a_wider_one_could_not_be_made(monkeypatch):
     network = random_model("fsrcnn", 2, k=5)
     network.base.first_part[0].weight.mul_(2.0**17)
     network.base.mid_part[0].weight.div_(2.0**17)
-    model, prepare = engine(network, dtype="float16"), plans.prepare
+    model, prepare = engine(network, dtype="float16"), runtimes.prepare
     wanted = model.info()
 
     def fail(*_):
         raise MemoryError("no room for another")
 
-    monkeypatch.setattr(plans, "prepare", fail)
+    monkeypatch.setattr(runtimes, "prepare", fail)
     for _ in range(2):
         with pytest.raises(MemoryError, match="no room"):
             model.upscale(pixels())
         assert model.info()["photographs"] == wanted["photographs"]
         assert model.dtype == torch.float16
-    monkeypatch.setattr(plans, "prepare", prepare)
+    monkeypatch.setattr(runtimes, "prepare", prepare)
     with pytest.warns(UserWarning, match="not finite in float16"):
         found = model.upscale(pixels())
     dtype = str(model.dtype).removeprefix("torch.")

@@ -13,7 +13,7 @@ from mga.evaluation.folder import evaluate
 from mga.evaluation.metrics import psnr_y, ssim_y
 from mga.evaluation.resize import imresize
 from mga.evaluation.testsets import find_pairs, load_pair
-from mga_kernels.engine import MaskGuidedSR
+from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.errors import ImageError
 
 

@@ -11,13 +11,13 @@ from network_zoo import photographs, random_model
 
 from mga.cli import main
 from mga_kernels import MaskGuidedSR
-from mga_kernels.amount import Amount
 from mga_kernels.checkpoints import save_model
 from mga_kernels.errors import InputError
 from mga_kernels.export import export_model, formats
 from mga_kernels.export.graph import MaskGuidedGraph, select
 from mga_kernels.export.program import facts, trace
 from mga_kernels.networks import MaskGuidedNetwork
+from mga_kernels.networks.amount import Amount
 from mga_kernels.ops.select_patches.reference import select_patches
 
 SIZES = ((1, 1), (3, 9), (16, 16), (23, 31), (60, 61))  # below p, odd, no multiples of p; none is that of the export

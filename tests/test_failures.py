@@ -14,7 +14,7 @@ from upscaling import names, the_line_about, write
 
 import mga.upscaling.work
 from mga.console.failures import line_about
-from mga_kernels.engine import MaskGuidedSR
+from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.errors import ImageError, InputError, OutOfMemoryError
 
 NO_TEXT = "gr\udcfc\udcdfe.png"  # the name of a file as another system wrote it, which is no UTF-8

@@ -16,7 +16,7 @@ from mga.drawing.sheets import BINS, GAP, TEXT, crops_sheet, error_sheet, histog
 from mga.evaluation.masks import MaskPair
 from mga.studies.figures import place
 from mga_kernels.checkpoints import save_model
-from mga_kernels.engine import MaskGuidedSR
+from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 

@@ -14,10 +14,10 @@ import pytest
 import torch
 from PIL import Image
 
-from mga_kernels import files
 from mga_kernels.errors import ImageError, InputError
-from mga_kernels.files import are_one_name, identities, identity, whole_file, writable_folder
 from mga_kernels.images import save_image
+from mga_kernels.system import files
+from mga_kernels.system.files import are_one_name, identities, identity, whole_file, writable_folder
 
 
 def names(folder):
@@ -174,7 +174,7 @@ def test_names_are_compared_by_trying(tmp_path, monkeypatch):
 def test_a_second_signal_leaves_nothing_either(tmp_path):
     """The first ends the block, the second its cleaning up: what is left then goes when the process ends."""
     program = (
-        "import sys, pathlib, signal; from mga_kernels.files import whole_file\n"
+        "import sys, pathlib, signal; from mga_kernels.system.files import whole_file\n"
         "real = pathlib.Path.unlink\n"
         "def unlink(self, **options):\n"
         "    pathlib.Path.unlink = real\n"

@@ -1,6 +1,6 @@
 """The floors of ``mga_kernels``: which folders import which, without a circle, and that one file names the networks.
 
-Files that lie beside the folders stand for two rooms, the ground, which imports nothing, and the engine on top.
+Files that lie beside the folders stand for two rooms: the ground imports nothing, and nothing imports the top.
 """
 
 from __future__ import annotations
@@ -20,24 +20,20 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "mga_kernels"
 ARROWS = {  # folder -> those that its files may import
     "ground": (),
+    "system": ("ground",),
     "ops": ("ground",),
-    "images": ("ground",),
+    "images": ("system", "ground"),
     "networks": ("ops", "ground"),
-    "checkpoints": ("networks", "ground"),
-    "plans": ("networks", "ops", "ground"),
-    "architectures": ("plans", "checkpoints", "networks", "ops", "ground"),
-    "export": ("plans", "checkpoints", "networks", "ops", "ground"),
-    "engine": ("plans", "checkpoints", "networks", "images", "ops", "ground"),
+    "checkpoints": ("networks", "system", "ground"),
+    "runtimes": ("networks", "ops", "system", "ground"),
+    "architectures": ("runtimes", "checkpoints", "networks", "ops", "ground"),
+    "export": ("runtimes", "checkpoints", "networks", "ops", "system", "ground"),
+    "engine": ("runtimes", "checkpoints", "networks", "images", "ops", "system", "ground"),
+    "top": ("engine", "runtimes", "ops", "ground"),
 }
-GROUND = (
-    *("_native", "allocator", "amount", "catalogue", "errors", "files", "memory", "modes", "notices", "quantities"),
-    *("records", "safety", "threads", "tiny", "version"),
-)
-ENGINE = (
-    *("__init__", "arguments", "choice", "engine", "explanation", "info", "pictures", "result", "runner", "stream"),
-    "timings",
-)
-ROOMS = dict.fromkeys(GROUND, "ground") | dict.fromkeys(ENGINE, "engine")
+GROUND = ("_native", "catalogue", "errors", "modes", "notices", "quantities", "records", "version")
+TOP = ("__init__", "info")
+ROOMS = dict.fromkeys(GROUND, "ground") | dict.fromkeys(TOP, "top")
 # Tables of networks that there were before a network was a folder; in lower case, so that a search finds none here.
 TABLES = "planned _makers blocks layouts networks spellings fsrcnn_spellings all_spellings undivided built_in".split()
 
@@ -100,7 +96,7 @@ def test_every_room_is_in_the_list():
     folders = {path.name for path in PACKAGE.iterdir() if any(path.glob("*.py"))}
     files = {path.stem for path in PACKAGE.glob("*.py")}
     assert folders - {*ARROWS} == set(), "a folder of its own needs a line in ARROWS"
-    assert files == {*ROOMS}, "a file beside the folders belongs to the ground or to the engine"
+    assert files == {*ROOMS}, "a file beside the folders belongs to the ground or to the top"
 
 
 def test_no_arrow_goes_up():
@@ -110,14 +106,14 @@ def test_no_arrow_goes_up():
 @pytest.mark.parametrize(
     ("file", "line"),
     [
-        ("networks/layers.py", "from ..plans import tiles"),
+        ("networks/layers.py", "from ..runtimes import tiles"),
         ("ops/grid.py", "from mga_kernels import engine"),
         ("ops/mask_head/__init__.py", "from ...networks.layers import conv"),
-        ("checkpoints/loading.py", "def f():\n    import mga_kernels.plans.pairs"),
-        ("plans/whole.py", "def f():\n    from ..architectures.rfdn import NETWORK"),
-        ("errors.py", "from .modes import ordinary\nfrom .stream import upscale_all"),
+        ("checkpoints/loading.py", "def f():\n    import mga_kernels.runtimes.cpu.pairs"),
+        ("runtimes/plain.py", "def f():\n    from ..architectures.rfdn import NETWORK"),
+        ("errors.py", "from .modes import ordinary\nfrom .engine.batch import upscale_all"),
         ("images/photo.py", "from .. import MaskGuidedSR"),
-        ("engine.py", "def f():\n    import mga.models"),
+        ("engine/model.py", "def f():\n    import mga.models"),
     ],
 )
 def test_an_import_that_is_planted_is_found(tmp_path, file, line):

@@ -355,7 +355,7 @@ def test_pillows_pixel_limit_is_neither_applied_nor_changed(tmp_path, monkeypatc
 
 def test_an_image_larger_than_memory_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     Image.fromarray(picture(64, 64)).save(tmp_path / "a.png")
-    monkeypatch.setattr("mga_kernels.memory.available_memory", lambda: 1000)
+    monkeypatch.setattr("mga_kernels.system.memory.available_memory", lambda: 1000)
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(OutOfMemoryError, match=r"64x64.*GiB.*crop it"):
         read_image(tmp_path / "a.png")

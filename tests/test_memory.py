@@ -2,8 +2,8 @@
 
 import pytest
 
-from mga_kernels import memory
 from mga_kernels.errors import OutOfMemoryError
+from mga_kernels.system import memory
 
 
 @pytest.fixture

@@ -14,14 +14,14 @@ from network_zoo import random_model
 from tiny_model import write_tiny_model
 
 from mga_kernels import MaskGuidedSR
-from mga_kernels.amount import Amount
 from mga_kernels.checkpoints import load_checkpoint, load_model, save_model
 from mga_kernels.export import export_model
 from mga_kernels.export.graph import MaskGuidedGraph
 from mga_kernels.modes import ordinary
 from mga_kernels.networks import WholeConfig, WholeNetwork
-from mga_kernels.plans import pairs
-from mga_kernels.threads import one_thread
+from mga_kernels.networks.amount import Amount
+from mga_kernels.runtimes.cpu import pairs
+from mga_kernels.system.threads import one_thread
 
 OTHERS = ("pan", "rfdn", "srresnet", "rcan", "whole")
 SIZES = (17, 22), (24, 20)
@@ -257,7 +257,7 @@ def test_the_number_of_threads_is_the_callers():
 
 
 def test_nothing_sets_the_number_of_threads(monkeypatch):
-    from mga_kernels.plans import precision
+    from mga_kernels.runtimes import precision
 
     monkeypatch.setattr(torch, "set_num_threads", lambda _: pytest.fail("that is for the whole process"))
     monkeypatch.setattr(precision, "fast_bf16", lambda: True)

@@ -7,8 +7,8 @@ from pair_layers import assert_border_is_zero, assert_rounded, planes_of, poison
 from torch import nn
 
 from mga_kernels.errors import InputError
-from mga_kernels.plans.chains import PairChain, Stage
-from mga_kernels.plans.pairs import Grid, PairConv, PairScale, Planes
+from mga_kernels.runtimes.cpu.chains import PairChain, Stage
+from mga_kernels.runtimes.cpu.pairs import Grid, PairConv, PairScale, Planes
 
 
 def conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:

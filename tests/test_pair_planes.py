@@ -8,8 +8,8 @@ from torch import nn
 
 from mga_kernels import _native, ops
 from mga_kernels.errors import InputError
-from mga_kernels.plans import pairs
-from mga_kernels.plans.pairs import Grid, PairConv, Planes
+from mga_kernels.runtimes.cpu import pairs
+from mga_kernels.runtimes.cpu.pairs import Grid, PairConv, Planes
 
 # channels, outputs, height, width, kernel size: odd channels, odd widths, one pixel, blocks of every size
 SHAPES = [

@@ -10,7 +10,7 @@ from network_zoo import SHORT_GROUPS
 from PIL import Image
 
 from mga.evaluation.metrics import psnr_y
-from mga_kernels import MaskGuidedSR, plans
+from mga_kernels import MaskGuidedSR, runtimes
 from mga_kernels.architectures.fsrcnn.cpu import FsrcnnWeights
 from mga_kernels.architectures.msrresnet.cpu import MsrresnetWeights
 from mga_kernels.architectures.pan.cpu import DividedPanWeights, PanWeights
@@ -20,9 +20,9 @@ from mga_kernels.architectures.srresnet.cpu import SrresnetWeights
 from mga_kernels.checkpoints import read_state_dict
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeConfig, WholeNetwork
-from mga_kernels.plans import pairs
-from mga_kernels.plans.modules import ModulePlanner
-from mga_kernels.plans.pair_plan import PairWeights
+from mga_kernels.runtimes.cpu import pairs
+from mga_kernels.runtimes.cpu.plan import PairWeights
+from mga_kernels.runtimes.pytorch.modules import ModulePlanner
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN = "bfloat16 with float32 sums, in convolutions of our own"
@@ -359,7 +359,7 @@ def test_a_given_buffer_takes_the_result():
 
 def test_memory_is_estimated_well():
     """Bytes of the planes that a plan allocates, against the estimate that refuses images too large."""
-    weights, _ = plans.prepare(small_network(), torch.device("cpu"), None, "own")
+    weights, _ = runtimes.prepare(small_network(), torch.device("cpu"), None, "own")
     for height, width, k in ((540, 960, 1000), (100, 75, 200)):
         plan = weights.plan(height, width, k)
         tensors: set[int] = set()

@@ -18,8 +18,8 @@ import mga.cli
 import mga.demo
 from mga.cli import COMMANDS, main
 from mga.console.process import Stopped, stoppable
-from mga_kernels.files import whole_file
 from mga_kernels.images import read_image
+from mga_kernels.system.files import whole_file
 
 SIGNALS = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "SIGTERM"), signal.SIGHUP: (129, "SIGHUP")}
 

@@ -21,10 +21,10 @@ from network_zoo import EDSR, random_model
 from tiny_model import write_tiny_model
 
 from mga_kernels import MaskGuidedSR
-from mga_kernels.amount import Amount
 from mga_kernels.networks import WholeConfig, WholeNetwork
-from mga_kernels.plans.modules import ModulePlan
-from mga_kernels.threads import Lock
+from mga_kernels.networks.amount import Amount
+from mga_kernels.runtimes.pytorch.modules import ModulePlan
+from mga_kernels.system.threads import Lock
 
 LONG = 240  # seconds
 
@@ -179,7 +179,7 @@ import os, signal, sys, threading, warnings
 import numpy as np
 import torch
 from mga_kernels import MaskGuidedSR
-from mga_kernels.plans.modules import ModulePlan
+from mga_kernels.runtimes.pytorch.modules import ModulePlan
 
 warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, which is what this is about
 torch.set_num_threads(2)
@@ -288,7 +288,7 @@ def test_every_lock_of_the_package_is_free_in_a_child(tmp_path):
     code = """
     from mga_kernels import allocator, choice, timings
     from mga_kernels.images import opening
-    from mga_kernels.threads import Lock, put_right_after_fork
+    from mga_kernels.system.threads import Lock, put_right_after_fork
     from PIL import Image
     Image.fromarray(image).save(sys.argv[2])
     expected = model.upscale(image)

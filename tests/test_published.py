@@ -19,9 +19,9 @@ from mga.evaluation.resize import imresize
 from mga.evaluation.testsets import find_pairs, load_pair
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_checkpoint, load_model, recognise
+from mga_kernels.engine.pictures import to_tensor
 from mga_kernels.errors import CheckpointError, InputError
 from mga_kernels.networks.colour import decode, encode, rgb_to_ycbcr, ycbcr_to_rgb
-from mga_kernels.pictures import to_tensor
 
 RGB = torch.rand(1, 3, 24, 20, generator=torch.Generator().manual_seed(3))
 CASES = {

@@ -14,13 +14,13 @@ from network_zoo import random_model
 from tiny_model import write_tiny_model
 
 from mga_kernels import MaskGuidedSR, quantities
-from mga_kernels.amount import Amount
 from mga_kernels.checkpoints import load_model
 from mga_kernels.errors import InputError
 from mga_kernels.export import export_model
 from mga_kernels.export.program import facts
-from mga_kernels.memory import parse_memory
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeConfig
+from mga_kernels.networks.amount import Amount
+from mga_kernels.system.memory import parse_memory
 
 WHOLE = [int, np.int64, np.int8, np.uint16, lambda n: np.array(n), lambda n: torch.tensor(n)]
 REAL = [float, np.float64, np.float32, np.float16, lambda x: np.array(x), lambda x: torch.tensor(x), Fraction]

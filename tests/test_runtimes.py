@@ -12,12 +12,14 @@ import torch
 from PIL import Image
 
 from mga.evaluation.metrics import psnr_y
-from mga_kernels import MaskGuidedSR, allocator, plans
+from mga_kernels import MaskGuidedSR, runtimes
 from mga_kernels.checkpoints import load_model
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.ops import output_to_image, paste_patches_
-from mga_kernels.plans import openvino, precision
+from mga_kernels.runtimes import precision
+from mga_kernels.runtimes.openvino_cpu import plan as openvino
+from mga_kernels.system import allocator
 
 CPU = torch.device("cpu")
 needs_openvino = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
@@ -56,7 +58,7 @@ def exact(network: MaskGuidedNetwork, image: np.ndarray, indices: torch.Tensor, 
 
 
 def planner(network: MaskGuidedNetwork, runtime: str, dtype: torch.dtype | None):
-    return plans.prepare(network, CPU, dtype, runtime)[0]
+    return runtimes.prepare(network, CPU, dtype, runtime)[0]
 
 
 RUNTIMES = ["pytorch", pytest.param("openvino", marks=needs_openvino)]
@@ -147,11 +149,11 @@ class _Fixed(torch.nn.Module):
 def test_a_network_that_tracing_freezes_is_refused_and_runs_in_pytorch():
     network = small_network("fsrcnn")
     network.base = _Fixed(network.base)
-    chosen, refused = plans.prepare(network, CPU, torch.float32)
+    chosen, refused = runtimes.prepare(network, CPU, torch.float32)
     assert "in PyTorch" in chosen.description
     assert "at other sizes" in refused["OpenVINO"]
     with pytest.raises(InputError, match=r"'openvino' cannot run fsrcnn here: it does not take this network"):
-        plans.prepare(network, CPU, torch.float32, "openvino")
+        runtimes.prepare(network, CPU, torch.float32, "openvino")
 
 
 def test_what_was_asked_for_runs_or_is_refused_with_the_reason():

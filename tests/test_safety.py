@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from mga_kernels import MaskGuidedSR, safety
+from mga_kernels import MaskGuidedSR
 from mga_kernels.errors import CheckpointError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
-from mga_kernels.plans.modules import ModulePlanner
+from mga_kernels.runtimes import finite
+from mga_kernels.runtimes.pytorch.modules import ModulePlanner
 
 LARGE = 2.0**24  # a power of two, so that dividing by it again leaves every value as it was
 
@@ -59,27 +60,27 @@ def picture(seed: int = 0) -> np.ndarray:
 def test_is_finite(values, dtype):
     expected = bool(np.isfinite(values).all())
     flat = torch.tensor(values, dtype=dtype)
-    assert bool(safety.is_finite(flat)) == expected
+    assert bool(finite.is_finite(flat)) == expected
     image = torch.zeros(2, 3, 5, 7, dtype=dtype).contiguous(memory_format=torch.channels_last)
     image[1, :, 4, 6] = flat
-    assert bool(safety.is_finite(image)) == expected
-    assert bool(safety.is_finite(flat[:0]))
+    assert bool(finite.is_finite(image)) == expected
+    assert bool(finite.is_finite(flat[:0]))
 
 
 def test_what_is_wider(monkeypatch):
     cpu = torch.device("cpu")
-    monkeypatch.setattr(safety, "_computes_bfloat16", lambda device: device == cpu)
-    assert safety.wider(torch.float16, cpu) == torch.bfloat16
-    assert safety.wider(torch.float16, torch.device("meta")) == torch.float32
-    assert safety.wider(torch.bfloat16, cpu) == torch.float32
+    monkeypatch.setattr(finite, "_computes_bfloat16", lambda device: device == cpu)
+    assert finite.wider(torch.float16, cpu) == torch.bfloat16
+    assert finite.wider(torch.float16, torch.device("meta")) == torch.float32
+    assert finite.wider(torch.bfloat16, cpu) == torch.float32
     with pytest.raises(CheckpointError, match=r"not finite even in float32.*load another"):
-        safety.wider(torch.float32, cpu)
+        finite.wider(torch.float32, cpu)
 
 
 @pytest.fixture(params=["bfloat16", "float32"])
 def instead(request, monkeypatch):
     """What runs where float16 does not: as on processors that compute in bfloat16, and as on others."""
-    monkeypatch.setattr(safety, "_computes_bfloat16", lambda _: request.param == "bfloat16")
+    monkeypatch.setattr(finite, "_computes_bfloat16", lambda _: request.param == "bfloat16")
     return request.param
 
 

@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 from tiny_model import write_tiny_model
 
-from mga_kernels.engine import MaskGuidedSR
+from mga_kernels.engine.batch import overlap
+from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.errors import ImageError, InputError, OutOfMemoryError
 from mga_kernels.images import read_image
-from mga_kernels.stream import overlap
 
 LONG = 20  # seconds after which a test gives up waiting; none waits that long unless it fails
 

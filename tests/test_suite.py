@@ -27,9 +27,9 @@ from mga.evaluation.testsets import find_pairs, load_pair
 from mga.settings.values import amount
 from mga.training.recipe import load_recipe
 from mga_kernels.checkpoints import load_model, save_model
-from mga_kernels.engine import MaskGuidedSR
+from mga_kernels.engine.model import MaskGuidedSR
+from mga_kernels.engine.pictures import to_tensor, to_uint8
 from mga_kernels.errors import InputError
-from mga_kernels.pictures import to_tensor, to_uint8
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 SUITE = """

@@ -11,15 +11,16 @@ from network_zoo import ROOT, random_model
 from PIL import Image
 from torch import Tensor
 
-from mga_kernels import MaskGuidedSR, memory, plans
+from mga_kernels import MaskGuidedSR, runtimes
 from mga_kernels.checkpoints import load_model
 from mga_kernels.errors import InputError, OutOfMemoryError
 from mga_kernels.networks import MaskGuidedNetwork
 from mga_kernels.networks.layers import Place, resampling
-from mga_kernels.plans import budget
-from mga_kernels.plans.modules import ModulePlanner
-from mga_kernels.plans.tiles import Best, TiledPlan
-from mga_kernels.plans.tiling import Overlap, Tiling, tilings
+from mga_kernels.runtimes.pytorch.modules import ModulePlanner
+from mga_kernels.runtimes.tiles import budget, tiled
+from mga_kernels.runtimes.tiles.tiled import Best, TiledPlan
+from mga_kernels.runtimes.tiles.tiling import Overlap, Tiling, tilings
+from mga_kernels.system import memory
 
 NO_NORM = {"base": {"norm": "none"}, "refine": {"norm": "none"}}
 LIGHT = {"base": {"light": True}}
@@ -52,7 +53,7 @@ def _one_thread():
 
 
 @torch.inference_mode()
-def explained(plan: plans.Plan, image: Tensor, k: int) -> dict[str, Tensor]:
+def explained(plan: runtimes.Plan, image: Tensor, k: int) -> dict[str, Tensor]:
     """Coarse and final picture, mask, indices; pictures are poisoned before."""
     picture = plan.buffer().fill_(0xA5)
     plan.coarse(image, picture)
@@ -140,7 +141,7 @@ def test_best_is_select_patches_in_any_order_of_arrival():
             cells = some.sort().values
             entering, slots = best.offer(values[cells], cells)
             patches[slots] = cells[entering]
-        expected = plans.tiles.select_patches(values[None, None], 30, order)[0].long()
+        expected = tiled.select_patches(values[None, None], 30, order)[0].long()
         assert torch.equal(best.cells, expected)
         assert torch.equal(patches[best.find(expected)], expected)
 
@@ -222,7 +223,7 @@ def test_attention_of_a_tile_that_is_the_whole_image(pool):
 def test_published_rfdn(dtype, runtime, height, width):
     """Four blocks, of whose common reach only a part is overlap. In bf16 a tile is rounded differently at its seams."""
     network = load_model("rfdn-x4").eval().requires_grad_(False)
-    planner, _ = plans.prepare(network, torch.device("cpu"), dtype, runtime)
+    planner, _ = runtimes.prepare(network, torch.device("cpu"), dtype, runtime)
     image = photograph(height, width)
     plan = TiledPlan(planner, network, height, width, 60, few_tiles(network, height, width))
     assert len(plan.tiling) > 1
@@ -252,7 +253,7 @@ def test_published_rfdn(dtype, runtime, height, width):
 def test_tiles_in_pair_planes(name, scale, height, width):
     """Every pixel is computed from the same bf16 values in a tile and in the whole."""
     network = random_model(name, scale, **(NARROW if name == "msrresnet-split" else LOCAL[name]))
-    planner, _ = plans.prepare(network, torch.device("cpu"), None, "own")
+    planner, _ = runtimes.prepare(network, torch.device("cpu"), None, "own")
     image, tiling = photograph(height, width), few_tiles(network, height, width)
     assert len(tiling) > 3
     plan, whole = TiledPlan(planner, network, height, width, 40, tiling), planner.plan(height, width, 40)

@@ -12,10 +12,11 @@ import pytest
 import torch
 from network_zoo import random_model
 
-from mga_kernels import MaskGuidedSR, choice, timings
+from mga_kernels import MaskGuidedSR
+from mga_kernels.engine import choice, timings
 from mga_kernels.errors import OutOfMemoryError
-from mga_kernels.plans.budget import Budget
-from mga_kernels.plans.modules import ModulePlan
+from mga_kernels.runtimes.pytorch.modules import ModulePlan
+from mga_kernels.runtimes.tiles.budget import Budget
 
 SIZE = 40, 52
 

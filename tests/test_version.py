@@ -77,7 +77,7 @@ def test_it_is_the_same_in_every_process_and_says_where_the_code_is():
     assert len(code_version()) == 16
 
 
-@pytest.mark.parametrize("name", ["no_such_package", "mga_kernels.no_such_module", "mga_kernels.plans.nothing"])
+@pytest.mark.parametrize("name", ["no_such_package", "mga_kernels.no_such_module", "mga_kernels.runtimes.nothing"])
 def test_a_module_that_does_not_exist_is_refused(name):
     with pytest.raises(InputError, match=f"code_version: .*{name}"):
         code_version(name)

@@ -10,7 +10,7 @@ from tiny_model import write_tiny_model
 
 from mga.cli import main
 from mga.upscaling.jobs import Request
-from mga_kernels import files
+from mga_kernels.system import files
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """EDSR in convolutions of our own: which stages its halves consist of, and in which places their results lie.
 
 A stage is a convolution from one place to another, with what is added to it. Places that no other stage needs as a
-whole are kept as a few rows only. ``mga_kernels.plans.divided`` makes the plans of it: images, patches and -D.
+whole are kept as a few rows only. ``mga_kernels.runtimes.cpu.divided`` makes the plans of it: images, patches and -D.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from mga_kernels.networks.layers import upsampling_steps
-from mga_kernels.plans.chains import Part, Stage
-from mga_kernels.plans.divided import Block, DividedWeights, less_mean
-from mga_kernels.plans.pairs import PairConv, weight_and_bias
+from mga_kernels.runtimes.cpu.chains import Part, Stage
+from mga_kernels.runtimes.cpu.divided import Block, DividedWeights, less_mean
+from mga_kernels.runtimes.cpu.pairs import PairConv, weight_and_bias
 
 from .network import MEAN
 

@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ..errors import CheckpointError, InputError
-from ..files import whole_file
 from ..modes import ordinary
 from ..networks import MaskGuidedNetwork, ModelConfig
+from ..system.files import whole_file
 from .building import without_memory
 from .kinds import kind_of
 

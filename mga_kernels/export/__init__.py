@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..amount import Amount
 from ..checkpoints import load_checkpoint
 from ..errors import InputError
-from ..files import whole_file
 from ..networks import MaskGuidedNetwork
+from ..networks.amount import Amount
+from ..system.files import whole_file
 from .formats import FORMATS
 from .program import facts, trace
 

@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..amount import Amount
 from ..errors import InputError
 from ..networks import MaskGuidedNetwork
+from ..networks.amount import Amount
 from ..networks.layers import Size, extended, number
 from ..networks.mask import FILTER_SIZE
+from ..networks.tiny import SIDE, border_width
 from ..ops.mask_head.reference import mask_head
-from ..tiny import SIDE, border_width
 
 
 class MaskGuidedGraph(nn.Module):

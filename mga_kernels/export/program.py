@@ -11,11 +11,11 @@ import torch.fx.experimental._config as symbolic
 from torch.export import Dim, ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from ..amount import Amount
 from ..errors import InputError
 from ..modes import ordinary
 from ..networks import MaskGuidedNetwork
-from ..plans.precision import picture
+from ..networks.amount import Amount
+from ..runtimes.precision import picture
 from ..version import __version__
 from .graph import MaskGuidedGraph
 

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 from PIL import Image, ImageFile
 
 from ..errors import ImageError
-from ..threads import Lock
+from ..system.threads import Lock
 from . import jpeg, png
 from .boxes import avif_without_exif
 from .headers import what_it_is

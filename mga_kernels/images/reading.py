@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageCms
 
 from ..errors import ImageError, InputError, MGAError, OutOfMemoryError
-from ..memory import GIB, require_memory
+from ..system.memory import GIB, require_memory
 from .headers import bits_per_sample
 from .metadata import read_metadata, stated_in_file
 from .opening import Damaged, file_of, limit_off, mended, one_line, open_image, opened

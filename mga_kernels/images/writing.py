@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import ImageError, InputError
-from ..files import Identity, identities, whole_file
+from ..system.files import Identity, identities, whole_file
 from .formats import REFUSALS, metadata_options
 from .metadata import known
 from .photo import Photo, to_image

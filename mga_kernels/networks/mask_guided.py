@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..amount import above
 from ..errors import InputError
 from ..ops import gather_patches, paste_patches_
+from .amount import above
 from .config import ModelConfig
 from .layers import pad_by_reflection
 from .mask import MaskPrediction

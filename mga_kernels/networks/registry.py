@@ -43,7 +43,7 @@ class Network:
     patches (N, 3, sp, sp), with h its attribute ``halo``, for any p, and for a whole feature with a border of h. A
     network without it exists whole only.
 
-    Halves may say what images larger than memory need, which are cut into tiles (``mga_kernels.plans.tiles``), in
+    Halves may say what images larger than memory need, which are cut into tiles (``runtimes.tiles.tiled``), in
     attributes. ``receptive_field``: LR pixels to each side by which what they return depends on what they get, None
     (the default) where it depends on all of it; without that of the Base-Net an image is never cut, without that of
     the Refine-Net not for -D. Of the Base-Net also ``tile_multiple``: a tile may start at its multiples, and
@@ -62,8 +62,8 @@ class Network:
     ``divided``: the Network, called after this one with "-split" behind it, whose halves are the published network cut
     in two without loss, which ``mga convert`` makes; its ``layout`` (``networks.divided.Layout``) says where weights
     go. A network whose own halves are such a cut has a ``layout`` itself. ``cpu``, a class of the kind of
-    ``plans.pair_plan.PairWeights``: how the halves run in our convolutions. ``cuda(refine)``: its Refine-Net in few
-    launches, ``body`` and ``shuffle`` of ``plans.fused.FusedRefine``.
+    ``runtimes.cpu.plan.PairWeights``: how the halves run in our convolutions. ``cuda(refine)``: its Refine-Net in few
+    launches, ``body`` and ``shuffle`` of ``runtimes.cuda.fused.FusedRefine``.
     """
 
     name: str

@@ -12,8 +12,8 @@ from typing import cast
 from PIL import Image
 
 from mga_kernels.errors import MGAError
-from mga_kernels.files import writable_folder
 from mga_kernels.images import Photo, read_image, save_image
+from mga_kernels.system.files import writable_folder
 
 from .commands.options import DEFAULT_MODEL
 from .console.process import exit_code, stoppable
@@ -24,7 +24,7 @@ def run(output: Path, model_name: str) -> None:
     """Write result.png, mask.png and before-after.png into ``output``, replacing those of an earlier run."""
     writable_folder(output)
     started = time.perf_counter()
-    from mga_kernels.engine import MaskGuidedSR
+    from mga_kernels.engine.model import MaskGuidedSR
     from mga_kernels.ops import last_backend, operators
 
     model = MaskGuidedSR.from_pretrained(model_name)

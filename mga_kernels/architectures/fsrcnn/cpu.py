@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ...networks import MaskGuidedNetwork
-from ...plans.chains import PairChain, Stage
-from ...plans.pair_plan import Buffers, PairWeights, closing_pair, from_bytes
-from ...plans.pairs import Grid, PairConv, Planes, weight_and_bias
+from ...runtimes.cpu.chains import PairChain, Stage
+from ...runtimes.cpu.pairs import Grid, PairConv, Planes, weight_and_bias
+from ...runtimes.cpu.plan import Buffers, PairWeights, closing_pair, from_bytes
 from . import network as fsrcnn
 
 

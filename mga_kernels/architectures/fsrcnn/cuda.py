@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from ...plans.fused import Chain, Layers, Link, closing_links
+from ...runtimes.cuda.fused import Chain, Layers, Link, closing_links
 from . import network as fsrcnn
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...plans.chains import Part, Stage
-from ...plans.divided import Block, DividedWeights
-from ...plans.pairs import PairConv
+from ...runtimes.cpu.chains import Part, Stage
+from ...runtimes.cpu.divided import Block, DividedWeights
+from ...runtimes.cpu.pairs import PairConv
 from . import network as msrresnet
 
 

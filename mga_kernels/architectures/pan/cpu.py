@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ...networks import MaskGuidedNetwork
-from ...plans.chains import PairChain, Part, Stage
-from ...plans.divided import Block, DividedWeights
-from ...plans.pair_plan import Buffers, PairWeights, from_bytes
-from ...plans.pairs import Grid, PairConv, Planes
+from ...runtimes.cpu.chains import PairChain, Part, Stage
+from ...runtimes.cpu.divided import Block, DividedWeights
+from ...runtimes.cpu.pairs import Grid, PairConv, Planes
+from ...runtimes.cpu.plan import Buffers, PairWeights, from_bytes
 from . import network as pan
 
 

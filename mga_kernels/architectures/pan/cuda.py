@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...plans.fused import Layers
+from ...runtimes.cuda.fused import Layers
 from . import network as pan
 
 

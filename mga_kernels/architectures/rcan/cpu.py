@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from ...networks import MaskGuidedNetwork
 from ...networks.layers import upsampling_steps
-from ...plans.chains import PairChain, Stage
-from ...plans.divided import less_mean
-from ...plans.pair_plan import Buffers, closing_pair
-from ...plans.pairs import Grid, PairConv, Planes, weight_and_bias
-from ...plans.rescaled import Given, RescaledChain, TrunkWeights, sums
+from ...runtimes.cpu.chains import PairChain, Stage
+from ...runtimes.cpu.divided import less_mean
+from ...runtimes.cpu.pairs import Grid, PairConv, Planes, weight_and_bias
+from ...runtimes.cpu.plan import Buffers, closing_pair
+from ...runtimes.cpu.rescaled import Given, RescaledChain, TrunkWeights, sums
 from . import network as rcan
 
 CHANNELS = rcan.FEATURE_CHANNELS

@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from ...plans.fused import RELU, Chain, Layers, Link, closing_links
+from ...runtimes.cuda.fused import RELU, Chain, Layers, Link, closing_links
 from . import network as rcan
 
 

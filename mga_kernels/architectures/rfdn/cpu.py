@@ -11,9 +11,9 @@ from torch import Tensor
 
 from ...networks import MaskGuidedNetwork
 from ...ops import pair_interpolate_, pair_pool
-from ...plans.chains import PairChain, Stage
-from ...plans.pair_plan import Buffers, PairWeights, closing_pair, from_bytes
-from ...plans.pairs import Grid, PairConv, Planes, lanes, weight_and_bias
+from ...runtimes.cpu.chains import PairChain, Stage
+from ...runtimes.cpu.pairs import Grid, PairConv, Planes, lanes, weight_and_bias
+from ...runtimes.cpu.plan import Buffers, PairWeights, closing_pair, from_bytes
 from . import network as rfdn
 
 ROWS = 8  # of a grid of patches that are floats at the same time

@@ -8,10 +8,10 @@ from torch import nn
 
 from ...networks import MaskGuidedNetwork
 from ...networks.layers import upsampling_steps
-from ...plans.chains import PairChain, Stage
-from ...plans.pair_plan import Buffers, closing_pair, from_bytes
-from ...plans.pairs import Grid, PairConv, Planes
-from ...plans.rescaled import Given, RescaledChain, TrunkWeights, normalise, sums
+from ...runtimes.cpu.chains import PairChain, Stage
+from ...runtimes.cpu.pairs import Grid, PairConv, Planes
+from ...runtimes.cpu.plan import Buffers, closing_pair, from_bytes
+from ...runtimes.cpu.rescaled import Given, RescaledChain, TrunkWeights, normalise, sums
 from . import network as srresnet
 
 CHANNELS = srresnet.FEATURE_CHANNELS

@@ -6,10 +6,10 @@ multiple of 8, and pixels before the first and behind the last, are zeros.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
-
-from ...allocator import huge_pages
 
 GROUP = 8  # channels
 BEFORE = 4  # pixels of zeros
@@ -26,11 +26,12 @@ def groups_of(channels: int) -> int:
     return -(-channels // GROUP)
 
 
-def empty_map(channels: int, height: int, width: int) -> Tensor:
-    """A map of zeros."""
+def empty_map(
+    channels: int, height: int, width: int, prepare: Callable[[Tensor], object] = lambda data: None
+) -> Tensor:
+    """A map of zeros. ``prepare`` is given its memory before anything is written there."""
     data = torch.empty(height, groups_of(channels), map_pitch(width), GROUP, dtype=torch.float32)
-    if data.device.type == "cpu":
-        huge_pages(data.data_ptr(), data.nbytes)
+    prepare(data)
     return data.zero_()
 
 

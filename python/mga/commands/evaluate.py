@@ -24,10 +24,10 @@ from rich.progress import track
 from rich.table import Table
 
 from mga_kernels.errors import InputError
-from mga_kernels.files import identities
 from mga_kernels.images import check_output
 from mga_kernels.networks import VARIANTS
 from mga_kernels.ops.select_patches import ORDERS
+from mga_kernels.system.files import identities
 
 from ..evaluation.testsets import find_pairs, scale_of
 from ..files.records import Record, write_text
@@ -87,8 +87,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _run_suite(args: argparse.Namespace) -> int:
-    from mga_kernels.arguments import check_whole
     from mga_kernels.checkpoints import is_whole
+    from mga_kernels.engine.arguments import check_whole
 
     from ..evaluation.suite.config import ModelEntry, Suite, load_suite
     from ..evaluation.suite.markdown import to_markdown

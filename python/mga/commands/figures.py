@@ -15,8 +15,8 @@ import numpy as np
 from mga_kernels.checkpoints import is_whole, read_metadata
 from mga_kernels.checkpoints.native import is_native
 from mga_kernels.errors import ImageError, InputError
-from mga_kernels.files import identities, writable_folder
 from mga_kernels.images import Photo, check_output, save_image
+from mga_kernels.system.files import identities, writable_folder
 
 from ..drawing.sheets import Box
 from ..evaluation.testsets import find_pairs, image_name, load_pair, only_scale

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mga_kernels.engine import MaskGuidedSR
+from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.errors import InputError
 
 

@@ -23,7 +23,7 @@ from ..upscaling.work import upscale_all
 from .options import SHIPPED, add_model_arguments, number, size_of
 
 if TYPE_CHECKING:
-    from mga_kernels.engine import MaskGuidedSR
+    from mga_kernels.engine.model import MaskGuidedSR
 
 
 def _add_photograph_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,8 +13,8 @@ import torch
 
 from mga_kernels.checkpoints import load_checkpoint, save_model
 from mga_kernels.errors import InputError
-from mga_kernels.files import writable_folder
 from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
+from mga_kernels.system.files import writable_folder
 
 from ..console.process import Stopped
 from ..evaluation.testsets import only_scale

@@ -22,9 +22,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from mga_kernels.files import writable_folder
 from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
-from mga_kernels.plans.precision import fast_bf16
+from mga_kernels.runtimes.precision import fast_bf16
+from mga_kernels.system.files import writable_folder
 
 from ..evaluation.masks import every_patch
 from ..files.claim import claim_folder

@@ -18,8 +18,8 @@ from pathlib import Path
 from rich.progress import track
 
 from mga_kernels.errors import ImageError
-from mga_kernels.files import writable_folder
 from mga_kernels.images import Photo, read_image, save_image
+from mga_kernels.system.files import writable_folder
 
 from ..console.failures import Failures
 from ..files.folders import list_images

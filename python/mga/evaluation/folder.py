@@ -15,7 +15,7 @@ from .metrics import psnr_y, ssim_y
 from .testsets import load_pair
 
 if TYPE_CHECKING:
-    from mga_kernels.engine import MaskGuidedSR
+    from mga_kernels.engine.model import MaskGuidedSR
 
 
 def evaluate(
@@ -27,7 +27,7 @@ def evaluate(
     save: Path | None = None,
 ) -> Record:
     """Figures of every image and their mean, as they go into the JSON file. A PSNR of equal images is None there."""
-    from mga_kernels.pictures import to_tensor, to_uint8
+    from mga_kernels.engine.pictures import to_tensor, to_uint8
 
     from ..evaluation.models import own_luma
 

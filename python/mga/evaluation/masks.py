@@ -24,7 +24,7 @@ from ..files.records import Record
 from .metrics import LUMA
 
 if TYPE_CHECKING:
-    from mga_kernels.engine import MaskGuidedSR
+    from mga_kernels.engine.model import MaskGuidedSR
 
 QUANTILE = (
     0.95  # the mean cell difference at this quantile of the training cells is mask value 1, where nothing else is said
@@ -72,7 +72,7 @@ def differences(network: MaskGuidedNetwork, coarse: Tensor, final: Tensor) -> Te
 @torch.inference_mode()
 def predict(model: MaskGuidedSR, lr: np.ndarray) -> MaskPair:
     """The mask of an LR image, uint8 (h, w, 3), and the difference that it predicts; runs the Refine-Net everywhere."""
-    from mga_kernels.pictures import to_tensor
+    from mga_kernels.engine.pictures import to_tensor
 
     network, smallest = model.model, model.config.definition.minimum_size
     if not isinstance(network, MaskGuidedNetwork):

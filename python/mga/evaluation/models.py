@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mga_kernels.engine import MaskGuidedSR
+from mga_kernels.engine.model import MaskGuidedSR
+from mga_kernels.engine.pictures import to_tensor
 from mga_kernels.errors import InputError
 from mga_kernels.networks import WholeNetwork
-from mga_kernels.pictures import to_tensor
 
 
 def variant_of(model: MaskGuidedSR, wanted: str) -> str:

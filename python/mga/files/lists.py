@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from mga_kernels.errors import InputError
-from mga_kernels.files import whole_file
+from mga_kernels.system.files import whole_file
 
 MARK = f"{os.sep}.{os.sep}"  # what stands behind it is kept below the folder of results, as rsync --relative does it
 

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from mga_kernels.files import whole_file
+from mga_kernels.system.files import whole_file
 
 Record = dict[str, Any]  # what JSON holds, by name
 

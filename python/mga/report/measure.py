@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from mga_kernels.engine import MaskGuidedSR
+from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.errors import ImageError, InputError
 from mga_kernels.images import read_image
 from mga_kernels.networks import ModelConfig, WholeConfig
-from mga_kernels.plans import RUNTIMES
+from mga_kernels.runtimes import RUNTIMES
 
 from ..complexity import NetworkCosts, WholeCosts
 from ..evaluation.metrics import psnr_rgb, psnr_y
@@ -282,7 +282,7 @@ def _costs(config: ModelConfig | WholeConfig) -> Callable[[np.ndarray, int | Non
 
 def machine() -> str:
     """Processor (or GPU), threads and operating system, for people."""
-    from mga_kernels import timings
+    from mga_kernels.engine import timings
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     facts = timings.machine(device)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mga_kernels.explanation import Explanation
+from mga_kernels.engine.explanation import Explanation
 
 from ..files.records import Record
 from .chart import Point, curve

@@ -10,11 +10,11 @@ from typing import Any
 
 from mga_kernels.checkpoints import read_metadata
 from mga_kernels.checkpoints.native import find_model, is_native
-from mga_kernels.engine import MaskGuidedSR
+from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.errors import CheckpointError, InputError
-from mga_kernels.files import whole_file, writable_folder
 from mga_kernels.info import collect
 from mga_kernels.networks import ModelConfig, WholeConfig
+from mga_kernels.system.files import whole_file, writable_folder
 
 from ..evaluation.testsets import only_scale
 from ..files.records import Record

@@ -28,9 +28,9 @@ import torch
 
 from mga_kernels.checkpoints import read_metadata
 from mga_kernels.errors import InputError
-from mga_kernels.files import whole_file, writable_folder
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.networks.config import PATCH_SIZES
+from mga_kernels.system.files import whole_file, writable_folder
 
 from ..evaluation.suite.config import Suite
 from ..evaluation.suite.markdown import to_markdown

@@ -9,8 +9,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from mga_kernels.engine import MaskGuidedSR
-from mga_kernels.pictures import to_tensor, to_uint8
+from mga_kernels.engine.model import MaskGuidedSR
+from mga_kernels.engine.pictures import to_tensor, to_uint8
 
 from ..drawing.overlay import most_refined
 from ..drawing.sheets import Box, crops_sheet, error_sheet, mask_sheet

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from mga_kernels.errors import InputError
-from mga_kernels.files import whole_file
+from mga_kernels.system.files import whole_file
 
 from ..files.records import Record
 from .schedule import Schedule, learning_rate

@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from mga_kernels.errors import InputError
-from mga_kernels.files import whole_file
+from mga_kernels.system.files import whole_file
 
 from .colour import recoloured
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from mga_kernels.checkpoints import load_model, save_model
 from mga_kernels.errors import CheckpointError, InputError
-from mga_kernels.files import writable_folder
 from mga_kernels.networks import MaskGuidedNetwork
+from mga_kernels.system.files import writable_folder
 
 from ..evaluation.masks import differences, every_patch, overlap
 from ..evaluation.metrics import psnr_y

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mga_kernels.errors import ImageError, InputError
-from mga_kernels.files import Identity, are_one_name, identities
 from mga_kernels.images import FORMATS, check_output
 from mga_kernels.images.size import Size
+from mga_kernels.system.files import Identity, are_one_name, identities
 
 from ..console.failures import Failures
 from ..files.folders import list_images, subfolders

@@ -17,9 +17,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mga_kernels.errors import ImageError
-from mga_kernels.files import writable_folder
 from mga_kernels.images import Photo, check_output, read_image, save_image
 from mga_kernels.images.size import shrink
+from mga_kernels.system.files import writable_folder
 
 from ..console.failures import Failures
 from ..console.lines import one_line
@@ -28,7 +28,7 @@ from ..drawing.overlay import draw_overlay
 from .jobs import Job, Request, has_result, refuse_names_that_fold
 
 if TYPE_CHECKING:
-    from mga_kernels.engine import MaskGuidedSR
+    from mga_kernels.engine.model import MaskGuidedSR
 
 _WRITERS = max(1, min(4, (os.cpu_count() or 1) // 4))  # a PNG of 3840x2160 takes one of them a second or two
 
@@ -79,7 +79,7 @@ def upscale_all(
 
 def _run_all(model: MaskGuidedSR, jobs: Sequence[Job], request: Request, failures: Failures, done: list[Path]) -> None:
     """Upscale all jobs, adding to ``done`` what is finished."""
-    from mga_kernels.stream import overlap
+    from mga_kernels.engine.batch import overlap
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()

@@ -17,10 +17,10 @@ import torch
 
 from mga_kernels.checkpoints import read_metadata
 from mga_kernels.checkpoints.native import find_model, is_native
-from mga_kernels.engine import MaskGuidedSR
+from mga_kernels.engine.model import MaskGuidedSR
+from mga_kernels.engine.pictures import to_tensor, to_uint8
 from mga_kernels.errors import InputError
 from mga_kernels.networks import WholeConfig
-from mga_kernels.pictures import to_tensor, to_uint8
 
 from ...complexity import NetworkCosts, WholeCosts
 from ...files.records import Record

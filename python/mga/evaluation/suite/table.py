@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from mga_kernels.checkpoints import is_whole
+from mga_kernels.engine.timings import machine
 from mga_kernels.networks import WholeConfig
-from mga_kernels.timings import machine
 
 from ...files.records import Record, finite
 from ...settings.values import amount

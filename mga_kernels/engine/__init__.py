@@ -1,0 +1,7 @@
+"""The engine: what it is asked, what it decides, and what it returns."""
+
+from .explanation import Explanation
+from .model import MaskGuidedSR
+from .result import Result
+
+__all__ = ["Explanation", "MaskGuidedSR", "Result"]

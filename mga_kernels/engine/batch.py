@@ -1,0 +1,210 @@
+"""Images one after another: while one is computed, the next is read and the one before is written.
+
+Computing stays in the thread of the caller, where Ctrl-C arrives and where the threads of PyTorch and the memory of
+the plan are at home; a second computing thread would have both once more. Pillow lets go of the interpreter while it
+decodes and encodes, so threads are enough for the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import numpy as np
+from PIL import Image
+
+from .. import images
+from ..errors import InputError
+from ..quantities import check_whole_number
+from .pictures import ImageLike, Picture, in_form_of, read
+
+if TYPE_CHECKING:
+    from .model import MaskGuidedSR
+
+Source = TypeVar("Source")
+Loaded = TypeVar("Loaded")
+Computed = TypeVar("Computed")
+Written = TypeVar("Written")
+
+
+@dataclass(frozen=True)
+class Outcome(Generic[Source, Written]):
+    """What became of ``source``: the ``value`` of its last step, or the ``error`` of the step that failed."""
+
+    source: Source
+    value: Written | None = None
+    error: Exception | None = None
+
+
+@dataclass(frozen=True)
+class Upscaled:
+    """What became of one image of ``MaskGuidedSR.upscale_all``: either ``image`` or ``error`` is not None.
+
+    ``image`` is in the form that ``upscale`` returns for ``source``; ``notes`` say what of it could not be kept.
+    ``refined``: cells refined, None where the dense network made it.
+    """
+
+    source: ImageLike
+    image: Picture | None = None
+    error: Exception | None = None
+    notes: list[str] = field(default_factory=list)
+    refined: int | None = None
+
+
+def upscale_all(
+    model: MaskGuidedSR,
+    sources: Iterable[ImageLike],
+    ahead: int = 2,
+    save: Callable[[Upscaled], object] | None = None,
+    savers: int = 1,
+) -> Generator[Upscaled, None, None]:
+    """Upscale many images with ``model`` as its ``upscale`` does; results come in the order of ``sources``.
+
+    While one is computed, those after it are read, and ``save``, where given, is called with those before it, in
+    ``savers`` threads; without it, saving is the caller's and nothing is computed meanwhile. At most ``ahead`` images
+    besides the one that is computed are held, so memory stays bounded. An image that fails, or that ``save`` fails
+    with, comes with its ``error`` in its turn. Arrays and PIL images must stay as they are until their turn. Closing
+    the iterator, or Ctrl-C while it works, waits for the images that are being read or saved, not for others; where
+    the code around it may fail, ``contextlib.closing`` makes sure of it. InputError for a wrong ``ahead``, and for one
+    image in place of several, of which the letters or rows would be taken for images.
+    """
+    if not isinstance(sources, Iterable) or _is_one_image(sources):
+        raise InputError(
+            f"upscale_all: expected images to go through, got one {type(sources).__name__}; put it in a list"
+        )
+
+    def compute(loaded: tuple[ImageLike, images.Photo]) -> Upscaled:
+        source, photo = loaded
+        result = model.upscale(photo, return_result=True)
+        assert isinstance(result.image, images.Photo)
+        return Upscaled(source, in_form_of(source, result.image), None, result.notes, result.refined)
+
+    def write(upscaled: Upscaled) -> Upscaled:
+        if save is not None:
+            save(upscaled)
+        return upscaled
+
+    outcomes = overlap(sources, lambda source: (source, read(source)), compute, write, ahead, savers)
+    return _as_upscaled(outcomes)
+
+
+def _is_one_image(sources: object) -> bool:
+    if isinstance(sources, np.ndarray):
+        return sources.ndim < 3 or (sources.ndim == 3 and sources.shape[2] <= 4)
+    return isinstance(sources, str | bytes | os.PathLike | Image.Image | images.Photo)
+
+
+def _as_upscaled(outcomes: Generator[Outcome[ImageLike, Upscaled], None, None]) -> Generator[Upscaled, None, None]:
+    with closing(outcomes):
+        for outcome in outcomes:
+            yield outcome.value or Upscaled(outcome.source, error=outcome.error)
+            del outcome  # or its picture would live until the next one is there
+
+
+def overlap(
+    sources: Iterable[Source],
+    read: Callable[[Source], Loaded],
+    compute: Callable[[Loaded], Computed],
+    write: Callable[[Computed], Written],
+    ahead: int = 2,
+    writers: int = 1,
+) -> Generator[Outcome[Source, Written], None, None]:
+    """``write(compute(read(source)))`` of every source, in their order.
+
+    ``compute`` and the iterator of ``sources`` run in the thread that asks for outcomes, while it asks; ``read`` in a
+    thread of its own, ``write`` in ``writers`` threads. Of the sources that were taken, at most ``ahead`` besides the
+    one that is being computed have no outcome yet. An Exception of a step is the outcome of its source and stops no
+    other; what is not an Exception, and any error of ``sources`` itself, ends the iterator. A source for which memory
+    runs out is tried once more when those before it are written.
+
+    Closing the iterator, by ``close`` or an exception in it such as KeyboardInterrupt, drops what has not begun, waits
+    for the reading and writing that has, and leaves no thread behind.
+    """
+    ahead = check_whole_number("ahead is a number of images", ahead, 0)
+    writers = check_whole_number("writing is done by a number of threads", writers, 1)
+    return _Overlap(read, compute, write, writers).outcomes(iter(sources), ahead)
+
+
+class _Overlap(Generic[Source, Loaded, Computed, Written]):
+    def __init__(
+        self,
+        read: Callable[[Source], Loaded],
+        compute: Callable[[Loaded], Computed],
+        write: Callable[[Computed], Written],
+        writers: int,
+    ):
+        self.read, self.compute, self.write = read, compute, write
+        self.reader, self.writer = ThreadPoolExecutor(1, "mga-read"), ThreadPoolExecutor(writers, "mga-write")
+        self.reading: deque[tuple[Source, Future[Loaded]]] = deque()
+        self.writing: deque[tuple[Source, Future[Written]]] = deque()
+        self.stopped = threading.Event()
+        self.process = os.getpid()
+
+    def outcomes(self, sources: Iterator[Source], ahead: int) -> Generator[Outcome[Source, Written], None, None]:
+        try:
+            while self._take(sources, ahead + 1) or self.writing:
+                if os.getpid() != self.process:
+                    raise RuntimeError("another process began these images, and its threads are not here; begin anew")
+                if self.reading and not (self.writing and self.writing[0][1].done()):
+                    source, loading = self.reading.popleft()
+                    self.writing.append((source, self._submit(source, loading)))
+                    del loading
+                else:
+                    yield self._first()
+        finally:
+            self.stopped.set()
+            self.reader.shutdown(wait=False, cancel_futures=True)
+            self.writer.shutdown(wait=True, cancel_futures=True)
+            self.reader.shutdown(wait=True)
+
+    def _take(self, sources: Iterator[Source], most: int) -> bool:
+        """Begin to read what there is room for; whether anything is being read."""
+        while len(self.reading) + len(self.writing) < most:
+            try:
+                source = next(sources)
+            except StopIteration:
+                break
+            self.reading.append((source, self.reader.submit(self._unless_stopped, self.read, source)))
+        return bool(self.reading)
+
+    def _submit(self, source: Source, loading: Future[Loaded]) -> Future[Written]:
+        """Compute, and begin to write."""
+        try:
+            return self.writer.submit(self._unless_stopped, self.write, self._computed(source, loading))
+        except Exception as error:
+            failed: Future[Written] = Future()
+            failed.set_exception(error)
+            return failed
+
+    def _computed(self, source: Source, loading: Future[Loaded]) -> Computed:
+        try:
+            return self.compute(loading.result())
+        except MemoryError:  # ours, or one of a library
+            if not self.writing:
+                raise
+        wait([future for _, future in self.writing])
+        return self.compute(self.read(source))
+
+    def _first(self) -> Outcome[Source, Written]:
+        source, future = self.writing.popleft()
+        try:
+            return Outcome(source, future.result())
+        except Exception as error:
+            return Outcome(source, error=error)
+
+    def _unless_stopped(self, step: Callable[[Any], Any], value: Any) -> Any:
+        if self.stopped.is_set():
+            raise RuntimeError("the images before this one were broken off")
+        try:
+            return step(value)
+        except Exception:
+            raise
+        except BaseException:  # nothing begins after it, although the caller only hears of it later
+            self.stopped.set()
+            raise

@@ -1,0 +1,116 @@
+"""Which runtime runs a network: the fastest that can, or the one that is asked for."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+
+from ..errors import InputError
+from ..networks import MaskGuidedNetwork, Network, SRNetwork, WholeNetwork
+from . import plain
+from .cpu import pairs
+from .openvino_cpu import plan as openvino
+from .plan import Planner
+from .precision import fast_bf16, in_bf16
+from .pytorch.modules import ModulePlanner
+
+RUNTIMES = {"own": "a plan of our own", "openvino": "OpenVINO", "pytorch": "PyTorch"}  # fastest first
+
+
+def prepare(
+    network: SRNetwork, device: torch.device, dtype: torch.dtype | None, runtime: str = "auto"
+) -> tuple[Planner, dict[str, str]]:
+    """The fastest way to run the network here, and the reasons against others that might be faster, by name.
+
+    ``dtype`` None: what is fastest without a loss that can be seen. ``runtime``: one of RUNTIMES instead of the
+    fastest; InputError where it cannot run. ``network`` is moved and converted as it runs on tensors; the planner takes
+    a copy of its weights where photographs run in another dtype.
+    """
+    if runtime not in ("auto", *RUNTIMES):
+        raise InputError(f"runtime {runtime!r} does not exist; choose auto or one of {', '.join(RUNTIMES)}")
+    makers = {"own": _own, "openvino": _openvino, "pytorch": _pytorch}
+    if runtime != "auto":
+        planner = (
+            _own(network, device, dtype, asked=True) if runtime == "own" else makers[runtime](network, device, dtype)
+        )
+        if isinstance(planner, str):
+            raise InputError(f"runtime {runtime!r} cannot run {network.config.network} here: {planner}")
+        others = {name: f"runtime {runtime} was asked for" for name in RUNTIMES if name != runtime}
+        return planner, {RUNTIMES[name]: reason for name, reason in others.items()}
+    refused: dict[str, str] = {}
+    for name in ("own", "openvino"):
+        planner = makers[name](network, device, dtype)
+        if not isinstance(planner, str):
+            return planner, refused
+        refused[RUNTIMES[name]] = planner
+    return _pytorch(network, device, dtype), refused
+
+
+def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, asked: bool = False) -> Planner | str:
+    """The planner, or why there is none. ``asked``: also where it would be slow."""
+    if isinstance(network, WholeNetwork):
+        reason = _against_pairs(network, device, dtype, asked) or _against_weights(network)
+        return reason or plain.own(network)
+    if device.type == "cuda":
+        return _against_weights(network) or _cuda_graph(network, device, dtype)
+    reason = _against_pairs(network, device, dtype, asked) or _against_weights(network)
+    if reason is not None:
+        return reason
+    weights = network.config.definition.part("cpu")
+    return weights.against(network) or weights(copy.deepcopy(network).float())
+
+
+def _cuda_graph(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
+    from .cuda.graph import CudaGraphPlanner
+
+    return CudaGraphPlanner(network, device, dtype)
+
+
+def _openvino(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:
+    if device.type != "cpu":
+        return f"it runs on the CPU, and the device is {device}"
+    reason = openvino.unavailable(dtype) or _against_weights(network)
+    if reason is not None:
+        return reason
+    try:
+        if isinstance(network, WholeNetwork):
+            return plain.WholeOpenvinoPlanner(network, dtype)
+        return openvino.OpenvinoPlanner(network, dtype)
+    except Exception as error:  # a network can meet any limit of tracing and of OpenVINO
+        return f"it does not take this network ({(str(error).strip() or type(error).__name__).splitlines()[0]})"
+
+
+def _pytorch(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
+    if isinstance(network, WholeNetwork):
+        return plain.pytorch(network, device, dtype)
+    network = network.to(device, dtype or torch.float32)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if dtype is None and device.type == "cpu" and fast_bf16():
+        base, refine = in_bf16(network)
+        network = copy.deepcopy(network)
+        for part, small in ((network.base, base), (network.mask, base), (network.refine, refine)):
+            part.to(torch.bfloat16 if small else torch.float32)
+    return ModulePlanner(network)
+
+
+def _against_pairs(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, asked: bool) -> str | None:
+    if device.type != "cpu":
+        return f"there are none for {device}"
+    if dtype not in (None, torch.bfloat16):
+        return f"dtype {str(dtype).removeprefix('torch.')} was asked for"
+    if _planned(network) is None:
+        return f"there are none for {network.config.network} yet"
+    return pairs.supported() or (None if asked else pairs.slow())
+
+
+def _planned(network: SRNetwork) -> Network | None:
+    """The network whose halves have convolutions of our own, and run in place of this one."""
+    definition = network.config.definition
+    return plain.stand_in(definition) if isinstance(network, WholeNetwork) else definition if definition.cpu else None
+
+
+def _against_weights(network: SRNetwork) -> str | None:
+    """Damaged weights are left to PyTorch, whose plan looks at what comes of them."""
+    sound = all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters())
+    return None if sound else "not all weights are finite numbers"

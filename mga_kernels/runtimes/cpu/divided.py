@@ -1,0 +1,275 @@
+"""Published networks cut in two (``networks.divided``) in pair planes.
+
+Those whose state holds the image add it, bilinearly enlarged. To a whole image it is added where its bytes are made. To
+patches it comes by a convolution of the state's image part, whose border is continued beyond the image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...modes import ordinary
+from ...networks import MaskGuidedNetwork
+from ...networks.divided import GREY, IMAGE
+from ...networks.layers import upsampling_steps
+from ...ops.grid import mirror_indices
+from .chains import PairChain, Part, Stage
+from .pairs import VECTOR, Grid, PairConv, PairScale, Planes, weight_and_bias
+from .plan import ACROSS, Buffers, PairPlan, PairWeights, from_bytes
+from .rescaled import repack
+
+Block = Callable[[Part, Part], list[Stage]]  # from one place to another
+
+
+class DividedWeights(PairWeights):
+    """A network's own class says of what stages its halves consist. ``state`` is the coarse feature or its patches.
+
+    ``keeps_shallow``: the state's second part is what the first convolution makes. ``adds_image``: its last part is the
+    image, to which the network adds.
+    """
+
+    keeps_shallow = False
+    adds_image = True
+    slope = 1.0  # behind the first convolution
+
+    def __init__(self, network: MaskGuidedNetwork):
+        super().__init__(network)
+        base: Any = network.base
+        refine: Any = network.refine
+        scale = self.config.scale
+        self.steps = upsampling_steps(scale)
+        width = self.config.mask_channels  # of the state's first part
+        self.second = "state", width // 2
+        self.image = "state", (self.channels - IMAGE) // 2  # where there is one
+        self.base_planes = {"block 0": width, "block 1": width}
+        if not self.keeps_shallow:
+            self.base_planes["shallow"] = width
+        self.head = self._head(base)
+        self.trunk = _trunk(self.blocks(base), ("x", width // 2) if self.keeps_shallow else "x")
+        stages, feature = self.joined(base, "state")
+        if base.light is None:
+            stages += self.upsampler(base, feature)
+        else:
+            stages.append(Stage(self.last(base.light), feature, "picture", enlarge=scale))
+        self.end = _chain(stages, ["state", "picture"])
+
+        self.refine_trunk = _trunk(self.blocks(refine), "x")
+        stages, feature = self.joined(refine, "x")
+        self.whole_end = _chain(stages + self.upsampler(refine, feature), ["x", "state", "picture"])
+        enlarging = self.upsampler(refine, feature, margin=True)
+        rest: list[Stage] = []
+        if self.adds_image:
+            enlarging, rest = self._with_image(enlarging, refine.conv_last)
+        self.refine_planes: dict[str, int | tuple[int, int]] = {"block 0": width, "block 1": width}
+        self.refine_end = _chain(stages + enlarging, ["x", "state", "fused", "picture"])
+        self.upsampling = _chain(rest, ["fused", "picture"]) if rest else None
+        if rest:
+            channels = 2 * self.refine_end.slots["fused"].pairs
+            self.refine_planes |= {name: (channels, self.steps[0]) for name in ("fused", "tight")}
+
+    def own_chains(self) -> Iterator[PairChain]:
+        yield from (self.head, *self.trunk, self.end, *self.refine_trunk, self.whole_end, self.refine_end)
+        if self.upsampling is not None:
+            yield self.upsampling
+
+    @classmethod
+    def against(cls, network: MaskGuidedNetwork) -> str | None:
+        """Parts of the state, and the image beside what is upsampled, begin with a pair."""
+        layers = (layer for half in (network.base, network.refine) for layer in half.modules())
+        widths = {layer.in_channels for layer in layers if isinstance(layer, nn.Conv2d)} - {3}
+        odd = [width for width in sorted(widths) if width % 2]
+        return f"there are none for {odd[0]} channels, an odd number" if odd else None
+
+    def blocks(self, half: Any) -> list[Block]:
+        raise NotImplementedError
+
+    def joined(self, half: Any, x: Part) -> tuple[list[Stage], Part]:
+        """Stages from what the last block makes, ``x``, to what is upsampled, and where that is."""
+        return [], x
+
+    def upsampler(self, half: Any, x: Part, margin: bool = False) -> list[Stage]:
+        """Stages from ``x`` to ``picture``. ``margin``: a pixel to each side of ``x`` is context only."""
+        raise NotImplementedError
+
+    def first(self, base: Any) -> PairConv:
+        """The first convolution, of an image in 0..255."""
+        return from_bytes(base.conv_first, self.config.value_range, self.slope)
+
+    def last(self, conv: nn.Conv2d) -> PairConv:
+        """A convolution that makes colours."""
+        return PairConv.of(conv, floats=True)
+
+    def _head(self, base: Any) -> PairChain:
+        first = Stage(self.first(base), "image", self.second if self.keeps_shallow else "x")
+        if not self.adds_image:
+            return _chain([first], ["image", "x", "state"])
+        part = PairScale(IMAGE)
+        part.epilogue = part.with_factors(*torch.tensor([[1 / 255] * 3 + [1], [-GREY] * 3 + [0]], dtype=torch.float32))
+        return _chain([first, Stage(part, "image", self.image)], ["image", "x", "state"])
+
+    def _with_image(self, stages: list[Stage], conv_last: nn.Conv2d) -> tuple[list[Stage], list[Stage]]:
+        """``stages`` of the upsampler of patches, and the image beside what the last convolution reads, which adds it.
+
+        In two lists where a margin is used up before the last convolution: the first ends in place ``fused``, and the
+        second goes on without it.
+        """
+        *before, last = stages
+        beside = str(last.x), last.layer.inputs // 2
+        adding = Stage(_adding(conv_last), last.x, "picture", crop=last.crop)
+        if last.crop:
+            inset = sum(stage.crop for stage in before)
+            return [*before, Stage(_bilinear(self.steps), self.image, beside, crop=inset), adding], []
+        used = max(number for number, stage in enumerate(stages) if stage.crop) + 1
+        fused = str(stages[used - 1].out)
+        channels = stages[used - 1].layer.channels
+        enlarged = Stage(_bilinear(self.steps), self.image, (fused, channels // 2), crop=self.steps[0])
+        rest = before[used:]
+        if last.x != fused:
+            rest.append(Stage(_unfolded(self.steps), (fused, channels // 2), beside))
+        named = {fused: "fused"}
+        return _renamed([*stages[:used], enlarged], named), _renamed([*rest, adding], named)
+
+    def plan(self, height: int, width: int, capacity: int) -> PairPlan:
+        return DividedPlan(self, height, width, capacity)
+
+    def base(
+        self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers
+    ) -> None:
+        x = feature if self.keeps_shallow else buffers["shallow"]
+        self.head(area, {"image": image, "x": x, "state": feature})
+        _run(self.trunk, area, x, buffers, feature)
+        if picture is not None:
+            self.end(area, {"state": feature, "picture": picture}, added=self._added(rgb), gain=self.gain)
+
+    def refine(self, area: Grid, x: Planes, pictures: Tensor, buffers: Buffers) -> None:
+        given: dict[str, Planes | Tensor] = {"x": _run(self.refine_trunk, area, x, buffers), "state": x}
+        if self.upsampling is None:
+            self.refine_end(area, {**given, "picture": pictures}, gain=self.gain)
+            return
+        # The gaps between patches would be enlarged as well: they are moved together.
+        self.refine_end(area, {**given, "fused": buffers["fused"]})
+        scale = self.steps[0]
+        side = scale * self.config.patch_size
+        tight = Grid(area.count, (side, side), ACROSS)
+        repack(area, buffers["fused"], tight, buffers["tight"], scale)
+        self.upsampling(tight, {"fused": buffers["tight"], "picture": pictures}, gain=self.gain)
+
+    def whole(self, area: Grid, x: Planes, picture: Tensor, rgb: Tensor, buffers: Buffers) -> None:
+        """The Refine-Net over the state of an image, ``rgb`` uint8 (H, W, 3), which is what it adds."""
+        last = _run(self.refine_trunk, area, x, buffers)
+        given: dict[str, Planes | Tensor] = {"x": last, "state": x, "picture": picture}
+        self.whole_end(area, given, added=self._added(rgb), gain=self.gain)
+
+    def _added(self, rgb: Tensor) -> Tensor | None:
+        return rgb if self.adds_image else None
+
+
+class DividedPlan(PairPlan):
+    weights: DividedWeights
+
+    def coarse(self, image: Tensor, out: Tensor | None) -> None:
+        super().coarse(image, out)
+        self.rgb = image
+        if not self.weights.adds_image:
+            return
+        height, width = self.padded
+        part = self.feature.data[self.weights.image[1] :]  # with its border, which gather takes
+        part[:, 0], part[:, height + 1] = part[:, 1], part[:, height]
+        part[:, :, VECTOR - 1], part[:, :, VECTOR + width] = part[:, :, VECTOR], part[:, :, VECTOR + width - 1]
+
+    def decomposed(self, out: Tensor) -> None:
+        rgb = self.rgb
+        if tuple(rgb.shape[:2]) != self.padded:
+            rows, columns = (mirror_indices(n, m, rgb.device) for n, m in zip(rgb.shape[:2], self.padded, strict=True))
+            rgb = rgb[rows][:, columns]
+        feature, buffers = self.whole_feature()
+        self.weights.whole(Grid(1, (feature.height, feature.width)), feature, out[None], rgb, buffers)
+
+    @ordinary()
+    def whole_feature(self) -> tuple[Planes, Buffers]:
+        if self._whole_feature is None:
+            planes = {name: size for name, size in self.weights.refine_planes.items() if isinstance(size, int)}
+            self._whole_feature = self.feature, self._buffers(planes, *self.padded)
+        return self._whole_feature
+
+
+def less_mean(conv: nn.Conv2d, mean: Sequence[float], slope: float = 1.0) -> PairConv:
+    """The convolution of an image in 0..255 less its mean colour, of which the fourth channel, of ones, gives the part.
+
+    Beyond the image are zeros after the mean is taken off, which a bias alone would not give. The fourth channel's
+    weights are rounded to bf16; the bias makes good for that where there is image on all sides.
+    """
+    weight, bias = weight_and_bias(conv)
+    assert bias is not None
+    taken_off = (weight.double() * torch.tensor(mean, dtype=torch.float64).reshape(3, 1, 1)).sum(dim=1, keepdim=True)
+    rounded = taken_off.bfloat16().double()
+    bias = bias.double() + (rounded - taken_off).sum(dim=(1, 2, 3))
+    return PairConv(torch.cat([weight.double(), -rounded], dim=1).float(), bias.float(), slope)
+
+
+def _chain(stages: list[Stage], whole: list[str]) -> PairChain:
+    """Of those that are given as a whole, with what the stages use."""
+    used = {part if isinstance(part, str) else part[0] for s in stages for part in (s.x, s.out, s.skip) if part}
+    return PairChain(stages, [name for name in whole if name in used])
+
+
+def _trunk(blocks: list[Block], first: Part) -> list[PairChain]:
+    """A chain for each block, from ``x`` to ``next``; what the first one reads is the part ``first``."""
+    return [PairChain(stages("x" if i else first, "next"), ["x", "next"]) for i, stages in enumerate(blocks)]
+
+
+def _run(trunk: list[PairChain], area: Grid, x: Planes, buffers: Buffers, last: Planes | None = None) -> Planes:
+    """Run the blocks, the last into ``last``; returns where the result is."""
+    for i, chain in enumerate(trunk):
+        to = buffers[f"block {i % 2}"] if last is None or chain is not trunk[-1] else last
+        chain(area, {"x": x, "next": to})
+        x = to
+    return x
+
+
+def _renamed(stages: list[Stage], names: dict[str, str]) -> list[Stage]:
+    def of(part: Any) -> Any:
+        return (names.get(part[0], part[0]), part[1]) if isinstance(part, tuple) else names.get(part, part)
+
+    return [Stage(s.layer, of(s.x), of(s.out), of(s.skip), s.gate, s.crop, s.measure, s.enlarge) for s in stages]
+
+
+def _phases(scale: int) -> Tensor:
+    """(s, 3): the weights of a pixel and its neighbours for each of the s pixels that it is enlarged to."""
+    places = (torch.arange(scale, dtype=torch.float64)[:, None] + 0.5) / scale - 0.5
+    return (1 - (places - torch.arange(-1, 2)).abs()).clamp(min=0)
+
+
+def _bilinear(steps: tuple[int, ...]) -> PairConv:
+    """The state's image part enlarged by the first step. What is left of the scale is folded into channels: for each
+    colour those of q x q pixels.
+
+    In multiples of 1/256 the weights are exact in bf16, and still add up to 1. For x2 and x4 they are that already.
+    """
+    first, folded = steps[0], steps[-1] if len(steps) > 1 else 1
+    phases = _phases(first * folded)
+    weights = (torch.einsum("ay,bx->abyx", phases, phases) * 256).round() / 256
+    weights = weights.unflatten(1, (first, folded)).unflatten(0, (first, folded))  # first, q, first, q, 3, 3
+    weight = torch.zeros(3, folded, folded, first, first, IMAGE, 3, 3, dtype=torch.float32)
+    for colour in range(3):
+        weight[colour, ..., colour, :, :] = weights.permute(1, 3, 0, 2, 4, 5)
+    return PairConv(weight.flatten(0, 4), shuffle=first)
+
+
+def _unfolded(steps: tuple[int, ...]) -> PairConv:
+    """What ``_bilinear`` made, unfolded: (3 q^2) channels -> 3."""
+    folded = steps[-1] if len(steps) > 1 else 1
+    return PairConv(torch.eye(3 * folded**2, dtype=torch.float32)[:, :, None, None], shuffle=folded)
+
+
+def _adding(conv: nn.Conv2d) -> PairConv:
+    """The last convolution with the image beside what it reads."""
+    weight, bias = weight_and_bias(conv)
+    image = F.pad(torch.eye(3, dtype=torch.float32)[:, :, None, None], (1, 1, 1, 1, 0, IMAGE - 3))
+    assert bias is not None
+    return PairConv(torch.cat([weight, image], dim=1), bias + GREY, floats=True)

@@ -1,0 +1,251 @@
+"""What the plans of all networks with convolutions of our own share: bf16 with float32 sums, from bytes to bytes."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ...modes import ordinary
+from ...networks import MaskGuidedNetwork
+from ...networks.mask import MaskPrediction
+from ...ops import filter_and_select, pair_gather_
+from ...ops.grid import mirror_indices
+from ..plan import Plan
+from .chains import PairChain, Stage
+from .pairs import Grid, PairConv, Planes, kernels, slow, weight_and_bias
+
+ACROSS = 32  # patches in a row of the grid
+
+Buffers = Mapping[str, Planes]
+
+
+class PairWeights(ABC):
+    """A network's weights as its plans of all sizes use them: a Planner.
+
+    A network's own class says which planes its halves work in, ``base_planes`` and ``refine_planes``: channels by name,
+    or channels and the factor by which they are larger than the image; and how the halves run in them.
+    """
+
+    description = "bfloat16 with float32 sums, in convolutions of our own"
+    takes_place = True
+    base_planes: dict[str, int | tuple[int, int]]
+    refine_planes: dict[str, int | tuple[int, int]]
+
+    def __init__(self, network: MaskGuidedNetwork):
+        self.config, self.halo = network.config, network.halo
+        self.channels = network.config.feature_channels
+        self.gain = 1 / network.config.value_range
+        self.mask = _MaskBranch(network.mask, network.config.selection)
+        if slow() is not None:
+            self.description = f"{self.description} ({kernels()} kernels, slow)"
+
+    @classmethod
+    def against(cls, network: MaskGuidedNetwork) -> str | None:
+        """Why this network, one of its class's name, cannot run in pair planes."""
+        return None
+
+    @abstractmethod
+    def base(
+        self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers
+    ) -> None:
+        """``image``: channels 0..255 and a fourth of ones -> coarse feature, and pictures (1, sH, sW, 3) where given.
+
+        ``rgb``: the same image as it was given, uint8 (H, W, 3).
+        """
+
+    @abstractmethod
+    def own_chains(self) -> Iterator[PairChain]:
+        """The chains of both halves: those that run in the largest planes decide how much memory rings take."""
+
+    def all_chains(self) -> Iterator[PairChain]:
+        yield from self.own_chains()
+        yield self.mask.chain
+
+    @abstractmethod
+    def refine(self, area: Grid, x: Planes, pictures: Tensor, buffers: Buffers) -> None:
+        """Feature patches with their halo, in ``area`` -> pictures uint8 (n, sp, sp, 3)."""
+
+    def plan(self, height: int, width: int, capacity: int) -> PairPlan:
+        return PairPlan(self, height, width, capacity)
+
+    def bytes_needed(self, height: int, width: int, capacity: int, dense: bool = False) -> int:
+        with torch.device("meta"):
+            plan = self.plan(height, width, capacity)
+            picture = plan.buffer()
+            if dense:
+                plan.whole_feature()
+        return sum(tensor.nbytes for tensor in [*plan.tensors, picture]) + self.ring_bytes(width)
+
+    def ring_bytes(self, width: int) -> int:
+        """Memory of the rows that the threads keep for themselves while a chain runs over the image."""
+        return torch.get_num_threads() * max(chain.ring_bytes(width) for chain in self.all_chains())
+
+
+class PairPlan(Plan):
+    """Memory is allocated here, once; the methods allocate only what is small."""
+
+    def __init__(self, weights: PairWeights, height: int, width: int, capacity: int):
+        super().__init__(weights.config, height, width, capacity)
+        self.weights = weights
+        self.tensors: list[Tensor] = []  # all that is allocated here
+        smallest, p, s, halo = weights.config.definition.minimum_size, self.patch_size, self.scale, weights.halo
+        seen = max(height, smallest), max(width, smallest)  # what the network is given
+        self.area = Grid(1, seen)
+        self.image = self._planes(4, *seen)
+        self.image.write(torch.ones(4, *seen, dtype=torch.float32))
+        self.feature = self._planes(weights.channels, *self.padded)
+        self.base_buffers = self._buffers(weights.base_planes, *seen)
+        self.scores = self._keep(torch.empty(1, *self.padded, dtype=torch.float32))
+        self.grid = Grid(max(capacity, 1), (p + 2 * halo, p + 2 * halo), ACROSS)
+        self.taken, self.count = self._planes(weights.channels, self.grid.height, self.grid.width), 0
+        self.refine_buffers = self._buffers(weights.refine_planes, self.grid.height, self.grid.width)
+        self.pictures = self._keep(torch.empty(max(capacity, 1), s * p, s * p, 3, dtype=torch.uint8))
+        self._areas: dict[int, Grid] = {}
+        self._whole_feature: tuple[Planes, Buffers] | None = None
+
+    @property
+    def patch_size(self) -> int:
+        return self.config.patch_size
+
+    @property
+    def scale(self) -> int:
+        return self.config.scale
+
+    def _keep(self, tensor: Tensor) -> Tensor:
+        self.tensors.append(tensor)
+        return tensor
+
+    def _planes(self, channels: int, height: int, width: int) -> Planes:
+        planes = Planes(channels, height, width)
+        self._keep(planes.data)
+        return planes
+
+    def _buffers(self, wanted: Mapping[str, int | tuple[int, int]], height: int, width: int) -> Buffers:
+        sizes = {name: (size, 1) if isinstance(size, int) else size for name, size in wanted.items()}
+        return {name: self._planes(n, height * scale, width * scale) for name, (n, scale) in sizes.items()}
+
+    def coarse(self, image: Tensor, out: Tensor | None) -> None:
+        height, width = image.shape[:2]
+        pixels = self.image.inner(height, width)
+        pixels[0].copy_(image[..., :2])
+        pixels[1, ..., 0].copy_(image[..., 2])
+        _extend(self.image, height, width)
+        seen = self.area.size
+        picture = None if out is None else out[None, : self.scale * seen[0], : self.scale * seen[1]]
+        self.area.place = self.place
+        self.weights.base(self.area, self.image, self.feature, picture, image, self.base_buffers)
+        _extend(self.feature, *seen)
+
+    def select(self, k: int) -> tuple[Tensor, Tensor]:
+        return self.weights.mask(self.feature, self.scores, k)
+
+    def gather(self, indices: Tensor) -> None:
+        self.count = indices.shape[1]
+        height, width = self.padded
+        pairs, p = self.taken.pairs, self.patch_size
+        pair_gather_(self.taken.data, self.feature.data, pairs, height, width, indices, p, self.weights.halo, ACROSS)
+
+    def patches(self) -> Tensor:
+        cells = self.grid.patches(self.taken, 0, self.taken.pairs)
+        return cells.flatten(2, 3).flatten(0, 1)[: self.count, : self.weights.channels].clone()
+
+    def load(self, patches: Tensor) -> None:
+        self.count, area = len(patches), self._area(len(patches))
+        missing = area.down * ACROSS - self.count, 2 * self.taken.pairs - patches.shape[1]
+        cells = F.pad(patches, (0, 0, 0, 0, 0, missing[1], 0, missing[0]))
+        target = area.patches(self.taken, 0, self.taken.pairs)
+        target.copy_(cells.unflatten(1, (-1, 2)).unflatten(0, (area.down, ACROSS)))
+
+    def refined(self) -> Tensor:
+        pictures = self.pictures[: self.count]
+        if self.count:
+            self.weights.refine(self._area(self.count), self.taken, pictures, self.refine_buffers)
+        return pictures.permute(0, 3, 1, 2)
+
+    def _area(self, count: int) -> Grid:
+        """The grid of the first ``count`` patches. Its masks are kept, because they cost more than a few patches."""
+        if count not in self._areas:
+            self._areas = {count: Grid(count, self.grid.size, ACROSS)}
+        return self._areas[count]
+
+    def decomposed(self, out: Tensor) -> None:
+        halo, (planes, buffers) = self.weights.halo, self.whole_feature()
+        height, width = planes.height, planes.width
+        planes.inner()[:, halo : height - halo, halo : width - halo].copy_(self.feature.inner())
+        self.weights.refine(Grid(1, (height, width)), planes, out[None], buffers)
+
+    @ordinary()
+    def whole_feature(self) -> tuple[Planes, Buffers]:
+        """What ``decomposed`` works in, allocated at the first call: the feature with its halo, and buffers."""
+        if self._whole_feature is None:
+            height, width = (side + 2 * self.weights.halo for side in self.padded)
+            planes = self._planes(self.weights.channels, height, width)
+            self._whole_feature = planes, self._buffers(self.weights.refine_planes, height, width)
+        return self._whole_feature
+
+
+class _MaskBranch:
+    """The mask branch on the coarse feature."""
+
+    def __init__(self, mask: MaskPrediction, order: str):
+        self.module, self.order = mask, order
+        weight, bias = weight_and_bias(mask.conv2)
+        assert bias is not None
+        if len(bias) == 2:  # softmax of two is the sigmoid of their difference
+            weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
+        stages = [
+            Stage(PairConv.of(mask.conv1, 0.0), "feature", "hidden"),
+            Stage(PairConv(weight, bias, floats=True), "hidden", "scores"),
+        ]
+        self.chain = PairChain(stages, ["feature", "scores"])
+
+    def __call__(self, feature: Planes, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        p = self.module.patch_size
+        self.chain(Grid(1, (feature.height, feature.width)), {"feature": feature, "scores": scores})
+        if self.module.conv2.out_channels == 1:
+            probability = F.leaky_relu(F.avg_pool2d(scores[None], p), 0.1)
+        elif self.module.order == "softmax-then-pool":
+            probability = F.avg_pool2d(scores[None].sigmoid_(), p)
+        else:
+            probability = F.avg_pool2d(scores[None], p).sigmoid()
+        source = (
+            probability
+            if self.module.filter_source == "probability"
+            else F.avg_pool2d(feature.read()[None, : self.module.channels], p)
+        )
+        weight, bias = self.module.conv_kernel.parameters()
+        return filter_and_select(probability[:, 0], source, weight, bias, k, self.order)
+
+
+def from_bytes(conv: nn.Conv2d, value_range: float, slope: float | Tensor = 1.0) -> PairConv:
+    """The first convolution of a network that works in 0..``value_range``, for an image in 0..255."""
+    weight, bias = weight_and_bias(conv)
+    return PairConv(weight * (value_range / 255), bias, slope)
+
+
+def closing_pair(conv1: nn.Conv2d, conv2: nn.Conv2d) -> tuple[PairConv, PairConv]:
+    """The two convolutions of ``layers.consume_halo``.
+
+    A trained bias of conv1 can be many times what the convolution adds to it. It is kept out of what is stored between
+    the two in bf16 and goes into the bias of conv2, where that has no padding.
+    """
+    (weight1, bias1), (weight2, bias2) = weight_and_bias(conv1), weight_and_bias(conv2)
+    if bias1 is None or bias2 is None or any(conv2.padding):
+        return PairConv(weight1, bias1, 0.1), PairConv(weight2, bias2)
+    moved = bias2.double() + weight2.double().sum(dim=(2, 3)) @ bias1.double()
+    return PairConv(weight1, bias1, 0.1, shift=bias1), PairConv(weight2, moved.float())
+
+
+def _extend(planes: Planes, height: int, width: int) -> None:
+    """Fill the rows and columns beyond the image by reflection."""
+    inner = planes.inner()
+    for axis, length in ((1, height), (2, width)):
+        more = inner.shape[axis] - length
+        if more:
+            source = mirror_indices(length, length + more, inner.device)[length:].tolist()
+            for i, place in enumerate(source):  # index_select would copy all planes first
+                inner.select(axis, length + i).copy_(inner.select(axis, place))

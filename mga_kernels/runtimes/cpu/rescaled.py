@@ -1,0 +1,127 @@
+"""Chains that begin by scaling what the chain before them has measured.
+
+A normalisation or a channel attention multiplies a convolution's result by factors that depend on all of that result.
+So the convolution ends a chain that measures it, and the factors are applied by the first stage of the next chain.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from .chains import PairChain, Stage
+from .pairs import Grid, PairScale, Planes
+from .plan import ACROSS, Buffers, PairWeights
+
+Given = dict[str, Planes | Tensor]
+
+
+def is_image(area: Grid) -> bool:
+    return area.down * area.across == 1
+
+
+class RescaledChain:
+    """``scaled`` = leaky(factor * ``raw`` + offset + ``skip``), then ``stages``.
+
+    Of an image the first is a stage of the chain; patches have factors of their own and are rescaled before it.
+    Where ``scaled`` is in ``whole``, it is kept; otherwise patches overwrite ``raw``.
+    """
+
+    def __init__(self, channels: int, slope: float, skip: bool, stages: Sequence[Stage], whole: Sequence[str]):
+        self.scale, self.slope = PairScale(channels, slope), slope
+        head = Stage(self.scale, "raw", "scaled", "skip" if skip else None)
+        self.of_image = PairChain([head, *stages], ["raw", *(["skip"] if skip else []), *whole])
+        others = [name for name in whole if name != "scaled"]
+        self.of_patches = None
+        if stages:
+            self.of_patches = PairChain([replace(s, measure=False) for s in stages], ["scaled", *others])
+        self.chains = [self.of_image, *([] if self.of_patches is None else [self.of_patches])]
+
+    def __call__(
+        self, area: Grid, given: Mapping[str, Planes | Tensor], factors: Tensor, offsets: Tensor, gain: float = 1.0
+    ) -> list[Tensor]:
+        """``factors`` and ``offsets`` (count, C); returns what the stages measure of an image."""
+        if is_image(area):
+            return self.of_image(area, given, {0: self.scale.with_factors(factors[0], offsets[0])}, gain=gain)
+        raw, skip = given["raw"], given.get("skip")
+        scaled = given.get("scaled", raw)
+        assert isinstance(raw, Planes)
+        assert isinstance(scaled, Planes)
+        assert skip is None or isinstance(skip, Planes)
+        area.scale(scaled, raw, factors.float(), offsets.float(), skip, self.slope)
+        if self.of_patches is not None:
+            self.of_patches(area, {**given, "scaled": scaled}, gain=gain)
+        return []
+
+
+def sums(area: Grid, measured: Sequence[Tensor], planes: Planes) -> Tensor:
+    """float64 (2, count, C): sums of the values and of their squares in ``planes``, which a chain has just written."""
+    return measured[-1][:, None] if is_image(area) else area.statistics(planes).double()
+
+
+def normalise(area: Grid, total: Tensor, norm: nn.InstanceNorm2d) -> tuple[Tensor, Tensor]:
+    """Factors and offsets (count, C) of an instance normalisation, from ``sums``."""
+    mean, square = total / math.prod(area.size)
+    factors = norm.weight.double() * (square - mean**2).clamp(min=0).add(norm.eps).rsqrt()
+    return factors, norm.bias.double() - mean * factors
+
+
+def repack(area: Grid, loose: Planes, tight: Grid, planes: Planes, scale: int = 1) -> None:
+    """Patches, less the border that a convolution without padding has taken, from their raster into a denser one.
+
+    ``scale``: by which those in ``loose`` are larger than the raster's.
+    """
+    inset = (area.size[0] * scale - tight.size[0]) // 2
+    pairs = planes.pairs
+    inner = slice(inset, inset + tight.size[0])
+    tight.patches(planes, 0, pairs).copy_(area.patches(loose, 0, pairs, scale)[..., inner, inner])
+
+
+class TrunkWeights(PairWeights):
+    """Networks that are a convolution, a trunk, and an upsampler that enlarges in steps.
+
+    ``trunk(area, x, buffers, end, given, gain)`` runs the blocks of a half and the chain ``end`` behind them, which
+    writes slot "out"; ``trunk.parts()`` are its chains. The Refine-Net's patches are moved together between ``fusing``
+    and ``upsampler``: the border that their halo leaves would be enlarged as well. Where ``tight`` is false
+    ``refine_end`` does both instead.
+    """
+
+    trunk: Any
+    refine_trunk: Any
+    head: PairChain
+    end: Any
+    end_in_picture: Any
+    refine_end: Any
+    fusing: Any
+    upsampler: PairChain
+    tight = True
+
+    def own_chains(self) -> Iterator[PairChain]:
+        ends = self.end, self.end_in_picture, self.refine_end, self.fusing
+        for part in (self.head, self.upsampler, *ends, *self.trunk.parts(), *self.refine_trunk.parts()):
+            yield from part.chains if isinstance(part, RescaledChain) else [part]
+
+    def base(
+        self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers
+    ) -> None:
+        shallow = buffers["shallow"]
+        self.head(area, {"image": image, "x": shallow})
+        if picture is None:
+            self.trunk(area, shallow, buffers, self.end, {"out": feature}, 1.0)
+        else:
+            self.trunk(area, shallow, buffers, self.end_in_picture, {"out": feature, "picture": picture}, self.gain)
+
+    def refine(self, area: Grid, x: Planes, pictures: Tensor, buffers: Buffers) -> None:
+        given: Given = {"out": buffers["trunk"]} if "trunk" in buffers else {}
+        if is_image(area) or not self.tight:
+            self.refine_trunk(area, x, buffers, self.refine_end, {**given, "picture": pictures}, self.gain)
+            return
+        self.refine_trunk(area, x, buffers, self.fusing, {**given, "fused": buffers["fused"]}, 1.0)
+        p = self.config.patch_size
+        tight = Grid(area.count, (p, p), ACROSS)
+        repack(area, buffers["fused"], tight, buffers["tight"])
+        self.upsampler(tight, {"fused": buffers["tight"], "picture": pictures}, gain=self.gain)

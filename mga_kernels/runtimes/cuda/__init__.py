@@ -1,0 +1,1 @@
+"""Plans for NVIDIA GPUs: a CUDA graph from bytes to bytes."""

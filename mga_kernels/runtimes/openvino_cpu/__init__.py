@@ -1,0 +1,1 @@
+"""Plans in OpenVINO, on the CPU."""

@@ -1,0 +1,167 @@
+"""What a plan is: how photographs of one size run through one network, from bytes to bytes."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ..modes import ordinary
+from ..networks import ModelConfig, WholeConfig
+from ..networks.amount import above
+from ..networks.layers import Place
+from ..ops import paste_patches_
+
+
+class Plan(ABC):
+    """Buffers and calls for LR images of ``height`` x ``width`` and at most ``capacity`` refined cells.
+
+    ``coarse``, ``select`` and ``refine`` are the steps of ``run``, in this order; a plan keeps the coarse feature from
+    one to the next, so it serves one image at a time. Pictures are uint8 (height, width, 3).
+
+    ``threshold``: only cells whose mask value is larger are refined. ``finite``, on the plan's device: whether all
+    values since ``start`` were finite before they became bytes; None where a plan does not look.
+
+    ``place``: where the image that ``coarse`` gets is a tile of a larger one, for plans whose planner ``takes_place``.
+    ``parts`` says into what an image is cut, if it is; ``bytes`` is what a plan takes, where that is known.
+    """
+
+    place: Place | None = None
+    parts = ""
+    bytes = 0
+    threshold: float | None = None
+    finite: Tensor | None = None
+    _chosen: Tensor | None = None
+
+    def __init__(self, config: ModelConfig | WholeConfig, height: int, width: int, capacity: int):
+        self.config, self.height, self.width, self.capacity = config, height, width, capacity
+        p = config.patch_size
+        smallest = config.definition.minimum_size
+        self.padded = tuple(math.ceil(max(side, smallest) / p) * p for side in (height, width))
+        self._whole: Tensor | None = None
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of cells."""
+        p = self.config.patch_size
+        return self.padded[0] // p, self.padded[1] // p
+
+    @ordinary()
+    def start(self) -> None:
+        """Called before the steps of an image: what the one before led to is forgotten."""
+        self._chosen = None
+        if self.finite is not None:
+            self.finite.fill_(True)
+
+    def warm(self, dense: bool = False) -> None:  # noqa: B027
+        """Do what else the first image would wait for, of -M with all that there is room for, or of -D."""
+
+    @abstractmethod
+    def coarse(self, image: Tensor, out: Tensor | None) -> None:
+        """Compute the coarse feature of ``image`` (H, W, 3), and write its coarse image to the top left of ``out``."""
+
+    @abstractmethod
+    def select(self, k: int) -> tuple[Tensor, Tensor]:
+        """Mask float32 (1, Hp, Wp) and the indices int32 (1, K) of the cells to refine, of the last ``coarse``."""
+
+    @abstractmethod
+    def gather(self, indices: Tensor) -> None:
+        """Take the cells at ``indices`` (1, n), n <= ``capacity``, of the last coarse feature as those to refine."""
+
+    @abstractmethod
+    def patches(self) -> Tensor:
+        """A copy (n, C, p + 2h, p + 2h) of what ``gather`` took."""
+
+    @abstractmethod
+    def load(self, patches: Tensor) -> None:
+        """Take these patches, which ``patches`` of this or another plan returned, as those to refine."""
+
+    @abstractmethod
+    def refined(self) -> Tensor:
+        """HR patches uint8 (n, 3, sp, sp) of what ``gather`` or ``load`` took."""
+
+    @abstractmethod
+    def decomposed(self, out: Tensor) -> None:
+        """Write the Refine-Net over the whole of the last coarse feature (-D) to the top left of ``out``."""
+
+    def choose(self, k: int) -> tuple[Tensor, Tensor]:
+        """``select``, then ``threshold``: (1, n), n <= k; on other devices than a CPU n = k, with -1 for no cell."""
+        mask, self._chosen = self.select(k)
+        if self.threshold is not None:
+            self._chosen = above(mask, self._chosen, self.threshold)
+        return mask, self._chosen
+
+    def chosen(self) -> int:
+        """Cells that were chosen since ``start``; with a threshold it waits for the device."""
+        if self._chosen is None:
+            return 0
+        return self._chosen.shape[1] if self.threshold is None else int((self._chosen >= 0).sum())
+
+    def refine(self, indices: Tensor, out: Tensor) -> None:
+        """Refine the cells at ``indices`` (1, n) and paste them into ``out`` (s p Hp, s p Wp, 3)."""
+        self.gather(indices)
+        paste_patches_(out.permute(2, 0, 1)[None], self.refined(), indices)
+
+    @ordinary()
+    def buffer(self, out: Tensor | None = None) -> Tensor:
+        """A picture of whole cells: ``out`` where it has their size; the plan's own where not; a new one without it."""
+        size = [side * self.config.scale for side in self.padded]
+        if out is None:
+            return torch.empty(*size, 3, dtype=torch.uint8, device=self.device)
+        if list(out.shape[:2]) == size and out.device == self.device:
+            return out
+        if self._whole is None:
+            self._whole = torch.empty(*size, 3, dtype=torch.uint8, device=self.device)
+        return self._whole
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cpu")
+
+    def crop(self, whole: Tensor) -> Tensor:
+        """The part of a picture of whole cells that belongs to the image."""
+        scale = self.config.scale
+        return whole[: self.height * scale, : self.width * scale]
+
+    @ordinary()
+    def run(self, image: Tensor, k: int | None = None, out: Tensor | None = None) -> Tensor:
+        """-M of ``k`` cells, by default all that there is room for: (H, W, 3) -> (sH, sW, 3) on the CPU, in ``out``."""
+        whole = self.buffer(out)
+        self.coarse(image, whole)
+        k = self.capacity if k is None else k
+        indices = self.choose(k)[1] if k else None
+        if indices is not None and indices.shape[1]:
+            self.refine(indices, whole)
+        return self.result(whole, out)
+
+    @ordinary()
+    def dense(self, image: Tensor, out: Tensor | None = None) -> Tensor:
+        """-D in the form of ``run``."""
+        whole = self.buffer(out)
+        self.coarse(image, None)
+        self.decomposed(whole)
+        return self.result(whole, out)
+
+    def result(self, whole: Tensor, out: Tensor | None) -> Tensor:
+        """What ``run`` returns of a picture of whole cells."""
+        picture = self.crop(whole)
+        if out is None:
+            return picture.cpu()
+        if out.data_ptr() != picture.data_ptr():
+            out.copy_(picture)
+        return out
+
+
+class Planner(Protocol):
+    """A network prepared for plans of all sizes. Those whose plans look at ``place`` have ``takes_place`` = True."""
+
+    description: str  # arithmetic and what does it
+
+    def plan(self, height: int, width: int, capacity: int) -> Plan: ...
+
+    def bytes_needed(self, height: int, width: int, capacity: int, dense: bool = False) -> int:
+        """Memory that a plan takes while it runs -M, or -D if ``dense``, with the picture that it makes."""
+        ...

@@ -1,0 +1,1 @@
+"""Plans that call the modules of PyTorch, on any device."""

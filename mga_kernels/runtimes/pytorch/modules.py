@@ -1,0 +1,105 @@
+"""The plan for every network and device: its modules one after the other, our operators between them."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import torch
+from torch import Tensor
+
+from ...networks import MaskGuidedNetwork
+from ...networks.layers import pad_by_reflection
+from ...networks.mask_guided import PATCHES_PER_CALL
+from ...ops import gather_patches, image_to_input, output_to_image
+from ...system.allocator import keep_memory
+from ...system.memory import available_memory
+from ..finite import is_finite
+from ..plan import Plan
+from ..precision import describe
+
+KEPT_SHARE = 1.6  # of the memory that the modules need at once, where freed memory is kept: measured, RFDN x4, 540x960
+
+
+class ModulePlanner:
+    """``network`` on its device and in its dtype; the Refine-Net may have one of its own."""
+
+    takes_place = True
+
+    def __init__(self, network: MaskGuidedNetwork):
+        self.network = network
+        parameter = next(network.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        self.refine_dtype = next(network.refine.parameters()).dtype
+        self.description = f"{describe(self.dtype, self.refine_dtype)}, in PyTorch"
+        self.trunk = copy.copy(network.base)  # the same weights, and no coarse image
+        object.__setattr__(self.trunk, "upsample", lambda feature: feature.new_zeros(()))
+
+    def plan(self, height: int, width: int, capacity: int) -> ModulePlan:
+        return ModulePlan(self, height, width, capacity)
+
+    def bytes_needed(self, height: int, width: int, capacity: int, dense: bool = False) -> int:
+        config, size = self.network.config, self.dtype.itemsize
+        values, channels = config.definition.working_values, config.feature_channels
+        smallest, p = config.definition.minimum_size, config.patch_size
+        pixels = math.prod(math.ceil(max(side, smallest) / p) * p for side in (height, width))
+        taken, pasted = (p + 2 * self.network.halo) ** 2, 3 * (p * config.scale) ** 2
+        batch = min(capacity, PATCHES_PER_CALL.get(self.device.type, PATCHES_PER_CALL["cuda"]))
+        base = pixels * values  # -D takes no more: its Refine-Net runs when the Base-Net is done
+        refine = batch * taken * values + 2 * capacity * pasted
+        # The feature and the patches of an image are given up when the next ones take their place.
+        kept = pixels * channels + capacity * taken * channels
+        return size * (kept + max(base, refine)) + pixels * 3 * config.scale**2 + capacity * pasted
+
+
+class ModulePlan(Plan):
+    def __init__(self, planner: ModulePlanner, height: int, width: int, capacity: int):
+        super().__init__(planner.network.config, height, width, capacity)
+        self.planner, self.network = planner, planner.network
+        self.feature, self.taken = torch.empty(0), torch.empty(0)
+        self.finite: Tensor = torch.ones((), dtype=torch.bool, device=planner.device)
+        if self.device.type == "cpu":
+            needed = KEPT_SHARE * planner.bytes_needed(height, width, capacity)
+            self.keeps_memory = needed < available_memory() and keep_memory(self)
+
+    @property
+    def device(self) -> torch.device:
+        return self.planner.device
+
+    def coarse(self, image: Tensor, out: Tensor | None) -> None:
+        config = self.config
+        height, width = (max(side, config.definition.minimum_size) for side in image.shape[:2])
+        tensor = image_to_input(image[None].to(self.device), height, width, config.value_range, self.planner.dtype)
+        base = self.planner.trunk if out is None else self.network.base
+        coarse, feature = base(tensor) if self.place is None else base(tensor, self.place)
+        self.feature = pad_by_reflection(feature, *self.padded)
+        if out is not None:
+            self._write(coarse, out)
+
+    def select(self, k: int) -> tuple[Tensor, Tensor]:
+        return self.network.select(self.feature, k)
+
+    def gather(self, indices: Tensor) -> None:
+        self.taken = gather_patches(self.feature, indices, self.config.patch_size, self.network.halo)
+
+    def patches(self) -> Tensor:
+        return self.taken
+
+    def load(self, patches: Tensor) -> None:
+        self.taken = patches.to(self.device, self.planner.dtype)
+
+    def refined(self) -> Tensor:
+        patches = self.network.refine_patches(self.taken.to(self.planner.refine_dtype))
+        self.finite.logical_and_(is_finite(patches))  # as bytes NaN would be 0
+        return output_to_image(patches, *patches.shape[2:]).permute(0, 3, 1, 2)
+
+    def decomposed(self, out: Tensor) -> None:
+        feature = self.feature.to(self.planner.refine_dtype)
+        self._write(self.network.decomposed(feature) * self.config.value_range, out)
+
+    def _write(self, output: Tensor, out: Tensor) -> None:
+        """Output of the network (1, 3, h, w) -> bytes of the image's part of ``out``."""
+        self.finite.logical_and_(is_finite(output))
+        target = self.crop(out)
+        height, width = target.shape[:2]
+        target.copy_(output_to_image(output, height, width, 1 / self.config.value_range)[0])

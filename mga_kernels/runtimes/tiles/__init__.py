@@ -1,0 +1,1 @@
+"""Images for which memory is too small, cut into overlapping tiles."""

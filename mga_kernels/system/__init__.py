@@ -1,0 +1,1 @@
+"""The machine under it: memory, threads and processes, files that appear whole."""

@@ -1,0 +1,152 @@
+"""How much memory this process may still take, so that a job too large is refused before it starts."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError, OutOfMemoryError
+from ..quantities import real
+
+if TYPE_CHECKING:
+    import torch
+
+GIB = 1 << 30
+_UNLIMITED = 1 << 60
+_CPU_IS_FULL = ("not enough memory", "can't allocate memory")  # PyTorch's allocator has no error of its own there
+
+
+def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes this process can allocate without swapping: the smallest of what the system and its limits leave.
+
+    Looks at MemAvailable, at the memory limit of every control group above the process (v2 and v1), and at the
+    address-space limit (``ulimit -v``); where /proc does not exist, at the physical memory known to ``sysconf``.
+    """
+    room = [_system_memory(proc), _address_space(proc)]
+    for line in _text(proc / "self/cgroup").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            room.append(_group_room(cgroup, path, "memory.max", "memory.current", "inactive_file"))
+        elif "memory" in controllers.split(","):
+            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            room.append(_group_room(cgroup / "memory", path, *names))
+    return max(0, min(room))
+
+
+def parse_memory(memory: int | str) -> int:
+    """Bytes of a number of bytes or a text such as "8GiB", "500 MB" or "1.5g" (a single letter is binary)."""
+    size = real(memory)
+    if isinstance(memory, str):
+        found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?b)?\s*", memory.lower(), re.ASCII)
+        number, letter, ending = found.groups() if found else ("0", "", "")
+        size = float(number) * (1000 if ending == "b" else 1024) ** " kmgt".index(letter or " ")
+    if size is None or not 1 <= size < math.inf:
+        raise InputError(f'memory: expected a number of bytes or a text such as "8GiB" or "500MB", got {memory!r}')
+    return int(size)
+
+
+@contextmanager
+def memory_errors(what: str, where: str, remedy: str) -> Iterator[None]:
+    """An allocator's own error becomes an OutOfMemoryError: ``what`` needs more than ``where`` has."""
+    try:
+        yield
+        return
+    except OutOfMemoryError:
+        raise
+    except (RuntimeError, MemoryError) as error:
+        import torch
+
+        known = isinstance(error, torch.OutOfMemoryError | MemoryError)
+        if not known and not any(text in str(error) for text in _CPU_IS_FULL):
+            raise
+    raise OutOfMemoryError(f"{what} needs more memory than {where} has; {remedy}") from None
+
+
+def bare(error: OutOfMemoryError) -> OutOfMemoryError:
+    """The error without the frames of where it was raised, which keep alive what fills the memory."""
+    error.__traceback__ = error.__context__ = None
+    return error
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes this process can still take on a device: on a GPU what is free, and what PyTorch holds and does not use."""
+    if device.type != "cuda":
+        return available_memory()
+    import torch
+
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + unused
+
+
+def require_memory(needed: int, what: str, remedy: str) -> None:
+    """Raise OutOfMemoryError unless ``needed`` bytes are available; ``what`` needs them, ``remedy`` avoids it."""
+    available = available_memory()
+    if needed > available:
+        raise out_of_memory(needed, available, what, remedy)
+
+
+def out_of_memory(needed: int, available: int, what: str, remedy: str) -> OutOfMemoryError:
+    """The error that says so."""
+    return OutOfMemoryError(
+        f"{what} needs about {needed / GIB:.1f} GiB of memory and {available / GIB:.1f} GiB are available; {remedy}"
+    )
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except (OSError, ValueError):
+        return ""
+
+
+def _field(text: str, name: str) -> int | None:
+    """The number behind ``name`` in a file of "name value" or "name: value" lines."""
+    for line in text.splitlines():
+        words = line.replace(":", " ").split()
+        if len(words) > 1 and words[0] == name and words[1].isdigit():
+            return int(words[1])
+    return None
+
+
+def _system_memory(proc: Path) -> int:
+    available = _field(_text(proc / "meminfo"), "MemAvailable")
+    if available is not None:
+        return available * 1024
+    for pages in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"):
+        try:
+            return os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+        except (ValueError, OSError, AttributeError):
+            continue
+    return _UNLIMITED
+
+
+def _address_space(proc: Path) -> int:
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return _UNLIMITED
+    soft, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if soft == resource.RLIM_INFINITY:
+        return _UNLIMITED
+    used = _field(_text(proc / "self/status"), "VmSize")
+    return soft - (used or 0) * 1024
+
+
+def _group_room(root: Path, path: str, limit_name: str, usage_name: str, cache_name: str) -> int:
+    """The tightest limit minus usage from the process's group up to the root of the hierarchy."""
+    room = _UNLIMITED
+    group = root / path.strip("/")
+    # Inside a container the path is often the host's and does not exist below the mount; the mount is the group then.
+    for folder in [group, *group.parents] if group.is_dir() else [root]:
+        if folder != root and root not in folder.parents:
+            break
+        limit, usage = _text(folder / limit_name).strip(), _text(folder / usage_name).strip()
+        if limit.isdigit() and usage.isdigit():
+            cache = _field(_text(folder / "memory.stat"), cache_name) or 0  # the kernel gives this back under pressure
+            room = min(room, int(limit) - max(0, int(usage) - cache))
+    return room
