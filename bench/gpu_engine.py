@@ -12,7 +12,6 @@ want of time has lost only what it was making. ``--device cpu`` runs the same co
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import sys
 import time
@@ -25,6 +24,7 @@ from typing import Any
 import torch
 from contenders import Decomposed, make_networks
 from gpu_kernels import host_times, summary
+from gpu_process import whole_record
 from images import gmacs, test_image
 from torch import Tensor
 
@@ -181,7 +181,7 @@ class Session:
 
     def write(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text(json.dumps(self.record, indent=1) + "\n")
+        whole_record(self.path, self.record)
 
     def add(self, name: str) -> None:
         """Make a contender, check it, and let all that there are take turns again."""

@@ -1,26 +1,35 @@
-"""The kernels stage of ``gpu.py``: every operator by backend, beside PyTorch eager and ``torch.compile``.
+"""The kernels stage of ``gpu.py``: every operator by backend, beside PyTorch eager and, asked for, ``torch.compile``.
 
-Nothing here is about GPUs but ``event_times``, so that the rest is tested on the CPU.
+    python bench/gpu_kernels.py --record FILE
+
+FILE, which may hold rows of an earlier run, is written after each row. C = 64 in bfloat16, on which all targets depend,
+comes first. Nothing here is about GPUs but ``event_times`` and ``captured``, so that the rest is tested on the CPU.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import fused_workloads
 import torch
 import workloads
+from gpu_process import whole_record
 from workloads import Machine, Workload
 
 from mga_kernels import ops
 
-CONFIGURATIONS = ((50, torch.float32), (50, torch.float16), (64, torch.bfloat16))
+CONFIGURATIONS = ((64, torch.bfloat16), (50, torch.float16), (50, torch.float32))
+OURS = ("cuda", "triton", "cpu")
 Calls = dict[str, Callable[[], object]]
 Times = dict[str, list[float]]
 
@@ -28,7 +37,7 @@ Times = dict[str, list[float]]
 def event_times(calls: Calls, rounds: int) -> Times:
     """Milliseconds of each call on the GPU: variants take turns, and the L2 cache is overwritten before each.
 
-    Overwriting also keeps the GPU busy while the host gets ahead, so short kernels are not timed by their launch.
+    Overwriting also keeps the GPU busy while the host gets ahead, so that no kernel is timed by its launch.
     """
     flush = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
     events: dict[str, list] = {name: [] for name in calls}
@@ -45,6 +54,24 @@ def event_times(calls: Calls, rounds: int) -> Times:
             events[name].append((begin, end))
     torch.cuda.synchronize()
     return {name: [begin.elapsed_time(end) for begin, end in pairs] for name, pairs in events.items()}
+
+
+def captured(call: Callable[[], object]) -> Callable[[], object]:
+    """What replays the kernels of ``call``; RuntimeError where they cannot be captured.
+
+    What the host does for a call (choosing a backend, checking, Triton's launcher) takes longer than the shortest
+    kernels do, and an engine, which captures them, pays for it once.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
 
 
 def host_times(calls: Calls, rounds: int) -> Times:
@@ -105,17 +132,23 @@ def compiled(workload: Workload, compiler: str) -> Callable[[], object]:
     return call
 
 
-def variants(workload: Workload, device: str, compiler: str) -> tuple[Calls, dict[str, str]]:
-    """The calls to time by name, "reference" being PyTorch eager; and for those that cannot be timed the reason."""
+def variants(workload: Workload, device: str, compiler: str | None) -> tuple[Calls, dict[str, str]]:
+    """The calls to time by name, "reference" being PyTorch eager; and for those that cannot be timed the reason.
+
+    ``compiler`` is the backend of torch.compile, None for none of it: a compilation takes as long as all else of a row.
+    """
     calls: Calls = {}
     left_out: dict[str, str] = {}
     for name, backend in ops.operators()[workload.op].backends.items():
         if backend.unavailable() is not None or ((name == "cpu") != (device == "cpu") and name != "reference"):
             continue
         try:
-            calls[name] = forced(workload, name)
+            call = forced(workload, name)
+            calls[name] = captured(call) if device == "cuda" and name in OURS else call
         except Exception as error:  # one backend that fails must not cost the figures of the others
             left_out[name] = f"{type(error).__name__}: {error}"
+    if compiler is None:
+        return calls, left_out
     try:
         calls["torch.compile"] = compiled(workload, compiler)
     except Exception as error:
@@ -123,7 +156,7 @@ def variants(workload: Workload, device: str, compiler: str) -> tuple[Calls, dic
     return calls, left_out
 
 
-def race(workload: Workload, device: str, machine: Machine, rounds: int, clock: Callable, compiler: str) -> dict:
+def race(workload: Workload, device: str, machine: Machine, rounds: int, clock: Callable, compiler: str | None) -> dict:
     calls, left_out = variants(workload, device, compiler)
     floor = workload.floor(machine) * 1e3
     row: dict[str, Any] = {"floor_ms": floor}
@@ -134,12 +167,16 @@ def race(workload: Workload, device: str, machine: Machine, rounds: int, clock: 
     return row
 
 
+def named(channels: int, dtype: torch.dtype) -> str:
+    return f"C={channels} {str(dtype).removeprefix('torch.')}"
+
+
 def measure_all(
     device: str,
     rounds: int,
     clock: Callable[[Calls, int], Times],
     configurations: tuple = CONFIGURATIONS,
-    compiler: str = "inductor",
+    compiler: str | None = None,
     *,
     before: dict[str, Any] | None = None,
     only: Sequence[str] = (),
@@ -154,9 +191,11 @@ def measure_all(
     """
     result: dict[str, Any] = {key: value for key, value in (before or {}).items() if "=" in key}
     skipped = []
+    # The rate of float32 is that of IEEE products, so none may be made of TF32, which would be below its floor.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     for channels, dtype in configurations:
         machine = workloads.measure(device, dtype)
-        key = f"C={channels} {str(dtype).removeprefix('torch.')}"
+        key = named(channels, dtype)
         table = result[key] = result.get(key, {}) | {
             "copy_gb_per_s": machine.copy_bandwidth / 1e9,
             "matrix_tflops": machine.matrix_rate / 1e12,
@@ -176,14 +215,14 @@ def measure_all(
     return result | ({"not measured": skipped} if skipped else {})
 
 
-def measure_tiny() -> dict[str, Any]:
+def measure_tiny(save: Callable[[dict[str, Any]], None] = lambda result: None) -> dict[str, Any]:
     """All of it on the CPU with small tensors and a compiler that generates nothing: figures without meaning."""
     small = {"HEIGHT": 48, "WIDTH": 64, "ROWS": 12, "COLUMNS": 16, "CELLS": 192, "COUNTS": {"some": 20}}
     before = {name: getattr(workloads, name) for name in small}
     try:
         for name, value in small.items():
             setattr(workloads, name, value)
-        return measure_all("cpu", 2, host_times, ((8, torch.bfloat16),), "eager")
+        return measure_all("cpu", 2, host_times, ((8, torch.bfloat16),), "eager", save=save)
     finally:
         for name, value in before.items():
             setattr(workloads, name, value)
@@ -191,7 +230,7 @@ def measure_tiny() -> dict[str, Any]:
 
 def best(row: dict[str, Any]) -> tuple[str, float]:
     """The fastest of our own backends and its milliseconds."""
-    ours = {name: row[name]["median_ms"] for name in ("cuda", "triton", "cpu") if name in row}
+    ours = {name: row[name]["median_ms"] for name in OURS if name in row}
     if not ours:
         return "none", float("inf")
     name = min(ours, key=lambda each: ours[each])
@@ -224,3 +263,41 @@ def targets(table: dict[str, Any]) -> list[dict[str, Any]]:
         {"claim": claim, "measured": value, "wanted": wanted, "met": value >= wanted if more else value <= wanted}
         for claim, value, wanted, more in claims
     ]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = {named(*each): each for each in CONFIGURATIONS}
+    parser.add_argument("--record", type=Path, required=True)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--operators", nargs="+", default=[], metavar="NAME")
+    parser.add_argument("--configurations", nargs="+", choices=known, default=list(known))
+    parser.add_argument("--compile", action="store_true", help="torch.compile of every row too")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="after which no row is begun")
+    options = parser.parse_args(arguments)
+
+    def save(found: dict[str, Any]) -> None:
+        whole_record(options.record, found)
+
+    if options.device == "cpu":
+        save(measure_tiny(save))
+        return 0
+    until = time.perf_counter() + options.seconds
+    result = measure_all(
+        *("cuda", options.rounds, event_times),
+        *(tuple(known[name] for name in options.configurations), "inductor" if options.compile else None),
+        before=json.loads(options.record.read_text()) if options.record.exists() else {},
+        only=options.operators,
+        save=save,
+        until=until,
+    )
+    result["targets"] = targets(result.get("C=64 bfloat16", {}))
+    for target in result["targets"]:
+        print(target, flush=True)
+    save(result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -28,7 +28,17 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a script that starts th
 LONG = [
     f"test_{name}.py"
     for name in (
-        *("cuda_faults", "triton_kernels", "bench", "export", "ablate", "three_step", "model_matrix", "processes"),
+        *(
+            "cuda_faults",
+            "triton_kernels",
+            "bench",
+            "bench_gpu",
+            "export",
+            "ablate",
+            "three_step",
+            "model_matrix",
+            "processes",
+        ),
         *("published", "tiles", "plans", "cuda_emulation", "engine", "modes", "agreement", "complexity"),
     )
 ]

@@ -140,29 +140,44 @@ def test_info_prints_it():
     assert not result.stderr
 
 
+PATH = ["select_patches", "gather_patches", "paste_patches_"]
+
+
+def path(mask, feature):
+    """The operators that ``PATH`` names, one after the other."""
+    indices = select_patches(mask, 100)
+    image = torch.zeros_like(feature)
+    return ops.paste_patches_(image, gather_patches(feature, indices, 4, 0), indices)
+
+
+def check_path(result, mask, feature, backend):
+    """``result`` is that of these inputs, and of every operator the ``backend`` ran."""
+    assert [ops.last_backend(op) for op in PATH] == [backend] * len(PATH)
+    assert torch.equal(result, path(mask, feature))
+    assert int((result != 0).any(dim=1).sum()) == len(mask) * 100 * 16
+
+
+def test_the_path_of_the_capture_runs(free_choice, generator):
+    """The next test, without a graph: what it expects is true where there is no GPU to show it."""
+    mask, feature = torch.randn(2, 30, 40, generator=generator), torch.randn(2, 8, 120, 160, generator=generator)
+    check_path(path(mask, feature), mask, feature, "cpu")
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_cuda_uses_the_current_stream_and_can_be_captured(free_choice):
     mask = torch.zeros(2, 30, 40, device="cuda")
     feature = torch.randn(2, 8, 120, 160, device="cuda")
-
-    def path():
-        indices = select_patches(mask, 100)
-        image = torch.zeros_like(feature)
-        return ops.paste_patches_(image, gather_patches(feature, indices, 4, 0), indices)
-
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        path()
+        path(mask, feature)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = path()
+        captured = path(mask, feature)
     mask.copy_(torch.randn_like(mask))
     feature.normal_()
     graph.replay()
     torch.cuda.synchronize()
-    assert [ops.last_backend(op) for op in OPERATORS[2:]] == ["cuda"] * 3
-    assert torch.equal(captured, path())
-    assert int((captured != 0).any(dim=1).sum()) == 2 * 100 * 16
+    check_path(captured, mask, feature, "cuda")

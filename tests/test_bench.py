@@ -1,19 +1,16 @@
-"""The benchmarks' own claims: they check what they time, and the GPU script refuses a machine without a GPU."""
+"""The benchmarks' own claims: they check what they time."""
 
 import argparse
 import ast
 import json
 import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
-from mga.training.packs import write_pack
 from mga_kernels import ops
 from mga_kernels.ops import convolution
 
@@ -95,164 +92,6 @@ def test_bytes_of_gather_are_those_it_touches(workloads):
         read = int((seen > 0).sum()) * workloads.CHANNELS * 4
         written = k * workloads.CHANNELS * 36 * 4
         assert workloads.gather_patches(case, "cpu").bytes_moved == read + written
-
-
-def gpu_script(*arguments, **environment):
-    command = [sys.executable, BENCH / "gpu.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
-
-
-def test_gpu_script_lists_its_stages():
-    result = gpu_script("--dry-run")
-    assert result.returncode == 0, result.stderr
-    stages = [line.split(":")[0] for line in result.stdout.splitlines()]
-    assert stages == ["build", "tests", "sanitizer", "kernels", "engine"]
-    more = gpu_script("--dry-run", "--configs", "some.toml").stdout.splitlines()
-    assert more[-1] == "train: some.toml; at most 540 s each"
-    chosen = gpu_script("engine", "build", "--dry-run", "--networks", "pan", "--sizes", "4K").stdout.splitlines()
-    assert chosen[1] == "engine: pan at x4, 4K: every contender; at most 540 s each"
-
-
-def test_gpu_script_rehearses_on_the_cpu_and_adds_to_what_it_has(tmp_path):
-    """Every line of the last two stages that a CPU can run; a stage stopped halfway keeps what it has."""
-    given = "--device", "cpu", "--tiny", "--out", str(tmp_path), "--networks", "fsrcnn", "--rounds", "2"
-    first = gpu_script("engine", *given, "--contenders", "M, graph, eager", "D, eager")
-    assert first.returncode == 0, first.stderr
-    (path,) = tmp_path.glob("gpu-cpu-*.json")
-    before = json.loads(path.read_text())["stages"]["engine"]["fsrcnn tiny"]
-    assert set(before["contenders"]) == {"M, graph, eager", "D, eager"}
-    assert before["claim"]["M/D time"] > 0
-    more = gpu_script("engine", *given, "--contenders", "M, graph, fused", "M, graph, compiled", "D, torch.compile")
-    assert more.returncode == 0, more.stderr
-    after = json.loads(path.read_text())["stages"]["engine"]["fsrcnn tiny"]
-    assert after["failed"] == {}
-    assert len(after["contenders"]) == 5
-    assert after["contenders"]["D, eager"] == before["contenders"]["D, eager"] | {"earlier run": True}
-    assert "conv_chain" in after["contenders"]["M, graph, fused"]["backends"]
-    assert after["claim"]["D compiled"]
-    stopped = gpu_script("engine", *given, "--limit", "0.1")
-    assert stopped.returncode == 1
-    stage = json.loads(path.read_text())["stages"]["engine"]
-    assert stage["failed"] == ["fsrcnn tiny: stopped after 0.1 s"]
-    assert len(stage["fsrcnn tiny"]["contenders"]) == 5
-
-
-def test_a_contender_that_fails_costs_only_itself(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(BENCH))
-    import gpu_engine
-
-    def broken(*_):
-        raise RuntimeError("no such kernel\nand more")
-
-    monkeypatch.setattr(gpu_engine, "own_plan", broken)
-    record = tmp_path / "record.json"
-    given = ["fsrcnn", "tiny", "--record", str(record), "--device", "cpu", "--rounds", "1", "--contenders"]
-    assert gpu_engine.main([*given, "M, graph, eager", "D, eager"]) == 0
-    found = json.loads(record.read_text())
-    assert found["failed"] == {"M, graph, eager": "RuntimeError: no such kernel"}
-    assert list(found["contenders"]) == ["D, eager"]
-    case = gpu_engine.make_case("fsrcnn", "tiny", "cpu")
-    with pytest.raises(AssertionError, match="another picture than in float32"):
-        gpu_engine.checked("D, x", lambda image: image.repeat(4, 4, 1), case, gpu_engine.exact(case))
-
-
-def test_gpu_script_trains_until_its_limit_and_goes_on(tmp_path):
-    flat = np.zeros((64, 64, 3), np.uint8), np.zeros((32, 32, 3), np.uint8)
-    write_pack(tmp_path / "flat.safetensors", [("flat", flat)], 2)
-    config = tmp_path / "small.toml"
-    settings = ['network = "fsrcnn"', "scale = 2", "crop = 16", "batch = 2", "save_every = 1"]
-    config.write_text("\n".join([*settings, f'train = ["{tmp_path}/flat.safetensors"]']))
-    given = "--device", "cpu", "--tiny", "--out", tmp_path, "--configs", config, "--runs", tmp_path / "runs"
-    for limit, finished in (("0.1", False), ("300", True)):
-        result = gpu_script("train", *given, "--budget", "9", "--limit", limit)
-        assert result.returncode == 0, result.stderr
-        (path,) = tmp_path.glob("gpu-cpu-*.json")
-        assert json.loads(path.read_text())["stages"]["train"]["small"]["finished"] is finished
-    assert (tmp_path / "runs/small/fsrcnn-x2.safetensors").exists()
-    result = gpu_script("train", *given, "--budget", "3", "--set", "crop=8", "seed=1")
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / "runs/small-8-1/fsrcnn-x2.safetensors").exists()
-    config.write_text("nothing")
-    assert gpu_script("train", *given).returncode == 1
-
-
-def test_gpu_script_refuses_a_machine_without_gpu(tmp_path):
-    result = gpu_script("--out", str(tmp_path / "results"), CUDA_VISIBLE_DEVICES="")
-    assert result.returncode == 2
-    assert len(result.stderr.strip().splitlines()) == 1
-    assert "torch finds no NVIDIA GPU here" in result.stderr
-    assert not (tmp_path / "results").exists()
-
-
-@pytest.fixture
-def gpu_kernels(workloads):
-    import gpu_kernels
-
-    return gpu_kernels
-
-
-def test_kernels_stage_runs_on_the_cpu(gpu_kernels, workloads, monkeypatch):
-    """The stage that a GPU will run, with the host's clock, a compiler that costs no time, and rates made up."""
-    monkeypatch.delenv("MGA_BACKEND", raising=False)
-    monkeypatch.setattr(workloads, "COUNTS", {"some": 20})
-    monkeypatch.setattr(workloads, "measure", lambda *_: workloads.Machine(1e10, 1e11))
-    monkeypatch.setattr(workloads, "HEIGHT", 544)  # which measure_tiny has to change
-    saved = []
-    original = gpu_kernels.measure_all
-    monkeypatch.setattr(gpu_kernels, "measure_all", lambda *given: original(*given, save=saved.append))
-    result = gpu_kernels.measure_tiny()
-    assert workloads.HEIGHT == 544
-    assert len(saved) == sum(isinstance(row, dict) for row in result["C=8 bfloat16"].values())
-    assert list(result) == ["C=8 bfloat16"]
-    for table in result.values():
-        rows = {name: row for name, row in table.items() if isinstance(row, dict)}
-        assert {name.split()[0] for name in rows} >= set(ops.operators()) - CONVOLUTION - {
-            "conv_chain",
-            "dynamic_filter",
-        }
-        for name, row in rows.items():
-            expected = {"reference", "torch.compile"}
-            if "cpu" in ops.operators()[name.split()[0]].backends:
-                expected.add("cpu")
-            timed = {variant for variant in row if variant not in ("floor_ms", "left out")}
-            assert timed == expected, (name, row.get("left out"))
-            assert all(row[variant]["times_floor"] > 0 for variant in timed)
-    assert "conv_chain some" in result["C=8 bfloat16"]
-
-
-def test_a_backend_that_is_wrong_is_named_and_not_timed(gpu_kernels, workloads, monkeypatch):
-    backend = ops.operators()["gather_patches"].backends["cpu"]
-    right = backend.run
-    monkeypatch.setattr(backend, "run", lambda *given: right(*given) + 1)
-    calls, left_out = gpu_kernels.variants(workloads.gather_patches("some", "cpu"), "cpu", "eager")
-    assert set(calls) == {"reference", "torch.compile"}
-    assert list(left_out) == ["cpu"]
-    assert "not that of the reference" in left_out["cpu"]
-
-
-def test_targets(gpu_kernels):
-    def row(floor, **medians):
-        return {"floor_ms": floor, **{name: {"median_ms": median} for name, median in medians.items()}}
-
-    table = {
-        "mask_head softmax-then-pool": row(1.0, triton=1.3, reference=9.0),
-        "filter_and_select K=1000": row(0.001, cuda=0.012),
-        "select_patches K=1000": row(0.001, cuda=0.016, reference=0.001),
-        "gather_patches all": row(0.9, cuda=1.2, triton=1.0),
-        "gather_patches K=1000": row(0.001, cuda=0.005),
-        "paste_patches_ all": row(0.5, cuda=1.0),
-        "paste_patches_ K=1000": row(0.001, reference=0.005),
-    }
-    met = {target["claim"].split(",")[0]: target["met"] for target in gpu_kernels.targets(table)}
-    assert met == {
-        "mask branch over its floor": True,
-        "selection of 1000": False,
-        "filter and selection of 1000": True,
-        "gather_patches of all": True,
-        "gather_patches of 1000": True,
-        "paste_patches_ of all": False,
-        "paste_patches_ of 1000": False,
-    }
 
 
 @pytest.fixture

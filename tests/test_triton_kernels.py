@@ -15,10 +15,10 @@ HERE = Path(__file__).resolve().parent
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 
 
-def run_kernel_tests(**environment):
+def run_kernel_tests(*options, **environment):
     environment = {name: value for name, value in {**os.environ, **environment}.items() if name != "MGA_BACKEND"}
     files = [HERE / "triton_kernels.py", HERE / "triton_operators.py"]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files]
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *options, *files]
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stdout[-4000:]
     assert int(re.search(r"(\d+) passed", result.stdout)[1]) > 70
@@ -32,7 +32,22 @@ def test_in_the_interpreter():
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 def test_on_the_gpu():
-    run_kernel_tests(TRITON_INTERPRET="0")
+    """By several processes, since nearly all of the time goes to compilers."""
+    together = [] if find_spec("xdist") is None else ["-n", str(min(12, os.cpu_count() or 1)), "--dist", "load"]
+    run_kernel_tests(*together, TRITON_INTERPRET="0")
+
+
+def cases(**environment):
+    """The number of cases in triton_kernels.py, which are collected as a GPU would have them and not run."""
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider"]
+    environment = {**os.environ, "TRITON_INTERPRET": "0", **environment}
+    result = subprocess.run([*command, HERE / "triton_kernels.py"], capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return int(re.search(r"(\d+) tests collected", result.stdout)[1])
+
+
+def test_a_gpu_compiles_a_third_of_the_cases_unless_asked_for_all():
+    assert cases(MGA_ALL_TRITON_CASES="") < 0.6 * cases(MGA_ALL_TRITON_CASES="1")
 
 
 def test_importing_the_package_does_not_import_triton():

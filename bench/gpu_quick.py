@@ -1,0 +1,153 @@
+"""The quick stage of ``gpu.py``: what answers most first, within the seconds that there are, and never twice.
+
+Every step has the least time for which it is begun and the most that it gets, within what is left of ``--seconds``.
+A step is recorded when it ends, with what failed in it, and skipped by the next call with the same commit, device and
+folder; one that was stopped, or for which no time was left, runs again then. ``--again STEP`` repeats one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpu_process import ROOT, Clock, StageFailed, run
+from gpu_stages import ENDING, ON_KERNELS, OPERATOR_TESTS, SKIPPED, STAGES, together
+
+Found = dict[str, Any]
+NETWORKS = ("rfdn", "srresnet", "fsrcnn", "pan", "rcan")
+EAGER = ["M, graph, eager", "D, eager", "M, graph, fused"]
+COMPILED = ["M, graph, eager", "D, torch.compile", "M, graph, compiled"]
+CLOSING = 3.0  # seconds kept for ending and recording
+
+
+@dataclass(frozen=True)
+class Step:
+    """``run(options, seconds)`` gives what it found: what "failed", and "stopped" where it did not come to its end."""
+
+    least: float
+    most: float
+    run: Callable[[argparse.Namespace, float], Found]
+    needs_gpu: bool = True
+
+
+def part(stage: str, closing: float = 0, **settings: Any) -> Callable[[argparse.Namespace, float], Found]:
+    """A stage with these options, which may take ``closing`` seconds more than its limit."""
+
+    def of(options: argparse.Namespace, seconds: float) -> Found:
+        if options.tiny:
+            settings.update(sizes=options.sizes)
+        given = argparse.Namespace(**{**vars(options), **settings, "limit": max(1.0, seconds - closing)})
+        found = STAGES[stage](given)
+        options.save(stage, found)
+        failed = found.get("failed", [])
+        stopped = [line for line in failed if "no time was left" in line or "stopped after" in line]
+        return {**({"failed": failed} if failed else {}), **({"stopped": stopped} if stopped else {})}
+
+    return of
+
+
+def smoke(options: argparse.Namespace, seconds: float) -> Found:
+    told = run([sys.executable, str(ROOT / "bench/gpu_smoke.py"), "--device", options.device], seconds)
+    return {"told": told.splitlines()[-12:]}
+
+
+def pytest(files: list[str], only: str = "", **extra: str) -> Callable[[argparse.Namespace, float], Found]:
+    """Tests by several processes; what each came to is written as it ends (see ``gpu_pytest.py``)."""
+
+    def of(options: argparse.Namespace, seconds: float) -> Found:
+        record = (options.out / "tests.part.jsonl").resolve()
+        record.unlink(missing_ok=True)
+        command = [sys.executable, "-m", "pytest", "-q", "--tb=short", "-p", "no:cacheprovider", "-p", "gpu_pytest"]
+        command += [*together(), *(["-k", only] if only else []), *files]
+        found: Found = {}
+        try:
+            run(command, seconds, MGA_TEST_RECORD=str(record), **extra)
+        except StageFailed as failure:
+            found["stopped" if "stopped after" in str(failure) else "failed"] = [str(failure)]
+        found = results_of_tests(record) | found
+        record.unlink(missing_ok=True)
+        return found
+
+    return of
+
+
+def results_of_tests(record: Path) -> Found:
+    """Counts, and each failure with its last line. A skipped test that needs a GPU is a failure here."""
+    found: Found = {"passed": 0, "skipped": 0}
+    wrong: dict[str, str] = {}
+    for line in record.read_text().splitlines() if record.exists() else []:
+        test = json.loads(line)
+        unwanted = test["outcome"] == "skipped" and any(reason in test["told"] for reason in SKIPPED)
+        if test["outcome"] == "failed" or unwanted:
+            wrong[test["name"]] = test["told"]
+        else:
+            found[test["outcome"]] += 1
+    return found | ({"wrong": wrong, "failed": [f"{len(wrong)} tests"]} if wrong else {})
+
+
+def steps() -> dict[str, Step]:
+    operators = [f"tests/test_{name}.py" for name in (*OPERATOR_TESTS, "backends")]
+    triton = ["tests/triton_kernels.py", "tests/triton_operators.py"]
+    some = {"tests": ["cuda_device", "test_filter_and_select"]}
+    made = {
+        "build": Step(20, 240, part("build")),
+        "smoke": Step(15, 60, smoke, needs_gpu=False),
+        "operators": Step(30, 120, pytest(operators, ON_KERNELS)),
+        "captured networks": Step(30, 90, pytest(["-m", "cuda", "tests/test_cuda_graph.py"])),
+        "kernels C=64 bfloat16": Step(
+            45, 120, part("kernels", ENDING, configurations=["C=64 bfloat16"], compile=False), needs_gpu=False
+        ),
+    }
+    for network in NETWORKS:
+        run_one = part("engine", networks=[network], sizes=["4K"], contenders=EAGER)
+        made[f"engine {network} 4K"] = Step(25, 60, run_one, needs_gpu=False)
+    for tool in ("memcheck", "racecheck"):
+        made[tool] = Step(30, 120, part("sanitizer", tools=[tool], **some))
+    compiled = part("engine", networks=["rfdn"], sizes=["4K"], contenders=COMPILED)
+    more = part("kernels", ENDING, configurations=["C=50 float16", "C=50 float32"], compile=False)
+    return {
+        **made,
+        "triton": Step(60, 240, pytest(triton, TRITON_INTERPRET="0")),
+        "engine rfdn 4K compiled": Step(90, 300, compiled),
+        "kernels C=50": Step(60, 180, more),
+    }
+
+
+STEPS = steps()
+
+
+def run_steps(options: argparse.Namespace, clock: Clock) -> bool:
+    """Those that have not ended yet, while there is time; whether all have ended and nothing failed."""
+    report: Found = options.before.get("quick", {})
+    for name, step in STEPS.items():
+        if options.device == "cpu" and step.needs_gpu:
+            continue
+        if report.get(name, {}).get("ended") and name not in options.again:
+            print(f"-- {name}: ended in an earlier call", flush=True)
+            continue
+        before, left = clock.left(), clock.left() - CLOSING
+        if left < step.least:
+            found: Found = {"ended": False, "stopped": [f"no time was left: {left:.0f} s of {step.least:g}"]}
+        else:
+            print(f"== {name}: at most {min(step.most, left):.0f} s", flush=True)
+            found = attempt(step, options, min(step.most, left))
+            found |= {"ended": "stopped" not in found, "seconds": round(before - clock.left(), 1)}
+        report[name] = found
+        options.save("quick", report)
+        print(f"-- {name}: {json.dumps(found)}", flush=True)
+    return all(found["ended"] and "failed" not in found for found in report.values())
+
+
+def attempt(step: Step, options: argparse.Namespace, seconds: float) -> Found:
+    """What a step found; any may fail in any way, and the next is still worth its time."""
+    try:
+        return step.run(options, seconds)
+    except StageFailed as failure:
+        return {"stopped" if "stopped after" in str(failure) else "failed": [str(failure)]}
+    except Exception as error:
+        return {"failed": [f"{type(error).__name__}: {error}"]}
