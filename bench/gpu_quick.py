@@ -19,7 +19,7 @@ from gpu_process import ROOT, Clock, StageFailed, run
 from gpu_stages import ENDING, ON_KERNELS, OPERATOR_TESTS, SKIPPED, STAGES, together
 
 Found = dict[str, Any]
-NETWORKS = ("rfdn", "srresnet", "fsrcnn", "pan", "rcan")
+IN_TURN = ("rfdn", "srresnet", "fsrcnn", "pan", "rcan")
 EAGER = ["M, graph, eager", "D, eager", "M, graph, fused"]
 COMPILED = ["M, graph, eager", "D, torch.compile", "M, graph, compiled"]
 CLOSING = 3.0  # seconds kept for ending and recording
@@ -103,7 +103,7 @@ def steps() -> dict[str, Step]:
             45, 120, part("kernels", ENDING, configurations=["C=64 bfloat16"], compile=False), needs_gpu=False
         ),
     }
-    for network in NETWORKS:
+    for network in IN_TURN:
         run_one = part("engine", networks=[network], sizes=["4K"], contenders=EAGER)
         made[f"engine {network} 4K"] = Step(25, 60, run_one, needs_gpu=False)
     for tool in ("memcheck", "racecheck"):
