@@ -5,14 +5,30 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 
 import pytest
 import torch
+from network_zoo import photographs
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from mga_kernels.checkpoints import load_model, read_metadata, read_state_dict, save_model, shipped_models
+from mga.cli import main
+from mga.commands.shipped import describe
+from mga_kernels import MaskGuidedSR
+from mga_kernels.checkpoints import (
+    is_whole,
+    load_checkpoint,
+    load_model,
+    load_native,
+    read_metadata,
+    read_state_dict,
+    save_model,
+    shipped_models,
+)
+from mga_kernels.checkpoints.native import SHIPPED
 from mga_kernels.errors import CheckpointError, InputError
-from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeNetwork
 
 
 @pytest.fixture
@@ -53,12 +69,75 @@ def test_round_trip(network, model_file):
 def test_shipped_models_load_and_say_where_they_come_from():
     models = shipped_models()
     assert "rfdn-x4" in models
+    described = describe()
+    assert described.keys() == models.keys()
     for name, path in models.items():
         facts = read_metadata(name)
-        assert f"{facts['config'].network}-x{facts['config'].scale}" == name
+        assert f"x{facts['config'].scale}" in name.split("-")
         assert facts["licence"], f"{path} carries no licence notice"
-        assert facts["training"]["results"]
-        load_model(name)
+        for notice in facts["licence"].values():  # of others: its text lies beside the weights
+            for file in re.findall(r"mga_kernels/weights/(\S+\.txt)", notice):
+                assert (SHIPPED / file).read_text().strip()
+        assert facts["training"].get("results") or facts["training"]["published"]
+        assert described[name]["purpose"]
+        assert described[name]["masked"] is not is_whole(name)
+        load_native(name)
+
+
+def test_a_whole_model_that_ships(tmp_path):
+    """Whole, by its name, as a file, and where a mask is asked for."""
+    network = load_native("span-x4")
+    assert isinstance(network, WholeNetwork)
+    image = photographs(9, 12)
+    model = MaskGuidedSR.from_pretrained("span-x4", device="cpu")
+    assert (model.whole, model.mode, model.scale) == (True, "dense", 4)
+    assert torch.equal(model(image), network(image).clamp(0, 1))
+    save_model(tmp_path / "mine.safetensors", network, {"weights": "theirs"}, {}, half=["body.conv_1.weight"])
+    again = load_checkpoint(tmp_path / "mine.safetensors")
+    assert again.config == network.config
+    assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in network.state_dict().items())
+    with pytest.raises(CheckpointError, match=r"span-x4 is span as a whole, without a mask, .* such as rfdn-x4"):
+        load_model("span-x4")
+    with pytest.raises(InputError, match="no mask, so k cannot be given"):
+        MaskGuidedSR.from_pretrained("span-x4", k=3)
+    for command in (["figures", "a.png", "-o", "out", "--model"], ["ablate", "selection"], ["ablate", "k"]):
+        words = [*command, "span-x4"] if command[0] == "figures" else [*command, "span-x4", "-o", "o", "--sets", "s"]
+        assert main([word if word not in ("a.png", "out", "o", "s") else str(tmp_path / word) for word in words]) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"scale": 5}, "scale 5 is not supported"),
+        ({"network": "nothing"}, "'nothing' is not known"),
+        ({"blocks": 5}, "tensor body.block_6.c1.bias is"),
+        ({"blocks": 10**9}, "more tensors than the 44 of the file"),
+        ({"settings": {"channels": 10**6}}, "does not fit span: tensor body"),
+        ({"settings": {"depth": 3}}, "does not have this setting"),
+        ({"settings": 3}, "not a configuration"),
+        ({"more": 3}, "not a configuration"),
+    ],
+)
+def test_a_configuration_of_a_whole_model_that_does_not_fit(tmp_path, changed, said):
+    with safe_open(shipped_models()["span-x4"], framework="pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    metadata["config"] = json.dumps(json.loads(metadata["config"]) | changed)
+    save_file(tensors, tmp_path / "model.safetensors", metadata)
+    with pytest.raises(CheckpointError, match=said) as caught:
+        load_checkpoint(tmp_path / "model.safetensors")
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_lists_what_ships(capsys):
+    assert main(["models"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["model", "span-x4", "span-x4-fast"]
+    assert "Set5 32.20, Set14 28.64" in lines[1]
+    assert main(["models", "--json", "--seconds", "20x16"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts.keys() == shipped_models().keys()
+    assert facts["fsrcnn-x2"]["seconds"] > 0
+    assert (facts["span-x2"]["scale"], facts["span-x2"]["masked"], facts["rfdn-x4"]["masked"]) == (2, False, True)
 
 
 def test_missing_file():

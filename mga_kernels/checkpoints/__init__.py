@@ -3,7 +3,7 @@
 from ..networks.config import ModelConfig
 from .loading import is_whole, load_checkpoint
 from .mask_guided import load_mask_guided
-from .native import load_model, read_metadata, save_model, shipped_models
+from .native import load_model, load_native, read_metadata, save_model, shipped_models
 from .published import read_state_dict
 from .recognise import recognise
 
@@ -13,6 +13,7 @@ __all__ = [
     "load_checkpoint",
     "load_mask_guided",
     "load_model",
+    "load_native",
     "read_metadata",
     "read_state_dict",
     "recognise",

@@ -7,9 +7,9 @@ from typing import Any
 
 from ..errors import CheckpointError, InputError
 from ..modes import ordinary
-from ..networks import SRNetwork
+from ..networks import SRNetwork, WholeConfig
 from .mask_guided import is_mask_guided, load_mask_guided
-from .native import find_model, is_native, load_model
+from .native import find_model, is_native, load_native, read_metadata
 from .ncnn import load_ncnn, param_of
 from .published import read_state_dict
 from .recognise import recognise
@@ -50,7 +50,7 @@ def load_checkpoint(
         return load_ncnn(graph, f"checkpoint: {graph}")
     if is_native(source):
         _refuse("inside a file that `mga train` wrote", conventions | {"scale": scale})
-        return load_model(source)
+        return load_native(source)
     state, hints = read_state_dict(source), hints_at_scale(source, expected_scale)
     try:
         if is_mask_guided(state):
@@ -66,7 +66,9 @@ def is_whole(source: str | os.PathLike) -> bool:
     path = find_model(source)
     if param_of(path) is not None:
         return True
-    return not is_native(path) and not is_mask_guided(read_state_dict(path))
+    if is_native(path):
+        return isinstance(read_metadata(path)["config"], WholeConfig)
+    return not is_mask_guided(read_state_dict(path))
 
 
 def _refuse(where: str, given: dict[str, Any]) -> None:

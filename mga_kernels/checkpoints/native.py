@@ -1,12 +1,14 @@
 """Our format: one safetensors file. Its string metadata holds ``format`` ("mga_kernels"), ``config`` (JSON: network,
 scale, patch size, K, value range, settings of the parts), ``licence`` (JSON: notices by subject) and ``training``
-(JSON: facts of how the weights were made). The tensors are the state dict of ``MaskGuidedNetwork``.
+(JSON: facts of how the weights were made). The tensors are the state dict of ``MaskGuidedNetwork``, or of
+``WholeNetwork`` where ``form`` is "whole"; a whole network's may be float16.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,13 @@ from safetensors.torch import save
 
 from ..errors import CheckpointError, InputError
 from ..modes import ordinary
-from ..networks import MaskGuidedNetwork, ModelConfig
+from ..networks import MaskGuidedNetwork, ModelConfig, SRNetwork, WholeConfig, WholeNetwork
 from ..system.files import whole_file
 from .building import without_memory
 from .kinds import kind_of
 
 FORMAT = "mga_kernels"
+WHOLE = "whole"  # the form of a network without a mask
 SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 
 
@@ -70,7 +73,7 @@ def _open(path: Path):
 
 
 def read_metadata(name_or_path: str | os.PathLike) -> dict[str, Any]:
-    """{"config": ModelConfig, "licence": dict, "training": dict} of a model file, without its tensors."""
+    """{"config": ModelConfig or WholeConfig, "licence", "training": dict} of a model file, without its tensors."""
     path = find_model(name_or_path)
     with _open(path) as file:
         metadata = file.metadata() or {}
@@ -81,7 +84,7 @@ def read_metadata(name_or_path: str | os.PathLike) -> dict[str, Any]:
         )
     try:
         return {
-            "config": ModelConfig.from_json(metadata["config"]),
+            "config": (WholeConfig if metadata.get("form") == WHOLE else ModelConfig).from_json(metadata["config"]),
             "licence": json.loads(metadata["licence"]),
             "training": json.loads(metadata["training"]),
         }
@@ -89,15 +92,30 @@ def read_metadata(name_or_path: str | os.PathLike) -> dict[str, Any]:
         raise CheckpointError(f"model: {path}: {error}") from None
 
 
-@ordinary()
 def load_model(name_or_path: str | os.PathLike) -> MaskGuidedNetwork:
+    """A mask-guided network, as ``load_native`` has it; CheckpointError for a whole one."""
+    network = load_native(name_or_path)
+    if isinstance(network, WholeNetwork):
+        raise CheckpointError(
+            f"model: {name_or_path} is {network.config.network} as a whole, without a mask, and a mask-guided model is "
+            f"expected; name one, such as {', '.join(name for name in shipped_models() if name.startswith('rfdn'))}"
+        )
+    return network
+
+
+@ordinary()
+def load_native(name_or_path: str | os.PathLike) -> SRNetwork:
     """The network in evaluation mode, fp32, on the CPU. CheckpointError where file and network do not fit."""
     path = find_model(name_or_path)
     config = read_metadata(path)["config"]
+
+    def make() -> SRNetwork:
+        return WholeNetwork(config) if isinstance(config, WholeConfig) else MaskGuidedNetwork(config)
+
     with _open(path) as file:
         found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
         try:
-            network = without_memory(lambda: MaskGuidedNetwork(config), len(found))
+            network = without_memory(make, len(found))
         except CheckpointError as error:
             raise CheckpointError(f"model: {path} does not fit {config.network}: {error}") from None
         wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
@@ -117,15 +135,23 @@ def load_model(name_or_path: str | os.PathLike) -> MaskGuidedNetwork:
 
 
 def save_model(
-    path: str | os.PathLike, network: MaskGuidedNetwork, licence: dict[str, str], training: dict[str, Any]
+    path: str | os.PathLike,
+    network: SRNetwork,
+    licence: dict[str, str],
+    training: dict[str, Any],
+    half: Collection[str] = (),
 ) -> None:
-    """Write a model file, whole or not at all."""
-    metadata = {
+    """Write a model file, whole or not at all; the tensors of these names in float16."""
+    whole = {"form": WHOLE} if isinstance(network, WholeNetwork) else {}
+    metadata = whole | {
         "format": FORMAT,
         "config": network.config.to_json(),
         "licence": json.dumps(licence, sort_keys=True),
         "training": json.dumps(training, sort_keys=True),
     }
-    tensors = {name: t.detach().float().cpu().contiguous() for name, t in network.state_dict().items()}
+    tensors = {
+        name: t.detach().to(torch.float16 if name in half else torch.float32).cpu().contiguous()
+        for name, t in network.state_dict().items()
+    }
     with whole_file(path) as stream:
         stream.write(save(tensors, metadata))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoints import ModelConfig, load_checkpoint, load_model
+from ..checkpoints import ModelConfig, load_checkpoint, load_native
 from ..errors import InputError, OutOfMemoryError
 from ..modes import ordinary
 from ..networks import VARIANTS, SRNetwork, WholeConfig, WholeNetwork
@@ -147,7 +147,7 @@ class MaskGuidedSR:
         runtime: str = "auto",
         memory: int | str | None = None,
     ) -> MaskGuidedSR:
-        """A shipped model ("rfdn-x4") or a file that training wrote.
+        """A shipped model ("rfdn-x4", "span-x4") or a file that training wrote.
 
         ``device``: "auto" is CUDA where there is one. ``dtype``: "auto" is float32 for tensors, and for photographs
         float16 on a GPU and bfloat16 where this CPU multiplies in it, as far as it costs less than 0.02 dB. Where a
@@ -157,7 +157,7 @@ class MaskGuidedSR:
         Raises CheckpointError for a file that is missing, damaged or of another network, InputError for the other
         arguments.
         """
-        model = load_model(name_or_path)
+        model = load_native(name_or_path)
         amount = {"threshold": threshold, "max_ms": max_ms}
         return cls(model, k, fraction, device, dtype, **amount, mode=mode, runtime=runtime, memory=memory)
 

@@ -59,6 +59,19 @@ class WholeConfig:
         facts = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "original"}
         return json.dumps(facts, sort_keys=True)
 
+    @classmethod
+    def from_json(cls, text: str) -> WholeConfig:
+        """Inverse of ``to_json``; InputError where the text is not a configuration that this version can run."""
+        try:
+            values = json.loads(text)
+            settings = values.pop("settings").items()
+            settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings}
+            config = cls(**values, settings=settings)
+        except (TypeError, AttributeError, KeyError, json.JSONDecodeError) as error:
+            raise InputError(f"model: not a configuration of this version: {error}") from None
+        get_network(config.network)
+        return config
+
 
 class WholeNetwork(nn.Module):
     """RGB (B, 3, H, W) in [0, 1], sides no less than ``minimum_size`` -> (B, 3, sH, sW), not clamped.

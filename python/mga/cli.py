@@ -31,6 +31,7 @@ COMMANDS = {
     "test-sets": ("mga.commands.test_sets", "make Test2K and Test4K of DIV8K"),
     "report": ("mga.commands.report", "an accelerated model beside its original, as one HTML page"),
     "export": ("mga.commands.export", "write a model as ONNX, torch.export or ExecuTorch"),
+    "models": ("mga.commands.shipped", "the models that come with it: for what, how good, how fast here"),
     "info": ("mga.commands.info", "the models, the operators and what each of them can run on here"),
 }
 

@@ -8,7 +8,7 @@ import json
 from mga_kernels.checkpoints import read_metadata, shipped_models
 from mga_kernels.errors import InputError
 from mga_kernels.info import collect, render
-from mga_kernels.networks import network_names
+from mga_kernels.networks import WholeConfig, network_names
 
 from ..files.records import Record
 
@@ -18,19 +18,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def describe_models() -> dict[str, Record]:
-    """Facts of every shipped model by name: network, scale, patch size, K, value range and licence notices."""
+    """Facts of every shipped model by name: network, scale, licence notices; with a mask patch size, K, value range."""
     models = {}
     for name, path in shipped_models().items():
         metadata = read_metadata(path)
         config = metadata["config"]
-        models[name] = {
-            "network": config.network,
-            "scale": config.scale,
-            "patch_size": config.patch_size,
-            "k": config.k,
-            "value_range": config.value_range,
-            "licence": metadata["licence"],
-        }
+        models[name] = {"network": config.network, "scale": config.scale, "licence": metadata["licence"]}
+        if not isinstance(config, WholeConfig):
+            models[name] |= {"patch_size": config.patch_size, "k": config.k, "value_range": config.value_range}
     return models
 
 
@@ -49,7 +44,8 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print("models:" if models else "models: none came with this package")
     for name, facts in models.items():
-        print(f"  {name}: {facts['network']} x{facts['scale']}, p = {facts['patch_size']}, K = {facts['k']} by default")
+        masked = f"p = {facts['patch_size']}, K = {facts['k']} by default" if "k" in facts else "whole"
+        print(f"  {name}: {facts['network']} x{facts['scale']}, {masked}")
         for subject, notice in facts["licence"].items():
             print(f"    licence of {subject}: {notice}")
     print(f"networks: {describe_networks()}")

@@ -28,7 +28,7 @@ import torch
 
 from mga_kernels.checkpoints import read_metadata
 from mga_kernels.errors import InputError
-from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeConfig
 from mga_kernels.networks.config import PATCH_SIZES
 from mga_kernels.system.files import whole_file, writable_folder
 
@@ -89,6 +89,8 @@ def run_study(asked: Request) -> str:
         if given := [name for name, value in options.items() if value]:
             raise InputError(f"ablate: {given[0]} is for studies that train; {asked.study} runs one model")
         config = read_metadata(asked.subject)["config"]
+        if isinstance(config, WholeConfig):
+            raise InputError(f"ablate: {asked.subject} is a whole network without a mask; name a mask-guided model")
         sets = find_sets(asked.sets, config.scale, asked.only)
         rows = _rows_of_model(asked, config)
         writable_folder(asked.output)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mga_kernels import MaskGuidedSR
-from mga_kernels.networks import MaskGuidedNetwork
+from mga_kernels.networks import MaskGuidedNetwork, SRNetwork, WholeNetwork
 
 from .colour import colour_values
 from .objectives import both_images
@@ -57,16 +57,18 @@ def flat_loss(network: MaskGuidedNetwork, lr: Tensor, step: str, coarse_weight: 
 
 
 @torch.no_grad()
-def colour_errors(network: MaskGuidedNetwork) -> dict[str, float]:
+def colour_errors(network: SRNetwork) -> dict[str, float]:
     """By how many levels of 255 the worst of the flat colours moves, in the coarse image and where all is refined.
 
     "coarse" and "all": the largest difference of a pixel, BORDER aside; "tiny coarse" and "tiny all": of the mean of an
-    image of 1x1 to 3x3.
+    image of 1x1 to 3x3. Of a whole network they are "whole" and "tiny whole".
     """
-    engine = MaskGuidedSR(network, fraction=1.0)
+    whole = isinstance(network, WholeNetwork)
+    engine = MaskGuidedSR(network, fraction=None if whole else 1.0)
+    variants = {"whole": "whole"} if whole else {"base": "coarse", "all": "all"}
     colours = torch.tensor(flat_colours(), dtype=torch.float32) / 255
-    errors = dict.fromkeys(("coarse", "all", "tiny coarse", "tiny all"), 0.0)
-    for variant, name in (("base", "coarse"), ("all", "all")):
+    errors = {key: 0.0 for name in variants.values() for key in (name, f"tiny {name}")}
+    for variant, name in variants.items():
         for side in (FLAT_SIDE, *TINY_SIDES):
             image = colours[:, :, None, None].expand(-1, -1, side, side).contiguous()
             moved = engine(image, variant).cpu() - colours[:, :, None, None]
