@@ -98,7 +98,7 @@ def load_model(name_or_path: str | os.PathLike) -> MaskGuidedNetwork:
     if isinstance(network, WholeNetwork):
         raise CheckpointError(
             f"model: {name_or_path} is {network.config.network} as a whole, without a mask, and a mask-guided model is "
-            f"expected; name one, such as {', '.join(name for name in shipped_models() if name.startswith('rfdn'))}"
+            "expected; `mga models` lists what ships"
         )
     return network
 
