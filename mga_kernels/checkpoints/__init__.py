@@ -1,6 +1,7 @@
 """Weights on disk: our own format (safetensors with a configuration inside) and published files of others."""
 
 from ..networks.config import ModelConfig
+from .between import load_between
 from .loading import is_whole, load_checkpoint
 from .mask_guided import load_mask_guided
 from .native import load_model, load_native, read_metadata, save_model, shipped_models
@@ -10,6 +11,7 @@ from .recognise import recognise
 __all__ = [
     "ModelConfig",
     "is_whole",
+    "load_between",
     "load_checkpoint",
     "load_mask_guided",
     "load_model",

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoints import ModelConfig, load_checkpoint, load_native
+from ..checkpoints import ModelConfig, load_between, load_checkpoint, load_native
 from ..errors import InputError, OutOfMemoryError
 from ..modes import ordinary
 from ..networks import VARIANTS, SRNetwork, WholeConfig, WholeNetwork
@@ -171,17 +171,27 @@ class MaskGuidedSR:
         input_range: str | None = None,
         scale: int | None = None,
         expected_scale: int | None = None,
+        denoise: float | None = None,
+        denoise_source: str | os.PathLike | None = None,
         **settings: Any,
     ) -> MaskGuidedSR:
         """Any file of weights: what ``from_pretrained`` takes, a published network, or the mask-guided authors' layout.
 
-        A published network (.pth, .pt or .safetensors; docs/checkpoints.md) runs whole, as it is. Where its tensors do
-        not tell what it works on, a CheckpointError says so and one of these decides: ``colour`` ("rgb", "ycbcr" or
-        "y"), ``input_range`` ("0..1", "0..255", of luma "16..235", of YCbCr "clipped") and ``scale``. A scale that is
-        still open is ``expected_scale`` or what the name of the file says, then with a CheckpointNote. ``settings`` are
-        the arguments of the class. ``source`` may also be an ImageModelDescriptor, as spandrel loads it.
+        A published network (.pth, .pt or .safetensors, or ncnn's .param; docs/checkpoints.md) runs whole, as it is.
+        Where its tensors do not tell what it works on, a CheckpointError says so and one of these decides: ``colour``
+        ("rgb", "ycbcr" or "y"), ``input_range`` ("0..1", "0..255", of luma "16..235", of YCbCr "clipped") and
+        ``scale``. A scale that is still open is ``expected_scale`` or what the name of the file says, then with a
+        CheckpointNote. ``denoise``, 0 to 1, mixes the weights with those of ``denoise_source``, which denoises least,
+        by default the wdn file beside Real-ESRGAN's general one; 1 is the file as it is. ``settings`` are the arguments
+        of the class. ``source`` may also be an ImageModelDescriptor, as spandrel loads it.
         """
-        return cls(load_checkpoint(source, colour, input_range, scale, expected_scale), **settings)
+        decided: dict[str, Any] = {"colour": colour, "input_range": input_range, "scale": scale}
+        decided["expected_scale"] = expected_scale
+        if denoise is None and denoise_source is None:
+            return cls(load_checkpoint(source, **decided), **settings)
+        if denoise is None:
+            raise InputError("MaskGuidedSR: denoise_source is there to be mixed; give denoise, from 0 to 1, too")
+        return cls(load_between(source, denoise, denoise_source, **decided), **settings)
 
     @property
     def network(self) -> str:

@@ -30,6 +30,8 @@ def load(
         fraction=args.fraction,
         device=args.device,
         dtype=args.dtype,
+        denoise=getattr(args, "denoise", None),
+        denoise_source=getattr(args, "denoise_model", None),
         runtime=runtime,
         **settings,
     )

@@ -41,6 +41,17 @@ def _add_photograph_arguments(parser: argparse.ArgumentParser) -> None:
         help="refine as many cells as there is time for, measured once for each image size on this machine",
     )
     parser.add_argument(
+        "--denoise",
+        type=number("the strength is a number from 0 to 1", False),
+        metavar="D",
+        help="0 to 1, the network as it is: mix it with the one that denoises least (Real-ESRGAN's -dn)",
+    )
+    parser.add_argument(
+        "--denoise-model",
+        metavar="NAME|PATH",
+        help="the network that denoises least (default: the general-wdn file beside a general one)",
+    )
+    parser.add_argument(
         "--mode",
         choices=("masked", "dense", "auto"),
         help="masked (default, where there is a mask), dense: the Refine-Net or the whole network over everything, "
