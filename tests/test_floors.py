@@ -23,6 +23,7 @@ ARROWS = {  # folder -> those that its files may import
     "system": ("ground",),
     "ops": ("ground",),
     "images": ("system", "ground"),
+    "video": ("system", "ground"),
     "networks": ("ops", "ground"),
     "checkpoints": ("networks", "system", "ground"),
     "runtimes": ("networks", "ops", "system", "ground"),

@@ -21,6 +21,7 @@ from .console.process import Stopped, exit_code, lasting_streams, lost_output, s
 # Subcommand -> module with add_arguments(parser) and run(args) -> exit code, imported only when it is used.
 COMMANDS = {
     "upscale": ("mga.commands.upscale", "upscale photographs"),
+    "video": ("mga.commands.video", "upscale a video"),
     "evaluate": ("mga.commands.evaluate", "PSNR and SSIM on folders of HR images"),
     "complexity": ("mga.commands.complexity", "parameters and operations of a network"),
     "prepare": ("mga.commands.prepare", "make a training set of folders of images"),

@@ -1,0 +1,109 @@
+"""The result of encoded parts and of what the original has beside its pictures."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import chain, pairwise
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..system.files import whole_file
+from .encoding import LEAD
+from .pyav import errors_of, pyav
+from .reading import Video, open_source
+
+CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+
+
+def assemble(parts: Sequence[Path], video: Video, target: Path) -> list[str]:
+    """Write ``target``: the pictures of ``parts``, one after the other, and sound, subtitles, chapters, rotation and
+    description of ``video``, whose first frame has been read. Times stay what they are.
+
+    The file appears whole or not at all. Returns notes on what the container cannot hold.
+    """
+    notes: list[str] = []
+    av, kind = pyav(), container_of(target)
+    with whole_file(target) as file, errors_of(f"{target} cannot be written"):
+        with (
+            open_source(video.path) as source,
+            av.open(f"file:{parts[0]}") as first,
+            av.open(file, "w", format=kind) as out,
+        ):
+            out.metadata.update({key: value for key, value in source.metadata.items() if key not in _OF_CONTAINERS})
+            stream = out.add_stream_from_template(first.streams.video[0], opaque=True)
+            stream.time_base = first.streams.video[0].time_base
+            if video.rotation:
+                stream.set_display_rotation(video.rotation)
+            copies = _copies(source, out, notes)
+            if source.chapters():
+                out.set_chapters(source.chapters())
+            roads = [_pictures(parts, stream), *([_packets(source, copies)] if copies else [])]
+            for _, _, packet in heapq.merge(*roads, key=lambda entry: entry[:2]):
+                out.mux(packet)
+    return notes
+
+
+_OF_CONTAINERS = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
+
+Timed = tuple[Fraction, int, Any]  # when a packet is decoded, the stream's number, the packet
+
+
+def _copies(source: Any, out: Any, notes: list[str]) -> dict[int, Any]:
+    """The streams of ``out`` by the number of the stream of ``source`` that each copies."""
+    copies = {}
+    for stream in source.streams:
+        if stream.type == "video":
+            continue
+        name = stream.codec_context.name if stream.codec_context is not None else stream.type
+        if stream.type not in ("audio", "subtitle") or name not in out.supported_codecs:
+            notes.append(f"{out.format.name} does not take its {stream.type} ({name}), which was left out; try .mkv")
+            continue
+        copy = copies[stream.index] = out.add_stream_from_template(stream, opaque=True)
+        copy.metadata.update(stream.metadata)
+        copy.disposition = stream.disposition
+    return copies
+
+
+def _pictures(parts: Sequence[Path], stream: Any) -> Iterator[Timed]:
+    """The packets in the order of decoding. When each is decoded the parts do not say for their first ones.
+
+    That is at the time of a picture so many pictures before, that none is shown before it is decoded.
+    """
+    times = [[packet.pts for packet in _packets_of(part)] for part in parts]
+    ranks = [{pts: rank for rank, pts in enumerate(sorted(each))} for each in times]
+    ahead = max(i - rank[pts] for each, rank in zip(times, ranks, strict=True) for i, pts in enumerate(each))
+    shown = [pts for each in times for pts in sorted(each)]
+    step = min((later - pts for pts, later in pairwise(shown)), default=1)
+    decoded = chain((shown[0] - i * step for i in range(ahead, 0, -1)), shown)
+    for part in parts:
+        for packet in _packets_of(part):
+            lead = round(LEAD / packet.time_base)
+            packet.pts, packet.dts = packet.pts - lead, next(decoded) - lead
+            packet.stream = stream
+            yield packet.dts * packet.time_base, -1, packet
+
+
+def _packets_of(part: Path) -> Iterator[Any]:
+    with pyav().open(f"file:{part}") as container:
+        yield from (packet for packet in container.demux(container.streams.video[0]) if packet.pts is not None)
+
+
+def _packets(source: Any, copies: dict[int, Any]) -> Iterator[Timed]:
+    for packet in source.demux([source.streams[index] for index in copies]):
+        if packet.dts is None:
+            continue
+        number = packet.stream.index
+        packet.stream = copies[number]
+        yield packet.dts * packet.time_base, number, packet
+
+
+def container_of(target: Path) -> str:
+    """InputError for a name that is not that of a video."""
+    kind = CONTAINERS.get(target.suffix.lower())
+    if kind is None:
+        names = ", ".join(CONTAINERS)
+        raise InputError(f"cannot write {target}: the extension {target.suffix or '(none)'} is none of {names}")
+    return kind

@@ -1,0 +1,118 @@
+"""Frames of RGB as packets of a codec, a part of a video after the other; each is a file that appears whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..system.files import whole_file
+from .colour import RGB_MATRIX, VideoColour
+from .pyav import errors_of, pyav
+from .reading import Frame, Video
+
+LEAD = 60  # seconds by which pictures are later in a part: one that began before zero would be moved by its container
+
+
+@dataclass(frozen=True)
+class Codec:
+    """``encoder``: FFmpeg's name; ``formats``: of pixels, by bits a value; ``quality``: the CRF where none is given."""
+
+    encoder: str
+    formats: dict[int, str]
+    quality: int | None
+    options: dict[str, str]
+
+    @property
+    def subsampled(self) -> bool:
+        return "420" in self.formats[8]
+
+
+_YUV = {8: "yuv420p", 10: "yuv420p10le"}
+CODECS = {
+    "h264": Codec("libx264", _YUV, 17, {}),
+    "hevc": Codec("libx265", _YUV, 19, {"x265-params": "log-level=error"}),
+    "av1": Codec("libsvtav1", _YUV, 24, {}),
+    "ffv1": Codec("ffv1", {8: "bgr0", 10: "gbrp10le"}, None, {"level": "3", "slicecrc": "1"}),
+}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How results are encoded: a key of CODECS, ``crf`` (None for the codec's own), 8 or 10 ``bits`` a value."""
+
+    codec: str = "h264"
+    crf: int | None = None
+    bits: int = 8
+
+    def __post_init__(self) -> None:
+        if self.codec not in CODECS:
+            raise InputError(f"video: there is no codec {self.codec!r}; choose one of {', '.join(CODECS)}")
+        if self.bits not in (8, 10):
+            raise InputError(f"video: results have 8 or 10 bits a value, got {self.bits}")
+        if self.crf is not None and CODECS[self.codec].quality is None:
+            raise InputError(f"video: {self.codec} is without loss, so --crf has no meaning; leave it out")
+
+    @property
+    def kind(self) -> Codec:
+        return CODECS[self.codec]
+
+    def size(self, width: int, height: int) -> tuple[int, int]:
+        """The largest size of results that is not larger: 4:2:0 has even sides."""
+        return (width - width % 2, height - height % 2) if self.kind.subsampled else (width, height)
+
+
+def write_segment(path: Path, frames: Iterable[Frame], video: Video, size: tuple[int, int], encoding: Encoding) -> int:
+    """Encode ``frames``, of ``size`` (width, height) and with the times of ``video``; returns how many they were."""
+    count = 0
+    with whole_file(path) as stream, errors_of(f"{path} cannot be encoded as {encoding.codec}"):
+        with pyav().open(stream, "w", format="nut") as container:
+            encoder = _Encoder(container, video, size, encoding)
+            for frame in frames:
+                encoder.add(frame)
+                count += 1
+            encoder.finish()
+    return count
+
+
+class _Encoder:
+    def __init__(self, container: Any, video: Video, size: tuple[int, int], encoding: Encoding):
+        self.container, self.time_base = container, video.time_base
+        kind, quality = encoding.kind, encoding.kind.quality
+        crf = encoding.crf if encoding.crf is not None else quality
+        options = kind.options | ({} if crf is None else {"crf": str(crf)})
+        stream = self.stream = container.add_stream(kind.encoder, rate=video.rate or Fraction(25), options=options)
+        context = stream.codec_context
+        stream.width, stream.height = size
+        stream.pix_fmt = self.format = kind.formats[encoding.bits]
+        context.time_base = stream.time_base = video.time_base
+        if video.aspect:
+            context.sample_aspect_ratio = video.aspect
+        self.colour = video.colour if self.format.startswith("yuv") else None
+        # A picture of RGB in the file becomes BT.709, as there is no matrix to keep.
+        if self.colour is not None and self.colour.matrix == RGB_MATRIX:
+            self.colour = VideoColour(1, self.colour.primaries, self.colour.transfer, full=False)
+        if self.colour is not None:
+            context.colorspace, context.color_range = self.colour.matrix, 2 if self.colour.full else 1
+        context.color_primaries, context.color_trc = video.colour.primaries, video.colour.transfer
+
+    def add(self, frame: Frame) -> None:
+        av = pyav()
+        flags, ranges = av.video.reformatter.Interpolation, av.video.reformatter.ColorRange
+        how: dict[str, Any] = {"interpolation": flags.BICUBIC | flags.ACCURATE_RND | flags.FULL_CHR_H_INP}
+        if self.colour is not None:
+            how |= {"dst_colorspace": self.colour.name, "src_color_range": ranges.JPEG}
+            how["dst_color_range"] = ranges.JPEG if self.colour.full else ranges.MPEG
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.rgb), format="rgb24")
+        picture = picture.reformat(format=self.format, **how)
+        picture.pts, picture.duration = frame.pts + round(LEAD / self.time_base), frame.duration
+        picture.time_base = self.time_base
+        self.container.mux(self.stream.encode(picture))
+
+    def finish(self) -> None:
+        self.container.mux(self.stream.encode(None))

@@ -1,0 +1,28 @@
+"""PyAV where it is installed, and its errors as ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import InputError
+
+
+def pyav() -> Any:
+    """The module; InputError without it."""
+    try:
+        import av
+    except ImportError:
+        raise InputError("videos need PyAV: pip install av, or this package with its extra video") from None
+    return av
+
+
+@contextmanager
+def errors_of(what: str) -> Iterator[None]:
+    """What FFmpeg raises within the block is an InputError that begins with ``what``."""
+    av = pyav()
+    try:
+        yield
+    except av.error.FFmpegError as problem:
+        raise InputError(f"{what} ({problem.strerror or problem})") from problem

@@ -1,0 +1,123 @@
+"""A video's frames as RGB, with the time of each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from .colour import MATRICES, RGB_MATRIX, VideoColour
+from .pyav import errors_of, pyav
+
+
+@dataclass(frozen=True)
+class Frame:
+    """``rgb`` uint8 (H, W, 3); ``pts`` and ``duration`` in the video's time base, the latter 0 if it is not known."""
+
+    rgb: np.ndarray
+    pts: int
+    duration: int
+
+
+def open_source(path: Path) -> Any:
+    """PyAV's container. A list that names other places opens none but files."""
+    return pyav().open(f"file:{path}", options={"protocol_whitelist": "file"})
+
+
+class Video:
+    """The first video stream of a file; a context manager. InputError where there is none that can be read.
+
+    ``count``: frames, as the file says or estimated from its length, None where nothing tells. ``notes`` say what the
+    frames do not carry.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise InputError(f"{self.path} {'is no file' if self.path.exists() else 'does not exist'}")
+        with errors_of(f"{self.path} cannot be read as a video"):
+            self.container = open_source(self.path)
+        try:
+            self._describe()
+        except BaseException:
+            self.close()
+            raise
+
+    def _describe(self) -> None:
+        cover = pyav().stream.Disposition.attached_pic
+        streams = [stream for stream in self.container.streams.video if not stream.disposition & cover]
+        if not streams:
+            raise InputError(f"{self.path} has no video stream; `mga upscale` takes images")
+        self.stream = streams[0]
+        self.stream.thread_type = "AUTO"
+        context = self.stream.codec_context
+        self.width, self.height = context.width, context.height
+        if not self.width or not self.height or context.pix_fmt is None:
+            raise InputError(f"{self.path} has a video stream that cannot be decoded")
+        self.colour = VideoColour.of(context, self.height)
+        if self.colour.matrix not in (*MATRICES, RGB_MATRIX):
+            raise InputError(
+                f"{self.path} has a colour matrix (number {self.colour.matrix} of ITU-T H.273) that is not converted; "
+                "convert the video to BT.709 first"
+            )
+        self.time_base: Fraction = self.stream.time_base
+        self.rate: Fraction | None = self.stream.average_rate or self.stream.guessed_rate
+        self.aspect: Fraction | None = self.stream.sample_aspect_ratio
+        seconds = self.container.duration / 1e6 if self.container.duration else None
+        estimate = round(seconds * self.rate) if seconds and self.rate else None
+        self.count: int | None = self.stream.frames or estimate
+        self.rotation = 0  # degrees counter-clockwise, known with the first frame
+        self.notes: list[str] = []
+        parts = context.format.components
+        if max(part.bits for part in parts) > 8:
+            self.notes.append(f"its {max(part.bits for part in parts)} bits a value become 8 before the network")
+        if any(part.is_alpha for part in parts):
+            self.notes.append("its transparency was left out")
+        if self.colour.transfer in (16, 18):
+            self.notes.append("it is HDR, and the network takes its values as if they were not")
+
+    def frames(self) -> Iterator[Frame]:
+        """All frames from the beginning. InputError for interlaced ones, and for a size that changes on the way."""
+        av = pyav()
+        expected = 0
+        step = round(1 / (self.rate * self.time_base)) if self.rate else 1
+        with errors_of(f"{self.path} cannot be decoded any further"):
+            for frame in self.container.decode(self.stream):
+                if frame.interlaced_frame:
+                    raise InputError(
+                        f"{self.path} is interlaced, and its halves would be upscaled as one picture; deinterlace it "
+                        "first (for example `ffmpeg -i IN -vf bwdif OUT`)"
+                    )
+                if (frame.width, frame.height) != (self.width, self.height):
+                    raise InputError(
+                        f"{self.path} changes from {self.width}x{self.height} to {frame.width}x{frame.height} on the "
+                        "way; cut it there"
+                    )
+                self.rotation = frame.rotation
+                pts = expected if frame.pts is None else frame.pts
+                expected = pts + (frame.duration or step)
+                yield Frame(self._to_rgb(av, frame), pts, frame.duration or 0)
+
+    def _to_rgb(self, av: Any, frame: Any) -> np.ndarray:
+        flags = av.video.reformatter.Interpolation
+        ranges = av.video.reformatter.ColorRange
+        how: dict[str, Any] = {"interpolation": flags.BICUBIC | flags.ACCURATE_RND | flags.FULL_CHR_H_INT}
+        if self.colour.matrix != RGB_MATRIX:
+            how |= {"src_colorspace": self.colour.name, "dst_color_range": ranges.JPEG}
+            how["src_color_range"] = ranges.JPEG if self.colour.full else ranges.MPEG
+        return frame.reformat(format="rgb24", **how).to_ndarray()
+
+    def close(self) -> None:
+        self.container.close()
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

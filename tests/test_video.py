@@ -1,0 +1,307 @@
+"""``mga video``: frames, times, sound and colours, and a run that was broken off."""
+
+from __future__ import annotations
+
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from tiny_model import write_tiny_model
+
+import mga.upscaling.video
+from mga.cli import main
+from mga_kernels import MaskGuidedSR
+
+av = pytest.importorskip("av", reason="needs PyAV")
+
+TIMES = [0, 3, 6, 9, 15, 18, 30, 33, 36, 39, 42, 48]  # of a variable frame rate, in 1/90 s
+
+
+@pytest.fixture(scope="module")
+def model_file(tmp_path_factory):
+    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
+
+
+@pytest.fixture
+def mga_video(model_file, capsys):
+    def run(*arguments):
+        try:
+            code = main(["video", "--model", str(model_file), "--dtype", "float32", *map(str, arguments)])
+        except SystemExit as stop:
+            code = stop.code
+        return code, capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def few_frames_a_part(monkeypatch):
+    monkeypatch.setattr(mga.upscaling.video, "PART", 5)
+
+
+def pictures(count=12, height=18, width=26):
+    generator = np.random.default_rng(0)
+    background = generator.integers(40, 200, (height // 6, 2, 3), dtype=np.uint8).repeat(6, 0).repeat(width // 2, 1)
+    frames = []
+    for number in range(count):
+        frame = background.copy()
+        frame[4:8, number : number + 4] = (200, 40, 60)
+        frames.append(frame)
+    return frames
+
+
+def make(path, frames, times=None, codec="ffv1", pix_fmt="bgr0", sound=False, **context):
+    """A video of these frames, at these times in 1/90 s."""
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=30, options={"crf": "0"} if codec == "libx264" else {})
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt, stream.codec_context.time_base = pix_fmt, Fraction(1, 90)
+        rotation = context.pop("rotation", 0)
+        for name, value in context.items():
+            setattr(stream.codec_context, name, value)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        if sound:
+            voice = out.add_stream("aac", rate=8000, layout="mono")
+            tone = (np.sin(np.arange(8000) / 5) * 9000).astype(np.int16)[None]
+            frame = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
+            frame.sample_rate, frame.pts = 8000, 0
+            out.mux(voice.encode(frame))
+            out.mux(voice.encode(None))
+            out.metadata["title"] = "otters"
+        for number, rgb in enumerate(frames):
+            picture = av.VideoFrame.from_ndarray(rgb, format="rgb24")
+            if pix_fmt.startswith("yuv"):
+                picture = picture.reformat(
+                    format=pix_fmt,
+                    dst_colorspace={1: "ITU709", 6: "ITU601"}[context.get("colorspace", 6)],
+                    src_color_range=2,
+                    dst_color_range=context.get("color_range", 1),
+                )
+            picture.pts, picture.time_base = (times or range(0, 3 * len(frames), 3))[number], Fraction(1, 90)
+            out.mux(stream.encode(picture))
+        out.mux(stream.encode(None))
+    return path
+
+
+def repeated(model, image):
+    """In the place of a network whose result is not known."""
+    return image.repeat(2, axis=0).repeat(2, axis=1)
+
+
+def decoded(path):
+    """[(seconds, rgb)] of all frames."""
+    with av.open(str(path)) as container:
+        return [(float(frame.time), frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+
+
+def packets(path, kind):
+    with av.open(str(path)) as container:
+        streams = [stream for stream in container.streams if stream.type == kind]
+        return [bytes(packet) for packet in container.demux(streams) if packet.dts is not None] if streams else []
+
+
+@pytest.mark.usefixtures("few_frames_a_part")
+def test_every_frame_is_what_an_image_becomes_at_its_time(tmp_path, mga_video, model_file):
+    frames = pictures()
+    make(tmp_path / "in.mkv", frames, TIMES)
+    code, output = mga_video(tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", "--codec", "ffv1")
+    assert (code, output.err) == (0, "")
+    assert "(52x36, 12 frames, " in output.out
+    model = MaskGuidedSR.from_pretrained(model_file, dtype="float32")
+    before, after = decoded(tmp_path / "in.mkv"), decoded(tmp_path / "out.mkv")
+    assert len(after) == 12
+    for (time, rgb), (time_out, large) in zip(before, after, strict=True):
+        assert abs(time - time_out) < 0.002  # Matroska counts milliseconds
+        np.testing.assert_array_equal(large, model.upscale(rgb))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv"]
+
+
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1"])
+def test_sound_titles_and_times_are_kept(tmp_path, mga_video, codec, monkeypatch):
+    monkeypatch.setattr(mga.upscaling.video, "PART", 7)
+    monkeypatch.setattr(MaskGuidedSR, "upscale", repeated)
+    frames = pictures(height=60, width=80)
+    make(tmp_path / "in.mp4", frames, TIMES, "libx264", "yuv420p", sound=True)
+    code, output = mga_video(tmp_path / "in.mp4", "-o", tmp_path / "out.mp4", "--codec", codec, "--crf", 5)
+    assert code == 0, output.err
+    before, after = decoded(tmp_path / "in.mp4"), decoded(tmp_path / "out.mp4")
+    assert [time for time, _ in after] == pytest.approx([time for time, _ in before], abs=1e-3)
+    assert after[0][1].shape == (120, 160, 3)
+    for (_, small), (_, large) in zip(before, after, strict=True):
+        shrunk = large.reshape(60, 2, 80, 2, 3).mean(axis=(1, 3))
+        assert np.median(np.abs(shrunk - small)) <= 2  # edges are softer, since chroma has a quarter of the pixels
+    assert packets(tmp_path / "out.mp4", "audio") == packets(tmp_path / "in.mp4", "audio") != []
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.metadata["title"] == "otters"
+
+
+@pytest.mark.parametrize(("matrix", "full"), [(1, False), (6, False), (6, True), (1, True)])
+def test_matrix_and_range_are_those_of_the_input(tmp_path, mga_video, monkeypatch, matrix, full):
+    """A flat colour comes back as it was where they are read and written right."""
+    monkeypatch.setattr(MaskGuidedSR, "upscale", repeated)
+    frames = [np.full((32, 32, 3), (180, 70, 40), np.uint8)] * 3
+    colours = {"colorspace": matrix, "color_range": 2 if full else 1, "color_primaries": 1, "color_trc": 1}
+    make(tmp_path / "in.mkv", frames, None, "libx264", "yuv420p", **colours)
+    assert mga_video(tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", "--crf", 0)[0] == 0
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        context = container.streams.video[0].codec_context
+        assert (int(context.colorspace), int(context.color_range)) == (matrix, 2 if full else 1)
+        assert (int(context.color_primaries), int(context.color_trc)) == (1, 1)
+        picture = next(container.decode(video=0))
+        names = {1: "ITU709", 6: "ITU601"}
+        ranges = {"src_color_range": 2 if full else 1, "dst_color_range": 2}
+        large = picture.reformat(format="rgb24", src_colorspace=names[matrix], **ranges).to_ndarray()
+    assert large.shape == (64, 64, 3)
+    assert np.abs(large.astype(int) - (180, 70, 40)).max() <= 4
+
+
+@pytest.mark.usefixtures("few_frames_a_part")
+def test_a_run_that_was_broken_off_goes_on(tmp_path, mga_video, monkeypatch):
+    make(tmp_path / "in.mkv", pictures(), TIMES)
+    words = [tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", "--codec", "ffv1"]
+    upscale, done = MaskGuidedSR.upscale, []
+
+    def broken_off(model, image, **settings):
+        if len(done) == 8:
+            raise KeyboardInterrupt
+        done.append(1)
+        return upscale(model, image, **settings)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskGuidedSR, "upscale", broken_off)
+        assert mga_video(*words)[0] == 130
+    parts = tmp_path / "out.mkv.parts"
+    assert sorted(path.name for path in parts.iterdir()) == ["000000.nut", "recipe.json"]
+    assert not (tmp_path / "out.mkv").exists()
+    code, output = mga_video(*words, "--k", 0)
+    assert code == 1
+    assert "parts of a run that differs in settings; run it as before, or start anew with --overwrite" in output.err
+    done.clear()
+    monkeypatch.setattr(MaskGuidedSR, "upscale", lambda *given, **more: (done.append(1), upscale(*given, **more))[1])
+    code, output = mga_video(*words)
+    assert code == 0
+    assert len(done) == 7
+    assert "12 frames, 5 of an earlier run" in output.out
+    assert not parts.exists()
+    resumed = decoded(tmp_path / "out.mkv")
+    code, output = mga_video(*words)
+    assert code == 1
+    assert "it exists already" in output.err
+    assert mga_video(*words, "--overwrite")[0] == 0
+    for (time, one), (other_time, other) in zip(resumed, decoded(tmp_path / "out.mkv"), strict=True):
+        assert time == other_time
+        np.testing.assert_array_equal(one, other)
+
+
+def test_rotation_and_shape_of_pixels_are_kept(tmp_path, mga_video):
+    make(tmp_path / "in.mp4", pictures(3), None, "libx264", "yuv420p", rotation=90, sample_aspect_ratio=Fraction(4, 3))
+    assert mga_video(tmp_path / "in.mp4", "-o", tmp_path / "out.mp4")[0] == 0
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
+        assert next(container.decode(video=0)).rotation == 90
+
+
+@pytest.mark.parametrize(
+    ("words", "size"),
+    [(["--scale", "1.5"], (38, 26)), (["--width", "40"], (40, 28)), (["--scale", "1.5", "--codec", "ffv1"], (39, 27))],
+)
+def test_sizes(tmp_path, mga_video, words, size):
+    make(tmp_path / "in.mkv", pictures(2))
+    code, output = mga_video(tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", *words)
+    assert code == 0
+    assert decoded(tmp_path / "out.mkv")[0][1].shape == (size[1], size[0], 3)
+    assert ("39x27 became 38x26, since h264 needs even sides" in output.out) == (words == ["--scale", "1.5"])
+
+
+def test_ten_bits_of_a_result(tmp_path, mga_video):
+    make(tmp_path / "in.mkv", pictures(2))
+    assert mga_video(tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", "--codec", "hevc", "--bits", 10)[0] == 0
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        assert container.streams.video[0].codec_context.pix_fmt == "yuv420p10le"
+    make(tmp_path / "ten.mkv", pictures(2), None, "libx265", "yuv420p10le")
+    code, output = mga_video(tmp_path / "ten.mkv", "-o", tmp_path / "eight.mkv")
+    assert code == 0
+    assert "its 10 bits a value become 8 before the network" in output.out
+
+
+def interlaced(path):
+    make(path, pictures(2, 32, 32), None, "libx264", "yuv420p")
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream("libx264", rate=30, options={"flags": "+ildct+ilme", "x264-params": "tff=1"})
+        stream.height = stream.width = 32
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            out.mux(stream.encode(frame))
+        out.mux(stream.encode(None))
+
+
+def sound_only(path):
+    with av.open(str(path), "w") as out:
+        voice = out.add_stream("aac", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
+        frame.sample_rate = 8000
+        out.mux(voice.encode(frame))
+        out.mux(voice.encode(None))
+
+
+def half(path):
+    make(path, pictures(12, 64, 64), None, "libx264", "yuv420p")
+    path.write_bytes(path.read_bytes()[:300])
+
+
+CASES = {
+    "interlaced": (interlaced, "is interlaced, and its halves would be upscaled as one picture; deinterlace it first"),
+    "sound": (sound_only, "has no video stream; `mga upscale` takes images"),
+    "text": (lambda path: path.write_text("a text"), "cannot be read as a video"),
+    "empty": (lambda path: path.write_bytes(b""), "cannot be read as a video"),
+    "half": (half, "in.mkv"),
+    "missing": (lambda path: None, "does not exist"),
+    "folder": (lambda path: path.mkdir(), "is no file"),
+    "list": (
+        lambda path: path.write_text("ffconcat version 1.0\nfile 'http://localhost:1/a.mkv'\n"),
+        "cannot be read as a video",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_cannot_be_upscaled_is_a_sentence(tmp_path, mga_video, case):
+    write, part = CASES[case]
+    write(tmp_path / "in.mkv")
+    code, output = mga_video(tmp_path / "in.mkv", "-o", tmp_path / "out.mkv")
+    assert code == 1
+    assert part in output.err
+    assert output.err.count("\n") == 1
+    assert not (tmp_path / "out.mkv").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        (["-o", "out.avi"], "the extension .avi is none of .mp4"),
+        (["-o", "in.mkv", "--overwrite"], "it is the input itself"),
+        (["-o", "out.mkv", "--codec", "divx"], "there is no codec 'divx'; choose one of h264"),
+        (["-o", "out.mkv", "--codec", "ffv1", "--crf", "3"], "without loss, so --crf has no meaning"),
+        (["-o", "out.mkv", "--scale", "3"], "is for x2, not for --scale 3"),
+    ],
+)
+def test_what_cannot_be_asked_for(tmp_path, mga_video, monkeypatch, words, part):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "in.mkv", pictures(2))
+    before = (tmp_path / "in.mkv").read_bytes()
+    code, output = mga_video("in.mkv", *words)
+    assert code == 1
+    assert part in output.err
+    assert (tmp_path / "in.mkv").read_bytes() == before
+
+
+def test_without_pyav(tmp_path, mga_video, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    (tmp_path / "in.mkv").write_bytes(b"")
+    code, output = mga_video(tmp_path / "in.mkv", "-o", tmp_path / "out.mkv")
+    assert code == 1
+    assert "videos need PyAV: pip install av, or this package with its extra video" in output.err
