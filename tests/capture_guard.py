@@ -12,7 +12,7 @@ BY_MASK = {"index", "index_put", "index_put_", "_index_put_impl_"}
 FROM_THE_HOST = {"lift_fresh", "lift_fresh_copy", "lift"}  # torch.tensor(list): pageable memory, which would be copied
 
 
-class NotCapturable(Exception):
+class NotCapturable(RuntimeError):
     """The operator, and why a graph would not have it."""
 
 

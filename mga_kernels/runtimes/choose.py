@@ -7,7 +7,7 @@ import copy
 import torch
 
 from ..errors import InputError
-from ..networks import MaskGuidedNetwork, Network, SRNetwork, WholeNetwork
+from ..networks import Network, SRNetwork, WholeNetwork
 from . import plain
 from .cpu import pairs
 from .openvino_cpu import plan as openvino
@@ -49,11 +49,11 @@ def prepare(
 
 def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, asked: bool = False) -> Planner | str:
     """The planner, or why there is none. ``asked``: also where it would be slow."""
+    if device.type == "cuda":
+        return _against_weights(network) or _cuda_graph(network, device, dtype)
     if isinstance(network, WholeNetwork):
         reason = _against_pairs(network, device, dtype, asked) or _against_weights(network)
         return reason or plain.own(network)
-    if device.type == "cuda":
-        return _against_weights(network) or _cuda_graph(network, device, dtype)
     reason = _against_pairs(network, device, dtype, asked) or _against_weights(network)
     if reason is not None:
         return reason
@@ -61,9 +61,12 @@ def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, as
     return weights.against(network) or weights(copy.deepcopy(network).float())
 
 
-def _cuda_graph(network: MaskGuidedNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
+def _cuda_graph(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
     from .cuda.graph import CudaGraphPlanner
+    from .cuda.whole import WholeGraphPlanner
 
+    if isinstance(network, WholeNetwork):
+        return WholeGraphPlanner(network, device, dtype)
     return CudaGraphPlanner(network, device, dtype)
 
 

@@ -67,7 +67,10 @@ class WholeModulePlanner:
         self.network = network
         parameter = next(network.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        self.description = f"{describe(self.dtype, self.dtype)}, in PyTorch"
+
+    @property
+    def description(self) -> str:
+        return f"{describe(self.dtype, self.dtype)}, in PyTorch"
 
     def plan(self, height: int, width: int, capacity: int) -> Plan:
         return WholeModulePlan(self, height, width)

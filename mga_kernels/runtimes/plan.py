@@ -158,7 +158,10 @@ class Plan(ABC):
 class Planner(Protocol):
     """A network prepared for plans of all sizes. Those whose plans look at ``place`` have ``takes_place`` = True."""
 
-    description: str  # arithmetic and what does it
+    @property
+    def description(self) -> str:
+        """Arithmetic and what does it."""
+        ...
 
     def plan(self, height: int, width: int, capacity: int) -> Plan: ...
 

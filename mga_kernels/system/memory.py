@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -73,6 +74,14 @@ def bare(error: OutOfMemoryError) -> OutOfMemoryError:
     return error
 
 
+_pools: weakref.WeakKeyDictionary[object, tuple[int, int]] = weakref.WeakKeyDictionary()
+
+
+def keep_pool(owner: object, pool: tuple[int, int]) -> None:
+    """While ``owner`` lives, nobody else gets what is free in this pool of PyTorch's memory: a CUDA graph needs it."""
+    _pools[owner] = pool
+
+
 def device_memory(device: torch.device) -> int:
     """Bytes this process can still take on a device: on a GPU what is free, and what PyTorch holds and does not use."""
     if device.type != "cuda":
@@ -80,6 +89,11 @@ def device_memory(device: torch.device) -> int:
     import torch
 
     unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    if pools := set(_pools.values()):
+        index = torch.cuda.current_device() if device.index is None else device.index
+        for segment in torch.cuda.memory_snapshot():
+            if segment["device"] == index and tuple(segment["segment_pool_id"]) in pools:
+                unused -= segment["total_size"] - segment["allocated_size"]
     return torch.cuda.mem_get_info(device)[0] + unused
 
 

@@ -10,11 +10,13 @@ On a CPU the same road runs uncaptured, which is how it is tested. It has not ru
 from __future__ import annotations
 
 import copy
+import weakref
+from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,9 +25,12 @@ from ...modes import ordinary
 from ...networks import MaskGuidedNetwork
 from ...notices import warn
 from ...ops import paste_shuffled_
+from ...system.memory import keep_pool
 from ..finite import is_finite
+from ..plan import Plan
 from ..precision import describe
 from ..pytorch.modules import ModulePlan, ModulePlanner
+from .capture import CannotCapture, capture, may_capture
 from .fused import FusedRefine
 from .transfers import Lane, Slot
 
@@ -41,6 +46,16 @@ class Settings:
 
     compiled: bool = False
     fused: bool = False
+
+
+class RoadPlanner(Protocol):
+    """``wants_graph``: whether a road is captured, as far as this process still may."""
+
+    wants_graph: bool
+
+
+def how(planner: RoadPlanner) -> str:
+    return "in a CUDA graph" if planner.wants_graph and may_capture() else "uncaptured"
 
 
 class CudaGraphPlanner(ModulePlanner):
@@ -63,47 +78,55 @@ class CudaGraphPlanner(ModulePlanner):
         super().__init__(network)
         self.narrow = self.dtype
         self.settings = settings or Settings()
-        self.captured = captured and device.type == "cuda"
+        self.wants_graph = captured and device.type == "cuda"
         self.fused = FusedRefine.of(network) if self.settings.fused else None
-        parts = ["in a CUDA graph" if self.captured else "uncaptured"]
         if self.settings.compiled:
             for module in (network.base, self.trunk, network.refine):
                 module.compile(**COMPILE, dynamic=False)
             if self.fused is not None:
                 self.fused.body = torch.compile(self.fused.body, **COMPILE, dynamic=False)
-            parts.append("compiled")
-        if self.fused is not None:
-            parts.append("with a fused Refine-Net")
-        self.description = f"{describe(self.dtype, self.refine_dtype)}, {', '.join(parts)}"
+
+    @property
+    def description(self) -> str:
+        parts = [describe(self.dtype, self.refine_dtype), how(self)]
+        parts += ["compiled"] if self.settings.compiled else []
+        parts += ["with a fused Refine-Net"] if self.fused is not None else []
+        return ", ".join(parts)
 
     def plan(self, height: int, width: int, capacity: int) -> CudaGraphPlan:
         return CudaGraphPlan(self, height, width, capacity)
 
 
-class CudaGraphPlan(ModulePlan):
-    """``coarse``, ``select`` and ``refine`` run kernel by kernel; ``run`` and ``dense`` replay.
+class RoadPlan(Plan):
+    """What plans for GPUs have in common: ``run`` and ``dense`` replay all that ``_walk`` does.
 
-    What ``run`` returns is pinned memory of its own, which the caller may keep.
+    What they return is pinned memory of its own, which the caller may keep. ``flag``, a bool on the device, is whether
+    all values were finite; ``finite`` is on the host where the last result came from a replay.
     """
 
-    planner: CudaGraphPlanner
+    planner: RoadPlanner
+    _count: int | None = None  # cells chosen, where the last result came from a replay
 
-    def __init__(self, planner: CudaGraphPlanner, height: int, width: int, capacity: int):
-        super().__init__(planner, height, width, capacity)
-        device, scale = planner.device, self.config.scale
+    def _prepare(self, flag: Tensor) -> None:
+        """Make what a road needs; called when the plan has its sizes and its device."""
+        device, scale, height, width = self.device, self.config.scale, self.height, self.width
+        self.flag = flag
         self.input = torch.empty(height, width, 3, dtype=torch.uint8, device=device)
         self.whole = self.buffer()
-        self.flag = self.finite  # on the device; ``finite`` is on the host where the last result came from a replay
         self.report = torch.zeros(2, dtype=torch.int32, device=device)  # all finite, cells chosen
-        self._compute, self._up, self._down = (Lane(device) for _ in range(3))
         self._slots = [
             Slot(device, (height, width), (height * scale, width * scale), self.report) for _ in range(IN_FLIGHT)
         ]
+        self._compute, self._up, self._down = (Lane(device) for _ in range(3))
+        for lane in (self._compute, self._up, self._down):
+            lane.after_callers()  # in whose stream all this was allocated: others may still use the memory there
         self._roads: OrderedDict[tuple[bool, int, float | None], Callable[[], None]] = OrderedDict()
         self._pool: Any = None  # the memory that the roads of a plan share: one at a time walks
-        self._turn, self._count = 0, None
+        self._turn = 0
 
-    _count: int | None  # cells chosen, where the last result came from a replay
+    @abstractmethod
+    def _walk(self, dense: bool, k: int) -> None:
+        """From ``input`` to ``whole`` and ``report``, without a value that the host would need."""
 
     def start(self) -> None:
         self.finite, self._count = self.flag, None
@@ -115,29 +138,6 @@ class CudaGraphPlan(ModulePlan):
 
     def chosen(self) -> int:
         return super().chosen() if self._count is None else self._count
-
-    def coarse(self, image: Tensor, out: Tensor | None) -> None:
-        with _without_tf32():
-            super().coarse(image, out)
-
-    def refined(self) -> Tensor:
-        with _without_tf32():
-            return super().refined()
-
-    def refine(self, indices: Tensor, out: Tensor) -> None:
-        fused = self.planner.fused
-        if fused is None:
-            super().refine(indices, out)
-            return
-        with _without_tf32():
-            values = fused(self.feature, indices)
-        self.finite.logical_and_(is_finite(values))
-        image, gain = out.permute(2, 0, 1)[None], 1 / self.config.value_range
-        paste_shuffled_(image, values, indices, fused.shuffle, gain)  # type: ignore[call-arg]
-
-    def decomposed(self, out: Tensor) -> None:
-        with _without_tf32():
-            super().decomposed(out)
 
     @ordinary()
     def run(self, image: Tensor, k: int | None = None, out: Tensor | None = None) -> Tensor:
@@ -177,17 +177,79 @@ class CudaGraphPlan(ModulePlan):
         return result if out is None else out.copy_(result)
 
     def _road(self, dense: bool, k: int) -> Callable[[], None]:
-        """What runs the road from ``input`` to ``whole`` and ``report``; captured at the first question."""
+        """What runs the road of this kind; captured at the first question."""
         key = dense, 0 if dense else k, self.threshold
         if key not in self._roads:
             while len(self._roads) >= ROADS_KEPT:
                 self._roads.popitem(last=False)
-            self._roads[key] = self._capture(lambda: self._walk(dense, k))
+            mine = weakref.ref(self)  # a plan whose roads hold it would keep its gigabytes until they are searched for
+
+            def walk() -> None:
+                plan = mine()
+                assert plan is not None
+                try:
+                    plan._walk(dense, k)
+                finally:
+                    plan._forget()
+
+            self._roads[key] = self._captured(walk)
         self._roads.move_to_end(key)
         return self._roads[key]
 
+    def _forget(self) -> None:
+        """Let go of what a walk has left: the memory is the graph's."""
+
+    def _captured(self, walk: Callable[[], None]) -> Callable[[], None]:
+        if not (self.planner.wants_graph and may_capture()):
+            return walk
+        self.input.zero_()
+        self._compute.after_callers()
+        with self._compute:
+            for _ in range(WARM_UPS):
+                walk()
+        torch.cuda.synchronize(self.device)
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+            keep_pool(self, self._pool)
+        try:
+            return capture(walk, self._compute, self._pool)
+        except CannotCapture as problem:
+            warn(
+                f"{self.config.network} cannot be captured in a CUDA graph ({problem}); its kernels, and those of all "
+                "models that this process makes from now on, are launched one by one, which is slower. "
+                'runtime="pytorch" does so without this attempt'
+            )
+            return walk
+
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        if self.device.type != "cuda":
+            yield
+            return
+        with torch.cuda.device(self.device):
+            yield
+
+
+class CudaGraphPlan(RoadPlan, ModulePlan):
+    """``coarse``, ``select`` and ``refine`` run kernel by kernel; ``run`` and ``dense`` replay."""
+
+    planner: CudaGraphPlanner
+
+    def __init__(self, planner: CudaGraphPlanner, height: int, width: int, capacity: int):
+        super().__init__(planner, height, width, capacity)
+        self._prepare(self.finite)
+
+    def refine(self, indices: Tensor, out: Tensor) -> None:
+        fused = self.planner.fused
+        if fused is None:
+            super().refine(indices, out)
+            return
+        values = fused(self.feature, indices)
+        self.finite.logical_and_(is_finite(values))
+        image, gain = out.permute(2, 0, 1)[None], 1 / self.config.value_range
+        paste_shuffled_(image, values, indices, fused.shuffle, gain)  # type: ignore[call-arg]
+
     def _walk(self, dense: bool, k: int) -> None:
-        """All of it, without a value that the host would need."""
         self.report.zero_()
         self.flag.fill_(True)
         self.finite = self.flag
@@ -199,50 +261,6 @@ class CudaGraphPlan(ModulePlan):
             self.refine(indices, self.whole)
             self.report[1].copy_((indices >= 0).sum())
         self.report[0].copy_(self.flag)
-        self.feature, self.taken, self._chosen = torch.empty(0), torch.empty(0), None  # the graph's memory is not ours
 
-    def _capture(self, walk: Callable[[], None]) -> Callable[[], None]:
-        if not self.planner.captured:
-            return walk
-        self.input.zero_()
-        self._compute.after_callers()
-        with self._compute:
-            for _ in range(WARM_UPS):
-                walk()
-        torch.cuda.synchronize(self.device)
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
-        graph = torch.cuda.CUDAGraph()
-        try:
-            # Other threads may decode into pinned memory meanwhile, which a global capture would not bear.
-            mode = "thread_local"
-            with torch.cuda.graph(graph, self._pool, self._compute.stream, capture_error_mode=mode):
-                walk()
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            warn(
-                f"{self.config.network} cannot be captured in a CUDA graph ({reason}); its kernels are launched one "
-                'by one, which is slower. runtime="pytorch" does so without this attempt'
-            )
-            return walk
-        return graph.replay
-
-    @contextmanager
-    def _on_device(self) -> Iterator[None]:
-        if self.device.type != "cuda":
-            yield
-            return
-        with torch.cuda.device(self.device):
-            yield
-
-
-@contextmanager
-def _without_tf32() -> Iterator[None]:
-    """float32 means float32; cuDNN rounds to TF32 unless told otherwise."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
+    def _forget(self) -> None:
+        self.feature, self.taken, self._chosen = torch.empty(0), torch.empty(0), None

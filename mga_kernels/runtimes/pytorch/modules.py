@@ -31,9 +31,12 @@ class ModulePlanner:
         parameter = next(network.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         self.refine_dtype = next(network.refine.parameters()).dtype
-        self.description = f"{describe(self.dtype, self.refine_dtype)}, in PyTorch"
         self.trunk = copy.copy(network.base)  # the same weights, and no coarse image
         object.__setattr__(self.trunk, "upsample", lambda feature: feature.new_zeros(()))
+
+    @property
+    def description(self) -> str:
+        return f"{describe(self.dtype, self.refine_dtype)}, in PyTorch"
 
     def plan(self, height: int, width: int, capacity: int) -> ModulePlan:
         return ModulePlan(self, height, width, capacity)

@@ -11,6 +11,7 @@ import torch
 from ...errors import OutOfMemoryError
 from ...networks import SRNetwork
 from ...system.memory import GIB, device_memory, out_of_memory, require_memory
+from ..cuda.capture import give_back_unused_memory
 from ..plan import Plan, Planner
 from .tiled import TiledPlan, portion, tile_planner
 from .tiling import Overlap, Tiling, tilings
@@ -114,7 +115,7 @@ class Budget:
         self.limits[key] = max(last.working // 2, min(smaller))
         logger.warning("%dx%d %s ran out of memory; trying smaller tiles", width, height, last)
         if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+            give_back_unused_memory()
         return True
 
     def _choose(self, key: Key, held: int, what: str) -> Way:
