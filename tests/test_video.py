@@ -54,6 +54,7 @@ def pictures(count=12, height=18, width=26):
 def make(path, frames, times=None, codec="ffv1", pix_fmt="bgr0", sound=False, **context):
     """A video of these frames, at these times in 1/90 s."""
     with av.open(str(path), "w") as out:
+        out.metadata["title"] = "otters"
         stream = out.add_stream(codec, rate=30, options={"crf": "0"} if codec == "libx264" else {})
         stream.height, stream.width = frames[0].shape[:2]
         stream.pix_fmt, stream.codec_context.time_base = pix_fmt, Fraction(1, 90)
@@ -69,7 +70,6 @@ def make(path, frames, times=None, codec="ffv1", pix_fmt="bgr0", sound=False, **
             frame.sample_rate, frame.pts = 8000, 0
             out.mux(voice.encode(frame))
             out.mux(voice.encode(None))
-            out.metadata["title"] = "otters"
         for number, rgb in enumerate(frames):
             picture = av.VideoFrame.from_ndarray(rgb, format="rgb24")
             if pix_fmt.startswith("yuv"):
