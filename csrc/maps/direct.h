@@ -61,13 +61,9 @@ void finish_stretch(const Stretch& now, int64_t first, const float* sums) {
   for (int64_t v = 0; v < NV; ++v) {
     if (end.out[v] == nullptr) continue;
     const Constants constants = constants_of(now.layer, first + v);
-    for (int64_t j = 0; j < now.count; j += kSide) {
-      const int64_t count = now.count - j < kSide ? now.count - j : kSide;
-      V8 of_side[kSide];
-      for (int64_t i = 0; i < count; ++i) of_side[i] = load(sums + ((j + i) * NV + v) * kGroup);
-      special ? finish_special(now.layer, now.task, end, constants, first + v, v, now.x + j, count, of_side)
-              : finish<kSide>(now.task, end, constants, v, now.x + j, count, of_side);
-    }
+    special ? finish_special(now.layer, now.task, end, constants, first + v, v, now.x, now.count, sums + v * kGroup,
+                             NV * kGroup)
+            : finish_line(now.task, end, constants, v, now.x, now.count, sums + v * kGroup, NV * kGroup);
   }
 }
 

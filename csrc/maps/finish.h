@@ -76,15 +76,31 @@ INLINE void finish(const MapTask& task, const RowEnd& end, const Constants& cons
   }
 }
 
+// The same of any number of pixels, whose sums are `step` floats apart.
+INLINE void finish_line(const MapTask& task, const RowEnd& end, const Constants& constants, int64_t v, int64_t x,
+                        int64_t count, const float* sums, int64_t step) {
+  const float* skip = end.skip[v] == nullptr ? nullptr : end.skip[v] + x * kGroup;
+  const int64_t pixel = task.out.pixel;
+  const bool past = task.out.past_caches;
+  float* out = end.out[v] + x * pixel;
+  for (int64_t j = 0; j < count; ++j) {
+    V8 value = load(sums + j * step) + constants.bias;
+    if (skip != nullptr) value = fma(load(skip + j * kGroup), constants.of_skip, value);
+    value = leaky(value, constants);
+    past ? stream(out, value) : store(out, value);
+    out += pixel;
+  }
+}
+
 // The same where a layer needs more; `vector` of the layer.
 inline void finish_special(const MapLayer& layer, const MapTask& task, const RowEnd& end, const Constants& constants,
-                           int64_t vector, int64_t v, int64_t x, int64_t count, const V8* sums) {
+                           int64_t vector, int64_t v, int64_t x, int64_t count, const float* sums, int64_t step) {
   const int64_t channels = layer.vectors * kGroup;
   float* statistics = task.statistics == nullptr ? nullptr : task.statistics + vector * kGroup;
   float* out = end.out[v] + x * task.out.pixel;
   V8 total{}, squares{};
   for (int64_t j = 0; j < count; ++j, ++x, out += task.out.pixel) {
-    V8 value = sums[j] + constants.bias;
+    V8 value = load(sums + j * step) + constants.bias;
     const V8 skip = layer.has_skip ? load(end.skip[v] + x * kGroup) * constants.of_skip : V8{};
     if (layer.gate == MapGate::none) {
       value = value + skip;

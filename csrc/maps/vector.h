@@ -8,6 +8,7 @@ typedef V8 Unaligned __attribute__((aligned(4)));
 // Not by memcpy, after which a compiler would read all that it knows again.
 INLINE V8 load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
 INLINE void store(float* to, V8 v) { *reinterpret_cast<Unaligned*>(to) = v; }
+INLINE const float* as_floats(const V8* v) { return reinterpret_cast<const float*>(v); }
 INLINE V8 all(float value) { return value - V8{}; }
 
 // Around the caches where the processor can; `to` is aligned to 32 bytes.

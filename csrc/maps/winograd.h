@@ -227,8 +227,9 @@ void finish_directly(const MapLayer& layer, const MapTask& task, const RowEnd* e
   const Constants constants = constants_of(layer, vector);
   for (int r = 0; r < M; ++r) {
     if (ends[r].out[v] == nullptr) continue;
-    is_special(layer, task) ? finish_special(layer, task, ends[r], constants, vector, v, tile.column, width, y[r])
-                            : finish<M>(task, ends[r], constants, v, tile.column, width, y[r]);
+    is_special(layer, task)
+        ? finish_special(layer, task, ends[r], constants, vector, v, tile.column, width, as_floats(y[r]), kGroup)
+        : finish<M>(task, ends[r], constants, v, tile.column, width, y[r]);
   }
 }
 
@@ -266,8 +267,9 @@ void transform_outputs(const MapLayer& layer, const MapTask& task, const TileAt*
         V8 m[N], y[M];
         UNROLL for (int j = 0; j < N; ++j) m[j] = load(&columns[r][j][v * kGroup]);
         Transform<M>::out(m, y);
-        SPECIAL ? finish_special(layer, task, ends[r], constants[v], first + v, v, tile.column, width, y)
-                : finish<M>(task, ends[r], constants[v], v, tile.column, width, y);
+        SPECIAL
+            ? finish_special(layer, task, ends[r], constants[v], first + v, v, tile.column, width, as_floats(y), kGroup)
+            : finish<M>(task, ends[r], constants[v], v, tile.column, width, y);
       }
     }
   }
