@@ -33,6 +33,7 @@ import gpu_quick
 from gpu_process import ROOT, Clock, end_on_sigterm, stamp
 from gpu_stages import BUILD, PYTEST, SANITIZED, SANITIZER_TOOLS, STAGES, TESTS, run_stage, together
 
+RESULTS = ROOT / "bench/results"
 PLANNED_FOR_GPU = sorted(path.parent.name for path in ROOT.glob("mga_kernels/architectures/*/cuda.py"))
 SIZES = ["1080p", "4K"]
 WITHOUT_GPU = ["kernels", "engine", "train", "quick"]
@@ -59,7 +60,7 @@ def parse(arguments: list[str] | None) -> argparse.Namespace:
     stages = [*STAGES, "quick"]
     which = f"of {', '.join(stages)}; by default all but quick, and train where --configs is given"
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=which)
-    parser.add_argument("--out", type=Path, default=ROOT / "bench/results", help="folder for the JSON file")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON file")
     parser.add_argument("--rounds", type=int, default=100, help="timed rounds of the kernels stage (engine: a fifth)")
     parser.add_argument("--tests", nargs="+", default=[], metavar="NAME", help="test files, of tests and sanitizer")
     parser.add_argument("--tools", nargs="+", choices=SANITIZER_TOOLS, default=SANITIZER_TOOLS, help="of sanitizer")
@@ -120,8 +121,10 @@ def main(arguments: list[str] | None = None) -> int:
     print(json.dumps(report["stamp"], indent=1), flush=True)
     device = re.sub(r"[^a-z0-9]+", "-", report["stamp"]["device"].lower()).strip("-")
     path = options.out / f"gpu-{device}-{(report['stamp']['commit'] or 'unknown')[:10]}.json"
-    if path.exists():
-        report["stages"] = json.loads(path.read_text())["stages"]
+    for before in (path, RESULTS / path.name):  # the latter on another machine, in a copy that holds earlier results
+        if before.exists():
+            report["stages"] = json.loads(before.read_text())["stages"]
+            break
     options.before = report["stages"]
 
     def save(stage: str, found: dict[str, Any]) -> None:

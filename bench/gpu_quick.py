@@ -1,8 +1,9 @@
 """The quick stage of ``gpu.py``: what answers most first, within the seconds that there are, and never twice.
 
 Every step has the least time for which it is begun and the most that it gets, within what is left of ``--seconds``.
-A step is recorded when it ends, with what failed in it, and skipped by the next call with the same commit, device and
-folder; one that was stopped, or for which no time was left, runs again then. ``--again STEP`` repeats one.
+A step is recorded when it ends, with what failed in it, and skipped by the next call with the same commit and device,
+as far as the record is in the folder of ``--out`` or in bench/results/; one that was stopped, or for which no time was
+left, runs again then. A machine that has nothing built builds again. ``--again STEP`` repeats one.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_process import ROOT, Clock, StageFailed, run
-from gpu_stages import ENDING, ON_KERNELS, OPERATOR_TESTS, SKIPPED, STAGES, together
+from gpu_stages import ENDING, ON_KERNELS, OPERATOR_TESTS, SKIPPED, STAGES, compiled_kernels, together
 
 Found = dict[str, Any]
 IN_TURN = ("rfdn", "srresnet", "fsrcnn", "pan", "rcan")
@@ -27,21 +28,24 @@ CLOSING = 3.0  # seconds kept for ending and recording
 
 @dataclass(frozen=True)
 class Step:
-    """``run(options, seconds)`` gives what it found: what "failed", and "stopped" where it did not come to its end."""
+    """``run(options, seconds)`` gives what it found: what "failed", and "stopped" where it did not come to its end.
+
+    ``stays``: whether what it made is there, where that is more than its record.
+    """
 
     least: float
     most: float
     run: Callable[[argparse.Namespace, float], Found]
     needs_gpu: bool = True
+    stays: Callable[[], bool] = lambda: True
 
 
 def part(stage: str, closing: float = 0, **settings: Any) -> Callable[[argparse.Namespace, float], Found]:
     """A stage with these options, which may take ``closing`` seconds more than its limit."""
 
     def of(options: argparse.Namespace, seconds: float) -> Found:
-        if options.tiny:
-            settings.update(sizes=options.sizes)
-        given = argparse.Namespace(**{**vars(options), **settings, "limit": max(1.0, seconds - closing)})
+        tiny = {"sizes": options.sizes} if options.tiny else {}
+        given = argparse.Namespace(**{**vars(options), **settings, **tiny, "limit": max(1.0, seconds - closing)})
         found = STAGES[stage](given)
         options.save(stage, found)
         failed = found.get("failed", [])
@@ -49,6 +53,10 @@ def part(stage: str, closing: float = 0, **settings: Any) -> Callable[[argparse.
         return {**({"failed": failed} if failed else {}), **({"stopped": stopped} if stopped else {})}
 
     return of
+
+
+def built() -> bool:
+    return (ROOT / "mga_kernels/_C.so").exists() and bool(compiled_kernels(ROOT))
 
 
 def smoke(options: argparse.Namespace, seconds: float) -> Found:
@@ -95,7 +103,7 @@ def steps() -> dict[str, Step]:
     triton = ["tests/triton_kernels.py", "tests/triton_operators.py"]
     some = {"tests": ["cuda_device", "test_filter_and_select"]}
     made = {
-        "build": Step(20, 240, part("build")),
+        "build": Step(20, 240, part("build"), stays=built),
         "smoke": Step(15, 60, smoke, needs_gpu=False),
         "operators": Step(30, 120, pytest(operators, ON_KERNELS)),
         "captured networks": Step(30, 90, pytest(["-m", "cuda", "tests/test_cuda_graph.py"])),
@@ -127,7 +135,7 @@ def run_steps(options: argparse.Namespace, clock: Clock) -> bool:
     for name, step in STEPS.items():
         if options.device == "cpu" and step.needs_gpu:
             continue
-        if report.get(name, {}).get("ended") and name not in options.again:
+        if report.get(name, {}).get("ended") and step.stays() and name not in options.again:
             print(f"-- {name}: ended in an earlier call", flush=True)
             continue
         before, left = clock.left(), clock.left() - CLOSING

@@ -196,6 +196,37 @@ def test_what_has_ended_is_recorded_at_once_and_not_run_again(gpu_quick):
     assert ran == ["wrong", "broken"]
 
 
+def test_another_machine_builds_again_and_measures_nothing_again(gpu_quick):
+    ran, there = [], []
+    steps = {
+        "build": gpu_quick.Step(1, 2, lambda *_: ran.append("build") or {}, stays=lambda: bool(there)),
+        "kernels": gpu_quick.Step(1, 2, lambda *_: ran.append("kernels") or {}),
+    }
+    before = {}
+    Call(gpu_quick, steps, before)
+    Call(gpu_quick, steps, before)
+    there.append("a library")
+    Call(gpu_quick, steps, before)
+    assert ran == ["build", "kernels", "build"]
+    assert gpu_quick.STEPS["build"].stays is gpu_quick.built
+
+
+def test_earlier_results_in_the_repository_are_gone_on_from(bench, monkeypatch, tmp_path):
+    """A machine that is lent anew has an empty folder for results, and a copy of the repository."""
+    import gpu
+
+    monkeypatch.setenv("MGA_COMMIT", "0123456789abcdef")
+    monkeypatch.setattr(gpu, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(gpu, "end_on_sigterm", lambda: None)
+    (tmp_path / "results").mkdir()
+    record = {"stages": {"quick": {name: {"ended": True} for name in gpu.gpu_quick.STEPS}}}
+    (tmp_path / "results/gpu-cpu-0123456789.json").write_text(json.dumps(record))
+    seen = []
+    monkeypatch.setattr(gpu.gpu_quick, "run_steps", lambda options, clock: seen.append(options.before) or True)
+    assert gpu.main(["quick", "--device", "cpu", "--tiny", "--out", str(tmp_path / "out")]) == 0
+    assert seen == [record["stages"]]
+
+
 def test_a_step_gets_what_is_left_and_is_not_begun_in_less_than_it_needs(gpu_quick):
     got = []
 

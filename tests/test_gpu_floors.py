@@ -1,0 +1,79 @@
+"""The table of what networks ask of a GPU: what it counts, and that the committed one is true."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def floors(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    import gpu_floors
+
+    return gpu_floors
+
+
+@pytest.fixture
+def record():
+    return json.loads((ROOT / "bench/results/gpu_floors.json").read_text())
+
+
+def test_launches_operations_and_bytes_are_counted(floors):
+    convolution = nn.Conv2d(16, 24, 3, padding=1).half().to("meta")
+    odd = nn.Conv2d(24, 6, 1, bias=False).half().to("meta")
+    image = torch.empty(1, 16, 10, 20, dtype=torch.float16, device="meta")
+    with torch.no_grad(), floors.Counter() as counter:
+        result = torch.relu(convolution(image))[:, :, 1:]
+        odd(result).add_(1)
+    found = [(each.name, each.kernels, each.operations, each.bytes, each.even) for each in counter.launches]
+    first, second = 24 * 10 * 20, 24 * 9 * 20
+    assert found == [
+        ("convolution", 1, 2 * 9 * 16 * first, 2 * (16 * 200 + 9 * 16 * 24 + first), True),
+        ("bias", 1, 0, 2 * (2 * first + 24), True),
+        ("relu", 1, 0, 2 * 2 * first, True),
+        ("convolution", 1, 2 * 6 * second, 2 * (second + 6 * 24 + 6 * 180), False),
+        ("add_", 1, 0, 2 * 2 * 6 * 180, True),
+    ]
+    at_rates = floors.Launches("convolution", 1, 600, 30)
+    assert at_rates.floor(10, 100) == 6
+    assert at_rates.floor(1, 100) == 30
+
+
+def test_operators_of_ours_are_one_launch(floors):
+    from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+
+    network = MaskGuidedNetwork(ModelConfig("srresnet", 4)).eval().requires_grad_(False)
+    for fused in (False, True):
+        planner = floors.CudaGraphPlanner(network, floors.META, settings=floors.Settings(fused=fused))
+        launches = floors.walk(planner, False, 20, 24, 32)
+        names = [each.name for each in launches]
+        for name in ("image_to_input", "mask_head", "filter_and_select", "gather_patches"):
+            assert names.count(name) == 1, name
+        assert names.count("conv_chain") == fused
+        assert names.count("paste_shuffled_" if fused else "paste_patches_") == 1
+        (chosen,) = (each for each in launches if each.name == "filter_and_select")
+        assert chosen.kernels == 2
+
+
+def test_the_page_is_made_from_the_record(floors, record):
+    assert (ROOT / "bench/results/gpu_floors.md").read_text() == floors.table(record)
+    assert "Nothing here is measured" in floors.table(record)
+
+
+def test_the_record_has_every_network_and_is_what_is_counted(floors, record, monkeypatch):
+    rows = {(row["network"], row["road"]): row["counted"] for row in record["rows"]}
+    packaged = {path.parent.name for path in ROOT.glob("mga_kernels/architectures/*/network.py")}
+    assert {network for network, _ in rows} == packaged
+    monkeypatch.setattr(floors, "DIVIDED", ("fsrcnn",))
+    monkeypatch.setattr(floors, "WHOLE", {"compact": floors.WHOLE["compact"]})
+    again = {
+        (network, road): floors.row(launches, record["bandwidth"], record["rate"])
+        for network, road, launches in floors.roads(floors.HEIGHT, floors.WIDTH)
+    }
+    assert len(again) == 4
+    assert again == {name: rows[name] for name in again}
