@@ -25,7 +25,6 @@ from torch.utils.flop_counter import flop_registry
 from mga_kernels import ops
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeConfig, WholeNetwork
 from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner, Settings
-from mga_kernels.runtimes.cuda.whole import WholeGraphPlanner
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench/results"
@@ -167,7 +166,7 @@ def roads(height: int, width: int) -> Iterator[tuple[str, str, list[Launches]]]:
         yield name, "-D", walk(plain, True, 0, height, width)
     for name, blocks in WHOLE.items():
         whole = WholeNetwork(WholeConfig(name, SCALE, blocks)).eval().requires_grad_(False)
-        yield name, "whole", walk(WholeGraphPlanner(whole, META), True, 0, height, width)
+        yield name, "whole", walk(CudaGraphPlanner(whole, META), False, 0, height, width)
 
 
 def row(launches: list[Launches], bandwidth: float, rate: float) -> dict[str, Any]:

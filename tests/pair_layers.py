@@ -3,8 +3,10 @@
 import torch
 
 from mga_kernels.runtimes.cpu import pairs
-from mga_kernels.runtimes.cpu.chains import PairChain, Stage
-from mga_kernels.runtimes.cpu.pairs import Grid, PairConv, Planes
+from mga_kernels.runtimes.cpu.chains import PairChain
+from mga_kernels.runtimes.cpu.layers import Conv
+from mga_kernels.runtimes.cpu.pairs import Grid, Planes
+from mga_kernels.runtimes.cpu.stages import Stage
 
 
 def rounded(*shape: int, scale: float = 1.0) -> torch.Tensor:
@@ -24,9 +26,7 @@ def poisoned(channels: int, height: int, width: int) -> Planes:
     return planes
 
 
-def convolve(
-    layer: PairConv, x: Planes, out: Planes | torch.Tensor, grid: Grid | None = None, crop: bool = False
-) -> None:
+def convolve(layer: Conv, x: Planes, out: Planes | torch.Tensor, grid: Grid | None = None, crop: bool = False) -> None:
     """A chain of one layer."""
     chain = PairChain([Stage(layer, "x", "out", crop=crop)], ["x", "out"])
     chain(grid or Grid(1, (x.height, x.width)), {"x": x, "out": out})

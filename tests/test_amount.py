@@ -170,8 +170,9 @@ def test_photographs_and_tensors_with_a_threshold():
 
     model = model_of(network(), device="cpu", k=50, threshold=threshold)
     assert model.resolve_k(*SIZE) == 50
-    result = model.upscale(image)
-    assert model.refined == len(expected)
+    made = model.upscale(image, return_result=True)
+    assert made.refined == len(expected)
+    result = made.image
     told = model.explain(image)
     assert np.array_equal(told.indices, expected)
     assert np.array_equal(told.image, result)
@@ -236,8 +237,8 @@ def test_the_largest_k_for_a_time(time_of, first, cells, limit, expected):
 def test_a_time_decides_k_once_for_each_size(clock, cache):
     model = model_of(network(k=40), device="cpu", max_ms=5.0)  # (5 - 2) / 0.05 = 60 cells
     image = picture()
-    result = model.upscale(image)
-    k = model.refined
+    made = model.upscale(image, return_result=True)
+    result, k = made.image, made.refined
     assert 57 <= k <= 60
     assert model.resolve_k(*SIZE) == k
     assert model.info()["prepared"] == [f"52x40, K = {k}"]
@@ -265,9 +266,9 @@ def test_a_time_decides_k_once_for_each_size(clock, cache):
 def test_a_time_too_short_is_k_0_and_a_warning(clock):
     model = model_of(network(), device="cpu", max_ms=1.5)
     with pytest.warns(UserWarning, match=r"max_ms = 1.5: an image of 52x40 takes 2 ms .* K = 0"):
-        result = model.upscale(picture())
-    assert model.refined == 0
-    assert np.array_equal(result, model_of(network(), device="cpu", k=0).upscale(picture()))
+        result = model.upscale(picture(), return_result=True)
+    assert result.refined == 0
+    assert np.array_equal(result.image, model_of(network(), device="cpu", k=0).upscale(picture()))
 
 
 def test_images_that_do_not_fit_are_no_k_0(clock, monkeypatch):
@@ -323,9 +324,10 @@ def test_auto_runs_the_faster(clock, caplog):
     image = picture()
     masked = model_of(network(), device="cpu", k=100, mode="masked")  # 2 + 5 ms against 8 ms
     dense = model_of(network(), device="cpu", mode="dense")
-    expected = masked.upscale(image), dense.upscale(image)
+    results = [model.upscale(image, return_result=True) for model in (masked, dense)]
+    assert [result.refined for result in results] == [100, None]
+    expected = [result.image for result in results]
     assert not np.array_equal(*expected)
-    assert (masked.refined, dense.refined) == (100, None)
     assert (masked.info()["mode"], dense.info()["prepared"]) == ("masked", ["52x40, dense"])
 
     model = model_of(network(), device="cpu", k=100, mode="auto")
@@ -334,8 +336,9 @@ def test_auto_runs_the_faster(clock, caplog):
     assert not caplog.records
 
     model = model_of(network(), device="cpu", k=125, mode="auto")
-    assert np.array_equal(model.upscale(image), expected[1])
-    assert model.refined is None
+    result = model.upscale(image, return_result=True)
+    assert np.array_equal(result.image, expected[1])
+    assert result.refined is None
     assert model.info()["prepared"] == ["52x40, dense: 8 ms, masked with K = 125 8.25 ms"]
     assert [record.getMessage() for record in caplog.records] == [
         "52x40: masked takes 8.25 ms, dense 8 ms; dense is run"

@@ -255,7 +255,7 @@ def test_the_published_rfdn_is_extended_by_the_halves_of_the_paper(folder, small
     assert extended.fits_the_paper(teacher, 2)
     assert not extended.fits_the_paper(teacher, 3)
     assert not extended.fits_the_paper(teacher_of("rfdn of 0..1"), 1)
-    network = extended.extended_rfdn(teacher, 1, 4, train[0])
+    network = extended.extended(teacher, 1, 4, train[0])
     assert network.config.network == "rfdn"
     fit = Fitting(None, network, train, held_out, folder / "state", {}, 1.0, {"refine": 30, "mask": 4}, SMALL)
     before, tail = distances(fit), network.refine.conv2.weight.clone()

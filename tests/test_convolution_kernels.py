@@ -21,7 +21,8 @@ from pair_layers import convolve, planes_of
 from mga_kernels import _native
 from mga_kernels.errors import BackendError
 from mga_kernels.runtimes.cpu import pairs
-from mga_kernels.runtimes.cpu.pairs import PairConv, Planes
+from mga_kernels.runtimes.cpu.layers import Conv
+from mga_kernels.runtimes.cpu.pairs import Planes
 
 HERE = Path(__file__).resolve().parent / "convolution_kernels"
 CSRC = HERE.parent.parent / "csrc"
@@ -73,7 +74,7 @@ def test_products_are_added_as_the_hardware_does_it(of_x, of_weight, generator):
     x, weight = numbers(240, of_x, generator), numbers(24, of_weight, generator)
     image, out = x.reshape(6, 1, 40), torch.full((4, 1, 40), float("nan"))
     with torch.no_grad():
-        convolve(PairConv(weight.reshape(4, 6, 1, 1), floats=True), planes_of(image), out)
+        convolve(Conv(weight.reshape(4, 6, 1, 1), floats=True), planes_of(image), out)
     for o, row in enumerate(weight.reshape(4, 6).tolist()):
         expected = [sum_of_products(column, row) for column in x.reshape(6, 40).T.tolist()]
         assert out[o, 0].tolist() == expected
@@ -85,7 +86,7 @@ def test_denormal_numbers_are_zeros():
     assert (x.bfloat16().float() == x).all()
     for scale, expected in ((2.0**20, [0.0, 2.0**-105, 0.0, 2.0**-105 * (1 + 2.0**-7)]), (0.25, [0.0] * 4)):
         out = torch.full((2, 1, 4), float("nan"))
-        convolve(PairConv(torch.full((2, 2, 1, 1), scale), floats=True), planes_of(x), out)
+        convolve(Conv(torch.full((2, 2, 1, 1), scale), floats=True), planes_of(x), out)
         assert out[0, 0].tolist() == expected
 
 
@@ -93,7 +94,7 @@ def test_results_are_rounded_to_the_nearest_even():
     values = [1 + 2.0**-8, 1 + 3 * 2.0**-8, 1 + 2.0**-8 + 2.0**-20, -(1 + 2.0**-8), 3.4e38, 2.0**-127, 2.0**-126]
     expected = [1.0, 1 + 2.0**-6, 1 + 2.0**-7, -1.0, math.inf, 0.0, 2.0**-126]
     out, channels = Planes(8, 1, 1), [*values, math.nan]
-    convolve(PairConv(torch.zeros(8, 2, 1, 1), torch.tensor(channels)), planes_of(torch.zeros(2, 1, 1)), out)
+    convolve(Conv(torch.zeros(8, 2, 1, 1), torch.tensor(channels)), planes_of(torch.zeros(2, 1, 1)), out)
     assert out.read()[:7, 0, 0].tolist() == expected
     assert out.read()[7].isnan().all()
 

@@ -13,8 +13,10 @@ from mga_kernels import _native, ops, records, runtimes
 from mga_kernels.errors import BackendError, InputError
 from mga_kernels.ops.convolution import weight as packing
 from mga_kernels.runtimes.cpu import pairs
-from mga_kernels.runtimes.cpu.chains import PairChain, Stage
-from mga_kernels.runtimes.cpu.pairs import Grid, PairConv, PairScale, Planes
+from mga_kernels.runtimes.cpu.chains import PairChain
+from mga_kernels.runtimes.cpu.layers import Conv, Scale
+from mga_kernels.runtimes.cpu.pairs import Grid, Planes
+from mga_kernels.runtimes.cpu.stages import Stage
 
 CONVOLUTION = sorted(convolution_cases(torch.Generator()))
 
@@ -38,7 +40,7 @@ def both(monkeypatch):
 
 def conv(outputs, inputs, size, **settings):
     factors = {"bias": torch.randn(outputs), "slope": torch.rand(outputs)}
-    return PairConv(rounded(outputs, inputs, size, size, scale=0.3), **{**factors, **settings})
+    return Conv(rounded(outputs, inputs, size, size, scale=0.3), **{**factors, **settings})
 
 
 def run_chain(stages, channels, size=(7, 37), scale=1, planes=8, kept="out", grid=None, **settings):
@@ -59,7 +61,7 @@ STAGES = {
     "5x5 with a skip": lambda: [Stage(conv(8, 6, 5), "x", "out", "skip")],
     "9x9 less a shift": lambda: [Stage(conv(8, 4, 9, shift=torch.randn(8)), "x", "out")],
     "blocks of unequal size": lambda: [Stage(conv(26, 6, 3), "x", "hidden"), Stage(conv(8, 26, 1), "hidden", "out")],
-    "factors": lambda: [Stage(conv(8, 6, 1), "x", "hidden"), Stage(PairScale(8, 0.2), "hidden", "out", "skip")],
+    "factors": lambda: [Stage(conv(8, 6, 1), "x", "hidden"), Stage(Scale(8, 0.2), "hidden", "out", "skip")],
     "rings": lambda: [
         Stage(conv(12, 6, 3), "x", "first"),
         Stage(conv(6, 12, 5), "first", ("second", 1)),
@@ -82,7 +84,7 @@ def test_a_chain_is_its_definition(name, both):
 def test_a_shuffle_is_its_definition(shuffle, enlarged, both):
     def run():
         if enlarged:
-            layer = PairConv.of_enlarged(nn.Conv2d(6, 8, 3), shuffle, 0.2)
+            layer = Conv.of_enlarged(nn.Conv2d(6, 8, 3), shuffle, 0.2)
         else:
             layer = conv(8 * shuffle**2, 6, 3, shuffle=shuffle)
         return run_chain([Stage(layer, "x", "out")], 6, scale=shuffle)
@@ -95,7 +97,7 @@ def test_numbers_at_the_edge_of_their_range_are_those_of_the_definition(both):
     """Denormal products and sums, and infinities."""
 
     def run():
-        layer = PairConv(rounded(8, 6, 3, 3) * 2.0 ** torch.randint(-70, 60, (8, 6, 3, 3)))
+        layer = Conv(rounded(8, 6, 3, 3) * 2.0 ** torch.randint(-70, 60, (8, 6, 3, 3)))
         grid, out = Grid(1, (7, 37)), poisoned(8, 7, 37)
         x = planes_of(rounded(6, 7, 37) * 2.0 ** torch.randint(-70, 70, (6, 7, 37)))
         PairChain([Stage(layer, "x", "out")], ["x", "out"])(grid, {"x": x, "out": out})
@@ -149,7 +151,7 @@ def test_patches_in_a_grid_are_those_of_the_definition(both):
     def run():
         grid = Grid(7, (6, 6), 3)
         stages = [
-            Stage(PairConv.of_enlarged(nn.Conv2d(6, 8, 3), 2), "x", "large", crop=True),
+            Stage(Conv.of_enlarged(nn.Conv2d(6, 8, 3), 2), "x", "large", crop=True),
             Stage(conv(3, 8, 3, floats=True), "large", "out", crop=True),
         ]
         return run_chain(stages, 6, grid=grid, kept=torch.full((7, 8, 8, 3), 99, dtype=torch.uint8))
@@ -276,13 +278,13 @@ def test_gradients_are_refused_by_the_kernels():
     ],
 )
 def test_chains_that_make_no_sense_are_refused(change, message):
-    layer, planes = PairConv(rounded(4, 6, 3, 3)), Planes(6, 5, 20)
+    layer, planes = Conv(rounded(4, 6, 3, 3)), Planes(6, 5, 20)
     given = {
         "tensors": [planes.data, Planes(4, 5, 20).data],
         "slots": [records.SlotRecord(1), records.SlotRecord(1)],
         "masks": [],
-        "weights": [layer.weight],
-        "epilogues": [layer.epilogue],
+        "weights": [pairs.pack(layer).weight],
+        "epilogues": [pairs.pack(layer).epilogue],
         "stages": [records.StageRecord(0, 0, 1, 0, 3)],
         "frame": records.FrameRecord(5, 20),
     }
@@ -325,7 +327,7 @@ def reached(value: object, seen: set[int]) -> set[PairChain]:
 def test_a_plan_lists_all_its_chains(network, scale):
     """By which the memory of their rings is estimated; found here by looking at everything that the weights hold."""
     weights, _ = runtimes.prepare(random_model(network, scale), torch.device("cpu"), None, "own")
-    listed = list(weights.all_chains())
+    listed = weights.chains
     assert len(listed) == len(set(listed))
     assert set(listed) == reached(weights, set())
     assert weights.ring_bytes(100) == torch.get_num_threads() * max(chain.ring_bytes(100) for chain in listed)

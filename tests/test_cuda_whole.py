@@ -12,7 +12,6 @@ from mga_kernels.networks import WholeConfig, WholeNetwork, network_names
 from mga_kernels.networks.colour import COLOURS, INPUT_RANGES, ONLY
 from mga_kernels.runtimes import choose
 from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner
-from mga_kernels.runtimes.cuda.whole import WholeGraphPlanner
 
 pytestmark = pytest.mark.usefixtures("free_choice", "one_thread")
 SMALL = {"rcan": {"blocks_per_group": 2}}
@@ -35,11 +34,11 @@ def expected(network: WholeNetwork, image: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("name", network_names())
 def test_the_road_gives_what_the_network_gives(name):
     network = whole_network(name)
-    plan = WholeGraphPlanner(network, CPU, torch.float32).plan(21, 30, 0)
+    plan = CudaGraphPlanner(network, CPU, torch.float32).plan(21, 30, 0)
     for seed in (1, 2):
         image = picture(21, 30, seed)
         plan.start()
-        assert_nearly(plan.dense(image), expected(network, image))
+        assert_nearly(plan.run(image), expected(network, image))
         assert bool(plan.finite)
         assert plan.chosen() == 0
 
@@ -57,9 +56,9 @@ def test_the_road_gives_what_the_network_gives(name):
     ],
 )
 def test_nothing_on_the_road_reads_a_value_back(name, colour, input_range):
-    plan = WholeGraphPlanner(whole_network(name, colour, input_range), CPU, torch.float32).plan(21, 30, 0)
+    plan = CudaGraphPlanner(whole_network(name, colour, input_range), CPU, torch.float32).plan(21, 30, 0)
     with torch.no_grad(), CaptureGuard() as guard:
-        plan._walk(True, 0)
+        plan._walk(False, 0)
     assert "convolution" in guard.seen
 
 
@@ -67,13 +66,13 @@ def test_nothing_on_the_road_reads_a_value_back(name, colour, input_range):
 @pytest.mark.parametrize("name", ["fsrcnn", "rfdn", "srresnet"])
 def test_a_captured_road_replays_on_other_images(name, graphs):  # noqa: F811
     network = whole_network(name)
-    planner = capturing(WholeGraphPlanner(network, graphs, torch.float32 if graphs == CPU else None), graphs)
+    planner = capturing(CudaGraphPlanner(network, graphs, torch.float32 if graphs == CPU else None), graphs)
     plan = planner.plan(21, 30, 0)
     plan.warm()
     for seed in (1, 2):
         image = picture(21, 30, seed)
         plan.start()
-        assert_alike(plan.dense(image), expected(network.cpu(), image))
+        assert_alike(plan.run(image), expected(network.cpu(), image))
         assert bool(plan.finite)
 
 
@@ -81,7 +80,7 @@ def test_whole_photographs_in_a_graph_are_float16_and_widened(graphs, monkeypatc
     if graphs == CPU:
 
         def prepare(network, device, dtype, runtime):
-            return capturing(WholeGraphPlanner(network, CPU, dtype), CPU), {}
+            return capturing(CudaGraphPlanner(network, CPU, dtype), CPU), {}
 
         monkeypatch.setattr(runtimes, "prepare", prepare)
     network, image = whole_network("fsrcnn"), picture(20, 28)
@@ -102,10 +101,9 @@ def test_every_network_has_a_graph_on_a_gpu(whole, monkeypatch):
     from network_zoo import random_model
 
     made = []
-    for planner in (CudaGraphPlanner, WholeGraphPlanner):
-        monkeypatch.setattr(planner, "__init__", lambda self, *given: made.append((type(self), *given)))
+    monkeypatch.setattr(CudaGraphPlanner, "__init__", lambda self, *given: made.append(given))
     network, device = whole_network("rfdn") if whole else random_model("rfdn", 2), torch.device("cuda")
     planner, refused = choose.prepare(network, device, None)
-    assert made == [(WholeGraphPlanner if whole else CudaGraphPlanner, network, device, None)]
-    assert isinstance(planner, made[0][0])
+    assert made == [(network, device, None)]
+    assert isinstance(planner, CudaGraphPlanner)
     assert refused == {}

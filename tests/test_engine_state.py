@@ -179,17 +179,16 @@ def test_info_does_not_wait_for_an_image(monkeypatch):
         running.result(LONG)
 
 
-def test_refined_is_that_of_the_thread_and_of_the_result():
+def test_a_result_carries_what_belongs_to_its_photograph():
+    """Nothing of it is kept in the model, where another thread's photograph would change it."""
     model = engine(fraction=0.5)
-    assert model.refined == 0
-    model.upscale(pixels())  # 5 x 7 cells
-    with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(lambda: model.refined).result(LONG) == 0
-        pool.submit(model.upscale, pixels(height=40)).result(LONG)
-        assert model.refined == 18
-        assert pool.submit(lambda: model.refined).result(LONG) == 35
+    with pytest.raises(AttributeError, match="return_result=True"):
+        model.refined  # noqa: B018
     result = model.upscale(pixels(), return_result=True)
-    assert (result.refined, result.notes) == (18, [])
+    assert (result.refined, result.notes) == (18, [])  # of 5 x 7 cells
+    assert list(result.timings) == ["read", "run", "write"]
+    assert min(result.timings.values()) >= 0
+    assert result.timings["run"] > result.timings["read"], "an array is there already"
     assert np.array_equal(result.image, model.upscale(pixels()))
     out = np.zeros((40, 56, 3), np.uint8)
     assert model.upscale(pixels(), out, return_result=True).image is out

@@ -1,11 +1,12 @@
 """The floors of ``mga_kernels``: which folders import which, without a circle, and that one file names the networks.
 
-Files that lie beside the folders stand for two rooms: the ground imports nothing, and nothing imports the top.
+Files that lie beside the folders stand for rooms: the ground imports nothing, nothing imports the top, modes is system.
 """
 
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -32,9 +33,18 @@ ARROWS = {  # folder -> those that its files may import
     "engine": ("runtimes", "checkpoints", "networks", "images", "ops", "system", "ground"),
     "top": ("engine", "runtimes", "ops", "ground"),
 }
-GROUND = ("_native", "catalogue", "errors", "modes", "notices", "quantities", "records", "version")
+GROUND = ("_native", "catalogue", "errors", "notices", "quantities", "records", "version")
 TOP = ("__init__", "info")
-ROOMS = dict.fromkeys(GROUND, "ground") | dict.fromkeys(TOP, "top")
+ROOMS = dict.fromkeys(GROUND, "ground") | dict.fromkeys(TOP, "top") | {"modes": "system"}
+RUNTIMES = {  # runtime -> the others that it may import; all may import what lies beside these folders
+    "cpu": (),
+    "openvino_cpu": (),
+    "pytorch": (),
+    "cuda": ("pytorch",),
+    "tiles": ("cuda", "pytorch"),
+}
+CHOOSING = ("choose", "__init__")  # which no runtime imports
+KINDS = {"MaskGuidedNetwork", "WholeNetwork"}
 # Tables of networks that there were before a network was a folder; in lower case, so that a search finds none here.
 TABLES = "planned _makers blocks layouts networks spellings fsrcnn_spellings all_spellings undivided built_in".split()
 
@@ -111,7 +121,7 @@ def test_no_arrow_goes_up():
         ("ops/grid.py", "from mga_kernels import engine"),
         ("ops/mask_head/__init__.py", "from ...networks.layers import conv"),
         ("checkpoints/loading.py", "def f():\n    import mga_kernels.runtimes.cpu.pairs"),
-        ("runtimes/plain.py", "def f():\n    from ..architectures.rfdn import NETWORK"),
+        ("runtimes/choose.py", "def f():\n    from ..architectures.rfdn import NETWORK"),
         ("errors.py", "from .modes import ordinary\nfrom .engine.batch import upscale_all"),
         ("images/photo.py", "from .. import MaskGuidedSR"),
         ("engine/model.py", "def f():\n    import mga.models"),
@@ -137,9 +147,9 @@ def test_what_is_for_type_checkers_does_not_count(tmp_path):
 def test_one_file_names_the_networks():
     """Beside its own folder. Docstrings may speak of them, and are no part of what the code does."""
     found = []
-    for path in PACKAGE.rglob("*.py"):
-        inside = path.relative_to(PACKAGE).parts
-        if inside[0] not in ("architectures", "catalogue.py"):
+    toolbox = [ROOT / "python/mga" / folder for folder in ("conversion", "evaluation", "training", "upscaling")]
+    for path in (path for folder in (PACKAGE, *toolbox) for path in folder.rglob("*.py")):
+        if not {"architectures", "catalogue.py"} & {*path.relative_to(ROOT).parts}:
             tree = ast.parse(path.read_text())
             values = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
             found += [(path.name, value) for value in values if value in ARCHITECTURES]
@@ -154,6 +164,53 @@ def test_an_architecture_names_no_other():
         tree = ast.parse(path.read_text())
         used = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         assert not {part for module in used for part in module.split(".")} & others, path
+
+
+@pytest.mark.parametrize("runtime", sorted(RUNTIMES))
+def test_a_runtime_imports_no_other(runtime):
+    folders = {path.name for path in (PACKAGE / "runtimes").iterdir() if (path / "__init__.py").is_file()}
+    assert folders == {*RUNTIMES}
+    for path in (PACKAGE / "runtimes" / runtime).glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level == 2:
+                top = (node.module or "__init__").split(".")[0]
+                assert top not in CHOOSING, path
+                assert top not in folders or top in RUNTIMES[runtime], path
+
+
+def kinds_asked_for(source: str) -> list[str]:
+    """Where code looks which kind of network it has, or whether an object has what only some have."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom | ast.Import):
+            found += [alias.name for alias in node.names if alias.name in KINDS]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr", "isinstance"):
+            asked = {"network", "base", "refine", "half"}
+            asked |= set() if ast.unparse(node.func) == "isinstance" else {"planner", "plan", "model"}
+            if asked & set(re.findall(r"[a-z]+", ast.unparse(node.args[0]))):
+                found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("folder", ["engine", "runtimes"])
+def test_a_network_is_asked_not_looked_at(folder):
+    for path in (PACKAGE / folder).rglob("*.py"):
+        assert kinds_asked_for(path.read_text()) == [], path
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from ..networks import WholeNetwork",
+        "isinstance(network, SRNetwork)",
+        "getattr(self.network.base, 'takes_place', False)",
+        "hasattr(network.refine, 'whole')",
+        "getattr(planner, 'narrow', None)",
+    ],
+)
+def test_a_look_that_is_planted_is_found(line):
+    assert len(kinds_asked_for(f"def f(network, planner):\n    {line}\n")) == 1
+    assert kinds_asked_for("getattr(torch.cpu, name, bool)\nisinstance(image, Tensor)\n") == []
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")

@@ -7,8 +7,10 @@ from pair_layers import assert_border_is_zero, assert_rounded, planes_of, poison
 from torch import nn
 
 from mga_kernels.errors import InputError
-from mga_kernels.runtimes.cpu.chains import PairChain, Stage
-from mga_kernels.runtimes.cpu.pairs import Grid, PairConv, PairScale, Planes
+from mga_kernels.runtimes.cpu.chains import PairChain
+from mga_kernels.runtimes.cpu.layers import Conv, Scale
+from mga_kernels.runtimes.cpu.pairs import Grid, Planes
+from mga_kernels.runtimes.cpu.stages import Stage
 
 
 def conv2d(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
@@ -30,7 +32,7 @@ def test_skip_is_added_before_the_activation_or_gated(gate):
     exact = conv2d(image, weight, bias)
     exact = F.leaky_relu(exact.sigmoid() * skip if gate else exact + skip, 0.2)
     out = poisoned(20, 6, 37)
-    chain = PairChain([Stage(PairConv(weight, bias, 0.2), "x", "out", "skip", gate)], ["x", "out", "skip"])
+    chain = PairChain([Stage(Conv(weight, bias, 0.2), "x", "out", "skip", gate)], ["x", "out", "skip"])
     chain(Grid(1, (6, 37)), {"x": planes_of(image), "out": out, "skip": planes_of(skip)})
     torch.testing.assert_close(out.read().double(), exact, rtol=2**-8 + 3e-4, atol=1e-5)
 
@@ -38,7 +40,7 @@ def test_skip_is_added_before_the_activation_or_gated(gate):
 def test_extreme_sums_pass_the_sigmoid():
     x, skip, out = Planes(2, 1, 4), planes_of(torch.ones(2, 1, 4)), poisoned(2, 1, 4)
     x.write(torch.tensor([[[-1e4, -30.0, 30.0, 1e4]]]).repeat(2, 1, 1))
-    identity = PairConv(torch.eye(2)[..., None, None])
+    identity = Conv(torch.eye(2)[..., None, None])
     chain = PairChain([Stage(identity, "x", "out", "skip", gate=True)], ["x", "out", "skip"])
     chain(Grid(1, (1, 4)), {"x": x, "out": out, "skip": skip})
     expected = torch.tensor([0.0, 9.357622968840175e-14, 1.0, 1.0])
@@ -50,7 +52,7 @@ def test_parts_of_planes_are_read_and_written():
     image, weight = rounded(10, 5, 20), rounded(4, 6, 3, 3)
     out = Planes(12, 5, 20)
     out.inner().fill_(7)
-    chain = PairChain([Stage(PairConv(weight), ("x", 2), ("out", 3))], ["x", "out"])
+    chain = PairChain([Stage(Conv(weight), ("x", 2), ("out", 3))], ["x", "out"])
     chain(Grid(1, (5, 20)), {"x": planes_of(image), "out": out})
     assert_rounded(out.read()[6:10], conv2d(image[4:], weight))
     assert (out.read()[:6] == 7).all()
@@ -63,12 +65,12 @@ def deep_chain(measure: bool = True) -> tuple[PairChain, list[torch.Tensor]]:
     weights = [rounded(12, 6, 5, 5, scale=0.1), rounded(12, 12, 3, 3, scale=0.1), rounded(32, 12, 3, 3, scale=0.1)]
     weights += [rounded(8, 8, 3, 3, scale=0.1), rounded(32, 8, 3, 3, scale=0.1), rounded(8, 8, 9, 9, scale=0.05)]
     stages = [
-        Stage(PairConv(weights[0], slope=0.2), "x", "first"),
-        Stage(PairConv(weights[1], slope=0.2), "first", "second", "first"),
-        Stage(PairConv(weights[2], slope=0.2, shuffle=2), "second", "twice"),
-        Stage(PairConv(weights[3], slope=0.2), "twice", "again", "twice"),
-        Stage(PairConv(weights[4], slope=0.2, shuffle=2), "again", "four times"),
-        Stage(PairConv(weights[5]), "four times", "out", "four times", measure=measure),
+        Stage(Conv(weights[0], slope=0.2), "x", "first"),
+        Stage(Conv(weights[1], slope=0.2), "first", "second", "first"),
+        Stage(Conv(weights[2], slope=0.2, shuffle=2), "second", "twice"),
+        Stage(Conv(weights[3], slope=0.2), "twice", "again", "twice"),
+        Stage(Conv(weights[4], slope=0.2, shuffle=2), "again", "four times"),
+        Stage(Conv(weights[5]), "four times", "out", "four times", measure=measure),
     ]
     return PairChain(stages, ["x", "out"]), weights
 
@@ -134,9 +136,9 @@ def test_patches_keep_to_themselves_at_every_scale():
     enlarging, conv = nn.Conv2d(6, 8, 3), nn.Conv2d(8, 8, 3)
     last, bias = rounded(3, 8, 3, 3, scale=0.3), torch.full((3,), 0.5)
     stages = [
-        Stage(PairConv.of_enlarged(enlarging, 2), "x", "large", crop=True),
-        Stage(PairConv.of(conv), "large", "padded"),
-        Stage(PairConv(last, bias, floats=True), "padded", "picture", crop=True),
+        Stage(Conv.of_enlarged(enlarging, 2), "x", "large", crop=True),
+        Stage(Conv.of(conv), "large", "padded"),
+        Stage(Conv(last, bias, floats=True), "padded", "picture", crop=True),
     ]
     grid = Grid(count, (side, side), across)
     x, pictures = Planes(6, grid.height, grid.width), torch.full((count, 8, 8, 3), 99, dtype=torch.uint8)
@@ -157,7 +159,7 @@ def test_pictures_are_shuffled_and_rounded(scale, gain):
     feature = rounded(10, 5, 37)
     weight, bias = rounded(3 * scale**2, 10, 3, 3, scale=0.1 / gain), torch.full((3 * scale**2,), 0.5 / gain)
     image = torch.full((5 * scale + 2, 37 * scale + 3, 3), 99, dtype=torch.uint8)
-    chain = PairChain([Stage(PairConv(weight, bias, floats=True), "x", "picture", enlarge=scale)], ["x", "picture"])
+    chain = PairChain([Stage(Conv(weight, bias, floats=True), "x", "picture", enlarge=scale)], ["x", "picture"])
     target = image[None, : 5 * scale, : 37 * scale]
     chain(Grid(1, (5, 37)), {"x": planes_of(feature), "picture": target}, gain=gain)
     exact = F.pixel_shuffle(conv2d(feature, weight, bias)[None], scale)[0] * gain
@@ -177,8 +179,8 @@ def test_an_enlarged_image_is_added_to_the_picture(height, width, scale):
     feature = rounded(4, scale * height, scale * width)
     weights = rounded(24, 4, 1, 1), rounded(3, 24, 3, 3, scale=0.01)
     stages = [
-        Stage(PairConv(weights[0]), "x", "between"),
-        Stage(PairConv(weights[1], floats=True), "between", "picture"),
+        Stage(Conv(weights[0]), "x", "between"),
+        Stage(Conv(weights[1], floats=True), "between", "picture"),
     ]
     picture = torch.full((1, scale * height, scale * width, 3), 99, dtype=torch.uint8)
     chain = PairChain(stages, ["x", "picture"], {"x": scale})
@@ -199,7 +201,7 @@ def test_an_enlarged_image_is_added_to_a_shuffled_picture(height, width, scale):
     feature = rounded(6, height, width)
     weight = rounded(3 * scale**2, 6, 3, 3, scale=0.03)
     picture = torch.full((1, scale * height, scale * width, 3), 99, dtype=torch.uint8)
-    chain = PairChain([Stage(PairConv(weight, floats=True), "x", "picture", enlarge=scale)], ["x", "picture"])
+    chain = PairChain([Stage(Conv(weight, floats=True), "x", "picture", enlarge=scale)], ["x", "picture"])
     chain(Grid(1, (height, width)), {"x": planes_of(feature), "picture": picture}, added=added)
     large = F.interpolate(added.permute(2, 0, 1)[None].double(), scale_factor=scale, mode="bilinear")
     exact = large[0] + 255 * F.pixel_shuffle(conv2d(feature, weight)[None], scale)[0]
@@ -210,9 +212,9 @@ def test_an_enlarged_image_is_added_to_a_shuffled_picture(height, width, scale):
 def test_factors_and_offsets_come_with_the_call():
     torch.manual_seed(8)
     image, skip, factors, offsets = rounded(6, 5, 33), rounded(6, 5, 33), torch.randn(6), torch.randn(6)
-    scaling, weight = PairScale(6, 0.2), rounded(4, 6, 3, 3, scale=0.2)
+    scaling, weight = Scale(6, 0.2), rounded(4, 6, 3, 3, scale=0.2)
     chain = PairChain(
-        [Stage(scaling, "x", "scaled", "skip"), Stage(PairConv(weight), "scaled", "out")], ["x", "skip", "out"]
+        [Stage(scaling, "x", "scaled", "skip"), Stage(Conv(weight), "scaled", "out")], ["x", "skip", "out"]
     )
     out = poisoned(4, 5, 33)
     given = {"x": planes_of(image), "skip": planes_of(skip), "out": out}
@@ -235,7 +237,7 @@ def test_what_has_been_read_is_not_written_over(stages, whole):
     """Two threads compute some rows twice, the second time from what was written over."""
     memory = {name: Planes(8, 9, 20) for name in ("x", "y", "z")}
     memory["same as x"] = memory["x"]
-    conv = PairConv(torch.zeros(4, 4, 3, 3))
+    conv = Conv(torch.zeros(4, 4, 3, 3))
     chain = PairChain([Stage(conv, x, out, skip) for x, out, skip in stages], whole)
     with pytest.raises(InputError, match=r"stage \d writes over what (it|an earlier stage) reads; let it"):
         chain(Grid(1, (9, 20)), {name: memory[name] for name in whole})
@@ -244,7 +246,7 @@ def test_what_has_been_read_is_not_written_over(stages, whole):
 def test_other_pairs_of_the_same_memory_are_written():
     weight = rounded(4, 4, 3, 3)
     x = planes_of(torch.cat([rounded(4, 9, 20), torch.zeros(4, 9, 20)]))
-    PairChain([Stage(PairConv(weight), "x", ("x", 2))], ["x"])(Grid(1, (9, 20)), {"x": x})
+    PairChain([Stage(Conv(weight), "x", ("x", 2))], ["x"])(Grid(1, (9, 20)), {"x": x})
     assert_rounded(x.read()[4:], conv2d(x.read()[:4], weight))
 
 
@@ -255,7 +257,7 @@ def test_planes_may_begin_where_others_end(order):
     for planes in (x, out)[::order]:
         end = begin + planes.data.numel()
         planes.data, begin = memory[begin:end].view(planes.data.shape).copy_(planes.data), end
-    PairChain([Stage(PairConv(weight, shuffle=2), "x", "out")], ["x", "out"])(Grid(1, (9, 20)), {"x": x, "out": out})
+    PairChain([Stage(Conv(weight, shuffle=2), "x", "out")], ["x", "out"])(Grid(1, (9, 20)), {"x": x, "out": out})
     assert_rounded(out.read(), F.pixel_shuffle(exact, 2))
 
 
@@ -270,7 +272,7 @@ def test_planes_may_begin_where_others_end(order):
     ],
 )
 def test_wrong_chains_are_refused(channels, settings, out, message):
-    layer = PairConv(torch.zeros(channels, 6, 3, 3), floats=True)
+    layer = Conv(torch.zeros(channels, 6, 3, 3), floats=True)
     chain = PairChain([Stage(layer, "x", "out", **settings)], ["x", "out"])
     with pytest.raises(InputError, match=message):
         chain(Grid(1, (5, 20)), {"x": Planes(6, 5, 20), "out": out})
@@ -278,7 +280,7 @@ def test_wrong_chains_are_refused(channels, settings, out, message):
 
 def test_leads_and_rings_are_those_of_the_documentation():
     """The example of docs/architecture.md, and what it says of a skip and of a third convolution."""
-    layer = PairConv(torch.zeros(4, 4, 3, 3))
+    layer = Conv(torch.zeros(4, 4, 3, 3))
     two = [Stage(layer, "x", "hidden"), Stage(layer, "hidden", "out")]
     chain = PairChain(two, ["x", "out"])
     assert [record.lead for record in chain.records] == [1, 0]

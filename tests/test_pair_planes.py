@@ -9,7 +9,8 @@ from torch import nn
 from mga_kernels import _native, ops
 from mga_kernels.errors import InputError
 from mga_kernels.runtimes.cpu import pairs
-from mga_kernels.runtimes.cpu.pairs import Grid, PairConv, Planes
+from mga_kernels.runtimes.cpu.layers import Conv
+from mga_kernels.runtimes.cpu.pairs import Grid, Planes
 
 # channels, outputs, height, width, kernel size: odd channels, odd widths, one pixel, blocks of every size
 SHAPES = [
@@ -38,12 +39,13 @@ def test_convolution_equals_the_definition(channels, outputs, height, width, siz
     exact = F.conv2d(image[None].double(), weight.double(), bias.double(), padding=size // 2)[0]
     exact = F.leaky_relu(exact, 0.05) - shift.double()[:, None, None]
     x, out = planes_of(image), poisoned(outputs, height, width)
-    convolve(PairConv(weight, bias, slope=0.05, shift=shift), x, out)
+    convolve(Conv(weight, bias, slope=0.05, shift=shift), x, out)
     assert_rounded(out.read(), exact)
     assert_border_is_zero(out)
-    conv = PairConv(weight, bias, slope=0.05, shift=shift, floats=True)
-    planar = torch.full((conv.channels, height, width), float("nan"))
-    assert conv.channels == outputs or outputs > 3
+    conv = Conv(weight, bias, slope=0.05, shift=shift, floats=True)
+    channels = pairs.pack(conv).epilogue.shape[1]
+    planar = torch.full((channels, height, width), float("nan"))
+    assert channels == outputs or outputs > 3
     convolve(conv, x, planar)
     torch.testing.assert_close(planar[:outputs].double(), exact, rtol=1e-5, atol=1e-5)
 
@@ -65,11 +67,11 @@ def test_larger_images(channels, outputs, height, width, factor, enlarged, slope
         slopes = torch.rand(outputs).repeat_interleave(conv.out_channels // outputs)
     if enlarged:
         exact = conv(F.interpolate(image[None].double(), scale_factor=factor, mode="nearest"))
-        layer = PairConv.of_enlarged(conv, factor, 0.2)
+        layer = Conv.of_enlarged(conv, factor, 0.2)
         slopes = torch.full((outputs,), 0.2)
     else:
         exact = F.pixel_shuffle(conv(image[None].double()), factor)
-        layer = PairConv.of(conv, slopes, shuffle=factor)
+        layer = Conv.of(conv, slopes, shuffle=factor)
         slopes = slopes[:: factor**2]
     exact = F.prelu(exact, slopes.double())[0].detach()
     out = poisoned(outputs, factor * height, factor * width)
@@ -94,10 +96,10 @@ def test_patches_in_a_grid_do_not_see_each_other(side, count, across):
 
     weight, bias = rounded(6, 6, 3, 3, scale=0.2), torch.randn(6)
     out, cropped = Planes(6, grid.height, grid.width), Planes(6, grid.height, grid.width)
-    convolve(PairConv(weight, bias), tiles, out, grid)
+    convolve(Conv(weight, bias), tiles, out, grid)
     exact = F.conv2d(expected.double(), weight.double(), bias.double(), padding=1)
     assert_rounded(grid.patches(out, 0, 3).flatten(2, 3).flatten(0, 1)[:count].float(), exact)
-    convolve(PairConv(weight, bias), tiles, cropped, grid, crop=True)
+    convolve(Conv(weight, bias), tiles, cropped, grid, crop=True)
     found = grid.patches(cropped, 0, 3).flatten(2, 3).flatten(0, 1)[:count].float()
     assert_rounded(found[..., 1:-1, 1:-1], exact[..., 1:-1, 1:-1])
     found[..., 1:-1, 1:-1] = 0
@@ -154,14 +156,14 @@ def test_interpolation_is_bilinear(small, large):
 
 
 def test_wrong_calls_are_refused():
-    conv, x = PairConv(torch.zeros(4, 6, 3, 3)), Planes(6, 5, 20)
+    conv, x = Conv(torch.zeros(4, 6, 3, 3)), Planes(6, 5, 20)
     for out in (Planes(4, 4, 20), Planes(2, 5, 20), torch.empty(4, 5, 19), torch.empty(6, 5, 20)):
         with pytest.raises(InputError, match="pair_chain_: "):
             convolve(conv, x, out)
     with pytest.raises(InputError, match="pair_chain_: stage 0 reads or writes outside of its slots"):
         convolve(conv, Planes(4, 5, 20), Planes(4, 5, 20))
     with pytest.raises(InputError, match=r"no square kernel with an even number of channels \(or 1 or 3\) times s\^2"):
-        PairConv(torch.zeros(4 * 5, 6, 3, 3), shuffle=3)
+        pairs.pack(Conv(torch.zeros(4 * 5, 6, 3, 3), shuffle=3))
     with pytest.raises(InputError, match="pair_gather_: index 4 is outside the 2x2 grid"):
         ops.pair_gather_(
             Planes(2, 6, 6).data, Planes(2, 8, 8).data, 1, 8, 8, torch.tensor([[4]], dtype=torch.int32), 4, 1, 1

@@ -60,7 +60,7 @@ def test_a_model_can_be_pickled_and_copied(way, dtype):
     made = WAYS[way](model)
     assert (made.config, made.amount, made.memory, made.mode) == (model.config, model.amount, 2**30, "masked")
     assert made.info() == model.info() | {"prepared": []}
-    assert (made.refined, made.dtype, made.device) == (0, model.dtype, model.device)
+    assert (made.settings, made.dtype, made.device) == (model.settings, model.dtype, model.device)
     assert np.array_equal(made.upscale(pixels()), expected)
     assert torch.equal(made(image), values)
     for parameter in made.model.parameters():
@@ -286,7 +286,8 @@ def test_children_of_libraries_can_upscale_too(tmp_path):
 def test_every_lock_of_the_package_is_free_in_a_child(tmp_path):
     """Another thread holds them all while the child is made, which then does what needs them."""
     code = """
-    from mga_kernels import allocator, choice, timings
+    from mga_kernels.engine import choice, timings
+    from mga_kernels.system import allocator
     from mga_kernels.images import opening
     from mga_kernels.system.threads import Lock, put_right_after_fork
     from PIL import Image

@@ -212,7 +212,7 @@ def test_auto_loses_nothing_visible_on_a_real_picture(shared_data, runtime):
 
 FAULTS = """
 import gc, resource, torch
-from mga_kernels import allocator
+from mga_kernels.system import allocator
 class Owner: pass
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

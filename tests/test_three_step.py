@@ -305,7 +305,7 @@ def test_packs_are_drawn_from_equally_often(run_folder):
 def test_the_start_is_part_of_the_recipe(run_folder):
     default, identity = (ThreeStep(configure(run_folder, out=str(run_folder / s), start=s), Budget()) for s in STARTS)
     assert not torch.equal(default.network.refine.conv1.weight, identity.network.refine.conv1.weight)
-    with pytest.raises(InputError, match="is for fsrcnn; pan has skips"):
+    with pytest.raises(InputError, match="such as fsrcnn; pan is not said to be one"):
         ThreeStep(configure(run_folder, out=str(run_folder / "pan"), start="identity", network="pan"), Budget())
 
 

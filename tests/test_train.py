@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from mga.cli import main
-from mga.conversion.identity import start_at_coarse_image, trunk_parameters
 from mga.evaluation.masks import luma_cells
 from mga.training import loop
 from mga.training.packs import oriented, write_pack
@@ -17,6 +16,7 @@ from mga.training.recipe import Recipe, load_recipe
 from mga.training.start import start_as_probability
 from mga.training.three_step import Budget, ThreeStep
 from mga_kernels.architectures.rfdn import network as rfdn
+from mga_kernels.architectures.rfdn.extension import start_at_coarse_image, trunk_parameters
 from mga_kernels.checkpoints import load_model, read_metadata
 from mga_kernels.errors import InputError
 from mga_kernels.networks import ModelConfig

@@ -1,6 +1,6 @@
-"""EDSR in convolutions of our own: which stages its halves consist of, and in which places their results lie.
+"""EDSR in convolutions of our own: which stages its halves consist of, and in which slots their results lie.
 
-A stage is a convolution from one place to another, with what is added to it. Places that no other stage needs as a
+A stage is a convolution from one slot to another, with what is added to it. Slots that no other stage needs as a
 whole are kept as a few rows only. ``mga_kernels.runtimes.cpu.divided`` makes the plans of it: images, patches and -D.
 """
 
@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 from mga_kernels.networks.layers import upsampling_steps
-from mga_kernels.runtimes.cpu.chains import Part, Stage
-from mga_kernels.runtimes.cpu.divided import Block, DividedWeights, less_mean
-from mga_kernels.runtimes.cpu.pairs import PairConv, weight_and_bias
+from mga_kernels.runtimes.cpu.divided import DividedWeights
+from mga_kernels.runtimes.cpu.layers import Conv, less_mean, weight_and_bias
+from mga_kernels.runtimes.cpu.stages import Block, Part, Stage
 
 from .network import MEAN
 
@@ -23,29 +23,29 @@ class EdsrWeights(DividedWeights):
     keeps_shallow = True  # the state's second part is what the first convolution made
     adds_image = False
 
-    def first(self, base: Any) -> PairConv:
+    def first(self, base: Any) -> Conv:
         return less_mean(base.conv_first, MEAN)
 
-    def last(self, conv: nn.Conv2d) -> PairConv:
+    def last(self, conv: nn.Conv2d) -> Conv:
         weight, bias = weight_and_bias(conv)
         assert bias is not None
         mean = torch.tensor(MEAN).repeat_interleave(len(bias) // 3)  # the light upsampler has s^2 channels of a colour
-        return PairConv(weight, bias + mean, floats=True)
+        return Conv(weight, bias + mean, floats=True)
 
     def blocks(self, half: Any) -> list[Block]:
         def stages(block: Any) -> Block:
-            first, second = PairConv.of(block.conv1, 0.0), PairConv.of(block.conv2)  # 0.0: the slope of ReLU
+            first, second = Conv.of(block.conv1, 0.0), Conv.of(block.conv2)  # 0.0: the slope of ReLU
             return lambda x, out: [Stage(first, x, "hidden"), Stage(second, "hidden", out, x)]
 
         return [stages(block) for block in half.body]
 
     def joined(self, half: Any, x: Part) -> tuple[list[Stage], Part]:
-        return [Stage(PairConv.of(half.conv_after_body), x, "joined", self.second)], "joined"
+        return [Stage(Conv.of(half.conv_after_body), x, "joined", self.second)], "joined"
 
     def upsampler(self, half: Any, x: Part, margin: bool = False) -> list[Stage]:
         stages = []
         for i, step in enumerate(upsampling_steps(half.scale)):
-            layer = PairConv.of(half.upsampler[2 * i], shuffle=step)
+            layer = Conv.of(half.upsampler[2 * i], shuffle=step)
             stages.append(Stage(layer, x, f"enlarged {i}", crop=step if margin and i == 0 else 0))
             x = f"enlarged {i}"
         return [*stages, Stage(self.last(half.conv_last), x, "picture")]

@@ -39,7 +39,7 @@ class ResidualBlock(nn.Module):
 class _Edsr(Half):
     def __init__(self, scale: int, blocks: int, channels: int = CHANNELS, light: bool = False):
         super().__init__()
-        self.parts = channels, channels
+        self.parts, self.receptive_field = (channels, channels), 2 * blocks + 3
         self.body = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
         self.conv_after_body = conv(channels, channels, 3)
         if self.lighten(light, scale, channels):
@@ -65,7 +65,7 @@ class BaseNet(BaseHalf, _Edsr):
 
     def __init__(self, scale: int, blocks: int = 12, **settings: Any):
         super().__init__(scale, blocks, **settings)
-        self.receptive_field = 2 * blocks + (4 if self.light is None else 3)
+        self.receptive_field += self.light is None
         self.conv_first = conv(3, self.parts[0], 3)
 
     def start(self, image: Tensor) -> State:
@@ -78,4 +78,3 @@ class RefineNet(RefineHalf, _Edsr):
 
     def __init__(self, scale: int, blocks: int = 4, **settings: Any):
         super().__init__(scale, blocks, **settings)
-        self.receptive_field = 2 * blocks + 3

@@ -95,7 +95,7 @@ def read_metadata(name_or_path: str | os.PathLike) -> dict[str, Any]:
 def load_model(name_or_path: str | os.PathLike) -> MaskGuidedNetwork:
     """A mask-guided network, as ``load_native`` has it; CheckpointError for a whole one."""
     network = load_native(name_or_path)
-    if isinstance(network, WholeNetwork):
+    if not isinstance(network, MaskGuidedNetwork):
         raise CheckpointError(
             f"model: {name_or_path} is {network.config.network} as a whole, without a mask, and a mask-guided model is "
             "expected; `mga models` lists what ships"

@@ -3,5 +3,6 @@
 from .explanation import Explanation
 from .model import MaskGuidedSR
 from .result import Result
+from .settings import Settings
 
-__all__ = ["Explanation", "MaskGuidedSR", "Result"]
+__all__ = ["Explanation", "MaskGuidedSR", "Result", "Settings"]

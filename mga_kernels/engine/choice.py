@@ -52,16 +52,24 @@ class Plans(Protocol):
 class Choice:
     """How photographs of each size are run.
 
-    ``mode`` "masked" is -M, "dense" -D, "auto" the faster of them at each size. ``lock`` is held while something is
-    measured.
+    ``mode`` "masked" is -M, "dense" -D, "auto" the faster of them at each size; a network that is not ``masked`` is
+    "dense" without a Refine-Net. ``lock`` is held while something is measured.
     """
 
-    def __init__(self, config: ModelConfig | WholeConfig, amount: Amount, mode: str, plans: Plans, lock: Lock):
+    def __init__(
+        self,
+        config: ModelConfig | WholeConfig,
+        amount: Amount,
+        mode: str | None,
+        masked: bool,
+        plans: Plans,
+        lock: Lock,
+    ):
         if mode not in MODES:
             raise InputError(f"mode {mode!r} does not exist; choose one of {', '.join(MODES)}")
         if mode == "dense" and amount:
             raise InputError("mode 'dense' refines the whole image; leave out k, fraction, threshold and max_ms")
-        self.config, self.amount, self.mode = config, amount, mode
+        self.config, self.amount, self.mode, self.masked = config, amount, mode, masked
         self._plans, self._lock = plans, lock
         self._k: dict[tuple[int, int], int] = {}
         self._compared: dict[tuple[int, int], tuple[float, float] | None] = {}
@@ -82,7 +90,7 @@ class Choice:
     def dense(self, height: int, width: int) -> bool:
         """Whether -D is run on images of this size; measured for "auto" at the first question."""
         if self.mode != "auto":
-            return self.mode == "dense"
+            return self.mode == "dense" and self.masked
         times = self._times(height, width, allowed=True)
         return times is not None and times[0] > times[1]
 

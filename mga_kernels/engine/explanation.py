@@ -21,7 +21,7 @@ class Explanation:
 
     ``coarse`` and ``image`` are of the kind that ``upscale`` returns. ``mask`` float32 (Hp, Wp) and ``indices`` int32
     (K,), raster order: cell i covers p x p LR pixels from row i // Wp * p and column i % Wp * p, with p =
-    ``patch_size``. ``timings`` are seconds by stage.
+    ``patch_size``. ``timings`` are seconds by stage. ``refined``: cells refined, None where the dense network made it.
     """
 
     coarse: Picture
@@ -31,6 +31,7 @@ class Explanation:
     patch_size: int
     scale: int
     timings: dict[str, float]
+    refined: int | None
 
 
 class Timings:

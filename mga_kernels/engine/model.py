@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import copy
 import os
-import threading
 from collections.abc import Callable, Generator, Iterable
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, NoReturn, TypeVar, overload
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor
 from ..checkpoints import ModelConfig, load_between, load_checkpoint, load_native
 from ..errors import InputError, OutOfMemoryError
 from ..modes import ordinary
-from ..networks import VARIANTS, SRNetwork, WholeConfig, WholeNetwork
+from ..networks import VARIANTS, SRNetwork, WholeConfig
 from ..networks.amount import Amount
 from ..networks.copies import from_bytes, private_copy, to_bytes
 from ..networks.layers import pad_by_reflection
@@ -23,70 +22,33 @@ from ..networks.tiny import Border
 from ..notices import warn
 from ..quantities import check_whole_number
 from ..runtimes import Plan, finite
-from ..system.memory import bare, parse_memory
+from ..system.memory import bare
 from ..system.threads import Lock
 from . import batch
-from .arguments import WHOLE, check_out, check_size, check_tensor, check_whole, choose_device, choose_dtype
+from .arguments import WHOLE, check_out, check_size, check_tensor, check_whole, choose_device
 from .explanation import Explanation, Timings, steps
 from .pictures import ImageLike, Picture, in_form_of, like, read, shared
 from .result import Result
 from .runner import Runner
+from .settings import Setting, Settings, taking
 
-VOLATILE = ("_lock", "_last", "_runner")  # what a copy in another process or beside this one makes anew
+VOLATILE = ("_lock", "_runner")  # what a copy in another process or beside this one makes anew
 
 Value = TypeVar("Value")
 
 
 class MaskGuidedSR:
-    """A mask-guided SR network ready to run.
+    """A network ready to run on tensors and photographs. ``Settings`` lists what it takes beside the network.
 
-    K, the number of p x p cells refined per image, is ``k``, or ``fraction`` of the image's cells, or by default the
-    paper's 16,000 / p^2 (K = 1000 at p = 4); it is never more than the number of cells.
-
-    ``threshold`` refines, of these, only the cells whose mask value is larger; ``k`` may limit them. The mask predicts
-    the error of a cell: 0 where refining changes nothing, 1 where it changes as much as at the worst twentieth of the
-    training set's cells (see ``mga.training.objectives``); networks trained by others have scales of their own.
-
-    ``max_ms``: as many as there is time for, so that a photograph takes no longer than these milliseconds on this
-    machine, from bytes to bytes. That is measured once for each size, which takes some twenty times as long, and kept
-    in a file (see ``mga_kernels.engine.timings``). Tensors are refined with the same K. Where even K = 0 takes longer,
-    it is used with a warning.
-
-    ``memory``, bytes or a text such as "8GiB", is what upscaling a photograph may take in addition to the model, by
-    default nine tenths of what is free. A larger image is cut into overlapping tiles, with the result of the whole
-    image and one K for all of it (see ``mga_kernels.runtimes.tiles.tiled``); tensors are never cut.
-
-    ``mode``: how photographs are run. "masked" is -M, "dense" -D (the Refine-Net over everything, so that K has no
-    meaning), "auto" measures both once for each size, where K > 0, and runs the faster; ``info`` tells which. A whole
-    network, which has no mask (``from_checkpoint``), only has "dense", which is its default; the others have "masked".
+    InputError for arguments that cannot be.
     """
 
     @ordinary()
-    def __init__(
-        self,
-        network: SRNetwork,
-        k: int | None = None,
-        fraction: float | None = None,
-        device: str | torch.device = "auto",
-        dtype: str | torch.dtype = "auto",
-        *,
-        threshold: float | None = None,
-        max_ms: float | None = None,
-        mode: str | None = None,
-        runtime: str = "auto",
-        memory: int | str | None = None,
-    ):
-        self.whole = isinstance(network, WholeNetwork)
-        if self.whole:
-            other = None if mode == "dense" else mode
-            check_whole(k=k, fraction=fraction, threshold=threshold, max_ms=max_ms, mode=other)
-        self.mode, self.runtime = mode or ("dense" if self.whole else "masked"), runtime
-        self.amount = Amount(k, fraction, threshold, max_ms)
-        self.k, self.fraction = self.amount.k, self.amount.fraction
-        self.memory = None if memory is None else parse_memory(memory)
+    @taking(Settings)
+    def __init__(self, network: SRNetwork, settings: Settings):
+        self.settings, self.masked = settings.of(network), network.masked
         self.config: ModelConfig | WholeConfig = network.config
-        self._asked, self.dtype = str(device), choose_dtype(dtype)
-        self._wanted = None if dtype == "auto" else self.dtype  # by photographs; None for the fastest
+        self.dtype, self._wanted = settings.tensor_dtype, settings.photograph_dtype
         self._gave_up: dict[str, str] = {}
         self._watches_tensors = self.dtype == torch.float16  # the others have the range of float32
         # float16 cannot hold every weight, so what may be run instead is made from these. They never change.
@@ -95,16 +57,14 @@ class MaskGuidedSR:
 
     def _start(self) -> None:
         """Make what ``VOLATILE`` names."""
-        self.device = choose_device(self._asked)
+        self.device = choose_device(self.settings.device)
         self._lock = Lock()  # a plan has one set of buffers: threads take turns
-        self._last = threading.local()
         self._runner = self._run_in(self.dtype, self._wanted)
 
     def _run_in(self, dtype: torch.dtype, wanted: torch.dtype | None) -> Runner:
         """What runs tensors in ``dtype`` and photographs in ``wanted``."""
         network = self._exact if dtype == torch.float32 and self.device.type == "cpu" else copy.deepcopy(self._exact)
-        amount, mode, memory = self.amount, self.mode, self.memory
-        runner = Runner(network, self.device, dtype, wanted, self.runtime, amount, mode, memory, self._lock)
+        runner = Runner(network, self.device, dtype, wanted, self.settings, self._lock)
         runner.refused |= self._gave_up
         return runner
 
@@ -133,47 +93,27 @@ class MaskGuidedSR:
 
     @classmethod
     @ordinary()
-    def from_pretrained(
-        cls,
-        name_or_path: str | os.PathLike,
-        k: int | None = None,
-        fraction: float | None = None,
-        device: str | torch.device = "auto",
-        dtype: str | torch.dtype = "auto",
-        *,
-        threshold: float | None = None,
-        max_ms: float | None = None,
-        mode: str | None = None,
-        runtime: str = "auto",
-        memory: int | str | None = None,
-    ) -> MaskGuidedSR:
+    @taking(Settings)
+    def from_pretrained(cls, name_or_path: str | os.PathLike[str], settings: Settings) -> MaskGuidedSR:
         """A shipped model ("rfdn-x4", "span-x4") or a file that training wrote.
 
-        ``device``: "auto" is CUDA where there is one. ``dtype``: "auto" is float32 for tensors, and for photographs
-        float16 on a GPU and bfloat16 where this CPU multiplies in it, as far as it costs less than 0.02 dB. Where a
-        network gives values that float16 cannot hold, a warning says so and bfloat16 or float32 is used from then on.
-        ``runtime``: what runs photographs: "own" (on a CPU convolutions of ours, on a GPU a CUDA graph), "openvino" or
-        "pytorch"; "auto" is the first of them that can (see ``info``).
-        Raises CheckpointError for a file that is missing, damaged or of another network, InputError for the other
-        arguments.
+        CheckpointError for a file that is missing, damaged or of another network, InputError for the other arguments.
         """
-        model = load_native(name_or_path)
-        amount = {"threshold": threshold, "max_ms": max_ms}
-        return cls(model, k, fraction, device, dtype, **amount, mode=mode, runtime=runtime, memory=memory)
+        return cls(load_native(name_or_path), **vars(settings))
 
     @classmethod
     @ordinary()
     def from_checkpoint(
         cls,
-        source: Any,
+        source: object,
         *,
         colour: str | None = None,
         input_range: str | None = None,
         scale: int | None = None,
         expected_scale: int | None = None,
         denoise: float | None = None,
-        denoise_source: str | os.PathLike | None = None,
-        **settings: Any,
+        denoise_source: str | os.PathLike[str] | None = None,
+        **settings: Setting,
     ) -> MaskGuidedSR:
         """Any file of weights: what ``from_pretrained`` takes, a published network, or the mask-guided authors' layout.
 
@@ -182,20 +122,54 @@ class MaskGuidedSR:
         ("rgb", "ycbcr" or "y"), ``input_range`` ("0..1", "0..255", of luma "16..235", of YCbCr "clipped") and
         ``scale``. A scale that is still open is ``expected_scale`` or what the name of the file says, then with a
         CheckpointNote. ``denoise``, 0 to 1, mixes the weights with those of ``denoise_source``, which denoises least,
-        by default the wdn file beside Real-ESRGAN's general one; 1 is the file as it is. ``settings`` are the arguments
-        of the class. ``source`` may also be an ImageModelDescriptor, as spandrel loads it.
+        by default the wdn file beside Real-ESRGAN's general one; 1 is the file as it is. ``settings`` are those of
+        ``Settings``. ``source`` may also be an ImageModelDescriptor, as spandrel loads it.
         """
+        asked = Settings(**settings)  # type: ignore[arg-type]
         decided: dict[str, Any] = {"colour": colour, "input_range": input_range, "scale": scale}
         decided["expected_scale"] = expected_scale
         if denoise is None and denoise_source is None:
-            return cls(load_checkpoint(source, **decided), **settings)
+            return cls(load_checkpoint(source, **decided), **vars(asked))
         if denoise is None:
             raise InputError("MaskGuidedSR: denoise_source is there to be mixed; give denoise, from 0 to 1, too")
-        return cls(load_between(source, denoise, denoise_source, **decided), **settings)
+        return cls(load_between(source, denoise, denoise_source, **decided), **vars(asked))
 
     @property
     def network(self) -> str:
         return self.config.network
+
+    @property
+    def whole(self) -> bool:
+        """Whether it has no mask."""
+        return not self.masked
+
+    @property
+    def amount(self) -> Amount:
+        return self.settings.amount
+
+    @property
+    def k(self) -> int | None:
+        return self.settings.k
+
+    @property
+    def fraction(self) -> float | None:
+        return self.settings.fraction
+
+    @property
+    def memory(self) -> int | None:
+        return self.settings.memory_bytes
+
+    @property
+    def mode(self) -> str | None:
+        return self.settings.mode
+
+    @property
+    def runtime(self) -> str:
+        return self.settings.runtime
+
+    @property
+    def refined(self) -> NoReturn:
+        raise AttributeError("refined is of each photograph: ask for upscale(image, return_result=True).refined")
 
     @property
     def scale(self) -> int:
@@ -242,18 +216,10 @@ class MaskGuidedSR:
         runner = self._runner
         return {
             "photographs": runner.description,
-            "mode": self.mode,
+            "mode": str(self.mode),
             "why not": [f"{name}: {reason}" for name, reason in runner.refused.items()],
             "prepared": runner.prepared(),
         }
-
-    @property
-    def refined(self) -> int | None:
-        """Cells refined in the photograph that this thread upscaled last; None where the dense network made it.
-
-        ``upscale(image, return_result=True)`` returns the number with the picture.
-        """
-        return getattr(self._last, "refined", 0)
 
     def _run(self, size: tuple[int, int], steps: Callable[[Plan, bool], Value]) -> tuple[Value, int | None]:
         """``steps(plan, dense)`` and the cells refined, of a photograph of this height and width.
@@ -267,7 +233,6 @@ class MaskGuidedSR:
                 error = bare(problem)
             else:
                 if value is not None:
-                    self._last.refined = refined
                     return value, refined
                 self._widen(runner, runner.narrow)
                 continue
@@ -287,7 +252,7 @@ class MaskGuidedSR:
                 value = steps(plan, dense)
                 if plan.finite is not None and not bool(plan.finite):
                     return runner, None, None
-                return runner, value, None if dense else plan.chosen()
+                return runner, value, None if dense or self.whole else plan.chosen()
 
     def _widen(self, runner: Runner, dtype: torch.dtype) -> None:
         """Run in a wider dtype than this one, in which values of ``runner`` were not finite, from now on."""
@@ -325,7 +290,7 @@ class MaskGuidedSR:
 
         In float16 it waits for the device, to see whether all values are finite (see ``from_pretrained``).
         """
-        variant = variant or (WHOLE if self.whole else "masked")
+        variant = variant or self._exact.variants[-1]
         check_tensor(image, variant, selection)
         if self.whole:
             check_whole(variant=None if variant == WHOLE else variant, k=k, fraction=fraction, selection=selection)
@@ -366,15 +331,20 @@ class MaskGuidedSR:
         be kept is said in a warning, or in the ``notes`` of a Photo. ``out``, uint8 (sH, sW, 3), takes the result of
         an RGB array and is returned. ``return_result``: a Result instead, whose notes are no warnings.
         """
-        photo = read(image)
+        timings = Timings(self.device)
+        with timings.of("read"):
+            photo = read(image)
         room = check_out(image, out, *(side * self.scale for side in photo.rgb.shape[:2]))
         border, rgb = Border.around(shared(photo.rgb), 0, 1, self.patch_size)
         size, direct = (rgb.shape[0], rgb.shape[1]), None if any(border) else room
-        pixels, refined = self._run(size, lambda plan, dense: (plan.dense if dense else plan.run)(rgb, out=direct))
-        made = photo.upscaled(border.cut(pixels, 0, 1, self.scale, room).numpy())
-        if not return_result:
-            return out if out is not None else like(image, made)
-        return Result(in_form_of(image, made) if out is None else out, refined, list(made.notes))
+        with timings.of("run"):
+            pixels, refined = self._run(size, lambda plan, dense: (plan.dense if dense else plan.run)(rgb, out=direct))
+        with timings.of("write"):
+            made = photo.upscaled(border.cut(pixels, 0, 1, self.scale, room).numpy())
+            if not return_result:
+                return out if out is not None else like(image, made)
+            picture = in_form_of(image, made) if out is None else out
+        return Result(picture, refined, list(made.notes), timings.seconds)
 
     def upscale_all(
         self,
@@ -395,7 +365,7 @@ class MaskGuidedSR:
         with timings.of("read"):
             photo = read(image)
         border, rgb = Border.around(shared(photo.rgb), 0, 1, self.patch_size)
-        (results, mask, indices), _ = self._run(
+        (results, mask, indices), refined = self._run(
             (rgb.shape[0], rgb.shape[1]), lambda plan, dense: steps(plan, dense, rgb, timings)
         )
         mask, indices = border.own_cells(mask, indices, self.patch_size)
@@ -403,7 +373,8 @@ class MaskGuidedSR:
             parts = (border.cut(result, 0, 1, self.scale).contiguous().numpy() for result in results)
             coarse, made = map(photo.upscaled, parts)
             pictures = in_form_of(image, coarse), like(image, made)  # the notes are the same
-        return Explanation(pictures[0], mask, indices, pictures[1], self.patch_size, self.scale, timings.seconds)
+        facts = self.patch_size, self.scale, timings.seconds, refined
+        return Explanation(pictures[0], mask, indices, pictures[1], *facts)
 
     def _prepare(self, image: Tensor, dtype: torch.dtype) -> Tensor:
         """Move, convert, and extend an image that is too small for the network by reflection."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -12,11 +11,12 @@ import torch
 
 from .. import runtimes
 from ..networks import SRNetwork
-from ..networks.amount import Amount
+from ..networks.interface import padded_size, working_bytes
 from ..system.memory import memory_errors, require_memory
 from ..system.threads import Lock, put_right_after_fork
 from ..version import foreign_code
 from .choice import Choice
+from .settings import Settings
 
 PLANS_KEPT = 2  # image sizes whose buffers stay allocated
 CUT = "use a smaller image or cut it into parts"  # what to do where there is no memory for it
@@ -38,22 +38,19 @@ class Runner:
         device: torch.device,
         dtype: torch.dtype,
         wanted: torch.dtype | None,
-        runtime: str,
-        amount: Amount,
-        mode: str,
-        memory: int | None,
+        settings: Settings,
         lock: Lock,
     ):
-        self.config, self.device, self.dtype, self.amount = network.config, device, dtype, amount
+        self.config, self.device, self.dtype, self.amount = network.config, device, dtype, settings.amount
         prepared = network if wanted in (None, dtype) else copy.deepcopy(network)  # which is converted to ``wanted``
-        self.planner, self.refused = runtimes.prepare(prepared, device, wanted, runtime)
-        self.narrow: torch.dtype = getattr(self.planner, "narrow", dtype)  # of photographs, as far as it is watched
+        self.planner, self.refused = runtimes.prepare(prepared, device, wanted, settings.runtime)
+        self.narrow = self.planner.narrow or dtype  # of photographs, as far as it is watched
         self.model = network.to(device, dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.budget = runtimes.Budget(self.planner, self.model, device, memory)
+        self.budget = runtimes.Budget(self.planner, self.model, device, settings.memory_bytes)
         self.plans: dict[Key, runtimes.Plan] = {}  # never changed but replaced, so that others may look at it meanwhile
         # Weak, because the plans of an engine, which hold gigabytes, go with its last reference.
-        self.choice = Choice(self.config, amount, mode, weakref.proxy(self), lock)
+        self.choice = Choice(self.config, self.amount, settings.mode, network.masked, weakref.proxy(self), lock)
         put_right_after_fork(self)
 
     @property
@@ -64,13 +61,13 @@ class Runner:
     @property
     def settings(self) -> dict[str, object]:
         """What else decides how long a plan takes, as JSON takes it: memory, and the code of a foreign network."""
-        classes = type(self.model.base), type(self.model.refine), self.config.definition.part("cpu")
-        return {"memory": self.budget.memory, "network": foreign_code(*filter(None, classes))}
+        classes = {*map(type, self.model.children()), self.config.definition.part("cpu")} - {None}
+        return {"memory": self.budget.memory, "network": foreign_code(*classes)}
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of cells of an LR image of this size."""
-        smallest, p = self.config.definition.minimum_size, self.config.patch_size
-        return math.ceil(max(height, smallest) / p), math.ceil(max(width, smallest) / p)
+        rows, columns = padded_size(self.config, height, width)
+        return rows // self.config.patch_size, columns // self.config.patch_size
 
     def what(self, height: int, width: int, batch: int = 1) -> str:
         """What is being done, for errors."""
@@ -86,9 +83,7 @@ class Runner:
         """``memory_errors`` for tensors (B, 3, H, W), refused before they are started where they cannot fit."""
         batch, _, height, width = shape
         if self.device.type == "cpu":
-            pixels = batch * math.prod(self.grid(height, width)) * self.config.patch_size**2
-            values = getattr(self.model, "working_values", self.config.definition.working_values)
-            needed = pixels * values * self.dtype.itemsize
+            needed = batch * working_bytes(self.config, self.model.working_values, height, width, self.dtype.itemsize)
             require_memory(needed, self.what(height, width, batch), CUT)
         with self.memory_errors(height, width, batch):
             yield

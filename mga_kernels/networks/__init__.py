@@ -1,11 +1,10 @@
 """What networks are made of: mask-guided ones and whole ones, their configurations, and which of them are known."""
 
 from .config import ModelConfig
+from .interface import SRNetwork
 from .mask_guided import VARIANTS, MaskGuidedNetwork
 from .registry import Network, get_network, network_names, register_network
 from .whole import WholeConfig, WholeNetwork
-
-SRNetwork = MaskGuidedNetwork | WholeNetwork
 
 __all__ = [
     "VARIANTS",

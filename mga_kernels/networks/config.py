@@ -38,6 +38,8 @@ class ModelConfig:
     refine: dict[str, Any] = field(default_factory=dict)
     mask: dict[str, Any] = field(default_factory=dict)
 
+    converted_bytes = 0  # for each value of the picture beside those of the network; not annotated, so no field
+
     def __post_init__(self) -> None:
         network = get_network(self.network)
         if network.refine is None:

@@ -75,6 +75,9 @@ def enlarged(part: Tensor, scale: int, margin: int) -> Tensor:
 class Half(nn.Module):
     """Blocks of a network, and the way from its state to an image. ``parts``: channels of the parts of the state.
 
+    ``receptive_field`` (``registry.Network``), where there is one, is that of the blocks and the network's upsampler,
+    less the pixel of which a Refine-Net has a halo; a Base-Net adds it, which a light upsampler does not need.
+
     ``light``: a convolution before a pixel shuffle, in the Base-Net's place of the network's own upsampler.
     """
 

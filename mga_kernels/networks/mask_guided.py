@@ -10,6 +10,7 @@ The four variants of the paper are four ways of running the same halves:
 
 from __future__ import annotations
 
+import copy
 from typing import cast
 
 import torch
@@ -20,19 +21,24 @@ from ..errors import InputError
 from ..ops import gather_patches, paste_patches_
 from .amount import above
 from .config import ModelConfig
+from .interface import FILTER_REACH, MASK_REACH, Halves, Reach, SRNetwork
 from .layers import pad_by_reflection
 from .mask import MaskPrediction
+from .registry import Network
 
 VARIANTS = ("base", "decomposed", "all", "masked")
 PATCHES_PER_CALL = {"cpu": 512, "cuda": 16384}  # bounds the memory of -A; on a CPU larger batches leave the caches
 
 
-class MaskGuidedNetwork(nn.Module):
+class MaskGuidedNetwork(SRNetwork):
     """Images are (B, 3, H, W) in [0, 1], sides no less than the network's ``minimum_size``; results (B, 3, sH, sW).
 
     The Base-Net sees the image as it is. Where a side is no multiple of p, what it returns is extended by reflection
     to whole cells, Hp x Wp of them, and the result is cropped back.
     """
+
+    config: ModelConfig
+    masked, variants = True, VARIANTS
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -49,6 +55,39 @@ class MaskGuidedNetwork(nn.Module):
             raise InputError(f"model: the Refine-Net of {config.network} has no attribute halo; set it to 0, 1, ...")
         self.halo = cast(int, self.refine.halo)
         self.value_range = config.value_range  # kept, because looking a network up cannot be traced by torch.compile
+
+    @property
+    def front(self) -> nn.Module:
+        return self.base
+
+    @property
+    def mask_module(self) -> MaskPrediction:
+        return self.mask
+
+    @property
+    def back(self) -> nn.Module:
+        return self.refine
+
+    @property
+    def back_of_all(self) -> nn.Module | None:
+        return OfAll(self.refine) if hasattr(self.refine, "whole") else None
+
+    def trunk(self) -> nn.Module:
+        trunk = copy.copy(self.base)
+        object.__setattr__(trunk, "upsample", lambda feature: feature.new_zeros(()))
+        return trunk
+
+    @property
+    def reach(self) -> Reach:
+        return Reach.of(self.base, self.refine, max(MASK_REACH + FILTER_REACH * self.config.patch_size, self.halo))
+
+    @property
+    def staged(self) -> Network | None:
+        return self.config.definition if self.config.definition.cpu else None
+
+    def halves(self) -> Halves:
+        exact = copy.deepcopy(self).float()
+        return Halves(self.config, exact.base, exact.refine, exact.mask, self.halo)
 
     def coarse(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Coarse image in [0, 1], not clamped, and coarse feature (B, C, p Hp, p Wp), both extended to whole cells."""
@@ -86,7 +125,7 @@ class MaskGuidedNetwork(nn.Module):
 
     def decomposed(self, feature: Tensor) -> Tensor:
         """The Refine-Net over the whole feature, zeros around it as around a patch at the border of the image."""
-        whole = getattr(self.refine, "whole", None)
+        whole = self.back_of_all
         result = self.refine(F.pad(feature, (self.halo,) * 4)) if whole is None else whole(feature)
         return result / self.value_range
 
@@ -134,3 +173,14 @@ class MaskGuidedNetwork(nn.Module):
         elif variant != "base":
             raise InputError(f"variant {variant!r} does not exist; choose one of {VARIANTS}")
         return result[..., :height, :width]
+
+
+class OfAll(nn.Module):
+    """A Refine-Net by its method ``whole``."""
+
+    def __init__(self, refine: nn.Module):
+        super().__init__()
+        self.refine = refine
+
+    def forward(self, feature: Tensor) -> Tensor:
+        return cast(Tensor, self.refine.whole(feature))  # type: ignore[operator]

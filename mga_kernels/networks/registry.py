@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..catalogue import ARCHITECTURES, FOLDER
 from ..errors import InputError
@@ -28,6 +28,20 @@ if TYPE_CHECKING:
 SPLIT = "-split"  # how the names of published networks cut in two end
 
 Channels = int | Callable[[Mapping[str, Any]], int]
+
+
+@dataclass(frozen=True)
+class Extension:
+    """A published network, whose settings are ``settings``, as the Base-Net of one that begins as good as it is.
+
+    ``start(base, refine, blocks, largest)`` sets the Refine-Net so that it returns the coarse image; ``blocks`` of the
+    two, ``largest`` (C,) the largest magnitude of each channel of the coarse feature. ``trained(refine)``: the
+    parameters of which training may change this.
+    """
+
+    start: Callable[[nn.Module, nn.Module, tuple[int, ...], Tensor], None]
+    trained: Callable[[nn.Module], list[nn.Parameter]]
+    settings: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,9 +75,11 @@ class Network:
     ``published``, a ``checkpoints.spelling.Published``: what its files look like, so that they are recognised.
     ``divided``: the Network, called after this one with "-split" behind it, whose halves are the published network cut
     in two without loss, which ``mga convert`` makes; its ``layout`` (``networks.divided.Layout``) says where weights
-    go. A network whose own halves are such a cut has a ``layout`` itself. ``cpu``, a class of the kind of
+    go. A network whose own halves are such a cut has a ``layout`` itself. ``cpu``, a class of
     ``runtimes.cpu.plan.PairWeights``: how the halves run in our convolutions. ``cuda(refine)``: its Refine-Net in few
-    launches, ``body`` and ``shuffle`` of ``runtimes.cuda.fused.FusedRefine``.
+    launches, ``body`` and ``shuffle`` of ``runtimes.cuda.fused.FusedRefine``. ``extension``, an Extension: how
+    ``mga convert --extend`` makes this network, with its own Refine-Net, of a published one. ``passes_on``: its halves
+    are chains of convolutions without skips, so that training may start with layers that pass on what they are given.
     """
 
     name: str
@@ -80,6 +96,13 @@ class Network:
     layout: Layout | None = None
     cpu: type | str | None = None
     cuda: Callable[..., Any] | str | None = None
+    extension: Extension | str | None = None
+    passes_on: bool = False
+
+    @property
+    def input_range(self) -> str:
+        """``value_range`` as ``WholeConfig`` says it."""
+        return "0..255" if self.value_range == 255 else "0..1"
 
     def part(self, field: str) -> Any:
         """What a field holds, imported where it is named by a string; None where there is nothing.

@@ -1,21 +1,22 @@
-"""Published networks as they are, undivided.
-
-To what runs networks here, a whole network is one whose Base-Net does nothing and whose Refine-Net is all of it: it
-runs as -D does, over the whole image, and has no mask.
-"""
+"""Published networks as they are, undivided: one whose Base-Net is all of it, without a mask and a Refine-Net."""
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..quantities import plain_fields
 from .colour import COLOURS, INPUT_RANGES, ONLY, decode, encode
+from .config import SCALES as DIVIDED_SCALES
+from .config import ModelConfig
+from .interface import Halves, Reach, SRNetwork
 from .layers import Place
 from .registry import Network, get_network
 
@@ -28,7 +29,7 @@ class WholeConfig:
 
     ``network``, a name that is known, and its ``scale``, ``blocks`` and other ``settings``; ``colour`` and
     ``input_range``, what it is given (see ``networks.colour``). ``original`` is the network of a name that is not. The
-    other attributes are those of ``ModelConfig``: a cell is a pixel, and no cell is refined apart from the others.
+    other attributes are those of ``ModelConfig``: a cell is a pixel, and none is refined.
     """
 
     network: str
@@ -39,8 +40,8 @@ class WholeConfig:
     input_range: str = "0..1"
     original: Network | None = field(default=None, compare=False, repr=False)
 
-    patch_size, k, selection, value_range = 1, 0, "largest", 1.0  # not annotated, so no fields
-    feature_channels = 3  # what there is before "refining" is the image
+    patch_size, k, selection, value_range, feature_channels = 1, 0, "largest", 1.0, 0  # not annotated, so no fields
+    converted_bytes = 4  # for each value of the picture, as its colours are converted
 
     def __post_init__(self) -> None:
         plain_fields(self, "scale", "blocks")
@@ -73,13 +74,14 @@ class WholeConfig:
         return config
 
 
-class WholeNetwork(nn.Module):
+class WholeNetwork(SRNetwork):
     """RGB (B, 3, H, W) in [0, 1], sides no less than ``minimum_size`` -> (B, 3, sH, sW), not clamped.
 
     Colours are converted in float32, whatever the dtype of the network (``body``) is.
     """
 
-    halo = 0
+    config: WholeConfig
+    masked, variants, input_dtype = False, ("whole",), torch.float32
 
     def __init__(self, config: WholeConfig):
         super().__init__()
@@ -91,16 +93,40 @@ class WholeNetwork(nn.Module):
 
     @property
     def working_values(self) -> int:
-        """Numbers alive for each LR pixel at the peak of a forward pass: the body's own, where it has such a number."""
+        """The body's own, where it has such a number."""
         return getattr(self.body, "working_values", self.config.definition.working_values)
 
     @property
-    def base(self) -> Untouched:
-        return Untouched(self.body)
+    def front(self) -> nn.Module:
+        return self
 
     @property
-    def refine(self) -> nn.Module:
-        return self.body
+    def reach(self) -> Reach:
+        return Reach.of(self.body, None, 0)
+
+    @property
+    def staged(self) -> Network | None:
+        own = self.config.definition
+        return next((found for found in (own, own.part("divided")) if found and found.cpu and found.refine), None)
+
+    def halves(self) -> Halves | str:
+        """A Base-Net that, with all blocks, is this network."""
+        config, found = self.config, self.staged
+        assert found is not None
+        if (config.colour, config.input_range) != ("rgb", found.input_range):
+            return f"there are none for {config.colour} in {config.input_range}"
+        if config.scale not in DIVIDED_SCALES:
+            return f"there are none for x{config.scale}"
+        settings = config.settings if found.layout else {}  # the halves of the paper have the usual widths only
+        shape = ModelConfig(found.name, config.scale, split=(config.blocks, 1), base=settings, refine=settings)
+        with torch.device("meta"):  # no memory, and no random number of the caller's is drawn
+            base = found.base(config.scale, config.blocks, **settings)
+        body = copy.deepcopy(self.body).float()
+        try:
+            base.load_state_dict(body.state_dict(), assign=True)
+        except RuntimeError:
+            return f"there are none for other widths of {config.network} than the usual ones"
+        return Halves(shape, body if found is config.definition else base.eval().requires_grad_(False))
 
     def forward(self, image: Tensor, place: Place | None = None) -> Tensor:
         """``place``: where the image is a tile of a larger one, for networks that must know (``Network``)."""
@@ -124,14 +150,3 @@ class WholeNetwork(nn.Module):
     def unclamped(self, image: Tensor, *_: object) -> Tensor:
         """``forward``, called as a mask-guided network is; there is only one variant."""
         return self(image)
-
-
-class Untouched:
-    """In the place of the Base-Net: its feature is the image. For tiles it tells what the network must know of them."""
-
-    receptive_field: int | None
-
-    def __init__(self, body: nn.Module):
-        self.receptive_field = None if getattr(body, "receptive_field", None) is None else 0
-        self.tile_multiple = getattr(body, "tile_multiple", 1)
-        self.takes_place = getattr(body, "takes_place", False)

@@ -7,8 +7,7 @@ import copy
 import torch
 
 from ..errors import InputError
-from ..networks import Network, SRNetwork, WholeNetwork
-from . import plain
+from ..networks import SRNetwork
 from .cpu import pairs
 from .openvino_cpu import plan as openvino
 from .plan import Planner
@@ -51,22 +50,19 @@ def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, as
     """The planner, or why there is none. ``asked``: also where it would be slow."""
     if device.type == "cuda":
         return _against_weights(network) or _cuda_graph(network, device, dtype)
-    if isinstance(network, WholeNetwork):
-        reason = _against_pairs(network, device, dtype, asked) or _against_weights(network)
-        return reason or plain.own(network)
     reason = _against_pairs(network, device, dtype, asked) or _against_weights(network)
     if reason is not None:
         return reason
-    weights = network.config.definition.part("cpu")
-    return weights.against(network) or weights(copy.deepcopy(network).float())
+    halves = network.halves()
+    if isinstance(halves, str):
+        return halves
+    weights = halves.config.definition.part("cpu")
+    return weights.against(halves) or weights(halves)
 
 
 def _cuda_graph(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
     from .cuda.graph import CudaGraphPlanner
-    from .cuda.whole import WholeGraphPlanner
 
-    if isinstance(network, WholeNetwork):
-        return WholeGraphPlanner(network, device, dtype)
     return CudaGraphPlanner(network, device, dtype)
 
 
@@ -77,23 +73,19 @@ def _openvino(network: SRNetwork, device: torch.device, dtype: torch.dtype | Non
     if reason is not None:
         return reason
     try:
-        if isinstance(network, WholeNetwork):
-            return plain.WholeOpenvinoPlanner(network, dtype)
         return openvino.OpenvinoPlanner(network, dtype)
     except Exception as error:  # a network can meet any limit of tracing and of OpenVINO
         return f"it does not take this network ({(str(error).strip() or type(error).__name__).splitlines()[0]})"
 
 
 def _pytorch(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
-    if isinstance(network, WholeNetwork):
-        return plain.pytorch(network, device, dtype)
     network = network.to(device, dtype or torch.float32)
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if dtype is None and device.type == "cpu" and fast_bf16():
-        base, refine = in_bf16(network)
-        network = copy.deepcopy(network)
-        for part, small in ((network.base, base), (network.mask, base), (network.refine, refine)):
-            part.to(torch.bfloat16 if small else torch.float32)
+        small = in_bf16(network)
+        if any(small):
+            network = copy.deepcopy(network)
+            network.convert(*(torch.bfloat16 if loses_nothing else torch.float32 for loses_nothing in small))
     return ModulePlanner(network)
 
 
@@ -102,15 +94,9 @@ def _against_pairs(network: SRNetwork, device: torch.device, dtype: torch.dtype 
         return f"there are none for {device}"
     if dtype not in (None, torch.bfloat16):
         return f"dtype {str(dtype).removeprefix('torch.')} was asked for"
-    if _planned(network) is None:
+    if network.staged is None:
         return f"there are none for {network.config.network} yet"
     return pairs.supported() or (None if asked else pairs.slow())
-
-
-def _planned(network: SRNetwork) -> Network | None:
-    """The network whose halves have convolutions of our own, and run in place of this one."""
-    definition = network.config.definition
-    return plain.stand_in(definition) if isinstance(network, WholeNetwork) else definition if definition.cpu else None
 
 
 def _against_weights(network: SRNetwork) -> str | None:

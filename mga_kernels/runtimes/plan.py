@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,6 +10,7 @@ from torch import Tensor
 from ..modes import ordinary
 from ..networks import ModelConfig, WholeConfig
 from ..networks.amount import above
+from ..networks.interface import padded_size
 from ..networks.layers import Place
 from ..ops import paste_patches_
 
@@ -26,6 +25,7 @@ class Plan(ABC):
     values since ``start`` were finite before they became bytes; None where a plan does not look.
 
     ``place``: where the image that ``coarse`` gets is a tile of a larger one, for plans whose planner ``takes_place``.
+    Of a whole network the coarse image is all, and the other steps, which it does not have, are not called.
     ``parts`` says into what an image is cut, if it is; ``bytes`` is what a plan takes, where that is known.
     """
 
@@ -38,9 +38,7 @@ class Plan(ABC):
 
     def __init__(self, config: ModelConfig | WholeConfig, height: int, width: int, capacity: int):
         self.config, self.height, self.width, self.capacity = config, height, width, capacity
-        p = config.patch_size
-        smallest = config.definition.minimum_size
-        self.padded = tuple(math.ceil(max(side, smallest) / p) * p for side in (height, width))
+        self.padded = padded_size(config, height, width)
         self._whole: Tensor | None = None
 
     @property
@@ -155,16 +153,24 @@ class Plan(ABC):
         return out
 
 
-class Planner(Protocol):
-    """A network prepared for plans of all sizes. Those whose plans look at ``place`` have ``takes_place`` = True."""
+class Planner(ABC):
+    """A network prepared for plans of all sizes.
+
+    ``takes_place``: its plans look at ``place``. ``narrow``: the dtype in which values of photographs may be too large,
+    None for that of tensors.
+    """
+
+    takes_place = False
+    narrow: torch.dtype | None = None
 
     @property
+    @abstractmethod
     def description(self) -> str:
         """Arithmetic and what does it."""
-        ...
 
+    @abstractmethod
     def plan(self, height: int, width: int, capacity: int) -> Plan: ...
 
+    @abstractmethod
     def bytes_needed(self, height: int, width: int, capacity: int, dense: bool = False) -> int:
         """Memory that a plan takes while it runs -M, or -D if ``dense``, with the picture that it makes."""
-        ...

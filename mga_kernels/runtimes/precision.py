@@ -6,9 +6,10 @@ import copy
 import math
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..networks import MaskGuidedNetwork
+from ..networks import SRNetwork
+from ..networks.interface import outputs
 from ..system.threads import one_thread
 
 # Root mean square of what bf16 may change, in levels of 255. PAN and RFDN have 0.3 to 0.6 on photographs, a third of
@@ -23,20 +24,21 @@ def fast_bf16() -> bool:
     return any(getattr(torch.cpu, name, bool)() for name in tests)
 
 
-def in_bf16(network: MaskGuidedNetwork) -> tuple[bool, bool]:
+def in_bf16(network: SRNetwork) -> tuple[bool, bool]:
     """Whether Base-Net and Refine-Net of a float32 network on the CPU lose nothing visible in bf16.
 
     A trained bias can be many times what a convolution adds to it; stored in bf16, little is left of the latter.
     """
-    levels = 255 / network.config.value_range
+    levels = 255 / network.value_range
     with torch.no_grad(), one_thread():
-        image = picture(SIDE, SIDE) * network.config.value_range
-        coarse, feature = network.base(image)
-        rounded = feature.bfloat16()
-        small_base, small_refine = (_in_bf16(half) for half in (network.base, network.refine))
-        base = _difference(coarse, small_base(image.bfloat16())[0]) * levels < VISIBLE
-        refine = _difference(network.refine(feature), small_refine(rounded)) * levels < VISIBLE
-    return base, base and refine
+        image = picture(SIDE, SIDE) * network.value_range
+        coarse, *feature = outputs(network.front(image))
+        small = copy.deepcopy(network.front).bfloat16()(image.to(network.input_dtype or torch.bfloat16))
+        base = refine = _difference(coarse, outputs(small)[0]) * levels < VISIBLE
+        if network.back is not None:
+            rounded = copy.deepcopy(network.back).bfloat16()(feature[0].bfloat16())
+            refine = base and _difference(network.back(feature[0]), rounded) * levels < VISIBLE
+    return base, refine
 
 
 def describe(base: torch.dtype, refine: torch.dtype) -> str:
@@ -50,10 +52,6 @@ def picture(height: int, width: int) -> Tensor:
     y, x = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) / n for n in (height, width)), indexing="ij")
     slopes = torch.stack([y, x, 1 - (x + y) / 2])
     return (0.4 + 0.2 * slopes + 0.2 * torch.sin(4 * math.pi * x * y))[None]
-
-
-def _in_bf16(half: nn.Module) -> nn.Module:
-    return copy.deepcopy(half).bfloat16()
 
 
 def _difference(exact: Tensor, found: Tensor) -> float:

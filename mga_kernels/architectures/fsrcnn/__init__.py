@@ -13,4 +13,5 @@ NETWORK = Network(
     published=f"{__name__}.published:PUBLISHED",
     cpu=f"{__name__}.cpu:FsrcnnWeights",
     cuda=f"{__name__}.cuda:fused",
+    passes_on=True,
 )

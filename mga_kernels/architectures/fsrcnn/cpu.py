@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from ...networks import MaskGuidedNetwork
-from ...runtimes.cpu.chains import PairChain, Stage
-from ...runtimes.cpu.pairs import Grid, PairConv, Planes, weight_and_bias
-from ...runtimes.cpu.plan import Buffers, PairWeights, closing_pair, from_bytes
+from ...runtimes.cpu.layers import Conv, closing_pair, from_bytes, weight_and_bias
+from ...runtimes.cpu.pairs import Grid, Planes
+from ...runtimes.cpu.plan import Buffers, PairWeights
+from ...runtimes.cpu.stages import Stage
 from . import network as fsrcnn
 
 
@@ -20,16 +20,16 @@ def _slopes(activation: nn.Module) -> Tensor:
 
 
 def _convolutions(layers: Sequence[nn.Module], x: str, out: str) -> list[Stage]:
-    """Convolutions, each with its PReLU, from place ``x`` to place ``out``."""
+    """Convolutions, each with its PReLU, from slot ``x`` to slot ``out``."""
     pairs = list(zip(layers[::2], layers[1::2], strict=True))
-    places = [x, *(f"{out} {i}" for i in range(1, len(pairs))), out]
+    slots = [x, *(f"{out} {i}" for i in range(1, len(pairs))), out]
     return [
-        Stage(PairConv(*weight_and_bias(conv), _slopes(activation)), places[i], places[i + 1])
+        Stage(Conv(*weight_and_bias(conv), _slopes(activation)), slots[i], slots[i + 1])
         for i, (conv, activation) in enumerate(pairs)
     ]
 
 
-def transposed(conv: nn.ConvTranspose2d, scale: int) -> PairConv:
+def transposed(conv: nn.ConvTranspose2d, scale: int) -> Conv:
     """A 9x9 transposed convolution of stride ``scale`` as a convolution to 3 scale^2 channels and a pixel shuffle.
 
     Phase d of its output meets input pixel i with tap d + 4 - scale * i, so that x4 needs a neighbour to each side and
@@ -48,7 +48,7 @@ def transposed(conv: nn.ConvTranspose2d, scale: int) -> PairConv:
         for dx, column, kx in places:
             weight[:, dy, dx, :, row, column] = conv.weight[:, :, ky, kx].T
     assert conv.bias is not None
-    return PairConv(weight.flatten(0, 2), conv.bias.repeat_interleave(scale**2))
+    return Conv(weight.flatten(0, 2), conv.bias.repeat_interleave(scale**2))
 
 
 def _upsampler(last_part: nn.Sequential, x: str, scale: int, crop: int = 0) -> list[Stage]:
@@ -61,19 +61,17 @@ def _upsampler(last_part: nn.Sequential, x: str, scale: int, crop: int = 0) -> l
 
 
 class FsrcnnWeights(PairWeights):
-    base_planes, refine_planes = {}, {}
-
-    def __init__(self, network: MaskGuidedNetwork):
-        super().__init__(network)
-        base, refine, scale = network.base, network.refine, self.config.scale
-        assert isinstance(base, fsrcnn.BaseNet)
-        assert isinstance(refine, fsrcnn.RefineNet)
+    def prepare_base(self, base: fsrcnn.BaseNet) -> None:
         first, activation = base.first_part
         assert isinstance(first, nn.Conv2d)
         head = from_bytes(first, self.config.value_range, _slopes(activation))
         trunk = [Stage(head, "image", "first"), *_convolutions(list(base.mid_part), "first", "out")]
-        self.trunk = PairChain(trunk, ["image", "out"])
-        self.to_picture = PairChain([*trunk, *_upsampler(base.last_part, "out", scale)], ["image", "out", "picture"])
+        self.trunk = self.chain(trunk, ["image", "out"])
+        stages = [*trunk, *_upsampler(base.last_part, "out", self.config.scale)]
+        self.to_picture = self.chain(stages, ["image", "out", "picture"])
+
+    def prepare_refine(self, refine: fsrcnn.RefineNet) -> None:
+        scale = self.config.scale
         fuse = closing_pair(refine.conv1, refine.conv2)
         stages = [
             *_convolutions(list(refine.mid_part), "x", "mapped"),
@@ -81,10 +79,7 @@ class FsrcnnWeights(PairWeights):
             Stage(fuse[1], "fused", "closed", crop=0 if refine.sees_halo else 1),
             *_upsampler(refine.last_part, "closed", scale, crop=scale if refine.sees_halo else 0),
         ]
-        self.refining = PairChain(stages, ["x", "picture"])
-
-    def own_chains(self) -> Iterator[PairChain]:
-        yield from (self.trunk, self.to_picture, self.refining)
+        self.refining = self.chain(stages, ["x", "picture"])
 
     def base(
         self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers

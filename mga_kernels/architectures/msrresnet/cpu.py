@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...runtimes.cpu.chains import Part, Stage
-from ...runtimes.cpu.divided import Block, DividedWeights
-from ...runtimes.cpu.pairs import PairConv
+from ...runtimes.cpu.divided import DividedWeights
+from ...runtimes.cpu.layers import Conv
+from ...runtimes.cpu.stages import Block, Part, Stage
 from . import network as msrresnet
 
 
@@ -15,7 +15,7 @@ class MsrresnetWeights(DividedWeights):
 
     def blocks(self, half: Any) -> list[Block]:
         def stages(block: msrresnet.ResidualBlock) -> Block:
-            first, second = PairConv.of(block.conv1, 0.0), PairConv.of(block.conv2)
+            first, second = Conv.of(block.conv1, 0.0), Conv.of(block.conv2)
             return lambda x, out: [Stage(first, x, "hidden"), Stage(second, "hidden", out, x)]
 
         return [stages(block) for block in half.recon_trunk]
@@ -23,8 +23,8 @@ class MsrresnetWeights(DividedWeights):
     def upsampler(self, half: Any, x: Part, margin: bool = False) -> list[Stage]:
         stages = []
         for i, step in enumerate(self.steps, start=1):
-            layer = PairConv.of(getattr(half, f"upconv{i}"), msrresnet.SLOPE, shuffle=step)
+            layer = Conv.of(getattr(half, f"upconv{i}"), msrresnet.SLOPE, shuffle=step)
             stages.append(Stage(layer, x, f"enlarged {i}", crop=step if margin and i == 1 else 0))
             x = f"enlarged {i}"
-        stages.append(Stage(PairConv.of(half.HRconv, msrresnet.SLOPE), x, "convolved"))
-        return [*stages, Stage(PairConv.of(half.conv_last, floats=True), "convolved", "picture")]
+        stages.append(Stage(Conv.of(half.HRconv, msrresnet.SLOPE), x, "convolved"))
+        return [*stages, Stage(Conv.of(half.conv_last, floats=True), "convolved", "picture")]

@@ -27,7 +27,7 @@ from . import network as msrresnet
 class _Msrresnet(Half):
     def __init__(self, scale: int, blocks: int, channels: int = msrresnet.FEATURE_CHANNELS, light: bool = False):
         super().__init__()
-        self.parts = channels, 4
+        self.parts, self.receptive_field = (channels, 4), 2 * blocks + 2
         self.recon_trunk = nn.Sequential(*(msrresnet.ResidualBlock(channels) for _ in range(blocks)))
         if self.lighten(light, scale, channels):
             return
@@ -54,7 +54,7 @@ class _Msrresnet(Half):
 class MsrresnetBase(BaseHalf, _Msrresnet):
     def __init__(self, scale: int, blocks: int, **settings: Any):
         super().__init__(scale, blocks, **settings)
-        self.receptive_field = 2 * blocks + (3 if self.light is None else 2)
+        self.receptive_field += self.light is None
         self.conv_first = conv(3, self.parts[0], 3)
 
     def start(self, image: Tensor) -> State:
@@ -62,9 +62,7 @@ class MsrresnetBase(BaseHalf, _Msrresnet):
 
 
 class MsrresnetRefine(RefineHalf, _Msrresnet):
-    def __init__(self, scale: int, blocks: int, **settings: Any):
-        super().__init__(scale, blocks, **settings)
-        self.receptive_field = 2 * blocks + 2
+    pass
 
 
 DIVIDED = Network(

@@ -33,7 +33,7 @@ class _Pan(Half):
         light: bool = False,
     ):
         super().__init__()
-        self.parts = features, features, 4
+        self.parts, self.receptive_field = (features, features, 4), 2 * blocks + 3
         self.SCPA_trunk = nn.Sequential(*(pan.SCPA(features) for _ in range(blocks)))
         self.trunk_conv = conv(features, features, 3)
         if self.lighten(light, scale, features):
@@ -63,7 +63,7 @@ class _Pan(Half):
 class PanBase(BaseHalf, _Pan):
     def __init__(self, scale: int, blocks: int, **settings: Any):
         super().__init__(scale, blocks, **settings)
-        self.receptive_field = 2 * blocks + (4 if self.light is None else 3)
+        self.receptive_field += self.light is None
         self.conv_first = conv(3, self.parts[0], 3)
 
     def start(self, image: Tensor) -> State:
@@ -72,9 +72,7 @@ class PanBase(BaseHalf, _Pan):
 
 
 class PanRefine(RefineHalf, _Pan):
-    def __init__(self, scale: int, blocks: int, **settings: Any):
-        super().__init__(scale, blocks, **settings)
-        self.receptive_field = 2 * blocks + 3
+    pass
 
 
 DIVIDED = Network(

@@ -16,4 +16,5 @@ NETWORK = Network(
     divided=f"{__name__}.divided:DIVIDED",
     cpu=f"{__name__}.cpu:RfdnWeights",
     cuda=f"{__name__}.cuda:fused",
+    extension=f"{__name__}.extension:EXTENSION",
 )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, cast
 
 from torch import nn
 
-from ...networks import MaskGuidedNetwork
 from ...networks.layers import upsampling_steps
-from ...runtimes.cpu.chains import PairChain, Stage
-from ...runtimes.cpu.pairs import Grid, PairConv, Planes
-from ...runtimes.cpu.plan import Buffers, closing_pair, from_bytes
+from ...runtimes.cpu.chains import PairChain
+from ...runtimes.cpu.layers import Conv, closing_pair, from_bytes
+from ...runtimes.cpu.pairs import Grid, Planes
+from ...runtimes.cpu.plan import Buffers, MakeChain
 from ...runtimes.cpu.rescaled import Given, RescaledChain, TrunkWeights, normalise, sums
+from ...runtimes.cpu.stages import Stage
 from . import network as srresnet
 
 CHANNELS = srresnet.FEATURE_CHANNELS
@@ -19,36 +21,33 @@ TIGHT_SCALE = 4  # the 9x9 convolution sees four pixels of zeros beyond a patch,
 
 
 def _upsampler(half: srresnet.BaseNet | srresnet.RefineNet, x: str, scale: int) -> list[Stage]:
-    """From place ``x`` to ``picture``."""
+    """From slot ``x`` to ``picture``."""
     stages = []
     convolutions = [layer for layer in half.upscale if isinstance(layer, nn.Conv2d)]
     for i, (conv, step) in enumerate(zip(convolutions, upsampling_steps(scale), strict=True), start=1):
-        stages.append(Stage(PairConv.of(conv, srresnet.SLOPE, shuffle=step), x, f"enlarged {i}"))
+        stages.append(Stage(Conv.of(conv, srresnet.SLOPE, shuffle=step), x, f"enlarged {i}"))
         x = f"enlarged {i}"
-    return [*stages, Stage(PairConv.of(half.conv_output, floats=True), x, "picture")]
+    return [*stages, Stage(Conv.of(half.conv_output, floats=True), x, "picture")]
 
 
 class _PlainTrunk:
     """The blocks without normalisation, a chain each, from ``x`` to one of two planes.
 
-    ``ends(stages, whole)`` is a chain that begins with the last convolution and the long skip, in place ``out``.
+    ``ends(stages, whole)`` is a chain that begins with the last convolution and the long skip, in slot ``out``.
     """
 
     planes: ClassVar[dict[str, int | tuple[int, int]]] = {"block 0": CHANNELS, "block 1": CHANNELS}
 
-    def __init__(self, half: srresnet.BaseNet | srresnet.RefineNet):
-        self.chains = []
+    def __init__(self, half: srresnet.BaseNet | srresnet.RefineNet, make: MakeChain):
+        self.make, self.chains = make, []
         for block in cast(list[srresnet.ResidualBlock], list(half.residual)):
-            first, second = PairConv.of(block.conv1, srresnet.SLOPE), PairConv.of(block.conv2)
+            first, second = Conv.of(block.conv1, srresnet.SLOPE), Conv.of(block.conv2)
             stages = [Stage(first, "x", "hidden"), Stage(second, "hidden", "next", "x")]
-            self.chains.append(PairChain(stages, ["x", "next"]))
-        self.middle = PairConv.of(half.conv_mid)
-
-    def parts(self) -> list[PairChain]:
-        return self.chains
+            self.chains.append(make(stages, ["x", "next"]))
+        self.end = Stage(Conv.of(half.conv_mid), "last", "out", "x")
 
     def ends(self, stages: list[Stage], whole: list[str]) -> PairChain:
-        return PairChain([Stage(self.middle, "last", "out", "x"), *stages], ["last", "x", *whole])
+        return self.make([self.end, *stages], ["last", "x", *whole])
 
     def __call__(self, area: Grid, x: Planes, buffers: Buffers, end: PairChain, given: Given, gain: float) -> None:
         last = x
@@ -66,29 +65,28 @@ class _NormalisedTrunk:
         name: CHANNELS for name in ("block 0", "block 1", "raw 0", "raw 1")
     }
 
-    def __init__(self, half: srresnet.BaseNet | srresnet.RefineNet):
+    def __init__(self, half: srresnet.BaseNet | srresnet.RefineNet, make: MakeChain):
+        self.make = make
         self.norms: list[nn.InstanceNorm2d] = []
         convolutions = []
         for block in cast(list[srresnet.ResidualBlock], list(half.residual)):
             self.norms += [cast(nn.InstanceNorm2d, norm) for norm in (block.in1, block.in2)]
-            convolutions += [PairConv.of(block.conv1), PairConv.of(block.conv2)]
+            convolutions += [Conv.of(block.conv1), Conv.of(block.conv2)]
         self.norms.append(cast(nn.InstanceNorm2d, half.bn_mid))
-        convolutions.append(PairConv.of(half.conv_mid))
-        self.first = PairChain([Stage(convolutions[0], "x", "to", measure=True)], ["x", "to"])
+        convolutions.append(Conv.of(half.conv_mid))
+        self.first = make([Stage(convolutions[0], "x", "to", measure=True)], ["x", "to"])
         # Odd ones are second in their block, behind an activation; even ones follow a block, whose sum is kept.
         self.chains = [
-            RescaledChain(CHANNELS, srresnet.SLOPE, False, [Stage(conv, "scaled", "to", measure=True)], ["to"])
+            RescaledChain(make, CHANNELS, srresnet.SLOPE, False, [Stage(conv, "scaled", "to", measure=True)], ["to"])
             if i % 2
-            else RescaledChain(CHANNELS, 1.0, True, [Stage(conv, "scaled", "to", measure=True)], ["scaled", "to"])
+            else RescaledChain(make, CHANNELS, 1.0, True, [Stage(conv, "scaled", "to", measure=True)], ["scaled", "to"])
             for i, conv in enumerate(convolutions)
         ][1:]
 
-    def parts(self) -> list[PairChain | RescaledChain]:
-        return [self.first, *self.chains]
-
     def ends(self, stages: list[Stage], whole: list[str]) -> RescaledChain:
-        renamed = [Stage(s.layer, "scaled" if s.x == "out" else s.x, s.out, s.skip, crop=s.crop) for s in stages]
-        return RescaledChain(CHANNELS, 1.0, True, renamed, ["scaled" if name == "out" else name for name in whole])
+        renamed = [replace(s, x="scaled") if s.x == "out" else s for s in stages]
+        whole = ["scaled" if name == "out" else name for name in whole]
+        return RescaledChain(self.make, CHANNELS, 1.0, True, renamed, whole)
 
     def __call__(self, area: Grid, x: Planes, buffers: Buffers, end: RescaledChain, given: Given, gain: float) -> None:
         raw, last = buffers["raw 0"], x
@@ -96,12 +94,12 @@ class _NormalisedTrunk:
         for i, chain in enumerate(self.chains, start=1):
             factors = normalise(area, total, self.norms[i - 1])
             to = buffers[f"raw {i % 2}"]
-            places: Given = {"raw": raw, "to": to}
+            slots: Given = {"raw": raw, "to": to}
             if i % 2 == 0:
                 following = buffers[f"block {i // 2 % 2}"]
-                places |= {"skip": last, "scaled": following}
+                slots |= {"skip": last, "scaled": following}
                 last = following
-            total = sums(area, chain(area, places, *factors), to)
+            total = sums(area, chain(area, slots, *factors), to)
             raw = to
         factors = normalise(area, total, self.norms[-1])
         given = {("scaled" if name == "out" else name): planes for name, planes in given.items()}
@@ -109,24 +107,24 @@ class _NormalisedTrunk:
 
 
 class SrresnetWeights(TrunkWeights):
-    def __init__(self, network: MaskGuidedNetwork):
-        super().__init__(network)
-        base, refine, scale = network.base, network.refine, self.config.scale
-        assert isinstance(base, srresnet.BaseNet)
-        assert isinstance(refine, srresnet.RefineNet)
-        self.tight = scale == TIGHT_SCALE
-        self.trunk, self.refine_trunk = (
-            (_PlainTrunk if isinstance(half.bn_mid, nn.Identity) else _NormalisedTrunk)(half) for half in (base, refine)
-        )
+    def _trunk(self, half: srresnet.BaseNet | srresnet.RefineNet) -> _PlainTrunk | _NormalisedTrunk:
+        return (_PlainTrunk if isinstance(half.bn_mid, nn.Identity) else _NormalisedTrunk)(half, self.chain)
+
+    def prepare_base(self, base: srresnet.BaseNet) -> None:
+        self.trunk = self._trunk(base)
         self.base_planes = {**self.trunk.planes, "shallow": CHANNELS}
-        self.refine_planes = {**self.refine_trunk.planes, "trunk": CHANNELS, "fused": CHANNELS, "tight": CHANNELS}
         head = Stage(from_bytes(base.conv_input, self.config.value_range, srresnet.SLOPE), "image", "x")
-        self.head = PairChain([head], ["image", "x"])
+        self.head = self.chain([head], ["image", "x"])
         self.end = self.trunk.ends([], ["out"])
-        self.end_in_picture = self.trunk.ends(_upsampler(base, "out", scale), ["out", "picture"])
+        self.end_in_picture = self.trunk.ends(_upsampler(base, "out", self.config.scale), ["out", "picture"])
+
+    def prepare_refine(self, refine: srresnet.RefineNet) -> None:
+        self.tight = self.config.scale == TIGHT_SCALE
+        self.refine_trunk = self._trunk(refine)
+        self.refine_planes = {**self.refine_trunk.planes, "trunk": CHANNELS, "fused": CHANNELS, "tight": CHANNELS}
         fuse = closing_pair(refine.conv1, refine.conv2)
         fusing = [Stage(fuse[0], "out", "hidden"), Stage(fuse[1], "hidden", "fused", crop=1)]
-        upsampler = _upsampler(refine, "fused", scale)
+        upsampler = _upsampler(refine, "fused", self.config.scale)
         self.refine_end = self.refine_trunk.ends([*fusing, *upsampler], ["out", "picture"])
         self.fusing = self.refine_trunk.ends(fusing, ["out", "fused"])
-        self.upsampler = PairChain(upsampler, ["fused", "picture"])
+        self.upsampler = self.chain(upsampler, ["fused", "picture"])

@@ -15,33 +15,8 @@ from torch import Tensor
 from ...ops import pair_chain_
 from ...ops.convolution.layout import pitch
 from ...records import FrameRecord, SlotRecord, StageRecord
-from .pairs import Grid, PairConv, PairScale, Planes
-
-Part = str | tuple[str, int]  # a slot, or the part of it from this pair on
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A layer of a chain, and the slots that it reads, writes, and adds before its activation.
-
-    ``gate``: ``skip`` is multiplied by the sigmoid of the result, not added. ``crop``: a convolution without padding,
-    whose patches lose so many pixels on each side. ``measure``: sums of the results and of their squares are returned.
-    ``enlarge`` s: the layer's 3 s^2 channels are a picture after a pixel shuffle.
-    """
-
-    layer: PairConv | PairScale
-    x: Part
-    out: Part
-    skip: Part | None = None
-    gate: bool = False
-    crop: int = 0
-    measure: bool = False
-    enlarge: int = 1
-
-    @property
-    def factor(self) -> int:
-        """By which the output is larger than the input."""
-        return self.layer.shuffle * self.enlarge
+from .pairs import Grid, Planes, pack
+from .stages import Part, Stage, part_of
 
 
 @dataclass
@@ -60,38 +35,41 @@ class PairChain:
     """
 
     def __init__(self, stages: Sequence[Stage], external: Sequence[str], scales: Mapping[str, int] | None = None):
-        self.stages, self.external = list(stages), list(external)
+        self.external = list(external)
+        self.layers = [pack(stage.layer) for stage in stages]
         self.slots = {name: _Slot((scales or {}).get(name, 1)) for name in self.external}
-        for stage in self.stages:
-            x, (out, first) = self.slots[_part(stage.x)[0]], _part(stage.out)
+        for stage in stages:
+            x, (out, first) = self.slots[part_of(stage.x)[0]], part_of(stage.out)
             slot = self.slots.setdefault(out, _Slot())
             slot.scale, slot.inset = x.scale * stage.factor, x.inset * stage.factor + stage.crop
             slot.pairs = max(slot.pairs, first + math.ceil(stage.layer.channels / 2))
-        self.measured = [i for i, stage in enumerate(self.stages) if stage.measure]
-        self.records = [self._record(i, lead) for i, lead in enumerate(self._leads())]
+        measured = [i for i, stage in enumerate(stages) if stage.measure]
+        self.records = [
+            self._record(stage, lead, measured.index(i) if stage.measure else -1)
+            for i, (stage, lead) in enumerate(zip(stages, self._leads(stages), strict=True))
+        ]
 
-    def _leads(self) -> list[int]:
+    def _leads(self, stages: Sequence[Stage]) -> list[int]:
         """By how many rows each stage runs ahead of the last one; also sets how many rows the rings hold.
 
         A stage must be ahead of each stage that reads its output by the rows that the reader's kernel reaches down. A
         ring holds the rows from the highest that a reader still needs to the one that is written.
         """
-        leads = [0] * len(self.stages)
-        for i in reversed(range(len(self.stages))):
-            out = _part(self.stages[i].out)[0]
+        leads = [0] * len(stages)
+        for i in reversed(range(len(stages))):
+            out = part_of(stages[i].out)[0]
             slot = self.slots[out]
             readers = [
                 (lead, reach)
-                for stage, lead in zip(self.stages[i + 1 :], leads[i + 1 :], strict=True)
+                for stage, lead in zip(stages[i + 1 :], leads[i + 1 :], strict=True)
                 for part, reach in ((stage.x, stage.layer.size // 2), (stage.skip, 0))
-                if part is not None and _part(part)[0] == out
+                if part is not None and part_of(part)[0] == out
             ]
             leads[i] = max((lead + math.ceil(reach / slot.scale) for lead, reach in readers), default=0)
             slot.rows = max([slot.rows, *(slot.scale * (leads[i] - lead + 1) + reach for lead, reach in readers)])
         return leads
 
-    def _record(self, number: int, lead: int) -> StageRecord:
-        stage = self.stages[number]
+    def _record(self, stage: Stage, lead: int, statistics: int) -> StageRecord:
         (x, x_pair), (out, out_pair), (skip, skip_pair) = map(self._at, (stage.x, stage.out, stage.skip))
         return StageRecord(
             x=x,
@@ -105,14 +83,14 @@ class PairChain:
             phased=stage.layer.phased,
             gate=stage.gate,
             lead=lead,
-            statistics=self.measured.index(number) if stage.measure else -1,
+            statistics=statistics,
         )
 
     def _at(self, part: Part | None) -> tuple[int, int]:
         """Number of a slot, and of its first pair."""
         if part is None:
             return -1, 0
-        name, first = _part(part)
+        name, first = part_of(part)
         return list(self.slots).index(name), first
 
     def ring_bytes(self, width: int) -> int:
@@ -150,14 +128,10 @@ class PairChain:
             [given[name].data for name in self.external],  # a tensor's data is the tensor
             slots,
             used,
-            [stage.layer.weight for stage in self.stages],
-            [(epilogues or {}).get(i, stage.layer.epilogue) for i, stage in enumerate(self.stages)],
+            [layer.weight for layer in self.layers],
+            [(epilogues or {}).get(i, layer.epilogue) for i, layer in enumerate(self.layers)],
             self.records,
             frame,
             gain,
             added,
         )
-
-
-def _part(part: Part) -> tuple[str, int]:
-    return (part, 0) if isinstance(part, str) else part

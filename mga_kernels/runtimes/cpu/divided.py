@@ -6,7 +6,7 @@ patches it comes by a convolution of the state's image part, whose border is con
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,16 +14,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...modes import ordinary
-from ...networks import MaskGuidedNetwork
 from ...networks.divided import GREY, IMAGE
+from ...networks.interface import Halves
 from ...networks.layers import upsampling_steps
 from ...ops.grid import mirror_indices
-from .chains import PairChain, Part, Stage
-from .pairs import VECTOR, Grid, PairConv, PairScale, Planes, weight_and_bias
-from .plan import ACROSS, Buffers, PairPlan, PairWeights, from_bytes
+from .chains import PairChain
+from .layers import Conv, Scale, from_bytes, weight_and_bias
+from .pairs import VECTOR, Grid, Planes
+from .plan import ACROSS, Buffers, PairPlan, PairWeights
 from .rescaled import repack
-
-Block = Callable[[Part, Part], list[Stage]]  # from one place to another
+from .stages import Block, Part, Stage, part_of
 
 
 class DividedWeights(PairWeights):
@@ -37,50 +37,43 @@ class DividedWeights(PairWeights):
     adds_image = True
     slope = 1.0  # behind the first convolution
 
-    def __init__(self, network: MaskGuidedNetwork):
-        super().__init__(network)
-        base: Any = network.base
-        refine: Any = network.refine
+    def prepare_base(self, base: Any) -> None:
         scale = self.config.scale
         self.steps = upsampling_steps(scale)
         width = self.config.mask_channels  # of the state's first part
         self.second = "state", width // 2
         self.image = "state", (self.channels - IMAGE) // 2  # where there is one
-        self.base_planes = {"block 0": width, "block 1": width}
-        if not self.keeps_shallow:
-            self.base_planes["shallow"] = width
+        self.base_planes = {"block 0": width, "block 1": width} | ({} if self.keeps_shallow else {"shallow": width})
         self.head = self._head(base)
-        self.trunk = _trunk(self.blocks(base), ("x", width // 2) if self.keeps_shallow else "x")
+        self.trunk = self._trunk(self.blocks(base), ("x", width // 2) if self.keeps_shallow else "x")
         stages, feature = self.joined(base, "state")
         if base.light is None:
             stages += self.upsampler(base, feature)
         else:
             stages.append(Stage(self.last(base.light), feature, "picture", enlarge=scale))
-        self.end = _chain(stages, ["state", "picture"])
+        self.end = self._chain(stages, ["state", "picture"])
 
-        self.refine_trunk = _trunk(self.blocks(refine), "x")
+    def prepare_refine(self, refine: Any) -> None:
+        self.refine_trunk = self._trunk(self.blocks(refine), "x")
         stages, feature = self.joined(refine, "x")
-        self.whole_end = _chain(stages + self.upsampler(refine, feature), ["x", "state", "picture"])
+        self.whole_end = self._chain(stages + self.upsampler(refine, feature), ["x", "state", "picture"])
         enlarging = self.upsampler(refine, feature, margin=True)
         rest: list[Stage] = []
         if self.adds_image:
             enlarging, rest = self._with_image(enlarging, refine.conv_last)
-        self.refine_planes: dict[str, int | tuple[int, int]] = {"block 0": width, "block 1": width}
-        self.refine_end = _chain(stages + enlarging, ["x", "state", "fused", "picture"])
-        self.upsampling = _chain(rest, ["fused", "picture"]) if rest else None
+        width = self.config.mask_channels
+        planes: dict[str, int | tuple[int, int]] = {"block 0": width, "block 1": width}
+        self.refine_end = self._chain(stages + enlarging, ["x", "state", "fused", "picture"])
+        self.upsampling = self._chain(rest, ["fused", "picture"]) if rest else None
         if rest:
             channels = 2 * self.refine_end.slots["fused"].pairs
-            self.refine_planes |= {name: (channels, self.steps[0]) for name in ("fused", "tight")}
-
-    def own_chains(self) -> Iterator[PairChain]:
-        yield from (self.head, *self.trunk, self.end, *self.refine_trunk, self.whole_end, self.refine_end)
-        if self.upsampling is not None:
-            yield self.upsampling
+            planes |= {name: (channels, self.steps[0]) for name in ("fused", "tight")}
+        self.refine_planes = planes
 
     @classmethod
-    def against(cls, network: MaskGuidedNetwork) -> str | None:
+    def against(cls, halves: Halves) -> str | None:
         """Parts of the state, and the image beside what is upsampled, begin with a pair."""
-        layers = (layer for half in (network.base, network.refine) for layer in half.modules())
+        layers = (layer for half in (halves.base, halves.refine) if half is not None for layer in half.modules())
         widths = {layer.in_channels for layer in layers if isinstance(layer, nn.Conv2d)} - {3}
         odd = [width for width in sorted(widths) if width % 2]
         return f"there are none for {odd[0]} channels, an odd number" if odd else None
@@ -96,26 +89,26 @@ class DividedWeights(PairWeights):
         """Stages from ``x`` to ``picture``. ``margin``: a pixel to each side of ``x`` is context only."""
         raise NotImplementedError
 
-    def first(self, base: Any) -> PairConv:
+    def first(self, base: Any) -> Conv:
         """The first convolution, of an image in 0..255."""
         return from_bytes(base.conv_first, self.config.value_range, self.slope)
 
-    def last(self, conv: nn.Conv2d) -> PairConv:
+    def last(self, conv: nn.Conv2d) -> Conv:
         """A convolution that makes colours."""
-        return PairConv.of(conv, floats=True)
+        return Conv.of(conv, floats=True)
 
     def _head(self, base: Any) -> PairChain:
         first = Stage(self.first(base), "image", self.second if self.keeps_shallow else "x")
         if not self.adds_image:
-            return _chain([first], ["image", "x", "state"])
-        part = PairScale(IMAGE)
-        part.epilogue = part.with_factors(*torch.tensor([[1 / 255] * 3 + [1], [-GREY] * 3 + [0]], dtype=torch.float32))
-        return _chain([first, Stage(part, "image", self.image)], ["image", "x", "state"])
+            return self._chain([first], ["image", "x", "state"])
+        values = torch.tensor([[1 / 255] * 3 + [1], [-GREY] * 3 + [0]], dtype=torch.float32)
+        part = Scale(IMAGE, factors=values[0], offsets=values[1])
+        return self._chain([first, Stage(part, "image", self.image)], ["image", "x", "state"])
 
     def _with_image(self, stages: list[Stage], conv_last: nn.Conv2d) -> tuple[list[Stage], list[Stage]]:
         """``stages`` of the upsampler of patches, and the image beside what the last convolution reads, which adds it.
 
-        In two lists where a margin is used up before the last convolution: the first ends in place ``fused``, and the
+        In two lists where a margin is used up before the last convolution: the first ends in slot ``fused``, and the
         second goes on without it.
         """
         *before, last = stages
@@ -133,6 +126,15 @@ class DividedWeights(PairWeights):
             rest.append(Stage(_unfolded(self.steps), (fused, channels // 2), beside))
         named = {fused: "fused"}
         return _renamed([*stages[:used], enlarged], named), _renamed([*rest, adding], named)
+
+    def _chain(self, stages: list[Stage], whole: list[str]) -> PairChain:
+        """Of those that are given as a whole, with what the stages use."""
+        used = {part_of(part)[0] for s in stages for part in (s.x, s.out, s.skip) if part}
+        return self.chain(stages, [name for name in whole if name in used])
+
+    def _trunk(self, blocks: list[Block], first: Part) -> list[PairChain]:
+        """A chain for each block, from ``x`` to ``next``; what the first one reads is the part ``first``."""
+        return [self.chain(stages("x" if i else first, "next"), ["x", "next"]) for i, stages in enumerate(blocks)]
 
     def plan(self, height: int, width: int, capacity: int) -> PairPlan:
         return DividedPlan(self, height, width, capacity)
@@ -198,31 +200,6 @@ class DividedPlan(PairPlan):
         return self._whole_feature
 
 
-def less_mean(conv: nn.Conv2d, mean: Sequence[float], slope: float = 1.0) -> PairConv:
-    """The convolution of an image in 0..255 less its mean colour, of which the fourth channel, of ones, gives the part.
-
-    Beyond the image are zeros after the mean is taken off, which a bias alone would not give. The fourth channel's
-    weights are rounded to bf16; the bias makes good for that where there is image on all sides.
-    """
-    weight, bias = weight_and_bias(conv)
-    assert bias is not None
-    taken_off = (weight.double() * torch.tensor(mean, dtype=torch.float64).reshape(3, 1, 1)).sum(dim=1, keepdim=True)
-    rounded = taken_off.bfloat16().double()
-    bias = bias.double() + (rounded - taken_off).sum(dim=(1, 2, 3))
-    return PairConv(torch.cat([weight.double(), -rounded], dim=1).float(), bias.float(), slope)
-
-
-def _chain(stages: list[Stage], whole: list[str]) -> PairChain:
-    """Of those that are given as a whole, with what the stages use."""
-    used = {part if isinstance(part, str) else part[0] for s in stages for part in (s.x, s.out, s.skip) if part}
-    return PairChain(stages, [name for name in whole if name in used])
-
-
-def _trunk(blocks: list[Block], first: Part) -> list[PairChain]:
-    """A chain for each block, from ``x`` to ``next``; what the first one reads is the part ``first``."""
-    return [PairChain(stages("x" if i else first, "next"), ["x", "next"]) for i, stages in enumerate(blocks)]
-
-
 def _run(trunk: list[PairChain], area: Grid, x: Planes, buffers: Buffers, last: Planes | None = None) -> Planes:
     """Run the blocks, the last into ``last``; returns where the result is."""
     for i, chain in enumerate(trunk):
@@ -236,7 +213,7 @@ def _renamed(stages: list[Stage], names: dict[str, str]) -> list[Stage]:
     def of(part: Any) -> Any:
         return (names.get(part[0], part[0]), part[1]) if isinstance(part, tuple) else names.get(part, part)
 
-    return [Stage(s.layer, of(s.x), of(s.out), of(s.skip), s.gate, s.crop, s.measure, s.enlarge) for s in stages]
+    return [replace(s, x=of(s.x), out=of(s.out), skip=of(s.skip)) for s in stages]
 
 
 def _phases(scale: int) -> Tensor:
@@ -245,7 +222,7 @@ def _phases(scale: int) -> Tensor:
     return (1 - (places - torch.arange(-1, 2)).abs()).clamp(min=0)
 
 
-def _bilinear(steps: tuple[int, ...]) -> PairConv:
+def _bilinear(steps: tuple[int, ...]) -> Conv:
     """The state's image part enlarged by the first step. What is left of the scale is folded into channels: for each
     colour those of q x q pixels.
 
@@ -258,18 +235,18 @@ def _bilinear(steps: tuple[int, ...]) -> PairConv:
     weight = torch.zeros(3, folded, folded, first, first, IMAGE, 3, 3, dtype=torch.float32)
     for colour in range(3):
         weight[colour, ..., colour, :, :] = weights.permute(1, 3, 0, 2, 4, 5)
-    return PairConv(weight.flatten(0, 4), shuffle=first)
+    return Conv(weight.flatten(0, 4), shuffle=first)
 
 
-def _unfolded(steps: tuple[int, ...]) -> PairConv:
+def _unfolded(steps: tuple[int, ...]) -> Conv:
     """What ``_bilinear`` made, unfolded: (3 q^2) channels -> 3."""
     folded = steps[-1] if len(steps) > 1 else 1
-    return PairConv(torch.eye(3 * folded**2, dtype=torch.float32)[:, :, None, None], shuffle=folded)
+    return Conv(torch.eye(3 * folded**2, dtype=torch.float32)[:, :, None, None], shuffle=folded)
 
 
-def _adding(conv: nn.Conv2d) -> PairConv:
+def _adding(conv: nn.Conv2d) -> Conv:
     """The last convolution with the image beside what it reads."""
     weight, bias = weight_and_bias(conv)
     image = F.pad(torch.eye(3, dtype=torch.float32)[:, :, None, None], (1, 1, 1, 1, 0, IMAGE - 3))
     assert bias is not None
-    return PairConv(torch.cat([weight, image], dim=1), bias + GREY, floats=True)
+    return Conv(torch.cat([weight, image], dim=1), bias + GREY, floats=True)

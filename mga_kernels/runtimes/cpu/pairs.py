@@ -1,4 +1,4 @@
-"""Pair planes: the layout in which the CPU convolves in bf16, and layers prepared for it (csrc/convolution/layout.h).
+"""Pair planes: the layout in which the CPU convolves in bf16, and layers packed for it (csrc/convolution/layout.h).
 
 A vector holds 16 pixels of two channels, so the number of channels need not be a multiple of the vector width, which
 costs other layouts up to a quarter of their arithmetic at 50 channels.
@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ... import _native
 from ...networks.layers import Place
 from ...ops import pack_pair_weight, pair_grid_scale_, pair_grid_statistics
 from ...ops.convolution.layout import VECTOR, pitch, pixels
 from ...records import FrameRecord
+from .layers import Conv, Layer
 
 
 def supported() -> str | None:
@@ -72,86 +75,31 @@ class Planes:
         return self.inner().permute(0, 3, 1, 2).flatten(0, 1)[: self.channels].float()
 
 
-class PairConv:
-    """A convolution of size 1, 3, 5 or 9 with bias and leaky ReLU, its weights packed for ``pair_chain_``.
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A layer prepared for ``pair_chain_``: weights in bf16, in the library's own order; ``epilogue`` (3, C)."""
 
-    ``weight`` (C' s^2, C, n, n); ``bias`` (C' s^2); ``slope`` of negative values, a number or (C' s^2); ``shift``
-    (C' s^2) is taken off the result, so that what is stored in bf16 lies nearer to zero, not with a shuffle.
-    ``shuffle`` s: a pixel shuffle follows, with the activation behind it. One or three channels are computed as they
-    are where ``floats``; in pairs a channel of zeros joins an odd number. ``phased``: see ``of_enlarged``.
+    weight: Tensor
+    epilogue: Tensor
+
+
+_packed: WeakKeyDictionary[Layer, Packed] = WeakKeyDictionary()
+
+
+def pack(layer: Layer) -> Packed:
+    """The layer, which several chains may have, packed once.
+
+    One or three channels stay as they are where ``floats``; in pairs a channel of zeros joins an odd number.
     """
-
-    def __init__(
-        self,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        slope: float | Tensor = 1.0,
-        shift: Tensor | None = None,
-        shuffle: int = 1,
-        floats: bool = False,
-        phased: bool = False,
-    ):
-        outputs, self.inputs, self.size, _ = weight.shape
-        self.shuffle, self.phased = shuffle, phased
-        missing = 0 if floats and outputs in (1, 3) else outputs // shuffle**2 % 2 * shuffle**2
-        none = torch.zeros(outputs, dtype=torch.float32)
-        bias, shift = (none if given is None else given.detach().float() for given in (bias, shift))
-        self.epilogue = F.pad(torch.stack([bias, none + slope, shift]).detach(), (0, missing)).contiguous()
-        weight = F.pad(weight.detach(), (0, 0, 0, 0, 0, 0, 0, missing)).to(torch.bfloat16).contiguous()
-        self.weight = pack_pair_weight(weight, shuffle, phased)
-        self.channels = (outputs + missing) // shuffle**2
-
-    @classmethod
-    def of(cls, conv: nn.Module, slope: float | Tensor = 1.0, shuffle: int = 1, floats: bool = False) -> PairConv:
-        return cls(*weight_and_bias(conv), slope, shuffle=shuffle, floats=floats)
-
-    @classmethod
-    def of_enlarged(cls, conv: nn.Module, factor: int, slope: float = 1.0) -> PairConv:
-        """What a 3x3 convolution makes of an image enlarged by repeating each pixel ``factor`` times a side.
-
-        Each of the factor^2 phases of its output is a convolution of the small image, whose weights are the sums of
-        those that meet the same pixel: two rows and columns of the nine at most.
-        """
-        weight, bias = weight_and_bias(conv)
-        phases = weight.new_zeros(len(weight), factor, factor, *weight.shape[1:], dtype=torch.float64)
-        for dy in range(factor):
-            for dx in range(factor):
-                for row in range(3):
-                    for column in range(3):
-                        y, x = (dy + row - 1) // factor + 1, (dx + column - 1) // factor + 1
-                        phases[:, dy, dx, :, y, x] += weight[:, :, row, column].double()
-        bias = None if bias is None else bias.repeat_interleave(factor**2)
-        return cls(phases.flatten(0, 2).float(), bias, slope, shuffle=factor, phased=True)
-
-    @property
-    def pairs(self) -> int:
-        return math.ceil(self.inputs / 2)
-
-
-class PairScale:
-    """x * factor + offset for each channel, with leaky ReLU: a layer whose ``epilogue`` is made for each call."""
-
-    size, shuffle, phased = 0, 1, False
-
-    def __init__(self, channels: int, slope: float = 1.0):
-        assert channels % 2 == 0
-        self.inputs = self.channels = channels
-        self.weight = torch.empty(0, dtype=torch.bfloat16)
-        self.slopes = torch.full((channels,), slope, dtype=torch.float32)
-        self.epilogue = self.with_factors(torch.ones_like(self.slopes), torch.zeros_like(self.slopes))
-
-    def with_factors(self, factors: Tensor, offsets: Tensor) -> Tensor:
-        """What ``PairChain`` takes as epilogue of this layer: (3, C)."""
-        return torch.stack([factors.float(), offsets.float(), self.slopes])
-
-    @property
-    def pairs(self) -> int:
-        return self.channels // 2
-
-
-def weight_and_bias(conv: nn.Module) -> tuple[Tensor, Tensor | None]:
-    assert isinstance(conv, nn.Conv2d)
-    return conv.weight, conv.bias
+    if layer not in _packed:
+        outputs, shuffled = layer.epilogue.shape[1], layer.shuffle**2
+        missing = 0 if layer.floats and outputs in (1, 3) else outputs // shuffled % 2 * shuffled
+        weight = torch.empty(0, dtype=torch.bfloat16)
+        if isinstance(layer, Conv):
+            weight = F.pad(layer.weight, (0, 0, 0, 0, 0, 0, 0, missing)).to(torch.bfloat16).contiguous()
+            weight = pack_pair_weight(weight, layer.shuffle, layer.phased)
+        _packed[layer] = Packed(weight, F.pad(layer.epilogue, (0, missing)).contiguous())
+    return _packed[layer]
 
 
 class Grid:

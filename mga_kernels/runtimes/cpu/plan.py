@@ -2,51 +2,75 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...modes import ordinary
-from ...networks import MaskGuidedNetwork
+from ...networks.interface import Halves
 from ...networks.mask import MaskPrediction
 from ...ops import filter_and_select, pair_gather_
 from ...ops.grid import mirror_indices
-from ..plan import Plan
-from .chains import PairChain, Stage
-from .pairs import Grid, PairConv, Planes, kernels, slow, weight_and_bias
+from ..plan import Plan, Planner
+from .chains import PairChain
+from .layers import Conv, weight_and_bias
+from .pairs import Grid, Planes, kernels, slow
+from .stages import Stage
 
 ACROSS = 32  # patches in a row of the grid
 
 Buffers = Mapping[str, Planes]
+PlaneSizes = Mapping[str, int | tuple[int, int]]
+MakeChain = Callable[[Sequence[Stage], Sequence[str]], PairChain]
 
 
-class PairWeights(ABC):
-    """A network's weights as its plans of all sizes use them: a Planner.
+class PairWeights(Planner):
+    """A network's weights as its plans of all sizes use them.
 
-    A network's own class says which planes its halves work in, ``base_planes`` and ``refine_planes``: channels by name,
-    or channels and the factor by which they are larger than the image; and how the halves run in them.
+    A network's own class makes chains of its halves, says which planes they work in, ``base_planes`` and
+    ``refine_planes``: channels by name, or channels and the factor by which they are larger than the image; and how the
+    halves run in them. Of a whole network only the Base-Net is there.
     """
 
     description = "bfloat16 with float32 sums, in convolutions of our own"
     takes_place = True
-    base_planes: dict[str, int | tuple[int, int]]
-    refine_planes: dict[str, int | tuple[int, int]]
+    base_planes: PlaneSizes = MappingProxyType({})
+    refine_planes: PlaneSizes = MappingProxyType({})
 
-    def __init__(self, network: MaskGuidedNetwork):
-        self.config, self.halo = network.config, network.halo
-        self.channels = network.config.feature_channels
-        self.gain = 1 / network.config.value_range
-        self.mask = _MaskBranch(network.mask, network.config.selection)
+    def __init__(self, halves: Halves):
+        self.config, self.halo = halves.config, halves.halo
+        self.channels = self.config.feature_channels
+        self.gain = 1 / self.config.value_range
+        self.chains: list[PairChain] = []  # all: that which runs in the largest planes decides what rings take
+        self.prepare_base(halves.base)
+        if halves.refine is not None:
+            self.prepare_refine(halves.refine)
+        self.mask = None if halves.mask is None else _MaskBranch(halves.mask, self.config.selection, self.chain)
         if slow() is not None:
             self.description = f"{self.description} ({kernels()} kernels, slow)"
 
     @classmethod
-    def against(cls, network: MaskGuidedNetwork) -> str | None:
-        """Why this network, one of its class's name, cannot run in pair planes."""
+    def against(cls, halves: Halves) -> str | None:
+        """Why these halves, of a network with this class, cannot run in pair planes."""
         return None
+
+    def chain(self, stages: Sequence[Stage], external: Sequence[str]) -> PairChain:
+        """Every chain of this network is made here."""
+        self.chains.append(PairChain(stages, external))
+        return self.chains[-1]
+
+    @abstractmethod
+    def prepare_base(self, base: Any) -> None:
+        """Make the chains of the Base-Net, a float32 module on the CPU, and set ``base_planes``."""
+
+    @abstractmethod
+    def prepare_refine(self, refine: Any) -> None:
+        """The same for the Refine-Net, after ``prepare_base``."""
 
     @abstractmethod
     def base(
@@ -56,14 +80,6 @@ class PairWeights(ABC):
 
         ``rgb``: the same image as it was given, uint8 (H, W, 3).
         """
-
-    @abstractmethod
-    def own_chains(self) -> Iterator[PairChain]:
-        """The chains of both halves: those that run in the largest planes decide how much memory rings take."""
-
-    def all_chains(self) -> Iterator[PairChain]:
-        yield from self.own_chains()
-        yield self.mask.chain
 
     @abstractmethod
     def refine(self, area: Grid, x: Planes, pictures: Tensor, buffers: Buffers) -> None:
@@ -82,7 +98,7 @@ class PairWeights(ABC):
 
     def ring_bytes(self, width: int) -> int:
         """Memory of the rows that the threads keep for themselves while a chain runs over the image."""
-        return torch.get_num_threads() * max(chain.ring_bytes(width) for chain in self.all_chains())
+        return torch.get_num_threads() * max(chain.ring_bytes(width) for chain in self.chains)
 
 
 class PairPlan(Plan):
@@ -124,7 +140,7 @@ class PairPlan(Plan):
         self._keep(planes.data)
         return planes
 
-    def _buffers(self, wanted: Mapping[str, int | tuple[int, int]], height: int, width: int) -> Buffers:
+    def _buffers(self, wanted: PlaneSizes, height: int, width: int) -> Buffers:
         sizes = {name: (size, 1) if isinstance(size, int) else size for name, size in wanted.items()}
         return {name: self._planes(n, height * scale, width * scale) for name, (n, scale) in sizes.items()}
 
@@ -141,6 +157,7 @@ class PairPlan(Plan):
         _extend(self.feature, *seen)
 
     def select(self, k: int) -> tuple[Tensor, Tensor]:
+        assert self.weights.mask is not None
         return self.weights.mask(self.feature, self.scores, k)
 
     def gather(self, indices: Tensor) -> None:
@@ -191,17 +208,17 @@ class PairPlan(Plan):
 class _MaskBranch:
     """The mask branch on the coarse feature."""
 
-    def __init__(self, mask: MaskPrediction, order: str):
+    def __init__(self, mask: MaskPrediction, order: str, make: MakeChain):
         self.module, self.order = mask, order
         weight, bias = weight_and_bias(mask.conv2)
         assert bias is not None
         if len(bias) == 2:  # softmax of two is the sigmoid of their difference
             weight, bias = weight[1:] - weight[:1], bias[1:] - bias[:1]
         stages = [
-            Stage(PairConv.of(mask.conv1, 0.0), "feature", "hidden"),
-            Stage(PairConv(weight, bias, floats=True), "hidden", "scores"),
+            Stage(Conv.of(mask.conv1, 0.0), "feature", "hidden"),
+            Stage(Conv(weight, bias, floats=True), "hidden", "scores"),
         ]
-        self.chain = PairChain(stages, ["feature", "scores"])
+        self.chain = make(stages, ["feature", "scores"])
 
     def __call__(self, feature: Planes, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         p = self.module.patch_size
@@ -219,25 +236,6 @@ class _MaskBranch:
         )
         weight, bias = self.module.conv_kernel.parameters()
         return filter_and_select(probability[:, 0], source, weight, bias, k, self.order)
-
-
-def from_bytes(conv: nn.Conv2d, value_range: float, slope: float | Tensor = 1.0) -> PairConv:
-    """The first convolution of a network that works in 0..``value_range``, for an image in 0..255."""
-    weight, bias = weight_and_bias(conv)
-    return PairConv(weight * (value_range / 255), bias, slope)
-
-
-def closing_pair(conv1: nn.Conv2d, conv2: nn.Conv2d) -> tuple[PairConv, PairConv]:
-    """The two convolutions of ``layers.consume_halo``.
-
-    A trained bias of conv1 can be many times what the convolution adds to it. It is kept out of what is stored between
-    the two in bf16 and goes into the bias of conv2, where that has no padding.
-    """
-    (weight1, bias1), (weight2, bias2) = weight_and_bias(conv1), weight_and_bias(conv2)
-    if bias1 is None or bias2 is None or any(conv2.padding):
-        return PairConv(weight1, bias1, 0.1), PairConv(weight2, bias2)
-    moved = bias2.double() + weight2.double().sum(dim=(2, 3)) @ bias1.double()
-    return PairConv(weight1, bias1, 0.1, shift=bias1), PairConv(weight2, moved.float())
 
 
 def _extend(planes: Planes, height: int, width: int) -> None:

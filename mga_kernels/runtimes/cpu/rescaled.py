@@ -7,15 +7,17 @@ So the convolution ends a chain that measures it, and the factors are applied by
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from .chains import PairChain, Stage
-from .pairs import Grid, PairScale, Planes
-from .plan import ACROSS, Buffers, PairWeights
+from .chains import PairChain
+from .layers import Scale
+from .pairs import Grid, Planes
+from .plan import ACROSS, Buffers, MakeChain, PairWeights
+from .stages import Stage
 
 Given = dict[str, Planes | Tensor]
 
@@ -31,15 +33,16 @@ class RescaledChain:
     Where ``scaled`` is in ``whole``, it is kept; otherwise patches overwrite ``raw``.
     """
 
-    def __init__(self, channels: int, slope: float, skip: bool, stages: Sequence[Stage], whole: Sequence[str]):
-        self.scale, self.slope = PairScale(channels, slope), slope
+    def __init__(
+        self, make: MakeChain, channels: int, slope: float, skip: bool, stages: Sequence[Stage], whole: Sequence[str]
+    ):
+        self.scale, self.slope = Scale(channels, slope), slope
         head = Stage(self.scale, "raw", "scaled", "skip" if skip else None)
-        self.of_image = PairChain([head, *stages], ["raw", *(["skip"] if skip else []), *whole])
+        self.of_image = make([head, *stages], ["raw", *(["skip"] if skip else []), *whole])
         others = [name for name in whole if name != "scaled"]
         self.of_patches = None
         if stages:
-            self.of_patches = PairChain([replace(s, measure=False) for s in stages], ["scaled", *others])
-        self.chains = [self.of_image, *([] if self.of_patches is None else [self.of_patches])]
+            self.of_patches = make([replace(s, measure=False) for s in stages], ["scaled", *others])
 
     def __call__(
         self, area: Grid, given: Mapping[str, Planes | Tensor], factors: Tensor, offsets: Tensor, gain: float = 1.0
@@ -85,7 +88,7 @@ class TrunkWeights(PairWeights):
     """Networks that are a convolution, a trunk, and an upsampler that enlarges in steps.
 
     ``trunk(area, x, buffers, end, given, gain)`` runs the blocks of a half and the chain ``end`` behind them, which
-    writes slot "out"; ``trunk.parts()`` are its chains. The Refine-Net's patches are moved together between ``fusing``
+    writes slot "out". The Refine-Net's patches are moved together between ``fusing``
     and ``upsampler``: the border that their halo leaves would be enlarged as well. Where ``tight`` is false
     ``refine_end`` does both instead.
     """
@@ -99,11 +102,6 @@ class TrunkWeights(PairWeights):
     fusing: Any
     upsampler: PairChain
     tight = True
-
-    def own_chains(self) -> Iterator[PairChain]:
-        ends = self.end, self.end_in_picture, self.refine_end, self.fusing
-        for part in (self.head, self.upsampler, *ends, *self.trunk.parts(), *self.refine_trunk.parts()):
-            yield from part.chains if isinstance(part, RescaledChain) else [part]
 
     def base(
         self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers

@@ -15,7 +15,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ...networks import MaskGuidedNetwork
+from ...networks import SRNetwork
 from ...networks.mask_guided import PATCHES_PER_CALL
 from ...ops import conv_chain, gather_patches
 from ...ops.conv_chain import pack_weights
@@ -57,15 +57,15 @@ class FusedRefine:
     Refine-Net returns. The weights are copies: of those that the network has when this is made.
     """
 
-    def __init__(self, network: MaskGuidedNetwork, body: Layers, shuffle: int):
+    def __init__(self, network: SRNetwork, body: Layers, shuffle: int):
         self.patch_size, self.halo = network.config.patch_size, network.halo
         self.body, self.shuffle = body, shuffle
 
     @classmethod
-    def of(cls, network: MaskGuidedNetwork) -> FusedRefine | None:
+    def of(cls, network: SRNetwork) -> FusedRefine | None:
         """As the network's field ``cuda`` makes it of its Refine-Net; None without one."""
         make = network.config.definition.part("cuda")
-        return None if make is None else cls(network, *make(network.refine))
+        return None if make is None else cls(network, *make(network.back))
 
     def __call__(self, feature: Tensor, indices: Tensor) -> Tensor:
         """Coarse feature (1, C, p Hp, p Wp) and cells (1, n) -> (n, 3 r^2, m, m) in the network's range."""

@@ -11,23 +11,21 @@ from __future__ import annotations
 
 import copy
 import weakref
-from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...modes import ordinary
-from ...networks import MaskGuidedNetwork
+from ...networks import SRNetwork
 from ...notices import warn
 from ...ops import paste_shuffled_
 from ...system.memory import keep_pool
 from ..finite import is_finite
-from ..plan import Plan
 from ..precision import describe
 from ..pytorch.modules import ModulePlan, ModulePlanner
 from .capture import CannotCapture, capture, may_capture
@@ -48,16 +46,6 @@ class Settings:
     fused: bool = False
 
 
-class RoadPlanner(Protocol):
-    """``wants_graph``: whether a road is captured, as far as this process still may."""
-
-    wants_graph: bool
-
-
-def how(planner: RoadPlanner) -> str:
-    return "in a CUDA graph" if planner.wants_graph and may_capture() else "uncaptured"
-
-
 class CudaGraphPlanner(ModulePlanner):
     """A copy of ``network`` on ``device`` in channels-last; ``dtype`` None is float16, the fastest there.
 
@@ -67,7 +55,7 @@ class CudaGraphPlanner(ModulePlanner):
 
     def __init__(
         self,
-        network: MaskGuidedNetwork,
+        network: SRNetwork,
         device: torch.device,
         dtype: torch.dtype | None = None,
         settings: Settings | None = None,
@@ -81,14 +69,15 @@ class CudaGraphPlanner(ModulePlanner):
         self.wants_graph = captured and device.type == "cuda"
         self.fused = FusedRefine.of(network) if self.settings.fused else None
         if self.settings.compiled:
-            for module in (network.base, self.trunk, network.refine):
+            for module in filter(None, (network.front, self.trunk, network.back)):
                 module.compile(**COMPILE, dynamic=False)
             if self.fused is not None:
                 self.fused.body = torch.compile(self.fused.body, **COMPILE, dynamic=False)
 
     @property
     def description(self) -> str:
-        parts = [describe(self.dtype, self.refine_dtype), how(self)]
+        how = "in a CUDA graph" if self.wants_graph and may_capture() else "uncaptured"
+        parts = [describe(self.dtype, self.refine_dtype), how]
         parts += ["compiled"] if self.settings.compiled else []
         parts += ["with a fused Refine-Net"] if self.fused is not None else []
         return ", ".join(parts)
@@ -97,20 +86,20 @@ class CudaGraphPlanner(ModulePlanner):
         return CudaGraphPlan(self, height, width, capacity)
 
 
-class RoadPlan(Plan):
-    """What plans for GPUs have in common: ``run`` and ``dense`` replay all that ``_walk`` does.
+class CudaGraphPlan(ModulePlan):
+    """``coarse``, ``select`` and ``refine`` run kernel by kernel; ``run`` and ``dense`` replay all that ``_walk`` does.
 
     What they return is pinned memory of its own, which the caller may keep. ``flag``, a bool on the device, is whether
     all values were finite; ``finite`` is on the host where the last result came from a replay.
     """
 
-    planner: RoadPlanner
+    planner: CudaGraphPlanner
     _count: int | None = None  # cells chosen, where the last result came from a replay
 
-    def _prepare(self, flag: Tensor) -> None:
-        """Make what a road needs; called when the plan has its sizes and its device."""
-        device, scale, height, width = self.device, self.config.scale, self.height, self.width
-        self.flag = flag
+    def __init__(self, planner: CudaGraphPlanner, height: int, width: int, capacity: int):
+        super().__init__(planner, height, width, capacity)
+        device, scale = self.device, self.config.scale
+        self.flag = self.finite
         self.input = torch.empty(height, width, 3, dtype=torch.uint8, device=device)
         self.whole = self.buffer()
         self.report = torch.zeros(2, dtype=torch.int32, device=device)  # all finite, cells chosen
@@ -123,10 +112,6 @@ class RoadPlan(Plan):
         self._roads: OrderedDict[tuple[bool, int, float | None], Callable[[], None]] = OrderedDict()
         self._pool: Any = None  # the memory that the roads of a plan share: one at a time walks
         self._turn = 0
-
-    @abstractmethod
-    def _walk(self, dense: bool, k: int) -> None:
-        """From ``input`` to ``whole`` and ``report``, without a value that the host would need."""
 
     def start(self) -> None:
         self.finite, self._count = self.flag, None
@@ -196,9 +181,6 @@ class RoadPlan(Plan):
         self._roads.move_to_end(key)
         return self._roads[key]
 
-    def _forget(self) -> None:
-        """Let go of what a walk has left: the memory is the graph's."""
-
     def _captured(self, walk: Callable[[], None]) -> Callable[[], None]:
         if not (self.planner.wants_graph and may_capture()):
             return walk
@@ -229,16 +211,6 @@ class RoadPlan(Plan):
         with torch.cuda.device(self.device):
             yield
 
-
-class CudaGraphPlan(RoadPlan, ModulePlan):
-    """``coarse``, ``select`` and ``refine`` run kernel by kernel; ``run`` and ``dense`` replay."""
-
-    planner: CudaGraphPlanner
-
-    def __init__(self, planner: CudaGraphPlanner, height: int, width: int, capacity: int):
-        super().__init__(planner, height, width, capacity)
-        self._prepare(self.finite)
-
     def refine(self, indices: Tensor, out: Tensor) -> None:
         fused = self.planner.fused
         if fused is None:
@@ -250,6 +222,7 @@ class CudaGraphPlan(RoadPlan, ModulePlan):
         paste_shuffled_(image, values, indices, fused.shuffle, gain)  # type: ignore[call-arg]
 
     def _walk(self, dense: bool, k: int) -> None:
+        """From ``input`` to ``whole`` and ``report``, without a value that the host would need."""
         self.report.zero_()
         self.flag.fill_(True)
         self.finite = self.flag
@@ -263,4 +236,5 @@ class CudaGraphPlan(RoadPlan, ModulePlan):
         self.report[0].copy_(self.flag)
 
     def _forget(self) -> None:
+        """Let go of what a walk has left: the memory is the graph's."""
         self.feature, self.taken, self._chosen = torch.empty(0), torch.empty(0), None

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from ...modes import ordinary
-from ...networks import MaskGuidedNetwork
+from ...networks import SRNetwork
+from ...networks.interface import outputs, padded_size, working_bytes
 from ...networks.layers import pad_by_reflection
 from ...notices import quiet
 from ...ops import gather_patches
 from ...ops.grid import mirror_indices
 from ...system.threads import one_thread
-from ..plan import Plan
+from ..plan import Plan, Planner
 from ..precision import describe, in_bf16, picture
 
 EXAMPLE = 16  # sides of the image with which a network is traced, at least
@@ -45,48 +46,54 @@ def _has_bf16(core: Any) -> bool:
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-class OpenvinoPlanner:
+class OpenvinoPlanner(Planner):
     """Both halves of a network as graphs of any size; raises what tracing or OpenVINO raise where they refuse."""
 
-    def __init__(self, network: MaskGuidedNetwork, dtype: torch.dtype | None = None):
+    description = ""
+
+    def __init__(self, network: SRNetwork, dtype: torch.dtype | None = None):
         import openvino
 
-        self.config = config = network.config
+        self.config, self.working_values = network.config, network.working_values
         self.core = openvino.Core()
         self.dtype = dtype or (torch.bfloat16 if _has_bf16(self.core) else torch.float32)
-        self.halo, self.value_range = network.halo, config.value_range
+        self.halo, self.value_range = network.halo, network.value_range
         network = copy.deepcopy(network).float().cpu()
-        small, side = max(EXAMPLE, config.definition.minimum_size), config.patch_size + 2 * self.halo
+        small = max(EXAMPLE, self.config.definition.minimum_size)
         with torch.no_grad(), one_thread():
             example, other = picture(small, small) * self.value_range, picture(small + 5, small + 2) * self.value_range
-            self.base = _convert(self.core, network.base, example, other)
-            feature = network.base(other)[1]
-            patches = feature[..., :side, :side].repeat(2, 1, 1, 1)
-            self.refine = _convert(self.core, network.refine, patches, feature)
+            self.base = _convert(self.core, network.front, example, other)
+            self.refine: Any = None
             self.whole: Any = None  # the graph of -D, where it is another
-            if hasattr(network.refine, "whole"):
-                self.whole = _convert(self.core, _Whole(network.refine), network.base(example)[1], feature)
+            if network.back is not None:
+                self._convert_back(network, *(outputs(network.front(image))[1] for image in (example, other)))
         self.refine_dtype = self.dtype
         if dtype is None and self.dtype == torch.bfloat16:
             base, refine = in_bf16(network)
             self.dtype = self.dtype if base else torch.float32
             self.refine_dtype = self.dtype if refine else torch.float32
-        self.mask = network.mask.to(self.dtype)
+        self.mask = None if network.mask_module is None else network.mask_module.to(self.dtype)
         self.description = (
             f"{describe(self.dtype, self.refine_dtype)}, in OpenVINO {openvino.__version__.split('-')[0]}"
         )
+
+    def _convert_back(self, network: SRNetwork, feature: Tensor, other: Tensor) -> None:
+        assert network.back is not None
+        side = self.config.patch_size + 2 * self.halo
+        self.refine = _convert(self.core, network.back, other[..., :side, :side].repeat(2, 1, 1, 1), other)
+        if network.back_of_all is not None:
+            self.whole = _convert(self.core, network.back_of_all, feature, other)
 
     def plan(self, height: int, width: int, capacity: int) -> OpenvinoPlan:
         return OpenvinoPlan(self, height, width, capacity)
 
     def bytes_needed(self, height: int, width: int, capacity: int, dense: bool = False) -> int:
-        config = self.config
-        smallest, p = config.definition.minimum_size, config.patch_size
-        pixels = math.prod(math.ceil(max(side, smallest) / p) * p for side in (height, width))
-        return pixels * config.definition.working_values * self.dtype.itemsize
+        picture = 3 * self.config.scale**2 * math.prod(padded_size(self.config, height, width))
+        return working_bytes(self.config, self.working_values, height, width, self.dtype.itemsize) + picture
 
     def compile_base(self, height: int, width: int, coarse_image: bool) -> Any:
-        """Request: bytes (1, h, w, 3) -> the coarse image as bytes, if wanted, and the feature, channels-last."""
+        """Request: bytes (1, h, w, 3) -> the coarse image as bytes, if wanted, and the feature, if there is one,
+        channels-last."""
         import openvino
 
         model = self.base.clone()
@@ -99,7 +106,8 @@ class OpenvinoPlanner:
         steps.input().model().set_layout(openvino.Layout("NCHW"))
         if coarse_image:
             self._to_bytes(steps.output(0))
-        self._channels_last(steps.output(1 if coarse_image else 0))
+        if self.refine is not None:
+            self._channels_last(steps.output(1 if coarse_image else 0))
         return self._compile(steps.build(), self.dtype)
 
     def compile_refine(self, count: int, height: int, width: int, whole: bool = False) -> Any:
@@ -145,15 +153,6 @@ class OpenvinoPlanner:
         return self.core.compile_model(model, "CPU", settings).create_infer_request()
 
 
-class _Whole(nn.Module):
-    def __init__(self, refine: nn.Module):
-        super().__init__()
-        self.refine = refine
-
-    def forward(self, feature: Tensor) -> Tensor:
-        return self.refine.whole(feature)  # type: ignore[operator]
-
-
 def _convert(core: Any, module: nn.Module, example: Tensor, other: Tensor) -> Any:
     """The module as a graph of any height, width and batch, traced on ``example`` and compared on ``other``.
 
@@ -172,15 +171,11 @@ def _convert(core: Any, module: nn.Module, example: Tensor, other: Tensor) -> An
     check.reshape(list(other.shape))
     settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
     found = core.compile_model(check, "CPU", settings)([other.numpy()])
-    for number, expected in enumerate(_tensors(module(other))):
+    for number, expected in enumerate(outputs(module(other))):
         result = torch.from_numpy(found[number])
         if result.shape != expected.shape or (result - expected).abs().max() > 1e-3 * expected.abs().max():
             raise ValueError("its graph does not compute at other sizes of image what the network does")
     return graph
-
-
-def _tensors(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (result,) if isinstance(result, Tensor) else tuple(result)
 
 
 def _shared(tensor: Tensor) -> Any:
@@ -226,7 +221,8 @@ class OpenvinoPlan(Plan):
         else:
             height, width = (side * self.config.scale for side in self.seen)
             picture = _top_rows(out, height, width, self.picture)
-            _run(self.base, image.contiguous()[None], picture[None], self.computed)
+            features = [self.computed] if self.config.feature_channels else []
+            _run(self.base, image.contiguous()[None], picture[None], *features)
             if picture.data_ptr() != out.data_ptr():
                 self.picture = picture
                 out[:height, :width].copy_(picture)
@@ -244,6 +240,7 @@ class OpenvinoPlan(Plan):
         whole[:, :, self.seen[0] :].copy_(whole.index_select(2, rows))
 
     def select(self, k: int) -> tuple[Tensor, Tensor]:
+        assert self.planner.mask is not None
         return self.planner.mask.select(self.feature.permute(0, 3, 1, 2), k, self.config.selection)
 
     def gather(self, indices: Tensor) -> None:

@@ -2,37 +2,37 @@
 
 from __future__ import annotations
 
-import copy
 import math
 
 import torch
 from torch import Tensor
 
-from ...networks import MaskGuidedNetwork
+from ...networks import SRNetwork
+from ...networks.interface import outputs, padded_size, working_bytes
 from ...networks.layers import pad_by_reflection
 from ...networks.mask_guided import PATCHES_PER_CALL
 from ...ops import gather_patches, image_to_input, output_to_image
 from ...system.allocator import keep_memory
 from ...system.memory import available_memory
 from ..finite import is_finite
-from ..plan import Plan
+from ..plan import Plan, Planner
 from ..precision import describe
 
 KEPT_SHARE = 1.6  # of the memory that the modules need at once, where freed memory is kept: measured, RFDN x4, 540x960
 
 
-class ModulePlanner:
+class ModulePlanner(Planner):
     """``network`` on its device and in its dtype; the Refine-Net may have one of its own."""
 
     takes_place = True
 
-    def __init__(self, network: MaskGuidedNetwork):
+    def __init__(self, network: SRNetwork):
         self.network = network
-        parameter = next(network.parameters())
+        parameter = next(network.front.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        self.refine_dtype = next(network.refine.parameters()).dtype
-        self.trunk = copy.copy(network.base)  # the same weights, and no coarse image
-        object.__setattr__(self.trunk, "upsample", lambda feature: feature.new_zeros(()))
+        self.refine_dtype = self.dtype if network.back is None else next(network.back.parameters()).dtype
+        self.input_dtype = network.input_dtype or self.dtype
+        self.trunk = network.trunk()
 
     @property
     def description(self) -> str:
@@ -43,16 +43,16 @@ class ModulePlanner:
 
     def bytes_needed(self, height: int, width: int, capacity: int, dense: bool = False) -> int:
         config, size = self.network.config, self.dtype.itemsize
-        values, channels = config.definition.working_values, config.feature_channels
-        smallest, p = config.definition.minimum_size, config.patch_size
-        pixels = math.prod(math.ceil(max(side, smallest) / p) * p for side in (height, width))
+        channels, p = config.feature_channels, config.patch_size
+        pixels = math.prod(padded_size(config, height, width))
         taken, pasted = (p + 2 * self.network.halo) ** 2, 3 * (p * config.scale) ** 2
         batch = min(capacity, PATCHES_PER_CALL.get(self.device.type, PATCHES_PER_CALL["cuda"]))
-        base = pixels * values  # -D takes no more: its Refine-Net runs when the Base-Net is done
-        refine = batch * taken * values + 2 * capacity * pasted
+        # -D takes no more: its halves run one after the other.
+        base = working_bytes(config, self.network.working_values, height, width, size)
+        refine = size * (batch * taken * config.definition.working_values + 2 * capacity * pasted)
         # The feature and the patches of an image are given up when the next ones take their place.
         kept = pixels * channels + capacity * taken * channels
-        return size * (kept + max(base, refine)) + pixels * 3 * config.scale**2 + capacity * pasted
+        return size * kept + max(base, refine) + pixels * 3 * config.scale**2 + capacity * pasted
 
 
 class ModulePlan(Plan):
@@ -72,10 +72,12 @@ class ModulePlan(Plan):
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
         config = self.config
         height, width = (max(side, config.definition.minimum_size) for side in image.shape[:2])
-        tensor = image_to_input(image[None].to(self.device), height, width, config.value_range, self.planner.dtype)
-        base = self.planner.trunk if out is None else self.network.base
-        coarse, feature = base(tensor) if self.place is None else base(tensor, self.place)
-        self.feature = pad_by_reflection(feature, *self.padded)
+        value_range, dtype = self.network.value_range, self.planner.input_dtype
+        tensor = image_to_input(image[None].to(self.device), height, width, value_range, dtype)
+        front = self.planner.trunk if out is None else self.network.front
+        coarse, *feature = outputs(front(tensor) if self.place is None else front(tensor, self.place))
+        if feature:
+            self.feature = pad_by_reflection(feature[0], *self.padded)
         if out is not None:
             self._write(coarse, out)
 

@@ -52,7 +52,7 @@ class Budget:
         self.planner, self.network, self.device, self.memory = planner, network, device, memory
         self.tile_planner = tile_planner(planner, network)
         self.overlap = Overlap.of(network)
-        self.local_refine = getattr(network.refine, "receptive_field", None) is not None
+        self.local_refine = network.reach.refine is not None
         self.limits: dict[Key, int] = {}  # of ``Way.working``, where memory ran out
         self.tried: dict[Key, Way] = {}
 

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from ...errors import InputError
 from ...modes import ordinary
-from ...networks import SRNetwork, WholeNetwork
+from ...networks import SRNetwork
 from ...networks.layers import Place
 from ...ops import paste_patches_, select_patches
-from ..plain import WholeModulePlanner
 from ..plan import Plan, Planner
 from ..pytorch.modules import ModulePlanner
 from .tiling import Cut, Tiling
@@ -23,9 +22,7 @@ PORTION = 1024  # patches that are gathered and refined at a time
 
 def tile_planner(planner: Planner, network: SRNetwork) -> Planner:
     """What makes the plans of tiles: ``planner``, unless a tile must know its place and its plans do not look at it."""
-    if getattr(network.base, "takes_place", False) and not getattr(planner, "takes_place", False):
-        return WholeModulePlanner(network) if isinstance(network, WholeNetwork) else ModulePlanner(network)
-    return planner
+    return ModulePlanner(network) if network.reach.takes_place and not planner.takes_place else planner
 
 
 def portion(network: SRNetwork, tiling: Tiling, capacity: int) -> int:
@@ -78,7 +75,7 @@ class TiledPlan(Plan):
 
     def __init__(self, planner: Planner, network: SRNetwork, height: int, width: int, capacity: int, tiling: Tiling):
         super().__init__(network.config, height, width, capacity)
-        self.network, self.tiling = network, tiling
+        self.masked, self.reach, self.tiling = network.masked, network.reach, tiling
         self.portion = portion(network, tiling, capacity)
         self.inner = planner.plan(tiling.height, tiling.width, self.portion)
         self.tile = self.inner.buffer()
@@ -134,7 +131,7 @@ class TiledPlan(Plan):
 
     def decomposed(self, out: Tensor) -> None:
         """-D of the image of the last ``coarse``; its Base-Net runs again, tile by tile."""
-        if getattr(self.network.refine, "receptive_field", None) is None:
+        if self.reach.refine is None:
             raise InputError(
                 f"-D of {self.config.network} looks at the whole image, so an image that is cut into tiles to fit into "
                 "memory cannot be run this way; run -M, give more memory, or use a smaller image"
@@ -155,7 +152,7 @@ class TiledPlan(Plan):
     def _start(self, image: Tensor, row: Cut, column: Cut, out: Tensor | None) -> None:
         """The coarse feature of a tile, and its coarse image in ``out``."""
         top, left = row.start, column.start
-        if getattr(self.network.base, "takes_place", False):
+        if self.reach.takes_place:
             smallest = self.config.definition.minimum_size
             self.inner.place = Place(top, left, max(self.height, smallest), max(self.width, smallest))
         self.inner.coarse(image[top : top + self.tiling.height, left : left + self.tiling.width], out)
@@ -164,6 +161,8 @@ class TiledPlan(Plan):
         self._start(image, row, column, None if out is None else self.tile)
         if out is not None:
             self._copy(row, column, out)
+        if not self.masked:
+            return
         mask, _ = self.inner.select(self.portion)
         (target_rows, tile_rows), (target_columns, tile_columns) = self._cells(row, column)
         self.mask[0, target_rows, target_columns] = mask[0, tile_rows, tile_columns].float().cpu()

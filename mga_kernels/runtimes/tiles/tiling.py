@@ -9,8 +9,6 @@ from typing import NamedTuple
 
 from ...networks import SRNetwork
 
-MASK_REACH = 2  # LR pixels, of the two convolutions of the mask module
-FILTER_REACH = 2  # cells, of the filter of its D-Conv
 MOST_PARTS = 64  # along one axis, unless there is no other way to stay within memory
 
 
@@ -59,13 +57,11 @@ class Overlap:
     @classmethod
     def of(cls, network: SRNetwork) -> Overlap | None:
         """None where a result depends on all of the image."""
-        reach = getattr(network.base, "receptive_field", None)
-        if reach is None:
+        reach, p = network.reach, network.config.patch_size
+        if reach.front is None:
             return None
-        p = network.config.patch_size
-        beyond = max(MASK_REACH + FILTER_REACH * p, network.halo, getattr(network.refine, "receptive_field", None) or 0)
-        multiple = math.lcm(p, getattr(network.base, "tile_multiple", 1))
-        return cls(reach + beyond, multiple, p, network.config.definition.minimum_size)
+        width = reach.front + max(reach.around, reach.refine or 0)
+        return cls(width, math.lcm(p, reach.multiple), p, network.config.definition.minimum_size)
 
     @property
     def smallest_side(self) -> int:

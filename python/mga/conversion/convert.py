@@ -22,7 +22,7 @@ from ..files.claim import flat
 from ..files.records import Record
 from ..settings.values import parse_split
 from ..training.packs import Pair
-from .extended import extended_rfdn, fits_the_paper
+from .extended import extended, fits_the_paper
 from .fitting import Fitting
 from .pictures import read_pairs
 from .settings import Training
@@ -67,7 +67,7 @@ def convert(asked: Request) -> bool:
     split, upsampler = _split(asked, teacher), _upsampler(asked, teacher)
     train, held_out = read_pairs(asked.images, teacher.config.scale, training.crop, extend)
     if extend and fits_the_paper(teacher, split[1]):
-        network = extended_rfdn(teacher, split[1], asked.patch_size, train[0], training.seed)
+        network = extended(teacher, split[1], asked.patch_size, train[0], training.seed)
     else:
         network = halves(teacher, split, asked.patch_size, light=upsampler == "light", seed=training.seed)
     begun = {

@@ -1,4 +1,4 @@
-"""The published RFDN extended by the Refine-Net of the paper, for which the engine has convolutions of its own."""
+"""A published network extended by its own Refine-Net, for which the engine has convolutions of its own."""
 
 from __future__ import annotations
 
@@ -8,37 +8,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mga_kernels.architectures.rfdn.network import FEATURE_CHANNELS
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeNetwork
 
 from ..training.packs import Pair
 from ..training.start import start_as_probability
-from .identity import start_at_coarse_image
 
 LOOKED_AT = 16  # images of which the size of the feature is taken
 SIDE = 128  # of their parts, in LR pixels
 
 
 def fits_the_paper(teacher: WholeNetwork, added: int) -> bool:
-    """Whether the network is that of the AIM 2020 file, and the new blocks are no more than it has."""
-    config = teacher.config
-    known = config.network == "rfdn" and config.settings == {"channels": FEATURE_CHANNELS}
-    return known and config.input_range == "0..255" and added <= config.blocks
+    """Whether the network has such a Refine-Net (``Network.extension``), of no more blocks than it has itself."""
+    config, definition = teacher.config, teacher.config.definition
+    extension = definition.part("extension")
+    if extension is None or config.settings != dict(extension.settings):
+        return False
+    return config.input_range == definition.input_range and added <= config.blocks
 
 
-def extended_rfdn(
+def extended(
     teacher: WholeNetwork, added: int, patch_size: int, train: Sequence[Pair], seed: int = 0
 ) -> MaskGuidedNetwork:
-    """The mask-guided RFDN whose Base-Net is the teacher, and whose Refine-Net returns the coarse image at first.
+    """The mask-guided network whose Base-Net is the teacher, and whose Refine-Net returns the coarse image at first.
 
-    ``train``: pairs (HR, LR), of which the size of the feature is taken (``train.identity``).
+    ``train``: pairs (HR, LR), of which the size of the feature is taken.
     """
     config = teacher.config
     torch.manual_seed(seed)
-    network = MaskGuidedNetwork(ModelConfig("rfdn", config.scale, patch_size, split=(config.blocks, added)))
+    network = MaskGuidedNetwork(ModelConfig(config.network, config.scale, patch_size, split=(config.blocks, added)))
     network.base.load_state_dict(teacher.body.state_dict())
     network.eval().requires_grad_(False)
-    start_at_coarse_image(network.base, network.refine, network.config.split, _largest(network, train))
+    start = config.definition.part("extension").start
+    start(network.base, network.refine, network.config.split, _largest(network, train))
     start_as_probability(network.mask)
     return network
 

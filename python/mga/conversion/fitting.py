@@ -33,7 +33,6 @@ from ..training.loop import Ema, pace_of, run_steps
 from ..training.objectives import feature_statistics, fold_spread, image_loss, mask_loss
 from ..training.packs import Crops, Pair, to_tensors
 from ..training.schedule import Plan, Schedule
-from .identity import trunk_parameters
 from .light import fit_light_upsampler
 from .settings import SHARES, Training
 from .teacher import tail_parameters
@@ -116,8 +115,8 @@ class Fitting:
         trained = [*module.parameters()]
         if step == "base":
             trained = tail_parameters(network)
-        elif step == "refine" and network.config.network == "rfdn":
-            trained = trunk_parameters(network.refine)  # its tail is the identity (``train.identity``)
+        elif step == "refine" and (extension := network.config.definition.part("extension")) is not None:
+            trained = extension.trained(network.refine)
         mask = {id(parameter) for parameter in network.mask.parameters()} if step == "joint" else set()
         for parameter in trained:
             parameter.requires_grad_(id(parameter) not in mask)

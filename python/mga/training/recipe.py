@@ -6,6 +6,7 @@ The defaults are the paper's numbers. What section 4.4 varies has the names that
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -92,8 +93,8 @@ class Recipe:
     def check(self) -> None:
         if self.recipe != "three-step":
             raise InputError(f'train: config.recipe must be "three-step", got {self.recipe!r}')
-        self.model_config()
-        if self.sees_halo and self.network != "fsrcnn":
+        refine = self.model_config().definition.refine
+        if self.sees_halo and (refine is None or "sees_halo" not in inspect.signature(refine).parameters):
             raise InputError(f"train: sees_halo is for fsrcnn; the Refine-Net of {self.network} has no such setting")
         if self.strategy not in STRATEGIES:
             raise InputError(f"train: strategy {self.strategy!r} does not exist; choose one of {', '.join(STRATEGIES)}")

@@ -1,9 +1,9 @@
 """Weights that training starts from, where PyTorch's own would lose thousands of iterations.
 
-FSRCNN is a plain chain of convolutions. Its layers that keep width and size pass their input on (a Dirac kernel; the
-PReLU behind it has slope 1), the others have the weights of He et al. (2015), and the transposed convolution starts
-near zero as in the FSRCNN paper. After 600 iterations of FSRCNN x4 the two images of -D are 9 dB above those of a run
-from PyTorch's weights.
+FSRCNN is a plain chain of convolutions (``Network.passes_on``). Its layers that keep width and size pass their input on
+(a Dirac kernel; the PReLU behind it has slope 1), the others have the weights of He et al. (2015), and the transposed
+convolution starts near zero as in the FSRCNN paper. After 600 iterations of FSRCNN x4 the two images of -D are 9 dB
+above those of a run from PyTorch's weights.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ DECONVOLUTION = 0.001  # standard deviation of its weights
 @torch.no_grad()
 def start_passing_on(network: MaskGuidedNetwork) -> None:
     """Set Base-Net and Refine-Net so that their mapping layers pass on what they are given."""
-    if network.config.network != "fsrcnn":
+    if not network.config.definition.passes_on:
         raise InputError(
-            f'train: start = "identity" is for fsrcnn; {network.config.network} has skips of its own, leave it out'
+            f'train: start = "identity" is for chains without skips, such as fsrcnn; {network.config.network} is not '
+            "said to be one (passes_on), leave it out"
         )
     for part in (network.base, network.refine):
         before: nn.Module | None = None

@@ -135,20 +135,26 @@ def _lines(said: Callable[[], list[str]], work: Work, overwrite: bool, skip: boo
     return lines + [f"  {work.job.source.name}: {note}" for note in said()]
 
 
+def refinement(cells: int | None) -> str:
+    """How much of a photograph was refined, in words."""
+    return "dense" if cells is None else f"K = {cells}"
+
+
 def compute_job(model: MaskGuidedSR, work: Work) -> Work:
     """Upscale the photograph of ``work``, or shrink it where the result is no larger."""
     started = time.perf_counter()
-    photo, cells, how = work.photo, None, ""
+    photo, cells = work.photo, None
     height, width = photo.rgb.shape[:2]
     if work.job.mask is not None:
         explained = model.explain(photo)
         result = cast(Photo, explained.image)
         cells = result.rgb, explained.mask, explained.indices, explained.patch_size * explained.scale
+        how = refinement(explained.refined)
     elif work.size[0] <= width and work.size[1] <= height:
         result, how = photo, "without the network, as it is no larger than the image"
     else:
-        result = cast(Photo, model.upscale(photo))
-    how = how or ("dense" if model.refined is None else f"K = {model.refined}")
+        made = model.upscale(photo, return_result=True)
+        result, how = cast(Photo, made.image), refinement(made.refined)
     notes = work.notes + result.notes
     if (result.rgb.shape[1], result.rgb.shape[0]) != work.size:
         result = photo.upscaled(shrink(result.rgb, work.size))

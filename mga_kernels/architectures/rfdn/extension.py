@@ -15,6 +15,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ...networks.registry import Extension
+from .network import FEATURE_CHANNELS
+
 MARGIN = 1.25  # bias of a channel over its largest value in the training images
 
 
@@ -62,3 +65,6 @@ def trunk_parameters(refine: nn.Module) -> list[nn.Parameter]:
     """All parameters but those of the tail."""
     tail = {id(p) for part in ("conv1", "conv2", "upsampler") for p in refine.get_submodule(part).parameters()}
     return [p for p in refine.parameters() if id(p) not in tail]
+
+
+EXTENSION = Extension(start_at_coarse_image, trunk_parameters, {"channels": FEATURE_CHANNELS})

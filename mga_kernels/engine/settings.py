@@ -1,0 +1,119 @@
+"""What an engine can be asked for: ``Settings`` is the only list of it."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, replace
+from typing import Concatenate, ParamSpec, TypeVar
+
+import torch
+
+from ..networks import SRNetwork
+from ..networks.amount import Amount
+from ..system.memory import parse_memory
+from .arguments import check_whole, choose_dtype
+
+Setting = int | float | str | torch.device | torch.dtype | None
+
+P = ParamSpec("P")
+Self = TypeVar("Self")
+First = TypeVar("First")
+Made = TypeVar("Made")
+Returned = TypeVar("Returned")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of ``MaskGuidedSR``, in the order in which it takes them; InputError for what cannot be.
+
+    K, the number of p x p cells refined per image, is ``k``, or ``fraction`` of the image's cells, or by default the
+    paper's 16,000 / p^2 (K = 1000 at p = 4); it is never more than the number of cells.
+
+    ``device``: "auto" is CUDA where there is one. ``dtype``: "auto" is float32 for tensors, and for photographs
+    float16 on a GPU and bfloat16 where this CPU multiplies in it, as far as it costs less than 0.02 dB. Where a
+    network gives values that float16 cannot hold, a warning says so and bfloat16 or float32 is used from then on.
+
+    ``threshold`` refines, of these K, only the cells whose mask value is larger; ``k`` may limit them. The mask
+    predicts the error of a cell: 0 where refining changes nothing, 1 where it changes as much as at the worst twentieth
+    of the training set's cells (see ``mga.training.objectives``); networks trained by others have scales of their own.
+
+    ``max_ms``: as many as there is time for, so that a photograph takes no longer than these milliseconds on this
+    machine, from bytes to bytes. That is measured once for each size, which takes some twenty times as long, and kept
+    in a file (see ``engine.timings``). Tensors are refined with the same K. Where even K = 0 takes longer, it is used
+    with a warning.
+
+    ``mode``: how photographs are run. "masked" is -M, "dense" -D (the Refine-Net over everything, so that K has no
+    meaning), "auto" measures both once for each size, where K > 0, and runs the faster; ``info`` tells which. A whole
+    network, which has no mask, only has "dense", which is its default; the others have "masked".
+
+    ``runtime``: what runs photographs: "own" (on a CPU convolutions of ours, on a GPU a CUDA graph), "openvino" or
+    "pytorch"; "auto" is the first of them that can (see ``info``).
+
+    ``memory``, bytes or a text such as "8GiB", is what upscaling a photograph may take in addition to the model, by
+    default nine tenths of what is free. A larger image is cut into overlapping tiles, with the result of the whole
+    image and one K for all of it (see ``runtimes.tiles``); tensors are never cut.
+    """
+
+    k: int | None = None
+    fraction: float | None = None
+    device: str | torch.device = "auto"
+    dtype: str | torch.dtype = "auto"
+    _: KW_ONLY
+    threshold: float | None = None
+    max_ms: float | None = None
+    mode: str | None = None
+    runtime: str = "auto"
+    memory: int | str | None = None
+
+    def __post_init__(self) -> None:
+        plain = vars(self.amount) | {"memory": self.memory_bytes, "device": str(self.device)}
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+        choose_dtype(self.dtype)
+
+    def of(self, network: SRNetwork) -> Settings:
+        """These for ``network``, with its usual mode where none was asked for; InputError where it cannot run so."""
+        if network.masked:
+            return replace(self, mode=self.mode or "masked")
+        check_whole(**vars(self.amount), mode=None if self.mode == "dense" else self.mode)
+        return replace(self, mode="dense")
+
+    @property
+    def amount(self) -> Amount:
+        return Amount(self.k, self.fraction, self.threshold, self.max_ms)
+
+    @property
+    def memory_bytes(self) -> int | None:
+        return None if self.memory is None else parse_memory(self.memory)
+
+    @property
+    def tensor_dtype(self) -> torch.dtype:
+        return choose_dtype(self.dtype)
+
+    @property
+    def photograph_dtype(self) -> torch.dtype | None:
+        """None for the fastest."""
+        return None if self.dtype == "auto" else self.tensor_dtype
+
+
+def taking(
+    make: Callable[P, Made],
+) -> Callable[[Callable[[Self, First, Made], Returned]], Callable[Concatenate[Self, First, P], Returned]]:
+    """Let a method whose last argument is what ``make`` returns be called with the arguments of ``make`` instead.
+
+    What it then takes is in its signature, for people and type checkers, and written down once.
+    """
+
+    def decorate(method: Callable[[Self, First, Made], Returned]) -> Callable[Concatenate[Self, First, P], Returned]:
+        @functools.wraps(method)
+        def call(self: Self, first: First, *args: P.args, **kwargs: P.kwargs) -> Returned:
+            return method(self, first, make(*args, **kwargs))
+
+        own = list(inspect.signature(method).parameters.values())[:-1]
+        taken = [*own, *inspect.signature(make).parameters.values()]
+        call.__signature__ = inspect.signature(method).replace(parameters=taken)  # type: ignore[attr-defined]
+        return call
+
+    return decorate

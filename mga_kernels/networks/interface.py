@@ -1,0 +1,168 @@
+"""What the engine and the runtimes know of a network, be it a whole or a mask-guided one."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from .config import ModelConfig
+    from .mask import MaskPrediction
+    from .registry import Network
+    from .whole import WholeConfig
+
+MASK_REACH = 2  # LR pixels, of the two convolutions of the mask module
+FILTER_REACH = 2  # cells, of the filter of its D-Conv
+
+
+def outputs(made: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What a module returned, one tensor or several."""
+    return (made,) if isinstance(made, Tensor) else tuple(made)
+
+
+def padded_size(config: ModelConfig | WholeConfig, height: int, width: int) -> tuple[int, int]:
+    """Sides of an image in LR pixels, extended to what the network takes at least, and to whole cells."""
+    smallest, p = config.definition.minimum_size, config.patch_size
+    return math.ceil(max(height, smallest) / p) * p, math.ceil(max(width, smallest) / p) * p
+
+
+def working_bytes(config: ModelConfig | WholeConfig, values: int, height: int, width: int, itemsize: int) -> int:
+    """Memory alive at the peak of ``front``, of whose values, of ``itemsize`` bytes, a pixel has ``values``."""
+    pixels = math.prod(padded_size(config, height, width))
+    return pixels * (values * itemsize + 3 * config.scale**2 * config.converted_bytes)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What tiles of an image keep to, as the halves of a network say in their attributes (``registry.Network``).
+
+    ``front`` and ``refine``: LR pixels to each side on which what they return depends, None where it is all of the
+    image. ``around``: how far what else is made of a feature looks. ``multiple``: a tile starts at its multiples.
+    ``takes_place``: ``front`` must know where a tile stands.
+    """
+
+    front: int | None
+    refine: int | None
+    around: int
+    multiple: int
+    takes_place: bool
+
+    @classmethod
+    def of(cls, front: nn.Module, refine: nn.Module | None, around: int) -> Reach:
+        return cls(
+            getattr(front, "receptive_field", None),
+            0 if refine is None else getattr(refine, "receptive_field", None),
+            around,
+            getattr(front, "tile_multiple", 1),
+            getattr(front, "takes_place", False),
+        )
+
+
+@dataclass(frozen=True)
+class Halves:
+    """What convolutions of our own are made of: float32 modules on the CPU, which are not changed.
+
+    ``refine`` and ``mask`` are None where only the Base-Net runs, as it is a whole network.
+    """
+
+    config: ModelConfig
+    base: nn.Module
+    refine: nn.Module | None = None
+    mask: MaskPrediction | None = None
+    halo: int = 0
+
+
+class SRNetwork(nn.Module, ABC):
+    """Images are (B, 3, H, W) in [0, 1], sides no less than the network's ``minimum_size``; results (B, 3, sH, sW).
+
+    ``masked``: whether it has a mask and a Refine-Net, by which cells are refined apart from the others. A whole
+    network is all ``front``. ``variants``: the ways to run it, the usual one last. ``input_dtype``: what ``front`` is
+    given whatever the dtype of its weights, None where it is that dtype.
+    """
+
+    config: ModelConfig | WholeConfig
+    masked: ClassVar[bool]
+    variants: ClassVar[tuple[str, ...]]
+    input_dtype: ClassVar[torch.dtype | None] = None
+    value_range = 1.0
+    halo = 0
+
+    @property
+    @abstractmethod
+    def front(self) -> nn.Module:
+        """Image in 0..``value_range`` -> coarse image in the same, of a mask-guided one with the coarse feature."""
+
+    @property
+    def working_values(self) -> int:
+        """Numbers alive for each LR pixel at the peak of ``front``."""
+        return self.config.definition.working_values
+
+    @property
+    @abstractmethod
+    def reach(self) -> Reach: ...
+
+    @property
+    @abstractmethod
+    def staged(self) -> Network | None:
+        """The network whose halves have convolutions of our own, and run in place of this one."""
+
+    @abstractmethod
+    def halves(self) -> Halves | str:
+        """Those of ``staged``, or why they do not fit this network."""
+
+    @abstractmethod
+    def unclamped(
+        self,
+        image: Tensor,
+        k: int | None = None,
+        variant: str = "",
+        selection: str | None = None,
+        seed: int = 0,
+        threshold: float | None = None,
+    ) -> Tensor:
+        """What ``forward`` makes of it before values are clamped, in which those that are not finite can be seen."""
+
+    def convert(self, front: torch.dtype, back: torch.dtype) -> None:
+        """Convert the weights in place: those of the Refine-Net to ``back``, all others to ``front``."""
+        self.to(front)
+        if self.back is not None:
+            self.back.to(back)
+
+    # What only mask-guided networks have.
+
+    @property
+    def mask_module(self) -> MaskPrediction | None:
+        return None
+
+    @property
+    def back(self) -> nn.Module | None:
+        """The Refine-Net: patches of the coarse feature, (N, C, p + 2h, p + 2h) -> HR patches in 0..``value_range``."""
+        return None
+
+    @property
+    def back_of_all(self) -> nn.Module | None:
+        """What takes a feature (N, C, H, W) without a border in its place, where there is such a thing."""
+        return None
+
+    def trunk(self) -> nn.Module:
+        """``front`` with the same weights, which leaves out what only the coarse image needs."""
+        return self.front
+
+    def select(self, feature: Tensor, k: int, selection: str | None = None, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Mask (B, H/p, W/p) and the indices (B, K) int32 of the selected cells."""
+        raise InputError(f"{self.config.network} is a whole network, which has no mask by which cells could be chosen")
+
+    def refine_patches(self, patches: Tensor) -> Tensor:
+        """Gathered patches (n, C, p + 2h, p + 2h) -> HR patches (n, 3, sp, sp) in [0, 1], not clamped."""
+        raise InputError(f"{self.config.network} is a whole network, which has no Refine-Net")
+
+    def decomposed(self, feature: Tensor) -> Tensor:
+        """The Refine-Net over the whole coarse feature (B, C, H, W) -> (B, 3, sH, sW) in [0, 1], not clamped."""
+        raise InputError(f"{self.config.network} is a whole network, which has no Refine-Net")

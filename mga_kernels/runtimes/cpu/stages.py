@@ -1,0 +1,42 @@
+"""Stages: the layers of a network with what they read and write, of which chains are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .layers import Layer
+
+Part = str | tuple[str, int]  # a slot, or the part of it from this pair on
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A layer of a chain, and the slots that it reads, writes, and adds before its activation.
+
+    ``gate``: ``skip`` is multiplied by the sigmoid of the result, not added. ``crop``: a convolution without padding,
+    whose patches lose so many pixels on each side. ``measure``: sums of the results and of their squares are returned.
+    ``enlarge`` s: the layer's 3 s^2 channels are a picture after a pixel shuffle.
+    """
+
+    layer: Layer
+    x: Part
+    out: Part
+    skip: Part | None = None
+    gate: bool = False
+    crop: int = 0
+    measure: bool = False
+    enlarge: int = 1
+
+    @property
+    def factor(self) -> int:
+        """By which the output is larger than the input."""
+        return self.layer.shuffle * self.enlarge
+
+
+Block = Callable[[Part, Part], list[Stage]]  # from one slot to another
+
+
+def part_of(part: Part) -> tuple[str, int]:
+    """The slot, and its first pair."""
+    return (part, 0) if isinstance(part, str) else part
