@@ -16,7 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from workloads import Machine, Workload
 
 from mga_kernels import ops
 
+CHAIN_TILES = ("4", "2", "1")  # sizes of a block of conv_chain, which its launcher chooses by a model
 CONFIGURATIONS = ((64, torch.bfloat16), (50, torch.float16), (50, torch.float32))
 OURS = ("cuda", "triton", "cpu")
 Calls = dict[str, Callable[[], object]]
@@ -92,16 +93,21 @@ def summary(times: list[float]) -> dict[str, float]:
 
 
 @contextmanager
-def forced_backend(name: str) -> Iterator[None]:
-    before = os.environ.get("MGA_BACKEND")
-    os.environ["MGA_BACKEND"] = name
+def variable(name: str, value: str) -> Iterator[None]:
+    """An environment variable, which within it has this value."""
+    before = os.environ.get(name)
+    os.environ[name] = value
     try:
         yield
     finally:
         if before is None:
-            del os.environ["MGA_BACKEND"]
+            del os.environ[name]
         else:
-            os.environ["MGA_BACKEND"] = before
+            os.environ[name] = before
+
+
+def forced_backend(name: str) -> AbstractContextManager[None]:
+    return variable("MGA_BACKEND", name)
 
 
 def forced(workload: Workload, backend: str) -> Callable[[], object]:
@@ -147,6 +153,13 @@ def variants(workload: Workload, device: str, compiler: str | None) -> tuple[Cal
             calls[name] = captured(call) if device == "cuda" and name in OURS else call
         except Exception as error:  # one backend that fails must not cost the figures of the others
             left_out[name] = f"{type(error).__name__}: {error}"
+    if workload.op == "conv_chain" and "cuda" in calls:
+        for tiles in CHAIN_TILES:
+            try:
+                with variable("MGA_CHAIN_TILES", tiles):
+                    calls[f"cuda, {tiles} tiles"] = captured(forced(workload, "cuda"))
+            except Exception as error:  # a block of this size may not fit
+                left_out[f"cuda, {tiles} tiles"] = f"{type(error).__name__}: {error}"
     if compiler is None:
         return calls, left_out
     try:

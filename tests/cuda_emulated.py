@@ -1,6 +1,6 @@
 """The CUDA kernels as a library for the CPU, by the emulation in tests/cuda_emulation: no GPU, but NVIDIA's headers.
 
-What it cannot show (launches, streams, races between blocks, speed) is left to the tests marked ``cuda``.
+What it cannot show (launches, streams, speed) is left to the tests marked ``cuda``; races are sought by cuda_races.py.
 MGA_EMULATION_FLAGS adds to the flags of the compiler, for a sanitizer or a planted fault. What is compiled is kept in
 build/emulation under the hash of all that it depends on, since compiling costs more than all tests of it.
 """
@@ -14,7 +14,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,9 +39,9 @@ def compiler_command(csrc: Path) -> list[str]:
     return [compiler, "-std=c++17", "-O1", "-fPIC", "-DMGA_CPU_EMU", *flags, *include]
 
 
-def compile_one(source: Path, folder: Path, csrc: Path = CSRC) -> Path:
+def compile_one(source: Path, folder: Path, csrc: Path = CSRC, *flags: str) -> Path:
     target = folder / f"{source.name}.o"
-    subprocess.run([*compiler_command(csrc), "-x", "c++", "-c", source, "-o", target], check=True)
+    subprocess.run([*compiler_command(csrc), *flags, "-x", "c++", "-c", source, "-o", target], check=True)
     return target
 
 
@@ -58,9 +58,9 @@ def load(output: Path) -> ctypes.CDLL:
     return loaded
 
 
-def everything_that_matters() -> str:
+def everything_that_matters(*flags: str) -> str:
     """The hash of sources, headers, flags and compiler."""
-    command = compiler_command(CSRC)
+    command = [*compiler_command(CSRC), *flags]
     version = subprocess.run([command[0], "--version"], capture_output=True, check=True).stdout
     found = hashlib.sha256(version + repr(command).encode())
     for path in sorted([*CSRC.rglob("*.cu"), *CSRC.rglob("*.cuh"), *CSRC.rglob("*.h"), *HERE.glob("cuda_emulation/*")]):
@@ -77,19 +77,26 @@ def one_process_at_a_time() -> Iterator[None]:
         yield
 
 
-@functools.cache
-def objects() -> tuple[Path, ...]:
-    """Every kernel and the bindings, compiled if no process has done so since the sources were last changed."""
-    folder = KEPT / everything_that_matters()  # skips where it cannot work
-    sources = [*sorted(CSRC.rglob("*.cu")), HERE / "cuda_emulation/bindings.cpp"]
+def kept(sources: list[Path], flags_of: Callable[[Path], list[str]], *flags: str) -> tuple[Path, ...]:
+    """These files, compiled if no process has done so since anything was changed, and linked to emulated.so."""
+    folder = KEPT / everything_that_matters(*flags)  # skips where it cannot work
     whole = folder / "emulated.so"
     with one_process_at_a_time():
         if not whole.exists():
             folder.mkdir(exist_ok=True)
             with ThreadPoolExecutor(2) as pool:
-                parts = list(pool.map(lambda source: compile_one(source, folder), sources))
+                parts = list(pool.map(lambda source: compile_one(source, folder, CSRC, *flags_of(source)), sources))
             os.replace(link(parts, folder / "part.so"), whole)
     return tuple(folder / f"{source.name}.o" for source in sources)
+
+
+BINDINGS = HERE / "cuda_emulation/bindings.cpp"
+
+
+@functools.cache
+def objects() -> tuple[Path, ...]:
+    """Every kernel and the bindings."""
+    return kept([*sorted(CSRC.rglob("*.cu")), BINDINGS], lambda source: [])
 
 
 @functools.cache

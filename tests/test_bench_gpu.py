@@ -191,6 +191,26 @@ def test_kernels_of_ours_are_timed_as_a_graph(gpu_kernels, workloads, monkeypatc
     assert left_out == {"triton": "RuntimeError: operation not permitted when stream is capturing"}
 
 
+def test_every_size_of_block_of_a_chain_is_timed(gpu_kernels, workloads, monkeypatch):
+    """Its launcher chooses by a model that nothing has measured yet."""
+    sizes = []
+
+    def captured(call):
+        sizes.append(os.environ.get("MGA_CHAIN_TILES"))
+        if sizes[-1] == "1":
+            raise RuntimeError("does not fit")
+        return call
+
+    monkeypatch.setattr(gpu_kernels, "captured", captured)
+    monkeypatch.setattr(gpu_kernels, "forced", lambda workload, name: name)
+    monkeypatch.setattr(ops.operators()["conv_chain"].backends["cuda"], "unavailable", lambda: None)
+    calls, left_out = gpu_kernels.variants(workloads.conv_chain("some", "cpu"), "cuda", None)
+    assert list(calls) == ["cuda", "reference", "cuda, 4 tiles", "cuda, 2 tiles"]
+    assert sizes == [None, "4", "2", "1"]
+    assert list(left_out) == ["cuda, 1 tiles"]
+    assert "MGA_CHAIN_TILES" not in os.environ
+
+
 def test_a_backend_that_is_wrong_is_named_and_not_timed(gpu_kernels, workloads, monkeypatch):
     backend = ops.operators()["gather_patches"].backends["cpu"]
     right = backend.run

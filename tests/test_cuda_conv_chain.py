@@ -92,6 +92,19 @@ def test_every_size_of_block(emulation, emulated_gpu, multiprocessors, dtype, ge
     check(run(emulation, *arguments, [-1, 0], 0), *arguments, [-1, 0], 0)
 
 
+@pytest.mark.parametrize("tiles", ["4", "2", "1"])
+def test_a_size_of_block_can_be_forced(emulation, emulated_gpu, monkeypatch, tiles, generator):
+    """For a benchmark. One multiprocessor makes for four tiles, which patches of 16x16 pixels fill."""
+    emulated_gpu(multiprocessors=1)
+    monkeypatch.setenv("MGA_CHAIN_TILES", tiles)
+    arguments = chain(3, 20, 6, 2, torch.float16, generator)
+    check(run(emulation, *arguments, [-1, 0], 0), *arguments, [-1, 0], 0)
+    patches, *rest = chain(1, 16, 16, 1, torch.float16, generator)
+    sizes = (0, 16, 16, 1, 0, 0)
+    status = start(emulation, "conv_chain", patches, *rest, patches, sizes, patches.stride(), rest[0].stride(), (-1,))
+    assert (status == INVALID_CONFIGURATION) == (tiles != "4")
+
+
 def test_nothing_outside_a_patch_is_seen(emulation, generator):
     """A patch gives the same result whatever its neighbours in the block hold."""
     patches, *rest = chain(4, 12, 4, 2, torch.float16, generator)

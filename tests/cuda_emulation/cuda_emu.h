@@ -3,7 +3,7 @@
 // only. Finds: wrong indexing (with ASan), missing __syncthreads and __syncwarp (EMU_ORDER=fwd|rev|<seed> changes the
 // order in which threads run between barriers), divergent barriers, deadlock, shuffles from lanes outside the mask,
 // reads of dynamic shared memory that nobody wrote (it is filled with NaN), missing waits for asynchronous copies (they
-// land at the wait). Blocks run one after another, in an order that EMU_ORDER changes too. Does not model: reordering
+// land at the wait); with races.cpp, data races. Blocks run one after another, in an order that EMU_ORDER changes too. Does not model: reordering
 // by the memory model, races between blocks, timing. The GPU it plays has EMU_MULTIPROCESSORS multiprocessors (132) and
 // EMU_SHARED_BYTES of shared memory a block (232,448).
 #pragma once
@@ -32,6 +32,8 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
+#include "races.h"
+
 namespace emu {
 enum St : uint8_t { READY, AT_BLOCK, AT_WARP, DONE };
 struct Copy {
@@ -45,6 +47,7 @@ struct Thread {
   ucontext_t ctx;
   char* stack = nullptr;
   St st;
+  int epoch = 0;  // barriers of the block that it has passed
   uint3 tid;
   int lin;
   unsigned wmask;
@@ -185,11 +188,13 @@ inline Stats launch(dim3 grid, dim3 block, size_t smem, const std::function<void
       for (const int bx : order(int(grid.x))) {
         b.bid = make_uint3(unsigned(bx), by, bz);
         std::memset(b.dyn, 0xFF, smem);
+        race_block(b.dyn, smem);
         for (int i = 0; i < n; ++i) {
           auto& t = b.th[i];
           t.lin = i;
           t.tid = make_uint3(i % block.x, i / block.x % block.y, i / (block.x * block.y));
           t.st = READY;
+          t.epoch = 0;
           t.fake = nullptr;
           t.groups.clear();
           t.open.clear();
@@ -276,7 +281,10 @@ inline Stats launch(dim3 grid, dim3 block, size_t smem, const std::function<void
   return s;
 }
 // ---- barriers and warp collectives
-__attribute__((noinline)) inline void sync_block() { yield_(AT_BLOCK, __builtin_return_address(0)); }
+__attribute__((noinline)) inline void sync_block() {
+  yield_(AT_BLOCK, __builtin_return_address(0));
+  ++T().epoch;
+}
 inline void sync_warp(unsigned m) {
   auto& t = T();
   if (!(m >> (t.lin & 31) & 1)) fail("calling lane is not in its own mask");
@@ -360,31 +368,36 @@ inline unsigned __ballot_sync(unsigned m, int p) {
 inline int __any_sync(unsigned m, int p) { return __ballot_sync(m, p) != 0; }
 inline int __all_sync(unsigned m, int p) { return __ballot_sync(m, p) == m; }
 template <class T>
-T atomicAdd(T* p, T v) {
+EMU_ATOMIC T atomicAdd(T* p, T v) {
+  race_atomic(p, sizeof(T));
   T o = *p;
   *p = o + v;
   return o;
 }
 template <class T>
-T atomicMax(T* p, T v) {
+EMU_ATOMIC T atomicMax(T* p, T v) {
+  race_atomic(p, sizeof(T));
   T o = *p;
   *p = std::max(o, v);
   return o;
 }
 template <class T>
-T atomicMin(T* p, T v) {
+EMU_ATOMIC T atomicMin(T* p, T v) {
+  race_atomic(p, sizeof(T));
   T o = *p;
   *p = std::min(o, v);
   return o;
 }
 template <class T>
-T atomicExch(T* p, T v) {
+EMU_ATOMIC T atomicExch(T* p, T v) {
+  race_atomic(p, sizeof(T));
   T o = *p;
   *p = v;
   return o;
 }
 template <class T>
-T atomicCAS(T* p, T c, T v) {
+EMU_ATOMIC T atomicCAS(T* p, T c, T v) {
+  race_atomic(p, sizeof(T));
   T o = *p;
   if (o == c) *p = v;
   return o;

@@ -7,6 +7,7 @@ namespace emu {
 
 inline void copy_async(unsigned char* to, const void* from, int bytes) {
   if ((uintptr_t(to) | uintptr_t(from)) % bytes) fail("cp.async: an address is not aligned to the size of the copy");
+  race_issue(to, bytes);
   T().open.push_back({to, from, bytes});
 }
 
@@ -19,7 +20,10 @@ inline void commit_copies() {
 inline void wait_copies(int groups) {
   auto& waiting = T().groups;
   while (int(waiting.size()) > groups) {
-    for (const Copy& copy : waiting.front()) std::memcpy(copy.to, copy.from, copy.bytes);
+    for (const Copy& copy : waiting.front()) {
+      std::memcpy(copy.to, copy.from, copy.bytes);
+      race_land(copy.to, copy.bytes);
+    }
     waiting.erase(waiting.begin());
   }
 }
@@ -33,7 +37,9 @@ inline void load_matrices(uint32_t (&to)[4], const unsigned char* row) {
   const Registers got = collective(0xffffffffu, row, [&](auto of_lane) {
     Registers mine;
     for (int matrix = 0; matrix < 4; ++matrix) {
-      std::memcpy(&mine.values[matrix], of_lane(8 * matrix + lane() / 4) + 4 * (lane() % 4), 4);
+      const unsigned char* place = of_lane(8 * matrix + lane() / 4) + 4 * (lane() % 4);
+      race_read(place, 4);
+      std::memcpy(&mine.values[matrix], place, 4);
     }
     return mine;
   });

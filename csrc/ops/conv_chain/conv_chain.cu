@@ -1,5 +1,6 @@
 // The host side of conv_chain on CUDA: where each state lies, and how many patches a block takes. See conv_chain.cuh.
 #include <algorithm>
+#include <cstdlib>
 #include <vector>
 
 #include "ops/conv_chain/conv_chain.cuh"
@@ -64,13 +65,16 @@ int conv_chain_cuda(const ChainShape& shape, const int64_t* skips, Real type, vo
   const int slots = assign_slots(skips, shape.layers, plan);
   if (slots == 0) return int(cudaErrorInvalidConfiguration);
 
-  // The size whose busiest multiprocessor has least to do, counting a tile's worth of overhead a block.
+  // The size whose busiest multiprocessor has least to do, counting a tile's worth of overhead a block. That two or three
+  // small blocks may share a multiprocessor is not in it, so a benchmark can force each size.
+  const char* forced = std::getenv("MGA_CHAIN_TILES");
   const int multiprocessors = std::max(1, device_attribute(cudaDevAttrMultiProcessorCount));
   const size_t limit = size_t(device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin));
   const int depth = (shape.channels + 15) / 16, pixels = shape.side * shape.side;
   ChainKernel best{};
   int64_t least = INT64_MAX, blocks = 0;
   for (const int tiles : {4, 2, 1}) {
+    if (forced != nullptr && std::atoi(forced) != tiles) continue;
     const ChainKernel kernel = type == Real::f16 ? chain_kernel_f16(depth, tiles) : chain_kernel_bf16(depth, tiles);
     if (pixels > kernel.rows || kernel.fixed_bytes + slots * kernel.slot_bytes > limit) continue;
     const int group = kernel.rows / pixels;

@@ -174,7 +174,7 @@ __device__ void choose_cells(Keys& keys, int count, int32_t* __restrict__ chosen
     prefix = Key(prefix << width) | Key(s.digit);
     remaining = s.left;
     decided = s.left == s.size;
-    __syncthreads();  // before the next step writes s.histogram and s.digit
+    // The next step writes s.histogram when all have passed find_digit, and s.digit two barriers after that.
   }
 
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
