@@ -100,13 +100,14 @@ def results_of_tests(record: Path) -> Found:
 
 def steps() -> dict[str, Step]:
     operators = [f"tests/test_{name}.py" for name in (*OPERATOR_TESTS, "backends")]
+    graphs = ["tests/test_cuda_graph.py", "tests/test_cuda_whole.py"]
     triton = ["tests/triton_kernels.py", "tests/triton_operators.py"]
     some = {"tests": ["cuda_device", "test_filter_and_select"]}
     made = {
         "build": Step(20, 240, part("build"), stays=built),
         "smoke": Step(15, 60, smoke, needs_gpu=False),
         "operators": Step(30, 120, pytest(operators, ON_KERNELS)),
-        "captured networks": Step(30, 90, pytest(["-m", "cuda", "tests/test_cuda_graph.py"])),
+        "captured networks": Step(30, 90, pytest(["-m", "cuda", *graphs])),
         "kernels C=64 bfloat16": Step(
             45, 120, part("kernels", ENDING, configurations=["C=64 bfloat16"], compile=False), needs_gpu=False
         ),

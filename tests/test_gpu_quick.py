@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -143,6 +144,16 @@ def test_the_report_of_every_kernel_is_found_where_the_build_leaves_it(gpu_stage
     found = gpu_stages.compiled_kernels(tmp_path)
     assert set(found) == {source.name for source in sources}
     assert found["gather_patches.cu"] == {"registers": [32, 40], "spilled bytes": 8}
+
+
+def test_every_file_with_tests_for_a_gpu_is_run_on_one(gpu_stages):
+    """That marks its tests, or has the fixture of backends or that of graphs, whose parameters are marked."""
+    marks = re.compile(r"pytest\.mark\.cuda|\bdef test_\w+\((?:[^)]*[ (])?(?:backend|graphs)[,)]")
+    tests = {path for path in Path(__file__).parent.glob("test_*.py") if marks.search(path.read_text())}
+    with_them = {f"tests/{path.name}" for path in tests - {Path(__file__)}}
+    assert {"tests/test_cuda_whole.py", "tests/test_gather_patches.py", "tests/test_backends.py"} <= with_them
+    left_out = {"tests/test_cuda_capture.py"}  # with graphs that are recorded, not captured
+    assert with_them - left_out <= set(gpu_stages.TESTS)
 
 
 class Call:
