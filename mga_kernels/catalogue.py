@@ -16,5 +16,6 @@ ARCHITECTURES = (
     "rrdbnet",
     "compact",
     "span",
+    "edsr",
 )
 FOLDER = f"{__package__}.architectures"

@@ -188,4 +188,79 @@ def span_folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
+def rcan(scale: int, unshuffled: int = 1, groups: int = 2, blocks: int = 2, nf: int = 8) -> Original:
+    """As the community trains it: values in 0..1, no mean colour, a pixel unshuffle before the first convolution."""
+    w, first = Doubles(), "head.0" if unshuffled == 1 else "head.1"
+    steps = [2, 2] if scale * unshuffled == 4 else [scale * unshuffled]
+    w.conv(first, 3 * unshuffled**2, nf, 3)
+    for g in range(groups):
+        for b in range(blocks):
+            name = f"body.{g}.body.{b}.body"
+            w.conv(f"{name}.0", nf, nf, 3)
+            w.conv(f"{name}.2", nf, nf, 3)
+            w.conv(f"{name}.3.conv_du.0", nf, 2, 1)
+            w.conv(f"{name}.3.conv_du.2", 2, nf, 1)
+        w.conv(f"body.{g}.body.{blocks}", nf, nf, 3)
+    w.conv(f"body.{groups}", nf, nf, 3)
+    for i, step in enumerate(steps):
+        w.conv(f"tail.0.{2 * i}", nf, nf * step * step, 3)
+    w.conv("tail.1", nf, 3, 3)
+
+    def forward(image: Tensor) -> Tensor:
+        s, (height, width) = unshuffled, image.shape[2:]
+        x = F.pixel_unshuffle(F.pad(image.double(), (0, -width % s, 0, -height % s), mode="reflect"), s)
+        head = x = w.run(first, x)
+        for g in range(groups):
+            y = x
+            for b in range(blocks):
+                name = f"body.{g}.body.{b}.body"
+                z = w.run(f"{name}.2", F.relu(w.run(f"{name}.0", y)))
+                gate = F.relu(w.run(f"{name}.3.conv_du.0", z.mean((2, 3), keepdim=True)))
+                y = y + z * torch.sigmoid(w.run(f"{name}.3.conv_du.2", gate))
+            x = x + w.run(f"body.{g}.body.{blocks}", y)
+        x = w.run(f"body.{groups}", x) + head
+        for i, step in enumerate(steps):
+            x = F.pixel_shuffle(w.run(f"tail.0.{2 * i}", x), step)
+        return w.run("tail.1", x)[:, :, : scale * height, : scale * width]
+
+    return w, forward
+
+
+def edsr(
+    scale: int, basicsr: bool, nf: int = 8, blocks: int = 2, residual: float = 1.0, largest: float = 255.0
+) -> Original:
+    """In the names of its authors, with the mean colour as tensors, or of BasicSR, where it is part of the code."""
+    w = Doubles()
+    first, after, last = (
+        ("conv_first", "conv_after_body", "conv_last") if basicsr else ("head.0", f"body.{blocks}", "tail.1")
+    )
+    block, up = ("body.{}.conv{}", "upsample") if basicsr else ("body.{}.body.{}", "tail.0")
+    places = (1, 2) if basicsr else (0, 2)
+    steps = [2, 2] if scale == 4 else [scale]
+    w.conv(first, 3, nf, 3)
+    for n in range(blocks):
+        for place in places:
+            w.conv(block.format(n, place), nf, nf, 3)
+    w.conv(after, nf, nf, 3)
+    for i, step in enumerate(steps):
+        w.conv(f"{up}.{2 * i}", nf, nf * step * step, 3)
+    w.conv(last, nf, 3, 3)
+    mean = largest * torch.tensor(DIV2K if basicsr else (0.4, 0.5, 0.3), dtype=torch.float64)
+    if not basicsr:
+        for name, sign in (("sub_mean", -1), ("add_mean", 1)):
+            w[f"{name}.weight"], w[f"{name}.bias"] = torch.eye(3).view(3, 3, 1, 1), sign * mean.float()
+
+    def forward(image: Tensor) -> Tensor:
+        head = x = w.run(first, largest * image.double() - mean[:, None, None])
+        for n in range(blocks):
+            made = w.run(block.format(n, places[1]), F.relu(w.run(block.format(n, places[0]), x)))
+            x = x + residual * made
+        x = w.run(after, x) + head
+        for i, step in enumerate(steps):
+            x = F.pixel_shuffle(w.run(f"{up}.{2 * i}", x), step)
+        return (w.run(last, x) + mean[:, None, None]) / largest
+
+    return w, forward
+
+
 Forward = Callable[[Tensor], Tensor]

@@ -1,4 +1,4 @@
-"""Every network that the tests run: those of the package and those that MGA_NETWORKS names; and the example, EDSR."""
+"""Every network that the tests run: those of the package and those that MGA_NETWORKS names; and the example."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, network_names, registry
 
 ROOT = Path(__file__).resolve().parent.parent
-EDSR = ROOT / "examples" / "edsr"
+EXAMPLE = ROOT / "examples" / "residual"
 NAMES = network_names()
 SHORT_GROUPS = {"base": {"blocks_per_group": 2}, "refine": {"blocks_per_group": 2}}  # of RCAN, which has 20
 
@@ -34,11 +34,11 @@ def one_thread() -> Iterator[None]:
 
 @contextmanager
 def example_registered() -> Iterator[None]:
-    """Within it "edsr" is a network, by way of MGA_NETWORKS; afterwards the registry is as it was."""
+    """Within it "residual" is a network, by way of MGA_NETWORKS; afterwards the registry is as it was."""
     with one_thread(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "_networks", dict(registry._networks))
         patch.setattr(registry, "_imported", set(registry._imported))
-        patch.setenv("MGA_NETWORKS", ",".join(filter(None, (os.environ.get("MGA_NETWORKS"), str(EDSR)))))
+        patch.setenv("MGA_NETWORKS", ",".join(filter(None, (os.environ.get("MGA_NETWORKS"), str(EXAMPLE)))))
         yield
 
 

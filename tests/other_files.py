@@ -258,10 +258,6 @@ KINDS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "dat.pth": (lambda: names("before_RG.1.weight", "layers.0.blocks.0.norm1.weight"), "a file of DAT, which is not"),
     "plksr.pth": (lambda: names("feats.0.weight", "feats.1.lk.conv.weight"), "PLKSR, which is not supported yet"),
-    "edsr.pt": (
-        lambda: zipped({n: torch.zeros(3) for n in ("head.0.weight", "body.0.body.0.weight", "body.0.body.2.weight")}),
-        "EDSR",
-    ),
     "swinir.pth": (
         lambda: zipped(
             {

@@ -1,4 +1,4 @@
-"""The worked example of a network from outside, ``examples/edsr``: whatever one of the package can, it can."""
+"""The worked example of a network from outside, ``examples/residual``: whatever one of the package can, it can."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from network_zoo import EDSR, example_registered, photographs
+from network_zoo import EXAMPLE, example_registered, photographs
 from PIL import Image
 from tiny_model import write_tiny_model
 from torch import Tensor, nn
@@ -28,15 +28,15 @@ MEAN = (0.4488, 0.4371, 0.4040)
 
 
 class Published(nn.Module):
-    """EDSR as BasicSR has it, RGB in 0..1, written down a second time."""
+    """It as a training would save it, RGB in 0..1, written down a second time."""
 
     def __init__(self, scale: int, blocks: int = 3, channels: int = 16):
         super().__init__()
         self.conv_first = nn.Conv2d(3, channels, 3, padding=1)
-        self.body = nn.ModuleList(nn.Module() for _ in range(blocks))
-        for block in self.body:
+        self.blocks = nn.ModuleList(nn.Module() for _ in range(blocks))
+        for block in self.blocks:
             block.conv1, block.conv2 = (nn.Conv2d(channels, channels, 3, padding=1) for _ in range(2))
-        self.conv_after_body = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv_after_blocks = nn.Conv2d(channels, channels, 3, padding=1)
         layers: list[nn.Module] = []
         for step in {2: [2], 3: [3], 4: [2, 2]}[scale]:
             layers += [nn.Conv2d(channels, channels * step**2, 3, padding=1), nn.PixelShuffle(step)]
@@ -48,14 +48,14 @@ class Published(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         mean = torch.tensor(MEAN)[None, :, None, None]
         shallow = x = self.conv_first((image - mean) * 255)
-        for block in self.body:
+        for block in self.blocks:
             x = x + block.conv2(F.relu(block.conv1(x)))
-        x = self.conv_last(self.upsample(self.conv_after_body(x) + shallow))
+        x = self.conv_last(self.upsample(self.conv_after_blocks(x) + shallow))
         return x / 255 + mean
 
 
 @pytest.fixture
-def _edsr():
+def _registered():
     with example_registered():
         yield
 
@@ -63,7 +63,7 @@ def _edsr():
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory):
     with example_registered():
-        return write_tiny_model(tmp_path_factory.mktemp("model") / "edsr.safetensors", network="edsr", k=2)
+        return write_tiny_model(tmp_path_factory.mktemp("model") / "residual.safetensors", network="residual", k=2)
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def photograph(height: int, width: int) -> np.ndarray:
     return (photographs(height, width)[0].permute(1, 2, 0) * 255).round().byte().numpy()
 
 
-@pytest.mark.usefixtures("_edsr")
+@pytest.mark.usefixtures("_registered")
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_a_published_file_is_recognised(tmp_path, published, scale):
     """Wherever in the file a training has left it, as with the networks of the package."""
@@ -93,7 +93,7 @@ def test_a_published_file_is_recognised(tmp_path, published, scale):
     network = load_checkpoint(tmp_path / "net.pth")
     assert isinstance(network, WholeNetwork)
     config = network.config
-    assert (config.network, config.scale, config.blocks, config.settings) == ("edsr", scale, 3, {"channels": 16})
+    assert (config.network, config.scale, config.blocks, config.settings) == ("residual", scale, 3, {"channels": 16})
     image = photographs(15, 22)
     assert (network(image) - published[scale](image)).abs().max() < 1e-5
 
@@ -101,19 +101,19 @@ def test_a_published_file_is_recognised(tmp_path, published, scale):
 def test_without_it_the_file_is_named_for_what_it_is(tmp_path, published, monkeypatch):
     monkeypatch.delenv("MGA_NETWORKS", raising=False)
     torch.save(published[2].state_dict(), tmp_path / "net.pth")
-    with pytest.raises(CheckpointError, match="is a file of EDSR, which is not supported yet"):
+    with pytest.raises(CheckpointError, match="is of no network that is known"):
         load_checkpoint(tmp_path / "net.pth")
 
 
-@pytest.mark.usefixtures("_edsr")
+@pytest.mark.usefixtures("_registered")
 def test_what_no_tensor_tells_is_refused():
     with torch.device("meta"):
         large = Published(2, blocks=1, channels=256).state_dict()
-    with pytest.raises(CheckpointError, match="looks like EDSR, but it has 256 channels"):
+    with pytest.raises(CheckpointError, match="looks like Residual, but it has 256 channels"):
         recognise({name: torch.zeros(tensor.shape) for name, tensor in large.items()}, "checkpoint: it")
 
 
-@pytest.mark.usefixtures("_edsr")
+@pytest.mark.usefixtures("_registered")
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_it_is_run_by_convolutions_of_our_own(published, scale):
     """Whole, and cut in two in every variant, against the same in float32."""
@@ -141,17 +141,17 @@ def check_near(model: MaskGuidedSR, image: np.ndarray, exact: Tensor) -> None:
     assert difference.max() < 0.25 * exact.std()
 
 
-@pytest.mark.usefixtures("_edsr")
+@pytest.mark.usefixtures("_registered")
 def test_it_is_converted_without_loss(published):
     for scale, original in published.items():
         teacher = check_convertible(recognise(original.state_dict(), "checkpoint: it"), "it")
         network = halves(teacher, (2, 1), patch_size=4)
-        assert network.config.network == "edsr"
+        assert network.config.network == "residual"
         image = photographs(16, 24)
         assert (network.decomposed(network.coarse(image)[1]) - original(image)).abs().max() < 1e-5, scale
 
 
-@pytest.mark.usefixtures("_edsr")
+@pytest.mark.usefixtures("_registered")
 def test_the_command_converts_it(tmp_path, published):
     torch.save(published[2].state_dict(), tmp_path / "net.pth")
     (tmp_path / "photos").mkdir()
@@ -172,15 +172,15 @@ def test_upscale_with_a_model_of_it(tmp_path, model_file):
     arguments = "upscale", tmp_path / "photo.png", "-o", tmp_path / "large.png", "--model", model_file
     refused = mga(*arguments)
     assert refused.returncode == 1
-    assert "network: 'edsr' is not known" in refused.stderr
+    assert "network: 'residual' is not known" in refused.stderr
     assert "name the file that registers it in the environment variable MGA_NETWORKS" in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert not (tmp_path / "large.png").exists()
-    done = mga(*arguments, networks=EDSR)
+    done = mga(*arguments, networks=EXAMPLE)
     assert (done.returncode, done.stderr) == (0, "")
     with example_registered():
         model = MaskGuidedSR.from_pretrained(model_file)
-        assert model.network == "edsr"
+        assert model.network == "residual"
         expected, coarse = model.upscale(photo), MaskGuidedSR.from_pretrained(model_file, k=0).upscale(photo)
     found = np.asarray(Image.open(tmp_path / "large.png"))
     assert np.abs(found.astype(int) - expected).max() <= 1, "a level at most, by the number of threads"
@@ -189,7 +189,7 @@ def test_upscale_with_a_model_of_it(tmp_path, model_file):
 
 def test_info_runs_with_it_and_a_broken_file_stops_nothing_else(tmp_path):
     (tmp_path / "broken.py").write_text("def")
-    for networks in (EDSR, tmp_path / "broken.py"):
+    for networks in (EXAMPLE, tmp_path / "broken.py"):
         info = mga("info", networks=networks)
         assert (info.returncode, info.stderr) == (0, "")
         assert "rfdn-x4: rfdn x4" in info.stdout
@@ -197,20 +197,20 @@ def test_info_runs_with_it_and_a_broken_file_stops_nothing_else(tmp_path):
 
 def test_a_model_of_it_without_it_is_refused_with_the_remedy(model_file, monkeypatch):
     monkeypatch.delenv("MGA_NETWORKS", raising=False)
-    with pytest.raises(CheckpointError, match=r"network: 'edsr' is not known; .* environment variable MGA_NETWORKS"):
+    with pytest.raises(CheckpointError, match=r"network: 'residual' is not known; .* variable MGA_NETWORKS"):
         load_model(model_file)
 
 
-@pytest.mark.usefixtures("_edsr", "few_colours")
+@pytest.mark.usefixtures("_registered", "few_colours")
 def test_it_is_trained_as_any_other(tmp_path, model_file):
     """By the command, from weights of its own: what docs/own_network.md says."""
     hr = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     write_pack(tmp_path / "train.safetensors", [("a", (hr, hr[::2, ::2]))], 2)
     steps = "".join(f"{step} = {{ iterations = 1, periods = 1 }}\n" for step in ("dense", "all", "mask"))
     paths = f'out = "{tmp_path}"\ntrain = ["{tmp_path}/train.safetensors"]\ninitial = "{model_file}"\n'
-    (tmp_path / "mine.toml").write_text(f'network = "edsr"\nscale = 2\ncrop = 8\nbatch = 1\n{paths}{steps}')
+    (tmp_path / "mine.toml").write_text(f'network = "residual"\nscale = 2\ncrop = 8\nbatch = 1\n{paths}{steps}')
     assert main(["train", str(tmp_path / "mine.toml")]) == 0
-    before, after = (load_model(path).state_dict() for path in (model_file, tmp_path / "edsr-x2.safetensors"))
+    before, after = (load_model(path).state_dict() for path in (model_file, tmp_path / "residual-x2.safetensors"))
     changed = {name.partition(".")[0] for name, tensor in before.items() if not torch.equal(tensor, after[name])}
     assert changed == {"base", "refine", "mask"}
     assert all((tensor - after[name]).abs().max() < 0.1 for name, tensor in before.items() if name.startswith("base."))

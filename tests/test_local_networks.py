@@ -1,4 +1,4 @@
-"""RRDBNet, SRVGGNetCompact and SPAN: every spelling is the network that was written down a second time."""
+"""RRDBNet, SRVGGNetCompact, SPAN, EDSR, RCAN: every spelling is the network that was written down a second time."""
 
 from __future__ import annotations
 
@@ -91,6 +91,56 @@ def test_compact(scale, convolutions, nf):
     check(network, forward)
     one = {name: t[:1] if t.ndim == 1 and "bias" not in name else t for name, t in state.items()}
     assert recognise(one, "it").body.body[1].weight.shape == (nf,), "one slope for all is one for each"
+
+
+@pytest.mark.parametrize(("scale", "unshuffled"), [(4, 1), (2, 1), (2, 2), (1, 4)])
+def test_rcan_as_the_community_trains_it(scale, unshuffled):
+    state, forward = tempered(originals.rcan(scale, unshuffled))
+    network = recognise(state, "it")
+    config = network.config
+    assert (config.network, config.scale, config.input_range) == ("rcan", scale, "0..1")
+    assert config.settings["mean"] == (0.0, 0.0, 0.0)
+    assert config.settings.get("unshuffled", 1) == unshuffled
+    check(network, forward)
+    model = MaskGuidedSR(network, device="cpu", dtype="float32")
+    picture = (photographs(15, 22)[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    expected = forward(torch.from_numpy(picture).permute(2, 0, 1)[None] / 255)[0].permute(1, 2, 0)
+    assert np.abs(model.upscale(picture) - (255 * expected.clamp(0, 1)).round().numpy()).max() <= 1
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("basicsr", [False, True])
+def test_edsr(scale, basicsr):
+    state, forward = originals.edsr(scale, basicsr, blocks=3)
+    last = "conv_last" if basicsr else "tail.1"
+    for name in (f"{last}.weight", f"{last}.bias"):
+        state[name] *= 40 / 255 / float(forward(photographs(16, 16)).std())
+    network = recognise(state, "it")
+    config = network.config
+    assert (config.network, config.scale, config.blocks, config.input_range) == ("edsr", scale, 3, "0..255")
+    assert "residual" not in config.settings
+    check(network, forward)
+
+
+def test_edsr_that_is_large_and_one_of_values_in_0_to_1():
+    """No tensor says by what the large network multiplies what its blocks make; the mean colour says the range."""
+    for basicsr in (False, True):
+        state, forward = originals.edsr(2, basicsr, nf=256, blocks=1, residual=0.1)
+        network = recognise(state, "it")
+        assert network.config.settings["residual"] == 0.1
+        check(network, forward, (6, 7))
+    state, forward = originals.edsr(2, False, largest=1.0)
+    network = recognise(state, "it")
+    assert network.config.input_range == "0..1"
+    check(network, forward)
+
+
+def test_what_fits_edsr_and_has_more_is_refused():
+    state = dict(originals.edsr(2, False)[0])
+    with pytest.raises(CheckpointError, match=r"looks like EDSR, but tensor tail\.2\.weight is"):
+        recognise(state | {"tail.2.weight": torch.zeros(3, 3, 3, 3)}, "it")
+    with pytest.raises(CheckpointError, match="looks like EDSR, but the mean that it takes off is not the one"):
+        recognise(state | {"add_mean.bias": torch.zeros(3)}, "it")
 
 
 def with_noise(state: dict[str, torch.Tensor], convolutions: int) -> dict[str, dict[str, torch.Tensor]]:
@@ -276,6 +326,8 @@ COSTS = {  # by hand: thousands of multiply-accumulates of the convolutions for 
     "span 48 x4": (WholeConfig("span", 4, 6), 425, 426),
     "span 48 x2": (WholeConfig("span", 2, 6), 410, 411),
     "span 52 x4": (WholeConfig("span", 4, 6, {"channels": 52}), 497, 498),
+    "edsr baseline x4": (WholeConfig("edsr", 4, 16), 1_983, 1_518),
+    "edsr large x4": (WholeConfig("edsr", 4, 32, {"channels": 256, "residual": 0.1}), 50_253, 43_090),
     "span 28 x4": (WholeConfig("span", 4, 6, {"channels": 28}), 150, 151),
 }
 

@@ -17,7 +17,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from network_zoo import EDSR, random_model
+from network_zoo import EXAMPLE, random_model
 from tiny_model import write_tiny_model
 
 from mga_kernels import MaskGuidedSR
@@ -137,7 +137,7 @@ def test_a_network_of_ones_own_is_found_again_in_another_process(tmp_path):
     import pickle, sys, numpy as np
     from mga_kernels import MaskGuidedSR
     from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
-    model = MaskGuidedSR(MaskGuidedNetwork(ModelConfig("edsr", 2, split=(1, 1))), device="cpu")
+    model = MaskGuidedSR(MaskGuidedNetwork(ModelConfig("residual", 2, split=(1, 1))), device="cpu")
     pickle.dump(model, open(sys.argv[1], "wb"))
     print(model.upscale(np.full((9, 9, 3), 77, np.uint8)).sum())
     """
@@ -145,7 +145,7 @@ def test_a_network_of_ones_own_is_found_again_in_another_process(tmp_path):
     import pickle, sys, numpy as np
     print(pickle.load(open(sys.argv[1], "rb")).upscale(np.full((9, 9, 3), 77, np.uint8)).sum())
     """
-    named = {"MGA_NETWORKS": str(EDSR)}
+    named = {"MGA_NETWORKS": str(EXAMPLE)}
     assert run(write, tmp_path / "model", environment=named) == run(read, tmp_path / "model", environment=named)
 
 

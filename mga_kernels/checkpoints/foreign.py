@@ -6,13 +6,9 @@ from collections.abc import Collection, Iterator
 
 NOT_YET = "which is not supported yet"
 SPANDREL = "; in Python, spandrel may load it for from_checkpoint (docs/checkpoints.md)"
-WITHOUT_SPANDREL = ("EDSR", "CARN")
+WITHOUT_SPANDREL = ("CARN",)
 # Network -> names of tensors of which all of one line must be there, behind any prefix.
 UPSCALERS: dict[str, tuple[tuple[str, ...], ...]] = {
-    "EDSR": (
-        ("head.0.weight", "body.0.body.0.weight", "body.0.body.2.weight"),
-        ("conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight"),
-    ),
     "HAT": (("layers.0.residual_group.blocks.0.conv_block.cab.0.weight", "conv_first.weight"),),
     "ATD": (("layers.0.residual_group.td", "conv_first.weight"),),
     "DAT": (("before_RG.1.weight", "layers.0.blocks.0.norm1.weight"),),

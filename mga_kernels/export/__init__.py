@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..checkpoints import load_checkpoint
 from ..errors import InputError
-from ..networks import MaskGuidedNetwork
+from ..networks import MaskGuidedNetwork, SRNetwork, WholeNetwork
 from ..networks.amount import Amount
 from ..system.files import whole_file
 from .formats import FORMATS
@@ -19,7 +19,7 @@ LARGEST = 1024  # sides of the largest image of an ExecuTorch program, unless sa
 
 
 def export_model(
-    model: str | os.PathLike | MaskGuidedNetwork,
+    model: str | os.PathLike | SRNetwork,
     path: str | os.PathLike,
     *,
     k: int | None = None,
@@ -28,13 +28,13 @@ def export_model(
     largest: tuple[int, int] = (LARGEST, LARGEST),
     scale: int | None = None,
 ) -> dict[str, object]:
-    """Write -M of a model as one graph, whole or not at all; returns the facts that the file holds about itself.
+    """Write -M of a model, or a whole network, as one graph, all of it or nothing; returns what it says of itself.
 
     The graph takes a float32 image (1, 3, H, W) in [0, 1], any H and W, and returns (1, 3, sH, sW) in [0, 1]: what
     ``MaskGuidedSR`` makes of it in float32. Selection is inside: K is ``k``, clamped to the number of cells, or
-    ``fraction`` of the cells, by default the model's own K.
+    ``fraction`` of the cells, by default the model's own K; a whole network has none.
 
-    ``model``: a shipped model, a file of mask-guided weights, or a network. ``format``: "onnx", "pt2" (torch.export) or
+    ``model``: a shipped model, a file of weights, or a network. ``format``: "onnx", "pt2" (torch.export) or
     "pte" (ExecuTorch), by default what the name of the file ends with. ``largest``, height and width of the largest
     image, matters for "pte" alone, whose memory is planned beforehand. ``scale`` is that of a file which does not tell
     it. InputError for an amount, a format or a model
@@ -46,9 +46,7 @@ def export_model(
         what = f"format {format!r}" if format is not None else f"the name {path.name}"
         raise InputError(f"export: {what} does not say how to export; choose one of {', '.join(FORMATS)}")
     amount = Amount(k, fraction)
-    network = model if isinstance(model, MaskGuidedNetwork) else load_checkpoint(model, scale=scale)
-    if not isinstance(network, MaskGuidedNetwork):
-        raise InputError(f"export: {model} is a whole network without a mask; give a mask-guided one")
+    network = model if isinstance(model, MaskGuidedNetwork | WholeNetwork) else load_checkpoint(model, scale=scale)
     require, write = FORMATS[kind]
     require()
     with whole_file(path) as stream:  # first, so that a folder that cannot be written to is known before the work

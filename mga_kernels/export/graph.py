@@ -1,4 +1,4 @@
-"""-M as one graph of standard operators for any H and W: what the export formats are made from.
+"""-M, or a whole network, as one graph of standard operators for any H and W: what the export formats are made from.
 
 Everything is the network's own modules and the definitions of the operators, save what a graph for all sizes cannot
 take: comparisons of sizes, and a sort whose rule for ties differs from runtime to runtime.
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..networks import MaskGuidedNetwork
+from ..networks import MaskGuidedNetwork, SRNetwork, WholeNetwork
 from ..networks.amount import Amount
 from ..networks.layers import Size, extended, number
 from ..networks.mask import FILTER_SIZE
@@ -90,6 +90,33 @@ class MaskGuidedGraph(nn.Module):
         filters = F.linear(source.flatten(2)[0].T, weight.flatten(1), bias)
         cells = torch.arange(filters.shape[0], device=feature.device)
         return (filters * gather(probability, cells, columns, 1, FILTER_SIZE // 2).flatten(1)).sum(dim=1)
+
+
+class WholeGraph(nn.Module):
+    """The same of a network without a mask, of which nothing is selected: InputError for an amount."""
+
+    def __init__(self, network: WholeNetwork, amount: Amount):
+        super().__init__()
+        if amount:
+            raise InputError(f"export: {network.config.network} is a whole network without a mask; give no amount")
+        self.network, self.minimum_size = network, network.config.definition.minimum_size
+
+    def forward(self, image: Tensor) -> Tensor:
+        scale = self.network.config.scale
+        image, borders = with_border(image, self.network.config.patch_size)
+        height, width = image.shape[-2:]
+        seen = [torch.sym_max(side, self.minimum_size) for side in (height, width)]
+        result = self.network(extended(image, *seen)).clamp(0, 1)
+        top, left = (border * scale for border in borders)
+        return result[..., top : height * scale - top, left : width * scale - left]
+
+
+def graph_of(network: SRNetwork, amount: Amount) -> MaskGuidedGraph | WholeGraph:
+    """The graph of a network."""
+    if isinstance(network, MaskGuidedNetwork):
+        return MaskGuidedGraph(network, amount)
+    assert isinstance(network, WholeNetwork)
+    return WholeGraph(network, amount)
 
 
 def with_border(image: Tensor, cell: int) -> tuple[Tensor, list[Size]]:

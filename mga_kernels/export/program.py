@@ -1,4 +1,4 @@
-"""A mask-guided network as the ExportedProgram that all formats are written from."""
+"""A network as the ExportedProgram that all formats are written from."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from ..errors import InputError
 from ..modes import ordinary
-from ..networks import MaskGuidedNetwork
+from ..networks import SRNetwork, WholeNetwork
 from ..networks.amount import Amount
 from ..runtimes.precision import picture
 from ..version import __version__
-from .graph import MaskGuidedGraph
+from .graph import MaskGuidedGraph, WholeGraph, graph_of
 
 EXAMPLE = 37, 45  # neither square nor multiples of p, so that no two sizes in the graph are equal by chance
 OTHERS = (5, 3), (50, 39)  # sizes at which the program is compared with the network
 TOLERANCE = 1e-5
 
 
-def facts(network: MaskGuidedNetwork, amount: Amount) -> dict[str, object]:
+def facts(network: SRNetwork, amount: Amount) -> dict[str, object]:
     """What a file says about itself."""
-    config = network.config
+    config, version = network.config, f"mga_kernels {__version__}"
+    if isinstance(network, WholeNetwork):
+        return {"network": config.network, "scale": config.scale, "refined": None, "version": version}
     rule = f"{amount.fraction} of the cells" if amount.fraction is not None else "K, at most the number of cells"
     return {
         "network": config.network,
@@ -37,13 +39,13 @@ def facts(network: MaskGuidedNetwork, amount: Amount) -> dict[str, object]:
         "refined": rule,
         "k": None if amount.fraction is not None else config.k if amount.k is None else amount.k,
         "fraction": amount.fraction,
-        "version": f"mga_kernels {__version__}",
+        "version": version,
     }
 
 
 @ordinary()
-def trace(network: MaskGuidedNetwork, amount: Amount, largest: tuple[int, int] | None = None) -> ExportedProgram:
-    """The program of -M in float32 for images of any size, or of sides up to those of ``largest``.
+def trace(network: SRNetwork, amount: Amount, largest: tuple[int, int] | None = None) -> ExportedProgram:
+    """The program of -M, or of a whole network, in float32 for images of any size or of sides up to ``largest``.
 
     InputError where the network cannot be traced, or its program does not compute at other sizes what it does.
     """
@@ -52,7 +54,7 @@ def trace(network: MaskGuidedNetwork, amount: Amount, largest: tuple[int, int] |
         raise InputError(f"export: the largest image must be {EXAMPLE[1]}x{EXAMPLE[0]} or more, got {largest}")
     limits = largest or (None, None)
     sides = {axis: Dim(name, min=1, max=limit) for axis, name, limit in zip((2, 3), ("H", "W"), limits, strict=True)}
-    graph = MaskGuidedGraph(network, amount).eval()
+    graph = graph_of(network, amount).eval()
     try:
         with any_size():
             program = torch.export.export(graph, (picture(*EXAMPLE),), dynamic_shapes={"image": sides})
@@ -76,7 +78,7 @@ def any_size() -> Iterator[None]:
         yield
 
 
-def _compare(program: ExportedProgram, graph: MaskGuidedGraph) -> None:
+def _compare(program: ExportedProgram, graph: MaskGuidedGraph | WholeGraph) -> None:
     module = program.module()
     for size in OTHERS:
         image = picture(*size)

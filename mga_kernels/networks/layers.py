@@ -95,3 +95,12 @@ def extended(x: Tensor, height: Size, width: Size) -> Tensor:
 def number(size: Size, like: Tensor) -> Tensor:
     """A size as a tensor int64 (1,): converters to ONNX take sizes as operands of few operators only."""
     return torch.full((1,), size, dtype=torch.int64, device=like.device)
+
+
+def unshuffled_pixels(image: Tensor, side: int) -> Tensor:
+    """(N, C, H, W) -> (N, C side^2, H / side, W / side), rounded up: blocks of pixels as channels.
+
+    Sides that are no multiples are extended by reflection at the bottom and on the right.
+    """
+    height, width = ((length + side - 1) // side * side for length in image.shape[-2:])
+    return F.pixel_unshuffle(extended(image, height, width), side)

@@ -1,6 +1,6 @@
 """What a network is to the rest of the package, and which are known: those of the catalogue, and those of users.
 
-A network of one's own is a file or a folder that calls ``register_network`` (``examples/edsr``; docs/extending.md
+A network of one's own is a file or a folder that calls ``register_network`` (``examples/residual``; docs/extending.md
 explains it). Commands find it where the environment variable MGA_NETWORKS names the file, the folder, or a module that
 can be imported; several are separated by commas.
 """

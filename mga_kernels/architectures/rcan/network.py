@@ -20,7 +20,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...networks.layers import consume_halo, conv, stepwise_upsampler, valid_conv
+from ...networks.layers import consume_halo, conv, stepwise_upsampler, unshuffled_pixels, valid_conv
 
 FEATURE_CHANNELS = 64
 BLOCKS_PER_GROUP = 20
@@ -120,7 +120,7 @@ class BaseNet(_Half):
     """(N, 3, H, W) in 0..255 -> coarse image (N, 3, sH, sW) in 0..255 and coarse feature (N, C, H, W).
 
     The settings after ``blocks``, which are groups, are those of published networks that differ; ``mean`` is in the
-    range of the image.
+    range of the image. ``unshuffled``: as RRDBNet has it, blocks of so many pixels a side become channels first.
     """
 
     def __init__(
@@ -131,13 +131,22 @@ class BaseNet(_Half):
         channels: int = FEATURE_CHANNELS,
         squeezed: int = FEATURE_CHANNELS // REDUCTION,
         mean: Sequence[float] = MEAN,
+        unshuffled: int = 1,
     ):
-        super().__init__(scale, blocks, blocks_per_group, channels, squeezed, mean)
-        self.conv_first = conv(3, channels, 3)
+        super().__init__(scale * unshuffled, blocks, blocks_per_group, channels, squeezed, mean)
+        self.scale, self.unshuffled = scale, unshuffled
+        self.conv_first = conv(3 * unshuffled**2, channels, 3)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        feature = self.trunk(self.conv_first(image - mean_like(image, self.mean)))
-        return self.upsample(feature), feature
+        height, width = image.shape[-2:]
+        image = image - mean_like(image, self.mean)
+        if self.unshuffled > 1:
+            image = unshuffled_pixels(image, self.unshuffled)
+        feature = self.trunk(self.conv_first(image))
+        result = self.upsample(feature)
+        if self.unshuffled > 1:
+            result = result[..., : height * self.scale, : width * self.scale]
+        return result, feature
 
 
 class RefineNet(_Half):

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 
-import torch
-from torch import Tensor
-
+from ...checkpoints.mean_shift import mean_shift, without_shift
 from ...checkpoints.spelling import (
-    BOTH_RANGES,
     MaskGuidedNames,
     Published,
     Reading,
@@ -22,8 +19,6 @@ from ...checkpoints.spelling import (
 from ...errors import CheckpointError
 from .network import MEAN
 
-COLOUR_SHIFT = 1e-3  # by which the matrix of a mean shift may differ from that of identity
-
 
 def _rcan(state: State, spelling: str, mean: tuple[float, ...], ranges: tuple[str, ...]) -> Reading:
     """Of tensors with our names."""
@@ -32,14 +27,20 @@ def _rcan(state: State, spelling: str, mean: tuple[float, ...], ranges: tuple[st
     scale = shuffled_scale(values, channels) ** (2 if "upsampler.2.weight" in state else 1)
     squeezed = shape(state, "body.0.residual_group.0.rcab.3.attention.1.weight")[0]
     settings = {"blocks_per_group": blocks, "channels": channels, "squeezed": squeezed, "mean": mean}
+    inputs = shape(state, "conv_first.weight")[1]
+    side = math.isqrt(inputs // 3)
+    if side > 1 and (3 * side * side != inputs or scale % side):
+        raise CheckpointError(f"it takes {inputs} channels and enlarges {scale} times, which is no network of RGB")
+    if side > 1:
+        scale, settings = scale // side, {**settings, "unshuffled": side}
     return Reading("rcan", spelling, dict(state), groups, settings, (scale,), ranges=ranges)
 
 
 def _rcan_original(state: State) -> Reading:
-    mean, ranges = _mean_shift(state)
+    mean, ranges = mean_shift(state)
     groups = count(state, r"body\.(\d+)\.body\.")
     rules = {
-        r"head\.0\.": "conv_first.",
+        r"head\.[01]\.": "conv_first.",  # behind a pixel unshuffle it is the second
         rf"body\.{groups}\.": "conv_after_body.",
         r"tail\.0\.": "upsampler.",
         r"tail\.1\.": "conv_last.",
@@ -52,26 +53,7 @@ def _rcan_original(state: State) -> Reading:
         r"body\.(\d+)\.body\.(\d+)\.body\.3\.conv_du\.2\.": r"body.\1.residual_group.\2.rcab.3.attention.3.",
         r"body\.(\d+)\.body\.(\d+)\.body\.": r"body.\1.residual_group.\2.rcab.",
     }
-    kept = {name: tensor for name, tensor in state.items() if not name.startswith(("sub_mean.", "add_mean."))}
-    return _rcan(renamed(kept, rules), "original (EDSR framework)", mean, ranges)
-
-
-def _mean_shift(state: State) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """The mean colour that is taken off and added, and the range that its size tells; none and both without one."""
-    if "sub_mean.weight" not in state:
-        return (0.0, 0.0, 0.0), BOTH_RANGES
-    shifts: list[Tensor] = []
-    for name, sign in (("sub_mean", -1), ("add_mean", 1)):
-        matrix = shape(state, f"{name}.weight")
-        if matrix != (3, 3, 1, 1) or shape(state, f"{name}.bias", 1) != (3,):
-            raise CheckpointError(f"tensor {name}.weight is {matrix}, and a mean shift has (3, 3, 1, 1)")
-        if (state[f"{name}.weight"][:, :, 0, 0].float() - torch.eye(3, dtype=torch.float32)).abs().max() > COLOUR_SHIFT:
-            raise CheckpointError(f"{name} changes more than the mean colour")
-        shifts.append(sign * state[f"{name}.bias"].double())
-    mean = shifts[0].tolist()
-    if not torch.allclose(shifts[0], shifts[1], rtol=1e-3, atol=1e-3):
-        raise CheckpointError("the mean that it takes off is not the one that it adds")
-    return tuple(mean), ("0..1" if max(map(math.fabs, mean)) <= 1 else "0..255",)
+    return _rcan(renamed(without_shift(state), rules), "original (EDSR framework)", mean, ranges)
 
 
 def _rcan_basicsr(state: State) -> Reading:
@@ -83,6 +65,7 @@ def _rcan_basicsr(state: State) -> Reading:
 PUBLISHED = Published(
     (
         Spelling("RCAN", ("head.0.weight", "body.0.body.0.body.0.weight", "tail.1.weight"), _rcan_original),
+        Spelling("RCAN", ("head.1.weight", "body.0.body.0.body.0.weight", "tail.1.weight"), _rcan_original),
         Spelling("RCAN", ("conv_first.weight", "body.0.residual_group.0.rcab.0.weight"), _rcan_basicsr),
     ),
     MaskGuidedNames(r"body\.(\d+)\."),

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...networks.layers import conv, extended
+from ...networks.layers import conv, unshuffled_pixels
 
 CHANNELS, GROWTH = 64, 32
 SLOPE = 0.2
@@ -102,8 +102,7 @@ class BaseNet(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         height, width = image.shape[-2:]
         if self.unshuffled > 1:
-            s = self.unshuffled
-            image = F.pixel_unshuffle(extended(image, (height + s - 1) // s * s, (width + s - 1) // s * s), s)
+            image = unshuffled_pixels(image, self.unshuffled)
         shallow = self.conv_first(image)
         feature = self.conv_body(self.body(shallow)) + shallow
         result = self.upsample(feature)

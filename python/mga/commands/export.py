@@ -1,4 +1,4 @@
-"""``mga export MODEL -o OUT.onnx|OUT.pt2|OUT.pte``: -M as one graph for other runtimes."""
+"""``mga export MODEL -o OUT.onnx|OUT.pt2|OUT.pte``: -M, or a whole network, as one graph for other runtimes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FORMATS = ("onnx", "pt2", "pte")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_amount_arguments(parser)
-    parser.add_argument("model", metavar="MODEL", help="shipped model, or a file of mask-guided weights")
+    parser.add_argument("model", metavar="MODEL", help="shipped model, or a file of weights")
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE", help="OUT.onnx, OUT.pt2 or OUT.pte")
     parser.add_argument("--format", choices=FORMATS, help="default: what the name of the file ends with")
     parser.add_argument(
@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> int:
     settings = {} if args.largest is None else {"largest": args.largest[::-1]}
     amount = {"k": args.k, "fraction": args.fraction}
     facts = export_model(args.model, args.output, **amount, format=args.format, scale=args.model_scale, **settings)
-    shown = f"K = {facts['k']}" if facts["fraction"] is None else f"{facts['fraction']:g} of the cells"
+    shown = "whole" if facts["refined"] is None else f"K = {facts['k']}"
+    shown = f"{facts['fraction']:g} of the cells" if facts.get("fraction") is not None else shown
     size = args.output.stat().st_size / 1e6
     print(f"{args.model} -> {args.output} ({facts['network']} x{facts['scale']}, {shown}, {size:.1f} MB)")
     return 0

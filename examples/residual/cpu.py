@@ -1,4 +1,4 @@
-"""EDSR in convolutions of our own: which stages its halves consist of, and in which slots their results lie.
+"""The residual network in convolutions of our own: of which stages halves are made, and in which slots results lie.
 
 A stage is a convolution from one slot to another, with what is added to it. Slots that no other stage needs as a
 whole are kept as a few rows only. ``mga_kernels.runtimes.cpu.divided`` makes the plans of it: images, patches and -D.
@@ -19,7 +19,7 @@ from mga_kernels.runtimes.cpu.stages import Block, Part, Stage
 from .network import MEAN
 
 
-class EdsrWeights(DividedWeights):
+class ResidualWeights(DividedWeights):
     keeps_shallow = True  # the state's second part is what the first convolution made
     adds_image = False
 

@@ -1,4 +1,4 @@
-"""EDSR as two halves whose cut loses nothing: RGB in 0..255, less the mean colour of DIV2K.
+"""A residual network as two halves whose cut loses nothing: RGB in 0..255, less a mean colour.
 
 The state at the cut is what the blocks have made so far and, for the long skip, what the first convolution made. The
 halves get the rest from ``mga_kernels.networks.divided``: patches and their halo, -D, and the light upsampler.
@@ -36,7 +36,7 @@ class ResidualBlock(nn.Module):
         return self.conv2(F.relu(self.conv1(x))) + x
 
 
-class _Edsr(Half):
+class _Residual(Half):
     def __init__(self, scale: int, blocks: int, channels: int = CHANNELS, light: bool = False):
         super().__init__()
         self.parts, self.receptive_field = (channels, channels), 2 * blocks + 3
@@ -60,7 +60,7 @@ class _Edsr(Half):
         return [*map(step_of, self.upsampler), self.conv_last]
 
 
-class BaseNet(BaseHalf, _Edsr):
+class BaseNet(BaseHalf, _Residual):
     """(N, 3, H, W) in 0..255 -> coarse image (N, 3, sH, sW) in 0..255 and state (N, 2C, H, W)."""
 
     def __init__(self, scale: int, blocks: int = 12, **settings: Any):
@@ -73,7 +73,7 @@ class BaseNet(BaseHalf, _Edsr):
         return shallow, shallow
 
 
-class RefineNet(RefineHalf, _Edsr):
+class RefineNet(RefineHalf, _Residual):
     """Patches of the state with a halo of one pixel, (N, 2C, p+2, p+2) -> HR patches (N, 3, sp, sp) in 0..255."""
 
     def __init__(self, scale: int, blocks: int = 4, **settings: Any):

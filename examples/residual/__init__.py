@@ -1,7 +1,7 @@
-"""A network from outside the package, in one folder: EDSR (Lim et al., CVPR workshops 2017), its baseline.
+"""A network from outside the package, in one folder: a plain residual network, as one's own training may have made it.
 
-    MGA_NETWORKS=examples/edsr mga upscale photo.jpg -o large.png --model EDSR_Mx4.pth
-    MGA_NETWORKS=examples/edsr mga convert EDSR_Mx4.pth -o fast.safetensors --images photos/ --split 12+4
+    MGA_NETWORKS=examples/residual mga upscale photo.jpg -o large.png --model mine_x4.pth
+    MGA_NETWORKS=examples/residual mga convert mine_x4.pth -o fast.safetensors --images photos/ --split 12+4
 
 With it published files are recognised, run in convolutions of our own, and are cut in two; docs/extending.md says what
 each field is for, docs/own_network.md what halves must do.
@@ -14,7 +14,7 @@ from .network import CHANNELS, BaseNet, RefineNet
 
 NETWORK = register_network(
     Network(
-        "edsr",
+        "residual",
         BaseNet,
         RefineNet,
         **channels_of_state(2, CHANNELS),
@@ -23,6 +23,6 @@ NETWORK = register_network(
         working_values=2400,
         published=f"{__name__}.published:PUBLISHED",
         layout=Layout("conv_first", r"body\.", "conv_last", ("conv2",)),
-        cpu=f"{__name__}.cpu:EdsrWeights",
+        cpu=f"{__name__}.cpu:ResidualWeights",
     )
 )

@@ -1,0 +1,47 @@
+"""The published files of EDSR, baseline and large, as its authors and as BasicSR name their tensors."""
+
+from __future__ import annotations
+
+from ...checkpoints.mean_shift import mean_shift, without_shift
+from ...checkpoints.spelling import Published, Reading, Spelling, State, count, renamed, shape, shuffled_scale
+from .network import MEAN, WIDE, WIDE_RESIDUAL
+
+
+def _edsr(state: State, spelling: str, mean: tuple[float, ...], ranges: tuple[str, ...]) -> Reading:
+    """Of tensors with our names."""
+    values, channels = shape(state, "upsampler.0.weight")[:2]
+    scale = shuffled_scale(values, channels) ** (2 if "upsampler.2.weight" in state else 1)
+    settings = {"channels": channels, "mean": mean}
+    settings |= {"residual": WIDE_RESIDUAL} if channels >= WIDE else {}  # which no tensor tells
+    return Reading("edsr", spelling, dict(state), count(state, r"body\.(\d+)\."), settings, (scale,), ranges=ranges)
+
+
+def _original(state: State) -> Reading:
+    mean, ranges = mean_shift(state)
+    blocks = count(state, r"body\.(\d+)\.body\.")
+    rules = {
+        r"head\.0\.": "conv_first.",
+        r"body\.(\d+)\.body\.0\.": r"body.\1.conv1.",
+        r"body\.(\d+)\.body\.2\.": r"body.\1.conv2.",
+        rf"body\.{blocks}\.": "conv_after_body.",
+        r"tail\.0\.": "upsampler.",
+        r"tail\.1\.": "conv_last.",
+    }
+    return _edsr(renamed(without_shift(state), rules), "original", mean, ranges)
+
+
+def _basicsr(state: State) -> Reading:
+    # The mean colour is no tensor; that of DIV2K is what the code has.
+    return _edsr(renamed(state, {r"upsample\.": "upsampler."}), "BasicSR", MEAN, ("0..255",))
+
+
+PUBLISHED = Published(
+    (
+        Spelling(
+            "EDSR",
+            ("head.0.weight", "body.0.body.0.weight", "body.0.body.2.weight", "tail.0.0.weight", "tail.1.weight"),
+            _original,
+        ),
+        Spelling("EDSR", ("conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight"), _basicsr),
+    )
+)
