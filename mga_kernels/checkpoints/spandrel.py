@@ -76,14 +76,15 @@ def from_descriptor(descriptor: Any) -> WholeNetwork:
     """The network of an ImageModelDescriptor, in evaluation mode, fp32, on the CPU: a copy, which leaves that as it is.
 
     One that is recognised here and gives the same image becomes our own, with convolutions of ours where there are
-    some. InputError for one that does not enlarge RGB by 2, 3 or 4.
+    some. InputError for one that is not of RGB, or enlarges by another number than one of SCALES.
     """
     if not isinstance(descriptor, ImageModelDescriptor):
         raise InputError(f"spandrel: expected an ImageModelDescriptor, got {type(descriptor).__name__}")
     name, scale = descriptor.architecture.name, descriptor.scale
     if (descriptor.input_channels, descriptor.output_channels) != (3, 3) or scale not in SCALES:
         channels = f"{descriptor.input_channels} to {descriptor.output_channels} channels"
-        raise InputError(f"spandrel: {name} makes x{scale} of {channels}; expected x2, x3 or x4 of RGB")
+        expected = ", ".join(f"x{scale}" for scale in SCALES)
+        raise InputError(f"spandrel: {name} makes x{scale} of {channels}; expected one of {expected} of RGB")
     if isinstance(descriptor.model, WholeNetwork):
         return private_copy(descriptor.model).float().cpu().eval().requires_grad_(False)
     descriptor = copy.deepcopy(descriptor, {id(descriptor.model): private_copy(descriptor.model)})
