@@ -11,7 +11,7 @@ import torch
 from . import _native
 from .errors import BackendError
 from .ops import operators
-from .runtimes.cpu import pairs
+from .runtimes.cpu import choose
 from .version import __version__
 
 
@@ -51,11 +51,10 @@ def _kernels() -> dict[str, str] | str:
     if _native.LIBRARY_ERROR is not None:
         return _native.LIBRARY_ERROR
     try:
-        name, fast = _native.convolution_kernels()
+        name, slow = choose.storage().kernels(), choose.slow()
         return {
             "operators": _native.instruction_set(),
-            "convolutions": name if fast else f"{name}: {pairs.slow()}",
-            "convolutions in float32": _native.map_kernels()[0],
+            "convolutions": f"{name} in {choose.storage().name}" if slow is None else f"{name}: {slow}",
         }
     except BackendError as error:
         return str(error)

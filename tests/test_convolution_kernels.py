@@ -20,7 +20,7 @@ from pair_layers import convolve, planes_of
 
 from mga_kernels import _native
 from mga_kernels.errors import BackendError
-from mga_kernels.runtimes.cpu import pairs
+from mga_kernels.runtimes.cpu import choose
 from mga_kernels.runtimes.cpu.layers import Conv
 from mga_kernels.runtimes.cpu.pairs import Planes
 
@@ -160,13 +160,15 @@ def test_the_variable_of_the_operators_chooses_the_kernels():
     command = [sys.executable, *safe_path, "-c", program, *sets]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     told = dict(zip(sets, lines, strict=True))
-    reason = "MGA_CPU_ISA is baseline" if HAS_BF16 else "this processor has no AVX-512 with bf16"
-    kernels = f"{{'operators': 'baseline', 'convolutions': 'portable: {reason}, and the portable kernels"
+    kernels = "{'operators': 'baseline', 'convolutions': 'portable: MGA_CPU_ISA is baseline, and the portable kernels"
     assert told["baseline"].startswith(f"('portable', False) {kernels}")
     assert told[""].startswith("('avx512_bf16', True)" if HAS_BF16 else "('portable', False)")
     if HAS_BF16:
         assert told["avx512"].startswith("('portable', False)")
+        assert "avx512 in float32" in told["avx512"]
         assert told["avx512_bf16"] == told[""]
+    elif _native.map_kernels()[1]:
+        assert f"{_native.map_kernels()[0]} in float32" in told[""]
 
 
 def test_an_instruction_set_that_is_not_there_is_an_error(monkeypatch):
@@ -174,6 +176,6 @@ def test_an_instruction_set_that_is_not_there_is_an_error(monkeypatch):
         raise RuntimeError("Error in f at x.cpp:1: MGA_CPU_ISA=mmx: this processor has no such instruction set\nstack")
 
     monkeypatch.setattr(_native, "LIBRARY_ERROR", None)
-    monkeypatch.setattr(torch.ops.mga.convolution_kernels, "default", refuse, raising=False)
+    monkeypatch.setattr(torch.ops.mga.map_kernels, "default", refuse, raising=False)
     with pytest.raises(BackendError, match=r"^MGA_CPU_ISA=mmx: this processor has no such instruction set$"):
-        pairs.slow()
+        choose.slow()

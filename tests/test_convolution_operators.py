@@ -10,13 +10,15 @@ from pair_layers import planes_of, poisoned, rounded
 from torch import nn
 
 from mga_kernels import _native, ops, records, runtimes
+from mga_kernels.architectures.rfdn.cpu import RfdnWeights
 from mga_kernels.errors import BackendError, InputError
 from mga_kernels.ops.convolution import weight as packing
-from mga_kernels.runtimes.cpu import pairs
+from mga_kernels.runtimes.cpu import choose, pairs
 from mga_kernels.runtimes.cpu.chains import PairChain
 from mga_kernels.runtimes.cpu.layers import Conv, Scale
 from mga_kernels.runtimes.cpu.pairs import Grid, Planes
 from mga_kernels.runtimes.cpu.stages import Stage
+from mga_kernels.runtimes.cpu.storage import Chain
 
 CONVOLUTION = sorted(convolution_cases(torch.Generator()))
 
@@ -64,7 +66,7 @@ STAGES = {
     "factors": lambda: [Stage(conv(8, 6, 1), "x", "hidden"), Stage(Scale(8, 0.2), "hidden", "out", "skip")],
     "rings": lambda: [
         Stage(conv(12, 6, 3), "x", "first"),
-        Stage(conv(6, 12, 5), "first", ("second", 1)),
+        Stage(conv(6, 12, 5), "first", ("second", 2)),
         Stage(conv(2, 12, 1), "first", "second"),
         Stage(conv(8, 8, 3), "second", "out", "skip"),
     ],
@@ -248,14 +250,15 @@ def test_numbers_follow_the_order_of_the_library(monkeypatch):
 def test_the_variable_of_the_backends_reaches_the_convolutions(monkeypatch):
     network = random_model("rfdn", 4)
     monkeypatch.setenv("MGA_BACKEND", "reference")
-    assert "MGA_BACKEND is reference" in pairs.slow()
+    assert "MGA_BACKEND is reference" in choose.slow()
     weights, _ = runtimes.prepare(network, torch.device("cpu"), None, "own")
     assert weights.description.endswith("(reference kernels, slow)")
     plan = weights.plan(24, 32, 2)
     plan.coarse(torch.randint(256, (24, 32, 3), dtype=torch.uint8), None)
-    assert ops.last_backend("pair_chain_") == "reference"
+    op = "pair_chain_" if choose.storage().narrow else "convolve_maps_"
+    assert ops.last_backend(op) == "reference"
     monkeypatch.setenv("MGA_BACKEND", "cuda")
-    with pytest.raises(BackendError, match="MGA_BACKEND=cuda: pair_chain_ has only cpu, reference"):
+    with pytest.raises(BackendError, match=f"MGA_BACKEND=cuda: {op} has only cpu, reference"):
         plan.coarse(torch.randint(256, (24, 32, 3), dtype=torch.uint8), None)
 
 
@@ -293,12 +296,12 @@ def test_chains_that_make_no_sense_are_refused(change, message):
         ops.pair_chain_(**{**given, **change})
 
 
-def reached(value: object, seen: set[int]) -> set[PairChain]:
+def reached(value: object, seen: set[int]) -> set[Chain]:
     """All chains in an object, its attributes and what these hold."""
     if id(value) in seen or isinstance(value, nn.Module | torch.Tensor | type):
         return set()
     seen.add(id(value))
-    if isinstance(value, PairChain):
+    if isinstance(value, Chain):
         return {value}
     held = (
         value
@@ -330,4 +333,9 @@ def test_a_plan_lists_all_its_chains(network, scale):
     listed = weights.chains
     assert len(listed) == len(set(listed))
     assert set(listed) == reached(weights, set())
-    assert weights.ring_bytes(100) == torch.get_num_threads() * max(chain.ring_bytes(100) for chain in listed)
+
+
+def test_rings_take_what_the_largest_chain_has_for_each_thread():
+    weights = RfdnWeights(random_model("rfdn", 4).halves(), choose.STORAGES["bfloat16"])
+    plan, rings = weights.plan(12, 100, 3), [chain.ring_bytes(100) for chain in weights.chains]
+    assert weights.room_bytes(plan) == torch.get_num_threads() * max(rings)

@@ -22,8 +22,9 @@ from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_checkpoint, load_model, recognise
 from mga_kernels.errors import CheckpointError
 from mga_kernels.networks import WholeNetwork
+from mga_kernels.runtimes.cpu import choose
 
-OWN = "bfloat16 with float32 sums, in convolutions of our own"
+OWN = choose.storage().description
 MEAN = (0.4488, 0.4371, 0.4040)
 
 

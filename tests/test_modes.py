@@ -20,7 +20,7 @@ from mga_kernels.export.graph import MaskGuidedGraph
 from mga_kernels.modes import ordinary
 from mga_kernels.networks import WholeConfig, WholeNetwork
 from mga_kernels.networks.amount import Amount
-from mga_kernels.runtimes.cpu import pairs
+from mga_kernels.runtimes.cpu import choose
 from mga_kernels.system.threads import one_thread
 
 OTHERS = ("pan", "rfdn", "srresnet", "rcan", "whole")
@@ -98,8 +98,8 @@ def assert_same(found: list, expected: list) -> None:
 @pytest.mark.parametrize("runtime", ["pytorch", "own"])
 @pytest.mark.parametrize(("name", "mode"), [*(("fsrcnn", m) for m in MODES), *((n, "all") for n in OTHERS)])
 def test_no_mode_changes_a_result(name, runtime, mode):
-    if runtime == "own" and pairs.supported():
-        pytest.skip(pairs.supported())
+    if runtime == "own" and choose.supported():
+        pytest.skip(choose.supported())
     network = WholeNetwork(WholeConfig("fsrcnn", 2, 2)) if name == "whole" else random_model(name, 2, k=4)
 
     def make() -> MaskGuidedSR:

@@ -52,7 +52,7 @@ def test_parts_of_planes_are_read_and_written():
     image, weight = rounded(10, 5, 20), rounded(4, 6, 3, 3)
     out = Planes(12, 5, 20)
     out.inner().fill_(7)
-    chain = PairChain([Stage(Conv(weight), ("x", 2), ("out", 3))], ["x", "out"])
+    chain = PairChain([Stage(Conv(weight), ("x", 4), ("out", 6))], ["x", "out"])
     chain(Grid(1, (5, 20)), {"x": planes_of(image), "out": out})
     assert_rounded(out.read()[6:10], conv2d(image[4:], weight))
     assert (out.read()[:6] == 7).all()
@@ -246,7 +246,7 @@ def test_what_has_been_read_is_not_written_over(stages, whole):
 def test_other_pairs_of_the_same_memory_are_written():
     weight = rounded(4, 4, 3, 3)
     x = planes_of(torch.cat([rounded(4, 9, 20), torch.zeros(4, 9, 20)]))
-    PairChain([Stage(Conv(weight), "x", ("x", 2))], ["x"])(Grid(1, (9, 20)), {"x": x})
+    PairChain([Stage(Conv(weight), "x", ("x", 4))], ["x"])(Grid(1, (9, 20)), {"x": x})
     assert_rounded(x.read()[4:], conv2d(x.read()[:4], weight))
 
 

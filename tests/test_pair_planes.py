@@ -8,7 +8,7 @@ from torch import nn
 
 from mga_kernels import _native, ops
 from mga_kernels.errors import InputError
-from mga_kernels.runtimes.cpu import pairs
+from mga_kernels.runtimes.cpu import choose, pairs
 from mga_kernels.runtimes.cpu.layers import Conv
 from mga_kernels.runtimes.cpu.pairs import Grid, Planes
 
@@ -117,17 +117,17 @@ def test_values_of_their_own_for_each_patch(side, count, across, channels, skipp
     x, other = Planes(channels, grid.height, grid.width), Planes(channels, grid.height, grid.width)
     for planes, values in ((x, patches), (other, skip)):
         cells = F.pad(values, (0, 0, 0, 0, 0, channels % 2)).unflatten(1, (-1, 2)).unflatten(0, (grid.down, across))
-        grid.patches(planes, 0, x.pairs).copy_(cells)
+        grid.patches(planes, 0, x.groups).copy_(cells)
     exact = patches[:count].double()
     sums = torch.stack([exact.sum(dim=(2, 3)), exact.square().sum(dim=(2, 3))])
-    torch.testing.assert_close(grid.statistics(x).double(), sums, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(x.statistics(grid).double(), sums, rtol=1e-5, atol=1e-4)
 
     factors, offsets = torch.randn(2, count, channels)
     exact = exact * factors[..., None, None] + offsets[..., None, None] + (skip[:count] if skipped else 0)
-    grid.scale(x, x, factors, offsets, other if skipped else None, 0.2)
-    found = grid.patches(x, 0, x.pairs).flatten(2, 3).flatten(0, 1)[:count, :channels].float()
+    x.rescale(grid, x, factors, offsets, other if skipped else None, 0.2)
+    found = grid.patches(x, 0, x.groups).flatten(2, 3).flatten(0, 1)[:count, :channels].float()
     assert_rounded(found, F.leaky_relu(exact, 0.2))
-    grid.patches(x, 0, x.pairs).zero_()
+    grid.patches(x, 0, x.groups).zero_()
     assert not x.data.any(), "something was written between the patches"
 
 
@@ -172,4 +172,4 @@ def test_wrong_calls_are_refused():
 
 def test_a_processor_without_the_instructions_is_told(monkeypatch):
     monkeypatch.setattr(_native, "LIBRARY_ERROR", "the native library is not built")
-    assert pairs.supported() == "the native library is not built"
+    assert choose.supported() == "the native library is not built"

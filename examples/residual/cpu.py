@@ -13,7 +13,7 @@ from torch import nn
 
 from mga_kernels.networks.layers import upsampling_steps
 from mga_kernels.runtimes.cpu.divided import DividedWeights
-from mga_kernels.runtimes.cpu.layers import Conv, less_mean, weight_and_bias
+from mga_kernels.runtimes.cpu.layers import Conv, weight_and_bias
 from mga_kernels.runtimes.cpu.stages import Block, Part, Stage
 
 from .network import MEAN
@@ -24,7 +24,7 @@ class ResidualWeights(DividedWeights):
     adds_image = False
 
     def first(self, base: Any) -> Conv:
-        return less_mean(base.conv_first, MEAN)
+        return self.less_mean(base.conv_first, MEAN)
 
     def last(self, conv: nn.Conv2d) -> Conv:
         weight, bias = weight_and_bias(conv)

@@ -8,7 +8,7 @@ import torch
 
 from ..errors import InputError
 from ..networks import SRNetwork
-from .cpu import pairs
+from .cpu import choose as own
 from .openvino_cpu import plan as openvino
 from .plan import Planner
 from .precision import fast_bf16, in_bf16
@@ -50,14 +50,15 @@ def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, as
     """The planner, or why there is none. ``asked``: also where it would be slow."""
     if device.type == "cuda":
         return _against_weights(network) or _cuda_graph(network, device, dtype)
-    reason = _against_pairs(network, device, dtype, asked) or _against_weights(network)
+    reason = _against_own(network, device, dtype, asked) or _against_weights(network)
     if reason is not None:
         return reason
     halves = network.halves()
     if isinstance(halves, str):
         return halves
     weights = halves.config.definition.part("cpu")
-    return weights.against(halves) or weights(halves)
+    best = own.storage()
+    return weights.against(halves, best) or weights(halves, best)
 
 
 def _cuda_graph(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
@@ -89,14 +90,14 @@ def _pytorch(network: SRNetwork, device: torch.device, dtype: torch.dtype | None
     return ModulePlanner(network)
 
 
-def _against_pairs(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, asked: bool) -> str | None:
+def _against_own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, asked: bool) -> str | None:
     if device.type != "cpu":
         return f"there are none for {device}"
-    if dtype not in (None, torch.bfloat16):
+    if dtype not in (None, torch.bfloat16) and not (asked and own.storage().name == str(dtype).removeprefix("torch.")):
         return f"dtype {str(dtype).removeprefix('torch.')} was asked for"
     if network.staged is None:
         return f"there are none for {network.config.network} yet"
-    return pairs.supported() or (None if asked else pairs.slow())
+    return own.supported() or (None if asked else own.slow())
 
 
 def _against_weights(network: SRNetwork) -> str | None:

@@ -1,4 +1,4 @@
-"""FSRCNN in pair planes: each half is one chain, of which nothing but the feature and the picture is ever stored."""
+"""FSRCNN in convolutions of our own: each half is one chain, from image or patches to feature and picture."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ...runtimes.cpu.layers import Conv, closing_pair, from_bytes, weight_and_bias
-from ...runtimes.cpu.pairs import Grid, Planes
+from ...runtimes.cpu.layers import Conv, from_bytes, weight_and_bias
+from ...runtimes.cpu.pairs import Grid
 from ...runtimes.cpu.plan import Buffers, PairWeights
 from ...runtimes.cpu.stages import Stage
+from ...runtimes.cpu.storage import Stored
 from . import network as fsrcnn
 
 
@@ -72,7 +73,7 @@ class FsrcnnWeights(PairWeights):
 
     def prepare_refine(self, refine: fsrcnn.RefineNet) -> None:
         scale = self.config.scale
-        fuse = closing_pair(refine.conv1, refine.conv2)
+        fuse = self.closing_pair(refine.conv1, refine.conv2)
         stages = [
             *_convolutions(list(refine.mid_part), "x", "mapped"),
             Stage(fuse[0], "mapped", "fused"),
@@ -82,13 +83,13 @@ class FsrcnnWeights(PairWeights):
         self.refining = self.chain(stages, ["x", "picture"])
 
     def base(
-        self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers
+        self, area: Grid, image: Stored, feature: Stored, picture: Tensor | None, rgb: Tensor, buffers: Buffers
     ) -> None:
-        given: dict[str, Planes | torch.Tensor] = {"image": image, "out": feature}
+        given: dict[str, Stored | torch.Tensor] = {"image": image, "out": feature}
         if picture is None:
             self.trunk(area, given)
         else:
             self.to_picture(area, {**given, "picture": picture}, gain=self.gain)
 
-    def refine(self, area: Grid, x: Planes, pictures: Tensor, buffers: Buffers) -> None:
+    def refine(self, area: Grid, x: Stored, pictures: Tensor, buffers: Buffers) -> None:
         self.refining(area, {"x": x, "picture": pictures}, gain=self.gain)

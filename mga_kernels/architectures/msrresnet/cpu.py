@@ -1,4 +1,4 @@
-"""MSRResNet cut in two, in pair planes."""
+"""MSRResNet cut in two, in convolutions of our own."""
 
 from __future__ import annotations
 

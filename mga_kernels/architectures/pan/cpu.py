@@ -1,26 +1,26 @@
-"""PAN in pair planes, as the paper divides it and as a published network cut in two."""
+"""PAN in convolutions of our own, as the paper divides it and as a published network cut in two."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from ...runtimes.cpu.divided import DividedWeights
-from ...runtimes.cpu.layers import Conv, from_bytes
-from ...runtimes.cpu.pairs import Grid, Planes
-from ...runtimes.cpu.plan import Buffers, MakeChain, PlaneSizes
+from ...runtimes.cpu.layers import Conv, beside, from_bytes, stacked
+from ...runtimes.cpu.pairs import Grid
+from ...runtimes.cpu.plan import Buffers, PairWeights, PlaneSizes
 from ...runtimes.cpu.stages import Block, Part, Stage
+from ...runtimes.cpu.storage import Storage, Stored
 from ...runtimes.cpu.stored import StoredTrunkWeights, Trunk
 from . import network as pan
 
 
-def block_stages(block: pan.SCPA) -> Block:
+def block_stages(block: pan.SCPA, storage: Storage) -> Block:
     """SCPA from one slot to another: both branches begin in one convolution, and end side by side in ``both``."""
-    begin = Conv(torch.cat([block.conv1_a.weight, block.conv1_b.weight]), slope=pan.SLOPE)
-    half = begin.channels // 4
-    last = Conv.of(block.conv3)
+    branches = [block.conv1_a.weight, block.conv1_b.weight]
+    half = storage.whole(len(branches[0]))
+    begin = Conv(stacked(branches, half), slope=pan.SLOPE)
+    last = Conv(beside(block.conv3.weight.chunk(2, dim=1), half), block.conv3.bias)
     stages = [
         Stage(Conv.of(block.PAConv.k3), ("branches", half), "plain"),
         Stage(Conv.of(block.PAConv.k2), ("branches", half), "gated", "plain", gate=True),
@@ -36,15 +36,15 @@ class _Trunk:
     What follows the last of them begins with ``end``: stages that write the slot ``out``, with the long skip.
     """
 
-    def __init__(self, half: pan.BaseNet | pan.RefineNet, make: MakeChain):
-        blocks = [block_stages(block) for block in half.SCPA_trunk if isinstance(block, pan.SCPA)]
-        self.chains = [make(stages("x", "out"), ["x", "out"]) for stages in blocks]
+    def __init__(self, half: pan.BaseNet | pan.RefineNet, weights: PairWeights):
+        blocks = [block_stages(block, weights.storage) for block in half.SCPA_trunk if isinstance(block, pan.SCPA)]
+        self.chains = [weights.chain(stages("x", "out"), ["x", "out"]) for stages in blocks]
         self.planes: PlaneSizes = {f"trunk {i}": pan.FEATURE_CHANNELS for i in range(2)}
         self.last = f"trunk {(len(self.chains) - 1) % 2}"
         self.whole = ["x", self.last]
         self.end = [Stage(Conv.of(half.trunk_conv), self.last, "out", "x")]
 
-    def __call__(self, area: Grid, x: Planes, buffers: Buffers) -> None:
+    def __call__(self, area: Grid, x: Stored, buffers: Buffers) -> None:
         for i, chain in enumerate(self.chains):
             chain(area, {"x": buffers[f"trunk {1 - i % 2}"] if i else x, "out": buffers[f"trunk {i % 2}"]})
 
@@ -73,7 +73,7 @@ class PanWeights(StoredTrunkWeights):
     adds_image = True
 
     def trunk_of(self, half: pan.BaseNet | pan.RefineNet) -> Trunk:
-        return _Trunk(half, self.chain)
+        return _Trunk(half, self)
 
     def first(self, base: pan.BaseNet) -> Conv:
         return from_bytes(base.conv_first, self.config.value_range)
@@ -89,7 +89,7 @@ class DividedPanWeights(DividedWeights):
     keeps_shallow = True
 
     def blocks(self, half: Any) -> list[Block]:
-        return [block_stages(block) for block in half.SCPA_trunk]
+        return [block_stages(block, self.storage) for block in half.SCPA_trunk]
 
     def joined(self, half: Any, x: Part) -> tuple[list[Stage], Part]:
         return [Stage(Conv.of(half.trunk_conv), x, "joined", self.second)], "joined"

@@ -1,4 +1,4 @@
-"""RCAN in pair planes. Channel attention is measured by one chain and applied at the head of the next."""
+"""RCAN in convolutions of our own. Channel attention is measured by one chain and applied at the head of the next."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ...networks.layers import upsampling_steps
-from ...runtimes.cpu.layers import Conv, closing_pair, less_mean, weight_and_bias
-from ...runtimes.cpu.pairs import Grid, Planes
+from ...runtimes.cpu.layers import Conv, weight_and_bias
+from ...runtimes.cpu.pairs import Grid
 from ...runtimes.cpu.plan import Buffers, MakeChain
 from ...runtimes.cpu.rescaled import Given, RescaledChain, TrunkWeights, sums
 from ...runtimes.cpu.stages import Stage
+from ...runtimes.cpu.storage import Stored
 from . import network as rcan
 
 CHANNELS = rcan.FEATURE_CHANNELS
@@ -66,7 +67,7 @@ class _Trunk:
     def ends(self, stages: list[Stage], whole: list[str]) -> RescaledChain:
         return self._rescaled([*self.end, *stages], ["before", "x", *whole])
 
-    def __call__(self, area: Grid, x: Planes, buffers: Buffers, end: RescaledChain, given: Given, gain: float) -> None:
+    def __call__(self, area: Grid, x: Stored, buffers: Buffers, end: RescaledChain, given: Given, gain: float) -> None:
         raw, before, last = buffers["raw 0"], x, x
         total = sums(area, self.begin(area, {"x": x, "to": raw}), raw)
         count = 0
@@ -104,14 +105,14 @@ class RcanWeights(TrunkWeights):
     def prepare_base(self, base: rcan.BaseNet) -> None:
         self.trunk = _Trunk(base, self.chain)
         self.base_planes = dict.fromkeys((*PLANES, "shallow"), CHANNELS)
-        self.head = self.chain([Stage(less_mean(base.conv_first, base.mean), "image", "x")], ["image", "x"])
+        self.head = self.chain([Stage(self.less_mean(base.conv_first, base.mean), "image", "x")], ["image", "x"])
         self.end = self.trunk.ends([], ["out"])
         self.end_in_picture = self.trunk.ends(_upsampler(base, "out", self.config.scale), ["out", "picture"])
 
     def prepare_refine(self, refine: rcan.RefineNet) -> None:
         self.refine_trunk = _Trunk(refine, self.chain)
         self.refine_planes = dict.fromkeys((*PLANES, "fused", "tight"), CHANNELS)
-        fuse = closing_pair(refine.conv1, refine.conv2)
+        fuse = self.closing_pair(refine.conv1, refine.conv2)
         fusing = [Stage(fuse[0], "out", "hidden"), Stage(fuse[1], "hidden", "fused", crop=1)]
         upsampler = _upsampler(refine, "fused", self.config.scale)
         self.refine_end = self.refine_trunk.ends([*fusing, *upsampler], ["picture"])

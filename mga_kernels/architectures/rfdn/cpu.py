@@ -1,20 +1,19 @@
-"""RFDN in pair planes."""
+"""RFDN in convolutions of our own."""
 
 from __future__ import annotations
 
 import functools
-import math
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ...ops import pair_interpolate_, pair_pool
-from ...runtimes.cpu.chains import PairChain
-from ...runtimes.cpu.layers import Conv, closing_pair, from_bytes, weight_and_bias
-from ...runtimes.cpu.pairs import Grid, Planes, lanes
-from ...runtimes.cpu.plan import Buffers, MakeChain, PlaneSizes
+from ...runtimes.cpu.layers import Conv, beside, from_bytes, weight_and_bias
+from ...runtimes.cpu.pairs import Grid, lanes
+from ...runtimes.cpu.plan import Buffers, PairWeights, PlaneSizes
 from ...runtimes.cpu.stages import Stage
+from ...runtimes.cpu.storage import Chain, Stored
 from ...runtimes.cpu.stored import StoredTrunkWeights, Trunk
 from . import network as rfdn
 
@@ -27,47 +26,58 @@ class _Gate:
     ``reduce`` and ``expand`` are stages of the chains before and after it.
     """
 
-    def __init__(self, esa: rfdn.ESA, make: MakeChain):
-        self.esa, self.inner = esa, esa.conv1.out_channels
-        self.pairs = self.inner // 2
+    def __init__(self, esa: rfdn.ESA, weights: PairWeights):
+        self.esa, self.inner, self.narrow = esa, esa.conv1.out_channels, weights.storage.narrow
+        self.part = weights.storage.whole(self.inner)
         self.reduce = Conv.of(esa.conv1)
-        strided = Stage(Conv.of(esa.conv2), ("work", self.pairs), "strided")
-        self.strided = make([strided], ["work", "strided"])
+        strided = Stage(Conv.of(esa.conv2), ("work", self.part), "strided", stride=1 if self.narrow else 2)
+        self.strided = weights.chain([strided], ["work", "strided"])
         # conv4(wide + conv_f(reduced)) in one: conv4 and the product of the two 1x1 convolutions, side by side.
         (outer, outer_bias), (own, own_bias) = weight_and_bias(esa.conv4), weight_and_bias(esa.conv_f)
         assert outer_bias is not None
         assert own_bias is not None
         outer, own = outer[:, :, 0, 0].double(), own[:, :, 0, 0].double()
-        weight = torch.cat([outer, outer @ own], dim=1)[..., None, None].float()
+        weight = beside([one[..., None, None].float() for one in (outer, outer @ own)], self.part)
         self.expand = Conv(weight, outer_bias + (outer @ own_bias.double()).float())
 
     def _small(self, x: Tensor) -> Tensor:
         esa = self.esa
         return esa.conv3_(F.relu(esa.conv3(F.relu(esa.conv_max(x)))))
 
-    def on_image(self, area: Grid, work: Planes, strided: Planes) -> None:
-        """From ``reduce`` in ``work``, from pair ``pairs`` on, make what stands before it there and completes it."""
+    def on_image(self, area: Grid, work: Stored, strided: Stored) -> None:
+        """From ``reduce`` in ``work``, from channel ``part`` on, make what stands before it there and completes it."""
         height, width = area.size
-        self.strided(area, {"work": work, "strided": strided}, masks={"strided": _odd_rows(height, width)})
-        size, step = (7, 3) if self.esa.pool else (1, 1)
-        pooled = pair_pool(strided.data, 0, self.pairs, height, width, size, step)
-        small = self._small(pooled[None])[0].contiguous()
-        if area.place is None:
+        small = self._small(self._pooled(area, work, strided)[None])[0].contiguous()
+        if area.place is not None:
+            rows, columns = self.esa.enlargement(small.shape[1:], (height, width), area.place)
+            work.write(rows @ small @ columns)
+        elif self.narrow:
             pair_interpolate_(work.data, 0, small, height, width)
-            return
-        rows, columns = self.esa.enlargement(small.shape[1:], (height, width), area.place)
-        for pair, target in zip(small.unflatten(0, (-1, 2)), work.inner(height, width), strict=False):
-            target.copy_((rows @ pair @ columns).permute(1, 2, 0))
+        else:
+            work.write(F.interpolate(small[None], size=(height, width), mode="bilinear", align_corners=False)[0])
 
-    def on_patches(self, area: Grid, work: Planes) -> None:
+    def _pooled(self, area: Grid, work: Stored, strided: Stored) -> Tensor:
+        """The strided convolution and the maximum of an image, float32."""
+        height, width = area.size
+        size, step = (7, 3) if self.esa.pool else (1, 1)
+        if self.narrow:
+            self.strided(area, {"work": work, "strided": strided}, masks={"strided": _odd_rows(height, width)})
+            return pair_pool(strided.data, 0, strided.groups // 2, height, width, size, step)
+        reduced = torch.empty(self.inner, (height - 3) // 2 + 1, (width - 3) // 2 + 1, dtype=torch.float32)
+        self.strided(area, {"work": work, "strided": reduced})
+        return F.max_pool2d(reduced, size, step)
+
+    def on_patches(self, area: Grid, work: Stored) -> None:
         """The same for patches in a grid."""
         assert not self.esa.pool
-        reduced, target = (area.patches(work, first, self.pairs) for first in (self.pairs, 0))
+        groups = self.part // work.step
+        reduced, target = (area.patches(work, first, groups) for first in (groups, 0))
         for some, into in zip(reduced.split(ROWS), target.split(ROWS), strict=True):
-            given = some.flatten(2, 3).flatten(0, 1).float()
+            given = some.flatten(2, 3).flatten(0, 1)[:, : self.inner].float()
             wide = self._small(F.conv2d(given, self.esa.conv2.weight, self.esa.conv2.bias, stride=2))
             wide = F.interpolate(wide, size=area.size, mode="bilinear", align_corners=False)
-            into.copy_(wide.unflatten(1, (self.pairs, 2)).unflatten(0, (len(into), area.across)))
+            wide = F.pad(wide, (0, 0, 0, 0, 0, self.part - self.inner))
+            into.copy_(wide.unflatten(1, (groups, work.step)).unflatten(0, (len(into), area.across)))
 
 
 @functools.lru_cache(maxsize=8)
@@ -76,7 +86,7 @@ def _odd_rows(height: int, width: int) -> tuple[Tensor, Tensor]:
     return lanes(torch.ones(width, dtype=torch.bool)), torch.arange(height).remainder(2).to(torch.uint8)
 
 
-def _block(block: rfdn.RFDB, number: int, gate: _Gate, before: _Gate | None, make: MakeChain) -> PairChain:
+def _block(block: rfdn.RFDB, number: int, gate: _Gate, before: _Gate | None, weights: PairWeights) -> Chain:
     """RFDB as a chain, from the gate ``before`` of the previous block to the input of its own.
 
     Its planes are what the block reads, its joined output before the gate, the gate's work, and the latter two of the
@@ -85,13 +95,12 @@ def _block(block: rfdn.RFDB, number: int, gate: _Gate, before: _Gate | None, mak
     distil = [Conv.of(getattr(block, f"c{i}_d"), rfdn.SLOPE) for i in (1, 2, 3)]
     residual = [Conv.of(getattr(block, f"c{i}_r"), rfdn.SLOPE) for i in (1, 2, 3)]
     last = Conv.of(block.c4, rfdn.SLOPE)
-    # Each distilled part starts at a new pair, so an odd number of channels leaves a channel of zeros.
+    # Each distilled part starts where a part may, so that there are channels of zeros between them.
     weight, bias = weight_and_bias(block.c5)
-    pairs, part = (math.ceil(channels / 2) for channels in (residual[0].inputs, last.channels))
-    padded = [F.pad(piece, (0, 0, 0, 0, 0, 2 * part - piece.shape[1])) for piece in weight.chunk(4, dim=1)]
-    join = Conv(torch.cat(padded, dim=1), bias)
+    whole_block, part = (weights.storage.whole(channels) for channels in (residual[0].inputs, last.channels))
+    join = Conv(beside(weight.chunk(4, dim=1), part), bias)
 
-    x = "x", 0 if before is None else (number - 1) * pairs
+    x = "x", 0 if before is None else (number - 1) * whole_block
     whole, stages = ["x", "joined", "work"], []
     if before is not None:
         whole += ["joined before", "work before"]
@@ -105,9 +114,9 @@ def _block(block: rfdn.RFDB, number: int, gate: _Gate, before: _Gate | None, mak
         Stage(distil[2], "second", ("kept", 2 * part)),
         Stage(last, "third", ("kept", 3 * part)),
         Stage(join, "kept", "joined"),
-        Stage(gate.reduce, "joined", ("work", gate.pairs)),
+        Stage(gate.reduce, "joined", ("work", gate.part)),
     ]
-    return make(stages, whole)
+    return weights.chain(stages, whole)
 
 
 class _Trunk:
@@ -115,27 +124,28 @@ class _Trunk:
     skip are in ``end``: stages that write the slot ``out`` and that belong to the chain of what follows.
     """
 
-    def __init__(self, half: rfdn.BaseNet | rfdn.RefineNet, make: MakeChain):
+    def __init__(self, half: rfdn.BaseNet | rfdn.RefineNet, weights: PairWeights):
         blocks = [getattr(half, f"B{i}") for i in range(1, half.blocks + 1)]
-        self.gates = [_Gate(block.esa, make) for block in blocks]
+        self.gates = [_Gate(block.esa, weights) for block in blocks]
         before = [None, *self.gates]
-        self.chains = [_block(block, i, self.gates[i], before[i], make) for i, block in enumerate(blocks)]
-        channels, inner = half.LR_conv.out_channels, self.gates[0].inner
+        self.chains = [_block(block, i, self.gates[i], before[i], weights) for i, block in enumerate(blocks)]
+        channels, whole = half.LR_conv.out_channels, weights.storage.whole(half.LR_conv.out_channels)
         # Two of what a block reads of the block before.
-        joined, work = (
-            {f"{name} {i}": size for i in range(2)} for name, size in (("joined", channels), ("work", 2 * inner))
-        )
-        self.planes: PlaneSizes = {"outputs": len(blocks) * channels, **joined, **work}
+        sizes = {"joined": channels, "work": 2 * self.gates[0].part}
+        twice = {f"{name} {i}": size for name, size in sizes.items() for i in range(2)}
+        self.planes: PlaneSizes = {"outputs": len(blocks) * whole, **twice}
         last = len(blocks) - 1
         self.whole = ["x", "outputs", f"joined {last % 2}", f"work {last % 2}"]
-        part = "outputs", last * (channels // 2)
+        part = "outputs", last * whole
+        weight, bias = weight_and_bias(half.c[0])
+        concatenated = beside(weight.chunk(len(blocks), dim=1), whole)
         self.end = [
             Stage(self.gates[-1].expand, f"work {last % 2}", part, f"joined {last % 2}", gate=True),
-            Stage(Conv.of(half.c[0], rfdn.SLOPE), "outputs", "concatenated"),
+            Stage(Conv(concatenated, bias, rfdn.SLOPE), "outputs", "concatenated"),
             Stage(Conv.of(half.LR_conv), "concatenated", "out", "x"),
         ]
 
-    def __call__(self, area: Grid, x: Planes, buffers: Buffers) -> None:
+    def __call__(self, area: Grid, x: Stored, buffers: Buffers) -> None:
         for i, (chain, gate) in enumerate(zip(self.chains, self.gates, strict=True)):
             work = buffers[f"work {i % 2}"]
             given = {"x": buffers["outputs"] if i else x, "joined": buffers[f"joined {i % 2}"], "work": work}
@@ -150,7 +160,7 @@ class _Trunk:
 
 class RfdnWeights(StoredTrunkWeights):
     def trunk_of(self, half: rfdn.BaseNet | rfdn.RefineNet) -> Trunk:
-        return _Trunk(half, self.chain)
+        return _Trunk(half, self)
 
     def first(self, base: rfdn.BaseNet) -> Conv:
         return from_bytes(base.fea_conv, self.config.value_range)
@@ -159,7 +169,7 @@ class RfdnWeights(StoredTrunkWeights):
         return [Stage(Conv.of(base.upsampler[0]), "out", "picture", enlarge=self.config.scale)]
 
     def refine_upsampler(self, refine: rfdn.RefineNet) -> list[Stage]:
-        fuse = closing_pair(refine.conv1, refine.conv2)
+        fuse = self.closing_pair(refine.conv1, refine.conv2)
         return [
             Stage(fuse[0], "out", "fused"),
             Stage(fuse[1], "fused", "cropped", crop=1),

@@ -1,4 +1,4 @@
-"""SRResNet in pair planes, with and without instance normalisation."""
+"""SRResNet in convolutions of our own, with and without instance normalisation."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import ClassVar, cast
 from torch import nn
 
 from ...networks.layers import upsampling_steps
-from ...runtimes.cpu.chains import PairChain
-from ...runtimes.cpu.layers import Conv, closing_pair, from_bytes
-from ...runtimes.cpu.pairs import Grid, Planes
+from ...runtimes.cpu.layers import Conv, from_bytes
+from ...runtimes.cpu.pairs import Grid
 from ...runtimes.cpu.plan import Buffers, MakeChain
 from ...runtimes.cpu.rescaled import Given, RescaledChain, TrunkWeights, normalise, sums
 from ...runtimes.cpu.stages import Stage
+from ...runtimes.cpu.storage import Chain, Stored
 from . import network as srresnet
 
 CHANNELS = srresnet.FEATURE_CHANNELS
@@ -46,10 +46,10 @@ class _PlainTrunk:
             self.chains.append(make(stages, ["x", "next"]))
         self.end = Stage(Conv.of(half.conv_mid), "last", "out", "x")
 
-    def ends(self, stages: list[Stage], whole: list[str]) -> PairChain:
+    def ends(self, stages: list[Stage], whole: list[str]) -> Chain:
         return self.make([self.end, *stages], ["last", "x", *whole])
 
-    def __call__(self, area: Grid, x: Planes, buffers: Buffers, end: PairChain, given: Given, gain: float) -> None:
+    def __call__(self, area: Grid, x: Stored, buffers: Buffers, end: Chain, given: Given, gain: float) -> None:
         last = x
         for i, chain in enumerate(self.chains):
             following = buffers[f"block {i % 2}"]
@@ -88,7 +88,7 @@ class _NormalisedTrunk:
         whole = ["scaled" if name == "out" else name for name in whole]
         return RescaledChain(self.make, CHANNELS, 1.0, True, renamed, whole)
 
-    def __call__(self, area: Grid, x: Planes, buffers: Buffers, end: RescaledChain, given: Given, gain: float) -> None:
+    def __call__(self, area: Grid, x: Stored, buffers: Buffers, end: RescaledChain, given: Given, gain: float) -> None:
         raw, last = buffers["raw 0"], x
         total = sums(area, self.first(area, {"x": x, "to": raw}), raw)
         for i, chain in enumerate(self.chains, start=1):
@@ -122,7 +122,7 @@ class SrresnetWeights(TrunkWeights):
         self.tight = self.config.scale == TIGHT_SCALE
         self.refine_trunk = self._trunk(refine)
         self.refine_planes = {**self.refine_trunk.planes, "trunk": CHANNELS, "fused": CHANNELS, "tight": CHANNELS}
-        fuse = closing_pair(refine.conv1, refine.conv2)
+        fuse = self.closing_pair(refine.conv1, refine.conv2)
         fusing = [Stage(fuse[0], "out", "hidden"), Stage(fuse[1], "hidden", "fused", crop=1)]
         upsampler = _upsampler(refine, "fused", self.config.scale)
         self.refine_end = self.refine_trunk.ends([*fusing, *upsampler], ["out", "picture"])

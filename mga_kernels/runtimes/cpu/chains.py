@@ -6,17 +6,19 @@ Stages name the slots that they read and write; ``PairChain`` turns the names in
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ...ops import pair_chain_
-from ...ops.convolution.layout import pitch
+from ... import _native
+from ...ops import pair_chain_, pair_gather_
+from ...ops.convolution.layout import VECTOR, pitch
 from ...records import FrameRecord, SlotRecord, StageRecord
-from .pairs import Grid, Planes, pack
+from .pairs import Grid, Planes, forced_backend, pack
 from .stages import Part, Stage, part_of
+from .storage import Chain, Mask, Storage, Stored
 
 
 @dataclass
@@ -27,7 +29,7 @@ class _Slot:
     rows: int = 1  # of a ring
 
 
-class PairChain:
+class PairChain(Chain):
     """``stages`` in their order. The tensors of ``external`` slots come with each call, the other slots are rings.
 
     A given tensor is planes, or for the last stages float32 (C, sH, sW) or pictures uint8 (n, h, w, 3). Slots that
@@ -42,7 +44,7 @@ class PairChain:
             x, (out, first) = self.slots[part_of(stage.x)[0]], part_of(stage.out)
             slot = self.slots.setdefault(out, _Slot())
             slot.scale, slot.inset = x.scale * stage.factor, x.inset * stage.factor + stage.crop
-            slot.pairs = max(slot.pairs, first + math.ceil(stage.layer.channels / 2))
+            slot.pairs = max(slot.pairs, first // 2 + math.ceil(stage.layer.channels / 2))
         measured = [i for i, stage in enumerate(stages) if stage.measure]
         self.records = [
             self._record(stage, lead, measured.index(i) if stage.measure else -1)
@@ -91,7 +93,11 @@ class PairChain:
         if part is None:
             return -1, 0
         name, first = part_of(part)
-        return list(self.slots).index(name), first
+        return list(self.slots).index(name), first // 2
+
+    def channels_of(self, slot: str) -> int:
+        """Channels of a slot, an even number."""
+        return 2 * self.slots[slot].pairs
 
     def ring_bytes(self, width: int) -> int:
         """Memory that each thread takes for an image of this width."""
@@ -101,9 +107,9 @@ class PairChain:
     def __call__(
         self,
         grid: Grid,
-        given: Mapping[str, Planes | Tensor],
+        given: Mapping[str, Stored | Tensor],
         epilogues: Mapping[int, Tensor] | None = None,
-        masks: Mapping[str, tuple[Tensor, Tensor]] | None = None,
+        masks: Mapping[str, Mask] | None = None,
         added: Tensor | None = None,
         gain: float = 1.0,
     ) -> list[Tensor]:
@@ -114,7 +120,7 @@ class PairChain:
         """
         frame = FrameRecord(grid.height, grid.width)
         slots: list[SlotRecord] = []
-        used: list[tuple[Tensor, Tensor]] = []
+        used: list[Mask] = []
         for name, slot in self.slots.items():
             tensor = given.get(name)
             picture = isinstance(tensor, Tensor) and tensor.dtype == torch.uint8
@@ -135,3 +141,35 @@ class PairChain:
             gain,
             added,
         )
+
+
+class Pairs(Storage):
+    """Pair planes."""
+
+    name, step, narrow = "bfloat16", 2, True
+    description = "bfloat16 with float32 sums, in convolutions of our own"
+
+    def planes(self, channels: int, height: int, width: int) -> Planes:
+        return Planes(channels, height, width)
+
+    def chain(self, stages: Sequence[Stage], external: Sequence[str]) -> PairChain:
+        return PairChain(stages, external)
+
+    def gather(
+        self, grid: Grid, out: Stored, x: Stored, cells: tuple[int, int], indices: Tensor, halo: int, repeated: int
+    ) -> None:
+        p = grid.size[0] - 2 * halo
+        height, width = (count * p for count in cells)
+        if repeated >= 0:
+            part = x.data[repeated // 2 :]
+            part[:, 0], part[:, height + 1] = part[:, 1], part[:, height]
+            part[:, :, VECTOR - 1], part[:, :, VECTOR + width] = part[:, :, VECTOR], part[:, :, VECTOR + width - 1]
+        pair_gather_(out.data, x.data, out.groups, height, width, indices, p, halo, grid.across)
+
+    def room_bytes(self, chains: Iterable[Chain], height: int, width: int) -> int:
+        """Rows that the threads keep for themselves."""
+        rings = [chain.ring_bytes(width) for chain in chains if isinstance(chain, PairChain)]
+        return torch.get_num_threads() * max(rings, default=0)
+
+    def kernels(self) -> str:
+        return forced_backend() or _native.convolution_kernels()[0]

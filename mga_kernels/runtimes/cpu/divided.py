@@ -1,4 +1,4 @@
-"""Published networks cut in two (``networks.divided``) in pair planes.
+"""Published networks cut in two (``networks.divided``) in convolutions of our own.
 
 Those whose state holds the image add it, bilinearly enlarged. To a whole image it is added where its bytes are made. To
 patches it comes by a convolution of the state's image part, whose border is continued beyond the image.
@@ -18,12 +18,12 @@ from ...networks.divided import GREY, IMAGE
 from ...networks.interface import Halves
 from ...networks.layers import upsampling_steps
 from ...ops.grid import mirror_indices
-from .chains import PairChain
-from .layers import Conv, Scale, from_bytes, weight_and_bias
-from .pairs import VECTOR, Grid, Planes
-from .plan import ACROSS, Buffers, PairPlan, PairWeights
+from .layers import Conv, Scale, beside, from_bytes, weight_and_bias
+from .pairs import Grid
+from .plan import Buffers, PairPlan, PairWeights
 from .rescaled import repack
 from .stages import Block, Part, Stage, part_of
+from .storage import Chain, Storage, Stored
 
 
 class DividedWeights(PairWeights):
@@ -41,11 +41,13 @@ class DividedWeights(PairWeights):
         scale = self.config.scale
         self.steps = upsampling_steps(scale)
         width = self.config.mask_channels  # of the state's first part
-        self.second = "state", width // 2
-        self.image = "state", (self.channels - IMAGE) // 2  # where there is one
+        whole = self.storage.whole(width)
+        self.channels = whole * (2 if self.keeps_shallow else 1) + (IMAGE if self.adds_image else 0)
+        self.second = "state", whole
+        self.image = "state", self.channels - IMAGE  # where there is one
         self.base_planes = {"block 0": width, "block 1": width} | ({} if self.keeps_shallow else {"shallow": width})
         self.head = self._head(base)
-        self.trunk = self._trunk(self.blocks(base), ("x", width // 2) if self.keeps_shallow else "x")
+        self.trunk = self._trunk(self.blocks(base), ("x", whole) if self.keeps_shallow else "x")
         stages, feature = self.joined(base, "state")
         if base.light is None:
             stages += self.upsampler(base, feature)
@@ -66,13 +68,15 @@ class DividedWeights(PairWeights):
         self.refine_end = self._chain(stages + enlarging, ["x", "state", "fused", "picture"])
         self.upsampling = self._chain(rest, ["fused", "picture"]) if rest else None
         if rest:
-            channels = 2 * self.refine_end.slots["fused"].pairs
+            channels = self.refine_end.channels_of("fused")
             planes |= {name: (channels, self.steps[0]) for name in ("fused", "tight")}
         self.refine_planes = planes
 
     @classmethod
-    def against(cls, halves: Halves) -> str | None:
-        """Parts of the state, and the image beside what is upsampled, begin with a pair."""
+    def against(cls, halves: Halves, kept: Storage) -> str | None:
+        """Packed weights in bf16 have pairs of channels."""
+        if not kept.narrow:
+            return None
         layers = (layer for half in (halves.base, halves.refine) if half is not None for layer in half.modules())
         widths = {layer.in_channels for layer in layers if isinstance(layer, nn.Conv2d)} - {3}
         odd = [width for width in sorted(widths) if width % 2]
@@ -97,7 +101,7 @@ class DividedWeights(PairWeights):
         """A convolution that makes colours."""
         return Conv.of(conv, floats=True)
 
-    def _head(self, base: Any) -> PairChain:
+    def _head(self, base: Any) -> Chain:
         first = Stage(self.first(base), "image", self.second if self.keeps_shallow else "x")
         if not self.adds_image:
             return self._chain([first], ["image", "x", "state"])
@@ -112,27 +116,31 @@ class DividedWeights(PairWeights):
         second goes on without it.
         """
         *before, last = stages
-        beside = str(last.x), last.layer.inputs // 2
-        adding = Stage(_adding(conv_last), last.x, "picture", crop=last.crop)
+        place = str(last.x), self.storage.whole(last.layer.inputs)
+        adding = Stage(_adding(conv_last, place[1]), last.x, "picture", crop=last.crop)
         if last.crop:
             inset = sum(stage.crop for stage in before)
-            return [*before, Stage(_bilinear(self.steps), self.image, beside, crop=inset), adding], []
+            return [
+                *before,
+                Stage(_bilinear(self.steps, self.storage.narrow), self.image, place, crop=inset),
+                adding,
+            ], []
         used = max(number for number, stage in enumerate(stages) if stage.crop) + 1
         fused = str(stages[used - 1].out)
-        channels = stages[used - 1].layer.channels
-        enlarged = Stage(_bilinear(self.steps), self.image, (fused, channels // 2), crop=self.steps[0])
+        channels = self.storage.whole(stages[used - 1].layer.channels)
+        enlarged = Stage(_bilinear(self.steps, self.storage.narrow), self.image, (fused, channels), crop=self.steps[0])
         rest = before[used:]
         if last.x != fused:
-            rest.append(Stage(_unfolded(self.steps), (fused, channels // 2), beside))
+            rest.append(Stage(_unfolded(self.steps), (fused, channels), place))
         named = {fused: "fused"}
         return _renamed([*stages[:used], enlarged], named), _renamed([*rest, adding], named)
 
-    def _chain(self, stages: list[Stage], whole: list[str]) -> PairChain:
+    def _chain(self, stages: list[Stage], whole: list[str]) -> Chain:
         """Of those that are given as a whole, with what the stages use."""
         used = {part_of(part)[0] for s in stages for part in (s.x, s.out, s.skip) if part}
         return self.chain(stages, [name for name in whole if name in used])
 
-    def _trunk(self, blocks: list[Block], first: Part) -> list[PairChain]:
+    def _trunk(self, blocks: list[Block], first: Part) -> list[Chain]:
         """A chain for each block, from ``x`` to ``next``; what the first one reads is the part ``first``."""
         return [self.chain(stages("x" if i else first, "next"), ["x", "next"]) for i, stages in enumerate(blocks)]
 
@@ -140,7 +148,7 @@ class DividedWeights(PairWeights):
         return DividedPlan(self, height, width, capacity)
 
     def base(
-        self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers
+        self, area: Grid, image: Stored, feature: Stored, picture: Tensor | None, rgb: Tensor, buffers: Buffers
     ) -> None:
         x = feature if self.keeps_shallow else buffers["shallow"]
         self.head(area, {"image": image, "x": x, "state": feature})
@@ -148,8 +156,8 @@ class DividedWeights(PairWeights):
         if picture is not None:
             self.end(area, {"state": feature, "picture": picture}, added=self._added(rgb), gain=self.gain)
 
-    def refine(self, area: Grid, x: Planes, pictures: Tensor, buffers: Buffers) -> None:
-        given: dict[str, Planes | Tensor] = {"x": _run(self.refine_trunk, area, x, buffers), "state": x}
+    def refine(self, area: Grid, x: Stored, pictures: Tensor, buffers: Buffers) -> None:
+        given: dict[str, Stored | Tensor] = {"x": _run(self.refine_trunk, area, x, buffers), "state": x}
         if self.upsampling is None:
             self.refine_end(area, {**given, "picture": pictures}, gain=self.gain)
             return
@@ -157,14 +165,14 @@ class DividedWeights(PairWeights):
         self.refine_end(area, {**given, "fused": buffers["fused"]})
         scale = self.steps[0]
         side = scale * self.config.patch_size
-        tight = Grid(area.count, (side, side), ACROSS)
+        tight = area.denser((side, side))
         repack(area, buffers["fused"], tight, buffers["tight"], scale)
         self.upsampling(tight, {"fused": buffers["tight"], "picture": pictures}, gain=self.gain)
 
-    def whole(self, area: Grid, x: Planes, picture: Tensor, rgb: Tensor, buffers: Buffers) -> None:
+    def whole(self, area: Grid, x: Stored, picture: Tensor, rgb: Tensor, buffers: Buffers) -> None:
         """The Refine-Net over the state of an image, ``rgb`` uint8 (H, W, 3), which is what it adds."""
         last = _run(self.refine_trunk, area, x, buffers)
-        given: dict[str, Planes | Tensor] = {"x": last, "state": x, "picture": picture}
+        given: dict[str, Stored | Tensor] = {"x": last, "state": x, "picture": picture}
         self.whole_end(area, given, added=self._added(rgb), gain=self.gain)
 
     def _added(self, rgb: Tensor) -> Tensor | None:
@@ -177,12 +185,7 @@ class DividedPlan(PairPlan):
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
         super().coarse(image, out)
         self.rgb = image
-        if not self.weights.adds_image:
-            return
-        height, width = self.padded
-        part = self.feature.data[self.weights.image[1] :]  # with its border, which gather takes
-        part[:, 0], part[:, height + 1] = part[:, 1], part[:, height]
-        part[:, :, VECTOR - 1], part[:, :, VECTOR + width] = part[:, :, VECTOR], part[:, :, VECTOR + width - 1]
+        self.repeated = self.weights.image[1] if self.weights.adds_image else -1
 
     def decomposed(self, out: Tensor) -> None:
         rgb = self.rgb
@@ -190,17 +193,17 @@ class DividedPlan(PairPlan):
             rows, columns = (mirror_indices(n, m, rgb.device) for n, m in zip(rgb.shape[:2], self.padded, strict=True))
             rgb = rgb[rows][:, columns]
         feature, buffers = self.whole_feature()
-        self.weights.whole(Grid(1, (feature.height, feature.width)), feature, out[None], rgb, buffers)
+        self.weights.whole(self.whole_area(feature.height, feature.width), feature, out[None], rgb, buffers)
 
     @ordinary()
-    def whole_feature(self) -> tuple[Planes, Buffers]:
+    def whole_feature(self) -> tuple[Stored, Buffers]:
         if self._whole_feature is None:
             planes = {name: size for name, size in self.weights.refine_planes.items() if isinstance(size, int)}
             self._whole_feature = self.feature, self._buffers(planes, *self.padded)
         return self._whole_feature
 
 
-def _run(trunk: list[PairChain], area: Grid, x: Planes, buffers: Buffers, last: Planes | None = None) -> Planes:
+def _run(trunk: list[Chain], area: Grid, x: Stored, buffers: Buffers, last: Stored | None = None) -> Stored:
     """Run the blocks, the last into ``last``; returns where the result is."""
     for i, chain in enumerate(trunk):
         to = buffers[f"block {i % 2}"] if last is None or chain is not trunk[-1] else last
@@ -222,15 +225,17 @@ def _phases(scale: int) -> Tensor:
     return (1 - (places - torch.arange(-1, 2)).abs()).clamp(min=0)
 
 
-def _bilinear(steps: tuple[int, ...]) -> Conv:
+def _bilinear(steps: tuple[int, ...], narrow: bool) -> Conv:
     """The state's image part enlarged by the first step. What is left of the scale is folded into channels: for each
     colour those of q x q pixels.
 
-    In multiples of 1/256 the weights are exact in bf16, and still add up to 1. For x2 and x4 they are that already.
+    In multiples of 1/256 the weights are exact in bf16, ``narrow``, and still add up to 1. For x2 and x4 they are that
+    already.
     """
     first, folded = steps[0], steps[-1] if len(steps) > 1 else 1
     phases = _phases(first * folded)
-    weights = (torch.einsum("ay,bx->abyx", phases, phases) * 256).round() / 256
+    weights = torch.einsum("ay,bx->abyx", phases, phases)
+    weights = (weights * 256).round() / 256 if narrow else weights
     weights = weights.unflatten(1, (first, folded)).unflatten(0, (first, folded))  # first, q, first, q, 3, 3
     weight = torch.zeros(3, folded, folded, first, first, IMAGE, 3, 3, dtype=torch.float32)
     for colour in range(3):
@@ -244,9 +249,9 @@ def _unfolded(steps: tuple[int, ...]) -> Conv:
     return Conv(torch.eye(3 * folded**2, dtype=torch.float32)[:, :, None, None], shuffle=folded)
 
 
-def _adding(conv: nn.Conv2d) -> Conv:
-    """The last convolution with the image beside what it reads."""
+def _adding(conv: nn.Conv2d, whole: int) -> Conv:
+    """The last convolution with the image beside what it reads, from channel ``whole`` on."""
     weight, bias = weight_and_bias(conv)
     image = F.pad(torch.eye(3, dtype=torch.float32)[:, :, None, None], (1, 1, 1, 1, 0, IMAGE - 3))
     assert bias is not None
-    return Conv(torch.cat([weight, image], dim=1), bias + GREY, floats=True)
+    return Conv(torch.cat([beside([weight], whole), image], dim=1), bias + GREY, floats=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -81,34 +82,45 @@ def weight_and_bias(conv: nn.Module) -> tuple[Tensor, Tensor | None]:
     return conv.weight, conv.bias
 
 
+def beside(parts: Sequence[Tensor], whole: int) -> Tensor:
+    """The weight (C', C, n, n) of several parts of a slot, each of which takes up ``whole`` channels of it."""
+    return torch.cat([F.pad(part, (0, 0, 0, 0, 0, whole - part.shape[1])) for part in parts], dim=1)
+
+
+def stacked(parts: Sequence[Tensor], whole: int) -> Tensor:
+    """The weight of one convolution that makes several parts of a slot."""
+    return torch.cat([F.pad(part, (0, 0, 0, 0, 0, 0, 0, whole - len(part))) for part in parts])
+
+
 def from_bytes(conv: nn.Conv2d, value_range: float, slope: float | Tensor = 1.0) -> Conv:
     """The first convolution of a network that works in 0..``value_range``, for an image in 0..255."""
     weight, bias = weight_and_bias(conv)
     return Conv(weight * (value_range / 255), bias, slope)
 
 
-def closing_pair(conv1: nn.Conv2d, conv2: nn.Conv2d) -> tuple[Conv, Conv]:
+def closing_pair(conv1: nn.Conv2d, conv2: nn.Conv2d, narrow: bool = True) -> tuple[Conv, Conv]:
     """The two convolutions of ``layers.consume_halo``.
 
     A trained bias of conv1 can be many times what the convolution adds to it. It is kept out of what is stored between
-    the two in bf16 and goes into the bias of conv2, where that has no padding.
+    the two where that is ``narrow``, in bf16, and goes into the bias of conv2, where that has no padding.
     """
     (weight1, bias1), (weight2, bias2) = weight_and_bias(conv1), weight_and_bias(conv2)
-    if bias1 is None or bias2 is None or any(conv2.padding):
+    if not narrow or bias1 is None or bias2 is None or any(conv2.padding):
         return Conv(weight1, bias1, 0.1), Conv(weight2, bias2)
     moved = bias2.double() + weight2.double().sum(dim=(2, 3)) @ bias1.double()
     return Conv(weight1, bias1, 0.1, shift=bias1), Conv(weight2, moved.float())
 
 
-def less_mean(conv: nn.Conv2d, mean: Sequence[float], slope: float = 1.0) -> Conv:
+def less_mean(conv: nn.Conv2d, mean: Sequence[float], slope: float = 1.0, narrow: bool = True) -> Conv:
     """The convolution of an image in 0..255 less its mean colour, of which the fourth channel, of ones, gives the part.
 
     Beyond the image are zeros after the mean is taken off, which a bias alone would not give. The fourth channel's
-    weights are rounded to bf16; the bias makes good for that where there is image on all sides.
+    weights are rounded to bf16 where the storage is ``narrow``; the bias makes good for that where there is image on
+    all sides.
     """
     weight, bias = weight_and_bias(conv)
     assert bias is not None
     taken_off = (weight.double() * torch.tensor(mean, dtype=torch.float64).reshape(3, 1, 1)).sum(dim=1, keepdim=True)
-    rounded = taken_off.bfloat16().double()
+    rounded = taken_off.bfloat16().double() if narrow else taken_off
     bias = bias.double() + (rounded - taken_off).sum(dim=(1, 2, 3))
     return Conv(torch.cat([weight.double(), -rounded], dim=1).float(), bias.float(), slope)

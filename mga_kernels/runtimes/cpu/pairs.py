@@ -8,71 +8,54 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ... import _native
 from ...networks.layers import Place
 from ...ops import pack_pair_weight, pair_grid_scale_, pair_grid_statistics
 from ...ops.convolution.layout import VECTOR, pitch, pixels
 from ...records import FrameRecord
 from .layers import Conv, Layer
+from .storage import Stored
 
 
-def supported() -> str | None:
-    """Why convolutions in pair planes cannot run here, or None: with the library they run everywhere."""
-    return _native.LIBRARY_ERROR
-
-
-def kernels() -> str:
-    """What runs the convolutions: an instruction set by its kernels' name, or the backend that MGA_BACKEND forces."""
+def forced_backend() -> str | None:
+    """The backend that MGA_BACKEND forces instead of the kernels of the library."""
     forced = os.environ.get("MGA_BACKEND")
-    return forced if forced and forced != "cpu" else _native.convolution_kernels()[0]
+    return forced if forced and forced != "cpu" else None
 
 
-def slow() -> str | None:
-    """Why convolutions in pair planes should only run here where they are asked for, or None.
-
-    BackendError for an MGA_CPU_ISA that cannot be met.
-    """
-    forced = os.environ.get("MGA_BACKEND")
-    if forced and forced != "cpu":
-        return f'MGA_BACKEND is {forced}, and no kernels but those of "cpu" are fast; runtime="own" asks for it'
-    name, fast = _native.convolution_kernels()
-    if fast:
-        return None
-    has_bf16 = _native.HOST_ERROR is None and _native.host().cpu_features().get("avx512_bf16")
-    reason = f"MGA_CPU_ISA is {_native.instruction_set()}" if has_bf16 else "this processor has no AVX-512 with bf16"
-    return f'{reason}, and the {name} kernels of the convolutions are slow; runtime="own" runs them all the same'
-
-
-class Planes:
+class Planes(Stored):
     """``data`` bf16 (ceil(channels / 2), height + 2, pitch, 2): pairs of channels with a border of zeros."""
 
+    step = 2
+
     def __init__(self, channels: int, height: int, width: int):
-        self.channels, self.height, self.width = channels, height, width
+        super().__init__(channels, height, width)
         self.data = torch.zeros(math.ceil(channels / 2), height + 2, pitch(width), 2, dtype=torch.bfloat16)
 
     @property
-    def pairs(self) -> int:
+    def groups(self) -> int:
         return self.data.shape[0]
 
     def inner(self, height: int | None = None, width: int | None = None) -> Tensor:
-        """View (pairs, height, width, 2) of the pixels."""
         return pixels(self.data, height or self.height, width or self.width)
 
-    def write(self, image: Tensor) -> None:
-        """Fill from (channels, h, w) with h, w no more than the planes'."""
-        image = F.pad(image, (0, 0, 0, 0, 0, self.channels % 2))
-        self.inner(*image.shape[1:]).copy_(image.unflatten(0, (-1, 2)).permute(0, 2, 3, 1))
+    def statistics(self, grid: Grid) -> Tensor:
+        sums = pair_grid_statistics(self.data, self.groups, grid.count, *grid.size, grid.across)
+        return sums[..., : self.channels]
 
-    def read(self) -> Tensor:
-        """(channels, height, width) float32."""
-        return self.inner().permute(0, 3, 1, 2).flatten(0, 1)[: self.channels].float()
+    def rescale(
+        self, grid: Grid, x: Stored, factors: Tensor, offsets: Tensor, skip: Stored | None, slope: float
+    ) -> None:
+        missing = (0, x.channels % 2)
+        factors, offsets = (F.pad(values, missing).contiguous() for values in (factors, offsets))
+        skipped = None if skip is None else skip.data
+        pair_grid_scale_(self.data, x.data, skipped, factors, offsets, *grid.size, grid.across, slope)
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,19 +85,33 @@ def pack(layer: Layer) -> Packed:
     return _packed[layer]
 
 
+@dataclass
+class Rooms:
+    """Maps by number of groups, scale and number, which chains over one grid share; and those of denser grids."""
+
+    maps: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
+    denser: dict[tuple[int, int], Rooms] = field(default_factory=dict)
+
+    def of(self, size: tuple[int, int]) -> Rooms:
+        return self.denser.setdefault(size, Rooms())
+
+
 class Grid:
     """``count`` patches of ``height`` x ``width`` pixels, ``across`` in a row, with one pixel of zeros between them.
 
-    A whole image is one patch. ``place``: where it is a tile of a larger one.
+    A whole image is one patch. ``place``: where it is a tile of a larger one. ``rooms``: what chains over it work in,
+    which grids of fewer patches have in common.
     """
 
     place: Place | None = None
 
-    def __init__(self, count: int, size: tuple[int, int], across: int = 1):
+    def __init__(self, count: int, size: tuple[int, int], across: int = 1, rooms: Rooms | None = None):
         self.count, self.size, self.across = count, size, across
         self.down = math.ceil(count / across)
         self.height, self.width = self.down * (size[0] + 1) - 1, across * (size[1] + 1) - 1
+        self.rooms = rooms or Rooms()
         self._masks: dict[tuple[int, int], tuple[Tensor, Tensor] | None] = {}
+        self._denser: dict[tuple[int, int], Grid] = {}
 
     def mask(self, scale: int = 1, inset: int = 0) -> tuple[Tensor, Tensor] | None:
         """Lanes int16 and rows uint8 of the pixels of patches enlarged ``scale`` times, less ``inset`` at their border.
@@ -142,28 +139,20 @@ class Grid:
         step_y, step_x = ((side + 1) * scale for side in self.size)
         return FrameRecord(self.height, self.width, self.across, step_y, step_x, inset)
 
-    def patches(self, planes: Planes, first: int, pairs: int, scale: int = 1) -> Tensor:
-        """View (down, across, pairs, 2, height, width) of all places of the grid, enlarged ``scale`` times."""
-        plane, row, pixel, one = planes.data.stride()
+    def patches(self, planes: Stored, first: int, groups: int, scale: int = 1) -> Tensor:
+        """View (down, across, groups, step, height, width) of all places of the grid, enlarged ``scale`` times."""
+        pixels = planes.inner()
+        group, row, pixel, one = pixels.stride()
         height, width = (side * scale for side in self.size)
         steps = scale * (self.size[0] + 1) * row, scale * (self.size[1] + 1) * pixel
-        shape = self.down, self.across, pairs, 2, height, width
-        start = planes.data.storage_offset() + first * plane + row + VECTOR * pixel
-        return planes.data.as_strided(shape, (*steps, plane, one, row, pixel), start)
+        shape = self.down, self.across, groups, planes.step, height, width
+        return planes.data.as_strided(shape, (*steps, group, one, row, pixel), pixels.storage_offset() + first * group)
 
-    def statistics(self, x: Planes) -> Tensor:
-        """float32 (2, count, C): sums over each patch of the values of each channel, and of their squares."""
-        sums = pair_grid_statistics(x.data, x.pairs, self.count, *self.size, self.across)
-        return sums[..., : x.channels]
-
-    def scale(
-        self, out: Planes, x: Planes, factors: Tensor, offsets: Tensor, skip: Planes | None = None, slope: float = 1.0
-    ) -> None:
-        """out = leaky(factor * x + offset + skip), factors and offsets float32 (count, C). ``out`` may be ``x``."""
-        missing = (0, x.channels % 2)
-        factors, offsets = (F.pad(values, missing).contiguous() for values in (factors, offsets))
-        skipped = None if skip is None else skip.data
-        pair_grid_scale_(out.data, x.data, skipped, factors, offsets, *self.size, self.across, slope)
+    def denser(self, size: tuple[int, int]) -> Grid:
+        """As many patches of another size."""
+        if size not in self._denser:
+            self._denser[size] = Grid(self.count, size, self.across, self.rooms.of(size))
+        return self._denser[size]
 
 
 def lanes(columns: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the plans of all networks with convolutions of our own share: bf16 with float32 sums, from bytes to bytes."""
+"""What the plans of all networks with convolutions of our own share, from bytes to bytes."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...modes import ordinary
 from ...networks.interface import Halves
 from ...networks.mask import MaskPrediction
-from ...ops import filter_and_select, pair_gather_
+from ...ops import filter_and_select
 from ...ops.grid import mirror_indices
 from ..plan import Plan, Planner
-from .chains import PairChain
-from .layers import Conv, weight_and_bias
-from .pairs import Grid, Planes, kernels, slow
+from .choose import slow, storage
+from .layers import Conv, closing_pair, less_mean, weight_and_bias
+from .pairs import Grid
 from .stages import Stage
+from .storage import Chain, Storage, Stored
 
 ACROSS = 32  # patches in a row of the grid
 
-Buffers = Mapping[str, Planes]
+Buffers = Mapping[str, Stored]
 PlaneSizes = Mapping[str, int | tuple[int, int]]
-MakeChain = Callable[[Sequence[Stage], Sequence[str]], PairChain]
+MakeChain = Callable[[Sequence[Stage], Sequence[str]], Chain]
 
 
 class PairWeights(Planner):
@@ -37,32 +38,42 @@ class PairWeights(Planner):
     halves run in them. Of a whole network only the Base-Net is there.
     """
 
-    description = "bfloat16 with float32 sums, in convolutions of our own"
     takes_place = True
     base_planes: PlaneSizes = MappingProxyType({})
     refine_planes: PlaneSizes = MappingProxyType({})
 
-    def __init__(self, halves: Halves):
+    def __init__(self, halves: Halves, kept: Storage | None = None):
+        self.storage = kept or storage()
         self.config, self.halo = halves.config, halves.halo
         self.channels = self.config.feature_channels
         self.gain = 1 / self.config.value_range
-        self.chains: list[PairChain] = []  # all: that which runs in the largest planes decides what rings take
+        self.chains: list[Chain] = []  # all, those of the Refine-Net behind ``of_image`` others
         self.prepare_base(halves.base)
+        self.mask = None if halves.mask is None else _MaskBranch(halves.mask, self.config.selection, self.chain)
+        self.of_image = len(self.chains)
         if halves.refine is not None:
             self.prepare_refine(halves.refine)
-        self.mask = None if halves.mask is None else _MaskBranch(halves.mask, self.config.selection, self.chain)
-        if slow() is not None:
-            self.description = f"{self.description} ({kernels()} kernels, slow)"
+
+    @property
+    def description(self) -> str:
+        kernels = "" if slow() is None else f" ({self.storage.kernels()} kernels, slow)"
+        return self.storage.description + kernels
 
     @classmethod
-    def against(cls, halves: Halves) -> str | None:
-        """Why these halves, of a network with this class, cannot run in pair planes."""
+    def against(cls, halves: Halves, kept: Storage) -> str | None:
+        """Why these halves, of a network with this class, cannot run in such a storage."""
         return None
 
-    def chain(self, stages: Sequence[Stage], external: Sequence[str]) -> PairChain:
+    def chain(self, stages: Sequence[Stage], external: Sequence[str]) -> Chain:
         """Every chain of this network is made here."""
-        self.chains.append(PairChain(stages, external))
+        self.chains.append(self.storage.chain(stages, external))
         return self.chains[-1]
+
+    def closing_pair(self, conv1: nn.Conv2d, conv2: nn.Conv2d) -> tuple[Conv, Conv]:
+        return closing_pair(conv1, conv2, self.storage.narrow)
+
+    def less_mean(self, conv: nn.Conv2d, mean: Sequence[float], slope: float = 1.0) -> Conv:
+        return less_mean(conv, mean, slope, self.storage.narrow)
 
     @abstractmethod
     def prepare_base(self, base: Any) -> None:
@@ -74,7 +85,7 @@ class PairWeights(Planner):
 
     @abstractmethod
     def base(
-        self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers
+        self, area: Grid, image: Stored, feature: Stored, picture: Tensor | None, rgb: Tensor, buffers: Buffers
     ) -> None:
         """``image``: channels 0..255 and a fourth of ones -> coarse feature, and pictures (1, sH, sW, 3) where given.
 
@@ -82,7 +93,7 @@ class PairWeights(Planner):
         """
 
     @abstractmethod
-    def refine(self, area: Grid, x: Planes, pictures: Tensor, buffers: Buffers) -> None:
+    def refine(self, area: Grid, x: Stored, pictures: Tensor, buffers: Buffers) -> None:
         """Feature patches with their halo, in ``area`` -> pictures uint8 (n, sp, sp, 3)."""
 
     def plan(self, height: int, width: int, capacity: int) -> PairPlan:
@@ -94,15 +105,25 @@ class PairWeights(Planner):
             picture = plan.buffer()
             if dense:
                 plan.whole_feature()
-        return sum(tensor.nbytes for tensor in [*plan.tensors, picture]) + self.ring_bytes(width)
+        return sum(tensor.nbytes for tensor in [*plan.tensors, picture]) + self.room_bytes(plan, dense)
 
-    def ring_bytes(self, width: int) -> int:
-        """Memory of the rows that the threads keep for themselves while a chain runs over the image."""
-        return torch.get_num_threads() * max(chain.ring_bytes(width) for chain in self.chains)
+    def room_bytes(self, plan: PairPlan, dense: bool = False) -> int:
+        """Memory that chains take beside what they are given."""
+        size, grid = plan.padded, plan.grid
+        if self.storage.narrow:
+            return self.storage.room_bytes(self.chains, *size)
+        refined = size if dense else (grid.height, grid.width)
+        of_image, of_patches = self.chains[: self.of_image], self.chains[self.of_image :]
+        return self.storage.room_bytes(of_image, *size) + self.storage.room_bytes(of_patches, *refined)
 
 
 class PairPlan(Plan):
-    """Memory is allocated here, once; the methods allocate only what is small."""
+    """Memory is allocated here, once; the methods allocate only what is small.
+
+    ``repeated``: channels of the feature from here on go on beyond the image as its border is; -1 for none.
+    """
+
+    repeated = -1
 
     def __init__(self, weights: PairWeights, height: int, width: int, capacity: int):
         super().__init__(weights.config, height, width, capacity)
@@ -111,6 +132,7 @@ class PairPlan(Plan):
         smallest, p, s, halo = weights.config.definition.minimum_size, self.patch_size, self.scale, weights.halo
         seen = max(height, smallest), max(width, smallest)  # what the network is given
         self.area = Grid(1, seen)
+        self.area_of_cells = Grid(1, self.padded, rooms=self.area.rooms if self.padded == seen else None)
         self.image = self._planes(4, *seen)
         self.image.write(torch.ones(4, *seen, dtype=torch.float32))
         self.feature = self._planes(weights.channels, *self.padded)
@@ -121,7 +143,8 @@ class PairPlan(Plan):
         self.refine_buffers = self._buffers(weights.refine_planes, self.grid.height, self.grid.width)
         self.pictures = self._keep(torch.empty(max(capacity, 1), s * p, s * p, 3, dtype=torch.uint8))
         self._areas: dict[int, Grid] = {}
-        self._whole_feature: tuple[Planes, Buffers] | None = None
+        self._whole_feature: tuple[Stored, Buffers] | None = None
+        self._whole_area: Grid | None = None
 
     @property
     def patch_size(self) -> int:
@@ -135,8 +158,8 @@ class PairPlan(Plan):
         self.tensors.append(tensor)
         return tensor
 
-    def _planes(self, channels: int, height: int, width: int) -> Planes:
-        planes = Planes(channels, height, width)
+    def _planes(self, channels: int, height: int, width: int) -> Stored:
+        planes = self.weights.storage.planes(channels, height, width)
         self._keep(planes.data)
         return planes
 
@@ -145,37 +168,35 @@ class PairPlan(Plan):
         return {name: self._planes(n, height * scale, width * scale) for name, (n, scale) in sizes.items()}
 
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
-        height, width = image.shape[:2]
-        pixels = self.image.inner(height, width)
-        pixels[0].copy_(image[..., :2])
-        pixels[1, ..., 0].copy_(image[..., 2])
-        _extend(self.image, height, width)
+        self.image.write_colours(image)
+        _extend(self.image, *image.shape[:2])
         seen = self.area.size
         picture = None if out is None else out[None, : self.scale * seen[0], : self.scale * seen[1]]
         self.area.place = self.place
+        self.feature.inner()[:, :, seen[1] :].zero_()  # what the last image left there; layers read it as a border
         self.weights.base(self.area, self.image, self.feature, picture, image, self.base_buffers)
         _extend(self.feature, *seen)
 
     def select(self, k: int) -> tuple[Tensor, Tensor]:
         assert self.weights.mask is not None
-        return self.weights.mask(self.feature, self.scores, k)
+        return self.weights.mask(self.area_of_cells, self.feature, self.scores, k)
 
     def gather(self, indices: Tensor) -> None:
         self.count = indices.shape[1]
-        height, width = self.padded
-        pairs, p = self.taken.pairs, self.patch_size
-        pair_gather_(self.taken.data, self.feature.data, pairs, height, width, indices, p, self.weights.halo, ACROSS)
+        area, halo = self._area(self.count), self.weights.halo
+        self.weights.storage.gather(area, self.taken, self.feature, self.cells, indices, halo, self.repeated)
 
     def patches(self) -> Tensor:
-        cells = self.grid.patches(self.taken, 0, self.taken.pairs)
+        cells = self.grid.patches(self.taken, 0, self.taken.groups)
         return cells.flatten(2, 3).flatten(0, 1)[: self.count, : self.weights.channels].clone()
 
     def load(self, patches: Tensor) -> None:
         self.count, area = len(patches), self._area(len(patches))
-        missing = area.down * ACROSS - self.count, 2 * self.taken.pairs - patches.shape[1]
+        step, groups = self.taken.step, self.taken.groups
+        missing = area.down * ACROSS - self.count, step * groups - patches.shape[1]
         cells = F.pad(patches, (0, 0, 0, 0, 0, missing[1], 0, missing[0]))
-        target = area.patches(self.taken, 0, self.taken.pairs)
-        target.copy_(cells.unflatten(1, (-1, 2)).unflatten(0, (area.down, ACROSS)))
+        target = area.patches(self.taken, 0, groups)
+        target.copy_(cells.unflatten(1, (-1, step)).unflatten(0, (area.down, ACROSS)))
 
     def refined(self) -> Tensor:
         pictures = self.pictures[: self.count]
@@ -186,17 +207,23 @@ class PairPlan(Plan):
     def _area(self, count: int) -> Grid:
         """The grid of the first ``count`` patches. Its masks are kept, because they cost more than a few patches."""
         if count not in self._areas:
-            self._areas = {count: Grid(count, self.grid.size, ACROSS)}
+            self._areas = {count: Grid(count, self.grid.size, ACROSS, self.grid.rooms)}
         return self._areas[count]
 
     def decomposed(self, out: Tensor) -> None:
         halo, (planes, buffers) = self.weights.halo, self.whole_feature()
         height, width = planes.height, planes.width
         planes.inner()[:, halo : height - halo, halo : width - halo].copy_(self.feature.inner())
-        self.weights.refine(Grid(1, (height, width)), planes, out[None], buffers)
+        self.weights.refine(self.whole_area(height, width), planes, out[None], buffers)
+
+    def whole_area(self, height: int, width: int) -> Grid:
+        """What the Refine-Net runs over in ``decomposed``."""
+        if self._whole_area is None:
+            self._whole_area = Grid(1, (height, width))
+        return self._whole_area
 
     @ordinary()
-    def whole_feature(self) -> tuple[Planes, Buffers]:
+    def whole_feature(self) -> tuple[Stored, Buffers]:
         """What ``decomposed`` works in, allocated at the first call: the feature with its halo, and buffers."""
         if self._whole_feature is None:
             height, width = (side + 2 * self.weights.halo for side in self.padded)
@@ -220,9 +247,9 @@ class _MaskBranch:
         ]
         self.chain = make(stages, ["feature", "scores"])
 
-    def __call__(self, feature: Planes, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def __call__(self, area: Grid, feature: Stored, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
         p = self.module.patch_size
-        self.chain(Grid(1, (feature.height, feature.width)), {"feature": feature, "scores": scores})
+        self.chain(area, {"feature": feature, "scores": scores})
         if self.module.conv2.out_channels == 1:
             probability = F.leaky_relu(F.avg_pool2d(scores[None], p), 0.1)
         elif self.module.order == "softmax-then-pool":
@@ -238,7 +265,7 @@ class _MaskBranch:
         return filter_and_select(probability[:, 0], source, weight, bias, k, self.order)
 
 
-def _extend(planes: Planes, height: int, width: int) -> None:
+def _extend(planes: Stored, height: int, width: int) -> None:
     """Fill the rows and columns beyond the image by reflection."""
     inner = planes.inner()
     for axis, length in ((1, height), (2, width)):

@@ -13,13 +13,13 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .chains import PairChain
 from .layers import Scale
-from .pairs import Grid, Planes
-from .plan import ACROSS, Buffers, MakeChain, PairWeights
+from .pairs import Grid
+from .plan import Buffers, MakeChain, PairWeights
 from .stages import Stage
+from .storage import Chain, Stored
 
-Given = dict[str, Planes | Tensor]
+Given = dict[str, Stored | Tensor]
 
 
 def is_image(area: Grid) -> bool:
@@ -45,25 +45,25 @@ class RescaledChain:
             self.of_patches = make([replace(s, measure=False) for s in stages], ["scaled", *others])
 
     def __call__(
-        self, area: Grid, given: Mapping[str, Planes | Tensor], factors: Tensor, offsets: Tensor, gain: float = 1.0
+        self, area: Grid, given: Mapping[str, Stored | Tensor], factors: Tensor, offsets: Tensor, gain: float = 1.0
     ) -> list[Tensor]:
         """``factors`` and ``offsets`` (count, C); returns what the stages measure of an image."""
         if is_image(area):
             return self.of_image(area, given, {0: self.scale.with_factors(factors[0], offsets[0])}, gain=gain)
         raw, skip = given["raw"], given.get("skip")
         scaled = given.get("scaled", raw)
-        assert isinstance(raw, Planes)
-        assert isinstance(scaled, Planes)
-        assert skip is None or isinstance(skip, Planes)
-        area.scale(scaled, raw, factors.float(), offsets.float(), skip, self.slope)
+        assert isinstance(raw, Stored)
+        assert isinstance(scaled, Stored)
+        assert skip is None or isinstance(skip, Stored)
+        scaled.rescale(area, raw, factors.float(), offsets.float(), skip, self.slope)
         if self.of_patches is not None:
             self.of_patches(area, {**given, "scaled": scaled}, gain=gain)
         return []
 
 
-def sums(area: Grid, measured: Sequence[Tensor], planes: Planes) -> Tensor:
+def sums(area: Grid, measured: Sequence[Tensor], planes: Stored) -> Tensor:
     """float64 (2, count, C): sums of the values and of their squares in ``planes``, which a chain has just written."""
-    return measured[-1][:, None] if is_image(area) else area.statistics(planes).double()
+    return measured[-1][:, None] if is_image(area) else planes.statistics(area).double()
 
 
 def normalise(area: Grid, total: Tensor, norm: nn.InstanceNorm2d) -> tuple[Tensor, Tensor]:
@@ -73,15 +73,15 @@ def normalise(area: Grid, total: Tensor, norm: nn.InstanceNorm2d) -> tuple[Tenso
     return factors, norm.bias.double() - mean * factors
 
 
-def repack(area: Grid, loose: Planes, tight: Grid, planes: Planes, scale: int = 1) -> None:
+def repack(area: Grid, loose: Stored, tight: Grid, planes: Stored, scale: int = 1) -> None:
     """Patches, less the border that a convolution without padding has taken, from their raster into a denser one.
 
     ``scale``: by which those in ``loose`` are larger than the raster's.
     """
     inset = (area.size[0] * scale - tight.size[0]) // 2
-    pairs = planes.pairs
+    groups = planes.groups
     inner = slice(inset, inset + tight.size[0])
-    tight.patches(planes, 0, pairs).copy_(area.patches(loose, 0, pairs, scale)[..., inner, inner])
+    tight.patches(planes, 0, groups).copy_(area.patches(loose, 0, groups, scale)[..., inner, inner])
 
 
 class TrunkWeights(PairWeights):
@@ -95,16 +95,16 @@ class TrunkWeights(PairWeights):
 
     trunk: Any
     refine_trunk: Any
-    head: PairChain
+    head: Chain
     end: Any
     end_in_picture: Any
     refine_end: Any
     fusing: Any
-    upsampler: PairChain
+    upsampler: Chain
     tight = True
 
     def base(
-        self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers
+        self, area: Grid, image: Stored, feature: Stored, picture: Tensor | None, rgb: Tensor, buffers: Buffers
     ) -> None:
         shallow = buffers["shallow"]
         self.head(area, {"image": image, "x": shallow})
@@ -113,13 +113,13 @@ class TrunkWeights(PairWeights):
         else:
             self.trunk(area, shallow, buffers, self.end_in_picture, {"out": feature, "picture": picture}, self.gain)
 
-    def refine(self, area: Grid, x: Planes, pictures: Tensor, buffers: Buffers) -> None:
+    def refine(self, area: Grid, x: Stored, pictures: Tensor, buffers: Buffers) -> None:
         given: Given = {"out": buffers["trunk"]} if "trunk" in buffers else {}
         if is_image(area) or not self.tight:
             self.refine_trunk(area, x, buffers, self.refine_end, {**given, "picture": pictures}, self.gain)
             return
         self.refine_trunk(area, x, buffers, self.fusing, {**given, "fused": buffers["fused"]}, 1.0)
         p = self.config.patch_size
-        tight = Grid(area.count, (p, p), ACROSS)
+        tight = area.denser((p, p))
         repack(area, buffers["fused"], tight, buffers["tight"])
         self.upsampler(tight, {"fused": buffers["tight"], "picture": pictures}, gain=self.gain)

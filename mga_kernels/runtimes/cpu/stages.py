@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .layers import Layer
 
-Part = str | tuple[str, int]  # a slot, or the part of it from this pair on
+Part = str | tuple[str, int]  # a slot, or the part of it from this channel on, see Storage.whole
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,8 @@ class Stage:
 
     ``gate``: ``skip`` is multiplied by the sigmoid of the result, not added. ``crop``: a convolution without padding,
     whose patches lose so many pixels on each side. ``measure``: sums of the results and of their squares are returned.
-    ``enlarge`` s: the layer's 3 s^2 channels are a picture after a pixel shuffle.
+    ``enlarge`` s: the layer's 3 s^2 channels are a picture after a pixel shuffle. ``stride``: 2 for a convolution
+    without padding that skips every second pixel, into floats; in float maps only.
     """
 
     layer: Layer
@@ -27,6 +28,7 @@ class Stage:
     crop: int = 0
     measure: bool = False
     enlarge: int = 1
+    stride: int = 1
 
     @property
     def factor(self) -> int:
@@ -38,5 +40,5 @@ Block = Callable[[Part, Part], list[Stage]]  # from one slot to another
 
 
 def part_of(part: Part) -> tuple[str, int]:
-    """The slot, and its first pair."""
+    """The slot, and its first channel."""
     return (part, 0) if isinstance(part, str) else part

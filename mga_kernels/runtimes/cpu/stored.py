@@ -8,9 +8,10 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from .layers import Conv
-from .pairs import Grid, Planes
+from .pairs import Grid
 from .plan import Buffers, PairWeights, PlaneSizes
 from .stages import Stage
+from .storage import Stored
 
 
 class Trunk(Protocol):
@@ -23,7 +24,7 @@ class Trunk(Protocol):
     whole: list[str]
     end: list[Stage]
 
-    def __call__(self, area: Grid, x: Planes, buffers: Buffers) -> None: ...
+    def __call__(self, area: Grid, x: Stored, buffers: Buffers) -> None: ...
 
 
 class StoredTrunkWeights(PairWeights):
@@ -64,7 +65,7 @@ class StoredTrunkWeights(PairWeights):
         self.refine_end = self.chain(stages, [*self.refine_trunk.whole, "picture"])
 
     def base(
-        self, area: Grid, image: Planes, feature: Planes, picture: Tensor | None, rgb: Tensor, buffers: Buffers
+        self, area: Grid, image: Stored, feature: Stored, picture: Tensor | None, rgb: Tensor, buffers: Buffers
     ) -> None:
         shallow = buffers["shallow"]
         self.head(area, {"image": image, "x": shallow})
@@ -76,6 +77,6 @@ class StoredTrunkWeights(PairWeights):
             added = rgb if self.adds_image else None
             self.end_in_picture(area, {**given, "picture": picture}, added=added, gain=self.gain)
 
-    def refine(self, area: Grid, x: Planes, pictures: Tensor, buffers: Buffers) -> None:
+    def refine(self, area: Grid, x: Stored, pictures: Tensor, buffers: Buffers) -> None:
         self.refine_trunk(area, x, buffers)
         self.refine_end(area, {**buffers, "x": x, "picture": pictures}, gain=self.gain)

@@ -1,0 +1,289 @@
+"""Float maps: the layout in which every CPU convolves in float32, and chains in it (csrc/maps/layout.h).
+
+Layers run one after the other over whole maps. A 3x3 kernel is computed in tiles, with a quarter of the products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ... import _native
+from ...ops import convolve_maps_, pack_map_weight
+from ...ops.convolution.map_layout import BEFORE, FEW_OUTPUTS, GROUP, empty_map, groups_of, map_pitch
+from ...records import FrameRecord, LayerRecord, MapRecord
+from ...system.allocator import huge_pages
+from .layers import Conv, Layer, Scale
+from .pairs import Grid, forced_backend
+from .stages import Part, Stage, part_of
+from .storage import Chain, Mask, Storage, Stored
+
+FEW_INPUTS = 4  # in tiles these would be transformed for less than they save
+TILE = 4
+
+
+class Map(Stored):
+    """``data`` float32 (height, ceil(channels / 8), pitch, 8)."""
+
+    step = GROUP
+
+    def __init__(self, channels: int, height: int, width: int):
+        super().__init__(channels, height, width)
+        self.data = empty_map(channels, height, width, huge_pages)
+
+    @property
+    def groups(self) -> int:
+        return self.data.shape[1]
+
+    def inner(self, height: int | None = None, width: int | None = None) -> Tensor:
+        view = self.data[: height or self.height, :, BEFORE : BEFORE + (width or self.width)]
+        return view.transpose(0, 1)
+
+    def statistics(self, grid: Grid) -> Tensor:
+        values = grid.patches(self, 0, self.groups).flatten(2, 3).flatten(0, 1)[: grid.count, : self.channels]
+        return torch.stack([values.sum(dim=(2, 3)), values.square().sum(dim=(2, 3))])
+
+    def rescale(
+        self, grid: Grid, x: Stored, factors: Tensor, offsets: Tensor, skip: Stored | None, slope: float
+    ) -> None:
+        missing = (0, self.groups * GROUP - factors.shape[1], 0, grid.down * grid.across - len(factors))
+        shape = grid.down, grid.across, self.groups, GROUP, 1, 1
+        factors, offsets = (F.pad(values, missing).view(shape) for values in (factors, offsets))
+        values = torch.addcmul(offsets, grid.patches(x, 0, self.groups), factors)
+        if skip is not None:
+            values += grid.patches(skip, 0, self.groups)
+        grid.patches(self, 0, self.groups).copy_(F.leaky_relu_(values, slope) if slope != 1 else values)
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """A layer prepared for ``convolve_maps_``."""
+
+    weight: Tensor
+    epilogue: Tensor
+    outputs: int
+    tile: int
+
+
+_packed: WeakKeyDictionary[Layer, dict[tuple[int, int], Packed]] = WeakKeyDictionary()
+
+
+def pack(layer: Layer, enlarge: int = 1, stride: int = 1) -> Packed:
+    """The layer, which several chains may have, packed once; ``enlarge`` and ``stride``: see ``Stage``."""
+    known = _packed.setdefault(layer, {})
+    how = enlarge, stride
+    if how not in known:
+        known[how] = _scale(layer, layer.epilogue) if isinstance(layer, Scale) else _conv(layer, *how)
+    return known[how]
+
+
+def _scale(layer: Scale, epilogue: Tensor) -> Packed:
+    factors, offsets, slopes = F.pad(epilogue, (0, -layer.channels % GROUP))
+    ones = torch.ones_like(offsets)
+    return Packed(factors.contiguous(), torch.stack([offsets, slopes, ones, ones]), layer.channels, 0)
+
+
+def _conv(layer: Conv, enlarge: int, stride: int) -> Packed:
+    weight, (bias, slope, shift) = layer.weight.float(), layer.epilogue
+    assert not shift.any(), "what is shifted is for bf16"
+    order = _order(len(weight), layer.shuffle, enlarge)
+    present = order >= 0
+    weight = torch.where(present[:, None, None, None], weight[order], torch.zeros(()))
+    rows = torch.stack([bias, slope])[:, order] * present
+    rows = F.pad(torch.cat([rows, torch.ones_like(rows)]), (0, -rows.shape[1] % GROUP))
+    tiled = stride == 1 and layer.size == 3 and len(weight) > FEW_OUTPUTS and layer.inputs > FEW_INPUTS
+    tile = TILE if tiled else 0
+    return Packed(pack_map_weight(weight.contiguous(), tile), rows.contiguous(), len(weight), tile)
+
+
+def _order(outputs: int, shuffle: int, enlarge: int) -> Tensor:
+    """Which channel of a layer stands where in the packed one, -1 for none.
+
+    Of a pixel shuffle they are in the order row, column, channel, with whole groups of channels; of a picture, too, but
+    side by side.
+    """
+    s = shuffle * enlarge
+    if s == 1:
+        return torch.arange(outputs)
+    order = torch.arange(outputs).view(-1, s * s).T  # phase, channel
+    return (order if enlarge > 1 else F.pad(order, (0, -order.shape[1] % GROUP), value=-1)).flatten()
+
+
+@dataclass
+class _Slot:
+    scale: int = 1
+    inset: int = 0  # pixels that patches have lost
+    groups: int = 0
+    room: int = -1  # the number of the map that it has for itself, among those of its size
+
+
+class MapChain(Chain):
+    """``stages`` in their order. The tensors of ``external`` slots come with each call; the others are in rooms.
+
+    A room is a map of a grid, which the chains that run over it share.
+    """
+
+    def __init__(self, stages: Sequence[Stage], external: Sequence[str]):
+        self.stages, self.external = list(stages), list(external)
+        self.layers = [pack(stage.layer, stage.enlarge, stage.stride) for stage in self.stages]
+        self.slots = {name: _Slot() for name in self.external}
+        for stage in self.stages:
+            x, (out, first) = self.slots[part_of(stage.x)[0]], part_of(stage.out)
+            slot = self.slots.setdefault(out, _Slot())
+            slot.scale, slot.inset = x.scale * stage.factor, x.inset * stage.factor + stage.crop
+            slot.groups = max(slot.groups, groups_of(first + stage.layer.channels))
+        self.rooms = self._give_rooms()
+        measured = [i for i, stage in enumerate(self.stages) if stage.measure]
+        self.records = [self._record(i, measured.index(i) if i in measured else -1) for i in range(len(self.stages))]
+
+    def _give_rooms(self) -> list[tuple[int, int, int]]:
+        """Slots that are not in use at the same time have the same room; (groups, scale, number) of each."""
+        last_read = {
+            part_of(part)[0]: i for i, stage in enumerate(self.stages) for part in (stage.x, stage.skip) if part
+        }
+        free: dict[tuple[int, int], list[int]] = {}
+        rooms: list[tuple[int, int, int]] = []
+        for i, stage in enumerate(self.stages):
+            name = part_of(stage.out)[0]
+            slot = self.slots[name]
+            if name not in self.external and slot.room < 0:
+                size = slot.groups, slot.scale
+                waiting = free.setdefault(size, [])
+                slot.room = waiting.pop() if waiting else sum(room[:2] == size for room in rooms)
+                if (*size, slot.room) not in rooms:
+                    rooms.append((*size, slot.room))
+            for other, end in last_read.items():
+                ended = self.slots[other]
+                if end == i and other not in self.external:
+                    free.setdefault((ended.groups, ended.scale), []).append(ended.room)
+        return rooms
+
+    def _record(self, number: int, statistics: int) -> LayerRecord:
+        stage, packed = self.stages[number], self.layers[number]
+        (x, x_channel), (out, out_channel), (skip, skip_channel) = map(self._at, (stage.x, stage.out, stage.skip))
+        return LayerRecord(
+            x=x,
+            x_channel=x_channel,
+            inputs=stage.layer.inputs,
+            out=out,
+            out_channel=out_channel,
+            outputs=packed.outputs,
+            skip=skip,
+            skip_channel=skip_channel,
+            size=stage.layer.size,
+            stride=stage.stride,
+            tile=packed.tile,
+            shuffle=stage.factor,
+            gate=int(stage.gate),
+            statistics=statistics,
+        )
+
+    def _at(self, part: Part | None) -> tuple[int, int]:
+        """Number of a slot, and its first channel."""
+        if part is None:
+            return -1, 0
+        name, first = part_of(part)
+        return list(self.slots).index(name), first
+
+    def channels_of(self, slot: str) -> int:
+        return self.slots[slot].groups * GROUP
+
+    def __call__(
+        self,
+        grid: Grid,
+        given: Mapping[str, Stored | Tensor],
+        epilogues: Mapping[int, Tensor] | None = None,
+        masks: Mapping[str, Mask] | None = None,
+        added: Tensor | None = None,
+        gain: float = 1.0,
+    ) -> list[Tensor]:
+        frame = FrameRecord(grid.height, grid.width)
+        tensors: list[Tensor] = []
+        maps: list[MapRecord] = []
+        used: list[Mask] = []
+        for name, slot in self.slots.items():
+            one = given.get(name)
+            tensor = one if isinstance(one, Tensor) else self._room(grid, slot) if one is None else one.data
+            picture = tensor.dtype == torch.uint8
+            if picture:
+                frame = grid.frame(slot.scale, slot.inset)
+            plain = picture or (tensor.ndim == 3 and tensor.shape[1] != grid.height * slot.scale)
+            mask = (masks or {}).get(name) or (None if plain else grid.mask(slot.scale, slot.inset))
+            tensors.append(tensor)
+            maps.append(MapRecord(slot.scale, -1 if mask is None else len(used)))
+            if mask is not None:
+                used.append(mask)
+        layers = list(self.layers)
+        for number, epilogue in (epilogues or {}).items():
+            scale = self.stages[number].layer
+            assert isinstance(scale, Scale)
+            layers[number] = _scale(scale, epilogue)
+        return convolve_maps_(
+            tensors,
+            maps,
+            used,
+            [layer.weight for layer in layers],
+            [layer.epilogue for layer in layers],
+            self.records,
+            [],
+            frame,
+            gain,
+            added,
+        )
+
+    @staticmethod
+    def _room(grid: Grid, slot: _Slot) -> Tensor:
+        key = slot.groups, slot.scale, slot.room
+        height, width = grid.height * slot.scale, grid.width * slot.scale
+        tensor = grid.rooms.maps.get(key)
+        if tensor is None or tensor.shape[0] < height:
+            tensor = grid.rooms.maps[key] = Map(slot.groups * GROUP, height, width).data
+        return tensor
+
+
+def room_bytes(room: tuple[int, int, int], height: int, width: int) -> int:
+    groups, scale, _ = room
+    return 4 * GROUP * groups * scale * height * map_pitch(scale * width)
+
+
+class Maps(Storage):
+    """Float maps."""
+
+    name, step, narrow = "float32", GROUP, False
+    description = "float32, in convolutions of our own"
+
+    def planes(self, channels: int, height: int, width: int) -> Map:
+        return Map(channels, height, width)
+
+    def chain(self, stages: Sequence[Stage], external: Sequence[str]) -> MapChain:
+        return MapChain(stages, external)
+
+    def gather(
+        self, grid: Grid, out: Stored, x: Stored, cells: tuple[int, int], indices: Tensor, halo: int, repeated: int
+    ) -> None:
+        p, (rows, columns) = grid.size[0] - 2 * halo, cells
+        place = torch.arange(-halo, p + halo)
+        index = indices.flatten().long()
+        y, x0 = (start[:, None] * p + place for start in (index // columns, index % columns))
+        height, width = rows * p, columns * p
+        source = x.data[y.clamp(0, height - 1)[:, :, None], :, (BEFORE + x0)[:, None, :]]  # n, side, side, groups, 8
+        source = source * ((y >= 0) & (y < height))[:, :, None, None, None]
+        if repeated >= 0:
+            group = repeated // GROUP
+            nearest = BEFORE + x0.clamp(0, width - 1)
+            source[..., group:, :] = x.data[y.clamp(0, height - 1)[:, :, None], group:, nearest[:, None, :]]
+        missing = grid.down * grid.across - len(index)
+        taken = F.pad(source, (0, 0) * 4 + (0, missing)).unflatten(0, (grid.down, grid.across))
+        grid.patches(out, 0, out.groups).copy_(taken.permute(0, 1, 4, 5, 2, 3))
+
+    def room_bytes(self, chains: Iterable[Chain], height: int, width: int) -> int:
+        rooms = {room for chain in chains if isinstance(chain, MapChain) for room in chain.rooms}
+        return sum(room_bytes(room, height, width) for room in rooms)
+
+    def kernels(self) -> str:
+        return forced_backend() or _native.map_kernels()[0]

@@ -1,0 +1,123 @@
+"""How layers' results are stored: in pair planes (``pairs``) or in float maps (``maps``), and chains made for either.
+
+Networks list stages and name planes by channels; what they need of the storage is here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .stages import Stage
+
+if TYPE_CHECKING:
+    from .pairs import Grid
+
+Mask = tuple[Tensor, Tensor]
+
+
+class Stored(ABC):
+    """``channels`` of an image of ``height`` x ``width`` with a border of zeros; ``step`` of them lie side by side."""
+
+    step: ClassVar[int]
+    data: Tensor
+
+    def __init__(self, channels: int, height: int, width: int):
+        self.channels, self.height, self.width = channels, height, width
+
+    @property
+    @abstractmethod
+    def groups(self) -> int:
+        """How many times ``step`` channels there are."""
+
+    @abstractmethod
+    def inner(self, height: int | None = None, width: int | None = None) -> Tensor:
+        """View (groups, height, width, step) of the pixels."""
+
+    @abstractmethod
+    def statistics(self, grid: Grid) -> Tensor:
+        """float32 (2, count, C): sums over each patch of the values of each channel, and of their squares."""
+
+    @abstractmethod
+    def rescale(
+        self, grid: Grid, x: Stored, factors: Tensor, offsets: Tensor, skip: Stored | None, slope: float
+    ) -> None:
+        """Become leaky(factor * x + offset + skip), factors and offsets float32 (count, C) of each patch."""
+
+    def write(self, image: Tensor, first: int = 0) -> None:
+        """Fill from (channels, h, w) with h, w no more than the planes', from channel ``first`` on."""
+        image = F.pad(image, (0, 0, 0, 0, 0, -len(image) % self.step))
+        groups = image.unflatten(0, (-1, self.step)).permute(0, 2, 3, 1)
+        begin = first // self.step
+        self.inner(*image.shape[1:])[begin : begin + len(groups)].copy_(groups)
+
+    def write_colours(self, image: Tensor) -> None:
+        """The first three channels, from (h, w, 3); the others stay."""
+        pixels = self.inner(*image.shape[:2])
+        for first in range(0, 3, self.step):
+            last = min(3, first + self.step)
+            pixels[first // self.step, ..., : last - first].copy_(image[..., first:last])
+
+    def read(self) -> Tensor:
+        """(channels, height, width) float32."""
+        return self.inner().permute(0, 3, 1, 2).flatten(0, 1)[: self.channels].float()
+
+
+class Chain(ABC):
+    """Stages that run over an image or the patches of a grid, see ``pairs.PairChain`` and ``maps.MapChain``."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        grid: Grid,
+        given: Mapping[str, Stored | Tensor],
+        epilogues: Mapping[int, Tensor] | None = None,
+        masks: Mapping[str, Mask] | None = None,
+        added: Tensor | None = None,
+        gain: float = 1.0,
+    ) -> list[Tensor]:
+        """Run; returns float64 (2, C) for each stage that measures."""
+
+    @abstractmethod
+    def channels_of(self, slot: str) -> int:
+        """Channels of a slot, a multiple of the storage's step."""
+
+
+class Storage(ABC):
+    """``step``: parts of a slot begin with a multiple of so many channels. ``narrow``: values are rounded to bf16."""
+
+    name: ClassVar[str]  # the type of its numbers
+    step: ClassVar[int]
+    narrow: ClassVar[bool]
+    description: ClassVar[str]
+
+    def whole(self, channels: int) -> int:
+        """Channels up to where another part may begin."""
+        return -(-channels // self.step) * self.step
+
+    @abstractmethod
+    def planes(self, channels: int, height: int, width: int) -> Stored: ...
+
+    @abstractmethod
+    def chain(self, stages: Sequence[Stage], external: Sequence[str]) -> Chain: ...
+
+    @abstractmethod
+    def gather(
+        self, grid: Grid, out: Stored, x: Stored, cells: tuple[int, int], indices: Tensor, halo: int, repeated: int
+    ) -> None:
+        """Cells at ``indices`` of ``x``, (rows, columns) of them, with ``halo``, into the patches of ``grid``.
+
+        Beyond the image are zeros; in channels from ``repeated`` on, the nearest pixels, where that is not -1.
+        """
+
+    @abstractmethod
+    def room_bytes(self, chains: Iterable[Chain], height: int, width: int) -> int:
+        """Memory that these chains take for an image of this size, beside what they are given."""
+
+    @abstractmethod
+    def kernels(self) -> str:
+        """What runs the convolutions: an instruction set, or the backend that MGA_BACKEND forces."""
