@@ -1,5 +1,6 @@
 """RCAN: parameters of the paper, its block by formula, and the mean colour that both halves restore."""
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,8 +14,9 @@ from halves import (
     random_network,
 )
 
+from mga_kernels import MaskGuidedSR
 from mga_kernels.architectures.rcan import network as rcan
-from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeConfig, WholeNetwork
 
 MEAN = torch.tensor([114.444, 111.4605, 103.02], dtype=torch.float64)
 
@@ -124,3 +126,17 @@ def test_gradients():
 
 def test_untrained_images():
     check_untrained_size(random_network("rcan", 4))
+
+
+def test_another_mean_colour_runs_in_convolutions_of_our_own_too():
+    """A published file can have its own; flat images show it, as zeros lie around the image less the mean."""
+    torch.manual_seed(0)
+    settings = {"mean": (60.0, 150.0, 200.0)}
+    network = WholeNetwork(WholeConfig("rcan", 2, 1, settings, input_range="0..255")).eval().requires_grad_(False)
+    image = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+    made = [
+        MaskGuidedSR(network, device="cpu", dtype=dtype, runtime=runtime).upscale(image).astype(int)
+        for runtime, dtype in (("own", "auto"), ("pytorch", "float32"))
+    ]
+    assert np.abs(made[0] - made[1]).mean() < 1
+    assert abs(made[1][..., 2].mean() - made[1][..., 0].mean()) > 50, "the mean colour shows"
