@@ -392,3 +392,23 @@ def test_the_trained_span_is_the_folded_one(shared_data):
     files = (f"data/checkpoints/spanx4_ch48{stem}.safetensors" for stem in ("", "_full"))
     pictures = [load_checkpoint(shared_data / file)(photographs(24, 24)) for file in files]
     assert (pictures[0] - pictures[1]).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("photograph", [True, False])
+def test_values_that_half_precision_cannot_hold_are_noticed(photograph):
+    """SPAN multiplies values of 255: where they do not fit into float16, a wider type is run, with a warning."""
+    state = enlarging_span(255.0, originals.DIV2K, 2)
+    state["block_1.c1_r.eval_conv.weight"][:3, :3, 1, 1] = 6000 * torch.eye(3)  # float16 ends at 65,504
+    network = recognise(state, "it")
+    image = photographs(12, 14)[:1]
+    picture = (image[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    expected, model = (
+        MaskGuidedSR(network, device="cpu", dtype=dtype, runtime="pytorch") for dtype in ("float32", "float16")
+    )
+    with pytest.warns(UserWarning, match="not finite in float16"):
+        found = model.upscale(picture) if photograph else model(image)
+    assert model.dtype != torch.float16
+    if photograph:
+        assert np.abs(found.astype(int) - expected.upscale(picture)).max() <= 8
+    else:
+        assert (found - expected(image)).abs().max() < 0.03
