@@ -72,7 +72,7 @@ class Halves:
     ``refine`` and ``mask`` are None where only the Base-Net runs, as it is a whole network.
     """
 
-    config: ModelConfig
+    config: ModelConfig | WholeConfig
     base: nn.Module
     refine: nn.Module | None = None
     mask: MaskPrediction | None = None

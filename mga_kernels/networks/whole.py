@@ -40,7 +40,8 @@ class WholeConfig:
     input_range: str = "0..1"
     original: Network | None = field(default=None, compare=False, repr=False)
 
-    patch_size, k, selection, value_range, feature_channels = 1, 0, "largest", 1.0, 0  # not annotated, so no fields
+    patch_size, k, selection, value_range = 1, 0, "largest", 1.0  # not annotated, so no fields
+    feature_channels, mask_channels = 0, 0
     converted_bytes = 4  # for each value of the picture, as its colours are converted
 
     def __post_init__(self) -> None:
@@ -107,7 +108,7 @@ class WholeNetwork(SRNetwork):
     @property
     def staged(self) -> Network | None:
         own = self.config.definition
-        return next((found for found in (own, own.part("divided")) if found and found.cpu and found.refine), None)
+        return next((found for found in (own, own.part("divided")) if found and found.cpu), None)
 
     def halves(self) -> Halves | str:
         """A Base-Net that, with all blocks, is this network."""
@@ -115,6 +116,8 @@ class WholeNetwork(SRNetwork):
         assert found is not None
         if (config.colour, config.input_range) != ("rgb", found.input_range):
             return f"there are none for {config.colour} in {config.input_range}"
+        if found.refine is None:  # it exists whole only
+            return Halves(config, copy.deepcopy(self.body).float())
         if config.scale not in DIVIDED_SCALES:
             return f"there are none for x{config.scale}"
         settings = config.settings if found.layout else {}  # the halves of the paper have the usual widths only

@@ -179,7 +179,8 @@ class MapChain(Chain):
             stride=stage.stride,
             tile=packed.tile,
             shuffle=stage.factor,
-            gate=int(stage.gate),
+            gate=2 if stage.attention else int(stage.gate),
+            activation=int(stage.silu),
             statistics=statistics,
         )
 
@@ -268,18 +269,18 @@ class Maps(Storage):
     ) -> None:
         p, (rows, columns) = grid.size[0] - 2 * halo, cells
         place = torch.arange(-halo, p + halo)
-        index = indices.flatten().long()
-        y, x0 = (start[:, None] * p + place for start in (index // columns, index % columns))
         height, width = rows * p, columns * p
-        source = x.data[y.clamp(0, height - 1)[:, :, None], :, (BEFORE + x0)[:, None, :]]  # n, side, side, groups, 8
-        source = source * ((y >= 0) & (y < height))[:, :, None, None, None]
-        if repeated >= 0:
-            group = repeated // GROUP
-            nearest = BEFORE + x0.clamp(0, width - 1)
-            source[..., group:, :] = x.data[y.clamp(0, height - 1)[:, :, None], group:, nearest[:, None, :]]
-        missing = grid.down * grid.across - len(index)
-        taken = F.pad(source, (0, 0) * 4 + (0, missing)).unflatten(0, (grid.down, grid.across))
-        grid.patches(out, 0, out.groups).copy_(taken.permute(0, 1, 4, 5, 2, 3))
+        targets = grid.patches(out, 0, out.groups)
+        for index, target in zip(indices.flatten().long().split(grid.across), targets, strict=True):  # little at a time
+            y, x0 = (start[:, None] * p + place for start in (index // columns, index % columns))
+            inside = y.clamp(0, height - 1)[:, :, None]
+            source = x.data[inside, :, (BEFORE + x0)[:, None, :]]  # n, side, side, groups, 8
+            source *= ((y >= 0) & (y < height))[:, :, None, None, None]
+            if repeated >= 0:
+                group, nearest = repeated // GROUP, BEFORE + x0.clamp(0, width - 1)
+                source[..., group:, :] = x.data[inside, group:, nearest[:, None, :]]
+            target[: len(index)].copy_(source.permute(0, 3, 4, 1, 2))
+            target[len(index) :].zero_()
 
     def room_bytes(self, chains: Iterable[Chain], height: int, width: int) -> int:
         rooms = {room for chain in chains if isinstance(chain, MapChain) for room in chain.rooms}

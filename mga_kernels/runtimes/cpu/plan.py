@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...errors import InputError
 from ...modes import ordinary
 from ...networks.interface import Halves
 from ...networks.mask import MaskPrediction
@@ -115,6 +116,32 @@ class PairWeights(Planner):
         refined = size if dense else (grid.height, grid.width)
         of_image, of_patches = self.chains[: self.of_image], self.chains[self.of_image :]
         return self.storage.room_bytes(of_image, *size) + self.storage.room_bytes(of_patches, *refined)
+
+
+class PlainWeights(PairWeights):
+    """A network that exists whole only: one chain from "image" to "picture", of the ``stages`` that its class lists."""
+
+    @classmethod
+    def against(cls, halves: Halves, kept: Storage) -> str | None:
+        return f"there are none in {kept.name} for {halves.config.network} yet" if kept.narrow else None
+
+    @abstractmethod
+    def stages(self, base: Any) -> list[Stage]: ...
+
+    def prepare_base(self, base: Any) -> None:
+        self.all = self.chain(self.stages(base), ["image", "picture"])
+
+    def prepare_refine(self, refine: Any) -> None:
+        raise InputError(f"{self.config.network} exists whole only, so it has no Refine-Net")
+
+    def base(
+        self, area: Grid, image: Stored, feature: Stored, picture: Tensor | None, rgb: Tensor, buffers: Buffers
+    ) -> None:
+        assert picture is not None
+        self.all(area, {"image": image, "picture": picture}, gain=self.gain)
+
+    def refine(self, area: Grid, x: Stored, pictures: Tensor, buffers: Buffers) -> None:
+        raise InputError(f"{self.config.network} exists whole only, so it has no Refine-Net")
 
 
 class PairPlan(Plan):

@@ -1,0 +1,40 @@
+"""SPAN in convolutions of our own."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+from ...runtimes.cpu.layers import Conv, beside, weight_and_bias
+from ...runtimes.cpu.plan import PlainWeights
+from ...runtimes.cpu.stages import Part, Stage
+
+
+class SpanWeights(PlainWeights):
+    """What the last but one convolution reads lies in slot "parts", where blocks write it to."""
+
+    def stages(self, base: Any) -> list[Stage]:
+        part = self.storage.whole(base.conv_1.out_channels)
+        shallow, second, early, first = (("parts", number * part) for number in range(4))
+        conv = copy.deepcopy(base.conv_1)
+        conv.weight.data *= base.value_range / 255
+        stages = [Stage(self.less_mean(conv, [255 * value for value in base.mean]), "image", shallow)]
+        x: Part = shallow
+        for number in range(1, base.blocks + 1):
+            block, last = getattr(base, f"block_{number}"), number == base.blocks
+            inner: Part = first if last else f"first {number}"
+            out: Part = early if number == 1 else f"block {number}"
+            stages += [
+                Stage(Conv.of(block.c1), x, inner, silu=True),
+                Stage(Conv.of(block.c2), inner, f"second {number}", silu=True),
+                Stage(Conv.of(block.c3), f"second {number}", out, x, attention=True),
+            ]
+            x = out
+        weight, bias = weight_and_bias(base.conv_cat)
+        joined = Conv(beside(weight.chunk(4, dim=1), part), bias)
+        return [
+            *stages,
+            Stage(Conv.of(base.conv_2), x, second),
+            Stage(joined, "parts", "feature"),
+            Stage(Conv.of(base.upsampler[0]), "feature", "picture", enlarge=base.upsampler[1].upscale_factor),
+        ]

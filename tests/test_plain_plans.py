@@ -1,0 +1,105 @@
+"""Networks that exist whole only, in convolutions of our own: against their modules in float32."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mga_kernels import MaskGuidedSR
+from mga_kernels.errors import InputError
+from mga_kernels.networks.whole import WholeConfig, WholeNetwork
+from mga_kernels.runtimes.cpu import choose
+
+OWN = "float32, in convolutions of our own"
+NETWORKS = {
+    "span": ("span", 4, 2, {"channels": 28}),
+    "span-odd": ("span", 3, 1, {"channels": 13}),
+    "span-range-1": ("span", 2, 3, {"channels": 48, "value_range": 1.0, "mean": (0.5, 0.4, 0.3)}),
+    "compact": ("compact", 4, 3, {"channels": 64}),
+    "compact-odd": ("compact", 3, 2, {"channels": 21}),
+    "compact-x1": ("compact", 1, 0, {"channels": 24}),
+}
+
+
+@pytest.fixture(autouse=True)
+def _in_float_maps(monkeypatch):
+    """Also where a processor has bf16."""
+    monkeypatch.setattr(choose, "storage", lambda: choose.STORAGES["float32"])
+
+
+def network(name: str) -> WholeNetwork:
+    """With slopes of their own, and a result that has some contrast."""
+    torch.manual_seed(1)
+    kind, scale, blocks, settings = NETWORKS[name]
+    made = WholeNetwork(WholeConfig(kind, scale, blocks, settings))
+    for layer in made.modules():
+        if isinstance(layer, nn.PReLU):
+            nn.init.uniform_(layer.weight, -0.3, 0.6)
+    return made.eval().requires_grad_(False)
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def exact(made: WholeNetwork, image: np.ndarray) -> np.ndarray:
+    result = made(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
+    return result[0].permute(1, 2, 0).clamp(0, 1).numpy() * 255
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_pictures_are_those_of_the_modules(name):
+    made = network(name)
+    model = MaskGuidedSR(made, device="cpu", runtime="own")
+    assert model.info()["photographs"].startswith(OWN)
+    for size in ((21, 34), (4, 5), (1, 1), (40, 17)):
+        image = picture(*size)
+        expected = exact(made, image) if min(size) > 3 else None
+        found = model.upscale(image)
+        assert found.shape == (*(side * made.config.scale for side in size), 3)
+        if expected is not None:
+            assert np.abs(found - expected).max() < 0.51
+            assert expected.std() > 1
+
+
+@pytest.mark.parametrize("name", ["span", "compact"])
+def test_tiles_give_the_picture_of_the_whole_image(name):
+    made = network(name)
+    image = picture(150, 130)
+    whole = MaskGuidedSR(made, device="cpu", runtime="own")
+    needed = whole._runner.planner.bytes_needed(150, 130, 0)
+    cut = MaskGuidedSR(made, device="cpu", runtime="own", memory=needed // 2)
+    difference = np.abs(cut.upscale(image).astype(int) - whole.upscale(image))
+    assert difference.max() <= 1  # 3x3 kernels are computed in tiles of 4x4 pixels, which lie differently
+    assert difference.mean() < 1e-3
+    assert "tiles of" in cut.info()["prepared"][0]
+
+
+@pytest.mark.parametrize("name", ["span", "compact"])
+def test_any_number_of_threads_gives_the_same_picture(name):
+    model, image, threads = (
+        MaskGuidedSR(network(name), device="cpu", runtime="own"),
+        picture(64, 50),
+        torch.get_num_threads(),
+    )
+    pictures = []
+    try:
+        for count in (1, 2, 5):
+            torch.set_num_threads(count)
+            pictures.append(model.upscale(image))
+    finally:
+        torch.set_num_threads(threads)
+    assert np.array_equal(pictures[0], pictures[1])
+    assert np.array_equal(pictures[0], pictures[2])
+
+
+def test_what_does_not_run_so_says_why(monkeypatch):
+    shrunk = WholeNetwork(WholeConfig("compact", 2, 1, {"channels": 16, "enlarged": 4})).eval()
+    with pytest.raises(InputError, match="there are none for what is enlarged 4 times and shrunk to 2"):
+        MaskGuidedSR(shrunk, device="cpu", runtime="own")
+    assert "enlarged 4 times" in str(MaskGuidedSR(shrunk, device="cpu").info()["why not"])
+    monkeypatch.setattr(choose, "storage", lambda: choose.STORAGES["bfloat16"])
+    with pytest.raises(InputError, match="there are none in bfloat16 for span yet"):
+        MaskGuidedSR(network("span"), device="cpu", runtime="own")
