@@ -331,13 +331,13 @@ def test_ctrl_c_in_a_folder_keeps_what_is_finished(tmp_path, photos, mga_upscale
 def test_ctrl_c_while_computing_counts_what_is_written_already(tmp_path, photos, mga_upscale, monkeypatch):
     real, out = MaskGuidedSR.upscale, tmp_path / "out"
 
-    def upscale(self, photo):
+    def upscale(self, photo, **how):
         deadline = time.monotonic() + 20
         if photo.format == "BMP":
             while names(out) != ["a.png", "b.jpg"] and time.monotonic() < deadline:
                 time.sleep(0.01)
             signal.raise_signal(signal.SIGINT)
-        return real(self, photo)
+        return real(self, photo, **how)
 
     monkeypatch.setattr(MaskGuidedSR, "upscale", upscale)
     code, output = mga_upscale(photos, "-o", out)
@@ -349,10 +349,10 @@ def test_ctrl_c_while_computing_counts_what_is_written_already(tmp_path, photos,
 def test_a_warning_becomes_a_note_on_its_image(tmp_path, photos, mga_upscale, monkeypatch):
     real = MaskGuidedSR.upscale
 
-    def upscale(self, photo):
+    def upscale(self, photo, **how):
         if photo.format == "JPEG":
             warnings.warn("something about this image", stacklevel=1)
-        return real(self, photo)
+        return real(self, photo, **how)
 
     monkeypatch.setattr(MaskGuidedSR, "upscale", upscale)
     code, output = mga_upscale(photos, "-o", tmp_path / "out")

@@ -340,8 +340,8 @@ def test_mean_over_a_folder(tmp_path, mga_complexity):
 
 def test_a_network_of_ones_own(mga_complexity):
     with example_registered():
-        code, output = mga_complexity("--network", "edsr", "--scale", 4, "--size", "64x48")
-        expected = NetworkCosts(ModelConfig("edsr", 4)).parameters("masked")
+        code, output = mga_complexity("--network", "residual", "--scale", 4, "--size", "64x48")
+        expected = NetworkCosts(ModelConfig("residual", 4)).parameters("masked")
     assert code == 0
     assert f"{expected:,} parameters" in output.out
 
@@ -383,7 +383,7 @@ def assert_one_sentence(output, *parts):
         (["--size", "12x12", "--split", "a+b"], 2, "such as 4+2, got 'a+b'"),
         (["--size", "12x12", "--k", "-3"], 2, "got '-3'"),
         (["--size", "12x12", "--variant", "best"], 2, "invalid choice"),
-        (["--size", "12x12", "--network", "edsr"], 1, "'edsr' is not known"),
+        (["--size", "12x12", "--network", "residual"], 1, "'residual' is not known"),
         (["--size", "12x12"], 1, "15x15 pixels or more"),
         (["--size", "16x3"], 1, "got 16x3"),
         (["--size", "99x99", "--json", "/nowhere/a.json"], 1, "its folder does not exist"),

@@ -117,10 +117,10 @@ def test_any_exception_of_one_image_is_a_line_about_it(tmp_path, folder, mga_ups
     }[step]
     real = getattr(module, name)
 
-    def fail(*given):
+    def fail(*given, **named):
         if any(getattr(one, "format", None) == "JPEG" or str(one).endswith("m.jpg") for one in given):
             raise error
-        return real(*given)
+        return real(*given, **named)
 
     monkeypatch.setattr(module, name, fail)
     code, output = mga_upscale(folder, "-o", tmp_path / "out")
@@ -137,7 +137,7 @@ def test_any_exception_of_one_image_is_a_line_about_it(tmp_path, folder, mga_ups
 
 def test_the_traceback_of_one_image_is_shown_on_request(tmp_path, folder, mga_upscale, monkeypatch):
     monkeypatch.setenv("MGA_DEBUG", "1")
-    monkeypatch.setattr(MaskGuidedSR, "upscale", lambda self, photo: 1 / 0)
+    monkeypatch.setattr(MaskGuidedSR, "upscale", lambda self, photo, **how: 1 / 0)
     code, output = mga_upscale(folder, "-o", tmp_path / "out")
     assert code == 1
     assert output.err.count("Traceback") == 3
