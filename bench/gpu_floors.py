@@ -31,7 +31,7 @@ RESULTS = ROOT / "bench/results"
 META = torch.device("meta")
 HEIGHT, WIDTH, SCALE = 540, 960, 4
 DIVIDED = ("fsrcnn", "pan", "rfdn", "srresnet", "rcan", "imdn")
-WHOLE = {"span": 6, "compact": 16, "edsr": 16, "imdn": 8, "msrresnet": 16, "rrdbnet": 23}  # blocks of the published networks
+WHOLE = {"span": 6, "compact": 16, "edsr": 16, "imdn": 8, "msrresnet": 16, "rrdbnet": 23}  # published blocks
 
 BANDWIDTH, RATE = 3.0e12, 790e12  # of an H100 SXM: bytes/s read plus written by a copy, fp16 operations/s of matrices
 # Of the estimate: the share of the bandwidth that a simple kernel reaches; the share of the rate that a convolution

@@ -74,7 +74,7 @@ def test_configuration_is_typed_and_overridable(config):
         ({"patch_size": "3"}, "patch_size 3 is not supported"),
         ({"selection": "best"}, "selection 'best' is not supported"),
         ({"k": "-1"}, "k must be a whole number of patches"),
-        ({"network": "edsr"}, "'edsr' is not known"),
+        ({"network": "residual"}, "'residual' is not known"),
         ({"initial": "'${NO_SUCH_VARIABLE}/base'"}, "an environment variable that is not set"),
         ({"recipe": "two-step"}, "config.recipe must be \"three-step\", got 'two-step'"),
         ({"dense": "3"}, r"config\.dense must be a table"),
