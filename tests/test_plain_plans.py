@@ -13,7 +13,7 @@ from mga_kernels.networks.whole import WholeConfig, WholeNetwork
 from mga_kernels.runtimes.cpu import choose
 
 OWN = "float32, in convolutions of our own"
-NETWORKS = {
+KINDS = {
     "span": ("span", 4, 2, {"channels": 28}),
     "span-odd": ("span", 3, 1, {"channels": 13}),
     "span-range-1": ("span", 2, 3, {"channels": 48, "value_range": 1.0, "mean": (0.5, 0.4, 0.3)}),
@@ -32,7 +32,7 @@ def _in_float_maps(monkeypatch):
 def network(name: str) -> WholeNetwork:
     """With slopes of their own, and a result that has some contrast."""
     torch.manual_seed(1)
-    kind, scale, blocks, settings = NETWORKS[name]
+    kind, scale, blocks, settings = KINDS[name]
     made = WholeNetwork(WholeConfig(kind, scale, blocks, settings))
     for layer in made.modules():
         if isinstance(layer, nn.PReLU):
@@ -49,7 +49,7 @@ def exact(made: WholeNetwork, image: np.ndarray) -> np.ndarray:
     return result[0].permute(1, 2, 0).clamp(0, 1).numpy() * 255
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", KINDS)
 def test_pictures_are_those_of_the_modules(name):
     made = network(name)
     model = MaskGuidedSR(made, device="cpu", runtime="own")
