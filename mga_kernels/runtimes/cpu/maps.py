@@ -271,7 +271,7 @@ class Maps(Storage):
         place = torch.arange(-halo, p + halo)
         height, width = rows * p, columns * p
         targets = grid.patches(out, 0, out.groups)
-        for index, target in zip(indices.flatten().long().split(grid.across), targets, strict=True):  # little at a time
+        for index, target in zip(indices.flatten().long().split(grid.across), targets, strict=False):  # a row at a time
             y, x0 = (start[:, None] * p + place for start in (index // columns, index % columns))
             inside = y.clamp(0, height - 1)[:, :, None]
             source = x.data[inside, :, (BEFORE + x0)[:, None, :]]  # n, side, side, groups, 8
