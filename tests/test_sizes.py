@@ -124,7 +124,7 @@ def test_one_that_is_too_small_for_the_size_is_a_line(tmp_path, photo, mga_upsca
         (["--scale", "0"], "a number above 0, such as 2 or 1.5, got '0'"),
         (["--scale", "nan"], "got 'nan'"),
         (["--size", "100"], "WIDTHxHEIGHT in pixels, such as 3840x2160, got '100'"),
-        (["--size", "0x5"], "a number of pixels above 0, got '0'"),
+        (["--size", "0x5"], "a size is WIDTHxHEIGHT in pixels, such as 3840x2160, got '0x5'"),
         (["--width", "-5"], "a number of pixels above 0, got '-5'"),
         (["--width", "5.5"], "a number of pixels above 0, got '5.5'"),
         (["--width", "5", "--scale", "2"], "--scale and --width each say how large the result is"),

@@ -12,6 +12,7 @@ from tiny_model import write_tiny_model
 import mga.upscaling.video
 from mga.cli import main
 from mga_kernels import MaskGuidedSR
+from mga_kernels.video import Video
 
 av = pytest.importorskip("av", reason="needs PyAV")
 
@@ -177,7 +178,9 @@ def test_a_run_that_was_broken_off_goes_on(tmp_path, mga_video, monkeypatch):
     assert not (tmp_path / "out.mkv").exists()
     code, output = mga_video(*words, "--k", 0)
     assert code == 1
-    assert "parts of a run that differs in settings; run it as before, or start anew with --overwrite" in output.err
+    assert (
+        "holds a run with settings.k = None, this one has 0; run it as before, or start anew with --over" in output.err
+    )
     done.clear()
     monkeypatch.setattr(MaskGuidedSR, "upscale", lambda *given, **more: (done.append(1), upscale(*given, **more))[1])
     code, output = mga_video(*words)
@@ -305,3 +308,31 @@ def test_without_pyav(tmp_path, mga_video, monkeypatch):
     code, output = mga_video(tmp_path / "in.mkv", "-o", tmp_path / "out.mkv")
     assert code == 1
     assert "videos need PyAV: pip install av, or this package with its extra video" in output.err
+
+
+def test_parts_that_were_never_made_are_in_nobodys_way(tmp_path, mga_video, monkeypatch):
+    """Nor does a new run touch what else is in the folder."""
+    make(tmp_path / "in.mkv", pictures(2))
+    words = [tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", "--codec", "ffv1"]
+
+    def fails(model, image):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MaskGuidedSR, "upscale", fails)
+        assert mga_video(*words)[0] == 130
+    assert mga_video(*words, "--k", 0)[0] == 0
+    assert not (tmp_path / "out.mkv.parts").exists()
+    (tmp_path / "out.mkv.parts").mkdir()
+    (tmp_path / "out.mkv.parts" / "mine.nut").write_text("not a part")
+    assert mga_video(*words, "--overwrite")[0] == 0
+    assert [path.name for path in (tmp_path / "out.mkv.parts").iterdir()] == ["mine.nut"]
+
+
+def test_frames_that_are_done_are_not_converted(tmp_path):
+    make(tmp_path / "in.mkv", pictures(), TIMES)
+    with Video(tmp_path / "in.mkv") as video:
+        all_frames = list(video.frames())
+    with Video(tmp_path / "in.mkv") as video:
+        video._to_rgb = lambda av, frame: frame.pts
+        assert [frame.rgb for frame in video.frames(7)] == [frame.pts for frame in all_frames[7:]]

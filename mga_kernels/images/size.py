@@ -54,7 +54,7 @@ class Size:
         factors = [asked / side for asked, side in ((self.width, width), (self.height, height)) if asked is not None]
         factor = self.scale if self.scale is not None else min(factors)
         sides = [max(1, math.floor(side * factor + 0.5)) for side in (width, height)]
-        if factor > most or max(sides[0] - most * width, sides[1] - most * height) > 0:
+        if factor > most:
             raise InputError(
                 f"{sides[0]}x{sides[1]} is {factor:.4g} times {width}x{height}, and the model enlarges {most} times; "
                 f"ask for {most * width}x{most * height} or less, or upscale the result once more"

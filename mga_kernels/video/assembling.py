@@ -86,6 +86,11 @@ def _pictures(parts: Sequence[Path], stream: Any) -> Iterator[Timed]:
             yield packet.dts * packet.time_base, -1, packet
 
 
+def frames_in(part: Path) -> int:
+    """Frames that ``write_segment`` has written to a part."""
+    return sum(1 for _ in _packets_of(part))
+
+
 def _packets_of(part: Path) -> Iterator[Any]:
     with pyav().open(f"file:{part}") as container:
         yield from (packet for packet in container.demux(container.streams.video[0]) if packet.pts is not None)

@@ -82,13 +82,16 @@ class Video:
         if self.colour.transfer in (16, 18):
             self.notes.append("it is HDR, and the network takes its values as if they were not")
 
-    def frames(self) -> Iterator[Frame]:
-        """All frames from the beginning. InputError for interlaced ones, and for a size that changes on the way."""
+    def frames(self, done: int = 0) -> Iterator[Frame]:
+        """All frames behind the first ``done``. InputError for interlaced ones, and for a size that changes on the way.
+
+        Those that are done are decoded, as others depend on them, and no more.
+        """
         av = pyav()
         expected = 0
         step = round(1 / (self.rate * self.time_base)) if self.rate else 1
         with errors_of(f"{self.path} cannot be decoded any further"):
-            for frame in self.container.decode(self.stream):
+            for number, frame in enumerate(self.container.decode(self.stream)):
                 if frame.interlaced_frame:
                     raise InputError(
                         f"{self.path} is interlaced, and its halves would be upscaled as one picture; deinterlace it "
@@ -102,7 +105,8 @@ class Video:
                 self.rotation = frame.rotation
                 pts = expected if frame.pts is None else frame.pts
                 expected = pts + (frame.duration or step)
-                yield Frame(self._to_rgb(av, frame), pts, frame.duration or 0)
+                if number >= done:
+                    yield Frame(self._to_rgb(av, frame), pts, frame.duration or 0)
 
     def _to_rgb(self, av: Any, frame: Any) -> np.ndarray:
         flags = av.video.reformatter.Interpolation

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ... import _native
+from ...errors import InputError
 from ...ops import pair_chain_, pair_gather_
 from ...ops.convolution.layout import VECTOR, pitch
 from ...records import FrameRecord, SlotRecord, StageRecord
@@ -37,6 +38,9 @@ class PairChain(Chain):
     """
 
     def __init__(self, stages: Sequence[Stage], external: Sequence[str], scales: Mapping[str, int] | None = None):
+        for stage in stages:
+            if stage.attention or stage.silu or stage.stride != 1:
+                raise InputError("convolutions in bf16 pairs have no SiLU, no attention and no stride; use float32")
         self.external = list(external)
         self.layers = [pack(stage.layer) for stage in stages]
         self.slots = {name: _Slot((scales or {}).get(name, 1)) for name in self.external}

@@ -271,14 +271,14 @@ class Maps(Storage):
         place = torch.arange(-halo, p + halo)
         height, width = rows * p, columns * p
         targets = grid.patches(out, 0, out.groups)
-        for index, target in zip(indices.flatten().long().split(grid.across), targets, strict=False):  # a row at a time
+        for index, target in zip(indices.flatten().long().split(grid.across), targets, strict=True):  # a row at a time
             y, x0 = (start[:, None] * p + place for start in (index // columns, index % columns))
-            inside = y.clamp(0, height - 1)[:, :, None]
-            source = x.data[inside, :, (BEFORE + x0)[:, None, :]]  # n, side, side, groups, 8
-            source *= ((y >= 0) & (y < height))[:, :, None, None, None]
+            rows_of_x = y.clamp(0, height - 1)[:, :, None]
+            source = x.data[rows_of_x, :, (BEFORE + x0)[:, None, :]]  # n, side, side, groups, 8
+            source.masked_fill_(((y < 0) | (y >= height))[:, :, None, None, None], 0)
             if repeated >= 0:
                 group, nearest = repeated // GROUP, BEFORE + x0.clamp(0, width - 1)
-                source[..., group:, :] = x.data[inside, group:, nearest[:, None, :]]
+                source[..., group:, :] = x.data[rows_of_x, group:, nearest[:, None, :]]
             target[: len(index)].copy_(source.permute(0, 3, 4, 1, 2))
             target[len(index) :].zero_()
 

@@ -210,6 +210,8 @@ class PairPlan(Plan):
 
     def gather(self, indices: Tensor) -> None:
         self.count = indices.shape[1]
+        if not self.count:
+            return
         area, halo = self._area(self.count), self.weights.halo
         self.weights.storage.gather(area, self.taken, self.feature, self.cells, indices, halo, self.repeated)
 

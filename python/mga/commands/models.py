@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.errors import InputError
+
+from .options import SHIPPED
 
 
 def load(
@@ -37,4 +40,17 @@ def load(
     )
     if scale not in (None, model.scale):
         raise InputError(f"{args.command}: the model {args.model} is for x{model.scale}, not for --scale {scale}")
+    return model
+
+
+def load_by_scale(args: argparse.Namespace, **settings: Any) -> MaskGuidedSR:
+    """``load`` for a command that shrinks what the model makes to its ``--scale`` (``options.add_size_arguments``).
+
+    That decides what a file leaves open; InputError where it is more than the model's.
+    """
+    expected = int(args.scale) if args.scale in SHIPPED else None
+    model = load(args, expected_scale=expected, **settings)
+    if args.scale is not None and args.scale > model.scale:
+        wanted = f"not for --scale {args.scale:g}"
+        raise InputError(f"{args.command}: the model {args.model} is for x{model.scale}, {wanted}")
     return model

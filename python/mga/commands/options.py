@@ -10,6 +10,8 @@ from typing import TypeVar
 from mga_kernels.errors import InputError
 from mga_kernels.images.size import Size
 
+from ..settings.values import parse_size
+
 SHIPPED = {2: "fsrcnn-x2", 3: "fsrcnn-x3", 4: "rfdn-x4"}  # by scale
 DEFAULT_MODEL = SHIPPED[4]
 
@@ -34,16 +36,6 @@ def patches(text: str) -> int:
     return int(text)
 
 
-def scale(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value) or value <= 0:
-        raise argparse.ArgumentTypeError(f"the scale is a number above 0, such as 2 or 1.5, got {text!r}")
-    return value
-
-
 def shipped_for(scale: float | None) -> str:
     """The shipped model for a result ``scale`` times as large: of that scale, or of the next larger one."""
     if scale is None:
@@ -59,13 +51,6 @@ def pixels(text: str) -> int:
     if not (text.isascii() and text.isdecimal()) or int(text) == 0:
         raise argparse.ArgumentTypeError(f"a side is a number of pixels above 0, got {text!r}")
     return int(text)
-
-
-def box(text: str) -> tuple[int, int]:
-    sides = text.lower().replace("×", "x").split("x")
-    if len(sides) != 2:
-        raise argparse.ArgumentTypeError(f"the size is WIDTHxHEIGHT in pixels, such as 3840x2160, got {text!r}")
-    return pixels(sides[0]), pixels(sides[1])
 
 
 def share(text: str) -> float:
@@ -121,13 +106,12 @@ def add_size_arguments(parser: argparse.ArgumentParser) -> None:
     names = ", ".join(SHIPPED.values())
     parser.add_argument(
         "--scale",
-        type=scale,
+        type=number("the scale is a number above 0, such as 2 or 1.5", True),
         metavar="S",
         help=f"enlarge S times, such as 2 or 1.5: by {names}, or by --model, whose result is shrunk to that",
     )
-    parser.add_argument(
-        "--size", type=box, metavar="WxH", help="as large as fits into so many pixels, such as 3840x2160"
-    )
+    size = word(parse_size)
+    parser.add_argument("--size", type=size, metavar="WxH", help="as large as fits into so many pixels, as 3840x2160")
     parser.add_argument("--width", type=pixels, metavar="W", help="so many pixels wide")
     parser.add_argument("--height", type=pixels, metavar="H", help="so many pixels high")
 

@@ -20,7 +20,7 @@ from ..files.folders import image_suffixes
 from ..files.lists import read_list, write_list
 from ..upscaling.jobs import EXTENSION, Request, Source, find_inputs, plan, unfinished, without_results
 from ..upscaling.work import upscale_all
-from .options import SHIPPED, add_model_arguments, number, size_of
+from .options import add_model_arguments, number, size_of
 
 if TYPE_CHECKING:
     from mga_kernels.engine.model import MaskGuidedSR
@@ -155,22 +155,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _load(args: argparse.Namespace) -> MaskGuidedSR:
-    from .models import load
+    from .models import load_by_scale
 
     with _status() as say:
         say(f"loading {args.model}")
-        model = load(
-            args,
-            expected_scale=int(args.scale) if args.scale in SHIPPED else None,
-            threshold=args.threshold,
-            max_ms=args.max_ms,
-            mode=args.mode,
-            runtime=args.runtime,
-            memory=args.memory,
-        )
-    if args.scale is not None and args.scale > model.scale:
-        raise InputError(f"upscale: the model {args.model} is for x{model.scale}, not for --scale {args.scale:g}")
-    return model
+        names = "threshold", "max_ms", "mode", "runtime", "memory"
+        return load_by_scale(args, **{name: getattr(args, name) for name in names})
 
 
 @contextmanager

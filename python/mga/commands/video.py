@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mga_kernels.errors import ImageError, InputError
-from mga_kernels.system.files import identities, writable_folder
+from mga_kernels.errors import ImageError
+from mga_kernels.system.files import writable_folder
 
 from ..console.lines import one_line
-from .options import SHIPPED, add_model_arguments, size_of
-
-if TYPE_CHECKING:
-    from mga_kernels.engine.model import MaskGuidedSR
-
-SETTINGS = ("k", "fraction", "device", "dtype", "runtime", "mode", "colour", "input_range", "model_scale")
+from .options import add_model_arguments, size_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,27 +38,27 @@ def run(args: argparse.Namespace) -> int:
     """The command. A run that was broken off goes on where it was, frame for frame the same."""
     from mga_kernels.video import Encoding, Video, container_of
 
-    from ..upscaling.video import claim, recipe_of, upscale_video
+    from ..upscaling.video import Parts, recipe_of, upscale_video
+    from .models import load_by_scale
 
     size, encoding = size_of(args), Encoding(args.codec, args.crf, args.bits)
     container_of(args.output)
-    if args.output.exists():
-        found = args.output.stat()
-        if (found.st_dev, found.st_ino) in identities([args.input]):
-            raise ImageError(f"cannot write {args.output}: it is the input itself; choose another name")
-        if not args.overwrite:
-            raise ImageError(f"cannot write {args.output}: it exists already; choose another name or allow overwriting")
     with Video(args.input) as video:
+        if args.output.exists():
+            if args.output.samefile(args.input):
+                raise ImageError(f"cannot write {args.output}: it is the input itself; choose another name")
+            if not args.overwrite:
+                remedy = "choose another name or allow overwriting"
+                raise ImageError(f"cannot write {args.output}: it exists already; {remedy}")
         writable_folder(args.output.parent)
-        settings = {name: getattr(args, name) for name in SETTINGS}
-        folder = claim(args.output, recipe_of(args.input, args.model, size, encoding, settings), args.overwrite)
-        model = _load(args)
+        model = load_by_scale(args, mode=args.mode, runtime=args.runtime)
+        parts = Parts(args.output, recipe_of(args.input, model, size, encoding), args.overwrite)
         console = Console(stderr=True, highlight=False)
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
             task = progress.add_task(escape(one_line(args.input.name)), total=video.count)
             told = upscale_video(
-                *(model, video, args.output, folder, size, encoding),
+                *(model, video, args.output, parts, size, encoding),
                 progress=lambda done: progress.update(task, completed=done),
             )
     made = told.frames - told.found
@@ -76,15 +69,3 @@ def run(args: argparse.Namespace) -> int:
     for note in told.notes:
         print(one_line(f"  {args.input.name}: {note}"))
     return 0
-
-
-def _load(args: argparse.Namespace) -> MaskGuidedSR:
-    from .models import load
-
-    if sys.stderr.isatty():
-        print(f"loading {args.model}", file=sys.stderr)
-    expected = int(args.scale) if args.scale in SHIPPED else None
-    model = load(args, expected_scale=expected, mode=args.mode, runtime=args.runtime)
-    if args.scale is not None and args.scale > model.scale:
-        raise InputError(f"video: the model {args.model} is for x{model.scale}, not for --scale {args.scale:g}")
-    return model

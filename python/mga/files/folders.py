@@ -40,11 +40,10 @@ def subfolders(folder: Path) -> list[Path]:
     """
     try:
         with os.scandir(folder) as entries:
-            return [
-                folder / name for name in sorted(e.name for e in entries if e.name[0] != "." and _is_real_folder(e))
-            ]
+            names = sorted(entry.name for entry in entries if entry.name[0] != "." and _is_real_folder(entry))
     except (OSError, ValueError):
         return []
+    return [folder / name for name in names]
 
 
 def _is_real_folder(entry: os.DirEntry[str]) -> bool:

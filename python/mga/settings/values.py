@@ -32,7 +32,7 @@ def amount(item: object) -> tuple[int | None, float | None]:
 
 def parse_size(text: str, command: str = "") -> tuple[int, int]:
     """ "3840x2160" -> (3840, 2160): width and height in pixels; InputError for anything else."""
-    found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", text, re.ASCII)
+    found = re.fullmatch(r"([1-9]\d{0,5})[xX×]([1-9]\d{0,5})", text, re.ASCII)
     if not found:
         before = f"{command}: " if command else ""
         raise InputError(f"{before}a size is WIDTHxHEIGHT in pixels, such as 3840x2160, got {text!r}")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from itertools import chain, islice
+from itertools import chain, count, islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -15,14 +14,17 @@ import numpy as np
 
 from mga_kernels.errors import InputError
 from mga_kernels.images.size import Size, shrink
-from mga_kernels.video import Encoding, Frame, Video, assemble, write_segment
+from mga_kernels.version import code_version
+from mga_kernels.video import Encoding, Frame, Video, assemble, frames_in, write_segment
 
-from ..files.records import to_json, write_text
+from ..files.claim import claim_folder, content_of, flat, weights_of
+from ..files.records import Record
 
 if TYPE_CHECKING:
     from mga_kernels.engine.model import MaskGuidedSR
 
 PART = 50  # frames
+NAMES, RECIPE = "[0-9]" * 6 + ".nut", "recipe.json"  # of the files in a folder of parts
 
 
 @dataclass
@@ -36,66 +38,75 @@ class Told:
     notes: list[str] = field(default_factory=list)
 
 
-def parts_of(target: Path) -> Path:
-    """The folder in which the parts of a video are kept until all are there."""
-    return target.with_name(target.name + ".parts")
+class Parts:
+    """The folder OUT.parts, in which parts of a video of one ``recipe`` are kept until all are there.
 
+    ``anew``: those that are there are removed. InputError names what differs where they are of another recipe. The
+    folder is made with the first part.
+    """
 
-def claim(target: Path, recipe: dict[str, object], anew: bool) -> Path:
-    """The folder of parts, for results of ``recipe`` only; emptied first if ``anew``. InputError names what differs."""
-    folder = parts_of(target)
-    if anew:
-        shutil.rmtree(folder, ignore_errors=True)
-    known = folder / "recipe.json"
-    wanted = json.loads(json.dumps(recipe))
-    if known.exists():
-        before = json.loads(known.read_text())
-        differing = sorted(key for key in {*before, *wanted} if before.get(key) != wanted.get(key))
-        if differing:
-            raise InputError(
-                f"{folder} holds parts of a run that differs in {', '.join(differing)}; run it as before, or start "
-                "anew with --overwrite"
-            )
-    else:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(known, to_json(wanted))
-    return folder
+    def __init__(self, target: Path, recipe: Record, anew: bool):
+        self.folder, self.recipe = target.with_name(target.name + ".parts"), recipe
+        if anew:
+            self.remove()
+        if any(self.folder.glob(NAMES)):
+            self.claim()
+
+    def claim(self) -> None:
+        """Note what the parts are made by, or compare it."""
+        claim_folder(self.folder / RECIPE, self.recipe, "video", "run it as before, or start anew with --overwrite")
+
+    def found(self) -> list[Path]:
+        """Those that are there, from the first on."""
+        return list(takewhile(Path.exists, map(self.path, count())))
+
+    def path(self, number: int) -> Path:
+        return self.folder / f"{number:06}.nut"
+
+    def begin(self) -> None:
+        """Make the folder; a record without parts is of a run that made none."""
+        self.folder.mkdir(exist_ok=True)
+        (self.folder / RECIPE).unlink(missing_ok=True)
+        self.claim()
+
+    def remove(self) -> None:
+        """The parts and the folder, unless there is something else in it."""
+        for path in (*self.folder.glob(NAMES), self.folder / RECIPE):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self.folder.rmdir()
 
 
 def upscale_video(
     model: MaskGuidedSR,
     video: Video,
     target: Path,
-    folder: Path,
+    kept: Parts,
     size: Size,
     encoding: Encoding,
     progress: Callable[[int], None] = lambda frames: None,
 ) -> Told:
-    """Write ``target``. ``progress`` is told how many frames are done."""
+    """Write ``target``, going on behind the parts that are there. ``progress`` is told how many frames are done."""
     asked = size.of(video.width, video.height, model.scale)
     told = Told(encoding.size(*asked), notes=list(video.notes))
     if told.size != asked:
         sizes = " became ".join(f"{width}x{height}" for width, height in (asked, told.size))
         told.notes.append(f"{sizes}, since {encoding.codec} needs even sides")
-    frames = video.frames()
-    parts: list[Path] = []
+    parts = kept.found()
+    told.frames = told.found = sum(map(frames_in, parts))
+    frames = video.frames(told.found)
     started = time.perf_counter()
     while (first := next(frames, None)) is not None:
-        part = folder / f"{len(parts):06}.nut"
+        if not parts:
+            kept.begin()
+        parts.append(kept.path(len(parts)))
         some = chain([first], islice(frames, PART - 1))
-        if part.exists():
-            count = sum(1 for _ in some)
-            told.found += count
-        else:
-            count = write_segment(part, _upscaled(model, some, told, progress), video, told.size, encoding)
-        told.frames += count
-        parts.append(part)
-        progress(told.frames)
+        told.frames += write_segment(parts[-1], _upscaled(model, some, told, progress), video, told.size, encoding)
     told.seconds = time.perf_counter() - started
     if not parts:
         raise InputError(f"{video.path} has no frame that can be decoded")
     told.notes += assemble(parts, video, target)
-    shutil.rmtree(folder)
+    kept.remove()
     return told
 
 
@@ -108,21 +119,17 @@ def _upscaled(
         progress(told.frames + number + 1)
 
 
-def recipe_of(
-    source: Path, model: str, size: Size, encoding: Encoding, settings: dict[str, object]
-) -> dict[str, object]:
+def recipe_of(source: Path, model: MaskGuidedSR, size: Size, encoding: Encoding) -> Record:
     """What the parts of a video depend on, as JSON takes it."""
-    from mga_kernels.version import code_version
-
-    def identity(path: Path) -> object:
-        return [path.stat().st_size, path.stat().st_mtime_ns] if path.is_file() else None
-
-    return {
-        "video": [str(source.resolve()), identity(source)],
-        "model": [model, identity(Path(model))],
-        "size": asdict(size),
-        "encoding": asdict(encoding),
-        "settings": settings,
-        "frames of a part": PART,
-        "code": code_version("mga_kernels", "mga.upscaling"),
-    }
+    return flat(
+        {
+            "video": content_of(source, "video"),
+            "network": model.config.to_json(),
+            "weights": weights_of(model.model),
+            "settings": {name: str(value) for name, value in vars(model.settings).items()},
+            "size": asdict(size),
+            "encoding": asdict(encoding),
+            "frames of a part": PART,
+            "code": code_version("mga_kernels", "mga.upscaling"),
+        }
+    )
