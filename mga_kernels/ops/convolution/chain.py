@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ... import _native, records
+from ... import _native
 from ...errors import InputError
 from ...records import FrameRecord, SlotRecord, StageRecord
 from ..grid import describe
-from ..registry import Backend, NativeBackend, Operator
+from ..registry import Backend, Operator
 from . import chain_reference
 from .layout import check_planes
+from .listed import ListedBackend, Mask, check_lists, check_masks, sums_of
 
 OP = "pair_chain_"
-Mask = tuple[Tensor, Tensor]
 SIZES = (0, 1, 3, 5, 9)
 
 
@@ -64,10 +64,7 @@ def pair_chain_(
     name what is not there, and for tensors of other shapes and dtypes.
     """
     _check(tensors, slots, masks, weights, epilogues, stages)
-    measured = sorted((stage.statistics, i) for i, stage in enumerate(stages) if stage.statistics >= 0)
-    if [number for number, _ in measured] != list(range(len(measured))):
-        raise InputError(f"{OP}: the statistics of stages must be numbered 0, 1, ... without a gap")
-    statistics = [torch.empty(2, epilogues[i].shape[1], dtype=torch.float64) for _, i in measured]
+    statistics = sums_of(OP, "stage", stages, [epilogue.shape[1] for epilogue in epilogues])
     return OPERATOR(
         list(tensors),
         list(slots),
@@ -90,10 +87,7 @@ def _check(
     epilogues: Sequence[Tensor],
     stages: Sequence[StageRecord],
 ) -> None:
-    if not len(stages) == len(weights) == len(epilogues) or not stages:
-        raise InputError(
-            f"{OP}: {len(stages)} stages, {len(weights)} weights and {len(epilogues)} epilogues; each stage has one"
-        )
+    check_lists(OP, "stage", stages, weights, epilogues)
     if len(slots) < len(tensors):
         raise InputError(f"{OP}: {len(tensors)} tensors for {len(slots)} slots; each tensor is one")
     for tensor in tensors:
@@ -101,8 +95,7 @@ def _check(
             raise InputError(f"{OP}: tensors must be planes, float32 or uint8, got {describe(tensor)}")
         if tensor.dtype == torch.bfloat16:
             check_planes(OP, "bfloat16 tensors", tensor)
-    if any(slot.mask >= len(masks) for slot in slots):
-        raise InputError(f"{OP}: a slot names mask {max(slot.mask for slot in slots)} of {len(masks)}")
+    check_masks(OP, "slot", slots, masks)
     for i, stage in enumerate(stages):
         if not (0 <= stage.x < len(slots) and 0 <= stage.out < len(slots) and stage.skip < len(slots)):
             raise InputError(f"{OP}: stage {i} names slots that there are not")
@@ -110,46 +103,9 @@ def _check(
             raise InputError(f"{OP}: the kernel size must be 1, 3, 5 or 9, or 0 for factors, got {stage.size}")
 
 
-class _Native(NativeBackend):
-    """The kernel takes the records as numbers, and masks as two lists."""
-
-    def __init__(self) -> None:
-        super().__init__(OP, "cpu", None)
-        self.run = self._encoded
-
-    @staticmethod
-    def _encoded(
-        tensors: list[Tensor],
-        slots: list[SlotRecord],
-        masks: list[Mask],
-        weights: list[Tensor],
-        epilogues: list[Tensor],
-        stages: list[StageRecord],
-        statistics: list[Tensor],
-        frame: FrameRecord,
-        gain: float,
-        added: Tensor | None,
-    ) -> list[Tensor]:
-        _native.call(
-            OP,
-            tensors,
-            records.encode(slots),
-            [lanes for lanes, _ in masks],
-            [rows for _, rows in masks],
-            weights,
-            epilogues,
-            records.encode(stages),
-            statistics,
-            records.encode([frame]),
-            gain,
-            added,
-        )
-        return statistics
-
-
 @_native.register_fake(OP)
 def _fake(*arguments: object) -> None:
     """It writes into what it is given."""
 
 
-OPERATOR = Operator(OP, _Native(), Backend(chain_reference.pair_chain_))
+OPERATOR = Operator(OP, ListedBackend(OP), Backend(chain_reference.pair_chain_))

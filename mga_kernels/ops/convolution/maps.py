@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ... import _native, records
+from ... import _native
 from ...errors import InputError
 from ...records import FrameRecord, LayerRecord, MapRecord
 from ..grid import describe
-from ..registry import Backend, NativeBackend, Operator
+from ..registry import Backend, Operator
 from . import maps_reference
+from .listed import ListedBackend, Mask, check_lists, check_masks, sums_of
 from .map_layout import GROUP, groups_of
 
 OP = "convolve_maps_"
-Mask = tuple[Tensor, Tensor]
 
 
 def convolve_maps_(
@@ -71,10 +71,7 @@ def convolve_maps_(
     is not there, and for tensors of other shapes and dtypes.
     """
     _check(tensors, maps, masks, weights, epilogues, layers, tiles)
-    measured = sorted((layer.statistics, i) for i, layer in enumerate(layers) if layer.statistics >= 0)
-    if [number for number, _ in measured] != list(range(len(measured))):
-        raise InputError(f"{OP}: the statistics of layers must be numbered 0, 1, ... without a gap")
-    statistics = [torch.empty(2, layers[i].outputs, dtype=torch.float64) for _, i in measured]
+    statistics = sums_of(OP, "layer", layers, [layer.outputs for layer in layers])
     return OPERATOR(
         list(tensors),
         list(maps),
@@ -99,10 +96,7 @@ def _check(
     layers: Sequence[LayerRecord],
     tiles: Sequence[Tensor],
 ) -> None:
-    if not len(layers) == len(weights) == len(epilogues) or not layers:
-        raise InputError(
-            f"{OP}: {len(layers)} layers, {len(weights)} weights and {len(epilogues)} epilogues; each layer has one"
-        )
+    check_lists(OP, "layer", layers, weights, epilogues)
     if len(maps) != len(tensors):
         raise InputError(f"{OP}: {len(tensors)} tensors for {len(maps)} records of maps; each tensor has one")
     for tensor in tensors:
@@ -111,8 +105,7 @@ def _check(
             raise InputError(f"{OP}: tensors must be maps, float planes or pictures, got {describe(tensor)}")
         if floats and tensor.ndim == 4 and tensor.shape[3] != GROUP:
             raise InputError(f"{OP}: a map must be float32 (H, C / 8, pitch, 8), got {describe(tensor)}")
-    if any(record.mask >= len(masks) for record in maps):
-        raise InputError(f"{OP}: a map names mask {max(record.mask for record in maps)} of {len(masks)}")
+    check_masks(OP, "map", maps, masks)
     for i, layer in enumerate(layers):
         used = (layer.x, layer.out, max(layer.skip, 0), max(layer.also, 0))
         if not all(0 <= number < len(maps) for number in used) or layer.tiles >= len(tiles):
@@ -122,48 +115,9 @@ def _check(
             raise InputError(f"{OP}: layer {i} needs an epilogue (4, {channels}), got {describe(epilogues[i])}")
 
 
-class _Native(NativeBackend):
-    """The kernel takes the records as numbers, and masks as two lists."""
-
-    def __init__(self) -> None:
-        super().__init__(OP, "cpu", None)
-        self.run = self._encoded
-
-    @staticmethod
-    def _encoded(
-        tensors: list[Tensor],
-        maps: list[MapRecord],
-        masks: list[Mask],
-        weights: list[Tensor],
-        epilogues: list[Tensor],
-        layers: list[LayerRecord],
-        tiles: list[Tensor],
-        statistics: list[Tensor],
-        frame: FrameRecord,
-        gain: float,
-        added: Tensor | None,
-    ) -> list[Tensor]:
-        _native.call(
-            OP,
-            tensors,
-            records.encode(maps),
-            [lanes for lanes, _ in masks],
-            [rows for _, rows in masks],
-            weights,
-            epilogues,
-            records.encode(layers),
-            tiles,
-            statistics,
-            records.encode([frame]),
-            gain,
-            added,
-        )
-        return statistics
-
-
 @_native.register_fake(OP)
 def _fake(*arguments: object) -> None:
     """It writes into what it is given."""
 
 
-OPERATOR = Operator(OP, _Native(), Backend(maps_reference.convolve_maps_))
+OPERATOR = Operator(OP, ListedBackend(OP), Backend(maps_reference.convolve_maps_))
