@@ -11,6 +11,11 @@ from mga_kernels import MaskGuidedSR
 from mga_kernels.errors import InputError
 from mga_kernels.networks.whole import WholeConfig, WholeNetwork
 from mga_kernels.runtimes.cpu import choose
+from mga_kernels.runtimes.cpu.chains import PairChain
+from mga_kernels.runtimes.cpu.layers import Conv
+from mga_kernels.runtimes.cpu.maps import Maps
+from mga_kernels.runtimes.cpu.pairs import Grid
+from mga_kernels.runtimes.cpu.stages import Stage
 
 OWN = "float32, in convolutions of our own"
 KINDS = {
@@ -103,3 +108,21 @@ def test_what_does_not_run_so_says_why(monkeypatch):
     monkeypatch.setattr(choose, "storage", lambda: choose.STORAGES["bfloat16"])
     with pytest.raises(InputError, match="there are none in bfloat16 for span yet"):
         MaskGuidedSR(network("span"), device="cpu", runtime="own")
+
+
+def test_chains_in_bf16_refuse_what_they_do_not_have():
+    conv = nn.Conv2d(8, 8, 3, padding=1)
+    for more in ({"silu": True}, {"attention": True}, {"stride": 2}):
+        with pytest.raises(InputError, match="have no SiLU, no attention and no stride"):
+            PairChain([Stage(Conv.of(conv), "x", "out", **more)], ["x", "out"])
+
+
+def test_cells_at_the_border_have_zeros_around_them_whatever_the_image_holds():
+    maps, grid = Maps(), Grid(2, (6, 6), 4)
+    x, out = maps.planes(8, 8, 8), maps.planes(8, grid.height, grid.width)
+    x.write(torch.full((8, 8, 8), float("inf")))
+    maps.gather(grid, out, x, (2, 2), torch.tensor([[0, 3]], dtype=torch.int32), 1, -1)
+    first, last = grid.patches(out, 0, 1)[0, :2, 0, 0]
+    assert torch.equal(torch.isinf(first), torch.nn.functional.pad(torch.ones(5, 5), (1, 0, 1, 0)).bool())
+    assert torch.equal(torch.isinf(last), torch.nn.functional.pad(torch.ones(5, 5), (0, 1, 0, 1)).bool())
+    assert not torch.isnan(out.data).any()
