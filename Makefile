@@ -46,8 +46,8 @@ test: setup
 # Again with the kernels in plain C++, which the oldest processors run: what has kernels for several instruction sets in it,
 # and what has convolutions in it, unless this processor runs them in plain C++ anyway.
 PORTABLE := mask_head dynamic_filter filter_and_select paste_shuffled output_to_image convolve_maps backends engine
-CONVOLUTIONS := pair_chain pair_planes convolution_kernels convolution_operators plans tiles runtimes safety published stream
-USUAL = $(shell $(BIN)/python -c "from mga_kernels import _native; print(_native.convolution_kernels()[0])")
+CONVOLUTIONS := pair_chain pair_planes convolution_kernels convolution_operators plans tiles runtimes safety published stream plain_plans
+USUAL = $(shell $(BIN)/python -c "from mga_kernels.runtimes.cpu.choose import storage; print(storage().kernels())")
 test-portable: setup
 	MGA_CPU_ISA=baseline $(TEST) $(patsubst %,tests/test_%.py,$(PORTABLE) $(if $(filter portable,$(USUAL)),,$(CONVOLUTIONS)))
 
