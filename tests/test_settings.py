@@ -137,8 +137,8 @@ def test_set_without_a_configuration_is_refused(tmp_path, capsys):
 
 
 def test_sizes_and_amounts():
-    assert parse_size("3840x2160") == (3840, 2160)
-    for text in ("0x5", "5", "5x", "5x5x5", "5X5", "٥x٥", "5x5\n", ""):
+    assert parse_size("3840x2160") == parse_size("3840X2160") == parse_size("3840×2160") == (3840, 2160)
+    for text in ("0x5", "5", "5x", "5x5x5", "5*5", "٥x٥", "5x5\n", ""):
         with pytest.raises(InputError, match=r"^a size is WIDTHxHEIGHT"):
             parse_size(text)
     with pytest.raises(InputError, match=r"^evaluate: a size is"):
