@@ -53,7 +53,8 @@ class StageRecord:
 class FrameRecord:
     """The size of a chain's image, and where pictures of it lie in what the chain makes.
 
-    Picture i begins at row i // across * step_y + inset and column i % across * step_x + inset.
+    Picture i begins at row i // across * step_y + inset and column i % across * step_x + inset. ``band``: rows of the
+    image in which layers over float maps run together; 0 for one layer after the other.
     """
 
     height: int
@@ -62,6 +63,7 @@ class FrameRecord:
     step_y: int = 1
     step_x: int = 1
     inset: int = 0
+    band: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class LayerRecord:
     the kernel, 0 for factors; ``stride`` 1 or 2; ``tile`` 4 or 6 where it is computed in such tiles, or 0; ``shuffle``
     s of a pixel shuffle at the end. ``gate``: 0, 1 for a sigmoid, 2 for SPAN's; ``activation``: 0 for a slope, 1 for
     SiLU. ``tiles``: the number of the list of its tiles, -1 for all tiles. ``statistics``: the number of the tensor
-    that takes its sums, -1 for none.
+    that takes its sums, -1 for none. ``lead``: in bands, by how many rows of the image it runs ahead of the last layer.
     """
 
     x: int
@@ -102,6 +104,7 @@ class LayerRecord:
     activation: int = 0
     tiles: int = -1
     statistics: int = -1
+    lead: int = 0
 
 
 Record = SlotRecord | StageRecord | FrameRecord | MapRecord | LayerRecord

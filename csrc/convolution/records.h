@@ -24,8 +24,10 @@ namespace mga {
   field(x) field(x_pair) field(out) field(out_pair) field(skip) field(skip_pair) field(size) field(shuffle) \
       field(phased) field(gate) field(lead) field(statistics)
 
-// `height`, `width` of the chain's image. The other fields say where pictures lie in it, see Picture.
-#define MGA_FRAME_FIELDS(field) field(height) field(width) field(across) field(step_y) field(step_x) field(inset)
+// `height`, `width` of the chain's image. `band`: rows of it in which layers over maps run together, 0 for one layer
+// after the other. The other fields say where pictures lie in it, see Picture.
+#define MGA_FRAME_FIELDS(field) \
+  field(height) field(width) field(across) field(step_y) field(step_x) field(inset) field(band)
 
 // A map of float32 (see maps/layout.h) or where a layer ends, as a slot without pairs and rows.
 #define MGA_MAP_FIELDS(field) field(scale) field(mask)
@@ -34,11 +36,12 @@ namespace mga {
 // multiple of 8; skip and also are -1 where nothing is added. `inputs`, `outputs`: channels of the weight. `size` of
 // the kernel, 0 for factors; `stride` 1 or 2; `tile`: 4 or 6 for a 3x3 kernel that is computed in such tiles, or 0;
 // `shuffle`: s of the pixel shuffle at the end; `gate`, `activation`: see MapGate, MapActivation; `tiles`: which of the
-// lists of tiles it computes, -1 for all tiles; `statistics`: which of the tensors of sums it fills, -1 for none.
+// lists of tiles it computes, -1 for all tiles; `statistics`: which of the tensors of sums it fills, -1 for none;
+// `lead`: rows of the image by which it runs ahead of a band.
 #define MGA_LAYER_FIELDS(field)                                                                                        \
   field(x) field(x_channel) field(inputs) field(out) field(out_channel) field(outputs) field(skip) field(skip_channel) \
       field(also) field(also_channel) field(size) field(stride) field(tile) field(shuffle) field(gate)                 \
-          field(activation) field(tiles) field(statistics)
+          field(activation) field(tiles) field(statistics) field(lead)
 
 #define MGA_MEMBER(name) int64_t name;
 #define MGA_NAME(name) #name " "

@@ -9,7 +9,7 @@ struct RowEnd {
 
 INLINE MapTap tap(const MapSource& source, int64_t y) {
   if (y < 0 || y >= source.height || (source.rows != nullptr && source.rows[y] == 0)) return {source.zeros, 0};
-  return {source.first + y * source.row, source.group};
+  return {source.first + held_row(y, source.held) * source.row, source.group};
 }
 
 // Row y of the layer, vectors from `first` on. Divisions are dear.
@@ -26,7 +26,7 @@ INLINE RowEnd row_end(const MapLayer& layer, const MapTarget& out, int64_t first
       dx = phase % out.shuffle;
     }
     if (out.rows != nullptr && out.rows[row] == 0) continue;
-    end.out[v] = out.first + row * out.row + group * out.group + dx * kGroup;
+    end.out[v] = out.first + held_row(row, out.held) * out.row + group * out.group + dx * kGroup;
     end.lane[v] = dx;
     end.skip[v] = layer.has_skip ? skip.at + group * skip.group : nullptr;
     end.also[v] = layer.has_also ? also.at + group * also.group : nullptr;

@@ -10,20 +10,20 @@
 namespace mga {
 
 // What is read: pixel 0 of row 0 of its first group in use, and distances in floats. Rows beyond the image or the mask
-// are `zeros`, pixel 0 of a row of zeros.
+// are `zeros`, pixel 0 of a row of zeros. `held`: rows that there is memory for; row y is at y % held.
 struct MapSource {
   const float* first;
   int64_t row, group;
-  int64_t height;
+  int64_t height, held;
   const uint8_t* rows;  // one byte a row, or null: all of them
   const float* zeros;
 };
 
 // Where results go. Vector v of `groups` * shuffle^2 is group v % groups of phase v / groups of the pixel shuffle;
-// `pixel`: floats from a pixel of the layer to the next.
+// `pixel`: floats from a pixel of the layer to the next; `held`: as of a source.
 struct MapTarget {
   float* first;
-  int64_t row, group, pixel;
+  int64_t row, group, pixel, held;
   int64_t groups, shuffle;
   const uint8_t* rows;    // of the output; null: all of them. Others are not written.
   const uint16_t* lanes;  // of the output, one bit a pixel; null: all of them. Others are written as zero.

@@ -4,7 +4,8 @@
 // A map is float32 (rows, groups, pitch, 8): a row of the image is a run of pixels for each group of 8 channels, so
 // that 8 channels of a pixel are one vector and pixels of one group lie side by side. Before the first pixel are
 // kBefore pixels of zeros, behind the last one zeros up to the pitch: enough for a kernel of 9 and for whole tiles of 4
-// and 6. Rows above and below the image are read from a row of zeros.
+// and 6. Rows above and below the image are read from a row of zeros. A map may have fewer rows than the image, of
+// which it then holds the last ones (bands.h).
 #pragma once
 #include <cstdint>
 
@@ -17,6 +18,7 @@ constexpr int64_t kLargestMapKernel = 9;
 
 inline int64_t whole_columns(int64_t width) { return (width + kColumns - 1) / kColumns * kColumns; }
 inline int64_t map_pitch(int64_t width) { return whole_columns(width) + 2 * kBefore; }
+inline int64_t held_row(int64_t y, int64_t held) { return y < held ? y : y % held; }
 inline int64_t groups_of(int64_t channels) { return (channels + kGroup - 1) / kGroup; }
 
 // Output channels are computed in panels of 1, 2 or 3 vectors, for which 12 sums fill 16 registers: 12 pixels of one

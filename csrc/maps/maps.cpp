@@ -1,10 +1,11 @@
-// convolve_maps_: layers over float maps, one after the other. Reads and checks what it is told; schedule.h runs it.
+// convolve_maps_: layers over float maps, one after the other or together in bands of rows. Reads and checks what it is
+// told; run.h runs it.
 #include <optional>
 #include <utility>
 #include <vector>
 
 #include "convolution/picture.h"
-#include "maps/schedule.h"
+#include "maps/run.h"
 
 namespace mga {
 namespace {
@@ -18,6 +19,7 @@ constexpr int64_t kCachedMap = 8 << 20;
 struct Place {
   MapEnd kind;
   int64_t scale, height, width;
+  int64_t held;                // rows of a map that there is memory for
   float* first;                // of a map: pixel (0, 0) of its first channel
   int64_t row, group, groups;  // in floats
   const uint16_t* lanes;       // of its mask, or null
@@ -56,17 +58,17 @@ class Maps {
 
   MapSource source(int64_t map, int64_t channel) const {
     const Place& place = places_[map];
-    return {place.at(channel), place.row, place.group, place.height, place.rows, zeros_};
+    return {place.at(channel), place.row, place.group, place.height, place.held, place.rows, zeros_};
   }
 
-  // Whether two parts have memory in common.
-  bool overlap(const Part& a, const Part& b) const {
-    const Place &one = places_[a.place], &other = places_[b.place];
-    if (one.kind != MapEnd::map || other.kind != MapEnd::map) return false;
-    if (one.first == other.first) {
-      return a.channel < b.channel + b.vectors * kGroup && b.channel < a.channel + a.vectors * kGroup;
-    }
-    return one.first < other.first + other.tensor->numel() && other.first < one.first + one.tensor->numel();
+  MapUse use(const Part& part, int64_t factor, int64_t above, int64_t below, bool writes) const {
+    const Place& place = places_[part.place];
+    const float* const begin = place.first - kBefore * kGroup;
+    return {begin,        begin + place.tensor->numel(),
+            part.channel, part.vectors,
+            place.held,   place.height,
+            factor,       above,
+            below,        writes};
   }
 
  private:
@@ -87,11 +89,13 @@ class Maps {
                       ": float planes must be float32 (C, H, W), contiguous");
     } else {
       place.kind = MapEnd::map;
+      const int64_t needed = frame.band == 0 ? place.height : 1;
       STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Float && tensor.dim() == 4 && tensor.size(3) == kGroup &&
-                          tensor.is_contiguous() && tensor.size(0) >= place.height &&
+                          tensor.is_contiguous() && tensor.size(0) >= needed &&
                           tensor.size(2) >= map_pitch(place.width),
-                      kOp, ": a map must be float32 (rows, groups, pitch, 8), contiguous, with at least ", place.height,
+                      kOp, ": a map must be float32 (rows, groups, pitch, 8), contiguous, with at least ", needed,
                       " rows and a pitch of ", map_pitch(place.width));
+      place.held = std::min(tensor.size(0), place.height);
       place.groups = tensor.size(1);
       place.group = tensor.size(2) * kGroup;
       place.row = place.groups * place.group;
@@ -132,6 +136,7 @@ class LayerReader {
     layer.gate = MapGate(n_.gate), layer.activation = MapActivation(n_.activation);
     layer.height = n_.stride == 1 ? x.height : (x.height - n_.size) / 2 + 1;
     layer.width = n_.stride == 1 ? x.width : (x.width - n_.size) / 2 + 1;
+    stage.scale = x.scale, stage.lead = n_.lead;
     check_weight(weight, epilogue, stage);
     stage.end = out.kind;
     stage.shuffle = n_.shuffle;
@@ -140,6 +145,7 @@ class LayerReader {
     layer.x = maps_.source(n_.x, n_.x_channel);
     end(out, x, stage);
     join(stage);
+    use(stage);
     return stage;
   }
 
@@ -154,6 +160,7 @@ class LayerReader {
         " outputs");
     STD_TORCH_CHECK(n_.stride == 1 || (n_.stride == 2 && !factors), kOp, ": layer ", number_,
                     ": the stride must be 1, or 2 for a convolution");
+    STD_TORCH_CHECK(n_.lead >= 0, kOp, ": layer ", number_, ": a layer may not lag behind its band");
     STD_TORCH_CHECK(0 <= n_.gate && n_.gate <= 2 && (n_.activation == 0 || n_.activation == 1) && n_.shuffle >= 1 &&
                         n_.shuffle <= 4,
                     kOp, ": layer ", number_, ": there is no such gate, activation or shuffle");
@@ -187,9 +194,8 @@ class LayerReader {
                       kOp, ": layer ", number_, " writes outside of its map, or not from a multiple of 8 channels on");
       const int64_t row_floats = out.row, bytes = out.tensor->numel() * int64_t(sizeof(float));
       const bool aligned = reinterpret_cast<uintptr_t>(out.first) % 32 == 0;
-      stage.out = {out.at(n_.out_channel),       row_floats, out.group, kGroup * s,
-                   layer.vectors / (s * s),      s,          out.rows,  out.lanes,
-                   bytes > kCachedMap && aligned};
+      stage.out = {out.at(n_.out_channel),  row_floats, out.group, kGroup * s, out.held,
+                   layer.vectors / (s * s), s,          out.rows,  out.lanes,  bytes > kCachedMap && aligned};
       return;
     }
     stage.rows = out.rows, stage.lanes = out.lanes;
@@ -215,23 +221,35 @@ class LayerReader {
       STD_TORCH_CHECK(plain && maps_[map].room(channel, layer.vectors) && maps_[map].scale == maps_[n_.out].scale, kOp,
                       ": layer ", number_, " adds what is outside of its map, or to no map of the same scale");
       source = maps_.source(map, channel);
+      stage.uses.push_back(maps_.use({map, channel, layer.vectors}, 1, 0, 0, false));
       return true;
     };
     layer.has_skip = joined(n_.skip, n_.skip_channel, layer.skip);
     layer.has_also = joined(n_.also, n_.also_channel, layer.also);
     STD_TORCH_CHECK(layer.gate == MapGate::none || (layer.has_skip && !layer.has_also), kOp, ": layer ", number_,
                     ": a gate needs a skip, and nothing beside it");
-    // What one tile writes, another may still have to read; each pixel reads its own skip before it is written.
-    const int64_t s = n_.shuffle;
-    const Part out{n_.out, n_.out_channel, layer.vectors / (s * s)};
-    const bool same = n_.size == 0 && n_.x == n_.out && n_.x_channel == n_.out_channel;
-    STD_TORCH_CHECK(same || !maps_.overlap(out, {n_.x, n_.x_channel, groups_of(n_.inputs)}), kOp, ": layer ", number_,
-                    " writes over what it reads; let it write to another map");
-    for (const auto& [map, channel] : {std::pair(n_.skip, n_.skip_channel), std::pair(n_.also, n_.also_channel)}) {
-      const bool own = map < 0 || (maps_[map].first == maps_[n_.out].first && channel == n_.out_channel);
-      STD_TORCH_CHECK(own || !maps_.overlap(out, {map, channel, layer.vectors}), kOp, ": layer ", number_,
-                      " writes over what it adds; let it write to another map, or exactly there");
+  }
+
+  // What the layer uses; what one tile writes, another may still have to read.
+  void use(MapStage& stage) const {
+    const MapLayer& layer = stage.layer;
+    const int64_t s = n_.shuffle, reach = n_.size / 2;
+    const Part x{n_.x, n_.x_channel, groups_of(n_.inputs)}, out{n_.out, n_.out_channel, layer.vectors / (s * s)};
+    const MapUse read = n_.stride == 1 ? maps_.use(x, 1, reach, reach, false) : maps_.use(x, 2, 0, n_.size - 2, false);
+    if (stage.end == MapEnd::map) {
+      const MapUse written = maps_.use(out, s, 0, 0, true);
+      const bool same = n_.size == 0 && n_.x == n_.out && n_.x_channel == n_.out_channel;
+      STD_TORCH_CHECK(same || !written.meets(read), kOp, ": layer ", number_,
+                      " writes over what it reads; let it write to another map");
+      // Each pixel reads its own skip before it is written.
+      for (const MapUse& added : stage.uses) {
+        const bool own = added.same_map(written) && added.channel == written.channel;
+        STD_TORCH_CHECK(own || !written.meets(added), kOp, ": layer ", number_,
+                        " writes over what it adds; let it write to another map, or exactly there");
+      }
+      stage.uses.push_back(written);
     }
+    stage.uses.push_back(read);
   }
 
   const Maps& maps_;
@@ -266,8 +284,29 @@ void add_image(const Tensor& image, const FrameRecord& frame, int64_t scale, Map
                  scale};
 }
 
-void run(const MapStage& stage) {
-  StageRun work(map_kernels(), stage);
+// Everything that a layer reads must be there when layers run in bands.
+void check_bands(const std::vector<MapStage>& stages, int64_t height, int64_t band) {
+  const auto written_before = [&](size_t number, const MapUse& use) {
+    for (size_t i = 0; i < number; ++i) {
+      for (const MapUse& other : stages[i].uses) {
+        if (other.writes && other.meets(use)) return true;
+      }
+    }
+    return false;
+  };
+  for (size_t i = 0; i < stages.size(); ++i) {
+    for (const MapUse& use : stages[i].uses) {
+      STD_TORCH_CHECK(use.writes || use.held == use.height || written_before(i, use), kOp, ": layer ", i,
+                      " reads a map of a few rows, which no layer before it writes");
+    }
+  }
+  const auto [layer, other] = ChainRun::missing(stages, height, band);
+  STD_TORCH_CHECK(layer < 0, kOp, ": in bands of ", band, " rows, layer ", layer,
+                  " would not find what it needs of layer ", other, "; change leads, or the rows of maps");
+}
+
+void run(const std::vector<MapStage>& stages, int64_t height, int64_t band) {
+  ChainRun work(map_kernels(), stages, height, band);
   const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), work.tasks());
   if (threads <= 1) {
     work.work();
@@ -311,7 +350,10 @@ void convolve_maps(const std::vector<Tensor>& tensors, const std::vector<int64_t
     }
     if (added && stage.end == MapEnd::picture) add_image(*added, frames[0], all[n.out].scale, stage);
   }
-  for (const MapStage& stage : stages) run(stage);
+  const int64_t height = frames[0].height, band = frames[0].band;
+  STD_TORCH_CHECK(band >= 0, kOp, ": a band has ", band, " rows; 0 is for one layer after the other");
+  if (band > 0) check_bands(stages, height, band);
+  run(stages, height, band);
 }
 
 }  // namespace

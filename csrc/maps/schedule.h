@@ -1,11 +1,10 @@
-// How one layer is handed out to threads: tasks of some tiles, which each thread takes as it becomes free. A tile's
-// result is the same whoever computes it and in which task, so nothing depends on the number of threads. No torch
-// header.
+// Layers of convolve_maps_, what they use, and their tasks, which run.h hands out to threads. No torch header.
 #pragma once
-#include <atomic>
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <utility>
 #include <vector>
 #if defined(__linux__)
 #include <sys/mman.h>
@@ -71,13 +70,32 @@ struct AddedImage {
   }
 };
 
+// The side of the tiles in which a layer is computed and handed out.
+inline int64_t tile_side(const MapLayer& layer) { return layer.tile == 0 ? 4 : layer.tile; }
+
 enum class MapEnd { map, floats, picture };
+
+// A part of a map that a layer reads or writes. Of rows [from, to) of the layer it is rows [from * factor - above,
+// to * factor + below) of the map, of which `held` are held at a time. `begin`, `end`: the memory of the whole map.
+struct MapUse {
+  const float *begin, *end;
+  int64_t channel, vectors, held, height;
+  int64_t factor, above, below;
+  bool writes;
+
+  // Whether they have memory in common, and whether that is of the same map.
+  bool meets(const MapUse& other) const {
+    if (!same_map(other)) return begin < other.end && other.begin < end;
+    return channel < other.channel + other.vectors * kGroup && other.channel < channel + vectors * kGroup;
+  }
+  bool same_map(const MapUse& other) const { return begin == other.begin && held == other.held; }
+};
 
 // One layer and where it ends. `shuffle` of a picture is that of its bytes: the layer's 3 s^2 channels are row, column,
 // colour.
 struct MapStage {
   MapLayer layer;
-  MapTarget out;  // of a map
+  MapTarget out{};  // of a map
   MapEnd end = MapEnd::map;
   float* floats = nullptr;  // (outputs, height, width)
   Picture picture{};
@@ -88,105 +106,112 @@ struct MapStage {
   const int32_t* tiles = nullptr;  // the list of those that are computed, in ascending order, or null: all
   int64_t tile_count = 0;
   double* statistics = nullptr;  // (2, outputs)
+  int64_t scale = 1;             // of what it reads
+  int64_t lead = 0;              // rows of the image by which it runs ahead of a band
+  std::vector<MapUse> uses;
 };
 
-class StageRun {
+// Some tiles of a layer, `count` of them: of its list, from the one with this number on, or side by side.
+struct TaskAt {
+  int32_t stage, number;  // the number of the task among those of its layer
+  int32_t listed;         // or -1
+  int32_t count, row, column;
+};
+
+// What becomes of one layer in tasks. A tile's result is the same whoever computes it and in which task.
+class StageWork {
  public:
-  StageRun(const MapKernels& kernels, const MapStage& stage) : kernels_(kernels), stage_(stage) {
+  StageWork(const MapKernels& kernels, const MapStage& stage) : kernels_(kernels), stage_(stage) {
     const MapLayer& layer = stage.layer;
-    side_ = layer.tile == 0 ? 4 : layer.tile;
+    side_ = tile_side(layer);
     across_ = (layer.width + side_ - 1) / side_;
     // More tiles of few channels, so that a task's positions still fill only a part of the second level of the cache.
     const int64_t wide = std::min<int64_t>(48, std::max<int64_t>(1, 64 / std::max(layer.inputs, int64_t{1})) * 12);
-    const int64_t most = layer.tile == 6 ? std::min<int64_t>(wide, 24) : wide;
-    if (stage.tiles != nullptr) {
-      list_tasks(most);
-    } else {
-      const int64_t down = (layer.height + side_ - 1) / side_, blocks = (across_ + most - 1) / most;
-      const int64_t each = ((across_ + blocks - 1) / blocks + 1) / 2 * 2;
-      for (int64_t row = 0; row < down; ++row) {
-        for (int64_t column = 0; column < across_; column += each) {
-          add(nullptr, std::min(each, across_ - column), row, column);
-        }
-      }
-    }
-    if (stage.statistics != nullptr) sums_.assign(tasks_.size() * 2 * layer.vectors * kGroup, 0.f);
+    most_ = layer.tile == 6 ? std::min<int64_t>(wide, 24) : wide;
   }
 
-  int64_t tasks() const { return int64_t(tasks_.size()); }
-
-  // What each thread does until nothing is left. The task behind is known one ahead, so that its rows can be fetched.
-  void work() {
-    int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
-    if (i >= tasks()) return;
-    const int64_t needed = kernels_.room(stage_.layer, most_);
-    float* room = ThreadRoom::of_thread(needed + 64 + room_for_end());
-    float* end = room + (needed + 15) / 16 * 16;
-    while (i < tasks()) {
-      const int64_t after = next_.fetch_add(1, std::memory_order_relaxed);
-      run(i, after < tasks() ? &tasks_[after] : nullptr, room, end);
-      i = after;
-    }
-    kernels_.settle();
-  }
-
-  // In the order of the tasks, which is the same for any number of threads.
-  void finish() {
-    if (stage_.statistics == nullptr) return;
-    const int64_t channels = stage_.layer.vectors * kGroup, outputs = stage_.layer.outputs;
-    std::fill(stage_.statistics, stage_.statistics + 2 * outputs, 0.0);
-    for (int64_t i = 0; i < tasks(); ++i) {
-      for (int64_t c = 0; c < 2 * outputs; ++c) {
-        stage_.statistics[c] += sums_[(2 * i + c / outputs) * channels + c % outputs];
+  // Calls add(task) for rows [from, to) of what the layer makes; both are whole tiles, or the end.
+  template <typename Add>
+  void list(int64_t from, int64_t to, Add&& add) const {
+    const int64_t first = from / side_, last = (to + side_ - 1) / side_;
+    if (stage_.tiles != nullptr) return list_tiles(first * across_, last * across_, add);
+    const int64_t blocks = (across_ + most_ - 1) / most_, each = ((across_ + blocks - 1) / blocks + 1) / 2 * 2;
+    for (int64_t row = first; row < last; ++row) {
+      for (int64_t column = 0; column < across_; column += each) {
+        add(task_at(-1, std::min(each, across_ - column), row, column));
       }
     }
+  }
+
+  // First and last row of tiles of a task.
+  std::pair<int64_t, int64_t> rows(const TaskAt& at) const {
+    if (at.listed < 0) return {at.row, at.row};
+    return {stage_.tiles[at.listed] / across_, stage_.tiles[at.listed + at.count - 1] / across_};
+  }
+
+  // Floats that a task needs.
+  int64_t room() const { return room_for_sums() + room_for_end(); }
+
+  // `next`: the next one of the same layer on this thread, or null.
+  void run(const TaskAt& at, const TaskAt* next, float* statistics, float* room) const {
+    MapTask task = task_of(at), after{};
+    if (next != nullptr) after = task_of(*next);
+    task.statistics = statistics;
+    const MapTask* ahead = next == nullptr ? nullptr : &after;
+    stage_.end == MapEnd::map ? kernels_.compute(stage_.layer, task, ahead, room)
+                              : through_room(task, ahead, room, room + room_for_sums());
+    if (task.out.past_caches) kernels_.settle();
   }
 
  private:
-  void add(const int32_t* tiles, int64_t count, int64_t row, int64_t column) {
-    MapTask task{};
-    task.tiles = tiles;
-    task.count = count, task.row = row, task.column = column, task.across = across_;
-    task.out = stage_.out;
-    tasks_.push_back(task);
-    most_ = std::max(most_, count);
+  static TaskAt task_at(int64_t listed, int64_t count, int64_t row, int64_t column) {
+    return {0, 0, int32_t(listed), int32_t(count), int32_t(row), int32_t(column)};
   }
 
-  // A list in pieces; where results go through room of a task, tiles side by side only.
-  void list_tasks(int64_t most) {
-    for (int64_t i = 0, count; i < stage_.tile_count; i += count) {
-      const int64_t left = stage_.tile_count - i, first = stage_.tiles[i];
+  MapTask task_of(const TaskAt& at) const {
+    MapTask task{};
+    task.tiles = at.listed < 0 ? nullptr : stage_.tiles + at.listed;
+    task.count = at.count, task.row = at.row, task.column = at.column, task.across = across_;
+    task.out = stage_.out;
+    return task;
+  }
+
+  // Tiles [first, last) of a list in pieces; where results go through room of a task, tiles side by side only.
+  template <typename Add>
+  void list_tiles(int64_t first, int64_t last, Add&& add) const {
+    const int32_t* const all = stage_.tiles;
+    const int64_t end = std::lower_bound(all, all + stage_.tile_count, last) - all;
+    for (int64_t i = std::lower_bound(all, all + stage_.tile_count, first) - all, count; i < end; i += count) {
+      const int64_t left = std::min(end - i, most_), tile = all[i];
       if (stage_.end == MapEnd::map) {
-        count = std::min(left, most);
-        add(stage_.tiles + i, count, 0, 0);
+        count = left;
+        add(task_at(i, count, 0, 0));
         continue;
       }
       count = 1;
-      while (count < std::min(left, most) && stage_.tiles[i + count] == first + count && (first + count) % across_ != 0)
-        ++count;
-      add(nullptr, count, first / across_, first % across_);
+      while (count < left && all[i + count] == tile + count && (tile + count) % across_ != 0) ++count;
+      add(task_at(-1, count, tile / across_, tile % across_));
     }
   }
 
   static constexpr int64_t kSpareFloats = 64;  // for parts of pixels of an added image
 
   int64_t pixel() const { return stage_.layer.vectors * kGroup; }
+  int64_t room_for_sums() const { return (kernels_.room(stage_.layer, most_) + 15) / 16 * 16; }
   int64_t room_for_end() const {
     if (stage_.end == MapEnd::map) return 0;
     const int64_t pixels = most_ * side_, s = stage_.shuffle;
     return pixels * side_ * pixel() + 3 * (pixels + 2) + 3 * s * pixels * 2 + kSpareFloats;
   }
 
-  void run(int64_t number, const MapTask* next, float* room, float* end) {
-    MapTask task = tasks_[number];
-    if (!sums_.empty()) task.statistics = sums_.data() + number * 2 * pixel();
-    if (stage_.end == MapEnd::map) return kernels_.compute(stage_.layer, task, next, room);
+  // Results that do not stay in a map.
+  void through_room(MapTask task, const MapTask* ahead, float* room, float* end) const {
     const int64_t row = task.count * side_ * pixel();
     task.out = MapTarget{};
     task.out.row = row, task.out.group = kGroup, task.out.pixel = pixel();
-    task.out.groups = stage_.layer.vectors, task.out.shuffle = 1;
+    task.out.groups = stage_.layer.vectors, task.out.shuffle = 1, task.out.held = stage_.layer.height;
     task.out.first = end - task.row * side_ * row - task.column * side_ * pixel();
-    kernels_.compute(stage_.layer, task, next, room);
+    kernels_.compute(stage_.layer, task, ahead, room);
     const int64_t y = task.row * side_, x = task.column * side_;
     const int64_t count = std::min(stage_.layer.width - x, task.count * side_);
     for (int64_t i = 0; i < side_ && y + i < stage_.layer.height; ++i) {
@@ -234,10 +259,7 @@ class StageRun {
 
   const MapKernels& kernels_;
   const MapStage& stage_;
-  int64_t side_ = 4, across_ = 0, most_ = 0;
-  std::vector<MapTask> tasks_;
-  std::vector<float> sums_;
-  std::atomic<int64_t> next_{0};
+  int64_t side_, across_, most_;
 };
 
 }  // namespace mga

@@ -1,11 +1,12 @@
-// The hand-out of one layer to threads of the C++ library, for ThreadSanitizer: maps, tiles side by side and in a list,
-// sums, and pictures. Prints how many results were compared; a difference from one thread ends it with status 1.
+// The hand-out of layers to threads of the C++ library, for ThreadSanitizer: maps, tiles side by side and in a list,
+// sums, and pictures of one layer; several layers one after the other and in bands, over maps of a few rows. Prints how
+// many results were compared; a difference from one thread ends it with status 1.
 #include <cstdio>
 #include <cstring>
 #include <random>
 #include <thread>
 
-#include "maps/schedule.h"
+#include "maps/run.h"
 
 namespace mga {
 namespace portable {
@@ -21,8 +22,8 @@ struct Memory {
   std::vector<double> sums;
 };
 
-void run(const MapStage& stage, int threads) {
-  StageRun work(portable::map_kernels, stage);
+void run(const std::vector<MapStage>& stages, int64_t band, int threads) {
+  ChainRun work(portable::map_kernels, stages, kHeight, band);
   std::vector<std::thread> others;
   for (int i = 1; i < threads; ++i) others.emplace_back([&] { work.work(); });
   work.work();
@@ -57,7 +58,7 @@ Memory computed(int64_t tile, bool picture, const std::vector<int32_t>* tiles, i
   layer.size = 3, layer.stride = 1, layer.tile = tile;
   layer.weight = memory.weight.data(), layer.plain = memory.weight.data(), layer.epilogue = memory.epilogue.data();
   layer.height = kHeight, layer.width = kWidth;
-  layer.x = {memory.x.data() + kBefore * kGroup,    row, pitch * kGroup, kHeight, nullptr,
+  layer.x = {memory.x.data() + kBefore * kGroup,    row, pitch * kGroup, kHeight, kHeight, nullptr,
              memory.zeros.data() + kBefore * kGroup};
   if (picture) {
     stage.end = MapEnd::picture;
@@ -65,12 +66,65 @@ Memory computed(int64_t tile, bool picture, const std::vector<int32_t>* tiles, i
     stage.picture = {memory.picture.data(), 1,          2 * kHeight, 2 * kWidth, 0, 6 * kWidth, 1,
                      2 * kHeight,           2 * kWidth, 0,           0.3f};
   } else {
-    stage.out = {memory.out.data() + kBefore * kGroup, row, pitch * kGroup, kGroup, groups, 1, nullptr, nullptr, false};
+    stage.out = {
+        memory.out.data() + kBefore * kGroup, row, pitch * kGroup, kGroup, kHeight, groups, 1, nullptr, nullptr, false};
     stage.statistics = memory.sums.data();
   }
   if (tiles != nullptr) stage.tiles = tiles->data(), stage.tile_count = int64_t(tiles->size());
-  run(stage, threads);
+  run({stage}, 0, threads);
   return memory;
+}
+
+// Four layers from map 0 to map 3 by maps 1 and 2, of which the third, a 1x1, writes over what it adds; in bands map 1
+// has 24 rows and map 2 has 16.
+std::vector<float> chained(int64_t band, int threads) {
+  std::mt19937 random(6);
+  std::normal_distribution<float> normal;
+  const int64_t pitch = map_pitch(kWidth), groups = groups_of(kChannels), row = groups * pitch * kGroup;
+  const int64_t held[4] = {kHeight, band == 0 ? kHeight : 24, band == 0 ? kHeight : 16, kHeight};
+  std::vector<float> maps[4], zeros(pitch * kGroup, 0.f), epilogue(4 * kChannels, 0.5f);
+  std::vector<float> weight(packed_floats(kChannels, kChannels, 3, 4));
+  for (int i = 0; i < 4; ++i) maps[i].assign(held[i] * row, 0.f);
+  for (int64_t y = 0; y < kHeight * groups; ++y) {
+    float* pixels = maps[0].data() + (y * pitch + kBefore) * kGroup;
+    for (int64_t i = 0; i < kWidth * kGroup; ++i) pixels[i] = normal(random);
+  }
+  for (float& value : weight) value = normal(random) / 20;
+  const auto source = [&](int i) -> MapSource {
+    return {maps[i].data() + kBefore * kGroup, row, pitch * kGroup, kHeight, held[i], nullptr,
+            zeros.data() + kBefore * kGroup};
+  };
+  const auto use = [&](int i, int64_t reach, bool writes) -> MapUse {
+    const float* begin = maps[i].data();
+    return {begin, begin + maps[i].size(), 0, groups, held[i], kHeight, 1, reach, reach, writes};
+  };
+  const int from[] = {0, 1, 2, 1}, to[] = {1, 2, 1, 3}, leads[] = {12, 8, 4, 0};
+  std::vector<MapStage> stages(4);
+  for (int i = 0; i < 4; ++i) {
+    MapLayer& layer = stages[i].layer;
+    layer = MapLayer{};
+    layer.inputs = layer.outputs = kChannels, layer.vectors = groups, layer.stride = 1;
+    layer.size = i == 2 ? 1 : 3, layer.tile = i == 2 ? 0 : 4;
+    layer.weight = layer.plain = weight.data(), layer.epilogue = epilogue.data();
+    layer.height = kHeight, layer.width = kWidth;
+    layer.x = source(from[i]);
+    layer.skip = source(to[i]), layer.has_skip = i == 2;
+    stages[i].out = {maps[to[i]].data() + kBefore * kGroup,
+                     row,
+                     pitch * kGroup,
+                     kGroup,
+                     held[to[i]],
+                     groups,
+                     1,
+                     nullptr,
+                     nullptr,
+                     false};
+    stages[i].lead = leads[i];
+    stages[i].uses = {use(from[i], layer.size / 2, false), use(to[i], 0, true)};
+    if (i == 2) stages[i].uses.push_back(use(1, 0, false));
+  }
+  run(stages, band, threads);
+  return maps[3];
 }
 
 bool same(const Memory& a, const Memory& b) {
@@ -95,6 +149,16 @@ int main() {
         }
         ++compared;
       }
+    }
+  }
+  const std::vector<float> alone = mga::chained(0, 1);
+  for (const int64_t band : {0, 8}) {
+    for (const int threads : {1, 4}) {
+      if (mga::chained(band, threads) != alone) {
+        std::printf("band %d, %d threads: another result\n", int(band), threads);
+        return 1;
+      }
+      ++compared;
     }
   }
   std::printf("%d comparisons\n", compared);

@@ -59,6 +59,10 @@ def convolve_maps_(
     ``tiles``: lists, int32 (n) in ascending order, of tiles of ``tile`` x ``tile`` pixels (4 x 4 where it is 0), row by
     row, of what a layer makes before its shuffle. A layer with a list computes these and leaves the others as they are.
 
+    With a ``band`` in ``frame`` layers run together, that many rows of the image at a time, each ``lead`` rows ahead of
+    the last one; the results are the same. A map that layers write before they read it then needs only as many rows as
+    are in use at a time: row y is at y % rows, and what it holds afterwards is not defined.
+
     Sums are float32. ``tile`` 4 and 6 say in which tiles a 3x3 kernel is computed (Winograd's F(4x4, 3x3), F(6x6,
     3x3)): with 1 / 4 and 1 / 5 of the products, and about 2 and 8 times the rounding errors of a plain sum. A tile that
     meets an infinity or NaN is computed plainly. A result does not depend on the number of threads, nor on which other
@@ -68,7 +72,8 @@ def convolve_maps_(
     mask, and of their squares.
 
     A layer must not write what it reads, but may write over what it adds. Raises InputError for records that name what
-    is not there, and for tensors of other shapes and dtypes.
+    is not there, for tensors of other shapes and dtypes, and for leads and rows with which a layer would not find what
+    it reads.
     """
     _check(tensors, maps, masks, weights, epilogues, layers, tiles)
     statistics = sums_of(OP, "layer", layers, [layer.outputs for layer in layers])

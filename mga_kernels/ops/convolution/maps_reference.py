@@ -17,7 +17,7 @@ from .map_weight import unpack
 
 @dataclass
 class _Place:
-    """A tensor and its mask."""
+    """A tensor and its mask; in the place of a map of a few rows, one of all."""
 
     tensor: Tensor
     height: int
@@ -82,6 +82,8 @@ def _place(tensor: Tensor, record: MapRecord, masks: list[tuple[Tensor, Tensor]]
         lanes, of_rows = masks[record.mask]
         columns = (lanes[:, None] >> torch.arange(VECTOR, dtype=torch.int16) & 1).bool().flatten()[:width]
         rows = of_rows.bool()
+    if tensor.ndim == 4 and tensor.dtype == torch.float32 and len(tensor) < height:
+        tensor = tensor.new_full((height, *tensor.shape[1:]), float("nan"))
     return _Place(tensor, height, width, rows[:, None] & columns, rows)
 
 

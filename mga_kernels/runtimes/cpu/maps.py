@@ -1,12 +1,13 @@
 """Float maps: the layout in which every CPU convolves in float32, and chains in it (csrc/maps/layout.h).
 
-Layers run one after the other over whole maps. A 3x3 kernel is computed in tiles, with a quarter of the products.
+A 3x3 kernel is computed in tiles, with a quarter of the products. The layers of a chain run one after the other over
+whole maps, or together in bands of rows, whichever needs less memory: see ``rows`` for how much of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,16 +16,18 @@ from torch import Tensor
 
 from ... import _native
 from ...ops import convolve_maps_, pack_map_weight
-from ...ops.convolution.map_layout import BEFORE, FEW_OUTPUTS, GROUP, empty_map, groups_of, map_pitch
+from ...ops.convolution.map_layout import BEFORE, FEW_OUTPUTS, GROUP, empty_map
 from ...records import FrameRecord, LayerRecord, MapRecord
 from ...system.allocator import huge_pages
 from .layers import Conv, Layer, Scale
 from .pairs import Grid, forced_backend
+from .rows import Room, Rows, bytes_of
 from .stages import Part, Stage, part_of
 from .storage import Chain, Mask, Storage, Stored
 
 FEW_INPUTS = 4  # in tiles these would be transformed for less than they save
 TILE = 4
+SIDE = 4  # of the tiles of layers that are computed plainly
 
 
 class Map(Stored):
@@ -114,14 +117,6 @@ def _order(outputs: int, shuffle: int, enlarge: int) -> Tensor:
     return (order if enlarge > 1 else F.pad(order, (0, -order.shape[1] % GROUP), value=-1)).flatten()
 
 
-@dataclass
-class _Slot:
-    scale: int = 1
-    inset: int = 0  # pixels that patches have lost
-    groups: int = 0
-    room: int = -1  # the number of the map that it has for itself, among those of its size
-
-
 class MapChain(Chain):
     """``stages`` in their order. The tensors of ``external`` slots come with each call; the others are in rooms.
 
@@ -131,37 +126,10 @@ class MapChain(Chain):
     def __init__(self, stages: Sequence[Stage], external: Sequence[str]):
         self.stages, self.external = list(stages), list(external)
         self.layers = [pack(stage.layer, stage.enlarge, stage.stride) for stage in self.stages]
-        self.slots = {name: _Slot() for name in self.external}
-        for stage in self.stages:
-            x, (out, first) = self.slots[part_of(stage.x)[0]], part_of(stage.out)
-            slot = self.slots.setdefault(out, _Slot())
-            slot.scale, slot.inset = x.scale * stage.factor, x.inset * stage.factor + stage.crop
-            slot.groups = max(slot.groups, groups_of(first + stage.layer.channels))
-        self.rooms = self._give_rooms()
+        self.rows = Rows(self.stages, external, [layer.tile or SIDE for layer in self.layers])
+        self.slots = self.rows.slots
         measured = [i for i, stage in enumerate(self.stages) if stage.measure]
         self.records = [self._record(i, measured.index(i) if i in measured else -1) for i in range(len(self.stages))]
-
-    def _give_rooms(self) -> list[tuple[int, int, int]]:
-        """Slots that are not in use at the same time have the same room; (groups, scale, number) of each."""
-        last_read = {
-            part_of(part)[0]: i for i, stage in enumerate(self.stages) for part in (stage.x, stage.skip) if part
-        }
-        free: dict[tuple[int, int], list[int]] = {}
-        rooms: list[tuple[int, int, int]] = []
-        for i, stage in enumerate(self.stages):
-            name = part_of(stage.out)[0]
-            slot = self.slots[name]
-            if name not in self.external and slot.room < 0:
-                size = slot.groups, slot.scale
-                waiting = free.setdefault(size, [])
-                slot.room = waiting.pop() if waiting else sum(room[:2] == size for room in rooms)
-                if (*size, slot.room) not in rooms:
-                    rooms.append((*size, slot.room))
-            for other, end in last_read.items():
-                ended = self.slots[other]
-                if end == i and other not in self.external:
-                    free.setdefault((ended.groups, ended.scale), []).append(ended.room)
-        return rooms
 
     def _record(self, number: int, statistics: int) -> LayerRecord:
         stage, packed = self.stages[number], self.layers[number]
@@ -182,6 +150,7 @@ class MapChain(Chain):
             gate=2 if stage.attention else int(stage.gate),
             activation=int(stage.silu),
             statistics=statistics,
+            lead=self.rows.leads[number],
         )
 
     def _at(self, part: Part | None) -> tuple[int, int]:
@@ -203,13 +172,15 @@ class MapChain(Chain):
         added: Tensor | None = None,
         gain: float = 1.0,
     ) -> list[Tensor]:
+        band = self.rows.band(grid.height, grid.width)
+        rooms = self.rows.rooms(grid.height, band)
         frame = FrameRecord(grid.height, grid.width)
         tensors: list[Tensor] = []
         maps: list[MapRecord] = []
         used: list[Mask] = []
         for name, slot in self.slots.items():
             one = given.get(name)
-            tensor = one if isinstance(one, Tensor) else self._room(grid, slot) if one is None else one.data
+            tensor = one if isinstance(one, Tensor) else _room(grid, *rooms[name]) if one is None else one.data
             picture = tensor.dtype == torch.uint8
             if picture:
                 frame = grid.frame(slot.scale, slot.inset)
@@ -232,24 +203,17 @@ class MapChain(Chain):
             [layer.epilogue for layer in layers],
             self.records,
             [],
-            frame,
+            replace(frame, band=band),
             gain,
             added,
         )
 
-    @staticmethod
-    def _room(grid: Grid, slot: _Slot) -> Tensor:
-        key = slot.groups, slot.scale, slot.room
-        height, width = grid.height * slot.scale, grid.width * slot.scale
-        tensor = grid.rooms.maps.get(key)
-        if tensor is None or tensor.shape[0] < height:
-            tensor = grid.rooms.maps[key] = Map(slot.groups * GROUP, height, width).data
-        return tensor
 
-
-def room_bytes(room: tuple[int, int, int], height: int, width: int) -> int:
-    groups, scale, _ = room
-    return 4 * GROUP * groups * scale * height * map_pitch(scale * width)
+def _room(grid: Grid, room: Room, rows: int) -> Tensor:
+    tensor = grid.rooms.maps.get(room)
+    if tensor is None or len(tensor) < rows:
+        tensor = grid.rooms.maps[room] = Map(room.groups * GROUP, rows, grid.width * room.scale).data
+    return tensor
 
 
 class Maps(Storage):
@@ -283,8 +247,8 @@ class Maps(Storage):
             target[len(index) :].zero_()
 
     def room_bytes(self, chains: Iterable[Chain], height: int, width: int) -> int:
-        rooms = {room for chain in chains if isinstance(chain, MapChain) for room in chain.rooms}
-        return sum(room_bytes(room, height, width) for room in rooms)
+        own = [chain.rows for chain in chains if isinstance(chain, MapChain)]
+        return bytes_of([rows.rooms(height, rows.band(height, width)) for rows in own], width)
 
     def kernels(self) -> str:
         return forced_backend() or _native.map_kernels()[0]

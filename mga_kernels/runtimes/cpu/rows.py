@@ -1,0 +1,169 @@
+"""What memory the maps between the layers of a chain need: all rows, or those of a band.
+
+Layer by layer, maps that are not in use at the same time share a room. In bands of rows every map has a room of its
+own, which holds the rows between where it is written and where it is last read (csrc/maps/run.h).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+from ...ops.convolution.map_layout import GROUP, groups_of, map_pitch
+from .stages import Part, Stage, part_of
+
+BAND = 48  # rows of the image: whole tiles of 4 and of 6, and enough of them for threads not to wait for each other
+SMALL = 64 << 20  # bytes of maps of all rows that are worth no bands
+
+
+class Room(NamedTuple):
+    """A map for slots of so many groups of channels and this scale; those that are in use together have numbers."""
+
+    groups: int
+    scale: int
+    number: int
+
+
+Rooms = dict[str, tuple[Room, int]]  # of slots by their names, and how many rows
+
+
+@dataclass
+class Slot:
+    """``inset``: pixels that patches have lost."""
+
+    scale: int = 1
+    inset: int = 0
+    groups: int = 0
+
+
+class _Use(NamedTuple):
+    """Of ``groups`` groups of a slot by a stage, of ``reach`` rows above and below its own."""
+
+    slot: str
+    first: int
+    groups: int
+    reach: int
+
+    def meets(self, other: _Use) -> bool:
+        apart = self.first >= other.first + other.groups or other.first >= self.first + self.groups
+        return self.slot == other.slot and not apart
+
+
+class Rows:
+    """Of a chain. ``sides``: of the tiles of each stage. ``rooms``: of each slot that is not external, by its name."""
+
+    def __init__(self, stages: Sequence[Stage], external: Collection[str], sides: Sequence[int]):
+        self.stages, self.external, self.sides = list(stages), list(external), list(sides)
+        self.slots = {name: Slot() for name in self.external}
+        for stage in self.stages:
+            x, (out, first) = self.slots[part_of(stage.x)[0]], part_of(stage.out)
+            slot = self.slots.setdefault(out, Slot())
+            slot.scale, slot.inset = x.scale * stage.factor, x.inset * stage.factor + stage.crop
+            slot.groups = max(slot.groups, groups_of(first + stage.layer.channels))
+        self.inner = [name for name in self.slots if name not in self.external]
+
+    @cached_property
+    def shared(self) -> dict[str, Room]:
+        """Rooms layer by layer: slots that are not in use at the same time have the same one."""
+        last_read = {part_of(part)[0]: i for i, stage in enumerate(self.stages) for part in _parts_read(stage)}
+        free: dict[tuple[int, int], list[int]] = {}
+        rooms: dict[str, Room] = {}
+        for i, stage in enumerate(self.stages):
+            name = part_of(stage.out)[0]
+            slot = self.slots[name]
+            if name not in self.external and name not in rooms:
+                size = slot.groups, slot.scale
+                waiting = free.setdefault(size, [])
+                number = waiting.pop() if waiting else len({room for room in rooms.values() if room[:2] == size})
+                rooms[name] = Room(*size, number)
+            for other, end in last_read.items():
+                if end == i and other not in self.external:
+                    groups, scale, number = rooms[other]
+                    free.setdefault((groups, scale), []).append(number)
+        return rooms
+
+    @cached_property
+    def own(self) -> dict[str, Room]:
+        """Rooms in bands: each slot has its own."""
+        rooms: dict[str, Room] = {}
+        for name in self.inner:
+            size = self.slots[name].groups, self.slots[name].scale
+            rooms[name] = Room(*size, sum(room[:2] == size for room in rooms.values()))
+        return rooms
+
+    @cached_property
+    def leads(self) -> list[int]:
+        """By how many rows of the image each stage runs ahead of the last one."""
+        leads = [0] * len(self.stages)
+        for i in reversed(range(len(self.stages))):
+            for j in range(i + 1, len(self.stages)):
+                leads[i] = max(leads[i], leads[j] + max(self._apart(i, j), default=0))
+        return leads
+
+    def _apart(self, i: int, j: int) -> list[int]:
+        """By how many rows of the image stage i must be ahead of a later stage j, for each map that they both use."""
+        earlier, later = self.stages[i], self.stages[j]
+        scale, rounded = self.slots[part_of(later.x)[0]].scale, self.sides[j] - 1
+        read = [use for use in _read(later) if use.meets(_written(earlier))]
+        overwritten = [use for use in [*_read(earlier), _written(earlier)] if use.meets(_written(later))]
+        return [
+            *(math.ceil((rounded + use.reach) / scale) for use in read),
+            *(math.ceil((later.factor * rounded + use.reach) / (later.factor * scale)) for use in overwritten),
+        ]
+
+    def held(self, name: str, band: int) -> int:
+        """Rows of a slot that are in use at a time."""
+        scale = self.slots[name].scale
+        lowest, highest, more = scale * max(self.leads), 0, 0
+        for lead, side, stage in zip(self.leads, self.sides, self.stages, strict=True):
+            if part_of(stage.out)[0] == name:
+                highest = max(highest, scale * (band + lead) + (side - 1) * stage.factor)
+                lowest = min(lowest, scale * lead)
+            for use in _read(stage):
+                if use.slot == name:
+                    lowest = min(lowest, scale * lead - use.reach)
+                    more = max(more, 2 * side if stage.stride == 2 else 0)
+        return highest - lowest + more
+
+    def rooms(self, height: int, band: int) -> Rooms:
+        """The room of each slot that is not external, and its rows."""
+        if band == 0:
+            return {name: (self.shared[name], height * self.slots[name].scale) for name in self.inner}
+        whole = {name: height * self.slots[name].scale for name in self.inner}
+        return {name: (self.own[name], min(self.held(name, band), whole[name])) for name in self.inner}
+
+    def band(self, height: int, width: int) -> int:
+        """The rows of a band, or 0 where maps of all rows need no more memory, or little."""
+        layer_by_layer, in_bands = (bytes_of([self.rooms(height, band)], width) for band in (0, BAND))
+        return BAND if layer_by_layer > max(in_bands, SMALL) else 0
+
+
+def bytes_of(chains: Iterable[Rooms], width: int) -> int:
+    """Of the rooms of chains, which they share, for an image of this width."""
+    sizes: dict[Room, int] = {}
+    for rooms in chains:
+        for room, rows in rooms.values():
+            sizes[room] = max(sizes.get(room, 0), rows)
+    return sum(4 * GROUP * room.groups * map_pitch(room.scale * width) * rows for room, rows in sizes.items())
+
+
+def _parts_read(stage: Stage) -> list[Part]:
+    return [part for part in (stage.x, stage.skip) if part is not None]
+
+
+def _read(stage: Stage) -> list[_Use]:
+    reach = stage.layer.size // 2
+    slot, first = part_of(stage.x)
+    uses = [_Use(slot, groups_of(first), groups_of(stage.layer.inputs), reach)]
+    if stage.skip is not None:
+        slot, first = part_of(stage.skip)
+        uses.append(_Use(slot, groups_of(first), groups_of(stage.layer.channels), 0))
+    return uses
+
+
+def _written(stage: Stage) -> _Use:
+    slot, first = part_of(stage.out)
+    return _Use(slot, groups_of(first), groups_of(stage.layer.channels), 0)
