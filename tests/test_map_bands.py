@@ -67,6 +67,14 @@ CHAINS = {
         Stage(conv(8, 8, 5), "a", "b"),
         Stage(Scale(8, 0.2), "b", "out", "a"),
     ],
+    "two addends": lambda: [
+        Stage(conv(8, 8), "x", "a"),
+        Stage(conv(8, 8), "a", ("b", 8)),
+        Stage(conv(8, 8, 5), ("b", 8), ("b", 16)),
+        Stage(conv(8, 8), ("b", 16), "b", ("b", 8), also="a", factors=(0.2, 1.0)),
+        Stage(conv(8, 24), "b", "a", ("b", 16), also="a", factors=(1.0, 0.5)),
+        Stage(conv(8, 8), "a", "out", ("b", 16)),
+    ],
     "shuffles": lambda: [
         Stage(conv(8, 8), "x", "a"),
         Stage(conv(32, 8, shuffle=2), "a", "b"),

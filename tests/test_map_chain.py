@@ -36,6 +36,8 @@ def test_slots_that_are_not_in_use_together_share_a_room():
     assert rooms(stages) == {(1, 1, 0), (1, 1, 1)}
     stages[3] = Stage(conv, "c", "out", "a")  # what is added later is in use until then
     assert rooms(stages) == {(1, 1, 0), (1, 1, 1), (1, 1, 2)}
+    stages[3] = Stage(conv, "c", "out", "b", also="a")
+    assert rooms(stages) == {(1, 1, 0), (1, 1, 1), (1, 1, 2)}
     wide = Stage(Conv(torch.randn(16, 8, 1, 1)), "x", "w")
     assert (2, 1, 0) in rooms([wide, Stage(Conv(torch.randn(8, 16, 1, 1)), "w", "out")])
 
@@ -90,6 +92,31 @@ def test_factors_come_with_the_call():
     chain(Grid(1, (4, 13)), given, {0: scale.with_factors(factors, offsets)})
     expected = F.leaky_relu(image * factors[:, None, None] + offsets[:, None, None] + skip, 0.2)
     torch.testing.assert_close(out.read(), expected)
+
+
+@pytest.mark.parametrize("layer", ["conv", "scale", "given"])
+def test_two_parts_are_added_each_with_its_factor(layer):
+    """Over one of the two, and without a factor beside it where the stage has none."""
+    torch.manual_seed(7)
+    conv, factors = nn.Conv2d(8, 8, 3, padding=1), torch.randn(8)
+    scale = Scale(8, factors=None if layer == "given" else factors)
+    image, skip, also = (torch.randn(8, 6, 15) for _ in range(3))
+    chosen, result = Conv.of(conv) if layer == "conv" else scale, image * factors[:, None, None]
+    both = torch.cat([skip, also])
+    slots = ["x", "both", "out", "plain"]
+    added = {"skip": ("both", 0), "also": ("both", 8)}
+    stages = [
+        Stage(chosen, "x", "plain", **added),
+        Stage(chosen, "x", ("both", 8), factors=(0.3, -2.0), **added),
+    ]
+    given = {"x": map_of(image), "both": map_of(both), "out": Map(8, 6, 15), "plain": Map(8, 6, 15)}
+    epilogues = {i: scale.with_factors(factors, torch.zeros(8)) for i in range(2)} if layer == "given" else None
+    MapChain(stages, slots)(Grid(1, (6, 15)), given, epilogues)
+    expected = conv2d(image, conv).float() if layer == "conv" else result
+    close = {"atol": 1e-5, "rtol": 1e-5}
+    torch.testing.assert_close(given["plain"].read(), expected + skip + also, **close)
+    torch.testing.assert_close(given["both"].read()[8:], expected + 0.3 * skip - 2 * also, **close)
+    assert torch.equal(given["both"].read()[:8], skip)
 
 
 @pytest.mark.parametrize("count", [1, 5, 7])

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from network_zoo import ROOT
+from PIL import Image
 from torch import nn
 
 from mga_kernels import MaskGuidedSR
+from mga_kernels.checkpoints import load_checkpoint
 from mga_kernels.errors import InputError
 from mga_kernels.networks.whole import WholeConfig, WholeNetwork
 from mga_kernels.runtimes.cpu import choose
@@ -25,7 +30,18 @@ KINDS = {
     "compact": ("compact", 4, 3, {"channels": 64}),
     "compact-odd": ("compact", 3, 2, {"channels": 21}),
     "compact-x1": ("compact", 1, 0, {"channels": 24}),
+    "compact-bytes": ("compact", 2, 1, {"channels": 16}, "0..255"),
+    "rrdbnet": ("rrdbnet", 4, 2, {"channels": 24, "growth": 16}),
+    "rrdbnet-lite": ("rrdbnet", 2, 2, {"channels": 32}),
+    "rrdbnet-odd": ("rrdbnet", 2, 2, {"channels": 13, "growth": 5}),
+    "rrdbnet-plus": ("rrdbnet", 1, 2, {"channels": 16, "growth": 9, "plus": True}),
+    "rrdbnet-x2-of-blocks": ("rrdbnet", 2, 1, {"channels": 16, "growth": 8, "unshuffled": 2}),
+    "rrdbnet-x1-of-blocks": ("rrdbnet", 1, 1, {"channels": 24, "unshuffled": 4}),
+    "edsr": ("edsr", 4, 2, {}, "0..255"),
+    "edsr-wide": ("edsr", 3, 1, {"channels": 80, "residual": 0.1}, "0..255"),
+    "edsr-odd": ("edsr", 2, 3, {"channels": 11, "mean": (0.4, 0.5, 0.3)}),
 }
+BODIES = {"rrdbnet": 3.0, "edsr": 1.5}  # by which weights are larger, so that what blocks add can be seen
 
 
 @pytest.fixture(autouse=True)
@@ -37,20 +53,33 @@ def _in_float_maps(monkeypatch):
 def network(name: str) -> WholeNetwork:
     """With slopes of their own, and a result that has some contrast."""
     torch.manual_seed(1)
-    kind, scale, blocks, settings = KINDS[name]
-    made = WholeNetwork(WholeConfig(kind, scale, blocks, settings))
+    kind, scale, blocks, settings, *input_range = KINDS[name]
+    made = WholeNetwork(WholeConfig(kind, scale, blocks, settings, input_range="".join(input_range) or "0..1"))
     for layer in made.modules():
         if isinstance(layer, nn.PReLU):
             nn.init.uniform_(layer.weight, -0.3, 0.6)
-    return made.eval().requires_grad_(False)
+    made.eval().requires_grad_(False)
+    if kind in BODIES:
+        for layer in made.body.body.modules():
+            if isinstance(layer, nn.Conv2d):
+                layer.weight *= BODIES[kind]
+        result, last = made(tensor(picture(16, 16))), made.body.conv_last
+        last.weight *= 0.2 / result.std()
+        white = 255 if made.config.input_range == "0..255" else 1
+        last.bias += white * (0.5 - made(tensor(picture(16, 16))).mean())
+    return made
 
 
 def picture(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+def tensor(image: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+
+
 def exact(made: WholeNetwork, image: np.ndarray) -> np.ndarray:
-    result = made(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
+    result = made(tensor(image))
     return result[0].permute(1, 2, 0).clamp(0, 1).numpy() * 255
 
 
@@ -67,6 +96,36 @@ def test_pictures_are_those_of_the_modules(name):
         if expected is not None:
             assert np.abs(found - expected).max() < 0.51
             assert expected.std() > 1
+
+
+def values(made: WholeNetwork, image: np.ndarray) -> torch.Tensor:
+    """What the last convolution makes, (3, sH, sW), before it is rounded to bytes."""
+    height, width = image.shape[:2]
+    halves = made.halves()
+    weights = halves.config.definition.part("cpu")(halves, choose.STORAGES["float32"])
+    plan = weights.plan(height, width, 0)
+    grown = made.config.scale * weights.unshuffled
+    floats = torch.empty(3, *(grown * side for side in plan.area.size))
+    plan._give(torch.from_numpy(image))
+    weights.base(plan.area, plan.image, plan.feature, floats, torch.from_numpy(image), plan.base_buffers)
+    return floats[:, : made.config.scale * height, : made.config.scale * width] * weights.gain
+
+
+@pytest.mark.parametrize("name", [name for name in KINDS if KINDS[name][0] in BODIES])
+def test_values_are_those_of_the_modules_before_they_are_rounded(name):
+    made = network(name)
+    for size in ((21, 34), (7, 5)):
+        expected = made(tensor(picture(*size)))[0]
+        torch.testing.assert_close(values(made, picture(*size)), expected, atol=3e-5, rtol=0)
+        assert expected.std() > 0.04
+
+
+def test_a_published_network_agrees_with_its_module(shared_data):
+    made = load_checkpoint(shared_data / "data/checkpoints/RealESRGAN_x4plus.safetensors")
+    photo = np.array(Image.open(ROOT / "python/mga/assets/demo.png").convert("RGB"))[300:340, 400:436]
+    expected = made(tensor(photo))[0]
+    error = (values(made, photo) - expected).square().mean()
+    assert 10 * math.log10(1 / error) > 90
 
 
 @pytest.mark.parametrize("name", ["span", "compact"])
@@ -113,8 +172,8 @@ def test_what_does_not_run_so_says_why(monkeypatch):
 
 def test_chains_in_bf16_refuse_what_they_do_not_have():
     conv = nn.Conv2d(8, 8, 3, padding=1)
-    for more in ({"silu": True}, {"attention": True}, {"stride": 2}):
-        with pytest.raises(InputError, match="have no SiLU, no attention and no stride"):
+    for more in ({"silu": True}, {"attention": True}, {"stride": 2}, {"also": "x"}, {"factors": (0.2, 1.0)}):
+        with pytest.raises(InputError, match="have no SiLU, no attention, no stride, no second addend and no factors"):
             PairChain([Stage(Conv.of(conv), "x", "out", **more)], ["x", "out"])
 
 

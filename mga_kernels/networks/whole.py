@@ -114,7 +114,8 @@ class WholeNetwork(SRNetwork):
         """A Base-Net that, with all blocks, is this network."""
         config, found = self.config, self.staged
         assert found is not None
-        if (config.colour, config.input_range) != ("rgb", found.input_range):
+        ranges = ("0..1", "0..255") if found.refine is None else (found.input_range,)
+        if config.colour != "rgb" or config.input_range not in ranges:
             return f"there are none for {config.colour} in {config.input_range}"
         if found.refine is None:  # it exists whole only
             return Halves(config, copy.deepcopy(self.body).float())

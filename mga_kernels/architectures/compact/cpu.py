@@ -36,10 +36,10 @@ class CompactWeights(PlainWeights):
         for number, (conv, activation) in enumerate(pairs):
             out = "feature" if number == len(pairs) - 1 else f"layer {number}"
             slopes = activation.weight.detach()
-            layer = Conv(*weight_and_bias(conv), slopes) if number else from_bytes(conv, 1.0, slopes)
+            layer = Conv(*weight_and_bias(conv), slopes) if number else from_bytes(conv, self.value_range, slopes)
             stages.append(Stage(layer, x, out))
             x = out
-        as_floats = Scale(COLOURS, factors=torch.tensor([1 / 255] * 3 + [0.0]))
+        as_floats = Scale(COLOURS, factors=torch.tensor([self.value_range / 255] * 3 + [0.0]))
         stages.append(Stage(as_floats, "image", ("feature", beside_it)))
         return [*stages, Stage(_adding(last, base.scale, beside_it), "feature", "picture", enlarge=base.scale)]
 

@@ -3,4 +3,4 @@
 from ...networks.registry import Network
 from .network import BaseNet
 
-NETWORK = Network("rrdbnet", BaseNet, published=f"{__name__}.published:PUBLISHED")
+NETWORK = Network("rrdbnet", BaseNet, published=f"{__name__}.published:PUBLISHED", cpu=f"{__name__}.cpu:RrdbnetWeights")

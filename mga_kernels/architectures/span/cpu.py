@@ -17,8 +17,9 @@ class SpanWeights(PlainWeights):
         part = self.storage.whole(base.conv_1.out_channels)
         shallow, second, early, first = (("parts", number * part) for number in range(4))
         conv = copy.deepcopy(base.conv_1)
-        conv.weight.data *= base.value_range / 255
-        stages = [Stage(self.less_mean(conv, [255 * value for value in base.mean]), "image", shallow)]
+        conv.weight.data *= base.value_range
+        head = self.less_mean(conv, base.mean, factor=self.value_range / 255)
+        stages = [Stage(head, "image", shallow)]
         x: Part = shallow
         for number in range(1, base.blocks + 1):
             block, last = getattr(base, f"block_{number}"), number == base.blocks

@@ -39,8 +39,11 @@ class PairChain(Chain):
 
     def __init__(self, stages: Sequence[Stage], external: Sequence[str], scales: Mapping[str, int] | None = None):
         for stage in stages:
-            if stage.attention or stage.silu or stage.stride != 1:
-                raise InputError("convolutions in bf16 pairs have no SiLU, no attention and no stride; use float32")
+            if stage.attention or stage.silu or stage.stride != 1 or stage.also or stage.factors != (1.0, 1.0):
+                raise InputError(
+                    "convolutions in bf16 pairs have no SiLU, no attention, no stride, no second addend and no factors "
+                    "of what is added; use float32"
+                )
         self.external = list(external)
         self.layers = [pack(stage.layer) for stage in stages]
         self.slots = {name: _Slot((scales or {}).get(name, 1)) for name in self.external}

@@ -111,8 +111,10 @@ def closing_pair(conv1: nn.Conv2d, conv2: nn.Conv2d, narrow: bool = True) -> tup
     return Conv(weight1, bias1, 0.1, shift=bias1), Conv(weight2, moved.float())
 
 
-def less_mean(conv: nn.Conv2d, mean: Sequence[float], slope: float = 1.0, narrow: bool = True) -> Conv:
-    """The convolution of an image in 0..255 less its mean colour, of which the fourth channel, of ones, gives the part.
+def less_mean(
+    conv: nn.Conv2d, mean: Sequence[float], slope: float = 1.0, narrow: bool = True, factor: float = 1.0
+) -> Conv:
+    """The convolution of ``factor`` times an image in 0..255, less its mean colour by way of a fourth channel, of ones.
 
     Beyond the image are zeros after the mean is taken off, which a bias alone would not give. The fourth channel's
     weights are rounded to bf16 where the storage is ``narrow``; the bias makes good for that where there is image on
@@ -123,4 +125,4 @@ def less_mean(conv: nn.Conv2d, mean: Sequence[float], slope: float = 1.0, narrow
     taken_off = (weight.double() * torch.tensor(mean, dtype=torch.float64).reshape(3, 1, 1)).sum(dim=1, keepdim=True)
     rounded = taken_off.bfloat16().double() if narrow else taken_off
     bias = bias.double() + (rounded - taken_off).sum(dim=(1, 2, 3))
-    return Conv(torch.cat([weight.double(), -rounded], dim=1).float(), bias.float(), slope)
+    return Conv(torch.cat([weight.double() * factor, -rounded], dim=1).float(), bias.float(), slope)

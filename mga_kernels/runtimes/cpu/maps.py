@@ -85,6 +85,14 @@ def pack(layer: Layer, enlarge: int = 1, stride: int = 1) -> Packed:
     return known[how]
 
 
+def _adding(packed: Packed, stage: Stage) -> Packed:
+    """With the stage's factors of what is added."""
+    if stage.factors == (1.0, 1.0):
+        return packed
+    added = torch.tensor(stage.factors)[:, None].expand(2, packed.epilogue.shape[1])
+    return replace(packed, epilogue=torch.cat([packed.epilogue[:2], added]))
+
+
 def _scale(layer: Scale, epilogue: Tensor) -> Packed:
     factors, offsets, slopes = F.pad(epilogue, (0, -layer.channels % GROUP))
     ones = torch.ones_like(offsets)
@@ -125,7 +133,7 @@ class MapChain(Chain):
 
     def __init__(self, stages: Sequence[Stage], external: Sequence[str]):
         self.stages, self.external = list(stages), list(external)
-        self.layers = [pack(stage.layer, stage.enlarge, stage.stride) for stage in self.stages]
+        self.layers = [_adding(pack(stage.layer, stage.enlarge, stage.stride), stage) for stage in self.stages]
         self.rows = Rows(self.stages, external, [layer.tile or SIDE for layer in self.layers])
         self.slots = self.rows.slots
         measured = [i for i, stage in enumerate(self.stages) if stage.measure]
@@ -133,7 +141,8 @@ class MapChain(Chain):
 
     def _record(self, number: int, statistics: int) -> LayerRecord:
         stage, packed = self.stages[number], self.layers[number]
-        (x, x_channel), (out, out_channel), (skip, skip_channel) = map(self._at, (stage.x, stage.out, stage.skip))
+        (x, x_channel), (out, out_channel) = self._at(stage.x), self._at(stage.out)
+        (skip, skip_channel), (also, also_channel) = self._at(stage.skip), self._at(stage.also)
         return LayerRecord(
             x=x,
             x_channel=x_channel,
@@ -143,6 +152,8 @@ class MapChain(Chain):
             outputs=packed.outputs,
             skip=skip,
             skip_channel=skip_channel,
+            also=also,
+            also_channel=also_channel,
             size=stage.layer.size,
             stride=stage.stride,
             tile=packed.tile,
@@ -194,7 +205,7 @@ class MapChain(Chain):
         for number, epilogue in (epilogues or {}).items():
             scale = self.stages[number].layer
             assert isinstance(scale, Scale)
-            layers[number] = _scale(scale, epilogue)
+            layers[number] = _adding(_scale(scale, epilogue), self.stages[number])
         return convolve_maps_(
             tensors,
             maps,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -14,7 +15,9 @@ from torch import Tensor, nn
 from ...errors import InputError
 from ...modes import ordinary
 from ...networks.interface import Halves
+from ...networks.layers import pad_by_reflection
 from ...networks.mask import MaskPrediction
+from ...networks.whole import WholeConfig
 from ...ops import filter_and_select
 from ...ops.grid import mirror_indices
 from ..plan import Plan, Planner
@@ -36,10 +39,13 @@ class PairWeights(Planner):
 
     A network's own class makes chains of its halves, says which planes they work in, ``base_planes`` and
     ``refine_planes``: channels by name, or channels and the factor by which they are larger than the image; and how the
-    halves run in them. Of a whole network only the Base-Net is there.
+    halves run in them. Of a whole network only the Base-Net is there. ``unshuffled``: side of the blocks of pixels
+    that become channels before anything else; "image" then has those, and every plane's rows and columns are so many
+    times fewer.
     """
 
     takes_place = True
+    unshuffled = 1
     base_planes: PlaneSizes = MappingProxyType({})
     refine_planes: PlaneSizes = MappingProxyType({})
 
@@ -73,8 +79,8 @@ class PairWeights(Planner):
     def closing_pair(self, conv1: nn.Conv2d, conv2: nn.Conv2d) -> tuple[Conv, Conv]:
         return closing_pair(conv1, conv2, self.storage.narrow)
 
-    def less_mean(self, conv: nn.Conv2d, mean: Sequence[float], slope: float = 1.0) -> Conv:
-        return less_mean(conv, mean, slope, self.storage.narrow)
+    def less_mean(self, conv: nn.Conv2d, mean: Sequence[float], slope: float = 1.0, factor: float = 1.0) -> Conv:
+        return less_mean(conv, mean, slope, self.storage.narrow, factor)
 
     @abstractmethod
     def prepare_base(self, base: Any) -> None:
@@ -88,7 +94,7 @@ class PairWeights(Planner):
     def base(
         self, area: Grid, image: Stored, feature: Stored, picture: Tensor | None, rgb: Tensor, buffers: Buffers
     ) -> None:
-        """``image``: channels 0..255 and a fourth of ones -> coarse feature, and pictures (1, sH, sW, 3) where given.
+        """``image``: channels 0..255 and behind them ones -> coarse feature, and pictures (1, sH, sW, 3) where given.
 
         ``rgb``: the same image as it was given, uint8 (H, W, 3).
         """
@@ -110,7 +116,7 @@ class PairWeights(Planner):
 
     def room_bytes(self, plan: PairPlan, dense: bool = False) -> int:
         """Memory that chains take beside what they are given."""
-        size, grid = plan.padded, plan.grid
+        size, grid = plan.feature_size, plan.grid
         if self.storage.narrow:
             return self.storage.room_bytes(self.chains, *size)
         refined = size if dense else (grid.height, grid.width)
@@ -119,7 +125,10 @@ class PairWeights(Planner):
 
 
 class PlainWeights(PairWeights):
-    """A network that exists whole only: one chain from "image" to "picture", of the ``stages`` that its class lists."""
+    """A network that exists whole only: a chain from "image" to "picture", of the ``stages`` that its class lists.
+
+    Where there is an ``end``, they lead to "feature", and the end from there to "picture", in a chain of its own.
+    """
 
     @classmethod
     def against(cls, halves: Halves, kept: Storage) -> str | None:
@@ -128,8 +137,19 @@ class PlainWeights(PairWeights):
     @abstractmethod
     def stages(self, base: Any) -> list[Stage]: ...
 
+    def end(self, base: Any) -> list[Stage]:
+        """What is computed at the size of the result, which takes the most memory."""
+        return []
+
     def prepare_base(self, base: Any) -> None:
-        self.all = self.chain(self.stages(base), ["image", "picture"])
+        assert isinstance(self.config, WholeConfig)
+        self.value_range = 255.0 if self.config.input_range == "0..255" else 1.0
+        self.gain = 1 / self.value_range
+        stages, end = self.stages(base), self.end(base)
+        self.trunk = self.chain(stages, ["image", "feature" if end else "picture"])
+        self.last = self.chain(end, ["feature", "picture"]) if end else None
+        if end:
+            self.base_planes = {"feature": self.trunk.channels_of("feature")}
 
     def prepare_refine(self, refine: Any) -> None:
         raise InputError(f"{self.config.network} exists whole only, so it has no Refine-Net")
@@ -138,7 +158,10 @@ class PlainWeights(PairWeights):
         self, area: Grid, image: Stored, feature: Stored, picture: Tensor | None, rgb: Tensor, buffers: Buffers
     ) -> None:
         assert picture is not None
-        self.all(area, {"image": image, "picture": picture}, gain=self.gain)
+        given: dict[str, Stored | Tensor] = {**buffers, "image": image, "picture": picture}
+        self.trunk(area, given, gain=self.gain)
+        if self.last is not None:
+            self.last(area, given, gain=self.gain)
 
     def refine(self, area: Grid, x: Stored, pictures: Tensor, buffers: Buffers) -> None:
         raise InputError(f"{self.config.network} exists whole only, so it has no Refine-Net")
@@ -157,12 +180,15 @@ class PairPlan(Plan):
         self.weights = weights
         self.tensors: list[Tensor] = []  # all that is allocated here
         smallest, p, s, halo = weights.config.definition.minimum_size, self.patch_size, self.scale, weights.halo
-        seen = max(height, smallest), max(width, smallest)  # what the network is given
+        side = weights.unshuffled
+        self.seen = max(height, smallest), max(width, smallest)  # what the network is given
+        seen = math.ceil(self.seen[0] / side), math.ceil(self.seen[1] / side)
+        self.feature_size = self.padded if side == 1 else seen
         self.area = Grid(1, seen)
-        self.area_of_cells = Grid(1, self.padded, rooms=self.area.rooms if self.padded == seen else None)
-        self.image = self._planes(4, *seen)
-        self.image.write(torch.ones(4, *seen, dtype=torch.float32))
-        self.feature = self._planes(weights.channels, *self.padded)
+        self.area_of_cells = Grid(1, self.feature_size, rooms=self.area.rooms if self.feature_size == seen else None)
+        self.image = self._planes(3 * side**2 + 1, *seen)
+        self.image.write(torch.ones(3 * side**2 + 1, *seen, dtype=torch.float32))
+        self.feature = self._planes(weights.channels, *self.feature_size)
         self.base_buffers = self._buffers(weights.base_planes, *seen)
         self.scores = self._keep(torch.empty(1, *self.padded, dtype=torch.float32))
         self.grid = Grid(max(capacity, 1), (p + 2 * halo, p + 2 * halo), ACROSS)
@@ -195,14 +221,24 @@ class PairPlan(Plan):
         return {name: self._planes(n, height * scale, width * scale) for name, (n, scale) in sizes.items()}
 
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
-        self.image.write_colours(image)
-        _extend(self.image, *image.shape[:2])
-        seen = self.area.size
-        picture = None if out is None else out[None, : self.scale * seen[0], : self.scale * seen[1]]
+        self._give(image)
+        seen, s = self.area.size, self.scale
+        picture = None if out is None else out[None, : s * self.seen[0], : s * self.seen[1]]
         self.area.place = self.place
         self.feature.inner()[:, :, seen[1] :].zero_()  # what the last image left there; layers read it as a border
         self.weights.base(self.area, self.image, self.feature, picture, image, self.base_buffers)
         _extend(self.feature, *seen)
+
+    def _give(self, image: Tensor) -> None:
+        """The pixels of an image (H, W, 3), or blocks of them, with their reflection beyond it."""
+        side = self.weights.unshuffled
+        if side == 1:
+            self.image.write_colours(image)
+            _extend(self.image, *image.shape[:2])
+            return
+        height, width = (side * length for length in self.area.size)
+        blocks = F.pixel_unshuffle(pad_by_reflection(image.permute(2, 0, 1)[None], height, width), side)[0]
+        self.image.write(F.pad(blocks, (0, 0, 0, 0, 0, 1), value=1))
 
     def select(self, k: int) -> tuple[Tensor, Tensor]:
         assert self.weights.mask is not None

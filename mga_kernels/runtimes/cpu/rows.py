@@ -98,9 +98,11 @@ class Rows:
     def leads(self) -> list[int]:
         """By how many rows of the image each stage runs ahead of the last one."""
         leads = [0] * len(self.stages)
+        most = max(self.sides) + max(stage.layer.size // 2 for stage in self.stages)  # that any two are apart
         for i in reversed(range(len(self.stages))):
             for j in range(i + 1, len(self.stages)):
-                leads[i] = max(leads[i], leads[j] + max(self._apart(i, j), default=0))
+                if leads[j] + most > leads[i]:  # else it changes nothing, as for most pairs of hundreds of stages
+                    leads[i] = max(leads[i], leads[j] + max(self._apart(i, j), default=0))
         return leads
 
     def _apart(self, i: int, j: int) -> list[int]:
@@ -151,16 +153,17 @@ def bytes_of(chains: Iterable[Rooms], width: int) -> int:
 
 
 def _parts_read(stage: Stage) -> list[Part]:
-    return [part for part in (stage.x, stage.skip) if part is not None]
+    return [part for part in (stage.x, stage.skip, stage.also) if part is not None]
 
 
 def _read(stage: Stage) -> list[_Use]:
     reach = stage.layer.size // 2
     slot, first = part_of(stage.x)
     uses = [_Use(slot, groups_of(first), groups_of(stage.layer.inputs), reach)]
-    if stage.skip is not None:
-        slot, first = part_of(stage.skip)
-        uses.append(_Use(slot, groups_of(first), groups_of(stage.layer.channels), 0))
+    for part in (stage.skip, stage.also):
+        if part is not None:
+            slot, first = part_of(part)
+            uses.append(_Use(slot, groups_of(first), groups_of(stage.layer.channels), 0))
     return uses
 
 

@@ -14,12 +14,13 @@ Part = str | tuple[str, int]  # a slot, or the part of it from this channel on, 
 class Stage:
     """A layer of a chain, and the slots that it reads, writes, and adds before its activation.
 
-    ``gate``: ``skip`` is multiplied by the sigmoid of the result, not added. ``attention``: the sum with ``skip`` is
-    multiplied by how far the sigmoid of the result is from a half. ``silu``: the activation is x * sigmoid(x). Both
-    are in float maps only. ``crop``: a convolution without padding, whose patches lose so many pixels on each side.
-    ``measure``: sums of the results and of their squares are returned. ``enlarge`` s: the layer's 3 s^2 channels are a
-    picture after a pixel shuffle. ``stride``: 2 for a convolution without padding that skips every second pixel, into
-    floats; in float maps only.
+    ``gate``: ``skip`` is multiplied by the sigmoid of the result, not added. ``crop``: a convolution without padding,
+    whose patches lose so many pixels on each side. ``measure``: sums of the results and of their squares are returned.
+    ``enlarge`` s: the layer's 3 s^2 channels are a picture after a pixel shuffle.
+
+    In float maps only: ``stride``: 2 for a convolution without padding that skips every second pixel, into floats.
+    ``attention``: the sum with ``skip`` is multiplied by how far the sigmoid of the result is from a half. ``silu``:
+    the activation is x * sigmoid(x). ``also``: a second part that is added; ``factors`` of ``skip`` and of ``also``.
     """
 
     layer: Layer
@@ -33,6 +34,8 @@ class Stage:
     stride: int = 1
     attention: bool = False
     silu: bool = False
+    also: Part | None = None
+    factors: tuple[float, float] = (1.0, 1.0)
 
     @property
     def factor(self) -> int:
