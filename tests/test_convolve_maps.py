@@ -391,6 +391,7 @@ WRONG = [
     ({"layers": [layer(gate=1)]}, "a gate needs a skip"),
     ({"layers": [layer(gate=3)]}, "no such gate"),
     ({"layers": [layer(skip=0)]}, "adds what is outside of its map"),
+    ({"maps": [MapRecord(), MapRecord(scale=65)]}, "the scale of a map must be 1 to 64"),
     ({"layers": [layer(shuffle=2)]}, "does not lead from scale 1 to scale 1"),
     ({"layers": [layer(statistics=1)]}, "numbered 0, 1, ... without a gap"),
     ({"frame": FrameRecord(6, 20)}, "at least 6 rows"),

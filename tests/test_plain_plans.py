@@ -37,6 +37,8 @@ KINDS = {
     "rrdbnet-plus": ("rrdbnet", 1, 2, {"channels": 16, "growth": 9, "plus": True}),
     "rrdbnet-x2-of-blocks": ("rrdbnet", 2, 1, {"channels": 16, "growth": 8, "unshuffled": 2}),
     "rrdbnet-x1-of-blocks": ("rrdbnet", 1, 1, {"channels": 24, "unshuffled": 4}),
+    "rrdbnet-x8": ("rrdbnet", 8, 1, {"channels": 8, "growth": 8}),
+    "rrdbnet-x16-of-blocks": ("rrdbnet", 16, 1, {"channels": 8, "growth": 8, "unshuffled": 4}),
     "edsr": ("edsr", 4, 2, {}, "0..255"),
     "edsr-wide": ("edsr", 3, 1, {"channels": 80, "residual": 0.1}, "0..255"),
     "edsr-odd": ("edsr", 2, 3, {"channels": 11, "mean": (0.4, 0.5, 0.3)}),

@@ -15,6 +15,8 @@ constexpr const char* kOp = "convolve_maps_";
 // Maps of more bytes than this do not stay in a cache until they are read.
 constexpr int64_t kCachedMap = 8 << 20;
 
+constexpr int64_t kLargestScale = 64;  // a network may enlarge 16 times what is 4 times smaller than its image
+
 // A tensor that layers read or write, for an image of height x width.
 struct Place {
   MapEnd kind;
@@ -77,7 +79,7 @@ class Maps {
     Place place{};
     place.tensor = &tensor;
     place.scale = n.scale;
-    STD_TORCH_CHECK(1 <= n.scale && n.scale <= 4, kOp, ": the scale of a map must be 1 to 4");
+    STD_TORCH_CHECK(1 <= n.scale && n.scale <= kLargestScale, kOp, ": the scale of a map must be 1 to ", kLargestScale);
     place.height = height_ * n.scale, place.width = width_ * n.scale;
     if (tensor.scalar_type() == ScalarType::Byte) {
       place.kind = MapEnd::picture;
