@@ -44,7 +44,9 @@ struct Copy {
 struct Thread {
   std::vector<std::vector<Copy>> groups;  // asynchronous copies, by commit
   std::vector<Copy> open;
-  ucontext_t ctx;
+  ucontext_t start;         // of its first block
+  void* place[5];           // where it goes on
+  bool started = false;
   char* stack = nullptr;
   St st;
   int epoch = 0;  // barriers of the block that it has passed
@@ -65,13 +67,13 @@ struct Block {
   std::vector<Slot> slots;
   unsigned char* dyn = nullptr;
   Thread* cur = nullptr;
-  ucontext_t main;
+  void* main[5];  // where launch() goes on
   void* main_fake = nullptr;
   const void* main_stack = nullptr;
   size_t main_size = 0;
   const std::function<void()>* fn = nullptr;
   std::string error;
-  long switches = 0;
+  long switches = 0, without = 0;
 };
 inline Block*& B() {
   static thread_local Block* b = nullptr;
@@ -84,14 +86,23 @@ inline void fail(const std::string& m) {
                            std::to_string(B()->bid.y) + "," + std::to_string(B()->bid.z) + " thread " +
                            std::to_string(t.lin) + "]");
 }
-inline void sw_to(ucontext_t* from, ucontext_t* to, void** fake, const void* stk, size_t n) {
+// Threads switch by GCC's own setjmp: swapcontext() would ask the kernel for the mask of signals at every switch, and
+// longjmp() would tell AddressSanitizer that the frames left behind are gone.
+#define EMU_SWITCH __attribute__((noinline, no_sanitize("address", "thread", "undefined")))
+EMU_SWITCH inline void go_on(void** place) { __builtin_longjmp(place, 1); }
+EMU_SWITCH inline void leave_for(void** from, void** to) {
+  if (__builtin_setjmp(from) == 0) go_on(to);
+}
+EMU_SWITCH inline void leave_for_the_start(void** from, const ucontext_t* start) {
+  if (__builtin_setjmp(from) == 0) setcontext(start);
+}
+inline void start_sw(void** fake, const void* stk, size_t n) {
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_start_switch_fiber(fake, stk, n);
 #endif
   (void)fake;
   (void)stk;
   (void)n;
-  swapcontext(from, to);
 }
 inline void finish_sw(void* fake, const void** os, size_t* on) {
 #if defined(__SANITIZE_ADDRESS__)
@@ -106,30 +117,38 @@ inline void yield_(St s, const void* site) {
   auto& t = *b->cur;
   t.st = s;
   t.site = site;
-  sw_to(&t.ctx, &b->main, &t.fake, b->main_stack, b->main_size);
+  start_sw(&t.fake, b->main_stack, b->main_size);
+  leave_for(t.place, b->main);
   finish_sw(t.fake, nullptr, nullptr);
   if (!b->error.empty()) throw 0;
 }
-inline void entry() {
-  auto* b = B();
-  finish_sw(nullptr, &b->main_stack, &b->main_size);
-  try {
-    (*b->fn)();
-  } catch (int) {
-  } catch (const std::exception& e) {
-    if (b->error.empty()) b->error = e.what();
+inline void entry() {  // one block after the other
+  finish_sw(nullptr, &B()->main_stack, &B()->main_size);
+  for (;;) {
+    auto* b = B();
+    try {
+      (*b->fn)();
+    } catch (int) {
+    } catch (const std::exception& e) {
+      if (b->error.empty()) b->error = e.what();
+    }
+    auto& t = *b->cur;
+    t.st = DONE;
+    start_sw(&t.fake, b->main_stack, b->main_size);
+    leave_for(t.place, b->main);
+    finish_sw(t.fake, nullptr, nullptr);
   }
-  auto& t = *b->cur;
-  t.st = DONE;
-#if defined(__SANITIZE_ADDRESS__)
-  __sanitizer_start_switch_fiber(nullptr, b->main_stack, b->main_size);
-#endif
-  setcontext(&b->main);
 }
 inline void run(Block& b, Thread& t) {
   b.cur = &t;
   ++b.switches;
-  sw_to(&b.main, &t.ctx, &b.main_fake, t.stack, kStack);
+  start_sw(&b.main_fake, t.stack, kStack);
+  if (t.started) {
+    leave_for(b.main, t.place);
+  } else {
+    t.started = true;
+    leave_for_the_start(b.main, &t.start);
+  }
   finish_sw(b.main_fake, nullptr, nullptr);
 }
 inline std::vector<int> order(int n) {
@@ -152,6 +171,8 @@ inline long setting(const char* name, long otherwise) {
   const char* text = std::getenv(name);
   return text && *text ? std::atol(text) : otherwise;
 }
+// Whether a fault that tests have planted acts: the one that EMU_WITHOUT names.
+inline bool without(long fault) { return B()->without == fault; }
 inline unsigned char* dynamic_shared() { return B()->dyn; }
 inline Stats launch(dim3 grid, dim3 block, size_t smem, const std::function<void()>& fn) {
   const int n = int(block.x * block.y * block.z), nw = (n + 31) / 32;
@@ -162,6 +183,7 @@ inline Stats launch(dim3 grid, dim3 block, size_t smem, const std::function<void
   b.grid = grid;
   b.block = block;
   b.fn = &fn;
+  b.without = setting("EMU_WITHOUT", 0);
   b.th.resize(n);
   b.slots.resize(size_t(nw) * 32);
   void* dynamic = nullptr;  // of the exact size, so that AddressSanitizer sees its end
@@ -182,6 +204,15 @@ inline Stats launch(dim3 grid, dim3 block, size_t smem, const std::function<void
   } unmap{stacks, kStack * n, dynamic, B()};
   B() = &b;
   Stats s;
+  for (int i = 0; i < n; ++i) {
+    auto& t = b.th[i];
+    t.stack = stacks + kStack * i;
+    getcontext(&t.start);
+    t.start.uc_stack.ss_sp = t.stack;
+    t.start.uc_stack.ss_size = kStack;
+    t.start.uc_link = nullptr;
+    makecontext(&t.start, entry, 0);
+  }
   const auto word = order(nw), lord = order(32);
   for (unsigned bz = 0; bz < grid.z; ++bz)
     for (unsigned by = 0; by < grid.y; ++by)
@@ -195,15 +226,8 @@ inline Stats launch(dim3 grid, dim3 block, size_t smem, const std::function<void
           t.tid = make_uint3(i % block.x, i / block.x % block.y, i / (block.x * block.y));
           t.st = READY;
           t.epoch = 0;
-          t.fake = nullptr;
           t.groups.clear();
           t.open.clear();
-          t.stack = stacks + kStack * i;
-          getcontext(&t.ctx);
-          t.ctx.uc_stack.ss_sp = t.stack;
-          t.ctx.uc_stack.ss_size = kStack;
-          t.ctx.uc_link = nullptr;
-          makecontext(&t.ctx, entry, 0);
         }
         // Warp by warp, each as far as it can go (its own collectives included) before the next one starts: the largest
         // skew between warps that the program allows, so a missing __syncthreads() shows in some order.
