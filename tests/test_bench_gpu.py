@@ -36,21 +36,36 @@ def gpu_script(*arguments, **environment):
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
-def test_gpu_script_lists_its_stages():
+@pytest.fixture
+def gpu(monkeypatch, capsys):
+    """gpu(argument..) is the script in this process: the exit status and what it printed."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    import gpu
+
+    monkeypatch.setattr(gpu, "end_on_sigterm", lambda: None)
+
+    def run(*arguments):
+        code = gpu.main([str(argument) for argument in arguments])
+        return code, capsys.readouterr()
+
+    return run
+
+
+def test_gpu_script_lists_its_stages(gpu):
     result = gpu_script("--dry-run")
     assert result.returncode == 0, result.stderr
     stages = [line.split(":")[0] for line in result.stdout.splitlines()]
     assert stages == ["build", "tests", "sanitizer", "kernels", "engine"]
-    quick = gpu_script("quick", "--dry-run", "--seconds", "300").stdout
+    quick = gpu("quick", "--dry-run", "--seconds", "300")[1].out
     assert quick.startswith("quick: build, smoke, operators, captured networks, kernels C=64 bfloat16, engine rfdn 4K")
     assert quick.endswith("300 s together\n")
-    more = gpu_script("--dry-run", "--configs", "some.toml").stdout.splitlines()
+    more = gpu("--dry-run", "--configs", "some.toml")[1].out.splitlines()
     assert more[-1] == "train: some.toml; at most 540 s each"
-    chosen = gpu_script("engine", "build", "--dry-run", "--networks", "pan", "--sizes", "4K").stdout.splitlines()
+    chosen = gpu("engine", "build", "--dry-run", "--networks", "pan", "--sizes", "4K")[1].out.splitlines()
     assert chosen[1] == "engine: pan at x4, 4K: every contender; at most 540 s each"
 
 
-def test_gpu_script_rehearses_on_the_cpu_and_adds_to_what_it_has(tmp_path):
+def test_gpu_script_rehearses_on_the_cpu_and_adds_to_what_it_has(gpu, tmp_path):
     """Every line of the last two stages that a CPU can run; a stage stopped halfway keeps what it has."""
     given = "--device", "cpu", "--tiny", "--out", str(tmp_path), "--networks", "fsrcnn", "--rounds", "2"
     first = gpu_script("engine", *given, "--contenders", "M, graph, eager", "D, eager")
@@ -59,16 +74,15 @@ def test_gpu_script_rehearses_on_the_cpu_and_adds_to_what_it_has(tmp_path):
     before = json.loads(path.read_text())["stages"]["engine"]["fsrcnn tiny"]
     assert set(before["contenders"]) == {"M, graph, eager", "D, eager"}
     assert before["claim"]["M/D time"] > 0
-    more = gpu_script("engine", *given, "--contenders", "M, graph, fused", "M, graph, compiled", "D, torch.compile")
-    assert more.returncode == 0, more.stderr
+    code, said = gpu("engine", *given, "--contenders", "M, graph, fused", "M, graph, compiled", "D, torch.compile")
+    assert code == 0, said.err
     after = json.loads(path.read_text())["stages"]["engine"]["fsrcnn tiny"]
     assert after["failed"] == {}
     assert len(after["contenders"]) == 5
     assert after["contenders"]["D, eager"] == before["contenders"]["D, eager"] | {"earlier run": True}
     assert "conv_chain" in after["contenders"]["M, graph, fused"]["backends"]
     assert after["claim"]["D compiled"]
-    stopped = gpu_script("engine", *given, "--limit", "0.1")
-    assert stopped.returncode == 1
+    assert gpu("engine", *given, "--limit", "0.1")[0] == 1
     stage = json.loads(path.read_text())["stages"]["engine"]
     assert stage["failed"] == ["fsrcnn tiny: stopped after 0.1 s"]
     assert len(stage["fsrcnn tiny"]["contenders"]) == 5
@@ -93,7 +107,7 @@ def test_a_contender_that_fails_costs_only_itself(monkeypatch, tmp_path):
         gpu_engine.checked("D, x", lambda image: image.repeat(4, 4, 1), case, gpu_engine.exact(case))
 
 
-def test_gpu_script_trains_until_its_limit_and_goes_on(tmp_path):
+def test_gpu_script_trains_until_its_limit_and_goes_on(gpu, tmp_path):
     flat = np.zeros((64, 64, 3), np.uint8), np.zeros((32, 32, 3), np.uint8)
     write_pack(tmp_path / "flat.safetensors", [("flat", flat)], 2)
     config = tmp_path / "small.toml"
@@ -101,16 +115,16 @@ def test_gpu_script_trains_until_its_limit_and_goes_on(tmp_path):
     config.write_text("\n".join([*settings, f'train = ["{tmp_path}/flat.safetensors"]']))
     given = "--device", "cpu", "--tiny", "--out", tmp_path, "--configs", config, "--runs", tmp_path / "runs"
     for limit, finished in (("0.1", False), ("300", True)):
-        result = gpu_script("train", *given, "--budget", "9", "--limit", limit)
-        assert result.returncode == 0, result.stderr
+        code, said = gpu("train", *given, "--budget", "9", "--limit", limit)
+        assert code == 0, said.err
         (path,) = tmp_path.glob("gpu-cpu-*.json")
         assert json.loads(path.read_text())["stages"]["train"]["small"]["finished"] is finished
     assert (tmp_path / "runs/small/fsrcnn-x2.safetensors").exists()
-    result = gpu_script("train", *given, "--budget", "3", "--set", "crop=8", "seed=1")
-    assert result.returncode == 0, result.stderr
+    code, said = gpu("train", *given, "--budget", "3", "--set", "crop=8", "seed=1")
+    assert code == 0, said.err
     assert (tmp_path / "runs/small-8-1/fsrcnn-x2.safetensors").exists()
     config.write_text("nothing")
-    assert gpu_script("train", *given).returncode == 1
+    assert gpu("train", *given)[0] == 1
 
 
 def test_gpu_script_refuses_a_machine_without_gpu(tmp_path):
