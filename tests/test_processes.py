@@ -17,6 +17,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from forks import LONG, Forks
 from network_zoo import EXAMPLE, random_model
 from tiny_model import write_tiny_model
 
@@ -25,8 +26,6 @@ from mga_kernels.networks import WholeConfig, WholeNetwork
 from mga_kernels.networks.amount import Amount
 from mga_kernels.runtimes.pytorch.modules import ModulePlan
 from mga_kernels.system.threads import Lock
-
-LONG = 240  # seconds
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 
@@ -118,21 +117,15 @@ def test_a_subclass_keeps_what_it_has():
     assert (type(made), made.name) == (Named, "mine")
 
 
-def run(code: str, *arguments: object, environment: dict[str, str] | None = None) -> str:
-    """What Python code prints in a process of its own with two threads; fails where it takes too long."""
-    named = {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE", **(environment or {})}
-    process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)],
-        env=os.environ | named,
-        capture_output=True,
-        text=True,
-        timeout=LONG,
-    )
-    assert process.returncode == 0, process.stderr[-2000:]
-    return process.stdout
+@pytest.fixture(scope="module")
+def run():
+    """run(code, argument.., environment=) is what Python code prints in a process of its own with two threads."""
+    forks = Forks(OMP_NUM_THREADS="2", OMP_WAIT_POLICY="PASSIVE")
+    yield forks.run
+    forks.close()
 
 
-def test_a_network_of_ones_own_is_found_again_in_another_process(tmp_path):
+def test_a_network_of_ones_own_is_found_again_in_another_process(run, tmp_path):
     write = """
     import pickle, sys, numpy as np
     from mga_kernels import MaskGuidedSR
@@ -212,7 +205,7 @@ def upscale():
 
 @needs_fork
 @pytest.mark.parametrize("runtime", ["main", "other"])
-def test_a_child_made_beside_an_image_can_upscale(tmp_path, runtime):
+def test_a_child_made_beside_an_image_can_upscale(run, tmp_path, runtime):
     """The thread that forks is the one that computed, whose OpenMP threads the child lacks, or another one."""
     code = """
     expected = model.upscale(image)
@@ -246,7 +239,7 @@ def test_a_child_made_beside_an_image_can_upscale(tmp_path, runtime):
 
 
 @needs_fork
-def test_children_of_libraries_can_upscale_too(tmp_path):
+def test_children_of_libraries_can_upscale_too(run, tmp_path):
     """A pool of processes, and a DataLoader that another thread starts, while images are being upscaled."""
     code = """
     import multiprocessing
@@ -283,7 +276,7 @@ def test_children_of_libraries_can_upscale_too(tmp_path):
 
 
 @needs_fork
-def test_every_lock_of_the_package_is_free_in_a_child(tmp_path):
+def test_every_lock_of_the_package_is_free_in_a_child(run, tmp_path):
     """Another thread holds them all while the child is made, which then does what needs them."""
     code = """
     from mga_kernels.engine import choice, timings
@@ -337,7 +330,7 @@ def test_every_lock_of_the_package_is_free_in_a_child(tmp_path):
 
 
 @needs_fork
-def test_images_that_were_begun_before_the_fork_are_the_parents(tmp_path):
+def test_images_that_were_begun_before_the_fork_are_the_parents(run, tmp_path):
     code = """
     results = model.upscale_all([image] * 8)
     next(results)
