@@ -134,7 +134,7 @@ def picture(height: int, width: int) -> np.ndarray:
         ("srresnet", 12, 21, 3, 2, PLAIN | {"split": (1, 2)}),
         ("srresnet", 17, 15, 2, 4, PLAIN),
         ("rcan", 13, 34, 4, 4, SHORT_GROUPS | {"split": (1, 1)}),
-        ("rcan", 12, 9, 2, 8, {"split": (2, 1)}),
+        ("rcan", 12, 9, 2, 8, SHORT_GROUPS | {"split": (2, 1)}),
         ("rcan", 12, 14, 3, 2, SHORT_GROUPS | {"split": (1, 2)}),
     ],
 )
@@ -178,7 +178,7 @@ def assert_near(found: torch.Tensor, expected: torch.Tensor, spread: float, exac
 @pytest.mark.parametrize("count", [1, 5, 33])
 def test_any_number_of_cells(name, count, kept):
     """Fewer cells than there is room for, and rows of the grid that are not full."""
-    network = small_network(2, 4, name, split=(1, 1))
+    network = small_network(2, 4, name, **{"split": (1, 1)} | (SHORT_GROUPS if name == "rcan" else {}))
     image = picture(28, 24)
     plan = WEIGHTS[name](network, choose.STORAGES[kept]).plan(28, 24, 40)
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
