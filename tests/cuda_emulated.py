@@ -12,6 +12,7 @@ import fcntl
 import functools
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -64,12 +65,25 @@ def load(output: Path) -> ctypes.CDLL:
     return loaded
 
 
-def everything_that_matters(*flags: str) -> str:
+def with_headers(sources: list[Path]) -> list[Path]:
+    """These files and all of ours that they include."""
+    found: set[Path] = set()
+    waiting = list(sources)
+    while waiting:
+        if (path := waiting.pop()) not in found:
+            found.add(path)
+            names = re.findall(r'^ *# *include "(.+)"', path.read_text(), re.MULTILINE)
+            folders = path.parent, CSRC, HERE / "cuda_emulation"
+            waiting += [folder / name for name in names for folder in folders if (folder / name).exists()]
+    return sorted(found)
+
+
+def everything_that_matters(sources: list[Path], *flags: str) -> str:
     """The hash of sources, headers, flags and compiler."""
     command = [*compiler_command(CSRC), *flags]
     version = subprocess.run([command[0], "--version"], capture_output=True, check=True, env=environment()).stdout
     found = hashlib.sha256(version + repr(command).encode())
-    for path in sorted([*CSRC.rglob("*.cu"), *CSRC.rglob("*.cuh"), *CSRC.rglob("*.h"), *HERE.glob("cuda_emulation/*")]):
+    for path in with_headers(sources):
         found.update(f"{path.relative_to(HERE.parent)} {path.stat().st_size} ".encode() + path.read_bytes())
     return found.hexdigest()[:16]
 
@@ -85,7 +99,7 @@ def one_process_at_a_time() -> Iterator[None]:
 
 def kept(sources: list[Path], flags_of: Callable[[Path], list[str]], *flags: str) -> tuple[Path, ...]:
     """These files, compiled if no process has done so since anything was changed, and linked to emulated.so."""
-    folder = KEPT / everything_that_matters(*flags)  # skips where it cannot work
+    folder = KEPT / everything_that_matters(sources, *flags)  # skips where it cannot work
     whole = folder / "emulated.so"
     with one_process_at_a_time():
         if not whole.exists():
