@@ -39,11 +39,13 @@ KINDS = {
     "rrdbnet-x1-of-blocks": ("rrdbnet", 1, 1, {"channels": 24, "unshuffled": 4}),
     "rrdbnet-x8": ("rrdbnet", 8, 1, {"channels": 8, "growth": 8}),
     "rrdbnet-x16-of-blocks": ("rrdbnet", 16, 1, {"channels": 8, "growth": 8, "unshuffled": 4}),
+    "rcan-range-1": ("rcan", 3, 2, {"blocks_per_group": 2, "mean": (0.0, 0.0, 0.0)}),
+    "rcan-of-blocks": ("rcan", 2, 1, {"blocks_per_group": 1, "channels": 24, "squeezed": 5, "unshuffled": 2}, "0..255"),
     "edsr": ("edsr", 4, 2, {}, "0..255"),
     "edsr-wide": ("edsr", 3, 1, {"channels": 80, "residual": 0.1}, "0..255"),
     "edsr-odd": ("edsr", 2, 3, {"channels": 11, "mean": (0.4, 0.5, 0.3)}),
 }
-BODIES = {"rrdbnet": 3.0, "edsr": 1.5}  # by which weights are larger, so that what blocks add can be seen
+BODIES = {"rrdbnet": 3.0, "edsr": 1.5, "rcan": 1.5}  # by which weights are larger, so that what blocks add can be seen
 
 
 @pytest.fixture(autouse=True)

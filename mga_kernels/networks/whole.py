@@ -114,10 +114,11 @@ class WholeNetwork(SRNetwork):
         """A Base-Net that, with all blocks, is this network."""
         config, found = self.config, self.staged
         assert found is not None
-        ranges = ("0..1", "0..255") if found.refine is None else (found.input_range,)
+        as_it_is = found is config.definition and found.part("cpu").any_settings
+        ranges = ("0..1", "0..255") if as_it_is else (found.input_range,)
         if config.colour != "rgb" or config.input_range not in ranges:
             return f"there are none for {config.colour} in {config.input_range}"
-        if found.refine is None:  # it exists whole only
+        if as_it_is:
             return Halves(config, copy.deepcopy(self.body).float())
         if config.scale not in DIVIDED_SCALES:
             return f"there are none for x{config.scale}"

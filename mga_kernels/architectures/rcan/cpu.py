@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from ...networks.interface import Halves
 from ...networks.layers import upsampling_steps
 from ...runtimes.cpu.layers import Conv, weight_and_bias
 from ...runtimes.cpu.pairs import Grid
 from ...runtimes.cpu.plan import Buffers, MakeChain
 from ...runtimes.cpu.rescaled import Given, RescaledChain, TrunkWeights, sums
 from ...runtimes.cpu.stages import Stage
-from ...runtimes.cpu.storage import Stored
+from ...runtimes.cpu.storage import Storage, Stored
 from . import network as rcan
 
-CHANNELS = rcan.FEATURE_CHANNELS
 PLANES = ("raw 0", "raw 1", "block 0", "block 1", "group 0", "group 1")
 
 
@@ -44,7 +44,7 @@ class _Trunk:
     """
 
     def __init__(self, half: rcan.BaseNet | rcan.RefineNet, make: MakeChain):
-        self.make = make
+        self.make, self.channels = make, half.conv_after_body.out_channels
         bodies = cast(list[rcan.ResidualGroup], list(half.body))
         groups = [cast(list[rcan.RCAB], list(body.residual_group)) for body in bodies]
         self.attentions = [
@@ -62,7 +62,7 @@ class _Trunk:
         self.end = [ends[-1], Stage(Conv.of(half.conv_after_body), "group", "out", "x")]
 
     def _rescaled(self, stages: list[Stage], whole: list[str]) -> RescaledChain:
-        return RescaledChain(self.make, CHANNELS, 1.0, True, stages, whole)
+        return RescaledChain(self.make, self.channels, 1.0, True, stages, whole)
 
     def ends(self, stages: list[Stage], whole: list[str]) -> RescaledChain:
         return self._rescaled([*self.end, *stages], ["before", "x", *whole])
@@ -102,16 +102,28 @@ def _upsampler(half: rcan.BaseNet | rcan.RefineNet, x: str, scale: int) -> list[
 
 
 class RcanWeights(TrunkWeights):
+    any_settings = True
+
+    @classmethod
+    def against(cls, halves: Halves, kept: Storage) -> str | None:
+        """Packed weights in bf16 have pairs of channels."""
+        base: Any = halves.base
+        channels = base.conv_first.out_channels
+        return f"there are none for {channels} channels, an odd number" if kept.narrow and channels % 2 else None
+
     def prepare_base(self, base: rcan.BaseNet) -> None:
         self.trunk = _Trunk(base, self.chain)
-        self.base_planes = dict.fromkeys((*PLANES, "shallow"), CHANNELS)
-        self.head = self.chain([Stage(self.less_mean(base.conv_first, base.mean), "image", "x")], ["image", "x"])
+        self.channels, self.unshuffled = self.trunk.channels, base.unshuffled
+        self.base_planes = dict.fromkeys((*PLANES, "shallow"), self.channels)
+        first = self.less_mean(base.conv_first, base.mean, factor=self.value_range / 255)
+        self.head = self.chain([Stage(first, "image", "x")], ["image", "x"])
         self.end = self.trunk.ends([], ["out"])
-        self.end_in_picture = self.trunk.ends(_upsampler(base, "out", self.config.scale), ["out", "picture"])
+        upsampler = _upsampler(base, "out", base.scale * base.unshuffled)
+        self.end_in_picture = self.trunk.ends(upsampler, ["out", "picture"])
 
     def prepare_refine(self, refine: rcan.RefineNet) -> None:
         self.refine_trunk = _Trunk(refine, self.chain)
-        self.refine_planes = dict.fromkeys((*PLANES, "fused", "tight"), CHANNELS)
+        self.refine_planes = dict.fromkeys((*PLANES, "fused", "tight"), self.channels)
         fuse = self.closing_pair(refine.conv1, refine.conv2)
         fusing = [Stage(fuse[0], "out", "hidden"), Stage(fuse[1], "hidden", "fused", crop=1)]
         upsampler = _upsampler(refine, "fused", self.config.scale)

@@ -114,15 +114,16 @@ def closing_pair(conv1: nn.Conv2d, conv2: nn.Conv2d, narrow: bool = True) -> tup
 def less_mean(
     conv: nn.Conv2d, mean: Sequence[float], slope: float = 1.0, narrow: bool = True, factor: float = 1.0
 ) -> Conv:
-    """The convolution of ``factor`` times an image in 0..255, less its mean colour by way of a fourth channel, of ones.
+    """The convolution of ``factor`` times an image in 0..255, less its mean colour by way of a last channel, of ones.
 
-    Beyond the image are zeros after the mean is taken off, which a bias alone would not give. The fourth channel's
+    Beyond the image are zeros after the mean is taken off, which a bias alone would not give. The last channel's
     weights are rounded to bf16 where the storage is ``narrow``; the bias makes good for that where there is image on
     all sides.
     """
     weight, bias = weight_and_bias(conv)
     assert bias is not None
-    taken_off = (weight.double() * torch.tensor(mean, dtype=torch.float64).reshape(3, 1, 1)).sum(dim=1, keepdim=True)
+    of_each = torch.tensor(mean, dtype=torch.float64).repeat_interleave(weight.shape[1] // 3)  # pixel of a block
+    taken_off = (weight.double() * of_each[:, None, None]).sum(dim=1, keepdim=True)
     rounded = taken_off.bfloat16().double() if narrow else taken_off
     bias = bias.double() + (rounded - taken_off).sum(dim=(1, 2, 3))
     return Conv(torch.cat([weight.double() * factor, -rounded], dim=1).float(), bias.float(), slope)

@@ -45,6 +45,7 @@ class PairWeights(Planner):
     """
 
     takes_place = True
+    any_settings = False  # whether it can run a whole network as it is, not only with the paper's widths and range
     unshuffled = 1
     base_planes: PlaneSizes = MappingProxyType({})
     refine_planes: PlaneSizes = MappingProxyType({})
@@ -53,7 +54,10 @@ class PairWeights(Planner):
         self.storage = kept or storage()
         self.config, self.halo = halves.config, halves.halo
         self.channels = self.config.feature_channels
-        self.gain = 1 / self.config.value_range
+        self.value_range = self.config.value_range
+        if isinstance(self.config, WholeConfig):
+            self.value_range = 255.0 if self.config.input_range == "0..255" else 1.0
+        self.gain = 1 / self.value_range
         self.chains: list[Chain] = []  # all, those of the Refine-Net behind ``of_image`` others
         self.prepare_base(halves.base)
         self.mask = None if halves.mask is None else _MaskBranch(halves.mask, self.config.selection, self.chain)
@@ -130,6 +134,8 @@ class PlainWeights(PairWeights):
     Where there is an ``end``, they lead to "feature", and the end from there to "picture", in a chain of its own.
     """
 
+    any_settings = True
+
     @classmethod
     def against(cls, halves: Halves, kept: Storage) -> str | None:
         return f"there are none in {kept.name} for {halves.config.network} yet" if kept.narrow else None
@@ -142,9 +148,6 @@ class PlainWeights(PairWeights):
         return []
 
     def prepare_base(self, base: Any) -> None:
-        assert isinstance(self.config, WholeConfig)
-        self.value_range = 255.0 if self.config.input_range == "0..255" else 1.0
-        self.gain = 1 / self.value_range
         stages, end = self.stages(base), self.end(base)
         self.trunk = self.chain(stages, ["image", "feature" if end else "picture"])
         self.last = self.chain(end, ["feature", "picture"]) if end else None
