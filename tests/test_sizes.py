@@ -144,12 +144,17 @@ def test_what_cannot_be_asked_for(tmp_path, photo, capsys, arguments, part):
 
 
 def test_the_shipped_model_for_a_scale(capsys):
-    def chosen(*arguments):
-        return build_parser("upscale").parse_args(["upscale", "a", "-o", "b", *arguments]).model
+    def chosen(*arguments, command="upscale"):
+        return build_parser(command).parse_args([command, "a", "-o", "b", *arguments]).model
 
-    assert chosen("--scale", "1.5") == chosen("--scale", "2") == "fsrcnn-x2"
+    assert chosen("--scale", "1.5") == chosen("--scale", "2") == "span-x2"
     assert chosen("--scale", "2.5") == chosen("--scale", "3") == "fsrcnn-x3"
-    assert chosen("--scale", "3.5") == chosen("--size", "100x100") == chosen() == "rfdn-x4"
+    assert chosen("--scale", "3.5") == chosen("--size", "100x100") == chosen() == "span-x4"
+    for option in ("--k 0", "--fraction 0", "--threshold 0.5", "--max-ms 9", "--mode dense", "--save-mask m.png"):
+        assert chosen(*option.split()) == "rfdn-x4"
+        assert chosen(*option.split(), "--scale", "2") == "fsrcnn-x2"
+    assert chosen(command="video") == "rfdn-x4"
+    assert chosen("--scale", "2", command="video") == "fsrcnn-x2"
     assert chosen("--scale", "4.5", "--model", "net.pth") == "net.pth"
     with pytest.raises(SystemExit):
         chosen("--scale", "4.5")

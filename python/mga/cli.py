@@ -50,7 +50,7 @@ class _Parser(argparse.ArgumentParser):
         found, rest = super().parse_known_args(args, namespace)
         if getattr(found, "model", "") is None:
             try:
-                found.model = shipped_for(found.scale)
+                found.model = shipped_for(found)
             except InputError as error:
                 self.error(str(error))
         return found, rest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from mga_kernels.errors import InputError
@@ -12,8 +12,10 @@ from mga_kernels.images.size import Size
 
 from ..settings.values import parse_size
 
-SHIPPED = {2: "fsrcnn-x2", 3: "fsrcnn-x3", 4: "rfdn-x4"}  # by scale
-DEFAULT_MODEL = SHIPPED[4]
+MASK_GUIDED = {2: "fsrcnn-x2", 3: "fsrcnn-x3", 4: "rfdn-x4"}  # by scale
+SHIPPED = MASK_GUIDED | {2: "span-x2", 4: "span-x4"}  # the best of each scale
+DEFAULT_MODEL = MASK_GUIDED[4]  # of commands about masks
+OF_MASKS = ("k", "fraction", "threshold", "max_ms", "mode", "save_mask")  # options that only a mask-guided one has
 
 Value = TypeVar("Value")
 
@@ -36,15 +38,20 @@ def patches(text: str) -> int:
     return int(text)
 
 
-def shipped_for(scale: float | None) -> str:
-    """The shipped model for a result ``scale`` times as large: of that scale, or of the next larger one."""
-    if scale is None:
-        return DEFAULT_MODEL
-    if scale > max(SHIPPED):
+def shipped_for(args: argparse.Namespace) -> str:
+    """The shipped model for a result ``--scale`` times as large: of that scale, or of the next larger one.
+
+    Of those that the command has for it, or a mask-guided one where an option asks for what only these have.
+    """
+    asked = any(getattr(args, name, None) is not None for name in OF_MASKS)
+    models: Mapping[int, str] = MASK_GUIDED if asked else args.shipped
+    if args.scale is None:
+        return models[max(models)]
+    if args.scale > max(models):
         raise InputError(
-            f"models ship for {', '.join(map(str, SHIPPED))} times, so --scale {scale:g} needs --model FILE"
+            f"models ship for {', '.join(map(str, models))} times, so --scale {args.scale:g} needs --model FILE"
         )
-    return SHIPPED[min(one for one in SHIPPED if one >= scale)]
+    return models[min(one for one in models if one >= args.scale)]
 
 
 def pixels(text: str) -> int:
@@ -82,16 +89,18 @@ def add_amount_arguments(parser: argparse.ArgumentParser) -> None:
     amount.add_argument("--fraction", type=share, metavar="F", help="refine this share of an image's cells, 0 to 1")
 
 
-def add_model_arguments(parser: argparse.ArgumentParser, by_scale: bool = False) -> None:
-    """``by_scale``: how large the result is may be chosen, and by that the shipped model."""
+def add_model_arguments(parser: argparse.ArgumentParser, by_scale: Mapping[int, str] | None = None) -> None:
+    """``by_scale``: how large the result is may be chosen, and by that one of these shipped models."""
+    usual = by_scale[max(by_scale)] if by_scale else DEFAULT_MODEL
     parser.add_argument(
         "--model",
         default=None if by_scale else DEFAULT_MODEL,
         metavar="NAME|PATH",
-        help=f"shipped model, or a file: ours or a published network (default {DEFAULT_MODEL})",
+        help=f"shipped model, or a file: ours or a published network (default {usual})",
     )
     if by_scale:
-        add_size_arguments(parser)
+        parser.set_defaults(shipped=by_scale)
+        add_size_arguments(parser, by_scale)
     add_amount_arguments(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default auto)")
@@ -101,9 +110,9 @@ def add_model_arguments(parser: argparse.ArgumentParser, by_scale: bool = False)
     decide.add_argument("--model-scale", type=int, metavar="S", help="its scale")
 
 
-def add_size_arguments(parser: argparse.ArgumentParser) -> None:
+def add_size_arguments(parser: argparse.ArgumentParser, by_scale: Mapping[int, str]) -> None:
     """How large a result is; ``size_of`` reads it."""
-    names = ", ".join(SHIPPED.values())
+    names = ", ".join(by_scale.values())
     parser.add_argument(
         "--scale",
         type=number("the scale is a number above 0, such as 2 or 1.5", True),

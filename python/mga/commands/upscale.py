@@ -20,7 +20,7 @@ from ..files.folders import image_suffixes
 from ..files.lists import read_list, write_list
 from ..upscaling.jobs import EXTENSION, Request, Source, find_inputs, plan, unfinished, without_results
 from ..upscaling.work import upscale_all
-from .options import add_model_arguments, number, size_of
+from .options import SHIPPED, add_model_arguments, number, size_of
 
 if TYPE_CHECKING:
     from mga_kernels.engine.model import MaskGuidedSR
@@ -60,7 +60,7 @@ def _add_photograph_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_arguments(parser, by_scale=True)
+    add_model_arguments(parser, SHIPPED)
     _add_photograph_arguments(parser)
     parser.add_argument(
         "inputs", nargs="*", type=Path, metavar="INPUT", help="images, or folders (the images directly in them)"

@@ -13,11 +13,11 @@ from mga_kernels.errors import ImageError
 from mga_kernels.system.files import writable_folder
 
 from ..console.lines import one_line
-from .options import add_model_arguments, size_of
+from .options import MASK_GUIDED, add_model_arguments, size_of
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_model_arguments(parser, by_scale=True)
+    add_model_arguments(parser, MASK_GUIDED)  # whose time a frame is the shortest
     parser.add_argument("input", type=Path, metavar="INPUT", help="a video that FFmpeg reads")
     parser.add_argument(
         "-o", "--output", required=True, type=Path, metavar="OUT", help=".mp4, .mkv, .mov, .m4v or .webm"
