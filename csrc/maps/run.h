@@ -201,7 +201,7 @@ class ChainRun {
       const int64_t rows = need.rows(to);
       for (int tries = 0; !has(need.other, rows); ++tries) {
         if (failed_.load()) return false;
-        if (tries >= kTries) std::this_thread::yield();
+        tries < kTries ? pause() : std::this_thread::yield();
       }
     }
     return true;
@@ -225,7 +225,16 @@ class ChainRun {
     }
   }
 
-  static constexpr int kTries = 200;
+  // About the time of a task: who gives up the processor earlier gets it back only after others on a busy machine.
+  static constexpr int kTries = 2000;
+
+  static void pause() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+  }
 
   const MapKernels& kernels_;
   const std::vector<MapStage>& stages_;
