@@ -47,7 +47,7 @@ class Runner:
         self.narrow = self.planner.narrow or dtype  # of photographs, as far as it is watched
         self.model = network.to(device, dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.budget = runtimes.Budget(self.planner, self.model, device, settings.memory_bytes)
+        self.budget = runtimes.Budget(self.planner, self.model, device, settings.memory_bytes, settings.tile)
         self.plans: dict[Key, runtimes.Plan] = {}  # never changed but replaced, so that others may look at it meanwhile
         # Weak, because the plans of an engine, which hold gigabytes, go with its last reference.
         self.choice = Choice(self.config, self.amount, settings.mode, network.masked, weakref.proxy(self), lock)
@@ -62,7 +62,8 @@ class Runner:
     def settings(self) -> dict[str, object]:
         """What else decides how long a plan takes, as JSON takes it: memory, and the code of a foreign network."""
         classes = {*map(type, self.model.children()), self.config.definition.part("cpu")} - {None}
-        return {"memory": self.budget.memory, "network": foreign_code(*classes)}
+        tile = {} if self.budget.tile is None else {"tile": self.budget.tile}
+        return {"memory": self.budget.memory, "network": foreign_code(*classes), **tile}
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of cells of an LR image of this size."""

@@ -12,8 +12,11 @@ import torch
 
 from ..networks import SRNetwork
 from ..networks.amount import Amount
+from ..quantities import check_whole_number
 from ..system.memory import parse_memory
 from .arguments import check_whole, choose_dtype
+
+SMALLEST_TILE = 32
 
 Setting = int | float | str | torch.device | torch.dtype | None
 
@@ -54,6 +57,10 @@ class Settings:
     ``memory``, bytes or a text such as "8GiB", is what upscaling a photograph may take in addition to the model, by
     default nine tenths of what is free. A larger image is cut into overlapping tiles, with the result of the whole
     image and one K for all of it (see ``runtimes.tiles``); tensors are never cut.
+
+    ``tile`` cuts photographs into tiles of so many LR pixels a side with 16 pixels around each, as other programs do,
+    instead of by ``memory``. The result is that of the whole image only where the network looks no further, and a
+    warning says where it does.
     """
 
     k: int | None = None
@@ -66,9 +73,14 @@ class Settings:
     mode: str | None = None
     runtime: str = "auto"
     memory: int | str | None = None
+    tile: int | None = None
 
     def __post_init__(self) -> None:
         plain = vars(self.amount) | {"memory": self.memory_bytes, "device": str(self.device)}
+        if self.tile is not None:
+            plain["tile"] = check_whole_number(
+                "MaskGuidedSR: tile is the side of tiles in pixels", self.tile, SMALLEST_TILE
+            )
         for name, value in plain.items():
             object.__setattr__(self, name, value)
         choose_dtype(self.dtype)

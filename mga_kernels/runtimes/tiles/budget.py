@@ -10,11 +10,12 @@ import torch
 
 from ...errors import OutOfMemoryError
 from ...networks import SRNetwork
+from ...notices import warn
 from ...system.memory import GIB, device_memory, out_of_memory, require_memory
 from ..cuda.capture import give_back_unused_memory
 from ..plan import Plan, Planner
 from .tiled import TiledPlan, portion, tile_planner
-from .tiling import Overlap, Tiling, tilings
+from .tiling import CONTEXT, Overlap, Tiling, asked, tilings
 
 TRIED_KEPT = 16
 RESERVE = 0.1  # share of what is available that is left to everything else
@@ -46,10 +47,15 @@ class Budget:
     ``memory`` is what upscaling takes in addition to the model: buffers, what the allocator needs on the way, and the
     resulting picture. A network that looks at the whole image (means over it: RCAN, SRResNet with instance
     normalisation) is never cut: a tile has means of its own, so colours and sharpness would change from tile to tile.
+
+    ``tile``: a side of tiles into which images are cut whatever their size, with little around each; a warning says
+    where the result is not that of the whole image.
     """
 
-    def __init__(self, planner: Planner, network: SRNetwork, device: torch.device, memory: int | None):
-        self.planner, self.network, self.device, self.memory = planner, network, device, memory
+    def __init__(
+        self, planner: Planner, network: SRNetwork, device: torch.device, memory: int | None, tile: int | None = None
+    ):
+        self.planner, self.network, self.device, self.memory, self.tile = planner, network, device, memory, tile
         self.tile_planner = tile_planner(planner, network)
         self.overlap = Overlap.of(network)
         self.local_refine = network.reach.refine is not None
@@ -65,22 +71,30 @@ class Budget:
         return Way(None, self.planner.bytes_needed(height, width, capacity, dense), 0)
 
     def fits(self, height: int, width: int, capacity: int, dense: bool, held: int) -> bool:
-        """Whether the image fits whole, beside plans that take ``held`` bytes."""
+        """Whether the image fits, whole or in the tiles that were asked for, beside plans that take ``held`` bytes."""
+        way = self.in_asked(height, width, capacity, dense)
+        if way is not None:
+            return way.bytes <= self.room(held)
         return self.whole(height, width, capacity, dense).bytes <= self.room(held)
 
     def in_tiles(self, height: int, width: int, capacity: int, dense: bool) -> list[Way]:
         """Ways in tiles, that with the least work first."""
         if self.overlap is None or (dense and not self.local_refine):
             return []
-        config, ways = self.network.config, []
+        return [self._way(tiling, height, width, capacity, dense) for tiling in tilings(self.overlap, height, width)]
+
+    def in_asked(self, height: int, width: int, capacity: int, dense: bool) -> Way | None:
+        """The way in tiles of the side that was asked for, None where none was or the image is no larger."""
+        tiling = None if self.tile is None else asked(self.network, height, width, self.tile)
+        return None if tiling is None else self._way(tiling, height, width, capacity, dense)
+
+    def _way(self, tiling: Tiling, height: int, width: int, capacity: int, dense: bool) -> Way:
+        config, count = self.network.config, portion(self.network, tiling, capacity)
         side = config.patch_size + 2 * self.network.halo
         fixed = 4 * capacity * config.feature_channels * side**2
         if self.device.type == "cpu":
             fixed += self._picture(height, width)
-        for tiling in tilings(self.overlap, height, width):
-            count = portion(self.network, tiling, capacity)
-            ways.append(Way(tiling, self.tile_planner.bytes_needed(tiling.height, tiling.width, count, dense), fixed))
-        return ways
+        return Way(tiling, self.tile_planner.bytes_needed(tiling.height, tiling.width, count, dense), fixed)
 
     def plan(self, height: int, width: int, capacity: int, dense: bool, held: int, what: str) -> Plan:
         """The plan with the least work that fits; OutOfMemoryError, saying ``what`` needs it, where none does.
@@ -103,12 +117,25 @@ class Budget:
         if self.device.type != "cpu":
             require_memory(self._picture(*key[:2]), what, "use a smaller image")
         logger.info("%s: %s, with %.2f GiB", what, way, way.bytes / GIB)
+        if self.tile is not None and (self.overlap is None or self.overlap.width > CONTEXT):
+            self._say_what_it_costs(*key[:2], way.tiling)
         return TiledPlan(self.tile_planner, self.network, *key[:3], way.tiling)
+
+    def _say_what_it_costs(self, height: int, width: int, tiling: Tiling) -> None:
+        looks = "at the whole image" if self.overlap is None else f"{self.overlap.width} pixels far"
+        name, more = self.network.config.network, tiling.pixels / (height * width) - 1
+        warn(
+            f"tile={self.tile}: {width}x{height} is cut into {len(tiling)} tiles with {CONTEXT} pixels around each, "
+            f"and {name} looks {looks}: the picture differs from that of the whole image, most at "
+            f"the seams, for {more:.0%} more work; without tile= it does not"
+        )
 
     def shrink(self, height: int, width: int, capacity: int, dense: bool) -> bool:
         """After memory ran out: let the next plan of this size work in half of it; False where there is no such way."""
         key = height, width, capacity, dense
         last = self.tried.pop(key, None)
+        if self.tile is not None:
+            return False
         smaller = [] if last is None else [way.working for way in self.in_tiles(*key) if way.working < last.working]
         if last is None or not smaller:
             return False
@@ -120,6 +147,11 @@ class Budget:
 
     def _choose(self, key: Key, held: int, what: str) -> Way:
         room, limit = self.room(held), self.limits.get(key, math.inf)
+        way = self.in_asked(*key)
+        if way is not None:
+            if way.bytes <= room:
+                return way
+            raise out_of_memory(way.bytes, max(room, 0), what, f"that is {way}; use smaller tiles")
         whole = self.whole(*key)
         if whole.bytes <= room and whole.working <= limit:
             return whole

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ...networks import SRNetwork
 
 MOST_PARTS = 64  # along one axis, unless there is no other way to stay within memory
+CONTEXT = 16  # LR pixels around tiles of a size that was asked for
 
 
 class Cut(NamedTuple):
@@ -63,6 +64,15 @@ class Overlap:
         width = reach.front + max(reach.around, reach.refine or 0)
         return cls(width, math.lcm(p, reach.multiple), p, network.config.definition.minimum_size)
 
+    @classmethod
+    def at_most(cls, network: SRNetwork, width: int) -> Overlap:
+        """With no more than ``width`` pixels of surroundings, also where the result depends on more of the image."""
+        exact = cls.of(network)
+        if exact is not None:
+            return replace(exact, width=min(exact.width, width))
+        p = network.config.patch_size
+        return cls(width, math.lcm(p, network.reach.multiple), p, network.config.definition.minimum_size)
+
     @property
     def smallest_side(self) -> int:
         """The least side of a tile: a third of it is used, and in any case something."""
@@ -91,6 +101,21 @@ class Overlap:
                 break
             by_count[count] = side
         return {side: self.cut(length, side) for side in by_count.values()}
+
+
+def asked(network: SRNetwork, height: int, width: int, tile: int) -> Tiling | None:
+    """Tiles of which about ``tile`` pixels a side are used, None where the image has no more."""
+    overlap = Overlap.at_most(network, CONTEXT)
+
+    def side(length: int) -> int:
+        wanted = max(tile + 2 * overlap.width, overlap.smallest_side)
+        return min(wanted + (length - wanted) % overlap.multiple, length)
+
+    if max(height, width) <= tile:
+        return None
+    high, wide = side(height), side(width)
+    found = Tiling(high, wide, overlap.cut(height, high), overlap.cut(width, wide))
+    return found if len(found) > 1 else None
 
 
 def tilings(overlap: Overlap, height: int, width: int) -> list[Tiling]:

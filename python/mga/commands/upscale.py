@@ -100,6 +100,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(default: nine tenths of what is free)",
     )
     parser.add_argument(
+        "--tile",
+        type=int,
+        metavar="N",
+        help="cut images into tiles of N pixels a side whatever their size, with 16 pixels around each: little memory, "
+        "but where the network looks further the picture is not that of the whole image",
+    )
+    parser.add_argument(
         "--runtime",
         default="auto",
         choices=("auto", "own", "openvino", "pytorch"),
@@ -159,7 +166,7 @@ def _load(args: argparse.Namespace) -> MaskGuidedSR:
 
     with _status() as say:
         say(f"loading {args.model}")
-        names = "threshold", "max_ms", "mode", "runtime", "memory"
+        names = "threshold", "max_ms", "mode", "runtime", "memory", "tile"
         return load_by_scale(args, **{name: getattr(args, name) for name in names})
 
 
