@@ -8,7 +8,7 @@ Environment:
   MGA_CUDA_ARCHS      compute capabilities, default "80;90;100;120"; PTX of the last one is added for newer GPUs
   MGA_SANITIZE        for example "address,undefined": a debug build with these sanitizers
   CUDA_HOME           root of the toolkit, default CUDA_PATH or /usr/local/cuda
-  CXX                 C++ compiler, default g++
+  CXX                 C++ compiler, default g++; the instruction sets are those of the processors that it builds for
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import itertools
 import os
 import platform
 import re
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -37,10 +38,19 @@ DEFAULT_ARCHS = "80;90;100;120"
 # The first line of every csrc/*/isa/*.cpp: which processors it is for, and what they must have. The file is found by
 # being there; see csrc/simd/instruction_set.h.
 FIRST_LINE = re.compile(r"// Instruction set(?: of (\w+))?: ([\w ]+)\.( Compiled for it as a whole\.)?\n")
-MACHINE = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
 # Contraction is off, so that a product and a sum round twice, as in torch, unless a kernel asks for one rounding.
 # Vectors are passed between inlined functions only, so it does not matter how GCC 4.5 passed them.
 COMMON_FLAGS = "-std=c++17 -ffp-contract=off -fPIC -fvisibility=hidden -Wall -Wextra -Wshadow -Werror -Wno-psabi"
+
+
+def target_machine() -> str:
+    """The kind of processor that the compiler builds for: this one, unless it is a cross-compiler."""
+    try:
+        command = [*shlex.split(os.environ.get("CXX", "g++")), "-dumpmachine"]
+        name = subprocess.run(command, capture_output=True, text=True, check=True).stdout.partition("-")[0]
+    except (OSError, subprocess.CalledProcessError):
+        name = platform.machine()
+    return {"AMD64": "x86_64", "arm64": "aarch64"}.get(name, name)
 
 
 def package_dir(name: str) -> Path:
@@ -106,8 +116,9 @@ class IsaFile:
         return self.path.parent.parent.name
 
 
-def isa_files(csrc: Path = CSRC, machine: str = MACHINE) -> list[IsaFile]:
-    """Those for this kind of processor, by folder and set: each set has all instructions of the one before."""
+def isa_files(csrc: Path = CSRC, machine: str | None = None) -> list[IsaFile]:
+    """Those for a kind of processor, by default the compiler's. By folder and set; each has all of the one before."""
+    machine = machine or target_machine()
     files = []
     for path in sorted(csrc.glob("*/isa/*.cpp")):
         found = FIRST_LINE.match(path.read_text())
@@ -126,6 +137,11 @@ def isa_files(csrc: Path = CSRC, machine: str = MACHINE) -> list[IsaFile]:
                 f"mga_kernels: of two instruction sets in csrc/*/isa one must have all of the other; apart: {apart}"
             )
     return files
+
+
+def library_sources() -> list[Path]:
+    """The C++ files of the library that are the same for all processors."""
+    return sorted(set(CSRC.rglob("*.cpp")) - {CSRC / "host.cpp"} - set(CSRC.glob("*/isa/*.cpp")))
 
 
 def isa_header(files: list[IsaFile]) -> str:
@@ -234,7 +250,7 @@ class BuildNative(build_ext):
             libraries += f" -L'{self.toolkit}/lib64' -lcudart_static -lrt -ldl -lpthread"
         self.compiler_rules(ninja, flags, libraries)
         isa = isa_files()
-        for source in sorted(set(CSRC.rglob("*.cpp")) - {CSRC / "host.cpp"} - set(CSRC.glob("*/isa/*.cpp"))):
+        for source in library_sources():
             ninja.compile("cxx", source)
         for file in isa:
             ninja.compile("cxx", file.path, file.flags)

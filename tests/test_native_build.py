@@ -1,5 +1,5 @@
-import importlib.util
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from recipe import load_recipe
 
 import mga_kernels
 from mga_kernels import _native
@@ -103,16 +104,8 @@ def test_operators_are_torch_operators_with_the_documented_schema():
 
 
 @pytest.fixture
-def recipe(monkeypatch):
-    """setup.py as a module that builds nothing."""
-    import setuptools
-
-    monkeypatch.setattr(setuptools, "setup", lambda **_: None)
-    spec = importlib.util.spec_from_file_location("recipe_of_the_build", ROOT / "setup.py")
-    module = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, module)  # where dataclasses look for it
-    spec.loader.exec_module(module)
-    return module
+def recipe():
+    return load_recipe()
 
 
 def kernels(folder, kind, **first_lines):
@@ -142,6 +135,23 @@ def test_an_instruction_set_is_one_file(recipe, tmp_path):
     ]
     assert [file.flags for file in files if file.path.stem == "avx2"] == ["", "-mavx2 -mfma"]
     assert "use(neon, 1)" in recipe.isa_header(recipe.isa_files(tmp_path, "aarch64"))
+
+
+@pytest.mark.parametrize(
+    ("says", "machine"),
+    [("aarch64-linux-gnu", "aarch64"), ("arm64-apple-darwin23.1.0", "aarch64"), ("x86_64-pc-linux-gnu", "x86_64")],
+)
+def test_the_compiler_says_for_which_processor(recipe, tmp_path, monkeypatch, says, machine):
+    compiler = tmp_path / "c++"
+    compiler.write_text(f'#!/bin/sh\ntest "$1 $2" = "-pipe -dumpmachine" && echo {says}\n')
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", f"{compiler} -pipe")
+    assert recipe.target_machine() == machine
+    assert {file.path.stem for file in recipe.isa_files(machine=machine)} & {"avx2", "neon"} == {
+        "avx2" if machine == "x86_64" else "neon"
+    }
+    monkeypatch.setenv("CXX", str(tmp_path / "none"))
+    assert recipe.target_machine() in ("x86_64", "aarch64", platform.machine())
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,7 @@
 #include "convolution/kernels.h"
 
-#include <string>
-
 #include "instruction_sets.h"
 #include "simd/instruction_set.h"
-#include "torch/glue.h"
 
 namespace mga {
 
@@ -21,19 +18,4 @@ const ConvolutionKernels& convolution_kernels() {
   return best_of(kAll);
 }
 
-namespace {
-
-std::string used_convolution_kernels() { return convolution_kernels().name; }
-bool fast_convolution_kernels() { return convolution_kernels().fast; }
-
-}  // namespace
 }  // namespace mga
-
-STABLE_TORCH_LIBRARY_FRAGMENT(mga, m) {
-  m.def("convolution_kernels() -> str");
-  m.def("convolution_kernels_are_fast() -> bool");
-}
-STABLE_TORCH_LIBRARY_IMPL(mga, CompositeExplicitAutograd, m) {
-  m.impl("convolution_kernels", TORCH_BOX(&mga::used_convolution_kernels));
-  m.impl("convolution_kernels_are_fast", TORCH_BOX(&mga::fast_convolution_kernels));
-}

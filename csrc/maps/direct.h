@@ -70,15 +70,16 @@ void finish_stretch(const Stretch& now, int64_t first, const float* sums) {
 template <int NV>
 void panel_of_stretch(const Stretch& now, const Run* runs, int64_t count, int64_t first, const float* weight,
                       float* sums) {
-  constexpr int64_t kPixels = 12 / NV;
   const MapLayer& layer = now.layer;
   const int64_t panel = layer.size * layer.size * layer.inputs * NV * kGroup;
-  for (int64_t i = 0; i < now.count; i += kPixels) {
+  for (int64_t i = 0, pixels; i < now.count; i += pixels) {
+    pixels = pixels_together<NV>(now.count - i);
     int64_t x = now.x + i;
     // A row has whole columns only, so at its end the same sums are computed from further left on.
-    if (layer.stride == 1 && x + kPixels > whole_columns(layer.width)) x = whole_columns(layer.width) - kPixels;
+    if (layer.stride == 1 && x + pixels > whole_columns(layer.width)) x = whole_columns(layer.width) - pixels;
     const int64_t shift = layer.stride == 1 ? x * kGroup : i * kGroup;
-    multiply<NV>(runs, count, shift, weight, sums + (x - now.x + kLeadIn) * NV * kGroup, NV * kGroup, weight + panel);
+    multiply<NV>(pixels, runs, count, shift, weight, sums + (x - now.x + kLeadIn) * NV * kGroup, NV * kGroup,
+                 weight + panel);
   }
   finish_stretch<NV>(now, first, sums + kLeadIn * NV * kGroup);
 }

@@ -49,13 +49,12 @@ INLINE Constants constants_of(const MapLayer& layer, int64_t vector) {
   const float* epilogue = layer.epilogue + vector * kGroup;
   const int64_t channels = layer.vectors * kGroup;
   const V8 slope = load(epilogue + channels);
-  return {load(epilogue), slope, load(epilogue + 2 * channels), load(epilogue + 3 * channels), slope != 0.f};
+  return {load(epilogue), slope, load(epilogue + 2 * channels), load(epilogue + 3 * channels), not_zero(slope)};
 }
 
 // value < 0 ? value * slope : value. A slope of 0 makes 0 of minus infinity too.
 INLINE V8 leaky(V8 value, const Constants& constants) {
-  const V8 scaled = (V8)((I8)(value * constants.slope) & constants.sloping);
-  return value < 0.f ? scaled : value;
+  return choose(less(value, V8{}), only(constants.sloping, value * constants.slope), value);
 }
 
 // The sums of pixels [x, x + count) of a row, MOST of them at most, become results of vector v of a panel.
@@ -107,7 +106,7 @@ inline void finish_special(const MapLayer& layer, const MapTask& task, const Row
       if (layer.has_also) value = fma(load(end.also[v] + x * kGroup), constants.of_also, value);
     } else {
       const V8 gate = sigmoid(value);
-      value = layer.gate == MapGate::sigmoid ? gate * skip : (value + skip) * (gate - 0.5f);
+      value = layer.gate == MapGate::sigmoid ? gate * skip : (value + skip) * (gate - all(0.5f));
     }
     value = layer.activation == MapActivation::silu ? value * sigmoid(value) : leaky(value, constants);
     const uint16_t* lanes = task.out.lanes;

@@ -1,10 +1,7 @@
 #include "maps/kernels.h"
 
-#include <string>
-
 #include "instruction_sets.h"
 #include "simd/instruction_set.h"
-#include "torch/glue.h"
 
 namespace mga {
 
@@ -21,19 +18,4 @@ const MapKernels& map_kernels() {
   return best_of(kAll);
 }
 
-namespace {
-
-std::string used_map_kernels() { return map_kernels().name; }
-bool fast_map_kernels() { return map_kernels().fast; }
-
-}  // namespace
 }  // namespace mga
-
-STABLE_TORCH_LIBRARY_FRAGMENT(mga, m) {
-  m.def("map_kernels() -> str");
-  m.def("map_kernels_are_fast() -> bool");
-}
-STABLE_TORCH_LIBRARY_IMPL(mga, CompositeExplicitAutograd, m) {
-  m.impl("map_kernels", TORCH_BOX(&mga::used_map_kernels));
-  m.impl("map_kernels_are_fast", TORCH_BOX(&mga::fast_map_kernels));
-}

@@ -65,9 +65,10 @@
                : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",       \
                  "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15")
 
-template <int NV>
+template <int NV, int WIDE>
 INLINE void multiply(const Run* runs, int64_t count, int64_t shift, const float* weight, float* sums, int64_t pitch,
                      const float* fetched) {
+  static_assert(WIDE == 1, "there are no more registers");
   const float* x;
   int64_t k;
   const int64_t bytes = shift * 4, row = pitch * 4;

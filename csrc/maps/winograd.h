@@ -278,15 +278,16 @@ void transform_outputs(const MapLayer& layer, const MapTask& task, const TileAt*
 template <int M, int NV>
 void multiply_panel(const MapLayer& layer, const MapTask& task, const Positions& at, const Run* runs,
                     const float* weight, float* sums, Ahead<M>& ahead) {
-  constexpr int NP = (M + 2) * (M + 2), kPixels = 12 / NV;
+  constexpr int NP = (M + 2) * (M + 2);
   const int64_t panel = layer.inputs * NV * kGroup, pitch = NP * NV * kGroup;
   for (int p = 0; p < NP; ++p, weight += panel) {
     const float* fetched = weight + panel;  // the weights of the next position
     int64_t fetch = 0;
-    for (int64_t t = 0; t < task.count; t += kPixels) {
+    for (int64_t t = 0, tiles; t < task.count; t += tiles) {
+      tiles = pixels_together<NV>(task.count - t);
       ahead.step();
-      multiply<NV>(runs, at.groups, p * at.position + t * kGroup, weight, sums + t * pitch + p * NV * kGroup, pitch,
-                   fetched + fetch);
+      multiply<NV>(tiles, runs, at.groups, p * at.position + t * kGroup, weight, sums + t * pitch + p * NV * kGroup,
+                   pitch, fetched + fetch);
       fetch = fetch + layer.inputs * kGroup < panel ? fetch + layer.inputs * kGroup : 0;
     }
   }

@@ -2,13 +2,13 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <stdexcept>
 #include <string>
 #if defined(__aarch64__) && defined(__linux__)
 #include <sys/auxv.h>
 #endif
 
 #include "instruction_sets.h"
-#include "torch/glue.h"
 
 namespace mga {
 namespace {
@@ -16,7 +16,7 @@ namespace {
 #if defined(__x86_64__)
 #define MGA_HAS(feature) __builtin_cpu_supports(feature)
 #else
-bool has(const char* feature) {
+[[maybe_unused]] bool has(const char* feature) {
 #if defined(__aarch64__)
   if (std::strcmp(feature, "neon") == 0) return true;
 #if defined(__linux__)
@@ -52,11 +52,10 @@ int choose() {
   for (int set = 0; set <= most; ++set) {
     if (std::strcmp(wish, kNames[set]) == 0) return set;
   }
-  STD_TORCH_CHECK(false, "MGA_CPU_ISA=", wish, ": this processor or this build has no such instruction set; it has ",
-                  kNames[0], most == 0 ? "" : " to ", most == 0 ? "" : kNames[most]);
+  const std::string there = most == 0 ? kNames[0] : std::string(kNames[0]) + " to " + kNames[most];
+  throw std::runtime_error(std::string("MGA_CPU_ISA=") + wish +
+                           ": this processor or this build has no such instruction set; it has " + there);
 }
-
-std::string used_instruction_set() { return name_of(instruction_set()); }
 
 }  // namespace
 
@@ -68,8 +67,3 @@ int instruction_set() {
 const char* name_of(int set) { return kNames[set]; }
 
 }  // namespace mga
-
-STABLE_TORCH_LIBRARY_FRAGMENT(mga, m) { m.def("instruction_set() -> str"); }
-STABLE_TORCH_LIBRARY_IMPL(mga, CompositeExplicitAutograd, m) {
-  m.impl("instruction_set", TORCH_BOX(&mga::used_instruction_set));
-}

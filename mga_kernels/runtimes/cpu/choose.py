@@ -32,5 +32,5 @@ def slow() -> str | None:
     if maps_are_fast or _native.convolution_kernels()[1]:
         return None
     held = os.environ.get("MGA_CPU_ISA")
-    reason = f"MGA_CPU_ISA is {_native.instruction_set()}" if held else "this processor has no AVX2"
+    reason = f"MGA_CPU_ISA is {_native.instruction_set()}" if held else "this processor has neither AVX2 nor NEON"
     return f'{reason}, and the {of_maps} kernels of the convolutions are slow; runtime="own" runs them all the same'

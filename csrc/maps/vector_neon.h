@@ -1,0 +1,53 @@
+// Vectors of 8 floats as two registers of NEON. g++ keeps the vectors of 8 of its extension in memory here, and reads
+// and writes them for every sum. Part of vector.h.
+
+struct V8 {
+  float32x4_t low, high;
+};
+struct I8 {
+  uint32x4_t low, high;
+};
+
+INLINE V8 load(const float* from) { return {vld1q_f32(from), vld1q_f32(from + 4)}; }
+INLINE void store(float* to, V8 v) {
+  vst1q_f32(to, v.low);
+  vst1q_f32(to + 4, v.high);
+}
+INLINE const float* as_floats(const V8* v) { return reinterpret_cast<const float*>(v); }
+INLINE V8 all(float value) { return {vdupq_n_f32(value), vdupq_n_f32(value)}; }
+
+INLINE V8 operator+(V8 a, V8 b) { return {vaddq_f32(a.low, b.low), vaddq_f32(a.high, b.high)}; }
+INLINE V8 operator-(V8 a, V8 b) { return {vsubq_f32(a.low, b.low), vsubq_f32(a.high, b.high)}; }
+INLINE V8 operator*(V8 a, V8 b) { return {vmulq_f32(a.low, b.low), vmulq_f32(a.high, b.high)}; }
+INLINE V8 operator/(V8 a, V8 b) { return {vdivq_f32(a.low, b.low), vdivq_f32(a.high, b.high)}; }
+INLINE V8 operator-(V8 v) { return {vnegq_f32(v.low), vnegq_f32(v.high)}; }
+
+// There is no instruction for it that these compilers offer.
+INLINE void stream(float* to, V8 v) { store(to, v); }
+
+// a * b + c, in one rounding.
+INLINE V8 fma(V8 a, V8 b, V8 c) { return {vfmaq_f32(c.low, a.low, b.low), vfmaq_f32(c.high, a.high, b.high)}; }
+
+// In lanes where it holds all bits, elsewhere none.
+INLINE I8 less(V8 a, V8 b) { return {vcltq_f32(a.low, b.low), vcltq_f32(a.high, b.high)}; }
+INLINE I8 not_zero(V8 v) { return {vmvnq_u32(vceqzq_f32(v.low)), vmvnq_u32(vceqzq_f32(v.high))}; }
+INLINE V8 choose(I8 which, V8 a, V8 b) {
+  return {vbslq_f32(which.low, a.low, b.low), vbslq_f32(which.high, a.high, b.high)};
+}
+INLINE V8 only(I8 which, V8 v) { return choose(which, v, V8{}); }
+
+// 2^n, of n as the low bits of a number to which 1.5 * 2^23 was added.
+INLINE float32x4_t two_to_the(float32x4_t n) {
+  return vreinterpretq_f32_u32(vaddq_u32(vshlq_n_u32(vreinterpretq_u32_f32(n), 23), vdupq_n_u32(0x3f800000)));
+}
+INLINE V8 two_to_the(V8 n) { return {two_to_the(n.low), two_to_the(n.high)}; }
+
+// Whether all lanes are zeros of any sign.
+INLINE bool is_zero(V8 v) { return vminvq_u32(vandq_u32(vceqzq_f32(v.low), vceqzq_f32(v.high))) != 0; }
+
+// The sum of the lanes of each of four vectors, in the order that the other instruction sets have.
+INLINE void add_lanes(const V8* v, float* to) {
+  const float32x4_t low = vpaddq_f32(vpaddq_f32(v[0].low, v[1].low), vpaddq_f32(v[2].low, v[3].low));
+  const float32x4_t high = vpaddq_f32(vpaddq_f32(v[0].high, v[1].high), vpaddq_f32(v[2].high, v[3].high));
+  vst1q_f32(to, vaddq_f32(low, high));
+}
