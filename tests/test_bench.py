@@ -4,6 +4,7 @@ import argparse
 import ast
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -179,6 +180,30 @@ def test_convolutions_are_checked_timed_and_reported(monkeypatch, tmp_path):
     monkeypatch.setattr(convolutions, "read", lambda *_: torch.zeros(48, 30, 40))
     with pytest.raises(AssertionError, match="times the error of PyTorch"):
         convolutions.main(["--channels", "48", "--sizes", "40x30", "-o", str(target)])
+
+
+@pytest.mark.parametrize("existing", [False, True])
+def test_the_first_result_of_a_folder_is_awaited(monkeypatch, capsys, existing):
+    """Of a command that notes what it is asked for, and makes the result that is missing."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    import folder_start
+
+    code = (
+        "import os, sys, time\n"
+        "images, results = sys.argv[1], sys.argv[3]\n"
+        "missing = sorted(set(os.listdir(images)) - set(os.listdir(results)))\n"
+        "assert len(missing) == (1 if '--skip-existing' in sys.argv else 5)\n"
+        "open(f'{results}/{missing[0]}', 'w').close()\n"
+        "time.sleep(60)\n"
+    )
+    monkeypatch.setattr(folder_start, "COMMAND", [sys.executable, "-S", "-c", code])
+    folder_start.main(["--files", "5", *(["--skip-existing"] if existing else [])])
+    assert re.fullmatch(
+        r"5 files: the first result after \d+\.\d s, \d\.\d s of the processor\n", capsys.readouterr().out
+    )
+    monkeypatch.setattr(folder_start, "COMMAND", [sys.executable, "-S", "-c", "raise SystemExit(3)"])
+    with pytest.raises(SystemExit, match="no result, status 3"):
+        folder_start.main(["--files", "5"])
 
 
 class Actor:
