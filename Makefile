@@ -1,4 +1,4 @@
-# make setup | test | test-portable | sanitize | demo | bench | images | lint | clean          PYTHON=python3.12 chooses the interpreter of .venv
+# make setup | test | test-portable | sanitize | demo | bench | images | site | lint | clean          PYTHON=python3.12 chooses the interpreter of .venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ CONSTRAINTS := $(VENV)/constraints.txt
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt setup.py $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/*.*)
 
-.PHONY: setup test test-portable sanitize demo bench images lint clean
+.PHONY: setup test test-portable sanitize demo bench images site lint clean
 setup: $(STAMP)
 
 # A constraint may not name a local version (+cpu), so torch goes first and by itself.
@@ -68,12 +68,17 @@ images: setup
 	$(BIN)/python bench/memory.py
 	$(BIN)/python bench/report.py
 
+# docs/ as web pages in site/; a link that leads nowhere is an error.
+site: setup
+	$(INSTALL) -c $(CONSTRAINTS) mkdocs-material
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
 clean:
-	rm -rf build dist *.egg-info python/*.egg-info mga_kernels/*.so .pytest_cache .ruff_cache .mypy_cache .benchmarks
+	rm -rf build dist site *.egg-info python/*.egg-info mga_kernels/*.so .pytest_cache .ruff_cache .mypy_cache .benchmarks
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	rm -f $(STAMP)
