@@ -91,32 +91,58 @@ INLINE void finish_line(const MapTask& task, const RowEnd& end, const Constants&
   }
 }
 
+constexpr int kAtOnce = 4;  // pixels of a layer that needs more
+
+// The results of kAtOnce pixels from x on, of `step` floats apart; of those behind `count` only what is read matters.
+INLINE void join(const MapLayer& layer, const RowEnd& end, const Constants& constants, int64_t v, int64_t x,
+                 int64_t count, const float* sums, int64_t step, V8* value) {
+  V8 skip[kAtOnce], gate[kAtOnce];
+  UNROLL for (int i = 0; i < kAtOnce; ++i) {
+    const int64_t at = i < count ? i : count - 1;
+    value[i] = load(sums + at * step) + constants.bias;
+    skip[i] = layer.has_skip ? load(end.skip[v] + (x + at) * kGroup) * constants.of_skip : V8{};
+  }
+  if (layer.gate == MapGate::none) {
+    UNROLL for (int i = 0; i < kAtOnce; ++i) {
+      const int64_t at = i < count ? i : count - 1;
+      value[i] = value[i] + skip[i];
+      if (layer.has_also) value[i] = fma(load(end.also[v] + (x + at) * kGroup), constants.of_also, value[i]);
+    }
+  } else {
+    sigmoids<kAtOnce>(value, gate);
+    const bool plain = layer.gate == MapGate::sigmoid;
+    UNROLL for (int i = 0; i < kAtOnce; ++i) {
+      value[i] = plain ? gate[i] * skip[i] : (value[i] + skip[i]) * (gate[i] - all(0.5f));
+    }
+  }
+  if (layer.activation == MapActivation::silu) {
+    sigmoids<kAtOnce>(value, gate);
+    UNROLL for (int i = 0; i < kAtOnce; ++i) value[i] = value[i] * gate[i];
+  } else {
+    UNROLL for (int i = 0; i < kAtOnce; ++i) value[i] = leaky(value[i], constants);
+  }
+}
+
 // The same where a layer needs more; `vector` of the layer.
 inline void finish_special(const MapLayer& layer, const MapTask& task, const RowEnd& end, const Constants& constants,
                            int64_t vector, int64_t v, int64_t x, int64_t count, const float* sums, int64_t step) {
   const int64_t channels = layer.vectors * kGroup;
-  float* statistics = task.statistics == nullptr ? nullptr : task.statistics + vector * kGroup;
+  const uint16_t* lanes = task.out.lanes;
   float* out = end.out[v] + x * task.out.pixel;
   V8 total{}, squares{};
-  for (int64_t j = 0; j < count; ++j, ++x, out += task.out.pixel) {
-    V8 value = load(sums + j * step) + constants.bias;
-    const V8 skip = layer.has_skip ? load(end.skip[v] + x * kGroup) * constants.of_skip : V8{};
-    if (layer.gate == MapGate::none) {
-      value = value + skip;
-      if (layer.has_also) value = fma(load(end.also[v] + x * kGroup), constants.of_also, value);
-    } else {
-      const V8 gate = sigmoid(value);
-      value = layer.gate == MapGate::sigmoid ? gate * skip : (value + skip) * (gate - all(0.5f));
+  for (int64_t j = 0; j < count; j += kAtOnce) {
+    V8 value[kAtOnce];
+    join(layer, end, constants, v, x + j, count - j, sums + j * step, step, value);
+    for (int64_t i = 0; i < kAtOnce && j + i < count; ++i, out += task.out.pixel) {
+      const int64_t at = (x + j + i) * task.out.shuffle + end.lane[v];
+      if (lanes != nullptr && (lanes[at / 16] >> at % 16 & 1) == 0) value[i] = V8{};
+      total = total + value[i];
+      squares = fma(value[i], value[i], squares);
+      task.out.past_caches ? stream(out, value[i]) : store(out, value[i]);
     }
-    value = layer.activation == MapActivation::silu ? value * sigmoid(value) : leaky(value, constants);
-    const uint16_t* lanes = task.out.lanes;
-    const int64_t at = x * task.out.shuffle + end.lane[v];
-    if (lanes != nullptr && (lanes[at / 16] >> at % 16 & 1) == 0) value = V8{};
-    total = total + value;
-    squares = fma(value, value, squares);
-    task.out.past_caches ? stream(out, value) : store(out, value);
   }
-  if (statistics == nullptr) return;
+  if (task.statistics == nullptr) return;
+  float* statistics = task.statistics + vector * kGroup;
   store(statistics, load(statistics) + total);
   store(statistics + channels, load(statistics + channels) + squares);
 }

@@ -6,22 +6,24 @@
 #include "maps/vector_of_compiler.h"
 #endif
 
-// e^x to about 1e-7 relative for x in [-87, 88], outside as at the ends; NaN stays NaN. See simd/vec.h.
-INLINE V8 exponential(V8 x) {
-  x = choose(less(x, all(-87.0f)), all(-87.0f), x);
-  x = choose(less(all(88.0f), x), all(88.0f), x);
+// Sigmoids of several vectors side by side, since each is a long chain of sums: 1 / (1 + e^-x), with e^x to about 1e-7
+// relative for x in [-87, 88], outside as at the ends; NaN stays NaN. See simd/vec.h.
+template <int N>
+INLINE void sigmoids(const V8* x, V8* to) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which then is the low bits
-  const V8 shifted = fma(x, all(1.44269504f), all(kRound));
-  const V8 n = shifted - all(kRound);
-  V8 r = fma(n, all(-0.693359375f), x);  // ln 2 in two parts
-  r = fma(n, all(2.12194440e-4f), r);
-  V8 p = all(1.0f / 5040);
+  V8 shifted[N], r[N], p[N];
+  UNROLL for (int i = 0; i < N; ++i) {
+    r[i] = within(-x[i], -87.0f, 88.0f);
+    shifted[i] = fma(r[i], all(1.44269504f), all(kRound));
+    const V8 n = shifted[i] - all(kRound);
+    r[i] = fma(n, all(-0.693359375f), r[i]);  // ln 2 in two parts
+    r[i] = fma(n, all(2.12194440e-4f), r[i]);
+    p[i] = all(1.0f / 5040);
+  }
   constexpr float kTaylor[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
-  for (float c : kTaylor) p = fma(p, r, all(c));
-  return p * two_to_the(shifted);
+  UNROLL for (float c : kTaylor) { UNROLL for (int i = 0; i < N; ++i) p[i] = fma(p[i], r[i], all(c)); }
+  UNROLL for (int i = 0; i < N; ++i) to[i] = all(1.0f) / (all(1.0f) + p[i] * two_to_the(shifted[i]));
 }
-
-INLINE V8 sigmoid(V8 x) { return all(1.0f) / (all(1.0f) + exponential(-x)); }
 
 // `length` values of a pixel, 8 at most; the next pixel is 8 floats further.
 struct Run {

@@ -36,6 +36,12 @@ INLINE V8 choose(I8 which, V8 a, V8 b) {
 }
 INLINE V8 only(I8 which, V8 v) { return choose(which, v, V8{}); }
 
+// x, and the end of the range for what is outside; NaN stays NaN.
+INLINE float32x4_t within(float32x4_t x, float low, float high) {
+  return vminq_f32(vmaxq_f32(x, vdupq_n_f32(low)), vdupq_n_f32(high));
+}
+INLINE V8 within(V8 x, float low, float high) { return {within(x.low, low, high), within(x.high, low, high)}; }
+
 // 2^n, of n as the low bits of a number to which 1.5 * 2^23 was added.
 INLINE float32x4_t two_to_the(float32x4_t n) {
   return vreinterpretq_f32_u32(vaddq_u32(vshlq_n_u32(vreinterpretq_u32_f32(n), 23), vdupq_n_u32(0x3f800000)));

@@ -35,6 +35,16 @@ INLINE I8 not_zero(V8 v) { return v != 0.f; }
 INLINE V8 choose(I8 which, V8 a, V8 b) { return which ? a : b; }
 INLINE V8 only(I8 which, V8 v) { return (V8)((I8)v & which); }
 
+// x, and the end of the range for what is outside; NaN stays NaN.
+INLINE V8 within(V8 x, float low, float high) {
+#if defined(__AVX__)
+  return _mm256_min_ps(all(high), _mm256_max_ps(all(low), x));
+#else
+  x = choose(less(x, all(low)), all(low), x);
+  return choose(less(all(high), x), all(high), x);
+#endif
+}
+
 // 2^n, of n as the low bits of a number to which 1.5 * 2^23 was added.
 INLINE V8 two_to_the(V8 n) { return (V8)(((I8)n << 23) + 0x3f800000); }
 
