@@ -21,7 +21,7 @@ from ..modes import ordinary
 from ..networks import MaskGuidedNetwork, ModelConfig, SRNetwork, WholeConfig, WholeNetwork
 from ..system.files import whole_file
 from .building import without_memory
-from .kinds import kind_of
+from .kinds import kind_of, shown
 
 FORMAT = "mga_kernels"
 WHOLE = "whole"  # the form of a network without a mask
@@ -122,8 +122,8 @@ def load_native(name_or_path: str | os.PathLike) -> SRNetwork:
         for name in sorted(wanted.keys() | found.keys()):
             if wanted.get(name) != found.get(name):
                 raise CheckpointError(
-                    f"model: {path} does not fit {config.network}: tensor {name} is {found.get(name, 'missing')} in "
-                    f"the file and {wanted.get(name, 'unknown')} in the network"
+                    f"model: {path} does not fit {config.network}: tensor {shown(name)} is "
+                    f"{found.get(name, 'missing')} in the file and {wanted.get(name, 'unknown')} in the network"
                 )
         # Copies, because a tensor of the file may lie at any address, and sums depend on the alignment in the last bit.
         state = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in wanted}

@@ -227,5 +227,5 @@ def check_tensors(state: Any, name: str, size: int) -> dict[str, Tensor]:
         raise CheckpointError(f"{name} declares {most:,} bytes of tensors and has {size:,}; refused")
     for key, tensor in state.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise CheckpointError(f"{name} is damaged: tensor {key} holds NaN or infinity")
+            raise CheckpointError(f"{name} is damaged: tensor {shown(key)} holds NaN or infinity")
     return dict(state)

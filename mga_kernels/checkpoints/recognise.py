@@ -155,12 +155,12 @@ def fitted(make: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Mod
     found = {key: tuple(tensor.shape) for key, tensor in state.items()}
     for key in [key for key in (*wanted, *found) if wanted.get(key) != found.get(key)]:
         raise CheckpointError(
-            f"tensor {key.removeprefix('body.')} is {found.get(key, 'missing')} in the file and "
+            f"tensor {shown(key.removeprefix('body.'))} is {found.get(key, 'missing')} in the file and "
             f"{wanted.get(key, 'unknown')} in the network"
         )
     for key, tensor in state.items():
         if not tensor.is_floating_point():
-            raise CheckpointError(f"tensor {key.removeprefix('body.')} holds {tensor.dtype}, no weights")
+            raise CheckpointError(f"tensor {shown(key.removeprefix('body.'))} holds {tensor.dtype}, no weights")
     # Copies, because sums depend on the address of a tensor in the last bit.
     network.load_state_dict({key: tensor.to(torch.float32, copy=True) for key, tensor in state.items()}, assign=True)
     return network

@@ -36,6 +36,7 @@ KNOWN = tuple(
     )
 )
 UNCHANGED = KNOWN[2]
+PARTS = ("sk", "conv.0", "conv.1", "conv.2", "eval_conv")  # of a layer
 MARK = "no_norm"  # a tensor whose presence alone says that the image is taken as it is
 
 
@@ -82,11 +83,9 @@ def _span(state: State) -> Reading:
         for number in (1, 2, 3)
     }
     layers |= {"conv_1": "conv_1", "conv_2": "conv_2"}
-    result = {
-        name: tensor
-        for name, tensor in state.items()
-        if name != MARK and not name.startswith(tuple(f"{layer}." for layer in layers))
-    }
+    parts = [f"{layer}.{part}.{kind}" for layer in layers for part in PARTS for kind in ("weight", "bias")]
+    taken = {MARK, *parts}  # a tensor beside these is of another network
+    result = {name: tensor for name, tensor in state.items() if name not in taken}
     for layer, name in layers.items():
         result[f"{name}.weight"], result[f"{name}.bias"] = folded(state, layer)
     scale = shuffled_scale(values, 3, SCALES)
