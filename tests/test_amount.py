@@ -107,8 +107,7 @@ def test_what_is_counted_without_looking():
     assert Amount(fraction=0.575).count(100, 50) == 58  # 57.5, of which the even neighbour
     assert [Amount(threshold=0.1).count(80, 50), Amount(k=9, threshold=0.1).count(80, 50)] == [50, 9]
     assert not Amount()
-    assert Amount(k=0)
-    assert Amount(fraction=0.0)
+    assert all([Amount(k=0), Amount(fraction=0.0)])
 
 
 def test_above_in_both_forms():

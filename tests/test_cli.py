@@ -13,7 +13,6 @@ from tiny_model import write_tiny_model
 
 import mga.upscaling.work
 from mga.cli import build_parser, main
-from mga_kernels import __version__
 from mga_kernels.checkpoints import read_metadata
 from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.images import read_image
@@ -362,30 +361,6 @@ def test_a_warning_becomes_a_note_on_its_image(tmp_path, photos, mga_upscale, mo
     assert lines[2] == "  b.jpg: something about this image"
 
 
-def test_version_help_and_unknown_commands(capsys):
-    for arguments, code, part in [
-        (["--version"], 0, f"mga {__version__}"),
-        (["--help"], 0, "upscale photographs"),
-        (["upscale", "--help"], 0, "--save-mask"),
-        (["sharpen"], 2, "invalid choice"),
-        ([], 2, "COMMAND"),
-    ]:
-        with pytest.raises(SystemExit) as stop:
-            main(arguments)
-        assert stop.value.code == code
-        output = capsys.readouterr()
-        assert part in output.out + output.err
-        assert code == 0 or output.err.count("\n") == 1
-
-
-def test_traceback_on_request(tmp_path, monkeypatch):
-    from mga_kernels.errors import ImageError
-
-    monkeypatch.setenv("MGA_DEBUG", "1")
-    with pytest.raises(ImageError, match="does not exist"):
-        main(["upscale", str(tmp_path / "none.png"), "-o", str(tmp_path / "out.png")])
-
-
 def test_info_lists_models_and_backends(model_file, monkeypatch, capsys):
     monkeypatch.setattr("mga.commands.info.shipped_models", lambda: {"tiny-x2": model_file})
     assert main(["info"]) == 0
@@ -398,8 +373,3 @@ def test_info_lists_models_and_backends(model_file, monkeypatch, capsys):
     facts = json.loads(capsys.readouterr().out)
     assert facts["models"]["tiny-x2"]["value_range"] == 1.0
     assert facts["operators"]["paste_patches_"]["reference"] is None
-
-
-def test_train_is_handed_to_the_training_code(tmp_path, capsys):
-    assert main(["train", str(tmp_path / "none.toml")]) == 1
-    assert_one_sentence(capsys.readouterr(), "none.toml")
