@@ -10,8 +10,11 @@ from __future__ import annotations
 import copy
 import io
 import os
+import subprocess
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -27,6 +30,7 @@ from mga_kernels.ops import image_to_input, output_to_image
 Run = Callable[[np.ndarray], np.ndarray]
 OURS = "M, ours"
 STRAIGHTFORWARD = "M, PyTorch fp32 as written"
+NCNN_SECONDS = 900  # for its converter, which takes minutes where there are hundreds of layers
 
 
 class Decomposed(nn.Module):
@@ -186,6 +190,34 @@ def openvino(module: nn.Module, value_range: float, size: tuple[int, int], preci
     return run
 
 
+def ncnn(module: nn.Module, value_range: float, size: tuple[int, int]) -> Run:
+    """In float32 as all that is compared with it: ncnn would store halves where the processor can."""
+    import ncnn as runtime
+    import pnnx  # its own converter, which is a program
+
+    with tempfile.TemporaryDirectory() as folder:
+        traced, graph, weights = (str(Path(folder) / name) for name in ("traced.pt", "graph.param", "weights.bin"))
+        torch.jit.trace(module, torch.zeros(1, 3, *size), check_trace=False).save(traced)  # type: ignore[no-untyped-call]
+        shape = f"inputshape=[1,3,{size[0]},{size[1]}]f32"
+        command = [pnnx.EXEC_PATH, traced, shape, "fp16=0", f"ncnnparam={graph}", f"ncnnbin={weights}"]
+        subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=NCNN_SECONDS)
+        net = runtime.Net()
+        net.opt.num_threads = torch.get_num_threads()
+        net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+        net.opt.use_bf16_storage = False
+        if net.load_param(graph) or net.load_model(weights):
+            raise RuntimeError("ncnn cannot load what its converter made of it")
+
+    def run(image: np.ndarray) -> np.ndarray:
+        tensor = to_network(image, value_range)[0].contiguous().numpy()  # whose memory the extractor reads
+        extractor = net.create_extractor()
+        extractor.input("in0", runtime.Mat(tensor))
+        _, output = extractor.extract("out0")
+        return to_bytes(torch.from_numpy(np.array(output))[None], value_range)
+
+    return run
+
+
 @dataclass(frozen=True)
 class Contender:
     """``function``: "M", "D" or "original"; ``stock``: what users have without us."""
@@ -220,7 +252,7 @@ def contenders(network: MaskGuidedNetwork, original: Original, size: tuple[int, 
 
 
 def stock(function: str, module: nn.Module, value_range: float, size: tuple[int, int]) -> list[Contender]:
-    """What computes ``module`` without us: PyTorch in three ways, ONNX Runtime and OpenVINO."""
+    """What computes ``module`` without us: PyTorch in three ways, ONNX Runtime, OpenVINO and ncnn."""
     ways: dict[str, Callable[[], Run]] = {
         "PyTorch fp32": lambda: eager(module, value_range, torch.float32),
         "PyTorch bf16 channels-last": lambda: eager(module, value_range, torch.bfloat16),
@@ -228,6 +260,7 @@ def stock(function: str, module: nn.Module, value_range: float, size: tuple[int,
         "torch.compile bf16": lambda: compiled(module, value_range, torch.bfloat16),
         "ONNX Runtime fp32": lambda: onnxruntime(module, value_range, size),
         "OpenVINO fp32": lambda: openvino(module, value_range, size, "f32"),
+        "ncnn fp32": lambda: ncnn(module, value_range, size),
         "OpenVINO bf16": lambda: openvino(module, value_range, size, "bf16"),
     }
     return [Contender(f"{function}, {way}", function, make) for way, make in ways.items()]
@@ -239,5 +272,5 @@ def make(contender: Contender) -> Run | str:
         return contender.make()
     except ImportError as error:
         return f"not installed: {error.name or error}"
-    except (RuntimeError, MGAError, ValueError, TypeError) as error:
+    except (RuntimeError, MGAError, ValueError, TypeError, subprocess.SubprocessError) as error:
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"

@@ -182,7 +182,7 @@ def run_one(args: argparse.Namespace, network_name: str, scale: int, size: str) 
         "k": k,
         "threads": torch.get_num_threads(),
         "processor": processor(),
-        "versions": {name: _version(name) for name in ("torch", "openvino", "onnxruntime")}
+        "versions": {name: _version(name) for name in ("torch", "openvino", "onnxruntime", "ncnn")}
         | {"mga_kernels": __version__},
         "gmacs": {name: round(value, 3) for name, value in gmacs(config, width, height, k).items()},
         "contenders": {

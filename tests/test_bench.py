@@ -357,3 +357,20 @@ def test_the_table_of_conversions_compares_with_the_fastest_stock_runtime(monkey
         "| 2+1 | 25% | 6.0 | 0.600 | 0.400 | 0.500 | 29.950 (-0.050) |",
         "| 2+1 | 40 | 8.0 | 0.800 |  |  | 29.990 (-0.010) |",
     ]
+
+
+def test_ncnn_makes_the_picture_of_the_module(monkeypatch):
+    """Of images that are gone by the time that it reads them, one after the other."""
+    pytest.importorskip("ncnn")
+    pytest.importorskip("pnnx")
+    monkeypatch.syspath_prepend(str(BENCH))
+    from contenders import eager, ncnn
+
+    torch.manual_seed(2)
+    layers = [torch.nn.Conv2d(3, 12, 3, padding=1), torch.nn.LeakyReLU(0.1), torch.nn.Conv2d(12, 12, 1)]
+    module = torch.nn.Sequential(*layers, torch.nn.PixelShuffle(2)).eval()
+    with torch.no_grad():
+        run, expected = ncnn(module, 1.0, (40, 56)), eager(module, 1.0, torch.float32)
+        for seed in range(3):
+            image = torch.randint(0, 256, (40, 56, 3), generator=torch.Generator().manual_seed(seed)).byte().numpy()
+            assert abs(run(image).astype(int) - expected(image)).max() <= 1
