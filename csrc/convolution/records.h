@@ -46,32 +46,19 @@ namespace mga {
 #define MGA_MEMBER(name) int64_t name;
 #define MGA_NAME(name) #name " "
 
-struct SlotRecord {
-  MGA_SLOT_FIELDS(MGA_MEMBER)
-  static constexpr const char* kName = "slot";
-  static constexpr const char* kFields = MGA_SLOT_FIELDS(MGA_NAME);
-};
-struct StageRecord {
-  MGA_STAGE_FIELDS(MGA_MEMBER)
-  static constexpr const char* kName = "stage";
-  static constexpr const char* kFields = MGA_STAGE_FIELDS(MGA_NAME);
-};
-struct FrameRecord {
-  MGA_FRAME_FIELDS(MGA_MEMBER)
-  static constexpr const char* kName = "frame";
-  static constexpr const char* kFields = MGA_FRAME_FIELDS(MGA_NAME);
-};
-struct MapRecord {
-  MGA_MAP_FIELDS(MGA_MEMBER)
-  static constexpr const char* kName = "map";
-  static constexpr const char* kFields = MGA_MAP_FIELDS(MGA_NAME);
-};
-struct LayerRecord {
-  MGA_LAYER_FIELDS(MGA_MEMBER)
-  static constexpr const char* kName = "layer";
-  static constexpr const char* kFields = MGA_LAYER_FIELDS(MGA_NAME);
-};
+#define MGA_RECORD(Record, name, FIELDS)                     \
+  struct Record {                                            \
+    FIELDS(MGA_MEMBER)                                       \
+    static constexpr const char* kName = name;               \
+    static constexpr const char* kFields = FIELDS(MGA_NAME); \
+  };
+MGA_RECORD(SlotRecord, "slot", MGA_SLOT_FIELDS)
+MGA_RECORD(StageRecord, "stage", MGA_STAGE_FIELDS)
+MGA_RECORD(FrameRecord, "frame", MGA_FRAME_FIELDS)
+MGA_RECORD(MapRecord, "map", MGA_MAP_FIELDS)
+MGA_RECORD(LayerRecord, "layer", MGA_LAYER_FIELDS)
 
+#undef MGA_RECORD
 #undef MGA_MEMBER
 #undef MGA_NAME
 
