@@ -8,6 +8,7 @@ from PIL import Image
 
 from mga.cli import main
 from mga.complexity import NetworkCosts
+from mga_kernels.checkpoints import load_model
 from mga_kernels.networks import ModelConfig
 
 
@@ -60,6 +61,28 @@ def test_ablation_settings_change_the_count(tmp_path, mga_complexity):
     assert figures("--patch-size", 8)["k"] == 250
     assert figures("--selection", "random")["gmacs"] == default["gmacs"]
     assert figures("--variant", "base")["k"] is None
+
+
+def test_a_model_has_its_own_settings(tmp_path, mga_complexity):
+    """A whole network is counted as it is, a mask-guided one with its K."""
+    file = tmp_path / "figures.json"
+    code, output = mga_complexity("--model", "span-x4", "--size", "48x48", "--json", file)
+    assert (code, output.err) == (0, "")
+    figures = json.loads(file.read_text())
+    assert (figures["network"], figures["variant"], figures["split"], figures["k"]) == ("span", "whole", [6], None)
+    assert figures["gflops_torch"] == pytest.approx(2 * 425e3 * 48 * 48 / 1e9, rel=2e-3)
+    assert output.out.startswith("span x4 whole, blocks 6\none LR image of 48x48\n")
+    code, _ = mga_complexity("--model", "rfdn-x4", "--size", "64x64", "--k", 3, "--json", file)
+    figures = json.loads(file.read_text())
+    assert (code, figures["k"], figures["variant"], figures["patch_size"]) == (0, 3, "masked", 4)
+    assert figures["gmacs"] == NetworkCosts(load_model("rfdn-x4").config).cost("masked", 64, 64, 3).macs / 1e9
+    for more, message in (
+        (["--k", 3], "span-x4 is a whole network, which refines no patches; leave out --k"),
+        (["--scale", 4], "--model has settings of its own; leave out --scale"),
+        (["--variant", "masked"], "span is a whole network, which has no variant 'masked'"),
+    ):
+        code, output = mga_complexity("--model", "span-x4", "--size", "48x48", *more)
+        assert (code, output.err) == (1, f"mga: complexity: {message}\n")
 
 
 def test_mean_over_a_folder(tmp_path, mga_complexity):

@@ -48,7 +48,7 @@ class _Parser(argparse.ArgumentParser):
     ) -> tuple[argparse.Namespace, list[str]]:
         """Where a command has ``--scale`` beside ``--model``, which is not given, the shipped model for that scale."""
         found, rest = super().parse_known_args(args, namespace)
-        if getattr(found, "model", "") is None:
+        if getattr(found, "shipped", None) and found.model is None:
             try:
                 found.model = shipped_for(found)
             except InputError as error:

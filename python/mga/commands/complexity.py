@@ -13,9 +13,9 @@ from pathlib import Path
 from PIL import Image
 
 from mga_kernels.errors import ImageError, InputError
-from mga_kernels.networks import VARIANTS, ModelConfig
+from mga_kernels.networks import VARIANTS, ModelConfig, WholeConfig
 
-from ..complexity.counting import NetworkCosts
+from ..complexity.counting import Costs, NetworkCosts, WholeCosts
 from ..files.folders import list_images
 from ..files.records import Record, to_json, write_text
 from ..settings.values import parse_size
@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--table", action="store_true", help="all networks beside the paper's figures; writes complexity.json and .md"
     )
     add_model_options(parser)
-    parser.add_argument("--variant", choices=VARIANTS, help="default masked")
+    parser.add_argument("--model", metavar="NAME|PATH", help="a shipped model or a file, in place of these options")
+    parser.add_argument("--variant", choices=VARIANTS, help="of a mask-guided network, default masked")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--out", type=Path, metavar="DIR", help="folder for --table (default bench/results)")
 
@@ -44,14 +45,29 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("complexity: --out goes with --table; --json names the file for one network")
     if args.json is not None and not args.json.parent.is_dir():
         raise InputError(f"complexity: {args.json} cannot be written, its folder does not exist")
-    config = model_config(args)
+    config = model_config(args) if args.model is None else _config_of(args)
     variant, k = args.variant or "masked", config.k if args.k is None else args.k
+    if isinstance(config, WholeConfig):
+        variant = args.variant or "whole"
     sizes = Counter([args.size]) if args.images is None else lr_sizes(args.images, config.scale)
     result = describe(config, variant, sizes, k) | _describe_images(args, sizes)
     if args.json is not None:
         write_text(args.json, json.dumps(result, indent=2) + "\n")
     print(_text(result))
     return 0
+
+
+def _config_of(args: argparse.Namespace) -> ModelConfig | WholeConfig:
+    """That of ``--model``, beside which only K may be chosen; a whole network has none."""
+    from mga_kernels.checkpoints import load_checkpoint
+
+    others = [name for name in given_options(args) if name != "k"]
+    if others:
+        raise InputError(f"complexity: --model has settings of its own; leave out --{others[0].replace('_', '-')}")
+    config = load_checkpoint(args.model).config
+    if isinstance(config, WholeConfig) and args.k is not None:
+        raise InputError(f"complexity: {args.model} is a whole network, which refines no patches; leave out --k")
+    return config
 
 
 def lr_sizes(folder: Path, scale: int) -> Counter[tuple[int, int]]:
@@ -75,17 +91,22 @@ def lr_sizes(folder: Path, scale: int) -> Counter[tuple[int, int]]:
     return sizes
 
 
-def describe(config: ModelConfig, variant: str, sizes: Counter[tuple[int, int]], k: int) -> Record:
+def describe(config: ModelConfig | WholeConfig, variant: str, sizes: Counter[tuple[int, int]], k: int) -> Record:
     """What was counted and the figures, as they go into the JSON file: a mean over LR sizes and their numbers."""
-    costs = NetworkCosts(config)
+    costs: Costs
+    if isinstance(config, WholeConfig):
+        costs, split, patch_size, classes = WholeCosts(config), [config.blocks], None, None
+    else:
+        costs, split, patch_size = NetworkCosts(config), list(config.split), config.patch_size
+        classes = config.mask.get("classes", 2)
     cost = costs.mean_cost(variant, ((*size, number) for size, number in sizes.items()), k)
     return {
         "network": config.network,
         "scale": config.scale,
         "variant": variant,
-        "split": list(config.split),
-        "patch_size": config.patch_size,
-        "mask_classes": config.mask.get("classes", 2) if variant == "masked" else None,
+        "split": split,
+        "patch_size": patch_size,
+        "mask_classes": classes if variant == "masked" else None,
         "k": k if variant == "masked" else None,
         "params": costs.parameters(variant),
         "gmacs": cost.macs / 1e9,
@@ -111,8 +132,9 @@ def _text(result: Record) -> str:
         where = f"mean of {result['count']} images with {result['mean_lr_pixels']:,.2f} LR pixels"
     k = f", K = {result['k']}" if result["k"] is not None else ""
     split = "+".join(map(str, result["split"]))
+    cells = f", p = {result['patch_size']}{k}" if result["patch_size"] is not None else ""
     return (
-        f"{result['network']} x{result['scale']} {result['variant']}, blocks {split}, p = {result['patch_size']}{k}\n"
+        f"{result['network']} x{result['scale']} {result['variant']}, blocks {split}{cells}\n"
         f"{where}\n"
         f"  {result['params']:>14,} parameters\n"
         f"  {result['gmacs']:>14,.3f} G multiply-accumulates (the paper's FLOPs)\n"
@@ -124,7 +146,8 @@ def _write_table(args: argparse.Namespace) -> int:
     from ..complexity.markdown import to_markdown
     from ..complexity.table import disagreements, make_table, summary
 
-    others = [*given_options(args), *(name for name in ("variant", "json") if getattr(args, name) is not None)]
+    names = "model", "variant", "json"
+    others = [*given_options(args), *(name for name in names if getattr(args, name) is not None)]
     if others:
         raise InputError(f"complexity: --table has settings of its own; leave out --{others[0].replace('_', '-')}")
     folder = args.out or Path(__file__).resolve().parents[3] / "bench" / "results"

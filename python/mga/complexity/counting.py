@@ -19,6 +19,7 @@ module with its convolutions at full resolution.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -92,8 +93,28 @@ def measure(module: nn.Module, *shape: int) -> Cost:
     return Cost(counter.macs, counter.flops)
 
 
-class WholeCosts:
-    """Parameters and costs of a network that is not divided; ``NetworkCosts`` has the same methods."""
+class Costs(ABC):
+    """Parameters and costs of one configuration."""
+
+    @abstractmethod
+    def parameters(self, variant: str) -> int:
+        """Number of parameters of the parts that the variant runs."""
+
+    @abstractmethod
+    def cost(self, variant: str, width: int, height: int, k: int | None = None) -> Cost:
+        """Cost of one LR image."""
+
+    def mean_cost(self, variant: str, sizes: Iterable[tuple[int, int, float]], k: int | None = None) -> Cost:
+        """Mean over images (width, height, weight)."""
+        total, weights = Cost(), 0.0
+        for width, height, weight in sizes:
+            total += self.cost(variant, width, height, k) * weight
+            weights += weight
+        return total * (1 / weights)
+
+
+class WholeCosts(Costs):
+    """Of a network that is not divided."""
 
     def __init__(self, config: WholeConfig):
         with torch.device("meta"):
@@ -116,8 +137,8 @@ class WholeCosts:
         return measure(self.network.body, 1, 1 if self.config.colour == "y" else 3, height, width)
 
 
-class NetworkCosts:
-    """Parameters and costs of one configuration; each part is measured once for each size it is needed at."""
+class NetworkCosts(Costs):
+    """Of a mask-guided network; each part is measured once for each size it is needed at."""
 
     def __init__(self, config: ModelConfig):
         with torch.device("meta"):
@@ -126,7 +147,6 @@ class NetworkCosts:
         self._measured: dict[tuple, Cost] = {}
 
     def parameters(self, variant: str) -> int:
-        """Number of parameters of the parts that the variant runs."""
         parts = {"base": ("base",), "masked": ("base", "mask", "refine")}.get(variant, ("base", "refine"))
         return sum(p.numel() for part in parts for p in self.network.get_submodule(part).parameters())
 
@@ -151,14 +171,6 @@ class NetworkCosts:
         elif variant == "masked":
             cost += self._mask(width, height) + self.patch * min(self.config.k if k is None else k, columns * rows)
         return cost
-
-    def mean_cost(self, variant: str, sizes: Iterable[tuple[int, int, float]], k: int | None = None) -> Cost:
-        """Mean over images (width, height, weight)."""
-        total, weights = Cost(), 0.0
-        for width, height, weight in sizes:
-            total += self.cost(variant, width, height, k) * weight
-            weights += weight
-        return total * (1 / weights)
 
     @cached_property
     def patch(self) -> Cost:
