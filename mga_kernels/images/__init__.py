@@ -2,7 +2,19 @@
 
 from .opening import suffixes
 from .photo import Photo, to_array, to_image
-from .reading import read_image
-from .writing import FORMATS, check_output, save_image
+from .reading import read_image, read_stream
+from .writing import FORMATS, check_format, check_output, encode_image, save_image
 
-__all__ = ["FORMATS", "Photo", "check_output", "read_image", "save_image", "suffixes", "to_array", "to_image"]
+__all__ = [
+    "FORMATS",
+    "Photo",
+    "check_format",
+    "check_output",
+    "encode_image",
+    "read_image",
+    "read_stream",
+    "save_image",
+    "suffixes",
+    "to_array",
+    "to_image",
+]

@@ -74,8 +74,8 @@ def _accepted(accept: Callable[[bytes], bool | str] | None, prefix: bytes) -> bo
         return False
 
 
-def open_image(stream: BinaryIO, path: Path) -> ImageFile.ImageFile:
-    """The file as a Pillow image that is not decoded yet.
+def open_image(stream: BinaryIO, name: str) -> ImageFile.ImageFile:
+    """The file as a Pillow image that is not decoded yet; ``name`` is what errors call it.
 
     Not by ``Image.open``: its limit on pixels holds for the whole process and is below what cameras make. Memory is
     checked instead, in ``_from_pillow``.
@@ -99,13 +99,13 @@ def open_image(stream: BinaryIO, path: Path) -> ImageFile.ImageFile:
         except Exception as problem:  # a damaged file raises whatever its decoder trips over
             what = what_it_is(stream, kind)
             if what is not None:
-                raise ImageError(f"{path} {what}") from problem
+                raise ImageError(f"{name} {what}") from problem
             if accept is not None and failed is None:  # without, it takes any file for one of its own
-                failed = Damaged(f"{path} is damaged and cannot be read ({one_line(problem)})", kind)
+                failed = Damaged(f"{name} is damaged and cannot be read ({one_line(problem)})", kind)
                 failed.__cause__ = problem
     if failed is not None:
         raise failed
-    raise ImageError(f"{path} is not an image of a kind that can be read here ({', '.join(READABLE)})")
+    raise ImageError(f"{name} is not an image of a kind that can be read here ({', '.join(READABLE)})")
 
 
 @contextmanager

@@ -45,7 +45,8 @@ def read_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Pho
     if isinstance(source, Image.Image):
         return _from_pillow(source, "the image")
     if isinstance(source, (str, os.PathLike)):
-        return _from_file(Path(source))
+        with opened(Path(source)) as stream:
+            return read_stream(stream, str(Path(source)))
     raise InputError(f"read_image: expected a path, a PIL image or a uint8 array, got {type(source).__name__}")
 
 
@@ -64,20 +65,20 @@ def _from_array(array: np.ndarray) -> Photo:
     return photo
 
 
-def _from_file(path: Path) -> Photo:
-    with opened(path) as stream:
-        notes: list[str] = []
+def read_stream(stream: BinaryIO, name: str) -> Photo:
+    """``read_image`` of what a binary stream that can be sought in holds; ``name`` is what errors call it."""
+    notes: list[str] = []
+    try:
+        return _from_pillow(open_image(stream, name), name, notes, stream)
+    except Damaged as problem:
+        del notes[:]
+        rest = mended(stream, problem.kind, notes)
+        if rest is None:
+            raise ImageError(str(problem)) from problem.__cause__
         try:
-            return _from_pillow(open_image(stream, path), str(path), notes, stream)
-        except Damaged as problem:
-            del notes[:]
-            rest = mended(stream, problem.kind, notes)
-            if rest is None:
-                raise ImageError(str(problem)) from problem.__cause__
-            try:
-                return _from_pillow(open_image(rest[0], path), str(path), notes, *rest)
-            except Damaged:
-                raise ImageError(str(problem)) from problem.__cause__
+            return _from_pillow(open_image(rest[0], name), name, notes, *rest)
+        except Damaged:
+            raise ImageError(str(problem)) from problem.__cause__
 
 
 def _from_pillow(

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -62,12 +62,17 @@ def check_output(
             raise ImageError(f"cannot write {path}: it is the input itself; choose another name or folder")
         if not overwrite:
             raise ImageError(f"cannot write {path}: it exists already; choose another name or allow overwriting")
+    check_format(kind, str(path), size, alpha)
+    return kind
+
+
+def check_format(kind: str, name: str, size: tuple[int, int] | None = None, alpha: bool = False) -> None:
+    """Raises ImageError where a file of this ``kind`` cannot hold the image; ``name`` is what it calls the file."""
     if size is not None and max(size) > _LONGEST.get(kind, max(size)):
         limit = f"{kind} holds at most {_LONGEST[kind]:,} pixels a side"
-        raise ImageError(f"cannot write {path}: the result is {size[0]}x{size[1]} and {limit}; write PNG or TIFF")
+        raise ImageError(f"cannot write {name}: the result is {size[0]}x{size[1]} and {limit}; write PNG or TIFF")
     if alpha and kind == "JPEG":
-        raise ImageError(f"cannot write {path}: JPEG holds no transparency and the image has it; write PNG or WebP")
-    return kind
+        raise ImageError(f"cannot write {name}: JPEG holds no transparency and the image has it; write PNG or WebP")
 
 
 def save_image(image: Image.Image | Photo, path: str | os.PathLike[str], overwrite: bool = False) -> list[str]:
@@ -77,12 +82,35 @@ def save_image(image: Image.Image | Photo, path: str | os.PathLike[str], overwri
     profile, EXIF, XMP, IPTC, resolution and comments of ``image.info`` go where the format can hold them. The file
     appears whole or not at all; ImageError where it cannot be written or would replace a file without ``overwrite``.
     """
+    path = Path(path)
+    image = _eight_bits(image)
+    kind = check_output(path, overwrite, size=image.size, alpha=_seen_through(image))
+    with whole_file(path, ImageError) as stream:
+        return _write(image, kind, stream, str(path))
+
+
+def encode_image(image: Image.Image | Photo, kind: str, stream: BinaryIO, name: str) -> list[str]:
+    """``save_image`` into a stream that can be read and sought in, as a file of ``kind``, a value of FORMATS.
+
+    ``name`` is what errors call the file. What an exception leaves in the stream is no image.
+    """
+    image = _eight_bits(image)
+    check_format(kind, name, image.size, _seen_through(image))
+    return _write(image, kind, stream, name)
+
+
+def _eight_bits(image: Image.Image | Photo) -> Image.Image:
     image = to_image(image) if isinstance(image, Photo) else image
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
         raise InputError(f"save_image: expected mode L, LA, RGB or RGBA, got {image.mode}; convert it first")
-    path = Path(path)
-    seen_through = image.mode in ("LA", "RGBA") and bool((np.asarray(image.getchannel("A")) < 255).any())
-    kind = check_output(path, overwrite, size=image.size, alpha=seen_through)
+    return image
+
+
+def _seen_through(image: Image.Image) -> bool:
+    return image.mode in ("LA", "RGBA") and bool((np.asarray(image.getchannel("A")) < 255).any())
+
+
+def _write(image: Image.Image, kind: str, stream: BinaryIO, name: str) -> list[str]:
     notes: list[str] = []
     info = known(image.info)
     if kind == "JPEG" and image.mode in ("LA", "RGBA"):  # opaque everywhere, so there is nothing to lose
@@ -90,12 +118,11 @@ def save_image(image: Image.Image | Photo, path: str | os.PathLike[str], overwri
     plain = image.copy() if image.info else image
     plain.info = {}  # so that Pillow writes the options below and nothing on its own
     options = _ENCODING[kind] | metadata_options(kind, plain, info, notes)
-    with whole_file(path, ImageError) as stream:
-        try:
-            if kind == "TIFF":
-                save_tiff(plain, stream, info, notes, **options)
-            else:
-                Image.Image.save(plain, stream, kind, **options)
-        except (*REFUSALS, OSError) as problem:  # OSError: an encoder's, not the disk's
-            raise ImageError(f"cannot write {path}: {kind} refused the image ({problem})") from problem
+    try:
+        if kind == "TIFF":
+            save_tiff(plain, stream, info, notes, **options)
+        else:
+            Image.Image.save(plain, stream, kind, **options)
+    except (*REFUSALS, OSError) as problem:  # OSError: an encoder's, not the disk's
+        raise ImageError(f"cannot write {name}: {kind} refused the image ({problem})") from problem
     return notes

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,9 +17,10 @@ from mga_kernels.errors import InputError
 
 from ..console.failures import Failures
 from ..console.lines import one_line
+from ..console.pipes import bytes_in, bytes_out
 from ..files.folders import image_suffixes
 from ..files.lists import read_list, write_list
-from ..upscaling.jobs import EXTENSION, Request, Source, find_inputs, plan, unfinished, without_results
+from ..upscaling.jobs import EXTENSION, STREAM, Request, Source, find_inputs, named, plan, unfinished, without_results
 from ..upscaling.work import upscale_all
 from .options import SHIPPED, add_model_arguments, number, size_of
 
@@ -63,7 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, SHIPPED)
     _add_photograph_arguments(parser)
     parser.add_argument(
-        "inputs", nargs="*", type=Path, metavar="INPUT", help="images, or folders (the images directly in them)"
+        "inputs",
+        nargs="*",
+        type=named,
+        metavar="INPUT",
+        help="images, or folders (the images directly in them); - is one image from standard input",
     )
     parser.add_argument(
         "--from",
@@ -86,12 +92,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output",
         required=True,
         metavar="OUT",
-        help="a file for one image; otherwise a folder, made if need be, where results are named as the inputs",
+        help="a file for one image; otherwise a folder, made if need be, where results are named as the inputs; "
+        "- is standard output",
     )
     parser.add_argument(
         "--format",
         choices=EXTENSION,
-        help="file format in a folder (default: as the input where it is PNG, JPEG, WebP or TIFF, otherwise PNG)",
+        help="file format in a folder or on standard output "
+        "(default: as the input where it is PNG, JPEG, WebP or TIFF, otherwise PNG)",
     )
     parser.add_argument(
         "--memory",
@@ -130,16 +138,25 @@ def run(args: argparse.Namespace) -> int:
     """The command. Everything that can be refused is refused before the first image is touched."""
     if not args.inputs and args.listed is None:
         raise InputError("upscale: name images or folders, or a list of them with --from")
+    if args.failures is not None and STREAM in args.inputs:
+        raise InputError("upscale: a list cannot name what came through standard input; leave --failures out")
     if args.failures is not None and args.failures.suffix.lower() in image_suffixes():
         raise InputError(
             f"upscale: --failures {args.failures} is the name of an image, and it would be a text; rename it"
         )
-    failures = Failures()
     listed = None if args.listed is None else [Source.listed(*entry) for entry in read_list(args.listed)]
     existing = args.overwrite, args.skip_existing
     request = Request(
         *(args.inputs, args.output, args.format, args.save_mask, *existing, args.recursive, listed, size_of(args))
     )
+    if named(args.output) != STREAM:
+        return _run(args, request)
+    with bytes_out() as result:
+        return _run(args, replace(request, result=result))
+
+
+def _run(args: argparse.Namespace, request: Request) -> int:
+    failures = Failures()
     with _status() as say:
         sources, passed_over = find_inputs(request, failures)
         jobs = plan(request, sources, say)
@@ -148,6 +165,8 @@ def run(args: argparse.Namespace) -> int:
             jobs = list(without_results(jobs))
     if len(jobs) < planned:
         print(f"mga: {planned - len(jobs)} of {total} images are left out, their results exist", file=sys.stderr)
+    if any(job.source == STREAM for job in jobs):
+        request = replace(request, data=bytes_in())
     done: list[Path] = []
     try:
         if jobs:

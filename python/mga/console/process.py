@@ -88,6 +88,15 @@ class Stream:
             except (OSError, ValueError) as problem:
                 self._give_up(problem)
 
+    def write_bytes(self, data: bytes | memoryview) -> None:
+        """As they are, past the encoding; what was written before as text has been flushed."""
+        if self.fault is None:
+            try:
+                self._stream.buffer.write(data)
+                self._stream.buffer.flush()
+            except (OSError, ValueError) as problem:
+                self._give_up(problem)
+
     def _give_up(self, problem: Exception) -> None:
         self.fault = problem
         try:  # Python tries once more to write what is left when it ends, and that must not fail again

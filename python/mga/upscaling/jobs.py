@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from mga_kernels.errors import ImageError, InputError
 from mga_kernels.images import FORMATS, check_output
@@ -17,6 +18,7 @@ from mga_kernels.system.files import Identity, are_one_name, identities
 from ..console.failures import Failures
 from ..files.folders import list_images, subfolders
 
+STREAM = Path("-")  # standard input among the inputs, standard output as the output
 EXTENSION = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
 _TOLD = 500  # from one number that is shown to the next
 
@@ -25,7 +27,8 @@ _TOLD = 500  # from one number that is shown to the next
 class Request:
     """What is asked for: ``output`` is a file or a folder by its name, ``format`` a key of EXTENSION.
 
-    ``listed``: further inputs, of a list of files.
+    ``listed``: further inputs, of a list of files. ``data``: what the input STREAM holds; ``result``: where the output
+    STREAM goes.
     """
 
     inputs: Sequence[Path]
@@ -37,6 +40,16 @@ class Request:
     recursive: bool = False
     listed: Sequence[Source] | None = None
     size: Size = field(default_factory=Size)
+    data: bytes | None = None
+    result: BinaryIO | None = None
+
+    def kind(self, target: Path, kind: str | None) -> str:
+        """The format, a value of FORMATS, of the result of an image that was of ``kind``."""
+        if target != STREAM:
+            return FORMATS[target.suffix.lower()]
+        if self.format is not None:
+            return FORMATS[EXTENSION[self.format]]
+        return kind if kind is not None and kind in FORMATS.values() else "PNG"
 
 
 @dataclass(frozen=True)
@@ -67,8 +80,15 @@ class Job:
         return self.below / self.source.name if self.below.parts else self.below
 
     @property
+    def name(self) -> str:
+        """What errors call the image."""
+        return "standard input" if self.source == STREAM else str(self.source)
+
+    @property
     def outputs(self) -> tuple[Path, ...]:
-        return (self.target,) if self.mask is None else (self.target, self.mask)
+        """The files that it makes."""
+        target = () if self.target == STREAM else (self.target,)
+        return target if self.mask is None else (*target, self.mask)
 
 
 def find_inputs(request: Request, failures: Failures) -> tuple[list[Source], list[Path]]:
@@ -100,6 +120,8 @@ def find_inputs(request: Request, failures: Failures) -> tuple[list[Source], lis
 
 def _images_of(source: Source, request: Request, failures: Failures) -> tuple[list[Source], list[Path]]:
     path = source.path
+    if path == STREAM:
+        return [source], []
     if not os.path.isdir(path):
         try:
             os.lstat(path)
@@ -132,15 +154,17 @@ def _images_of(source: Source, request: Request, failures: Failures) -> tuple[li
 def plan(request: Request, sources: Sequence[Source], say: Callable[[str], None] = lambda text: None) -> list[Job]:
     """The jobs, with every output checked against the others, the inputs and what exists."""
     several = len(sources) > 1 or len(request.inputs) > 1 or request.listed is not None
-    several = several or os.path.isdir(request.inputs[0])
-    output = Path(request.output)
+    several = several or (request.inputs[0] != STREAM and os.path.isdir(request.inputs[0]))
+    output = named(request.output)
+    if STREAM in (output, *request.inputs):
+        return [_of_streams(request, several)]
     into_folder = several or os.path.isdir(output) or request.output.endswith(("/", os.sep))
     if several and not os.path.isdir(output) and output.suffix.lower() in FORMATS:
         raise InputError(f"several images need a folder as output, but {output} is the name of an image file")
     if not into_folder and not output.suffix and not os.path.lexists(output):
         raise InputError(f"the output {output} is neither an image file by its name nor a folder; a folder ends in /")
-    if not into_folder and request.format and FORMATS.get(output.suffix.lower()) != FORMATS[EXTENSION[request.format]]:
-        raise InputError(f"--format {request.format} contradicts the name of the output, {output}; leave one out")
+    if not into_folder:
+        _refuse_other_format(request, output)
     masks = Path(request.save_mask) if request.save_mask else None
     mask_each = masks is not None and (several or os.path.isdir(masks))
     jobs = []
@@ -151,6 +175,39 @@ def plan(request: Request, sources: Sequence[Source], say: Callable[[str], None]
         jobs.append(Job(source.path, target, mask, source.below))
     _check(jobs, request.overwrite, request.skip_existing, say)
     return jobs
+
+
+def _refuse_other_format(request: Request, output: Path) -> None:
+    if request.format and FORMATS.get(output.suffix.lower()) != FORMATS[EXTENSION[request.format]]:
+        raise InputError(f"--format {request.format} contradicts the name of the output, {output}; leave one out")
+
+
+def named(text: str) -> Path:
+    """The path that an argument means: STREAM is ``-`` alone, not the file of that name (``./-``)."""
+    path = Path(text)
+    return path.absolute() if path == STREAM and text != str(STREAM) else path
+
+
+def _of_streams(request: Request, several: bool) -> Job:
+    """The job that reads standard input or writes standard output. InputError where there is more than one image."""
+    output, mask = named(request.output), None if request.save_mask is None else named(request.save_mask)
+    if several:
+        which = "standard output holds one image" if output == STREAM else "standard input is one image"
+        raise InputError(f"upscale: {which}, so - stands for it only where one image is upscaled")
+    if output == STREAM and request.skip_existing:
+        raise InputError("upscale: --skip-existing has no meaning for standard output; leave it out")
+    source = request.inputs[0]
+    if source == STREAM:
+        for path, option in ((output, "-o"), (mask, "--save-mask")):
+            if path is not None and path != STREAM and (os.path.isdir(path) or not path.suffix):
+                raise InputError(f"upscale: standard input has no name, so {option} {path} must be that of a file")
+    elif mask is not None and os.path.isdir(mask):
+        mask = mask / f"{source.stem}-mask.png"
+    if output != STREAM:
+        _refuse_other_format(request, output)
+    job = Job(source, output, mask)
+    _check([job], request.overwrite, request.skip_existing, lambda text: None)
+    return job
 
 
 def _extension(suffix: str, wanted: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
@@ -17,7 +18,15 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mga_kernels.errors import ImageError
-from mga_kernels.images import Photo, check_output, read_image, save_image
+from mga_kernels.images import (
+    Photo,
+    check_format,
+    check_output,
+    encode_image,
+    read_image,
+    read_stream,
+    save_image,
+)
 from mga_kernels.images.size import shrink
 from mga_kernels.system.files import writable_folder
 
@@ -25,7 +34,7 @@ from ..console.failures import Failures
 from ..console.lines import one_line
 from ..console.said import said_by_thread
 from ..drawing.overlay import draw_overlay
-from .jobs import Job, Request, has_result, refuse_names_that_fold
+from .jobs import STREAM, Job, Request, has_result, refuse_names_that_fold
 
 if TYPE_CHECKING:
     from mga_kernels.engine.model import MaskGuidedSR
@@ -89,15 +98,15 @@ def _run_all(model: MaskGuidedSR, jobs: Sequence[Job], request: Request, failure
         steps = (
             lambda job: _noted(said, read_job, job, model.scale, request),
             lambda work: _noted(said, compute_job, model, work),
-            lambda work: _lines(said, work, request.overwrite, request.skip_existing, done),
+            lambda work: _lines(said, work, request, done),
         )
         task = progress.add_task("upscaling", total=len(jobs))
         with closing(overlap(jobs, *steps, ahead=_WRITERS + 1, writers=_WRITERS)) as outcomes:
             for job in jobs:
-                progress.update(task, description=escape(one_line(job.source.name)))
+                progress.update(task, description=escape(one_line(Path(job.name).name)))
                 outcome = next(outcomes)
                 if outcome.error is not None and not isinstance(outcome.error, HasResult):
-                    failures.add(job.source, outcome.error, job.behind)
+                    failures.add(Path(job.name), outcome.error, job.behind)
                 for line in outcome.value or ():
                     console.print(one_line(line))
                 progress.advance(task)
@@ -109,12 +118,15 @@ def read_job(job: Job, scale: int, request: Request) -> Work:
     overwrite = request.overwrite or request.skip_existing
     if request.skip_existing and has_result(job):
         raise HasResult
-    photo = read_image(job.source)
+    photo = read_image(job.source) if job.source != STREAM else read_stream(io.BytesIO(request.data or b""), job.name)
     height, width = photo.rgb.shape[:2]
     size = request.size.of(width, height, scale)
     see_through = photo.alpha is not None and bool((photo.alpha < 255).any())
     # Before the work, not after it.
-    check_output(job.target, overwrite, size=size, alpha=see_through)
+    if job.target == STREAM:
+        check_format(request.kind(job.target, photo.format), "to standard output", size, see_through)
+    else:
+        check_output(job.target, overwrite, size=size, alpha=see_through)
     if job.mask is not None:
         check_output(job.mask, overwrite)
     return Work(job, photo, time.perf_counter() - started, size)
@@ -128,11 +140,11 @@ def _noted(said: Callable[[], list[str]], step: Callable[..., Work], *arguments:
     return work
 
 
-def _lines(said: Callable[[], list[str]], work: Work, overwrite: bool, skip: bool, done: list[Path]) -> list[str]:
+def _lines(said: Callable[[], list[str]], work: Work, request: Request, done: list[Path]) -> list[str]:
     """``write_job``, with what is said meanwhile in its thread."""
     said()
-    lines = write_job(work, overwrite, skip, done)
-    return lines + [f"  {work.job.source.name}: {note}" for note in said()]
+    lines = write_job(work, request, done)
+    return lines + [f"  {Path(work.job.name).name}: {note}" for note in said()]
 
 
 def refinement(cells: int | None) -> str:
@@ -162,7 +174,7 @@ def compute_job(model: MaskGuidedSR, work: Work) -> Work:
     return Work(work.job, result, seconds, work.size, cells, how, notes)
 
 
-def write_job(work: Work, overwrite: bool, skip: bool, done: list[Path]) -> list[str]:
+def write_job(work: Work, request: Request, done: list[Path]) -> list[str]:
     """Write the result and its mask, both or none; returns a line about it and the notes on what was not kept.
 
     The mask comes first, so that it is there where a result is. To ``skip`` what has a result, one that appeared
@@ -170,13 +182,16 @@ def write_job(work: Work, overwrite: bool, skip: bool, done: list[Path]) -> list
     """
     started = time.perf_counter()
     job, result, notes = work.job, work.photo, []
-    if skip and has_result(job):
+    if request.skip_existing and has_result(job):
         raise HasResult
-    overwrite = overwrite or skip
+    overwrite = request.overwrite or request.skip_existing
     if job.mask is not None and work.cells is not None:
         notes = save_image(draw_overlay(*work.cells), job.mask, overwrite)
     try:
-        notes = save_image(result, job.target, overwrite) + notes
+        if job.target == STREAM:
+            notes = _to_stream(result, request) + notes
+        else:
+            notes = save_image(result, job.target, overwrite) + notes
     except BaseException:
         if job.mask is not None:
             job.mask.unlink(missing_ok=True)
@@ -185,4 +200,12 @@ def write_job(work: Work, overwrite: bool, skip: bool, done: list[Path]) -> list
     height, width = result.rgb.shape[:2]
     seconds = work.seconds + time.perf_counter() - started
     line = f"{job.source} -> {job.target} ({width}x{height}, {work.how}, {seconds:.1f} s)"
-    return [line, *(f"  {job.source.name}: {note}" for note in work.notes + notes)]
+    return [line, *(f"  {Path(job.name).name}: {note}" for note in work.notes + notes)]
+
+
+def _to_stream(result: Photo, request: Request) -> list[str]:
+    encoded = io.BytesIO()  # in which TIFF is changed behind its writer
+    notes = encode_image(result, request.kind(STREAM, result.format), encoded, "to standard output")
+    assert request.result is not None
+    request.result.write(encoded.getbuffer())
+    return notes
