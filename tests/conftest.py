@@ -39,7 +39,7 @@ LONG = [
             "model_matrix",
             "processes",
         ),
-        *("published", "tiles", "plans", "cuda_emulation", "engine", "modes", "agreement", "complexity"),
+        *("published", "tiles", "plans", "convert", "local_networks", "cuda_races", "engine", "complexity"),
     )
 ]
 
