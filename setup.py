@@ -38,6 +38,7 @@ DEFAULT_ARCHS = "80;90;100;120"
 # The first line of every csrc/*/isa/*.cpp: which processors it is for, and what they must have. The file is found by
 # being there; see csrc/simd/instruction_set.h.
 FIRST_LINE = re.compile(r"// Instruction set(?: of (\w+))?: ([\w ]+)\.( Compiled for it as a whole\.)?\n")
+MACOS = sys.platform == "darwin"
 # Contraction is off, so that a product and a sum round twice, as in torch, unless a kernel asks for one rounding.
 # Vectors are passed between inlined functions only, so it does not matter how GCC 4.5 passed them.
 COMMON_FLAGS = "-std=c++17 -ffp-contract=off -fPIC -fvisibility=hidden -Wall -Wextra -Wshadow -Werror -Wno-psabi"
@@ -237,13 +238,17 @@ class BuildNative(build_ext):
         cxx = os.environ.get("CXX", "g++")
         sanitize = f"-fsanitize={self.sanitize}" if self.sanitize else ""
         ninja.rule("cxx", f"{cxx} -MMD -MF $out.d {COMMON_FLAGS} {self.optimisation()} {flags} $options -c $in -o $out")
-        ninja.rule("link", f"{cxx} -shared {sanitize} $in -o $out {libraries}", dependencies=False)
+        # What goes into a wheel is stripped; what is built in place keeps its names for profilers and debuggers.
+        strip = "" if self.sanitize or self.inplace else "-Wl,-x" if MACOS else "-s"
+        ninja.rule("link", f"{cxx} -shared {sanitize} {strip} $in -o $out {libraries}", dependencies=False)
 
     def torch_library(self, ninja: NinjaFile, output: Path) -> None:
         torch = package_dir("torch")
         # csrc/torch and torch's own headers share a prefix; no file of theirs has the same name.
         flags = f"-I'{CSRC}' -I'{ninja.folder}' -DTORCH_TARGET_VERSION={TORCH_TARGET_MACRO} -isystem '{torch}/include'"
-        libraries = f"-L'{torch}/lib' -Wl,--no-as-needed -ltorch -ltorch_cpu -Wl,--as-needed -Wl,--exclude-libs,ALL"
+        libraries = f"-L'{torch}/lib' -ltorch -ltorch_cpu"
+        if not MACOS:  # whose linker knows none of these options, and needs none
+            libraries = f"-Wl,--no-as-needed {libraries} -Wl,--as-needed -Wl,--exclude-libs,ALL"
         if self.toolkit:
             flags += " -DMGA_WITH_CUDA -DUSE_CUDA"
             # libcudart is linked in, so the library needs no toolkit, and no driver, to be loaded.
@@ -284,7 +289,11 @@ class BuildNative(build_ext):
                 define("MGA_CUDA_ARCHS", ";".join(cuda_archs())),
             ]
         python = sysconfig.get_paths()["include"]
-        self.compiler_rules(ninja, f"{' '.join(facts)} -isystem '{pybind11}/include' -isystem '{python}'", "")
+        self.compiler_rules(
+            ninja,
+            f"{' '.join(facts)} -isystem '{pybind11}/include' -isystem '{python}'",
+            "-undefined dynamic_lookup" if MACOS else "",  # Python itself is there when the module is loaded
+        )
         ninja.compile("cxx", CSRC / "host.cpp")
         ninja.link("link", output)
 
