@@ -54,6 +54,10 @@ CHAINS = {
         *(Stage(conv(8, 8), x, out) for x, out in zip("xabc", "abcd", strict=True)),
         Stage(conv(8, 8), "d", "out", "a"),
     ],
+    "a long second addend": lambda: [
+        *(Stage(conv(8, 8), x, out) for x, out in zip("xabc", "abcd", strict=True)),
+        Stage(conv(8, 8), "d", "out", "b", also="a"),
+    ],
     "parts": lambda: [
         Stage(conv(8, 8), "x", "wide"),
         Stage(conv(8, 8), "wide", ("wide", 8)),
