@@ -3,10 +3,11 @@
 from .opening import suffixes
 from .photo import Photo, to_array, to_image
 from .reading import read_image, read_stream
-from .writing import FORMATS, check_format, check_output, encode_image, save_image
+from .writing import FORMATS, LOSSY, check_format, check_output, encode_image, save_image
 
 __all__ = [
     "FORMATS",
+    "LOSSY",
     "Photo",
     "check_format",
     "check_output",

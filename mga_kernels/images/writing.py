@@ -19,15 +19,17 @@ from .photo import Photo, to_image
 from .result import save_tiff
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
-FORMATS |= {".jfif": "JPEG", ".jpe": "JPEG"}
+FORMATS |= {".jfif": "JPEG", ".jpe": "JPEG", ".avif": "AVIF"}
+LOSSY = frozenset({"JPEG", "WEBP", "AVIF"})  # those that have a quality
 # The longest side each format (JPEG: libjpeg) can hold, in pixels.
-_LONGEST = {"JPEG": 65500, "WEBP": 16383}
+_LONGEST = {"JPEG": 65500, "WEBP": 16383, "AVIF": 65536}
 _ENCODING: dict[str, dict[str, Any]] = {
     "PNG": {"compress_level": 6},
     "JPEG": {"quality": 95, "subsampling": 0},
     # Lossy WebP halves the resolution of colour whatever the quality; colours below alpha 0 stay only if it is exact.
     "WEBP": {"lossless": True, "quality": 50, "exact": True},
     "TIFF": {"compression": "raw"},
+    "AVIF": {"quality": 90, "subsampling": "4:4:4"},
 }
 
 
@@ -37,11 +39,13 @@ def check_output(
     inputs: Iterable[str | os.PathLike[str]] | frozenset[Identity] = (),
     size: tuple[int, int] | None = None,
     alpha: bool = False,
+    quality: int | None = None,
 ) -> str:
     """Pillow's name of the format that ``path`` asks for; raises ImageError where saving there would fail.
 
     ``inputs`` are files that must not be the output; for many outputs give the set that ``files.identities`` makes of
-    them once. ``size`` (width, height) in pixels and ``alpha`` describe the image where they are known already.
+    them once. ``size`` (width, height) in pixels and ``alpha`` describe the image where they are known already;
+    ``quality`` is as in ``save_image``.
     """
     path = Path(path)
     kind = FORMATS.get(path.suffix.lower())
@@ -62,12 +66,19 @@ def check_output(
             raise ImageError(f"cannot write {path}: it is the input itself; choose another name or folder")
         if not overwrite:
             raise ImageError(f"cannot write {path}: it exists already; choose another name or allow overwriting")
-    check_format(kind, str(path), size, alpha)
+    check_format(kind, str(path), size, alpha, quality)
     return kind
 
 
-def check_format(kind: str, name: str, size: tuple[int, int] | None = None, alpha: bool = False) -> None:
+def check_format(
+    kind: str, name: str, size: tuple[int, int] | None = None, alpha: bool = False, quality: int | None = None
+) -> None:
     """Raises ImageError where a file of this ``kind`` cannot hold the image; ``name`` is what it calls the file."""
+    if quality is not None and kind not in LOSSY:
+        remedy = f"leave the quality out or choose one of {', '.join(sorted(LOSSY))}"
+        raise ImageError(f"cannot write {name}: {kind} is without loss and has no quality; {remedy}")
+    if quality is not None and not 1 <= quality <= 100:
+        raise ImageError(f"cannot write {name}: a quality is a whole number from 1 to 100, got {quality}")
     if size is not None and max(size) > _LONGEST.get(kind, max(size)):
         limit = f"{kind} holds at most {_LONGEST[kind]:,} pixels a side"
         raise ImageError(f"cannot write {name}: the result is {size[0]}x{size[1]} and {limit}; write PNG or TIFF")
@@ -75,28 +86,33 @@ def check_format(kind: str, name: str, size: tuple[int, int] | None = None, alph
         raise ImageError(f"cannot write {name}: JPEG holds no transparency and the image has it; write PNG or WebP")
 
 
-def save_image(image: Image.Image | Photo, path: str | os.PathLike[str], overwrite: bool = False) -> list[str]:
+def save_image(
+    image: Image.Image | Photo, path: str | os.PathLike[str], overwrite: bool = False, quality: int | None = None
+) -> list[str]:
     """Write an 8-bit image (L, LA, RGB, RGBA) in the format of the extension; returns notes on what was not kept.
 
-    PNG, TIFF (uncompressed) and WebP are written without loss, JPEG at quality 95 without chroma subsampling. ICC
-    profile, EXIF, XMP, IPTC, resolution and comments of ``image.info`` go where the format can hold them. The file
-    appears whole or not at all; ImageError where it cannot be written or would replace a file without ``overwrite``.
+    PNG, TIFF (uncompressed) and WebP are written without loss, JPEG at quality 95 and AVIF at 90; ``quality``, 1 to
+    100, is another one of JPEG, AVIF and WebP. Colours of JPEG and AVIF keep their resolution. ICC profile, EXIF, XMP,
+    IPTC, resolution and comments of ``image.info`` go where the format can hold them. The file appears whole or not at
+    all; ImageError where it cannot be written or would replace a file without ``overwrite``.
     """
     path = Path(path)
     image = _eight_bits(image)
-    kind = check_output(path, overwrite, size=image.size, alpha=_seen_through(image))
+    kind = check_output(path, overwrite, size=image.size, alpha=_seen_through(image), quality=quality)
     with whole_file(path, ImageError) as stream:
-        return _write(image, kind, stream, str(path))
+        return _write(image, kind, stream, str(path), quality)
 
 
-def encode_image(image: Image.Image | Photo, kind: str, stream: BinaryIO, name: str) -> list[str]:
+def encode_image(
+    image: Image.Image | Photo, kind: str, stream: BinaryIO, name: str, quality: int | None = None
+) -> list[str]:
     """``save_image`` into a stream that can be read and sought in, as a file of ``kind``, a value of FORMATS.
 
     ``name`` is what errors call the file. What an exception leaves in the stream is no image.
     """
     image = _eight_bits(image)
-    check_format(kind, name, image.size, _seen_through(image))
-    return _write(image, kind, stream, name)
+    check_format(kind, name, image.size, _seen_through(image), quality)
+    return _write(image, kind, stream, name, quality)
 
 
 def _eight_bits(image: Image.Image | Photo) -> Image.Image:
@@ -110,14 +126,14 @@ def _seen_through(image: Image.Image) -> bool:
     return image.mode in ("LA", "RGBA") and bool((np.asarray(image.getchannel("A")) < 255).any())
 
 
-def _write(image: Image.Image, kind: str, stream: BinaryIO, name: str) -> list[str]:
+def _write(image: Image.Image, kind: str, stream: BinaryIO, name: str, quality: int | None) -> list[str]:
     notes: list[str] = []
     info = known(image.info)
     if kind == "JPEG" and image.mode in ("LA", "RGBA"):  # opaque everywhere, so there is nothing to lose
         image = image.convert(image.mode[:-1])
     plain = image.copy() if image.info else image
     plain.info = {}  # so that Pillow writes the options below and nothing on its own
-    options = _ENCODING[kind] | metadata_options(kind, plain, info, notes)
+    options = _encoding(kind, quality) | metadata_options(kind, plain, info, notes)
     try:
         if kind == "TIFF":
             save_tiff(plain, stream, info, notes, **options)
@@ -126,3 +142,9 @@ def _write(image: Image.Image, kind: str, stream: BinaryIO, name: str) -> list[s
     except (*REFUSALS, OSError) as problem:  # OSError: an encoder's, not the disk's
         raise ImageError(f"cannot write {name}: {kind} refused the image ({problem})") from problem
     return notes
+
+
+def _encoding(kind: str, quality: int | None) -> dict[str, Any]:
+    if quality is None:
+        return _ENCODING[kind]
+    return _ENCODING[kind] | {"quality": quality} | ({"lossless": False} if kind == "WEBP" else {})

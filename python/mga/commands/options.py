@@ -60,6 +60,12 @@ def pixels(text: str) -> int:
     return int(text)
 
 
+def quality(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 100:
+        raise argparse.ArgumentTypeError(f"the quality is a whole number from 1 to 100, got {text!r}")
+    return int(text)
+
+
 def share(text: str) -> float:
     try:
         value = float(text)

@@ -22,7 +22,7 @@ from ..files.folders import image_suffixes
 from ..files.lists import read_list, write_list
 from ..upscaling.jobs import EXTENSION, STREAM, Request, Source, find_inputs, named, plan, unfinished, without_results
 from ..upscaling.work import upscale_all
-from .options import SHIPPED, add_model_arguments, number, size_of
+from .options import SHIPPED, add_model_arguments, number, quality, size_of
 
 if TYPE_CHECKING:
     from mga_kernels.engine.model import MaskGuidedSR
@@ -97,9 +97,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--format",
+        type=str.lower,
         choices=EXTENSION,
         help="file format in a folder or on standard output "
         "(default: as the input where it is PNG, JPEG, WebP or TIFF, otherwise PNG)",
+    )
+    parser.add_argument(
+        "--quality",
+        type=quality,
+        metavar="Q",
+        help="1 to 100, of results that are JPEG (default 95), AVIF (90) or WebP (default: without loss)",
     )
     parser.add_argument(
         "--memory",
@@ -147,7 +154,8 @@ def run(args: argparse.Namespace) -> int:
     listed = None if args.listed is None else [Source.listed(*entry) for entry in read_list(args.listed)]
     existing = args.overwrite, args.skip_existing
     request = Request(
-        *(args.inputs, args.output, args.format, args.save_mask, *existing, args.recursive, listed, size_of(args))
+        *(args.inputs, args.output, args.format, args.save_mask, *existing, args.recursive, listed, size_of(args)),
+        quality=args.quality,
     )
     if named(args.output) != STREAM:
         return _run(args, request)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mga_kernels.errors import ImageError, InputError
-from mga_kernels.images import FORMATS, check_output
+from mga_kernels.images import FORMATS, LOSSY, check_output
 from mga_kernels.images.size import Size
 from mga_kernels.system.files import Identity, are_one_name, identities
 
@@ -19,7 +19,9 @@ from ..console.failures import Failures
 from ..files.folders import list_images, subfolders
 
 STREAM = Path("-")  # standard input among the inputs, standard output as the output
-EXTENSION = {"png": ".png", "jpg": ".jpg", "webp": ".webp", "tiff": ".tiff"}
+EXTENSION = {"png": ".png", "jpg": ".jpg", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tiff", "tif": ".tiff"}
+EXTENSION |= {"avif": ".avif"}
+KEPT = frozenset({"PNG", "JPEG", "WEBP", "TIFF"})  # what results are where nothing else is asked for and inputs are it
 _TOLD = 500  # from one number that is shown to the next
 
 
@@ -28,7 +30,7 @@ class Request:
     """What is asked for: ``output`` is a file or a folder by its name, ``format`` a key of EXTENSION.
 
     ``listed``: further inputs, of a list of files. ``data``: what the input STREAM holds; ``result``: where the output
-    STREAM goes.
+    STREAM goes. ``quality``: that of ``save_image``, for those results that have one.
     """
 
     inputs: Sequence[Path]
@@ -40,6 +42,7 @@ class Request:
     recursive: bool = False
     listed: Sequence[Source] | None = None
     size: Size = field(default_factory=Size)
+    quality: int | None = None
     data: bytes | None = None
     result: BinaryIO | None = None
 
@@ -49,7 +52,7 @@ class Request:
             return FORMATS[target.suffix.lower()]
         if self.format is not None:
             return FORMATS[EXTENSION[self.format]]
-        return kind if kind is not None and kind in FORMATS.values() else "PNG"
+        return kind if kind is not None and kind in KEPT else "PNG"
 
 
 @dataclass(frozen=True)
@@ -173,8 +176,22 @@ def plan(request: Request, sources: Sequence[Source], say: Callable[[str], None]
         target = output / source.below / (stem + _extension(suffix, request.format)) if into_folder else output
         mask = masks / source.below / f"{stem}-mask.png" if masks and mask_each else masks
         jobs.append(Job(source.path, target, mask, source.below))
+    _check_quality(request, jobs)
     _check(jobs, request.overwrite, request.skip_existing, say)
     return jobs
+
+
+def _check_quality(request: Request, jobs: Sequence[Job]) -> None:
+    """InputError where a quality is asked for and no result has one, as far as their names tell."""
+    if request.quality is None:
+        return
+    targets = [job.target for job in jobs if job.target != STREAM or request.format]  # others are not known yet
+    kinds = {request.kind(path, None) for path in targets if path == STREAM or path.suffix.lower() in FORMATS}
+    if kinds and not kinds & LOSSY:
+        which = " and ".join(sorted(kinds))
+        raise InputError(
+            f"upscale: --quality has no meaning for {which}, without loss; leave it out or choose another --format"
+        )
 
 
 def _refuse_other_format(request: Request, output: Path) -> None:
@@ -206,6 +223,7 @@ def _of_streams(request: Request, several: bool) -> Job:
     if output != STREAM:
         _refuse_other_format(request, output)
     job = Job(source, output, mask)
+    _check_quality(request, [job])
     _check([job], request.overwrite, request.skip_existing, lambda text: None)
     return job
 
@@ -213,7 +231,7 @@ def _of_streams(request: Request, several: bool) -> Job:
 def _extension(suffix: str, wanted: str | None) -> str:
     if wanted is not None:
         return EXTENSION[wanted]
-    return suffix if suffix.lower() in FORMATS else ".png"
+    return suffix if FORMATS.get(suffix.lower()) in KEPT else ".png"
 
 
 def _check(jobs: list[Job], overwrite: bool, skip: bool, say: Callable[[str], None]) -> None:

@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mga_kernels.errors import ImageError
 from mga_kernels.images import (
+    LOSSY,
     Photo,
     check_format,
     check_output,
@@ -124,7 +125,8 @@ def read_job(job: Job, scale: int, request: Request) -> Work:
     see_through = photo.alpha is not None and bool((photo.alpha < 255).any())
     # Before the work, not after it.
     if job.target == STREAM:
-        check_format(request.kind(job.target, photo.format), "to standard output", size, see_through)
+        kind = request.kind(job.target, photo.format)
+        check_format(kind, "to standard output", size, see_through, request.quality)
     else:
         check_output(job.target, overwrite, size=size, alpha=see_through)
     if job.mask is not None:
@@ -191,7 +193,8 @@ def write_job(work: Work, request: Request, done: list[Path]) -> list[str]:
         if job.target == STREAM:
             notes = _to_stream(result, request) + notes
         else:
-            notes = save_image(result, job.target, overwrite) + notes
+            kind = request.kind(job.target, None)
+            notes = save_image(result, job.target, overwrite, request.quality if kind in LOSSY else None) + notes
     except BaseException:
         if job.mask is not None:
             job.mask.unlink(missing_ok=True)
@@ -205,7 +208,7 @@ def write_job(work: Work, request: Request, done: list[Path]) -> list[str]:
 
 def _to_stream(result: Photo, request: Request) -> list[str]:
     encoded = io.BytesIO()  # in which TIFF is changed behind its writer
-    notes = encode_image(result, request.kind(STREAM, result.format), encoded, "to standard output")
+    notes = encode_image(result, request.kind(STREAM, result.format), encoded, "to standard output", request.quality)
     assert request.result is not None
     request.result.write(encoded.getbuffer())
     return notes
