@@ -6,11 +6,13 @@ ITU-T H.273. Other formats hold an ICC profile only.
 
 from __future__ import annotations
 
+import io
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from PIL import Image, ImageCms
 
 # White, red, green and blue as x, y.
 _D65 = (0.3127, 0.3290)
@@ -147,3 +149,28 @@ def _assembled(tags: dict[bytes, bytes], space: bytes) -> bytes:
     header = struct.pack(">I4sI4s4s4s", begin + len(body), bytes(4), 0x04300000, b"mntr", space, b"XYZ ")
     header += struct.pack(">6H4s", 2025, 1, 1, 0, 0, 0, b"acsp") + bytes(28) + _fixed(_D50) + bytes(48)
     return header + struct.pack(">I", len(tags)) + b"".join(table) + body
+
+
+def in_srgb(image: Image.Image, info: dict[str, Any], notes: list[str]) -> tuple[Image.Image, dict[str, Any]]:
+    """(image, metadata) for a format that holds no colour space: the colours become those of sRGB, if they are others.
+
+    Grey stays as it is, with its profile in the metadata, and so does what no profile describes.
+    """
+    space, rest = stated(info), {key: value for key, value in info.items() if key not in _SPACES}
+    profile = info.get("icc_profile") or (icc_profile(space) if space is not None and not space.is_srgb else None)
+    if profile is None:
+        return image, rest if space is None or space.is_srgb else info
+    try:
+        own, srgb = ImageCms.ImageCmsProfile(io.BytesIO(profile)), ImageCms.createProfile("sRGB")
+        if ImageCms.getProfileDescription(own).startswith("sRGB"):
+            return image, rest
+        if image.mode not in ("RGB", "RGBA"):
+            return image, info
+        converted = ImageCms.profileToProfile(image, own, srgb, outputMode=image.mode)
+    except (ImageCms.PyCMSError, OSError):
+        return image, info
+    notes.append("its colours were converted to sRGB, as Pillow's plug-in writes no colour space into JPEG XL")
+    return cast(Image.Image, converted), rest
+
+
+_SPACES = ("icc_profile", "cicp", "gamma", "chromaticity", "srgb")

@@ -30,7 +30,7 @@ REFUSALS = (
     ValueError,
     struct.error,
 )
-_TITLES = {"WEBP": "WebP"}  # where Pillow's name is not the usual one
+_TITLES = {"WEBP": "WebP", "JXL": "JPEG XL"}  # where Pillow's name is not the usual one
 _NAMES = {
     "exif": "EXIF data",
     "xmp": "XMP data",
@@ -56,7 +56,7 @@ def metadata_options(kind: str, image: Image.Image, info: dict[str, Any], notes:
             notes.append(f"{kind} is written without its {' and '.join(lost)}")
         return {}
     options = maker(info, notes)
-    if kind != "PNG":
+    if kind not in ("PNG", "JXL"):
         options |= _profile(kind, image, info, notes)
     return _accepted(kind, image.mode, options, notes)
 
@@ -129,6 +129,23 @@ def _avif(info: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     return options
 
 
+def _heif(info: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    _note_lost(info, notes, "HEIF", iptc="IPTC captions", text="text chunks", comment="comment", dpi="resolution (dpi)")
+    return _common(info, "exif", "xmp")
+
+
+def _jxl(info: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+    lost = {"iptc": "IPTC captions", "text": "text chunks", "comment": "comment", "dpi": "resolution (dpi)"}
+    _note_lost(info, notes, "JPEG XL", **lost)
+    space = stated(info)
+    if "icc_profile" in info or (space is not None and not space.is_srgb):
+        notes.append("Pillow's plug-in writes no colour space into JPEG XL, so its colours may look different")
+    options = _common(info, "exif", "xmp")
+    if "exif" in options:  # where it begins is a number before it
+        options["exif"] = bytes(4) + options["exif"].removeprefix(b"Exif\0\0")
+    return options
+
+
 def _tiff(info: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     _note_lost(info, notes, "TIFF", text="text chunks", comment="comment")
     return _resolution("TIFF", info, 1 / 0xFFFFFFFF, 0xFFFFFFFF, notes)
@@ -162,6 +179,8 @@ _OPTIONS: dict[str, Callable[[dict[str, Any], list[str]], dict[str, Any]]] = {
     "WEBP": _webp,
     "TIFF": _tiff,
     "AVIF": _avif,
+    "HEIF": _heif,
+    "JXL": _jxl,
 }
 
 

@@ -15,6 +15,7 @@ from .colour import stated
 from .exif import ORIENTATION, PREFIX, STRUCTURAL, from_tags, one_prefix, patch_exif, with_header, without_turn
 from .headers import bmp_profile
 from .ifd import EXIF_IFD, GPS_IFD, INTEROP_IFD, LONG, POINTERS, read_tags
+from .jxl import xmp as jxl_xmp
 from .png import code_points
 from .tiff import IPTC, LAYERS, RESOURCES, XMP
 
@@ -78,8 +79,10 @@ def stated_in_file(image: Image.Image, stream: BinaryIO | None, notes: list[str]
             found = {"icc_profile": bmp_profile(stream)}
         elif image.format == "PNG":
             found = {"cicp": code_points(stream)}
+        elif image.format == "JXL":
+            found = {"xmp": jxl_xmp(stream, notes)}
         else:
-            cicp = avif_code_points(stream) if image.format == "AVIF" else None
+            cicp = avif_code_points(stream) if image.format in ("AVIF", "HEIF") else None
             space = stated({"cicp": cicp}) if cicp else None
             found = {} if space is None or space.is_srgb else {"cicp": cicp}
     except (OSError, ValueError, struct.error):
@@ -230,6 +233,8 @@ def pillows_orientation(image: Image.Image) -> Any:
 
 def _orientation(image: Image.Image, info: dict[str, Any], from_info: bool, notes: list[str]) -> int:
     """The orientation, 1..8, of EXIF, or of XMP where EXIF states none; 1 where there is none."""
+    if image.format == "JXL" and not getattr(image, "jpeg", False):  # turned by its decoder; EXIF has no say there
+        return 1
     told = pillows_orientation(image)
     if told is None and "exif" in info and not from_info:  # which Pillow has not seen
         seen = Image.Image()

@@ -15,13 +15,13 @@ from PIL import Image, ImageFile
 
 from ..errors import ImageError
 from ..system.threads import Lock
-from . import jpeg, png
+from . import jpeg, plugins, png
 from .boxes import avif_without_exif
 from .headers import what_it_is
 
 # Formats of single pictures. Others that Pillow opens run outside programs, hold vectors, layers, films or readings of
 # instruments, or are known to it by name only.
-READABLE = tuple("JPEG PNG WEBP TIFF BMP DIB GIF PPM JPEG2000 AVIF TGA QOI PCX SGI SUN DDS ICO".split())
+READABLE = tuple("JPEG PNG WEBP TIFF BMP DIB GIF PPM JPEG2000 AVIF TGA QOI PCX SGI SUN DDS ICO HEIF JXL".split())
 _lock = Lock()
 
 
@@ -37,7 +37,8 @@ def suffixes() -> frozenset[str]:
     """What the names of files that ``read_image`` can read end with, in lower case with the dot."""
     Image.init()
     kinds = {*READABLE, "MPO"}  # which Pillow reads as JPEG
-    return frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in kinds)
+    named = frozenset(suffix for suffix, kind in Image.registered_extensions().items() if kind in kinds)
+    return named | frozenset(plugins.SUFFIXES)
 
 
 @contextmanager
@@ -84,7 +85,10 @@ def open_image(stream: BinaryIO, name: str) -> ImageFile.ImageFile:
     stream.seek(0)
     prefix = stream.read(16)
     failed: Damaged | None = None
-    for kind in READABLE:
+    plugged = plugins.kind_of(stream)
+    if plugged is not None:
+        plugins.require(plugged, f"{name} cannot be read")
+    for kind in READABLE if plugged is None else (plugged,):
         factory, accept = Image.OPEN.get(kind, (None, None))
         if factory is None or not _accepted(accept, prefix):
             continue

@@ -15,6 +15,7 @@ from PIL import Image, ImageCms
 from ..errors import ImageError, InputError, MGAError, OutOfMemoryError
 from ..system.memory import GIB, require_memory
 from .headers import bits_per_sample
+from .jxl import read_header
 from .metadata import read_metadata, stated_in_file
 from .opening import Damaged, file_of, limit_off, mended, one_line, open_image, opened
 from .photo import Photo, bleed
@@ -157,6 +158,8 @@ def _refuse_frames(image: Image.Image, name: str, notes: list[str], in_memory: b
     elif frames > 1:
         remedy = "pass a copy() of the one you want" if in_memory else "extract the one you want as a file of its own"
         raise ImageError(f"{name} holds {frames} frames or pages and only single images are upscaled; {remedy}")
+    if image.info.get("depth_images") or image.info.get("aux"):  # of HEIF
+        notes.append("pictures beside the main one, such as of depth or brightness, were left out")
     sizes = image.info.get("sizes", ()) if image.format == "ICO" else ()
     if len(sizes) > 1:
         notes.append(f"only its largest picture was used, not the {len(sizes) - 1} smaller ones")
@@ -169,6 +172,13 @@ def _refuse_deep(image: Image.Image, name: str, file: BinaryIO | None) -> None:
         words = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
         deep = deep or any(isinstance(word, str) and _DEEP_PIXELS.search(word) for word in words)
     bits = 16 if deep else 8
+    if image.format == "HEIF":
+        bits = max(bits, image.info.get("bit_depth") or 8)
+    if image.format == "JXL" and file is not None:
+        header = read_header(file)
+        bits = max(bits, header.bits)
+        if header.animated:
+            raise ImageError(f"{name} is an animation and only single images are upscaled; extract the frame you want")
     if image.format == "TIFF" and hasattr(image, "tag_v2"):
         declared = image.tag_v2.get(258, 8)
         bits = max(bits, *(declared if isinstance(declared, tuple) else (declared,)))

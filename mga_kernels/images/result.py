@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
+from . import plugins
 from .formats import metadata_options, tiff_tags
 from .metadata import known
 from .tiff import add_tags
@@ -33,6 +34,8 @@ class PhotoImage(Image.Image):
         """Save as ``PIL.Image.Image.save`` does, with the metadata."""
         notes: list[str] = []
         kind = format.upper() if format else _kind(fp)
+        if kind in plugins.PLUGINS:
+            plugins.require(kind, "the result cannot be saved")
         if kind not in Image.SAVE:
             Image.init()
         info = {key: value for key, value in known(self.info).items() if key not in params}
@@ -75,4 +78,5 @@ def _kind(fp: Any) -> str:
     name = fp if isinstance(fp, (str, bytes, os.PathLike)) else getattr(fp, "name", "")
     if not isinstance(name, (str, bytes, os.PathLike)):
         return ""
-    return Image.registered_extensions().get(os.path.splitext(os.fsdecode(name))[1].lower(), "")
+    suffix = os.path.splitext(os.fsdecode(name))[1].lower()
+    return plugins.SUFFIXES.get(suffix) or Image.registered_extensions().get(suffix, "")

@@ -13,14 +13,16 @@ from PIL import Image
 
 from ..errors import ImageError, InputError
 from ..system.files import Identity, identities, whole_file
+from . import plugins
+from .colour import in_srgb
 from .formats import REFUSALS, metadata_options
 from .metadata import known
 from .photo import Photo, to_image
 from .result import save_tiff
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
-FORMATS |= {".jfif": "JPEG", ".jpe": "JPEG", ".avif": "AVIF"}
-LOSSY = frozenset({"JPEG", "WEBP", "AVIF"})  # those that have a quality
+FORMATS |= {".jfif": "JPEG", ".jpe": "JPEG", ".avif": "AVIF"} | plugins.SUFFIXES
+LOSSY = frozenset({"JPEG", "WEBP", "AVIF", "HEIF", "JXL"})  # those that have a quality
 # The longest side each format (JPEG: libjpeg) can hold, in pixels.
 _LONGEST = {"JPEG": 65500, "WEBP": 16383, "AVIF": 65536}
 _ENCODING: dict[str, dict[str, Any]] = {
@@ -30,6 +32,8 @@ _ENCODING: dict[str, dict[str, Any]] = {
     "WEBP": {"lossless": True, "quality": 50, "exact": True},
     "TIFF": {"compression": "raw"},
     "AVIF": {"quality": 90, "subsampling": "4:4:4"},
+    "HEIF": {"quality": 90, "chroma": 444},
+    "JXL": {"lossless": True, "effort": 3, "use_container": True},
 }
 
 
@@ -74,6 +78,8 @@ def check_format(
     kind: str, name: str, size: tuple[int, int] | None = None, alpha: bool = False, quality: int | None = None
 ) -> None:
     """Raises ImageError where a file of this ``kind`` cannot hold the image; ``name`` is what it calls the file."""
+    if kind in plugins.PLUGINS:
+        plugins.require(kind, f"cannot write {name}")
     if quality is not None and kind not in LOSSY:
         remedy = f"leave the quality out or choose one of {', '.join(sorted(LOSSY))}"
         raise ImageError(f"cannot write {name}: {kind} is without loss and has no quality; {remedy}")
@@ -91,10 +97,10 @@ def save_image(
 ) -> list[str]:
     """Write an 8-bit image (L, LA, RGB, RGBA) in the format of the extension; returns notes on what was not kept.
 
-    PNG, TIFF (uncompressed) and WebP are written without loss, JPEG at quality 95 and AVIF at 90; ``quality``, 1 to
-    100, is another one of JPEG, AVIF and WebP. Colours of JPEG and AVIF keep their resolution. ICC profile, EXIF, XMP,
-    IPTC, resolution and comments of ``image.info`` go where the format can hold them. The file appears whole or not at
-    all; ImageError where it cannot be written or would replace a file without ``overwrite``.
+    PNG, TIFF (uncompressed), WebP and JPEG XL are written without loss, JPEG at quality 95, AVIF and HEIF at 90;
+    ``quality``, 1 to 100, is another one of all but PNG and TIFF. Only lossy WebP halves the resolution of colours. ICC
+    profile, EXIF, XMP, IPTC, resolution and comments of ``image.info`` go where the format can hold them. The file
+    appears whole or not at all; ImageError where it cannot be written or would replace a file without ``overwrite``.
     """
     path = Path(path)
     image = _eight_bits(image)
@@ -133,6 +139,8 @@ def _write(image: Image.Image, kind: str, stream: BinaryIO, name: str, quality: 
         image = image.convert(image.mode[:-1])
     plain = image.copy() if image.info else image
     plain.info = {}  # so that Pillow writes the options below and nothing on its own
+    if kind == "JXL":
+        plain, info = in_srgb(plain, info, notes)
     options = _encoding(kind, quality) | metadata_options(kind, plain, info, notes)
     try:
         if kind == "TIFF":
@@ -147,4 +155,6 @@ def _write(image: Image.Image, kind: str, stream: BinaryIO, name: str, quality: 
 def _encoding(kind: str, quality: int | None) -> dict[str, Any]:
     if quality is None:
         return _ENCODING[kind]
+    if kind == "JXL":  # of which 100 is without loss
+        return _ENCODING[kind] | ({} if quality == 100 else {"quality": quality, "lossless": False, "effort": 7})
     return _ENCODING[kind] | {"quality": quality} | ({"lossless": False} if kind == "WEBP" else {})

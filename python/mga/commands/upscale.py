@@ -106,7 +106,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--quality",
         type=quality,
         metavar="Q",
-        help="1 to 100, of results that are JPEG (default 95), AVIF (90) or WebP (default: without loss)",
+        help="1 to 100, of results that are JPEG (default 95), AVIF, HEIC (90), WebP or JPEG XL (without loss)",
     )
     parser.add_argument(
         "--memory",
