@@ -20,6 +20,7 @@ from .metadata import read_metadata, stated_in_file
 from .opening import Damaged, file_of, limit_off, mended, one_line, open_image, opened
 from .photo import Photo, bleed
 
+_EXTRACT = "make files of them (for example `magick IN -coalesce OUT-%03d.png`) and upscale those, as a folder"
 _DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _DEEP_PIXELS = re.compile(r";(16[BLN]|32)")  # in Pillow's name of how samples are stored
 _TURN = {
@@ -156,7 +157,7 @@ def _refuse_frames(image: Image.Image, name: str, notes: list[str], in_memory: b
     if frames > 1 and image.format == "MPO":  # a JPEG whose further pictures are previews
         notes.append(f"only its main picture was used, not the {frames - 1} smaller ones that its camera added")
     elif frames > 1:
-        remedy = "pass a copy() of the one you want" if in_memory else "extract the one you want as a file of its own"
+        remedy = "pass a copy() of the one you want" if in_memory else _EXTRACT
         raise ImageError(f"{name} holds {frames} frames or pages and only single images are upscaled; {remedy}")
     if image.info.get("depth_images") or image.info.get("aux"):  # of HEIF
         notes.append("pictures beside the main one, such as of depth or brightness, were left out")
@@ -178,7 +179,7 @@ def _refuse_deep(image: Image.Image, name: str, file: BinaryIO | None) -> None:
         header = read_header(file)
         bits = max(bits, header.bits)
         if header.animated:
-            raise ImageError(f"{name} is an animation and only single images are upscaled; extract the frame you want")
+            raise ImageError(f"{name} is an animation and only single images are upscaled; {_EXTRACT}")
     if image.format == "TIFF" and hasattr(image, "tag_v2"):
         declared = image.tag_v2.get(258, 8)
         bits = max(bits, *(declared if isinstance(declared, tuple) else (declared,)))
