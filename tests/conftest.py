@@ -39,7 +39,17 @@ LONG = [
             "model_matrix",
             "processes",
         ),
-        *("published", "tiles", "plans", "convert", "local_networks", "cuda_races", "engine", "complexity"),
+        *(
+            "published",
+            "tiles",
+            "plans",
+            "convert",
+            "documented_commands",
+            "local_networks",
+            "cuda_races",
+            "engine",
+            "complexity",
+        ),
     )
 ]
 
