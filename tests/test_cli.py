@@ -313,11 +313,11 @@ def test_transparency_that_jpeg_cannot_hold_is_refused_before_the_work(tmp_path,
 def test_ctrl_c_in_a_folder_keeps_what_is_finished(tmp_path, photos, mga_upscale, monkeypatch):
     real, calls = mga.upscaling.work.save_image, []
 
-    def save(image, path, overwrite=False):
+    def save(image, path, *rest):
         calls.append(path)
         if len(calls) == 4:  # while the second image is being written, after its mask
             raise KeyboardInterrupt
-        return real(image, path, overwrite)
+        return real(image, path, *rest)
 
     monkeypatch.setattr(mga.upscaling.work, "save_image", save)
     code, output = mga_upscale(photos, "-o", tmp_path / "out", "--save-mask", tmp_path / "masks")

@@ -321,10 +321,10 @@ def test_where_one_image_goes(tmp_path, folder, mga_upscale):
 def test_skip_existing_goes_on_after_an_interruption(tmp_path, folder, mga_upscale, monkeypatch):
     real, out, masks = mga.upscaling.work.save_image, tmp_path / "out", tmp_path / "masks"
 
-    def save(image, path, overwrite=False):
+    def save(image, path, *rest):
         if path.name == "m.jpg":  # after its mask was written
             raise KeyboardInterrupt
-        return real(image, path, overwrite)
+        return real(image, path, *rest)
 
     monkeypatch.setattr(mga.upscaling.work, "save_image", save)
     words = [folder, "-o", out, "--save-mask", masks]
