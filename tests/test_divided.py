@@ -12,8 +12,18 @@ from torch import nn
 
 from mga.conversion.light import fit_light_upsampler
 from mga.conversion.teacher import halves
+from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
 from mga_kernels.networks.divided import enlarged, image_part
 from mga_kernels.networks.margins import Enlarge, upsampled
+
+
+@torch.no_grad()
+def pictures(teacher: WholeNetwork, network: MaskGuidedNetwork) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The published network's, the coarse one and that of -D, float64."""
+    image = photographs(24, 32).double()
+    factor = 255 if teacher.config.input_range == "0..255" else 1
+    coarse, feature = network.coarse(image)
+    return teacher.body(image * factor)[0] / factor, coarse, network.decomposed(feature)
 
 
 @pytest.mark.parametrize("name", TEACHERS)
@@ -23,12 +33,7 @@ def test_decomposed_is_the_published_network(name):
     network = halves(teacher, (1, 1)).double()
     if teacher.config.network == "rfdn":
         teacher.body.B2.esa.pool = False
-    image = photographs(24, 32).double()
-    factor = 255 if teacher.config.input_range == "0..255" else 1
-    with torch.no_grad():
-        wanted = teacher.body(image * factor)[0] / factor
-        coarse, feature = network.coarse(image)
-        found = network.decomposed(feature)
+    wanted, coarse, found = pictures(teacher, network)
     assert (coarse - wanted).abs().max() > 1e-3 * wanted.std(), "half of the blocks is not all of them"
     assert (found - wanted).abs().max() < 1e-6 * wanted.abs().max()
 
@@ -37,12 +42,7 @@ def test_decomposed_is_the_published_network(name):
 def test_new_blocks_change_nothing_at_first(name):
     teacher = teacher_of(name).double()
     network = halves(teacher, (teacher.config.blocks, 2)).double()
-    image = photographs(24, 32).double()
-    factor = 255 if teacher.config.input_range == "0..255" else 1
-    with torch.no_grad():
-        wanted = teacher.body(image * factor)[0] / factor
-        coarse, feature = network.coarse(image)
-        found = network.decomposed(feature)
+    wanted, coarse, found = pictures(teacher, network)
     for result in (coarse, found):
         assert (result - wanted).abs().max() < 1e-6 * wanted.abs().max()
     parts = [parameter for parameter in network.refine.parameters() if parameter.abs().max() > 0]

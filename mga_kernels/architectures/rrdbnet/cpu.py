@@ -19,8 +19,6 @@ from ...runtimes.cpu.plan import PlainWeights
 from ...runtimes.cpu.stages import Part, Stage
 from . import network as rrdbnet
 
-SLOPE, RESIDUAL = rrdbnet.SLOPE, rrdbnet.RESIDUAL
-
 
 @dataclass(frozen=True)
 class _Place:

@@ -118,11 +118,19 @@ class Rows:
 
     def held(self, name: str, band: int) -> int:
         """Rows of a slot that are in use at a time."""
+        return self.slots[name].scale * band + self._beyond[name]
+
+    @cached_property
+    def _beyond(self) -> dict[str, int]:
+        """Of each slot that is not external, rows in use beside those of the band itself."""
+        return {name: self._beyond_band(name) for name in self.inner}
+
+    def _beyond_band(self, name: str) -> int:
         scale = self.slots[name].scale
         lowest, highest, more = scale * max(self.leads), 0, 0
         for lead, side, stage in zip(self.leads, self.sides, self.stages, strict=True):
             if part_of(stage.out)[0] == name:
-                highest = max(highest, scale * (band + lead) + (side - 1) * stage.factor)
+                highest = max(highest, scale * lead + (side - 1) * stage.factor)
                 lowest = min(lowest, scale * lead)
             for use in _read(stage):
                 if use.slot == name:

@@ -72,10 +72,8 @@ class Budget:
 
     def fits(self, height: int, width: int, capacity: int, dense: bool, held: int) -> bool:
         """Whether the image fits, whole or in the tiles that were asked for, beside plans that take ``held`` bytes."""
-        way = self.in_asked(height, width, capacity, dense)
-        if way is not None:
-            return way.bytes <= self.room(held)
-        return self.whole(height, width, capacity, dense).bytes <= self.room(held)
+        size = height, width, capacity, dense
+        return (self.in_asked(*size) or self.whole(*size)).bytes <= self.room(held)
 
     def in_tiles(self, height: int, width: int, capacity: int, dense: bool) -> list[Way]:
         """Ways in tiles, that with the least work first."""
