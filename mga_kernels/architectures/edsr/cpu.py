@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import nn
-
-from ...networks.layers import upsampling_steps
-from ...runtimes.cpu.layers import Conv, weight_and_bias
+from ...runtimes.cpu.layers import Conv, plus_mean, weight_and_bias
 from ...runtimes.cpu.plan import PlainWeights
-from ...runtimes.cpu.stages import Stage
+from ...runtimes.cpu.stages import Stage, stepwise
 
 
 class EdsrWeights(PlainWeights):
@@ -30,13 +26,4 @@ class EdsrWeights(PlainWeights):
         ]
 
     def end(self, base: Any) -> list[Stage]:
-        stages: list[Stage] = []
-        x = "feature"
-        convolutions = [layer for layer in base.upsampler if isinstance(layer, nn.Conv2d)]
-        steps = upsampling_steps(self.config.scale)
-        for number, (conv, step) in enumerate(zip(convolutions, steps, strict=True), start=1):
-            stages.append(Stage(Conv.of(conv, shuffle=step), x, f"enlarged {number}"))
-            x = f"enlarged {number}"
-        weight, bias = weight_and_bias(base.conv_last)
-        assert bias is not None
-        return [*stages, Stage(Conv(weight, bias + torch.tensor(base.mean), floats=True), x, "picture")]
+        return stepwise(base.upsampler, "feature", self.config.scale, plus_mean(base.conv_last, base.mean))

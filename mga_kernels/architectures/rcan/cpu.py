@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ...networks.interface import Halves
-from ...networks.layers import upsampling_steps
-from ...runtimes.cpu.layers import Conv, weight_and_bias
+from ...runtimes.cpu.layers import Conv, plus_mean
 from ...runtimes.cpu.pairs import Grid
 from ...runtimes.cpu.plan import Buffers, MakeChain
 from ...runtimes.cpu.rescaled import Given, RescaledChain, TrunkWeights, sums
-from ...runtimes.cpu.stages import Stage
+from ...runtimes.cpu.stages import Stage, stepwise
 from ...runtimes.cpu.storage import Storage, Stored
 from . import network as rcan
 
@@ -88,19 +87,6 @@ class _Trunk:
         end(area, {**given, "raw": raw, "skip": last, "before": before, "x": x}, *factors, gain=gain)
 
 
-def _upsampler(half: rcan.BaseNet | rcan.RefineNet, x: str, scale: int) -> list[Stage]:
-    """From slot ``x`` to ``picture``."""
-    stages = []
-    convolutions = [layer for layer in half.upsampler if isinstance(layer, nn.Conv2d)]
-    for i, (conv, step) in enumerate(zip(convolutions, upsampling_steps(scale), strict=True), start=1):
-        stages.append(Stage(Conv.of(conv, shuffle=step), x, f"enlarged {i}"))
-        x = f"enlarged {i}"
-    weight, bias = weight_and_bias(half.conv_last)
-    assert bias is not None
-    last = Conv(weight, bias + torch.tensor(half.mean, dtype=torch.float32), floats=True)
-    return [*stages, Stage(last, x, "picture")]
-
-
 class RcanWeights(TrunkWeights):
     any_settings = True
 
@@ -118,7 +104,7 @@ class RcanWeights(TrunkWeights):
         first = self.less_mean(base.conv_first, base.mean, factor=self.value_range / 255)
         self.head = self.chain([Stage(first, "image", "x")], ["image", "x"])
         self.end = self.trunk.ends([], ["out"])
-        upsampler = _upsampler(base, "out", base.scale * base.unshuffled)
+        upsampler = stepwise(base.upsampler, "out", base.scale * base.unshuffled, plus_mean(base.conv_last, base.mean))
         self.end_in_picture = self.trunk.ends(upsampler, ["out", "picture"])
 
     def prepare_refine(self, refine: rcan.RefineNet) -> None:
@@ -126,7 +112,8 @@ class RcanWeights(TrunkWeights):
         self.refine_planes = dict.fromkeys((*PLANES, "fused", "tight"), self.channels)
         fuse = self.closing_pair(refine.conv1, refine.conv2)
         fusing = [Stage(fuse[0], "out", "hidden"), Stage(fuse[1], "hidden", "fused", crop=1)]
-        upsampler = _upsampler(refine, "fused", self.config.scale)
+        last = plus_mean(refine.conv_last, refine.mean)
+        upsampler = stepwise(refine.upsampler, "fused", self.config.scale, last)
         self.refine_end = self.refine_trunk.ends([*fusing, *upsampler], ["picture"])
         self.fusing = self.refine_trunk.ends(fusing, ["fused"])
         self.upsampler = self.chain(upsampler, ["fused", "picture"])

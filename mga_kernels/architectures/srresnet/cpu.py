@@ -7,12 +7,11 @@ from typing import ClassVar, cast
 
 from torch import nn
 
-from ...networks.layers import upsampling_steps
 from ...runtimes.cpu.layers import Conv, from_bytes
 from ...runtimes.cpu.pairs import Grid
 from ...runtimes.cpu.plan import Buffers, MakeChain
 from ...runtimes.cpu.rescaled import Given, RescaledChain, TrunkWeights, normalise, sums
-from ...runtimes.cpu.stages import Stage
+from ...runtimes.cpu.stages import Stage, stepwise
 from ...runtimes.cpu.storage import Chain, Stored
 from . import network as srresnet
 
@@ -22,12 +21,7 @@ TIGHT_SCALE = 4  # the 9x9 convolution sees four pixels of zeros beyond a patch,
 
 def _upsampler(half: srresnet.BaseNet | srresnet.RefineNet, x: str, scale: int) -> list[Stage]:
     """From slot ``x`` to ``picture``."""
-    stages = []
-    convolutions = [layer for layer in half.upscale if isinstance(layer, nn.Conv2d)]
-    for i, (conv, step) in enumerate(zip(convolutions, upsampling_steps(scale), strict=True), start=1):
-        stages.append(Stage(Conv.of(conv, srresnet.SLOPE, shuffle=step), x, f"enlarged {i}"))
-        x = f"enlarged {i}"
-    return [*stages, Stage(Conv.of(half.conv_output, floats=True), x, "picture")]
+    return stepwise(half.upscale, x, scale, Conv.of(half.conv_output, floats=True), srresnet.SLOPE)
 
 
 class _PlainTrunk:

@@ -18,7 +18,7 @@ from ...ops import pair_chain_, pair_gather_
 from ...ops.convolution.layout import VECTOR, pitch
 from ...records import FrameRecord, SlotRecord, StageRecord
 from .pairs import Grid, Planes, forced_backend, pack
-from .stages import Part, Stage, part_of
+from .stages import Stage, part_of
 from .storage import Chain, Mask, Storage, Stored
 
 
@@ -46,7 +46,7 @@ class PairChain(Chain):
                 )
         self.external = list(external)
         self.layers = [pack(stage.layer) for stage in stages]
-        self.slots = {name: _Slot((scales or {}).get(name, 1)) for name in self.external}
+        self.slots: dict[str, _Slot] = {name: _Slot((scales or {}).get(name, 1)) for name in self.external}
         for stage in stages:
             x, (out, first) = self.slots[part_of(stage.x)[0]], part_of(stage.out)
             slot = self.slots.setdefault(out, _Slot())
@@ -79,14 +79,14 @@ class PairChain(Chain):
         return leads
 
     def _record(self, stage: Stage, lead: int, statistics: int) -> StageRecord:
-        (x, x_pair), (out, out_pair), (skip, skip_pair) = map(self._at, (stage.x, stage.out, stage.skip))
+        (x, x_first), (out, out_first), (skip, skip_first) = map(self.at, (stage.x, stage.out, stage.skip))
         return StageRecord(
             x=x,
-            x_pair=x_pair,
+            x_pair=x_first // 2,
             out=out,
-            out_pair=out_pair,
+            out_pair=out_first // 2,
             skip=skip,
-            skip_pair=skip_pair,
+            skip_pair=skip_first // 2,
             size=stage.layer.size,
             shuffle=stage.factor,
             phased=stage.layer.phased,
@@ -94,13 +94,6 @@ class PairChain(Chain):
             lead=lead,
             statistics=statistics,
         )
-
-    def _at(self, part: Part | None) -> tuple[int, int]:
-        """Number of a slot, and of its first pair."""
-        if part is None:
-            return -1, 0
-        name, first = part_of(part)
-        return list(self.slots).index(name), first // 2
 
     def channels_of(self, slot: str) -> int:
         """Channels of a slot, an even number."""

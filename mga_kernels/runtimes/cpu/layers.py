@@ -98,6 +98,13 @@ def from_bytes(conv: nn.Conv2d, value_range: float, slope: float | Tensor = 1.0)
     return Conv(weight * (value_range / 255), bias, slope)
 
 
+def plus_mean(conv: nn.Conv2d, mean: Sequence[float]) -> Conv:
+    """The last convolution of a network that adds a mean colour to what it makes."""
+    weight, bias = weight_and_bias(conv)
+    assert bias is not None
+    return Conv(weight, bias + torch.tensor(mean, dtype=torch.float32), floats=True)
+
+
 def closing_pair(conv1: nn.Conv2d, conv2: nn.Conv2d, narrow: bool = True) -> tuple[Conv, Conv]:
     """The two convolutions of ``layers.consume_halo``.
 

@@ -21,8 +21,8 @@ from ...records import FrameRecord, LayerRecord, MapRecord
 from ...system.allocator import huge_pages
 from .layers import Conv, Layer, Scale
 from .pairs import Grid, forced_backend
-from .rows import Room, Rows, bytes_of
-from .stages import Part, Stage, part_of
+from .rows import Room, Rows, Slot, bytes_of
+from .stages import Stage
 from .storage import Chain, Mask, Storage, Stored
 
 FEW_INPUTS = 4  # in tiles these would be transformed for less than they save
@@ -135,14 +135,14 @@ class MapChain(Chain):
         self.stages, self.external = list(stages), list(external)
         self.layers = [_adding(pack(stage.layer, stage.enlarge, stage.stride), stage) for stage in self.stages]
         self.rows = Rows(self.stages, external, [layer.tile or SIDE for layer in self.layers])
-        self.slots = self.rows.slots
+        self.slots: dict[str, Slot] = self.rows.slots
         measured = [i for i, stage in enumerate(self.stages) if stage.measure]
         self.records = [self._record(i, measured.index(i) if i in measured else -1) for i in range(len(self.stages))]
 
     def _record(self, number: int, statistics: int) -> LayerRecord:
         stage, packed = self.stages[number], self.layers[number]
-        (x, x_channel), (out, out_channel) = self._at(stage.x), self._at(stage.out)
-        (skip, skip_channel), (also, also_channel) = self._at(stage.skip), self._at(stage.also)
+        (x, x_channel), (out, out_channel) = self.at(stage.x), self.at(stage.out)
+        (skip, skip_channel), (also, also_channel) = self.at(stage.skip), self.at(stage.also)
         return LayerRecord(
             x=x,
             x_channel=x_channel,
@@ -163,13 +163,6 @@ class MapChain(Chain):
             statistics=statistics,
             lead=self.rows.leads[number],
         )
-
-    def _at(self, part: Part | None) -> tuple[int, int]:
-        """Number of a slot, and its first channel."""
-        if part is None:
-            return -1, 0
-        name, first = part_of(part)
-        return list(self.slots).index(name), first
 
     def channels_of(self, slot: str) -> int:
         return self.slots[slot].groups * GROUP

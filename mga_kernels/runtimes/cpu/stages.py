@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from .layers import Layer
+from torch import nn
+
+from ...networks.layers import upsampling_steps
+from .layers import Conv, Layer
 
 Part = str | tuple[str, int]  # a slot, or the part of it from this channel on, see Storage.whole
 
@@ -49,3 +52,13 @@ Block = Callable[[Part, Part], list[Stage]]  # from one slot to another
 def part_of(part: Part) -> tuple[str, int]:
     """The slot, and its first channel."""
     return (part, 0) if isinstance(part, str) else part
+
+
+def stepwise(upsampler: Iterable[nn.Module], x: str, scale: int, last: Conv, slope: float = 1.0) -> list[Stage]:
+    """``networks.layers.stepwise_upsampler`` and the ``last`` convolution, from slot ``x`` to "picture"."""
+    stages = []
+    convolutions = [layer for layer in upsampler if isinstance(layer, nn.Conv2d)]
+    for number, (conv, step) in enumerate(zip(convolutions, upsampling_steps(scale), strict=True), start=1):
+        stages.append(Stage(Conv.of(conv, slope, shuffle=step), x, f"enlarged {number}"))
+        x = f"enlarged {number}"
+    return [*stages, Stage(last, x, "picture")]

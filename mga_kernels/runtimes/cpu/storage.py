@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from .stages import Stage
+from .stages import Part, Stage, part_of
 
 if TYPE_CHECKING:
     from .pairs import Grid
@@ -69,6 +69,15 @@ class Stored(ABC):
 
 class Chain(ABC):
     """Stages that run over an image or the patches of a grid, see ``pairs.PairChain`` and ``maps.MapChain``."""
+
+    slots: Mapping[str, object]
+
+    def at(self, part: Part | None) -> tuple[int, int]:
+        """Number of a slot, and its first channel; -1 for none."""
+        if part is None:
+            return -1, 0
+        name, first = part_of(part)
+        return list(self.slots).index(name), first
 
     @abstractmethod
     def __call__(
