@@ -379,10 +379,10 @@ def test_two_runs_at_once_share_the_work(tmp_path, folder, mga_upscale, monkeypa
     real, out = getattr(mga.upscaling.work, name), tmp_path / "out"
     begun = []
 
-    def step(*given):
+    def step(*given, **named):
         begun.append(given)
         (out / "z.png").write_text("of the other run")
-        return real(*given)
+        return real(*given, **named)
 
     monkeypatch.setattr(mga.upscaling.work, name, step)
     code, output = mga_upscale(folder, "-o", out, "--skip-existing")

@@ -77,7 +77,7 @@ def check_out(image: object, out: np.ndarray | None, height: int, width: int) ->
     """``out`` as a tensor; InputError where it cannot take the ``height`` x ``width`` result for ``image``."""
     if out is None:
         return None
-    if not (isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3):
+    if not (isinstance(image, np.ndarray) and image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8):
         raise InputError("upscale: out= takes the result of a uint8 array (H, W, 3) only; leave it out")
     expected = (height, width, 3)
     if not isinstance(out, np.ndarray) or out.dtype != np.uint8 or out.shape != expected:

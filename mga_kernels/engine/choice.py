@@ -180,6 +180,7 @@ class Choice:
         image = _noise(height, width)
         with self._plans.memory_errors(height, width):
             plan = self._plans.make_plan(height, width, k, dense)
+            image = image if plan.pixel == torch.uint8 else image / 255
             masked = [lambda: plan.run(image)]
             return measure(*masked, lambda: plan.dense(image)) if dense else measure(*masked)
 

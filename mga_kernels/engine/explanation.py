@@ -53,7 +53,7 @@ class Timings:
 def steps(
     plan: Plan, dense: bool, rgb: Tensor, timings: Timings
 ) -> tuple[tuple[Tensor, Tensor], np.ndarray, np.ndarray]:
-    """Coarse and final image of uint8 (H, W, 3), mask and indices, made in steps whose times are taken."""
+    """Coarse and final image of (H, W, 3), mask and indices, made in steps whose times are taken."""
     with timings.of("base"):
         final = plan.buffer()
         plan.coarse(rgb, final)

@@ -27,12 +27,12 @@ from ..system.threads import Lock
 from . import batch
 from .arguments import WHOLE, check_out, check_size, check_tensor, check_whole, choose_device
 from .explanation import Explanation, Timings, steps
-from .pictures import ImageLike, Picture, in_form_of, like, read, shared
+from .pictures import ImageLike, Picture, in_form_of, levels, like, read, values
 from .result import Result
 from .runner import Runner
 from .settings import Setting, Settings, taking
 
-VOLATILE = ("_lock", "_runner")  # what a copy in another process or beside this one makes anew
+VOLATILE = ("_lock", "_runner", "_deep")  # what a copy in another process or beside this one makes anew
 
 Value = TypeVar("Value")
 
@@ -60,11 +60,12 @@ class MaskGuidedSR:
         self.device = choose_device(self.settings.device)
         self._lock = Lock()  # a plan has one set of buffers: threads take turns
         self._runner = self._run_in(self.dtype, self._wanted)
+        self._deep: Runner | None = None  # what runs photographs of more than 8 bits a channel, once there is one
 
-    def _run_in(self, dtype: torch.dtype, wanted: torch.dtype | None) -> Runner:
+    def _run_in(self, dtype: torch.dtype, wanted: torch.dtype | None, deep: bool = False) -> Runner:
         """What runs tensors in ``dtype`` and photographs in ``wanted``."""
         network = self._exact if dtype == torch.float32 and self.device.type == "cpu" else copy.deepcopy(self._exact)
-        runner = Runner(network, self.device, dtype, wanted, self.settings, self._lock)
+        runner = Runner(network, self.device, dtype, wanted, self.settings, self._lock, deep)
         runner.refused |= self._gave_up
         return runner
 
@@ -221,14 +222,15 @@ class MaskGuidedSR:
             "prepared": runner.prepared(),
         }
 
-    def _run(self, size: tuple[int, int], steps: Callable[[Plan, bool], Value]) -> tuple[Value, int | None]:
-        """``steps(plan, dense)`` and the cells refined, of a photograph of this height and width.
+    def _run(self, image: Tensor, steps: Callable[[Plan, bool], Value]) -> tuple[Value, int | None]:
+        """``steps(plan, dense)`` and the cells refined, of a photograph (H, W, 3) as ``pictures.values`` gives it.
 
         Again in smaller tiles where memory ran out, and in a wider dtype where values were not finite.
         """
+        size, deep = (image.shape[0], image.shape[1]), image.is_floating_point()
         while True:
             try:
-                runner, value, refined = self._run_once(size, steps)
+                runner, value, refined = self._run_once(size, deep, steps)
             except OutOfMemoryError as problem:
                 error = bare(problem)
             else:
@@ -237,15 +239,21 @@ class MaskGuidedSR:
                 self._widen(runner, runner.narrow)
                 continue
             with self._lock:
-                if not self._runner.shrink(*size):
+                if not self._of(deep).shrink(*size):
                     raise error
 
+    def _of(self, deep: bool) -> Runner:
+        """What runs photographs, ``deep`` ones or others; the lock is held."""
+        if deep and self._deep is None:
+            self._deep = self._run_in(torch.float32, torch.float32, deep=True)
+        return self._deep if deep and self._deep is not None else self._runner
+
     def _run_once(
-        self, size: tuple[int, int], steps: Callable[[Plan, bool], Value]
+        self, size: tuple[int, int], deep: bool, steps: Callable[[Plan, bool], Value]
     ) -> tuple[Runner, Value | None, int | None]:
         """What ran it, and None for a value that was not finite."""
         with self._lock:
-            runner = self._runner
+            runner = self._of(deep)
             with runner.memory_errors(*size):
                 plan, dense = runner.plan(*size), runner.choice.dense(*size)
                 plan.start()
@@ -326,7 +334,7 @@ class MaskGuidedSR:
     ) -> Picture | Result:
         """Upscale one photograph with the model's own K.
 
-        A path or a PIL image gives a PIL image, a uint8 array an array of the same layout, a Photo a Photo.
+        A path or a PIL image gives a PIL image, a uint8 or uint16 array one of the same layout, a Photo a Photo.
         Orientation, alpha, grey levels, colour profile and metadata are kept (see ``mga_kernels.images``); what cannot
         be kept is said in a warning, or in the ``notes`` of a Photo. ``out``, uint8 (sH, sW, 3), takes the result of
         an RGB array and is returned. ``return_result``: a Result instead, whose notes are no warnings.
@@ -335,12 +343,12 @@ class MaskGuidedSR:
         with timings.of("read"):
             photo = read(image)
         room = check_out(image, out, *(side * self.scale for side in photo.rgb.shape[:2]))
-        border, rgb = Border.around(shared(photo.rgb), 0, 1, self.patch_size)
-        size, direct = (rgb.shape[0], rgb.shape[1]), None if any(border) else room
+        border, rgb = Border.around(values(photo), 0, 1, self.patch_size)
+        direct = None if any(border) else room
         with timings.of("run"):
-            pixels, refined = self._run(size, lambda plan, dense: (plan.dense if dense else plan.run)(rgb, out=direct))
+            pixels, refined = self._run(rgb, lambda plan, dense: (plan.dense if dense else plan.run)(rgb, out=direct))
         with timings.of("write"):
-            made = photo.upscaled(border.cut(pixels, 0, 1, self.scale, room).numpy())
+            made = photo.upscaled(levels(border.cut(pixels, 0, 1, self.scale, room)))
             if not return_result:
                 return out if out is not None else like(image, made)
             picture = in_form_of(image, made) if out is None else out
@@ -364,13 +372,11 @@ class MaskGuidedSR:
         timings = Timings(self.device)
         with timings.of("read"):
             photo = read(image)
-        border, rgb = Border.around(shared(photo.rgb), 0, 1, self.patch_size)
-        (results, mask, indices), refined = self._run(
-            (rgb.shape[0], rgb.shape[1]), lambda plan, dense: steps(plan, dense, rgb, timings)
-        )
+        border, rgb = Border.around(values(photo), 0, 1, self.patch_size)
+        (results, mask, indices), refined = self._run(rgb, lambda plan, dense: steps(plan, dense, rgb, timings))
         mask, indices = border.own_cells(mask, indices, self.patch_size)
         with timings.of("write"):
-            parts = (border.cut(result, 0, 1, self.scale).contiguous().numpy() for result in results)
+            parts = (levels(border.cut(result, 0, 1, self.scale).contiguous()) for result in results)
             coarse, made = map(photo.upscaled, parts)
             pictures = in_form_of(image, coarse), like(image, made)  # the notes are the same
         facts = self.patch_size, self.scale, timings.seconds, refined

@@ -13,12 +13,34 @@ from .. import images
 from ..notices import warn
 from ..ops import image_to_input, output_to_image
 
+DEEPEST = np.float32(0xFFFF)
+
 ImageLike = str | os.PathLike | Image.Image | np.ndarray | images.Photo
 Picture = Image.Image | np.ndarray | images.Photo
 
 
 def read(image: ImageLike) -> images.Photo:
-    return image if isinstance(image, images.Photo) else images.read_image(image)
+    """The photograph; ImageError where what is made of it could not be in the form of ``image`` (``in_form_of``)."""
+    if isinstance(image, images.Photo):
+        return image
+    photo = images.read_image(image, deep=True)
+    if not isinstance(image, np.ndarray):
+        images.check_pillow_holds(photo)
+    return photo
+
+
+def values(photo: images.Photo) -> Tensor:
+    """(H, W, 3) as plans take it: its bytes, or float32 in [0, 1] where it has more than 8 bits a channel."""
+    if photo.deep:
+        return torch.from_numpy(photo.rgb.astype(np.float32) / DEEPEST)
+    return shared(photo.rgb)
+
+
+def levels(picture: Tensor) -> np.ndarray:
+    """What plans make of ``values``, as the pixels of a photograph of as many bits."""
+    if picture.dtype == torch.uint8:
+        return picture.numpy()
+    return np.rint(picture.numpy() * DEEPEST).astype(np.uint16)
 
 
 def like(source: ImageLike, photo: images.Photo) -> Picture:

@@ -29,7 +29,7 @@ class Runner:
 
     ``wanted``: the dtype of photographs, None for the fastest. ``lock`` is held by whoever runs a plan or measures
     one, since a plan has one set of buffers and what is measured at the same time takes longer; the plans that are
-    kept are looked at without it.
+    kept are looked at without it. ``deep``: photographs are of more than 8 bits a channel (see ``runtimes.deep``).
     """
 
     def __init__(
@@ -40,10 +40,13 @@ class Runner:
         wanted: torch.dtype | None,
         settings: Settings,
         lock: Lock,
+        deep: bool = False,
     ):
         self.config, self.device, self.dtype, self.amount = network.config, device, dtype, settings.amount
         prepared = network if wanted in (None, dtype) else copy.deepcopy(network)  # which is converted to ``wanted``
-        self.planner, self.refused = runtimes.prepare(prepared, device, wanted, settings.runtime)
+        self.planner, self.refused = (
+            runtimes.deep(prepared, device) if deep else runtimes.prepare(prepared, device, wanted, settings.runtime)
+        )
         self.narrow = self.planner.narrow or dtype  # of photographs, as far as it is watched
         self.model = network.to(device, dtype)
         self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

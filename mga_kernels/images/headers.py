@@ -108,13 +108,18 @@ def what_it_is(stream: BinaryIO, kind: str) -> str | None:
         return None
 
 
+def whole_numbers(order: str, tags: Tags, tag: int, default: int) -> tuple[int, ...]:
+    """The numbers of a tag of a TIFF file, the default where it is not there or holds others."""
+    kind, value = tags.get(tag, (3, struct.pack(order + "H", default)))
+    layout = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind)
+    if layout is None or isinstance(value, dict):
+        return (default,)
+    return struct.unpack(f"{order}{len(value) // struct.calcsize(layout)}{layout}", value)
+
+
 def _tiff(order: str, tags: Tags) -> str | None:
     def numbers(tag: int, default: int) -> tuple[int, ...]:
-        kind, value = tags.get(tag, (3, struct.pack(order + "H", default)))
-        layout = {1: "B", 3: "H", 4: "I", 16: "Q"}.get(kind)
-        if layout is None or isinstance(value, dict):
-            return (default,)
-        return struct.unpack(f"{order}{len(value) // struct.calcsize(layout)}{layout}", value)
+        return whole_numbers(order, tags, tag, default)
 
     bits, (photometric, *_) = max(numbers(_BITS, 1)), numbers(_PHOTOMETRIC, 1)
     samples = _SAMPLES.get(max(numbers(_SAMPLE_FORMAT, 1)), "samples of no known kind")

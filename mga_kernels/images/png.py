@@ -78,7 +78,7 @@ def mended(stream: BinaryIO, notes: list[str]) -> tuple[BinaryIO, dict[str, Any]
     whole.seek(8)
     for chunk in found:
         if chunk not in refused:
-            whole.write(_bytes(stream, chunk))
+            whole.write(bytes_of(stream, chunk))
     whole.seek(0)
     return whole, rescued
 
@@ -87,7 +87,7 @@ def _one_pixel(stream: BinaryIO, found: list[Chunk]) -> bytes:
     """The chunks before the data of a picture of one pixel, with the palette; empty where Pillow refuses that too."""
     header = next((_data(stream, chunk) for chunk in found if chunk.kind == b"IHDR"), b"")
     start = SIGNATURE + _chunk(b"IHDR", struct.pack(">II", 1, 1) + header[8:12] + b"\0")
-    start += b"".join(_bytes(stream, chunk) for chunk in found if chunk.kind == b"PLTE")
+    start += b"".join(bytes_of(stream, chunk) for chunk in found if chunk.kind == b"PLTE")
     return start if len(header) == 13 and _opens(start) else b""
 
 
@@ -95,7 +95,7 @@ def _taken(stream: BinaryIO, chunk: Chunk, start: bytes) -> bool:
     """Whether Pillow takes a chunk; those of animations mean nothing by themselves and are not asked about."""
     if chunk.kind in _TEXTS and _data(stream, chunk).partition(b"\0")[0] in _PILLOWS_KEYS:
         return False
-    return chunk.kind in (b"acTL", b"fcTL", b"fdAT") or _opens(start + _bytes(stream, chunk))
+    return chunk.kind in (b"acTL", b"fcTL", b"fdAT") or _opens(start + bytes_of(stream, chunk))
 
 
 def _opens(start: bytes) -> bool:
@@ -110,7 +110,7 @@ def _opens(start: bytes) -> bool:
 def _rescue(kind: bytes, stream: BinaryIO, chunk: Chunk, rescued: dict[str, Any]) -> bool:
     """Unpack a profile or a text that is only too long for Pillow; whether that succeeded."""
     data = _data(stream, chunk)
-    if _bytes(stream, chunk) != _chunk(kind, data):
+    if bytes_of(stream, chunk) != _chunk(kind, data):
         return False
     key, _, rest = data.partition(b"\0")
     if kind == b"iTXt":
@@ -146,7 +146,8 @@ def _chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def _bytes(stream: BinaryIO, chunk: Chunk) -> bytes:
+def bytes_of(stream: BinaryIO, chunk: Chunk) -> bytes:
+    """A chunk as it stands in the file."""
     stream.seek(chunk.start)
     return stream.read(chunk.end - chunk.start)
 

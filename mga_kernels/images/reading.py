@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, cast
@@ -14,15 +13,11 @@ from PIL import Image, ImageCms
 
 from ..errors import ImageError, InputError, MGAError, OutOfMemoryError
 from ..system.memory import GIB, require_memory
-from .headers import bits_per_sample
-from .jxl import read_header
+from .deep import DEEP_BYTES, EXTRACT, bits_of, deep_tiff, of_levels, of_tiff, refuse_deep, turned, values_of
 from .metadata import read_metadata, stated_in_file
 from .opening import Damaged, file_of, limit_off, mended, one_line, open_image, opened
 from .photo import Photo, bleed
 
-_EXTRACT = "make files of them (for example `magick IN -coalesce OUT-%03d.png`) and upscale those, as a folder"
-_DEEP_MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
-_DEEP_PIXELS = re.compile(r";(16[BLN]|32)")  # in Pillow's name of how samples are stored
 _TURN = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -34,51 +29,59 @@ _TURN = {
 }
 
 
-def read_image(source: str | os.PathLike[str] | Image.Image | np.ndarray) -> Photo:
-    """Read a photograph: turned upright, as 8-bit RGB and alpha, with its metadata.
+def read_image(source: str | os.PathLike[str] | Image.Image | np.ndarray, deep: bool = False) -> Photo:
+    """Read a photograph: turned upright, as RGB and alpha, with its metadata.
 
     ``source`` is the path of a file, a Pillow image, or a uint8 array (H, W), (H, W, 1), (H, W, 2) grey and alpha,
     (H, W, 3) or (H, W, 4). CMYK and Lab become sRGB through the embedded profile; RGB and grey keep their profile.
-    Raises ImageError for a file that is missing, damaged or no image, and for what 8 bits and one frame cannot hold
-    (16-bit images, animations, several pages); OutOfMemoryError for an image too large to decode.
+    ``deep``: PNG, TIFF and PPM files of 9 to 16 bits a channel, Pillow images of mode I;16 and uint16 arrays are read
+    too, with uint16 values of 0 to 65535; all else has uint8 values.
+    Raises ImageError for a file that is missing, damaged or no image, and for what so many bits and one frame cannot
+    hold (animations, several pages); OutOfMemoryError for an image too large to decode.
     """
     if isinstance(source, np.ndarray):
-        return _from_array(source)
+        return _from_array(source, deep)
     if isinstance(source, Image.Image):
-        return _from_pillow(source, "the image")
+        return _from_pillow(source, "the image", deep=deep)
     if isinstance(source, (str, os.PathLike)):
         with opened(Path(source)) as stream:
-            return read_stream(stream, str(Path(source)))
+            return read_stream(stream, str(Path(source)), deep)
     raise InputError(f"read_image: expected a path, a PIL image or a uint8 array, got {type(source).__name__}")
 
 
-def _from_array(array: np.ndarray) -> Photo:
-    if array.dtype != np.uint8:
+def _from_array(array: np.ndarray, deep: bool) -> Photo:
+    if array.dtype != np.uint8 and not (deep and array.dtype == np.uint16):
         remedy = "scale it to 0..255, round, and convert with astype(np.uint8)"
-        raise InputError(f"read_image: expected a uint8 array, got {array.dtype}; {remedy}")
+        raise InputError(f"read_image: expected a uint8 {'or uint16 ' * deep}array, got {array.dtype}; {remedy}")
     if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] > 4):
         layouts = "(H, W), (H, W, 1), (H, W, 2), (H, W, 3) or (H, W, 4)"
         raise InputError(f"read_image: expected a non-empty array of shape {layouts}, got {array.shape}")
     if array.ndim == 3 and array.shape[2] == 3:
         return Photo(np.ascontiguousarray(array), shape=array.shape)  # as it is: Pillow would copy it twice
     flat = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
+    if array.dtype == np.uint16:
+        photo = of_levels(flat if flat.ndim == 3 else flat[:, :, None], None, {}, [])
+        photo.shape = array.shape
+        return photo
     photo = _from_pillow(Image.fromarray(np.ascontiguousarray(flat)), "the array")
     photo.shape = array.shape
     return photo
 
 
-def read_stream(stream: BinaryIO, name: str) -> Photo:
+def read_stream(stream: BinaryIO, name: str, deep: bool = False) -> Photo:
     """``read_image`` of what a binary stream that can be sought in holds; ``name`` is what errors call it."""
     notes: list[str] = []
+    if deep and (found := deep_tiff(stream)) is not None:
+        return of_tiff(stream, name, *found)
     try:
-        return _from_pillow(open_image(stream, name), name, notes, stream)
+        return _from_pillow(open_image(stream, name), name, notes, stream, deep=deep)
     except Damaged as problem:
         del notes[:]
         rest = mended(stream, problem.kind, notes)
         if rest is None:
             raise ImageError(str(problem)) from problem.__cause__
         try:
-            return _from_pillow(open_image(rest[0], name), name, notes, *rest)
+            return _from_pillow(open_image(rest[0], name), name, notes, *rest, deep=deep)
         except Damaged:
             raise ImageError(str(problem)) from problem.__cause__
 
@@ -89,6 +92,7 @@ def _from_pillow(
     notes: list[str] | None = None,
     stream: BinaryIO | None = None,
     rescued: dict[str, Any] | None = None,
+    deep: bool = False,
 ) -> Photo:
     """``stream`` is the file that ``image`` was opened from, ``rescued`` metadata that were taken out of it."""
     notes = [] if notes is None else notes
@@ -97,12 +101,17 @@ def _from_pillow(
         raise ImageError(f"{name} is empty: {width}x{height} pixels")
     _refuse_frames(image, name, notes, stream is None)
     with nullcontext(stream) if stream is not None else file_of(image) as file:
-        _refuse_deep(image, name, file)
+        bits = bits_of(image, name, file)
+        if bits > 8:
+            refuse_deep(image, name, bits, deep, stream is None)
         there = stated_in_file(image, file, notes) | (rescued or {})
-    _load(image, name)
+    _load(image, name, bits > 8)
     _note_extra_channels(image, notes)
     source_format, mode = ("JPEG" if image.format == "MPO" else image.format), image.mode
     info, orientation = read_metadata(image, notes, there)
+    if bits > 8:
+        levels = values_of(image, name, bits, stream)
+        return of_levels(turned(levels, orientation), source_format, info, notes)
     turn = _TURN.get(orientation)
     try:
         plain, alpha, profile = _to_rgb(image, info.get("icc_profile"), notes)
@@ -126,11 +135,11 @@ def _from_pillow(
     return Photo(filled, coverage, grey, mode, source_format, None, info, notes, hidden)
 
 
-def _load(image: Image.Image, name: str) -> None:
+def _load(image: Image.Image, name: str, deep: bool) -> None:
     """Decode, where there is memory for it."""
     width, height = image.size
     # Decoded (4 bytes), turned (4), RGB (3) and alpha (1); with transparency, three float planes for the edges.
-    bytes_per_pixel = 12 + (35 if image.has_transparency_data else 0)
+    bytes_per_pixel = DEEP_BYTES if deep else 12 + (35 if image.has_transparency_data else 0)
     tags = getattr(image, "tag_v2", {})
     tile = tags.get(322, 0) * tags.get(323, 0)  # a tile of a TIFF may be larger than its image
     pixels = max(width * height, tile)
@@ -157,39 +166,13 @@ def _refuse_frames(image: Image.Image, name: str, notes: list[str], in_memory: b
     if frames > 1 and image.format == "MPO":  # a JPEG whose further pictures are previews
         notes.append(f"only its main picture was used, not the {frames - 1} smaller ones that its camera added")
     elif frames > 1:
-        remedy = "pass a copy() of the one you want" if in_memory else _EXTRACT
+        remedy = "pass a copy() of the one you want" if in_memory else EXTRACT
         raise ImageError(f"{name} holds {frames} frames or pages and only single images are upscaled; {remedy}")
     if image.info.get("depth_images") or image.info.get("aux"):  # of HEIF
         notes.append("pictures beside the main one, such as of depth or brightness, were left out")
     sizes = image.info.get("sizes", ()) if image.format == "ICO" else ()
     if len(sizes) > 1:
         notes.append(f"only its largest picture was used, not the {len(sizes) - 1} smaller ones")
-
-
-def _refuse_deep(image: Image.Image, name: str, file: BinaryIO | None) -> None:
-    """Images of more than 8 bits a channel would lose them, so they are refused."""
-    deep = image.mode in _DEEP_MODES or ";" in image.mode
-    for tile in getattr(image, "tile", ()):  # what Pillow is going to decode, as long as it has not
-        words = tile[3] if isinstance(tile[3], tuple) else (tile[3],)
-        deep = deep or any(isinstance(word, str) and _DEEP_PIXELS.search(word) for word in words)
-    bits = 16 if deep else 8
-    if image.format == "HEIF":
-        bits = max(bits, image.info.get("bit_depth") or 8)
-    if image.format == "JXL" and file is not None:
-        header = read_header(file)
-        bits = max(bits, header.bits)
-        if header.animated:
-            raise ImageError(f"{name} is an animation and only single images are upscaled; {_EXTRACT}")
-    if image.format == "TIFF" and hasattr(image, "tag_v2"):
-        declared = image.tag_v2.get(258, 8)
-        bits = max(bits, *(declared if isinstance(declared, tuple) else (declared,)))
-    elif file is not None and image.format:
-        bits = max(bits, bits_per_sample(file, image.format))
-    if bits > 8:
-        raise ImageError(
-            f"{name} has {'more than 8' if image.mode in 'IF' else bits} bits per channel, which would be lost; "
-            "convert it to 8 bits first (for example `magick IN -depth 8 OUT`)"
-        )
 
 
 def _note_extra_channels(image: Image.Image, notes: list[str]) -> None:

@@ -6,10 +6,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 
 from ..errors import InputError
 from ..quantities import real, whole
+from .photo import resize
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class Size:
 
 
 def shrink(rgb: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 (H, W, 3) -> (h, w, 3) of ``size`` (w, h): bicubic with antialiasing, in the encoding of the pixels.
+    """uint8 or uint16 (H, W, 3) -> (h, w, 3) of ``size`` (w, h): bicubic with antialiasing, in their encoding.
 
     Networks are trained on images that were shrunk so. Neither side grows.
     """
     if (rgb.shape[1], rgb.shape[0]) == size:
         return rgb
-    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC))
+    return resize(rgb, size)

@@ -1,20 +1,30 @@
-"""TIFF files that Pillow wrote, given every tag as it was, whatever its type."""
+"""TIFF files that Pillow or tifffile wrote, given every tag as it was, whatever its type."""
 
 from __future__ import annotations
 
 import struct
 from typing import BinaryIO
 
-from .ifd import Tags, read_tags, swapped, write_tags
+from .ifd import RATIONAL, Tags, read_tags, swapped, write_tags
 
 XMP, IPTC, RESOURCES, PROFILE, LAYERS = 700, 33723, 34377, 34675, 37724
 X_RESOLUTION, Y_RESOLUTION, RESOLUTION_UNIT = 282, 283, 296
 
 
+def rational(order: str, tags: Tags, tag: int) -> float | None:
+    """The number of a tag that holds a fraction; None where it does not."""
+    kind, value = tags.get(tag, (0, b""))
+    if kind != RATIONAL or not isinstance(value, bytes) or len(value) != 8:
+        return None
+    above, below = struct.unpack(order + "II", value)
+    return above / below if below else None
+
+
 def add_tags(stream: BinaryIO, tags: Tags, order: str) -> None:
     """Add ``tags``, whose values are in byte order ``order``, to the one picture in the file; its own go before.
 
-    Samples of 8 bits have no byte order, so the file takes that of the tags, in which makers' notes may be written too.
+    The file takes the byte order of the tags, in which makers' notes may be written too: samples of 8 bits have none,
+    and those of 16 were written in it.
     """
     written, own, _ = read_tags(stream)
     stream.seek(2)

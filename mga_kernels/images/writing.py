@@ -16,13 +16,16 @@ from ..system.files import Identity, identities, whole_file
 from . import plugins
 from .colour import in_srgb
 from .formats import REFUSALS, metadata_options
+from .levels import KINDS, missing, write
 from .metadata import known
 from .photo import Photo, to_image
 from .result import save_tiff
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 FORMATS |= {".jfif": "JPEG", ".jpe": "JPEG", ".avif": "AVIF"} | plugins.SUFFIXES
+FORMATS |= {".ppm": "PPM", ".pnm": "PPM"}
 LOSSY = frozenset({"JPEG", "WEBP", "AVIF", "HEIF", "JXL"})  # those that have a quality
+_OPAQUE = frozenset({"JPEG", "PPM"})  # those without transparency
 # The longest side each format (JPEG: libjpeg) can hold, in pixels.
 _LONGEST = {"JPEG": 65500, "WEBP": 16383, "AVIF": 65536}
 _ENCODING: dict[str, dict[str, Any]] = {
@@ -34,6 +37,7 @@ _ENCODING: dict[str, dict[str, Any]] = {
     "AVIF": {"quality": 90, "subsampling": "4:4:4"},
     "HEIF": {"quality": 90, "chroma": 444},
     "JXL": {"lossless": True, "effort": 3, "use_container": True},
+    "PPM": {},
 }
 
 
@@ -44,12 +48,13 @@ def check_output(
     size: tuple[int, int] | None = None,
     alpha: bool = False,
     quality: int | None = None,
+    deep: bool = False,
 ) -> str:
     """Pillow's name of the format that ``path`` asks for; raises ImageError where saving there would fail.
 
     ``inputs`` are files that must not be the output; for many outputs give the set that ``files.identities`` makes of
-    them once. ``size`` (width, height) in pixels and ``alpha`` describe the image where they are known already;
-    ``quality`` is as in ``save_image``.
+    them once. ``size`` (width, height) in pixels and ``alpha`` describe the image where they are known already,
+    ``deep`` that it has more than 8 bits a channel; ``quality`` is as in ``save_image``.
     """
     path = Path(path)
     kind = FORMATS.get(path.suffix.lower())
@@ -70,14 +75,21 @@ def check_output(
             raise ImageError(f"cannot write {path}: it is the input itself; choose another name or folder")
         if not overwrite:
             raise ImageError(f"cannot write {path}: it exists already; choose another name or allow overwriting")
-    check_format(kind, str(path), size, alpha, quality)
+    check_format(kind, str(path), size, alpha, quality, deep)
     return kind
 
 
 def check_format(
-    kind: str, name: str, size: tuple[int, int] | None = None, alpha: bool = False, quality: int | None = None
+    kind: str,
+    name: str,
+    size: tuple[int, int] | None = None,
+    alpha: bool = False,
+    quality: int | None = None,
+    deep: bool = False,
 ) -> None:
     """Raises ImageError where a file of this ``kind`` cannot hold the image; ``name`` is what it calls the file."""
+    if deep and kind in KINDS and (needed := missing(kind)):
+        raise ImageError(f"cannot write {name} with more than 8 bits a channel: {needed}")
     if kind in plugins.PLUGINS:
         plugins.require(kind, f"cannot write {name}")
     if quality is not None and kind not in LOSSY:
@@ -88,25 +100,26 @@ def check_format(
     if size is not None and max(size) > _LONGEST.get(kind, max(size)):
         limit = f"{kind} holds at most {_LONGEST[kind]:,} pixels a side"
         raise ImageError(f"cannot write {name}: the result is {size[0]}x{size[1]} and {limit}; write PNG or TIFF")
-    if alpha and kind == "JPEG":
-        raise ImageError(f"cannot write {name}: JPEG holds no transparency and the image has it; write PNG or WebP")
+    if alpha and kind in _OPAQUE:
+        raise ImageError(f"cannot write {name}: {kind} holds no transparency and the image has it; write PNG or WebP")
 
 
 def save_image(
     image: Image.Image | Photo, path: str | os.PathLike[str], overwrite: bool = False, quality: int | None = None
 ) -> list[str]:
-    """Write an 8-bit image (L, LA, RGB, RGBA) in the format of the extension; returns notes on what was not kept.
+    """Write a photograph, or an image (L, LA, RGB, RGBA), in the format of the extension; returns what was not kept.
 
     PNG, TIFF (uncompressed), WebP and JPEG XL are written without loss, JPEG at quality 95, AVIF and HEIF at 90;
-    ``quality``, 1 to 100, is another one of all but PNG and TIFF. Only lossy WebP halves the resolution of colours. ICC
+    ``quality``, 1 to 100, is another one of all but PNG and TIFF. Only lossy WebP halves the resolution of colours. A
+    photograph of 16 bits a channel keeps them in PNG, TIFF and PPM, and becomes one of 8 elsewhere, with a note. ICC
     profile, EXIF, XMP, IPTC, resolution and comments of ``image.info`` go where the format can hold them. The file
     appears whole or not at all; ImageError where it cannot be written or would replace a file without ``overwrite``.
     """
     path = Path(path)
-    image = _eight_bits(image)
-    kind = check_output(path, overwrite, size=image.size, alpha=_seen_through(image), quality=quality)
+    picture = _picture(image)
+    kind = check_output(path, overwrite, (), picture.size, _seen_through(picture), quality, isinstance(picture, Photo))
     with whole_file(path, ImageError) as stream:
-        return _write(image, kind, stream, str(path), quality)
+        return _write(picture, kind, stream, str(path), quality)
 
 
 def encode_image(
@@ -116,26 +129,48 @@ def encode_image(
 
     ``name`` is what errors call the file. What an exception leaves in the stream is no image.
     """
-    image = _eight_bits(image)
-    check_format(kind, name, image.size, _seen_through(image), quality)
-    return _write(image, kind, stream, name, quality)
+    picture = _picture(image)
+    check_format(kind, name, picture.size, _seen_through(picture), quality, isinstance(picture, Photo))
+    return _write(picture, kind, stream, name, quality)
 
 
-def _eight_bits(image: Image.Image | Photo) -> Image.Image:
-    image = to_image(image) if isinstance(image, Photo) else image
+def _picture(image: Image.Image | Photo) -> Image.Image | Photo:
+    """What is written: a Pillow image of 8 bits, or a Photo of more."""
+    if isinstance(image, Photo):
+        return image if image.deep else to_image(image)
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
         raise InputError(f"save_image: expected mode L, LA, RGB or RGBA, got {image.mode}; convert it first")
     return image
 
 
-def _seen_through(image: Image.Image) -> bool:
+def _seen_through(image: Image.Image | Photo) -> bool:
+    if isinstance(image, Photo):
+        return image.see_through
     return image.mode in ("LA", "RGBA") and bool((np.asarray(image.getchannel("A")) < 255).any())
 
 
-def _write(image: Image.Image, kind: str, stream: BinaryIO, name: str, quality: int | None) -> list[str]:
+def _write_levels(photo: Photo, kind: str, stream: BinaryIO, name: str) -> list[str]:
+    """All bits of a photograph of more than 8 a channel."""
     notes: list[str] = []
+    levels = photo.levels()
+    if kind in _OPAQUE and photo.alpha is not None:
+        levels = levels[:, :, :-1]
+    try:
+        write(levels, kind, stream, known(photo.info), notes)
+    except (*REFUSALS, OSError) as problem:
+        raise ImageError(f"cannot write {name}: {kind} refused the image ({problem})") from problem
+    return notes
+
+
+def _write(image: Image.Image | Photo, kind: str, stream: BinaryIO, name: str, quality: int | None) -> list[str]:
+    if isinstance(image, Photo) and kind in KINDS:
+        return _write_levels(image, kind, stream, name)
+    notes: list[str] = []
+    if isinstance(image, Photo):
+        notes.append(f"{kind} holds 8 bits a channel, to which its 16 were rounded; PNG and TIFF hold them")
+        image = to_image(image.in_eight_bits())
     info = known(image.info)
-    if kind == "JPEG" and image.mode in ("LA", "RGBA"):  # opaque everywhere, so there is nothing to lose
+    if kind in _OPAQUE and image.mode in ("LA", "RGBA"):  # opaque everywhere, so there is nothing to lose
         image = image.convert(image.mode[:-1])
     plain = image.copy() if image.info else image
     plain.info = {}  # so that Pillow writes the options below and nothing on its own

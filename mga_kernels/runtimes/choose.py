@@ -12,6 +12,7 @@ from .cpu import choose as own
 from .openvino_cpu import plan as openvino
 from .plan import Planner
 from .precision import fast_bf16, in_bf16
+from .pytorch.deep import DeepPlanner
 from .pytorch.modules import ModulePlanner
 
 RUNTIMES = {"own": "a plan of our own", "openvino": "OpenVINO", "pytorch": "PyTorch"}  # fastest first
@@ -44,6 +45,13 @@ def prepare(
             return planner, refused
         refused[RUNTIMES[name]] = planner
     return _pytorch(network, device, dtype), refused
+
+
+def deep(network: SRNetwork, device: torch.device) -> tuple[Planner, dict[str, str]]:
+    """The same for photographs of more than 8 bits a channel; ``network``, of float32, becomes the planner's."""
+    others = {name: "it makes bytes, and the image has more than 8 bits a channel" for name in ("own", "openvino")}
+    planner = DeepPlanner(_channels_last(network.to(device)))
+    return planner, {RUNTIMES[name]: reason for name, reason in others.items()}
 
 
 def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, asked: bool = False) -> Planner | str:
@@ -80,14 +88,17 @@ def _openvino(network: SRNetwork, device: torch.device, dtype: torch.dtype | Non
 
 
 def _pytorch(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
-    network = network.to(device, dtype or torch.float32)
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = _channels_last(network.to(device, dtype or torch.float32))
     if dtype is None and device.type == "cpu" and fast_bf16():
         small = in_bf16(network)
         if any(small):
             network = copy.deepcopy(network)
             network.convert(*(torch.bfloat16 if loses_nothing else torch.float32 for loses_nothing in small))
     return ModulePlanner(network)
+
+
+def _channels_last(network: SRNetwork) -> SRNetwork:
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 
 def _against_own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, asked: bool) -> str | None:

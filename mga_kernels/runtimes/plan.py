@@ -19,7 +19,8 @@ class Plan(ABC):
     """Buffers and calls for LR images of ``height`` x ``width`` and at most ``capacity`` refined cells.
 
     ``coarse``, ``select`` and ``refine`` are the steps of ``run``, in this order; a plan keeps the coarse feature from
-    one to the next, so it serves one image at a time. Pictures are uint8 (height, width, 3).
+    one to the next, so it serves one image at a time. Images and pictures are (height, width, 3) of type ``pixel``:
+    uint8, or float32 in [0, 1].
 
     ``threshold``: only cells whose mask value is larger are refined. ``finite``, on the plan's device: whether all
     values since ``start`` were finite before they became bytes; None where a plan does not look.
@@ -32,6 +33,7 @@ class Plan(ABC):
     place: Place | None = None
     parts = ""
     bytes = 0
+    pixel = torch.uint8
     threshold: float | None = None
     finite: Tensor | None = None
     _chosen: Tensor | None = None
@@ -79,7 +81,7 @@ class Plan(ABC):
 
     @abstractmethod
     def refined(self) -> Tensor:
-        """HR patches uint8 (n, 3, sp, sp) of what ``gather`` or ``load`` took."""
+        """HR patches (n, 3, sp, sp), of pixels, of what ``gather`` or ``load`` took."""
 
     @abstractmethod
     def decomposed(self, out: Tensor) -> None:
@@ -108,11 +110,11 @@ class Plan(ABC):
         """A picture of whole cells: ``out`` where it has their size; the plan's own where not; a new one without it."""
         size = [side * self.config.scale for side in self.padded]
         if out is None:
-            return torch.empty(*size, 3, dtype=torch.uint8, device=self.device)
+            return torch.empty(*size, 3, dtype=self.pixel, device=self.device)
         if list(out.shape[:2]) == size and out.device == self.device:
             return out
         if self._whole is None:
-            self._whole = torch.empty(*size, 3, dtype=torch.uint8, device=self.device)
+            self._whole = torch.empty(*size, 3, dtype=self.pixel, device=self.device)
         return self._whole
 
     @property
@@ -156,12 +158,13 @@ class Plan(ABC):
 class Planner(ABC):
     """A network prepared for plans of all sizes.
 
-    ``takes_place``: its plans look at ``place``. ``narrow``: the dtype in which values of photographs may be too large,
-    None for that of tensors.
+    ``takes_place``: its plans look at ``place``. ``pixel``: the type of their images and pictures. ``narrow``: the
+    dtype in which values of photographs may be too large, None for that of tensors.
     """
 
     takes_place = False
     narrow: torch.dtype | None = None
+    pixel = torch.uint8
 
     @property
     @abstractmethod

@@ -52,7 +52,8 @@ class ModulePlanner(Planner):
         refine = size * (batch * taken * config.definition.working_values + 2 * capacity * pasted)
         # The feature and the patches of an image are given up when the next ones take their place.
         kept = pixels * channels + capacity * taken * channels
-        return size * kept + max(base, refine) + pixels * 3 * config.scale**2 + capacity * pasted
+        made = pixels * 3 * config.scale**2 + capacity * pasted
+        return size * kept + max(base, refine) + made * self.pixel.itemsize
 
 
 class ModulePlan(Plan):
@@ -72,8 +73,7 @@ class ModulePlan(Plan):
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
         config = self.config
         height, width = (max(side, config.definition.minimum_size) for side in image.shape[:2])
-        value_range, dtype = self.network.value_range, self.planner.input_dtype
-        tensor = image_to_input(image[None].to(self.device), height, width, value_range, dtype)
+        tensor = self.given(image[None].to(self.device), (height, width))
         front = self.planner.trunk if out is None else self.network.front
         coarse, *feature = outputs(front(tensor) if self.place is None else front(tensor, self.place))
         if feature:
@@ -96,15 +96,23 @@ class ModulePlan(Plan):
     def refined(self) -> Tensor:
         patches = self.network.refine_patches(self.taken.to(self.planner.refine_dtype))
         self.finite.logical_and_(is_finite(patches))  # as bytes NaN would be 0
-        return output_to_image(patches, *patches.shape[2:]).permute(0, 3, 1, 2)
+        return self.made(patches, (patches.shape[2], patches.shape[3])).permute(0, 3, 1, 2)
 
     def decomposed(self, out: Tensor) -> None:
         feature = self.feature.to(self.planner.refine_dtype)
         self._write(self.network.decomposed(feature) * self.config.value_range, out)
 
     def _write(self, output: Tensor, out: Tensor) -> None:
-        """Output of the network (1, 3, h, w) -> bytes of the image's part of ``out``."""
+        """Output of the network (1, 3, h, w) -> pixels of the image's part of ``out``."""
         self.finite.logical_and_(is_finite(output))
         target = self.crop(out)
-        height, width = target.shape[:2]
-        target.copy_(output_to_image(output, height, width, 1 / self.config.value_range)[0])
+        target.copy_(self.made(output, (target.shape[0], target.shape[1]), 1 / self.config.value_range)[0])
+
+    def given(self, images: Tensor, size: tuple[int, int]) -> Tensor:
+        """Pixels (1, h, w, 3) -> what the network is given, (1, 3, *size), with their reflection beyond them."""
+        return image_to_input(images, *size, self.network.value_range, self.planner.input_dtype)
+
+    def made(self, output: Tensor, size: tuple[int, int], gain: float = 1.0) -> Tensor:
+        """The top left of what the network gives, (n, 3, h, w) in 0..1 when multiplied by ``gain``, as pixels
+        (n, *size, 3)."""
+        return output_to_image(output, *size, gain)

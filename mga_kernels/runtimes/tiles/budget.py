@@ -176,4 +176,4 @@ class Budget:
         """Bytes of the picture, of whole cells, and of the mask."""
         p, scale = self.network.config.patch_size, self.network.config.scale
         cells = math.ceil(height / p) * math.ceil(width / p)
-        return cells * (3 * (p * scale) ** 2 + 4)
+        return cells * (3 * (p * scale) ** 2 * self.planner.pixel.itemsize + 4)

@@ -78,6 +78,7 @@ class TiledPlan(Plan):
         self.masked, self.reach, self.tiling = network.masked, network.reach, tiling
         self.portion = portion(network, tiling, capacity)
         self.inner = planner.plan(tiling.height, tiling.width, self.portion)
+        self.pixel = self.inner.pixel
         self.tile = self.inner.buffer()
         self.mask = torch.empty(1, *self.cells, dtype=torch.float32)
         self.image: Tensor | None = None
@@ -121,7 +122,7 @@ class TiledPlan(Plan):
     def refined(self) -> Tensor:
         side = self.config.patch_size * self.config.scale
         parts = list(self._refined_portions())
-        return torch.cat(parts) if parts else torch.empty(0, 3, side, side, dtype=torch.uint8)
+        return torch.cat(parts) if parts else torch.empty(0, 3, side, side, dtype=self.pixel)
 
     def refine(self, indices: Tensor, out: Tensor) -> None:
         for some in indices.split(max(self.portion, 1), dim=1):

@@ -119,16 +119,18 @@ def read_job(job: Job, scale: int, request: Request) -> Work:
     overwrite = request.overwrite or request.skip_existing
     if request.skip_existing and has_result(job):
         raise HasResult
-    photo = read_image(job.source) if job.source != STREAM else read_stream(io.BytesIO(request.data or b""), job.name)
-    height, width = photo.rgb.shape[:2]
-    size = request.size.of(width, height, scale)
-    see_through = photo.alpha is not None and bool((photo.alpha < 255).any())
+    if job.source == STREAM:
+        photo = read_stream(io.BytesIO(request.data or b""), job.name, deep=True)
+    else:
+        photo = read_image(job.source, deep=True)
+    size = request.size.of(*photo.size, scale)
+    facts: dict[str, Any] = {"size": size, "alpha": photo.see_through, "deep": photo.deep}
     # Before the work, not after it.
     if job.target == STREAM:
         kind = request.kind(job.target, photo.format)
-        check_format(kind, "to standard output", size, see_through, request.quality)
+        check_format(kind, "to standard output", **facts, quality=request.quality)
     else:
-        check_output(job.target, overwrite, size=size, alpha=see_through)
+        check_output(job.target, overwrite, **facts)
     if job.mask is not None:
         check_output(job.mask, overwrite)
     return Work(job, photo, time.perf_counter() - started, size)
@@ -158,11 +160,11 @@ def compute_job(model: MaskGuidedSR, work: Work) -> Work:
     """Upscale the photograph of ``work``, or shrink it where the result is no larger."""
     started = time.perf_counter()
     photo, cells = work.photo, None
-    height, width = photo.rgb.shape[:2]
+    width, height = photo.size
     if work.job.mask is not None:
         explained = model.explain(photo)
         result = cast(Photo, explained.image)
-        cells = result.rgb, explained.mask, explained.indices, explained.patch_size * explained.scale
+        cells = result.in_eight_bits().rgb, explained.mask, explained.indices, explained.patch_size * explained.scale
         how = refinement(explained.refined)
     elif work.size[0] <= width and work.size[1] <= height:
         result, how = photo, "without the network, as it is no larger than the image"
@@ -170,7 +172,7 @@ def compute_job(model: MaskGuidedSR, work: Work) -> Work:
         made = model.upscale(photo, return_result=True)
         result, how = cast(Photo, made.image), refinement(made.refined)
     notes = work.notes + result.notes
-    if (result.rgb.shape[1], result.rgb.shape[0]) != work.size:
+    if result.size != work.size:
         result = photo.upscaled(shrink(result.rgb, work.size))
     seconds = work.seconds + time.perf_counter() - started
     return Work(work.job, result, seconds, work.size, cells, how, notes)
@@ -200,7 +202,7 @@ def write_job(work: Work, request: Request, done: list[Path]) -> list[str]:
             job.mask.unlink(missing_ok=True)
         raise
     done.append(job.target)
-    height, width = result.rgb.shape[:2]
+    width, height = result.size
     seconds = work.seconds + time.perf_counter() - started
     line = f"{job.source} -> {job.target} ({width}x{height}, {work.how}, {seconds:.1f} s)"
     return [line, *(f"  {Path(job.name).name}: {note}" for note in work.notes + notes)]
