@@ -261,20 +261,32 @@ class LayerReader {
 };
 
 // The tiles of a list must be there, each once.
-void list_tiles(const Tensor& tiles, MapStage& stage, size_t number) {
+TileList tiles_of(const Tensor& tiles, const MapStage& stage, size_t number) {
   const int64_t side = stage.layer.tile == 0 ? 4 : stage.layer.tile;
   const int64_t across = (stage.layer.width + side - 1) / side, down = (stage.layer.height + side - 1) / side;
   STD_TORCH_CHECK(tiles.scalar_type() == ScalarType::Int && tiles.dim() == 1 && tiles.is_contiguous(), kOp,
                   ": a list of tiles must be int32 (n), contiguous");
   static constexpr int32_t kNone = 0;  // an empty list may have no memory, and is a list all the same
-  stage.tiles = tiles.numel() == 0 ? &kNone : static_cast<const int32_t*>(tiles.const_data_ptr());
-  stage.tile_count = tiles.numel();
-  for (int64_t i = 0; i < stage.tile_count; ++i) {
+  const int32_t* const all = tiles.numel() == 0 ? &kNone : static_cast<const int32_t*>(tiles.const_data_ptr());
+  for (int64_t i = 0; i < tiles.numel(); ++i) {
     STD_TORCH_CHECK(
-        stage.tiles[i] >= 0 && stage.tiles[i] < across * down && (i == 0 || stage.tiles[i - 1] < stage.tiles[i]), kOp,
-        ": layer ", number, ": tile ", stage.tiles[i], " is outside of ", down, "x", across,
+        all[i] >= 0 && all[i] < across * down && (i == 0 || all[i - 1] < all[i]), kOp,
+        ": layer ", number, ": tile ", all[i], " is outside of ", down, "x", across,
         " tiles, or not behind the one before it");
   }
+  return {all, tiles.numel()};
+}
+
+// What is written as zeros must not be computed as well, by another thread perhaps.
+void check_zeros(const MapStage& stage, size_t number) {
+  const int32_t *tile = stage.tiles.first, *const end = tile + stage.tiles.count;
+  bool apart = stage.end == MapEnd::map && tile != nullptr;
+  for (int64_t i = 0; apart && i < stage.zeros.count; ++i) {
+    tile = std::lower_bound(tile, end, stage.zeros.first[i]);
+    apart = tile == end || *tile != stage.zeros.first[i];
+  }
+  STD_TORCH_CHECK(apart, kOp, ": layer ", number,
+                  ": a list of zeros is for a layer that ends in a map, beside a list of other tiles");
 }
 
 void add_image(const Tensor& image, const FrameRecord& frame, int64_t scale, MapStage& stage) {
@@ -341,9 +353,13 @@ void convolve_maps(const std::vector<Tensor>& tensors, const std::vector<int64_t
     const LayerRecord& n = of_layers[i];
     stages.push_back(LayerReader(all, n, i).read(weights[i], epilogues[i]));
     MapStage& stage = stages.back();
-    STD_TORCH_CHECK(n.tiles < int64_t(tiles.size()) && n.statistics < int64_t(statistics.size()), kOp, ": layer ", i,
+    STD_TORCH_CHECK(n.tiles < int64_t(tiles.size()) && n.zeros < int64_t(tiles.size()) && n.statistics < int64_t(statistics.size()), kOp, ": layer ", i,
                     " names tiles or statistics that there are not");
-    if (n.tiles >= 0) list_tiles(tiles[n.tiles], stage, i);
+    if (n.tiles >= 0) stage.tiles = tiles_of(tiles[n.tiles], stage, i);
+    if (n.zeros >= 0) {
+      stage.zeros = tiles_of(tiles[n.zeros], stage, i);
+      check_zeros(stage, i);
+    }
     if (n.statistics >= 0) {
       const Tensor& sums = statistics[n.statistics];
       STD_TORCH_CHECK(sums.scalar_type() == ScalarType::Double && sums.is_contiguous() && stage.end == MapEnd::map &&

@@ -91,6 +91,12 @@ struct MapUse {
   bool same_map(const MapUse& other) const { return begin == other.begin && held == other.held; }
 };
 
+// Tiles of a layer by their numbers, row * across + column, in ascending order. `first` null: there is no list.
+struct TileList {
+  const int32_t* first = nullptr;
+  int64_t count = 0;
+};
+
 // One layer and where it ends. `shuffle` of a picture is that of its bytes: the layer's 3 s^2 channels are row, column,
 // colour.
 struct MapStage {
@@ -103,19 +109,20 @@ struct MapStage {
   AddedImage added{};             // data null: none
   const uint8_t* rows = nullptr;  // mask of floats
   const uint16_t* lanes = nullptr;
-  const int32_t* tiles = nullptr;  // the list of those that are computed, in ascending order, or null: all
-  int64_t tile_count = 0;
+  TileList tiles;                  // those that are computed; without a list all
+  TileList zeros;                  // of a map, those that are written as zeros
   double* statistics = nullptr;  // (2, outputs)
   int64_t scale = 1;             // of what it reads
   int64_t lead = 0;              // rows of the image by which it runs ahead of a band
   std::vector<MapUse> uses;
 };
 
-// Some tiles of a layer, `count` of them: of its list, from the one with this number on, or side by side.
+// Some tiles of a layer, `count` of them: of a list, from the one with this number on, or side by side.
 struct TaskAt {
   int32_t stage, number;  // the number of the task among those of its layer
   int32_t listed;         // or -1
   int32_t count, row, column;
+  bool zeros;  // of the list of zeros
 };
 
 // What becomes of one layer in tasks. A tile's result is the same whoever computes it and in which task.
@@ -134,7 +141,8 @@ class StageWork {
   template <typename Add>
   void list(int64_t from, int64_t to, Add&& add) const {
     const int64_t first = from / side_, last = (to + side_ - 1) / side_;
-    if (stage_.tiles != nullptr) return list_tiles(first * across_, last * across_, add);
+    list_zeros(first * across_, last * across_, add);
+    if (stage_.tiles.first != nullptr) return list_tiles(first * across_, last * across_, add);
     const int64_t blocks = (across_ + most_ - 1) / most_, each = ((across_ + blocks - 1) / blocks + 1) / 2 * 2;
     for (int64_t row = first; row < last; ++row) {
       for (int64_t column = 0; column < across_; column += each) {
@@ -146,7 +154,8 @@ class StageWork {
   // First and last row of tiles of a task.
   std::pair<int64_t, int64_t> rows(const TaskAt& at) const {
     if (at.listed < 0) return {at.row, at.row};
-    return {stage_.tiles[at.listed] / across_, stage_.tiles[at.listed + at.count - 1] / across_};
+    const int32_t* const first = list_of(at).first + at.listed;
+    return {first[0] / across_, first[at.count - 1] / across_};
   }
 
   // Floats that a task needs.
@@ -154,6 +163,8 @@ class StageWork {
 
   // `next`: the next one of the same layer on this thread, or null.
   void run(const TaskAt& at, const TaskAt* next, float* statistics, float* room) const {
+    if (at.zeros) return clear(at);
+    if (next != nullptr && next->zeros) next = nullptr;
     MapTask task = task_of(at), after{};
     if (next != nullptr) after = task_of(*next);
     task.statistics = statistics;
@@ -165,12 +176,14 @@ class StageWork {
 
  private:
   static TaskAt task_at(int64_t listed, int64_t count, int64_t row, int64_t column) {
-    return {0, 0, int32_t(listed), int32_t(count), int32_t(row), int32_t(column)};
+    return {0, 0, int32_t(listed), int32_t(count), int32_t(row), int32_t(column), false};
   }
+
+  const TileList& list_of(const TaskAt& at) const { return at.zeros ? stage_.zeros : stage_.tiles; }
 
   MapTask task_of(const TaskAt& at) const {
     MapTask task{};
-    task.tiles = at.listed < 0 ? nullptr : stage_.tiles + at.listed;
+    task.tiles = at.listed < 0 ? nullptr : stage_.tiles.first + at.listed;
     task.count = at.count, task.row = at.row, task.column = at.column, task.across = across_;
     task.out = stage_.out;
     return task;
@@ -179,9 +192,9 @@ class StageWork {
   // Tiles [first, last) of a list in pieces; where results go through room of a task, tiles side by side only.
   template <typename Add>
   void list_tiles(int64_t first, int64_t last, Add&& add) const {
-    const int32_t* const all = stage_.tiles;
-    const int64_t end = std::lower_bound(all, all + stage_.tile_count, last) - all;
-    for (int64_t i = std::lower_bound(all, all + stage_.tile_count, first) - all, count; i < end; i += count) {
+    const int32_t* const all = stage_.tiles.first;
+    const auto [begin, end] = part_of(stage_.tiles, first, last);
+    for (int64_t i = begin, count; i < end; i += count) {
       const int64_t left = std::min(end - i, most_), tile = all[i];
       if (stage_.end == MapEnd::map) {
         count = left;
@@ -191,6 +204,37 @@ class StageWork {
       count = 1;
       while (count < left && all[i + count] == tile + count && (tile + count) % across_ != 0) ++count;
       add(task_at(-1, count, tile / across_, tile % across_));
+    }
+  }
+
+  template <typename Add>
+  void list_zeros(int64_t first, int64_t last, Add&& add) const {
+    const auto [begin, end] = part_of(stage_.zeros, first, last);
+    for (int64_t i = begin; i < end; i += most_) {
+      TaskAt task = task_at(i, std::min(end - i, most_), 0, 0);
+      task.zeros = true;
+      add(task);
+    }
+  }
+
+  // Where tiles [first, last) stand in a list.
+  static std::pair<int64_t, int64_t> part_of(const TileList& list, int64_t first, int64_t last) {
+    const int32_t *const all = list.first, *const end = all + list.count;
+    return {std::lower_bound(all, end, first) - all, std::lower_bound(all, end, last) - all};
+  }
+
+  void clear(const TaskAt& at) const {
+    const MapLayer& layer = stage_.layer;
+    const MapTarget& out = stage_.out;
+    const int64_t s = out.shuffle;
+    for (int64_t i = at.listed; i < at.listed + at.count; ++i) {
+      const int64_t row = stage_.zeros.first[i] / across_ * side_, column = stage_.zeros.first[i] % across_ * side_;
+      const int64_t pixels = std::min(side_, layer.width - column) * s;
+      for (int64_t y = row * s; y < std::min(row + side_, layer.height) * s; ++y) {
+        if (out.rows != nullptr && out.rows[y] == 0) continue;
+        float* const to = out.first + y % out.held * out.row + column * s * kGroup;
+        for (int64_t g = 0; g < out.groups; ++g) std::fill_n(to + g * out.group, pixels * kGroup, 0.f);
+      }
     }
   }
 

@@ -57,7 +57,8 @@ def convolve_maps_(
     (H, W, 3). ``frame`` says where each picture is cut out.
 
     ``tiles``: lists, int32 (n) in ascending order, of tiles of ``tile`` x ``tile`` pixels (4 x 4 where it is 0), row by
-    row, of what a layer makes before its shuffle. A layer with a list computes these and leaves the others as they are.
+    row, of what a layer makes before its shuffle. A layer with a list computes these and leaves the others as they are;
+    those of its list ``zeros``, if it has one and ends in a map, become zeros.
 
     With a ``band`` in ``frame`` layers run together, that many rows of the image at a time, each ``lead`` rows ahead of
     the last one; the results are the same. A map that layers write before they read it then needs only as many rows as
@@ -113,7 +114,7 @@ def _check(
     check_masks(OP, "map", maps, masks)
     for i, layer in enumerate(layers):
         used = (layer.x, layer.out, max(layer.skip, 0), max(layer.also, 0))
-        if not all(0 <= number < len(maps) for number in used) or layer.tiles >= len(tiles):
+        if not all(0 <= number < len(maps) for number in used) or max(layer.tiles, layer.zeros) >= len(tiles):
             raise InputError(f"{OP}: layer {i} names maps or tiles that there are not")
         channels = groups_of(layer.outputs) * GROUP
         if tuple(epilogues[i].shape) != (4, channels):

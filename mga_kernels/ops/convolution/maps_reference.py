@@ -60,7 +60,8 @@ def convolve_maps_(
     for layer, weight, epilogue in zip(layers, weights, epilogues, strict=True):
         out = places[layer.out]
         values = _values(layer, weight, epilogue, places)
-        wanted = _wanted(tiles[layer.tiles] if layer.tiles >= 0 else None, layer.tile or 4, *values.shape[1:])
+        size = values.shape[1:]
+        wanted = _wanted(tiles[layer.tiles] if layer.tiles >= 0 else None, layer.tile or 4, *size)
         if out.tensor.dtype == torch.uint8:
             image, wanted = _bytes(values, layer.shuffle, gain, added), _repeated(wanted, layer.shuffle)
             before = _whole(out.tensor, frame, *wanted.shape)
@@ -72,6 +73,9 @@ def convolve_maps_(
             kept = values[:, wanted & out.inside].double()
             statistics[layer.statistics].copy_(torch.stack([kept.sum(dim=1), kept.square().sum(dim=1)]))
         out.write(layer.out_channel, values, wanted)
+        if layer.zeros >= 0:
+            cleared = _wanted(tiles[layer.zeros], layer.tile or 4, *size)
+            out.write(layer.out_channel, torch.zeros_like(values), _repeated(cleared, layer.shuffle))
     return statistics
 
 
