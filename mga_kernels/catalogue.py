@@ -18,4 +18,5 @@ ARCHITECTURES = (
     "span",
     "edsr",
 )
+SMALL = "compact"  # makes the coarse image where a published network refines regions
 FOLDER = f"{__package__}.architectures"

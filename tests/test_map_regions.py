@@ -60,5 +60,5 @@ def test_zeros_of_a_part_leave_the_channels_beside_it():
 def test_zeros_must_be_tiles_that_are_not_computed(tiles, zeros):
     case = Case(8, 8, 3, 4)
     lists = [torch.tensor(numbers or [], dtype=torch.int32) for numbers in (tiles, zeros)]
-    with pytest.raises(InputError, match="list of zeros|outside of"):
+    with pytest.raises(InputError, match=r"list of zeros|outside of"):
         call(case, case.record(tiles=-1 if tiles is None else 0, zeros=1), lists, poisoned(8, HEIGHT, WIDTH))

@@ -77,7 +77,7 @@ def test_a_quality_for_nothing_that_has_one(tmp_path, folder, mga_upscale, monke
     assert names(tmp_path) == ["in"]
 
 
-@pytest.mark.parametrize("quality", ["0", "101", "9.5", "-3", "high", "٨٠"])
+@pytest.mark.parametrize("quality", ["0", "101", "9.5", "-3", "٨٠"])
 def test_what_is_no_quality(tmp_path, folder, mga_upscale, quality):
     with pytest.raises(SystemExit) as ended:
         mga_upscale(folder / "m.jpg", "-o", tmp_path / "a.jpg", f"--quality={quality}")
@@ -127,3 +127,15 @@ def test_sentences_of_the_library(tmp_path):
     with pytest.raises(ImageError, match="from 1 to 100, got 200"):
         encode_image(image, "JPEG", (tmp_path / "a.jpg").open("w+b"), "a.jpg", 200)
     assert {"JPEG", "WEBP", "AVIF"} <= LOSSY
+
+
+def test_a_word_is_a_quality_of_the_picture_and_a_number_one_of_the_file(tmp_path, folder, mga_upscale):
+    code, output = mga_upscale(folder / "m.jpg", "-o", tmp_path / "a.jpg", "--quality", "best", "--quality", 80)
+    assert code == 1
+    assert "this model has no quality 'best'; choose one of whole" in output.err
+    assert mga_upscale(folder / "m.jpg", "-o", tmp_path / "a.jpg", "--quality", "whole", "--quality", 50)[0] == 0
+    assert mga_upscale(folder / "m.jpg", "-o", tmp_path / "b.jpg", "--quality", 50)[0] == 0
+    assert (tmp_path / "a.jpg").stat().st_size < 2 * (tmp_path / "b.jpg").stat().st_size
+    code, output = mga_upscale(folder / "m.jpg", "-o", tmp_path / "c.jpg", "--quality", 50, "--quality", 80)
+    assert code == 1
+    assert "--quality 50 and --quality 80 contradict each other" in output.err

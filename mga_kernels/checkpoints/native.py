@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,28 @@ from safetensors.torch import save
 
 from ..errors import CheckpointError, InputError
 from ..modes import ordinary
-from ..networks import MaskGuidedNetwork, ModelConfig, SRNetwork, WholeConfig, WholeNetwork
+from ..networks import (
+    MaskGuidedNetwork,
+    ModelConfig,
+    RegionConfig,
+    RegionNetwork,
+    SRNetwork,
+    WholeConfig,
+    WholeNetwork,
+)
 from ..system.files import whole_file
 from .building import without_memory
 from .kinds import kind_of, shown
 
 FORMAT = "mga_kernels"
-WHOLE = "whole"  # the form of a network without a mask
+# Forms of networks that are not divided: without a mask, and two whole ones of which one refines regions.
+WHOLE, REGIONS = "whole", "regions"
+CONFIGS: dict[str | None, Any] = {None: ModelConfig, WHOLE: WholeConfig, REGIONS: RegionConfig}
+MADE_OF: dict[type, Callable[[Any], SRNetwork]] = {
+    ModelConfig: MaskGuidedNetwork,
+    WholeConfig: WholeNetwork,
+    RegionConfig: RegionNetwork,
+}
 SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 
 
@@ -84,7 +99,7 @@ def read_metadata(name_or_path: str | os.PathLike) -> dict[str, Any]:
         )
     try:
         return {
-            "config": (WholeConfig if metadata.get("form") == WHOLE else ModelConfig).from_json(metadata["config"]),
+            "config": CONFIGS[metadata.get("form")].from_json(metadata["config"]),
             "licence": json.loads(metadata["licence"]),
             "training": json.loads(metadata["training"]),
         }
@@ -110,7 +125,7 @@ def load_native(name_or_path: str | os.PathLike) -> SRNetwork:
     config = read_metadata(path)["config"]
 
     def make() -> SRNetwork:
-        return WholeNetwork(config) if isinstance(config, WholeConfig) else MaskGuidedNetwork(config)
+        return MADE_OF[type(config)](config)
 
     with _open(path) as file:
         found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
@@ -142,8 +157,8 @@ def save_model(
     half: Collection[str] = (),
 ) -> None:
     """Write a model file, whole or not at all; the tensors of these names in float16."""
-    whole = {"form": WHOLE} if isinstance(network, WholeNetwork) else {}
-    metadata = whole | {
+    form = next(form for form, kind in CONFIGS.items() if isinstance(network.config, kind))
+    metadata = ({} if form is None else {"form": form}) | {
         "format": FORMAT,
         "config": network.config.to_json(),
         "licence": json.dumps(licence, sort_keys=True),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, OutOfMemoryError
-from ..networks import ModelConfig, WholeConfig
+from ..networks import ModelConfig, RegionConfig, WholeConfig
 from ..networks.amount import Amount
 from ..notices import warn
 from ..runtimes import Plan
@@ -58,7 +58,7 @@ class Choice:
 
     def __init__(
         self,
-        config: ModelConfig | WholeConfig,
+        config: ModelConfig | RegionConfig | WholeConfig,
         amount: Amount,
         mode: str | None,
         masked: bool,
@@ -67,7 +67,7 @@ class Choice:
     ):
         if mode not in MODES:
             raise InputError(f"mode {mode!r} does not exist; choose one of {', '.join(MODES)}")
-        if mode == "dense" and amount:
+        if mode == "dense" and amount and amount != config.usual:
             raise InputError("mode 'dense' refines the whole image; leave out k, fraction, threshold and max_ms")
         self.config, self.amount, self.mode, self.masked = config, amount, mode, masked
         self._plans, self._lock = plans, lock

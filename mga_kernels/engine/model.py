@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checkpoints import ModelConfig, load_between, load_checkpoint, load_native
+from ..checkpoints import load_between, load_checkpoint, load_native
 from ..errors import InputError, OutOfMemoryError
 from ..modes import ordinary
-from ..networks import VARIANTS, SRNetwork, WholeConfig
+from ..networks import VARIANTS, ModelConfig, RegionConfig, SRNetwork, WholeConfig
 from ..networks.amount import Amount
 from ..networks.copies import from_bytes, private_copy, to_bytes
 from ..networks.layers import pad_by_reflection
@@ -47,7 +47,7 @@ class MaskGuidedSR:
     @taking(Settings)
     def __init__(self, network: SRNetwork, settings: Settings):
         self.settings, self.masked = settings.of(network), network.masked
-        self.config: ModelConfig | WholeConfig = network.config
+        self.config: ModelConfig | RegionConfig | WholeConfig = network.config
         self.dtype, self._wanted = settings.tensor_dtype, settings.photograph_dtype
         self._gave_up: dict[str, str] = {}
         self._watches_tensors = self.dtype == torch.float16  # the others have the range of float32
@@ -146,7 +146,7 @@ class MaskGuidedSR:
 
     @property
     def amount(self) -> Amount:
-        return self.settings.amount
+        return self.settings.amount or self.config.usual
 
     @property
     def k(self) -> int | None:

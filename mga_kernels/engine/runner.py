@@ -42,7 +42,8 @@ class Runner:
         lock: Lock,
         deep: bool = False,
     ):
-        self.config, self.device, self.dtype, self.amount = network.config, device, dtype, settings.amount
+        self.config, self.device, self.dtype = network.config, device, dtype
+        self.amount = settings.amount or self.config.usual
         prepared = network if wanted in (None, dtype) else copy.deepcopy(network)  # which is converted to ``wanted``
         self.planner, self.refused = (
             runtimes.deep(prepared, device) if deep else runtimes.prepare(prepared, device, wanted, settings.runtime)

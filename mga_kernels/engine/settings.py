@@ -10,6 +10,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 
+from ..errors import InputError
 from ..networks import SRNetwork
 from ..networks.amount import Amount
 from ..quantities import check_whole_number
@@ -17,6 +18,7 @@ from ..system.memory import parse_memory
 from .arguments import check_whole, choose_dtype
 
 SMALLEST_TILE = 32
+WHOLE = "whole"  # the quality that every model has
 
 Setting = int | float | str | torch.device | torch.dtype | None
 
@@ -41,6 +43,9 @@ class Settings:
     ``threshold`` refines, of these K, only the cells whose mask value is larger; ``k`` may limit them. The mask
     predicts the error of a cell: 0 where refining changes nothing, 1 where it changes as much as at the worst twentieth
     of the training set's cells (see ``mga.training.objectives``); networks trained by others have scales of their own.
+
+    ``quality`` says how good a photograph is to be instead: "whole" is ``mode`` "dense"; what else a model knows, such
+    as "high" and "fast", are thresholds of its own, which its file holds (``mga convert --regions``).
 
     ``max_ms``: as many as there is time for, so that a photograph takes no longer than these milliseconds on this
     machine, from bytes to bytes. That is measured once for each size, which takes some twenty times as long, and kept
@@ -74,6 +79,7 @@ class Settings:
     runtime: str = "auto"
     memory: int | str | None = None
     tile: int | None = None
+    quality: str | None = None
 
     def __post_init__(self) -> None:
         plain = vars(self.amount) | {"memory": self.memory_bytes, "device": str(self.device)}
@@ -87,10 +93,26 @@ class Settings:
 
     def of(self, network: SRNetwork) -> Settings:
         """These for ``network``, with its usual mode where none was asked for; InputError where it cannot run so."""
+        if self.quality not in (None, WHOLE):
+            return self._of_quality(network)
+        if self.quality == WHOLE and (self.amount or self.mode not in (None, "dense")):
+            raise InputError(
+                'MaskGuidedSR: quality "whole" refines everything; leave out K, threshold, max_ms and mode'
+            )
         if network.masked:
-            return replace(self, mode=self.mode or "masked")
+            return replace(self, mode=self.mode or ("masked" if self.quality is None else "dense"))
         check_whole(**vars(self.amount), mode=None if self.mode == "dense" else self.mode)
         return replace(self, mode="dense")
+
+    def _of_quality(self, network: SRNetwork) -> Settings:
+        """These with the threshold of their quality."""
+        known = network.config.qualities
+        if self.quality not in known:
+            names = ", ".join([WHOLE, *known])
+            raise InputError(f"MaskGuidedSR: this model has no quality {self.quality!r}; choose one of {names}")
+        if self.mode == "dense" or self.fraction is not None or self.threshold is not None or self.max_ms is not None:
+            raise InputError("MaskGuidedSR: a quality is a threshold; leave out fraction, threshold, max_ms and mode")
+        return replace(self, mode=self.mode or "masked", threshold=known[self.quality], quality=None)
 
     @property
     def amount(self) -> Amount:

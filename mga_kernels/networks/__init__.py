@@ -3,6 +3,7 @@
 from .config import ModelConfig
 from .interface import SRNetwork
 from .mask_guided import VARIANTS, MaskGuidedNetwork
+from .regions import RegionConfig, RegionNetwork
 from .registry import Network, get_network, network_names, register_network
 from .whole import WholeConfig, WholeNetwork
 
@@ -11,6 +12,8 @@ __all__ = [
     "MaskGuidedNetwork",
     "ModelConfig",
     "Network",
+    "RegionConfig",
+    "RegionNetwork",
     "SRNetwork",
     "WholeConfig",
     "WholeNetwork",

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from ..errors import InputError
 from ..ops.select_patches import ORDERS
 from ..quantities import plain_fields, whole
+from .amount import Amount
 from .registry import Channels, Network, get_network, network_names
 
 PATCH_SIZES = (2, 4, 8)
@@ -38,7 +41,10 @@ class ModelConfig:
     refine: dict[str, Any] = field(default_factory=dict)
     mask: dict[str, Any] = field(default_factory=dict)
 
-    converted_bytes = 0  # for each value of the picture beside those of the network; not annotated, so no field
+    # Not annotated, so no fields.
+    converted_bytes = 0  # for each value of the picture beside those of the network
+    usual = Amount()  # what is refined where nothing is asked for: ``k``
+    qualities: ClassVar[Mapping[str, float]] = MappingProxyType({})  # thresholds by name, of models that have some
 
     def __post_init__(self) -> None:
         network = get_network(self.network)

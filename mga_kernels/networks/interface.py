@@ -15,6 +15,7 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from .config import ModelConfig
     from .mask import MaskPrediction
+    from .regions import RegionConfig
     from .registry import Network
     from .whole import WholeConfig
 
@@ -27,13 +28,15 @@ def outputs(made: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (made,) if isinstance(made, Tensor) else tuple(made)
 
 
-def padded_size(config: ModelConfig | WholeConfig, height: int, width: int) -> tuple[int, int]:
+def padded_size(config: ModelConfig | RegionConfig | WholeConfig, height: int, width: int) -> tuple[int, int]:
     """Sides of an image in LR pixels, extended to what the network takes at least, and to whole cells."""
     smallest, p = config.definition.minimum_size, config.patch_size
     return math.ceil(max(height, smallest) / p) * p, math.ceil(max(width, smallest) / p) * p
 
 
-def working_bytes(config: ModelConfig | WholeConfig, values: int, height: int, width: int, itemsize: int) -> int:
+def working_bytes(
+    config: ModelConfig | RegionConfig | WholeConfig, values: int, height: int, width: int, itemsize: int
+) -> int:
     """Memory alive at the peak of ``front``, of whose values, of ``itemsize`` bytes, a pixel has ``values``."""
     pixels = math.prod(padded_size(config, height, width))
     return pixels * (values * itemsize + 3 * config.scale**2 * config.converted_bytes)
@@ -72,7 +75,7 @@ class Halves:
     ``refine`` and ``mask`` are None where only the Base-Net runs, as it is a whole network.
     """
 
-    config: ModelConfig | WholeConfig
+    config: ModelConfig | RegionConfig | WholeConfig
     base: nn.Module
     refine: nn.Module | None = None
     mask: MaskPrediction | None = None
@@ -87,7 +90,7 @@ class SRNetwork(nn.Module, ABC):
     given whatever the dtype of its weights, None where it is that dtype.
     """
 
-    config: ModelConfig | WholeConfig
+    config: ModelConfig | RegionConfig | WholeConfig
     masked: ClassVar[bool]
     variants: ClassVar[tuple[str, ...]]
     input_dtype: ClassVar[torch.dtype | None] = None
@@ -136,6 +139,11 @@ class SRNetwork(nn.Module, ABC):
             self.back.to(back)
 
     # What only mask-guided networks have.
+
+    @property
+    def pair(self) -> tuple[SRNetwork, SRNetwork] | None:
+        """Base-Net and Refine-Net of one whose cells are refined in connected regions: whole networks, both."""
+        return None
 
     @property
     def mask_module(self) -> MaskPrediction | None:

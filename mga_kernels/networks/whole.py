@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..quantities import plain_fields
+from .amount import Amount
 from .colour import COLOURS, INPUT_RANGES, ONLY, decode, encode
 from .config import SCALES as DIVIDED_SCALES
 from .config import ModelConfig
@@ -41,7 +44,8 @@ class WholeConfig:
     original: Network | None = field(default=None, compare=False, repr=False)
 
     patch_size, k, selection, value_range = 1, 0, "largest", 1.0  # not annotated, so no fields
-    feature_channels, mask_channels = 0, 0
+    feature_channels, mask_channels, usual = 0, 0, Amount()
+    qualities: ClassVar[Mapping[str, float]] = MappingProxyType({})
     converted_bytes = 4  # for each value of the picture, as its colours are converted
 
     def __post_init__(self) -> None:

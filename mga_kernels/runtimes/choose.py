@@ -9,6 +9,7 @@ import torch
 from ..errors import InputError
 from ..networks import SRNetwork
 from .cpu import choose as own
+from .cpu.region_plan import RegionWeights
 from .openvino_cpu import plan as openvino
 from .plan import Planner
 from .precision import fast_bf16, in_bf16
@@ -57,10 +58,14 @@ def deep(network: SRNetwork, device: torch.device) -> tuple[Planner, dict[str, s
 def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, asked: bool = False) -> Planner | str:
     """The planner, or why there is none. ``asked``: also where it would be slow."""
     if device.type == "cuda":
+        if network.pair is not None:
+            return "there are none on GPUs for networks that refine regions yet"
         return _against_weights(network) or _cuda_graph(network, device, dtype)
     reason = _against_own(network, device, dtype, asked) or _against_weights(network)
     if reason is not None:
         return reason
+    if network.pair is not None:
+        return RegionWeights.of(network)
     halves = network.halves()
     if isinstance(halves, str):
         return halves
@@ -78,6 +83,8 @@ def _cuda_graph(network: SRNetwork, device: torch.device, dtype: torch.dtype | N
 def _openvino(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:
     if device.type != "cpu":
         return f"it runs on the CPU, and the device is {device}"
+    if network.pair is not None:
+        return "it does not run parts of an image"
     reason = openvino.unavailable(dtype) or _against_weights(network)
     if reason is not None:
         return reason

@@ -33,6 +33,7 @@ class DividedWeights(PairWeights):
     image, to which the network adds.
     """
 
+    only_chains = True
     keeps_shallow = False
     adds_image = True
     slope = 1.0  # behind the first convolution

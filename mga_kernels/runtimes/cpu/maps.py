@@ -176,6 +176,13 @@ class MapChain(Chain):
         added: Tensor | None = None,
         gain: float = 1.0,
     ) -> list[Tensor]:
+        records: Sequence[LayerRecord] = self.records
+        lists: list[Tensor] = []
+        if grid.regions is not None:
+            found = grid.regions.lists_of(self.rows, given, records)
+            if found is None:
+                return []
+            records, lists = found
         band = self.rows.band(grid.height, grid.width)
         rooms = self.rows.rooms(grid.height, band)
         frame = FrameRecord(grid.height, grid.width)
@@ -205,8 +212,8 @@ class MapChain(Chain):
             used,
             [layer.weight for layer in layers],
             [layer.epilogue for layer in layers],
-            self.records,
-            [],
+            records,
+            lists,
             replace(frame, band=band),
             gain,
             added,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,6 +22,9 @@ from ...ops.convolution.layout import VECTOR, pitch, pixels
 from ...records import FrameRecord
 from .layers import Conv, Layer
 from .storage import Stored
+
+if TYPE_CHECKING:
+    from .regions import Regions
 
 
 def forced_backend() -> str | None:
@@ -104,6 +108,7 @@ class Grid:
     """
 
     place: Place | None = None
+    regions: Regions | None = None  # over which chains in float maps run, None for all of the image
 
     def __init__(self, count: int, size: tuple[int, int], across: int = 1, rooms: Rooms | None = None):
         self.count, self.size, self.across = count, size, across

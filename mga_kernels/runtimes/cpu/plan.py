@@ -45,6 +45,7 @@ class PairWeights(Planner):
     """
 
     takes_place = True
+    only_chains = False  # whether ``base`` does nothing but call chains, so that it can run in regions
     any_settings = False  # whether it can run a whole network as it is, not only with the paper's widths and range
     unshuffled = 1
     base_planes: PlaneSizes = MappingProxyType({})
@@ -134,7 +135,7 @@ class PlainWeights(PairWeights):
     Where there is an ``end``, they lead to "feature", and the end from there to "picture", in a chain of its own.
     """
 
-    any_settings = True
+    any_settings = only_chains = True
 
     @classmethod
     def against(cls, halves: Halves, kept: Storage) -> str | None:
@@ -224,15 +225,20 @@ class PairPlan(Plan):
         return {name: self._planes(n, height * scale, width * scale) for name, (n, scale) in sizes.items()}
 
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
-        self._give(image)
-        seen, s = self.area.size, self.scale
-        picture = None if out is None else out[None, : s * self.seen[0], : s * self.seen[1]]
+        self.give(image)
+        seen = self.area.size
         self.area.place = self.place
         self.feature.inner()[:, :, seen[1] :].zero_()  # what the last image left there; layers read it as a border
-        self.weights.base(self.area, self.image, self.feature, picture, image, self.base_buffers)
+        self.run_base(image, out)
         _extend(self.feature, *seen)
 
-    def _give(self, image: Tensor) -> None:
+    def run_base(self, image: Tensor, out: Tensor | None) -> None:
+        """The Base-Net over ``area`` or its regions, of an image that was given."""
+        height, width = (self.scale * side for side in self.seen)
+        picture = None if out is None else out[None, :height, :width]
+        self.weights.base(self.area, self.image, self.feature, picture, image, self.base_buffers)
+
+    def give(self, image: Tensor) -> None:
         """The pixels of an image (H, W, 3), or blocks of them, with their reflection beyond it."""
         side = self.weights.unshuffled
         if side == 1:

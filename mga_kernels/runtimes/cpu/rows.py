@@ -39,7 +39,7 @@ class Slot:
     groups: int = 0
 
 
-class _Use(NamedTuple):
+class Use(NamedTuple):
     """Of ``groups`` groups of a slot by a stage, of ``reach`` rows above and below its own."""
 
     slot: str
@@ -47,7 +47,7 @@ class _Use(NamedTuple):
     groups: int
     reach: int
 
-    def meets(self, other: _Use) -> bool:
+    def meets(self, other: Use) -> bool:
         apart = self.first >= other.first + other.groups or other.first >= self.first + self.groups
         return self.slot == other.slot and not apart
 
@@ -109,8 +109,8 @@ class Rows:
         """By how many rows of the image stage i must be ahead of a later stage j, for each map that they both use."""
         earlier, later = self.stages[i], self.stages[j]
         scale, rounded = self.slots[part_of(later.x)[0]].scale, self.sides[j] - 1
-        read = [use for use in _read(later) if use.meets(_written(earlier))]
-        overwritten = [use for use in [*_read(earlier), _written(earlier)] if use.meets(_written(later))]
+        read = [use for use in reads(later) if use.meets(written(earlier))]
+        overwritten = [use for use in [*reads(earlier), written(earlier)] if use.meets(written(later))]
         return [
             *(math.ceil((rounded + use.reach) / scale) for use in read),
             *(math.ceil((later.factor * rounded + use.reach) / (later.factor * scale)) for use in overwritten),
@@ -132,7 +132,7 @@ class Rows:
             if part_of(stage.out)[0] == name:
                 highest = max(highest, scale * lead + (side - 1) * stage.factor)
                 lowest = min(lowest, scale * lead)
-            for use in _read(stage):
+            for use in reads(stage):
                 if use.slot == name:
                     lowest = min(lowest, scale * lead - use.reach)
                     more = max(more, 2 * side if stage.stride == 2 else 0)
@@ -164,17 +164,18 @@ def _parts_read(stage: Stage) -> list[Part]:
     return [part for part in (stage.x, stage.skip, stage.also) if part is not None]
 
 
-def _read(stage: Stage) -> list[_Use]:
+def reads(stage: Stage) -> list[Use]:
+    """What a stage looks at."""
     reach = stage.layer.size // 2
     slot, first = part_of(stage.x)
-    uses = [_Use(slot, groups_of(first), groups_of(stage.layer.inputs), reach)]
+    uses = [Use(slot, groups_of(first), groups_of(stage.layer.inputs), reach)]
     for part in (stage.skip, stage.also):
         if part is not None:
             slot, first = part_of(part)
-            uses.append(_Use(slot, groups_of(first), groups_of(stage.layer.channels), 0))
+            uses.append(Use(slot, groups_of(first), groups_of(stage.layer.channels), 0))
     return uses
 
 
-def _written(stage: Stage) -> _Use:
+def written(stage: Stage) -> Use:
     slot, first = part_of(stage.out)
-    return _Use(slot, groups_of(first), groups_of(stage.layer.channels), 0)
+    return Use(slot, groups_of(first), groups_of(stage.layer.channels), 0)

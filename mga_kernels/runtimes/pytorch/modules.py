@@ -77,7 +77,8 @@ class ModulePlan(Plan):
         front = self.planner.trunk if out is None else self.network.front
         coarse, *feature = outputs(front(tensor) if self.place is None else front(tensor, self.place))
         if feature:
-            self.feature = pad_by_reflection(feature[0], *self.padded)
+            regions = self.network.pair is not None  # of the image itself, which ends where it ends
+            self.feature = feature[0] if regions else pad_by_reflection(feature[0], *self.padded)
         if out is not None:
             self._write(coarse, out)
 
@@ -97,6 +98,22 @@ class ModulePlan(Plan):
         patches = self.network.refine_patches(self.taken.to(self.planner.refine_dtype))
         self.finite.logical_and_(is_finite(patches))  # as bytes NaN would be 0
         return self.made(patches, (patches.shape[2], patches.shape[3])).permute(0, 3, 1, 2)
+
+    def refine(self, indices: Tensor, out: Tensor) -> None:
+        if self.network.pair is None:
+            return super().refine(indices, out)
+        indices = indices[indices >= 0].long()
+        if not len(indices):
+            return None
+        # By definition the Refine-Net runs over the whole image.
+        whole = torch.empty_like(out)
+        self.decomposed(whole)
+        side = self.config.patch_size * self.config.scale
+        chosen = torch.zeros(self.cells, dtype=torch.bool, device=out.device)
+        chosen.view(-1)[indices] = True
+        large = chosen.repeat_interleave(side, 0).repeat_interleave(side, 1)[..., None]
+        out.copy_(torch.where(large, whole, out))
+        return None
 
     def decomposed(self, out: Tensor) -> None:
         feature = self.feature.to(self.planner.refine_dtype)

@@ -14,6 +14,7 @@ from ...notices import warn
 from ...system.memory import GIB, device_memory, out_of_memory, require_memory
 from ..cuda.capture import give_back_unused_memory
 from ..plan import Plan, Planner
+from .regions import TiledRegions
 from .tiled import TiledPlan, portion, tile_planner
 from .tiling import CONTEXT, Overlap, Tiling, asked, tilings
 
@@ -117,7 +118,8 @@ class Budget:
         logger.info("%s: %s, with %.2f GiB", what, way, way.bytes / GIB)
         if self.tile is not None and (self.overlap is None or self.overlap.width > CONTEXT):
             self._say_what_it_costs(*key[:2], way.tiling)
-        return TiledPlan(self.tile_planner, self.network, *key[:3], way.tiling)
+        kind = TiledPlan if self.network.pair is None else TiledRegions
+        return kind(self.tile_planner, self.network, *key[:3], way.tiling)
 
     def _say_what_it_costs(self, height: int, width: int, tiling: Tiling) -> None:
         looks = "at the whole image" if self.overlap is None else f"{self.overlap.width} pixels far"

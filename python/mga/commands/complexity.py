@@ -13,9 +13,9 @@ from pathlib import Path
 from PIL import Image
 
 from mga_kernels.errors import ImageError, InputError
-from mga_kernels.networks import VARIANTS, ModelConfig, WholeConfig
+from mga_kernels.networks import VARIANTS, ModelConfig, RegionConfig, WholeConfig
 
-from ..complexity.counting import Costs, NetworkCosts, WholeCosts
+from ..complexity.counting import costs_of
 from ..files.folders import list_images
 from ..files.records import Record, to_json, write_text
 from ..settings.values import parse_size
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _config_of(args: argparse.Namespace) -> ModelConfig | WholeConfig:
+def _config_of(args: argparse.Namespace) -> ModelConfig | RegionConfig | WholeConfig:
     """That of ``--model``, beside which only K may be chosen; a whole network has none."""
     from mga_kernels.checkpoints import load_checkpoint
 
@@ -91,14 +91,17 @@ def lr_sizes(folder: Path, scale: int) -> Counter[tuple[int, int]]:
     return sizes
 
 
-def describe(config: ModelConfig | WholeConfig, variant: str, sizes: Counter[tuple[int, int]], k: int) -> Record:
+def describe(
+    config: ModelConfig | RegionConfig | WholeConfig, variant: str, sizes: Counter[tuple[int, int]], k: int
+) -> Record:
     """What was counted and the figures, as they go into the JSON file: a mean over LR sizes and their numbers."""
-    costs: Costs
+    costs, split, patch_size, classes = costs_of(config), [], None, None
     if isinstance(config, WholeConfig):
-        costs, split, patch_size, classes = WholeCosts(config), [config.blocks], None, None
+        split = [config.blocks]
+    elif isinstance(config, RegionConfig):
+        split, patch_size = [config.base.blocks, config.refine.blocks], config.patch_size
     else:
-        costs, split, patch_size = NetworkCosts(config), list(config.split), config.patch_size
-        classes = config.mask.get("classes", 2)
+        split, patch_size, classes = list(config.split), config.patch_size, config.mask.get("classes", 2)
     cost = costs.mean_cost(variant, ((*size, number) for size, number in sizes.items()), k)
     return {
         "network": config.network,

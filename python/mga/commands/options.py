@@ -60,9 +60,12 @@ def pixels(text: str) -> int:
     return int(text)
 
 
-def quality(text: str) -> int:
+def quality(text: str) -> int | str:
+    """That of a file, a number, or that of the picture, a word."""
+    if text.isascii() and text.isalpha():
+        return text.lower()
     if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"the quality is a whole number from 1 to 100, got {text!r}")
+        raise argparse.ArgumentTypeError(f"the quality is a whole number from 1 to 100, or a word, got {text!r}")
     return int(text)
 
 

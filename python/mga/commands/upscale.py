@@ -22,7 +22,7 @@ from ..files.folders import image_suffixes
 from ..files.lists import read_list, write_list
 from ..upscaling.jobs import EXTENSION, STREAM, Request, Source, find_inputs, named, plan, unfinished, without_results
 from ..upscaling.work import upscale_all
-from .options import SHIPPED, add_model_arguments, number, quality, size_of
+from .options import SHIPPED, Value, add_model_arguments, number, quality, size_of
 
 if TYPE_CHECKING:
     from mga_kernels.engine.model import MaskGuidedSR
@@ -105,8 +105,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--quality",
         type=quality,
+        action="append",
         metavar="Q",
-        help="1 to 100, of results that are JPEG (default 95), AVIF, HEIC (90), WebP or JPEG XL (without loss)",
+        help="1 to 100, of results that are JPEG (default 95), AVIF, HEIC (90), WebP or JPEG XL (without loss); or "
+        "that of the picture, a word: whole, or what the model has, such as high and fast (may be given once each)",
     )
     parser.add_argument(
         "--memory",
@@ -155,12 +157,21 @@ def run(args: argparse.Namespace) -> int:
     existing = args.overwrite, args.skip_existing
     request = Request(
         *(args.inputs, args.output, args.format, args.save_mask, *existing, args.recursive, listed, size_of(args)),
-        quality=args.quality,
+        quality=_one_quality(args, int),
     )
+    _one_quality(args, str)
     if named(args.output) != STREAM:
         return _run(args, request)
     with bytes_out() as result:
         return _run(args, replace(request, result=result))
+
+
+def _one_quality(args: argparse.Namespace, kind: type[Value]) -> Value | None:
+    """Of files, a number, or of pictures, a word; InputError where there are two."""
+    given = [value for value in args.quality or () if isinstance(value, kind)]
+    if len(given) > 1:
+        raise InputError(f"upscale: --quality {given[0]} and --quality {given[1]} contradict each other; leave one out")
+    return given[0] if given else None
 
 
 def _run(args: argparse.Namespace, request: Request) -> int:
@@ -194,7 +205,8 @@ def _load(args: argparse.Namespace) -> MaskGuidedSR:
     with _status() as say:
         say(f"loading {args.model}")
         names = "threshold", "max_ms", "mode", "runtime", "memory", "tile"
-        return load_by_scale(args, **{name: getattr(args, name) for name in names})
+        settings = {name: getattr(args, name) for name in names}
+        return load_by_scale(args, **settings, quality=_one_quality(args, str))
 
 
 @contextmanager

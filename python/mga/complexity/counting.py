@@ -19,6 +19,7 @@ module with its convolutions at full resolution.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,7 +32,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from mga_kernels.errors import InputError, MGAError
-from mga_kernels.networks import VARIANTS, MaskGuidedNetwork, ModelConfig, WholeConfig, WholeNetwork
+from mga_kernels.networks import (
+    VARIANTS,
+    MaskGuidedNetwork,
+    ModelConfig,
+    RegionConfig,
+    WholeConfig,
+    WholeNetwork,
+)
+from mga_kernels.networks.regions import VARIANTS as REGION_VARIANTS
 
 aten = torch.ops.aten
 RELU_FAMILY = frozenset(
@@ -206,3 +215,35 @@ class NetworkCosts(Costs):
         if key not in self._measured:
             self._measured[key] = measure(self.network.get_submodule(part), 1, channels, height, width)
         return self._measured[key]
+
+
+class RegionCosts(Costs):
+    """Of two whole networks of which one refines regions: of the cells themselves. What lies around regions comes on
+    top; how much that is depends on where cells lie in an image."""
+
+    def __init__(self, config: RegionConfig):
+        self.config, self.base, self.refine = config, WholeCosts(config.base), WholeCosts(config.refine)
+
+    def parameters(self, variant: str) -> int:
+        refine = 0 if variant == "base" else self.refine.parameters()
+        return refine + (0 if variant == "decomposed" else self.base.parameters())
+
+    def cost(self, variant: str, width: int, height: int, k: int | None = None) -> Cost:
+        """Cost of one LR image; without ``k`` of the configuration's share of the cells."""
+        if variant not in REGION_VARIANTS:
+            known = ", ".join(REGION_VARIANTS)
+            raise InputError(f"complexity: variant {variant!r} does not exist for regions; choose one of {known}")
+        if variant == "decomposed":
+            return self.refine.cost("whole", width, height)
+        cost = self.base.cost("whole", width, height)
+        if variant == "base":
+            return cost
+        cells = math.prod(math.ceil(side / self.config.patch_size) for side in (width, height))
+        share = self.config.share if k is None or k > cells else k / cells
+        return cost + self.refine.cost("whole", width, height) * share
+
+
+def costs_of(config: ModelConfig | RegionConfig | WholeConfig) -> Costs:
+    if isinstance(config, WholeConfig):
+        return WholeCosts(config)
+    return RegionCosts(config) if isinstance(config, RegionConfig) else NetworkCosts(config)

@@ -17,10 +17,10 @@ import torch
 from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.errors import ImageError, InputError
 from mga_kernels.images import read_image
-from mga_kernels.networks import ModelConfig, WholeConfig
+from mga_kernels.networks import ModelConfig, RegionConfig, WholeConfig
 from mga_kernels.runtimes import RUNTIMES
 
-from ..complexity import NetworkCosts, WholeCosts
+from ..complexity.counting import costs_of
 from ..evaluation.metrics import psnr_rgb, psnr_y
 from ..evaluation.testsets import find_pairs, load_pair
 from ..files.folders import list_images
@@ -267,11 +267,10 @@ def psnr(picture: np.ndarray, other: np.ndarray, border: int) -> Psnr:
     return Psnr(psnr_y(picture, other, border), psnr_rgb(picture, other, border))
 
 
-def _costs(config: ModelConfig | WholeConfig) -> Callable[[np.ndarray, int | None], float]:
+def _costs(config: ModelConfig | RegionConfig | WholeConfig) -> Callable[[np.ndarray, int | None], float]:
     """GMACs of an LR image, extended to whole cells and to the least size as the engine does."""
     whole = isinstance(config, WholeConfig)
-    counter = WholeCosts(config) if isinstance(config, WholeConfig) else NetworkCosts(config)
-    p = config.patch_size if isinstance(config, ModelConfig) else 1
+    counter, p = costs_of(config), config.patch_size
 
     def gmacs(lr: np.ndarray, k: int | None) -> float:
         height, width = (math.ceil(max(side, config.definition.minimum_size) / p) * p for side in lr.shape[:2])

@@ -20,9 +20,8 @@ from mga_kernels.checkpoints.native import find_model, is_native
 from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.engine.pictures import to_tensor, to_uint8
 from mga_kernels.errors import InputError
-from mga_kernels.networks import WholeConfig
 
-from ...complexity import NetworkCosts, WholeCosts
+from ...complexity.counting import Costs, costs_of
 from ...files.records import Record
 from ..masks import MaskPair, predict
 from ..models import own_luma
@@ -84,9 +83,8 @@ class Runner:
         return self.model.device
 
     @cached_property
-    def costs(self) -> NetworkCosts | WholeCosts:
-        config = self.model.config
-        return WholeCosts(config) if isinstance(config, WholeConfig) else NetworkCosts(config)
+    def costs(self) -> Costs:
+        return costs_of(self.model.config)
 
     def upscale(self, row: Row, lr: np.ndarray) -> np.ndarray:
         """uint8 (h, w, 3) -> uint8 (s h, s w, 3)."""

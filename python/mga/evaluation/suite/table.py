@@ -15,7 +15,7 @@ import numpy as np
 
 from mga_kernels.checkpoints import is_whole
 from mga_kernels.engine.timings import machine
-from mga_kernels.networks import WholeConfig
+from mga_kernels.networks import RegionConfig, WholeConfig
 
 from ...files.records import Record, finite
 from ...settings.values import amount
@@ -119,7 +119,8 @@ def _figures(row: Row, sets: Sequence[ImageSet], suite: Suite, runner: Runner | 
         if isinstance(config, WholeConfig):
             result |= {name: getattr(config, name) for name in ("network", "blocks", "colour", "input_range")}
         else:
-            result |= {"network": config.network, "split": "+".join(map(str, config.split))}
+            split = "regions" if isinstance(config, RegionConfig) else "+".join(map(str, config.split))
+            result |= {"network": config.network, "split": split}
         result |= {
             "k": config.k if own else row.k,
             "selection": (row.selection or config.selection) if masked else None,

@@ -1,0 +1,235 @@
+"""Two whole networks as one that is mask-guided: a small one for all of an image, a large one where it is not enough.
+
+The small one is the Base-Net, distilled from the large one. The large one, the Refine-Net, is a published network as it
+is. It runs over connected regions of cells, from the image on, so that neighbours see each other as in the whole image;
+where all cells are refined the picture is the published network's. Which cells come first is seen in the image itself:
+those with the most of what a mean over 3 x 3 pixels takes away, a mask that costs nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..ops import select_patches
+from ..quantities import plain_fields, real
+from .amount import Amount, above
+from .interface import Reach, SRNetwork
+from .registry import Network
+from .whole import WholeConfig, WholeNetwork
+
+PATCH_SIZES = (4, 8, 16)
+VARIANTS = ("base", "decomposed", "masked")
+LUMA = (0.299, 0.587, 0.114)
+ALL = 1 << 40  # more cells than any image has
+
+
+@dataclass(frozen=True)
+class RegionConfig:
+    """What defines such a network apart from its weights.
+
+    ``base`` and ``refine``, whole networks of RGB and of one scale. ``patch_size``: the side of a cell in LR pixels.
+    ``halo``: so many LR pixels around the cells are computed with them, a multiple of 4. ``qualities``: by name, the
+    value of the mask above which cells are refined; where nothing is asked for it is that of ``quality``, and without
+    one ``share`` of the cells are. The other attributes are those of ``ModelConfig``.
+    """
+
+    base: WholeConfig
+    refine: WholeConfig
+    patch_size: int = 8
+    halo: int = 16
+    share: float = 0.3
+    quality: str = ""
+    qualities: dict[str, float] = field(default_factory=dict)
+
+    selection, value_range, feature_channels, mask_channels, k = "largest", 1.0, 3, 3, ALL
+    converted_bytes = 4
+
+    def __post_init__(self) -> None:
+        plain_fields(self, "patch_size", "halo")
+        if self.patch_size not in PATCH_SIZES:
+            raise InputError(f"model: patch_size {self.patch_size!r} is not supported; choose one of {PATCH_SIZES}")
+        if type(self.halo) is not int or self.halo < 0 or self.halo % 4:
+            raise InputError(f"model: halo must be a multiple of 4 LR pixels, 0 or more, got {self.halo!r}")
+        if self.base.scale != self.refine.scale:
+            raise InputError(f"model: the two networks are of x{self.base.scale} and x{self.refine.scale}")
+        share = real(self.share)
+        if share is None or not 0 <= share <= 1:
+            raise InputError(f"model: share is one of the cells, between 0 and 1, got {self.share!r}")
+        if self.quality not in ("", *self.qualities) or any(real(value) is None for value in self.qualities.values()):
+            raise InputError(f"model: quality {self.quality!r} is not one with a value, which are {self.qualities}")
+
+    @property
+    def usual(self) -> Amount:
+        return Amount(threshold=self.qualities[self.quality]) if self.quality else Amount(fraction=self.share)
+
+    @property
+    def network(self) -> str:
+        return self.refine.network
+
+    @property
+    def scale(self) -> int:
+        return self.refine.scale
+
+    @property
+    def definition(self) -> Network:
+        return self.refine.definition
+
+    def to_json(self) -> str:
+        facts: dict[str, Any] = {"patch_size": self.patch_size, "halo": self.halo, "share": self.share}
+        facts |= {"quality": self.quality, "qualities": self.qualities}
+        parts = {"base": json.loads(self.base.to_json()), "refine": json.loads(self.refine.to_json())}
+        return json.dumps(facts | parts, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> RegionConfig:
+        """Inverse of ``to_json``; InputError where the text is not a configuration that this version can run."""
+        try:
+            values = json.loads(text)
+            base, refine = (WholeConfig.from_json(json.dumps(values.pop(part))) for part in ("base", "refine"))
+            return cls(base, refine, **values)
+        except (TypeError, AttributeError, KeyError, json.JSONDecodeError) as error:
+            raise InputError(f"model: not a configuration of this version: {error}") from None
+
+
+class RegionNetwork(SRNetwork):
+    """Images are (B, 3, H, W) in [0, 1]; the coarse feature is the image itself.
+
+    This module is the definition: cells are what the whole Refine-Net makes of the whole image, as with a halo that
+    covers all that it sees.
+    """
+
+    config: RegionConfig
+    masked, variants = True, VARIANTS
+
+    def __init__(self, config: RegionConfig):
+        super().__init__()
+        self.config = config
+        self.base, self.refine = WholeNetwork(config.base), WholeNetwork(config.refine)
+        if self.refine.reach.front is None or self.refine.reach.takes_place:
+            raise InputError(
+                f"model: {config.network} looks at the whole image or at where it is, so parts of an image cannot be "
+                "refined by themselves"
+            )
+
+    @property
+    def input_dtype(self) -> torch.dtype | None:  # type: ignore[override]
+        return self.base.input_dtype
+
+    @property
+    def front(self) -> nn.Module:
+        return _WithImage(self.base)
+
+    @property
+    def back_of_all(self) -> nn.Module:
+        return self.refine
+
+    @property
+    def working_values(self) -> int:
+        return max(self.base.working_values, self.refine.working_values)
+
+    @property
+    def pair(self) -> tuple[SRNetwork, SRNetwork]:
+        return self.base, self.refine
+
+    @property
+    def reach(self) -> Reach:
+        whole = self.refine.reach
+        return Reach(self.base.reach.front, whole.front, 1, max(whole.multiple, self.base.reach.multiple), False)
+
+    @property
+    def staged(self) -> Network | None:
+        return self.refine.staged
+
+    def halves(self) -> str:
+        return "its two networks run one by one"
+
+    def convert(self, front: torch.dtype, back: torch.dtype) -> None:
+        """The Refine-Net stays as it is: what 16 bits would change of it was not tried."""
+        self.base.to(front)
+
+    def select(self, feature: Tensor, k: int, selection: str | None = None, seed: int = 0) -> tuple[Tensor, Tensor]:
+        mask = high_pass(feature, self.config.patch_size)
+        return mask, select_patches(mask, k, selection or self.config.selection, seed)
+
+    def decomposed(self, feature: Tensor) -> Tensor:
+        return self.refine(feature)
+
+    def forward(
+        self,
+        image: Tensor,
+        k: int | None = None,
+        variant: str = "masked",
+        selection: str | None = None,
+        seed: int = 0,
+        threshold: float | None = None,
+    ) -> Tensor:
+        """SR image (B, 3, sH, sW) in [0, 1], see ``MaskGuidedNetwork.forward``; without k and threshold the usual."""
+        return self.unclamped(image, k, variant, selection, seed, threshold).clamp(0, 1)
+
+    def unclamped(
+        self,
+        image: Tensor,
+        k: int | None = None,
+        variant: str = "masked",
+        selection: str | None = None,
+        seed: int = 0,
+        threshold: float | None = None,
+    ) -> Tensor:
+        if variant == "decomposed":
+            return self.refine(image)
+        if variant not in VARIANTS:
+            raise InputError(f"variant {variant!r} does not exist; choose one of {VARIANTS}")
+        coarse = self.base(image)
+        if variant == "base":
+            return coarse
+        rows, columns = (-(-side // self.config.patch_size) for side in image.shape[-2:])
+        amount = Amount(k=k, threshold=threshold) or self.config.usual
+        mask, indices = self.select(image, amount.count(rows * columns, ALL), selection, seed)
+        return self.pasted(coarse, self.refine(image), mask, indices, amount.threshold)
+
+    def pasted(
+        self, coarse: Tensor, refined: Tensor, mask: Tensor, indices: Tensor, threshold: float | None = None
+    ) -> Tensor:
+        """Images (B, 3, sH, sW): ``coarse`` with the cells at ``indices`` (B, K) of ``refined``."""
+        p = self.config.patch_size * self.config.scale
+        height, width = coarse.shape[2:]
+        chosen = torch.zeros_like(mask, dtype=torch.bool).flatten(1)
+        for number in range(len(mask)):
+            of_image = indices[number : number + 1]
+            if threshold is not None:
+                of_image = above(mask[number : number + 1], of_image, threshold, static=False)
+            chosen[number, of_image[0].long()] = True
+        large = chosen.view_as(mask).repeat_interleave(p, 1).repeat_interleave(p, 2)[:, None, :height, :width]
+        return torch.where(large, refined, coarse)
+
+
+class _WithImage(nn.Module):
+    """A Base-Net that returns the image as its coarse feature."""
+
+    def __init__(self, base: nn.Module):
+        super().__init__()
+        self.base = base
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        return self.base(image), image
+
+
+def high_pass(image: Tensor, patch_size: int) -> Tensor:
+    """Float32 (B, Hp, Wp): the mean over a cell of the luma's distance from its mean over 3 x 3 pixels.
+
+    ``image`` (B, 3, H, W) in [0, 1]. Of cells beyond the border the part inside counts.
+    """
+    luma = (image.float() * torch.tensor(LUMA, device=image.device).view(3, 1, 1)).sum(dim=1, keepdim=True)
+    smooth = F.avg_pool2d(F.pad(luma, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    height, width = (-side % patch_size for side in luma.shape[2:])
+    distance = F.pad((luma - smooth).abs(), (0, width, 0, height))
+    inside = F.pad(torch.ones_like(luma), (0, width, 0, height))
+    sums, counts = (F.avg_pool2d(values, patch_size) for values in (distance, inside))
+    return (sums / counts)[:, 0]

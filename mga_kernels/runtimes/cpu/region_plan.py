@@ -1,0 +1,128 @@
+"""Two whole networks of which one refines regions (``networks.regions``), both in float maps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ...modes import ordinary
+from ...networks import RegionConfig, SRNetwork
+from ..plan import Plan, Planner
+from .maps import SIDE, Maps
+from .plan import PairWeights
+from .regions import Regions
+
+APART = "a cell is refined in a region with its neighbours, and not as a patch"
+
+
+class RegionWeights(Planner):
+    """``of``: why a network has no such plan, or its plans."""
+
+    def __init__(self, network: SRNetwork, base: PairWeights, refine: PairWeights):
+        self.network, self.base, self.refine = network, base, refine
+
+    @classmethod
+    def of(cls, network: SRNetwork) -> RegionWeights | str:
+        assert network.pair is not None
+        base, refine = network.pair
+        small, large = _weights(base), _weights(refine)
+        if isinstance(small, str):
+            return small
+        if isinstance(large, str):
+            return large
+        return cls.against(refine) or cls(network, small, large)
+
+    @classmethod
+    def against(cls, refine: SRNetwork) -> str | None:
+        """Why a whole network cannot refine regions, or None."""
+        made = _weights(refine)
+        if isinstance(made, str) or made.only_chains:
+            return made if isinstance(made, str) else None
+        return f"{refine.config.network} has steps between its convolutions that need the whole image"
+
+    @property
+    def description(self) -> str:
+        return f"{self.refine.description}, in regions"
+
+    def plan(self, height: int, width: int, capacity: int) -> RegionPlan:
+        return RegionPlan(self, height, width, capacity)
+
+    def bytes_needed(self, height: int, width: int, capacity: int, dense: bool = False) -> int:
+        # The picture, which both count, is one.
+        picture = 3 * height * width * self.network.config.scale**2
+        return sum(weights.bytes_needed(height, width, 0) for weights in (self.base, self.refine)) - picture
+
+
+def _weights(network: SRNetwork) -> PairWeights | str:
+    """Of a whole network in float maps, or why there are none."""
+    kind, halves, maps = None if network.staged is None else network.staged.part("cpu"), network.halves(), Maps()
+    if kind is None:
+        return f"there are no convolutions of our own for {network.config.network}"
+    if isinstance(halves, str):
+        return halves
+    return kind.against(halves, maps) or kind(halves, maps)
+
+
+class RegionPlan(Plan):
+    """The image is all that is kept from one step to the next."""
+
+    config: RegionConfig
+
+    def __init__(self, weights: RegionWeights, height: int, width: int, capacity: int):
+        super().__init__(weights.network.config, height, width, capacity)
+        self.weights = weights
+        self.base, self.whole = (part.plan(height, width, 0) for part in (weights.base, weights.refine))
+        self.image = torch.empty(0)
+        self._picture = torch.empty(0, dtype=torch.uint8)
+        self._regions: Regions | None = None
+
+    def coarse(self, image: Tensor, out: Tensor | None) -> None:
+        self.image = image
+        if out is not None:
+            self.base.coarse(image, out)
+
+    def select(self, k: int) -> tuple[Tensor, Tensor]:
+        return self.weights.network.select(self.image.permute(2, 0, 1)[None] / 255, k)
+
+    def refine(self, indices: Tensor, out: Tensor) -> None:
+        if not indices.numel():
+            return
+        cells = torch.zeros(self.cells, dtype=torch.bool)
+        cells.view(-1)[indices[0].long()] = True
+        self._picture = out
+        regions = self.regions
+        regions.choose(cells, *self.whole.area.size)
+        self.whole.give(self.image)
+        self._run(regions)
+
+    @property
+    @ordinary()
+    def regions(self) -> Regions:
+        """Made at the first refinement."""
+        if self._regions is None:
+            side = self.weights.refine.unshuffled
+            config = self.config
+            self._regions = Regions(config.patch_size // side, config.halo // side, SIDE, self._run)
+        return self._regions
+
+    def _run(self, regions: Regions) -> None:
+        self.whole.area.regions = regions
+        try:
+            self.whole.run_base(self.image, self._picture)
+        finally:
+            self.whole.area.regions = None
+
+    def decomposed(self, out: Tensor) -> None:
+        self.whole.coarse(self.image, out)
+
+    def gather(self, indices: Tensor) -> None:
+        raise NotImplementedError(APART)
+
+    def patches(self) -> Tensor:
+        raise NotImplementedError(APART)
+
+    def load(self, patches: Tensor) -> None:
+        raise NotImplementedError(APART)
+
+    def refined(self) -> Tensor:
+        raise NotImplementedError(APART)

@@ -1,0 +1,141 @@
+"""Regions of an image: chains over whole images are run around chosen cells only, in the tiles of float maps.
+
+What is wanted of the last layer are the cells. Each layer before it is computed as far around them as those behind it
+look, but at most ``halo`` pixels of the image, and in whole tiles; beyond these it is zero, as beyond an image. Cells
+that touch share what is around them. Where the halo covers all that the network sees of an image, cells are what the
+whole image would give; nothing else that is in the maps has a part in them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ...errors import InputError
+from ...records import LayerRecord
+from .rows import Rows, Use, reads, written
+from .stages import part_of
+from .storage import Stored
+
+Given = Mapping[str, Stored | Tensor]
+
+
+class Extent(NamedTuple):
+    """Of a layer whose maps are ``scale`` times the image: it is computed within ``tiles`` tiles of a cell, and is zero
+    from there on within ``zeros``."""
+
+    scale: int
+    tiles: int
+    zeros: int
+
+
+class _Look(NamedTuple):
+    """What a layer looks at: ``wanted`` pixels around the cells count, and ``seen`` are read."""
+
+    use: Use
+    wanted: int
+    seen: int
+
+
+class Regions:
+    """How far around cells of ``cell`` pixels each layer is computed, of the chains that ``run`` calls one after the
+    other, over a grid whose ``regions`` this is. ``choose`` says for which cells, before ``run`` is called again."""
+
+    def __init__(self, cell: int, halo: int, side: int, run: Callable[[Regions], None]):
+        """InputError where cells and halo are not whole tiles of ``side``, or where a layer needs the whole image."""
+        if cell % side or halo % side:
+            raise InputError(f"regions: cells of {cell} and a halo of {halo} pixels are not whole tiles of {side}")
+        self.cell, self.halo, self.side = cell, halo, side
+        self.calls: list[tuple[Rows, dict[str, int]]] = []
+        self.extents: list[list[Extent]] | None = None  # by call and layer, None while the calls are listed
+        run(self)
+        self.extents = self._extents()
+        self.next = 0
+        self.cells = torch.zeros(0, 0, dtype=torch.bool)
+        self.lists: dict[Extent, tuple[Tensor, Tensor]] = {}
+
+    def choose(self, cells: Tensor, height: int, width: int) -> None:
+        """``cells``, bool (rows, columns), of an image of ``height`` x ``width`` pixels."""
+        self.cells, self.size, self.next = cells, (height, width), 0
+        self.lists = {}
+
+    def lists_of(
+        self, rows: Rows, given: Given, records: Sequence[LayerRecord]
+    ) -> tuple[list[LayerRecord], list[Tensor]] | None:
+        """The records of a chain, and the lists that they name; None while calls are listed, and nothing is to run."""
+        if self.extents is None:
+            if any(record.stride != 1 or record.statistics >= 0 for record in records):
+                raise InputError("regions: a layer with a stride or sums over the image needs the whole image")
+            self.calls.append((rows, {name: given[name].data.data_ptr() for name in rows.external}))
+            return None
+        extents, self.next = self.extents[self.next], self.next + 1
+        numbers: dict[Extent, int] = {}
+        lists: list[Tensor] = []
+        for extent in extents:
+            if extent not in numbers:
+                numbers[extent] = len(lists)
+                lists += self._lists(extent)
+        named = [
+            replace(record, tiles=numbers[extent], zeros=numbers[extent] + 1 if extent.zeros > extent.tiles else -1)
+            for record, extent in zip(records, extents, strict=True)
+        ]
+        return named, lists
+
+    def share(self) -> float:
+        """Of the tiles of the image, how many are computed by the layer that is computed furthest around the cells."""
+        assert self.extents is not None
+        widest = max((extent for call in self.extents for extent in call if extent.scale == 1), key=lambda e: e.tiles)
+        return len(self._lists(widest)[0]) / math.prod(-(-length // self.side) for length in self.size)
+
+    def _lists(self, extent: Extent) -> tuple[Tensor, Tensor]:
+        """Numbers of tiles, int32: those that are computed, and those that become zeros."""
+        if extent not in self.lists:
+            scale = extent.scale
+            height, width = (-(-scale * length // self.side) for length in self.size)
+            each = scale * self.cell // self.side
+            chosen = self.cells.repeat_interleave(each, 0).repeat_interleave(each, 1)[:height, :width].float()
+            computed, wider = (_within(chosen, tiles) for tiles in (extent.tiles, extent.zeros))
+            self.lists[extent] = _numbers(computed), _numbers(wider & ~computed)
+        return self.lists[extent]
+
+    def _extents(self) -> list[list[Extent]]:
+        """From the last layer to the first."""
+        looks: list[_Look] = []
+        found: list[list[Extent]] = [[] for _ in self.calls]
+        for call in reversed(range(len(self.calls))):
+            rows, external = self.calls[call]
+
+            def of_all(use: Use, call: int = call, external: dict[str, int] = external) -> Use:
+                """With a name of its slot that no other call has for another map."""
+                return use._replace(slot=f"{external.get(use.slot, call)} {'' if use.slot in external else use.slot}")
+
+            for stage in reversed(rows.stages):
+                scale, out = rows.slots[part_of(stage.x)[0]].scale, of_all(written(stage))
+                later = [look for look in looks if look.use.meets(out)]
+                wanted = math.ceil(max((look.wanted for look in later), default=0) / stage.factor)
+                needed = min(wanted, scale * self.halo)
+                tiles = math.ceil(needed / self.side)
+                seen = max((look.seen for look in later), default=0)
+                zeros = max(tiles, math.ceil(seen / (stage.factor * self.side)))
+                found[call].insert(0, Extent(scale, tiles, zeros))
+                for use in reads(stage):
+                    looks.append(_Look(of_all(use), needed + use.reach, tiles * self.side + use.reach))
+        return found
+
+
+def _within(chosen: Tensor, tiles: int) -> Tensor:
+    """bool (H, W): what is no further than so many tiles from one of ``chosen``, along both axes."""
+    if tiles:
+        for size in ((2 * tiles + 1, 1), (1, 2 * tiles + 1)):
+            chosen = F.max_pool2d(chosen[None], size, 1, (size[0] // 2, size[1] // 2))[0]
+    return chosen > 0
+
+
+def _numbers(chosen: Tensor) -> Tensor:
+    return chosen.flatten().nonzero().flatten().int()

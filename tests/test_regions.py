@@ -1,0 +1,157 @@
+"""Networks of two whole ones, of which the large one refines connected regions: the same as the whole image's."""
+
+import numpy as np
+import pytest
+import torch
+
+from mga_kernels import MaskGuidedSR
+from mga_kernels.checkpoints.native import load_native, save_model
+from mga_kernels.errors import InputError
+from mga_kernels.networks import RegionConfig, RegionNetwork, WholeConfig
+from mga_kernels.networks.regions import high_pass
+
+BASE = WholeConfig("compact", 4, 1, {"channels": 16})
+NETWORKS = {
+    "compact": WholeConfig("compact", 4, 3, {"channels": 24}),
+    "span": WholeConfig("span", 4, 2, {"channels": 24}),
+    "msrresnet": WholeConfig("msrresnet", 4, 2),
+    "edsr": WholeConfig("edsr", 2, 2),
+    "rrdbnet": WholeConfig("rrdbnet", 4, 1),
+}
+
+
+def network_of(name, halo=64, **settings):
+    torch.manual_seed(4)
+    refine = NETWORKS[name]
+    base = WholeConfig("compact", refine.scale, 1, {"channels": 16})
+    network = RegionNetwork(RegionConfig(base, refine, halo=halo, **settings)).eval().requires_grad_(False)
+    for parameter in network.parameters():  # what random networks make is hardly seen in bytes
+        if parameter.ndim == 4:
+            parameter.mul_(1.2)
+    return network
+
+
+def image_of(height=83, width=150):
+    torch.manual_seed(1)
+    small = torch.rand(1, 3, height // 6 + 2, width // 6 + 2)
+    large = torch.nn.functional.interpolate(small, (height, width), mode="bicubic").clamp(0, 1)
+    return (255 * large[0].permute(1, 2, 0)).round().byte().numpy()
+
+
+def of_cells(model, cells, shape):
+    """The pixels of cells in a result."""
+    side = model.patch_size * model.scale
+    return cells.repeat(side, 0).repeat(side, 1)[: shape[0], : shape[1]]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_with_a_halo_of_all_it_sees_cells_are_those_of_the_whole_network(name):
+    model = MaskGuidedSR(network_of(name), runtime="own", fraction=0.3)
+    image = image_of()
+    found = model.explain(image)
+    whole = np.asarray(MaskGuidedSR(network_of(name), runtime="own", mode="dense").upscale(image))
+    cells = np.zeros(found.mask.size, bool)
+    cells[found.indices] = True
+    assert len(found.indices) == round(0.3 * found.mask.size)
+    chosen = of_cells(model, cells.reshape(found.mask.shape), whole.shape)
+    difference = np.abs(np.asarray(found.image).astype(int) - whole)
+    assert difference[chosen].max() <= 1
+    assert (difference[chosen] > 0).mean() < 1e-3
+    assert np.array_equal(np.asarray(found.image)[~chosen], np.asarray(found.coarse)[~chosen])
+    assert np.abs(np.asarray(found.coarse).astype(int) - whole)[chosen].max() > 1
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_all_cells_are_the_whole_network(name):
+    image = image_of()
+    every, whole = (
+        np.asarray(MaskGuidedSR(network_of(name, halo=0), runtime="own", **how).upscale(image))
+        for how in ({"fraction": 1.0}, {"mode": "dense"})
+    )
+    assert np.array_equal(every, whole)
+
+
+@pytest.mark.parametrize("name", ["compact", "msrresnet"])
+def test_the_plan_is_the_definition(name):
+    image, network = image_of(), network_of(name)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    expected = network(tensor, k=60)[0].permute(1, 2, 0)
+    for runtime in ("own", "pytorch"):
+        found = torch.from_numpy(np.asarray(MaskGuidedSR(network, runtime=runtime, k=60).upscale(image)))
+        assert (found - 255 * expected).abs().max() <= 0.52, runtime
+
+
+def test_what_lies_around_regions_leaves_no_trace():
+    """Whatever the maps held before, and however small the halo is."""
+    model = MaskGuidedSR(network_of("compact", halo=4), runtime="own", fraction=0.2)
+    first = np.asarray(model.upscale(image_of()))
+    model.upscale(np.full((83, 150, 3), 255, np.uint8))
+    model.upscale(np.asarray(image_of())[::-1].copy())
+    assert np.array_equal(np.asarray(model.upscale(image_of())), first)
+
+
+def test_threads_and_tiles_change_nothing():
+    image, results = image_of(150, 260), []
+    threads = torch.get_num_threads()
+    try:
+        for number, tile in ((1, None), (3, None), (2, 64)):
+            torch.set_num_threads(number)
+            model = MaskGuidedSR(network_of("compact", halo=8), runtime="own", fraction=0.25, tile=tile)
+            results.append(np.asarray(model.upscale(image)))
+    finally:
+        torch.set_num_threads(threads)
+    assert np.array_equal(results[0], results[1])
+    assert np.array_equal(results[0], results[2])
+
+
+def test_a_file_holds_it_whole(tmp_path):
+    network = network_of("span", halo=12, quality="high", qualities={"high": 0.02, "fast": 0.05})
+    save_model(tmp_path / "it.safetensors", network, {}, {})
+    again = load_native(tmp_path / "it.safetensors")
+    assert again.config == network.config
+    image = image_of()
+    assert np.array_equal(MaskGuidedSR(network).upscale(image), MaskGuidedSR(again).upscale(image))
+
+
+def test_the_usual_amount_is_the_quality_or_the_share():
+    image = image_of()
+    mask = high_pass(torch.from_numpy(image).permute(2, 0, 1)[None] / 255, 8)
+    middle = float(mask.median())
+    by_quality = MaskGuidedSR(network_of("compact", quality="high", qualities={"high": middle}))
+    assert len(by_quality.explain(image).indices) == int((mask > middle).sum())
+    assert len(MaskGuidedSR(network_of("compact", share=0.5)).explain(image).indices) == round(0.5 * mask.numel())
+    assert len(MaskGuidedSR(network_of("compact", share=0.5), k=7).explain(image).indices) == 7
+
+
+def test_a_flat_image_needs_no_refinement():
+    model = MaskGuidedSR(network_of("compact", quality="high", qualities={"high": 0.001}), runtime="own")
+    assert len(model.explain(np.full((40, 40, 3), 90, np.uint8)).indices) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"halo": 6}, "multiple of 4"),
+        ({"patch_size": 6}, "patch_size"),
+        ({"share": 1.5}, "share"),
+        ({"quality": "best"}, "quality"),
+        ({"refine": WholeConfig("rcan", 4, 10)}, "looks at the whole image"),
+        ({"refine": WholeConfig("compact", 2, 1)}, "x4 and x2"),
+    ],
+)
+def test_what_cannot_be_is_an_error(settings, message):
+    with pytest.raises(InputError, match=message):
+        RegionNetwork(RegionConfig(**{"base": BASE, "refine": NETWORKS["compact"], **settings}))
+
+
+def test_a_quality_is_a_threshold_of_the_model_and_whole_is_dense():
+    network = network_of("compact", quality="high", qualities={"high": 0.01, "fast": 0.03})
+    assert MaskGuidedSR(network, quality="fast").amount.threshold == 0.03
+    assert MaskGuidedSR(network, quality="whole").settings.mode == "dense"
+    for settings, message in (
+        ({"quality": "best"}, "choose one of whole, high, fast"),
+        ({"quality": "fast", "fraction": 0.1}, "leave out fraction"),
+        ({"quality": "whole", "k": 3}, "leave out K"),
+    ):
+        with pytest.raises(InputError, match=message):
+            MaskGuidedSR(network, **settings)
