@@ -11,7 +11,7 @@ from mga_kernels.networks import RegionConfig, RegionNetwork, WholeConfig
 from mga_kernels.networks.regions import high_pass
 
 BASE = WholeConfig("compact", 4, 1, {"channels": 16})
-NETWORKS = {
+REFINING = {
     "compact": WholeConfig("compact", 4, 3, {"channels": 24}),
     "span": WholeConfig("span", 4, 2, {"channels": 24}),
     "msrresnet": WholeConfig("msrresnet", 4, 2),
@@ -22,7 +22,7 @@ NETWORKS = {
 
 def network_of(name, halo=64, **settings):
     torch.manual_seed(4)
-    refine = NETWORKS[name]
+    refine = REFINING[name]
     base = WholeConfig("compact", refine.scale, 1, {"channels": 16})
     network = RegionNetwork(RegionConfig(base, refine, halo=halo, **settings)).eval().requires_grad_(False)
     for parameter in network.parameters():  # what random networks make is hardly seen in bytes
@@ -44,7 +44,7 @@ def of_cells(model, cells, shape):
     return cells.repeat(side, 0).repeat(side, 1)[: shape[0], : shape[1]]
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", REFINING)
 def test_with_a_halo_of_all_it_sees_cells_are_those_of_the_whole_network(name):
     model = MaskGuidedSR(network_of(name), runtime="own", fraction=0.3)
     image = image_of()
@@ -61,7 +61,7 @@ def test_with_a_halo_of_all_it_sees_cells_are_those_of_the_whole_network(name):
     assert np.abs(np.asarray(found.coarse).astype(int) - whole)[chosen].max() > 1
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", REFINING)
 def test_all_cells_are_the_whole_network(name):
     image = image_of()
     every, whole = (
@@ -141,7 +141,7 @@ def test_a_flat_image_needs_no_refinement():
 )
 def test_what_cannot_be_is_an_error(settings, message):
     with pytest.raises(InputError, match=message):
-        RegionNetwork(RegionConfig(**{"base": BASE, "refine": NETWORKS["compact"], **settings}))
+        RegionNetwork(RegionConfig(**{"base": BASE, "refine": REFINING["compact"], **settings}))
 
 
 def test_a_quality_is_a_threshold_of_the_model_and_whole_is_dense():
@@ -155,3 +155,10 @@ def test_a_quality_is_a_threshold_of_the_model_and_whole_is_dense():
     ):
         with pytest.raises(InputError, match=message):
             MaskGuidedSR(network, **settings)
+
+
+def test_more_than_8_bits_are_refined_by_definition():
+    model, image = MaskGuidedSR(network_of("compact"), fraction=0.3), image_of()
+    deep = image.astype(np.uint16) * 257
+    found, expected = np.asarray(model.upscale(deep)), np.asarray(model.upscale(image))
+    assert np.abs(found / 257 - expected).max() <= 1.01

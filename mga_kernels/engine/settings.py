@@ -93,8 +93,8 @@ class Settings:
 
     def of(self, network: SRNetwork) -> Settings:
         """These for ``network``, with its usual mode where none was asked for; InputError where it cannot run so."""
-        if self.quality not in (None, WHOLE):
-            return self._of_quality(network)
+        if self.quality is not None and self.quality != WHOLE:
+            return self._of_quality(network, self.quality)
         if self.quality == WHOLE and (self.amount or self.mode not in (None, "dense")):
             raise InputError(
                 'MaskGuidedSR: quality "whole" refines everything; leave out K, threshold, max_ms and mode'
@@ -104,15 +104,15 @@ class Settings:
         check_whole(**vars(self.amount), mode=None if self.mode == "dense" else self.mode)
         return replace(self, mode="dense")
 
-    def _of_quality(self, network: SRNetwork) -> Settings:
-        """These with the threshold of their quality."""
+    def _of_quality(self, network: SRNetwork, quality: str) -> Settings:
+        """These with the threshold of a quality."""
         known = network.config.qualities
-        if self.quality not in known:
+        if quality not in known:
             names = ", ".join([WHOLE, *known])
-            raise InputError(f"MaskGuidedSR: this model has no quality {self.quality!r}; choose one of {names}")
+            raise InputError(f"MaskGuidedSR: this model has no quality {quality!r}; choose one of {names}")
         if self.mode == "dense" or self.fraction is not None or self.threshold is not None or self.max_ms is not None:
             raise InputError("MaskGuidedSR: a quality is a threshold; leave out fraction, threshold, max_ms and mode")
-        return replace(self, mode=self.mode or "masked", threshold=known[self.quality], quality=None)
+        return replace(self, mode=self.mode or "masked", threshold=known[quality], quality=None)
 
     @property
     def amount(self) -> Amount:

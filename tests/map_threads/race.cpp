@@ -70,7 +70,7 @@ Memory computed(int64_t tile, bool picture, const std::vector<int32_t>* tiles, i
         memory.out.data() + kBefore * kGroup, row, pitch * kGroup, kGroup, kHeight, groups, 1, nullptr, nullptr, false};
     stage.statistics = memory.sums.data();
   }
-  if (tiles != nullptr) stage.tiles = tiles->data(), stage.tile_count = int64_t(tiles->size());
+  if (tiles != nullptr) stage.tiles = {tiles->data(), int64_t(tiles->size())};
   run({stage}, 0, threads);
   return memory;
 }

@@ -40,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     way.add_argument(
         "--extend", metavar="N", help="better: the whole network becomes the Base-Net, N new blocks refine"
     )
+    way.add_argument(
+        "--regions",
+        action="store_true",
+        help="faster: the whole network refines regions of what a small network of its own makes, which learns it from "
+        "the network's pictures (default for networks that are not cut in two)",
+    )
     parser.add_argument(
         "--upsampler",
         choices=UPSAMPLERS,
@@ -80,6 +86,7 @@ def run(args: argparse.Namespace) -> int:
         args.hr,
         args.input_range,
         args.model_scale,
+        args.regions,
     )
     stopped = convert(asked)
     if args.report is not None:

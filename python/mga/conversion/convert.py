@@ -13,7 +13,7 @@ import torch
 
 from mga_kernels.checkpoints import load_checkpoint, save_model
 from mga_kernels.errors import InputError
-from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
+from mga_kernels.networks import MaskGuidedNetwork, SRNetwork, WholeNetwork
 from mga_kernels.system.files import writable_folder
 
 from ..console.process import Stopped
@@ -22,18 +22,20 @@ from ..files.claim import flat
 from ..files.records import Record
 from ..settings.values import parse_split
 from ..training.packs import Pair
+from .distilling import Distilling
 from .extended import extended, fits_the_paper
 from .fitting import Fitting
 from .pictures import read_pairs
 from .settings import Training
-from .teacher import can_lighten, check_convertible, check_split, halves
+from .teacher import can_lighten, check_convertible, check_refinable, check_split, halves, whole_only
 
 MOST_ADDED = 64  # blocks
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for. Either ``split`` ("8+8") or ``extend`` (a number of blocks), or none: a usual split.
+    """What is asked for: ``split`` ("8+8"), ``extend`` (a number of blocks), ``regions``, or none of them: a usual
+    split of networks that can be, and regions of the others.
 
     ``upsampler``: "light", "copied" or None, what fits. ``hr``: HR images of ``images``, which tell the scale where the
     file does not. ``input_range`` and ``model_scale``: what the file does not tell.
@@ -51,6 +53,7 @@ class Request:
     hr: Path | None = None
     input_range: str | None = None
     model_scale: int | None = None
+    regions: bool = False
 
 
 def convert(asked: Request) -> bool:
@@ -58,12 +61,12 @@ def convert(asked: Request) -> bool:
     _check_paths(asked)
     training, extend = asked.training, asked.extend is not None
     expected = None if extend else only_scale(asked.hr, asked.images)
-    teacher = check_convertible(
-        load_checkpoint(
-            asked.checkpoint, input_range=asked.input_range, scale=asked.model_scale, expected_scale=expected
-        ),
-        str(asked.checkpoint),
+    loaded = load_checkpoint(
+        asked.checkpoint, input_range=asked.input_range, scale=asked.model_scale, expected_scale=expected
     )
+    if asked.regions or (asked.split is None and not extend and whole_only(loaded)):
+        return _regions(asked, loaded)
+    teacher = check_convertible(loaded, str(asked.checkpoint))
     split, upsampler = _split(asked, teacher), _upsampler(asked, teacher)
     train, held_out = read_pairs(asked.images, teacher.config.scale, training.crop, extend)
     if extend and fits_the_paper(teacher, split[1]):
@@ -95,6 +98,50 @@ def convert(asked: Request) -> bool:
             file=sys.stderr,
         )
     return stopped
+
+
+def _regions(asked: Request, loaded: SRNetwork) -> bool:
+    """By regions: see ``distilling``."""
+    teacher = check_refinable(loaded, str(asked.checkpoint))
+    if asked.upsampler is not None:
+        raise InputError("convert: --upsampler is for --split; regions are refined of what a network of its own makes")
+    train, held_out = read_pairs(asked.images, teacher.config.scale, asked.training.crop, False)
+    begun = {
+        "original": hashlib.sha256(asked.checkpoint.read_bytes()).hexdigest(),
+        "way": "regions",
+        "patch size": asked.patch_size,
+        "minutes": asked.minutes,
+        "images": _fingerprint(train),
+    }
+    claimed = begun | {"held-out images": _fingerprint([held_out])} | asked.training.changed()
+    claimed |= flat({"original": json.loads(teacher.config.to_json())})
+    folder = asked.output.with_suffix(".state")
+    print(f"{teacher.config.network} x{teacher.config.scale}, regions, {asked.minutes:g} minutes", flush=True)
+    work = Distilling(
+        teacher, train, held_out, folder, claimed, asked.minutes, asked.patch_size, training=asked.training
+    )
+    stopped = _run(work, folder)
+    print(work.report())
+    facts = begun | {"images": sum(map(len, train)), **asked.training.changed()} | work.facts()
+    save_model(asked.output, work.network, *_notes(asked, facts, work.planned(), work.finished))
+    print(f"written: {asked.output}")
+    if not work.pays:
+        print("note: refining regions does not pay for this network here; stay with the original", file=sys.stderr)
+    return stopped
+
+
+def _run(work: Distilling, folder: Path) -> bool:
+    """Whether Ctrl-C stopped it: then what there is is measured and written."""
+    try:
+        work.run()
+        return False
+    except Stopped as signal:
+        signal.args = (f"the same command goes on from {folder}",)
+        raise
+    except KeyboardInterrupt:
+        print(f"stopped: measuring what there is; the same command goes on from {folder}", file=sys.stderr, flush=True)
+        work.measure()
+        return True
 
 
 def _fit(fitting: Fitting, folder: Path) -> bool:
@@ -157,16 +204,19 @@ def _fingerprint(groups: list[list[Pair]]) -> str:
 
 
 def _save(asked: Request, network: MaskGuidedNetwork, fitting: Fitting, begun: Record) -> None:
+    more: Record = {"way": "split" if fitting.teacher is not None else "extend", "results": fitting.results}
+    if fitting.mask_unit:
+        more["mask_unit"] = fitting.mask_unit
+    save_model(asked.output, network, *_notes(asked, begun | more, fitting.planned(), fitting.finished))
+
+
+def _notes(asked: Request, facts: Record, iterations: dict[str, int], finished: bool) -> tuple[dict[str, str], Record]:
+    """What a file says of the licence of its weights, and of how they were made."""
     notice = f"those of {asked.checkpoint.name}, from which they were made; its licence holds"
-    facts = {
+    return {"weights": notice}, {
         "converted": asked.checkpoint.name,
-        "way": "split" if fitting.teacher is not None else "extend",
-        **begun,
-        "iterations": fitting.planned(),
-        "results": fitting.results,
-        "finished": time.strftime("%Y-%m-%d", time.gmtime()) if fitting.finished else "stopped early",
+        **facts,
+        "iterations": iterations,
+        "finished": time.strftime("%Y-%m-%d", time.gmtime()) if finished else "stopped early",
         "torch": torch.__version__,
     }
-    if fitting.mask_unit:
-        facts["mask_unit"] = fitting.mask_unit
-    save_model(asked.output, network, {"weights": notice}, facts)

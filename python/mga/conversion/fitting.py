@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ from ..training.loop import Ema, pace_of, run_steps
 from ..training.objectives import feature_statistics, fold_spread, image_loss, mask_loss
 from ..training.packs import Crops, Pair, to_tensors
 from ..training.schedule import Plan, Schedule
-from .light import fit_light_upsampler
+from .light import fit_last
 from .settings import SHARES, Training
 from .teacher import tail_parameters
 
@@ -93,7 +94,9 @@ class Fitting:
     def run(self) -> None:
         """All steps, from where they stopped. The network is in evaluation mode afterwards, even if interrupted."""
         if getattr(self.network.base, "light", None) is not None:
-            fit_light_upsampler(self.network, map(self._batch, range(FITTED)))
+            light, config = cast(nn.Conv2d, self.network.base.light), self.network.config
+            made = lambda lr: self.network.coarse(lr)[0]  # noqa: E731
+            fit_last(light, made, config.scale, config.value_range, map(self._batch, range(FITTED)))
         for step in self.shares:
             self._step(step, self.folder / f"{step}.state")
         self.finished = True

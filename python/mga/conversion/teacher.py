@@ -11,6 +11,7 @@ from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, Network, WholeNetwork
 from mga_kernels.networks.divided import Layout
 from mga_kernels.networks.registry import package_networks, users_networks
+from mga_kernels.runtimes.cpu.region_plan import RegionWeights
 
 from ..files.records import Record
 from ..training.start import start_as_probability
@@ -25,6 +26,29 @@ def check_convertible(teacher: object, name: str) -> WholeNetwork:
         raise InputError(f"convert: {name} is {teacher.config.network}, which is not cut in two yet; known: {known}")
     if teacher.config.colour != "rgb":
         raise InputError(f"convert: {name} works on {teacher.config.colour}; only networks of RGB can be converted")
+    return teacher
+
+
+def whole_only(teacher: object) -> bool:
+    """Whether it is a whole network that is not cut in two."""
+    return isinstance(teacher, WholeNetwork) and teacher.config.definition.cut() is None
+
+
+def check_refinable(teacher: object, name: str) -> WholeNetwork:
+    """InputError, in one sentence, where its pictures cannot be refined in regions."""
+    if not isinstance(teacher, WholeNetwork):
+        raise InputError(f"convert: {name} is mask-guided already; give the file of a whole network")
+    config = teacher.config
+    if config.colour != "rgb":
+        raise InputError(f"convert: {name} works on {config.colour}; only networks of RGB can be converted")
+    if teacher.reach.front is None:
+        raise InputError(
+            f"convert: {name} is {config.network}, which looks at the whole image, so that parts of an image cannot be "
+            "refined by themselves"
+        )
+    weights = RegionWeights.against(teacher)
+    if weights is not None:
+        raise InputError(f"convert: {name} cannot refine regions: {weights}")
     return teacher
 
 
