@@ -5,16 +5,21 @@ from __future__ import annotations
 import atexit
 import io
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import InputError
 
 Identity = tuple[int, int]  # device and number of a file, which are the same under all of its names
+
+_PART = re.compile(r"\.mga-[0-9a-f]{16}\.part")
+_UNMARKED = 1.0  # seconds; a file may have no mark yet just after it was made
 
 _temporary: dict[Path, int] = {}  # files that are being made, and the process that makes them
 
@@ -30,12 +35,13 @@ def whole_file(path: str | os.PathLike[str], error: type[InputError] = InputErro
     """
     path = Path(path)
     target = _regular(path, error)
-    with _temporary_name(target.parent) as temporary:
+    with _temporary_name(target.parent) as temporary, ExitStack() as held:
         try:
             # Not tempfile: its files are readable by their owner only, and the result should follow the umask.
             file = _File(temporary, "x+")
         except (OSError, ValueError) as problem:  # ValueError: a zero byte in the name
             raise error(f"cannot write {path}: {_reason(target.parent, problem)}") from problem
+        held.enter_context(_held(io.FileIO.fileno(file)))
         try:
             stream = io.BufferedRandom(file)
             yield stream
@@ -109,6 +115,41 @@ def _temporary_name(folder: Path) -> Iterator[Path]:
         with suppress(OSError):
             path.unlink(missing_ok=True)
         del _temporary[path]
+
+
+@contextmanager
+def _held(descriptor: int) -> Iterator[None]:
+    """The file of this descriptor is marked as one that is being made until the block ends, also when it is closed."""
+    copy = os.dup(descriptor)
+    try:
+        with suppress(ImportError, OSError):  # where there are no such marks, nothing is removed by them either
+            import fcntl
+
+            fcntl.flock(copy, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(copy)
+
+
+def remove_left_parts(folder: str | os.PathLike[str]) -> int:
+    """Remove temporary files that processes which were killed have left in ``folder``; returns how many.
+
+    Files of processes that are at work carry a mark of theirs, in the system, and stay.
+    """
+    removed = 0
+    try:
+        import fcntl
+
+        parts = [entry.path for entry in os.scandir(folder) if _PART.fullmatch(entry.name)]
+    except (ImportError, OSError):
+        return 0
+    for path in parts:
+        with suppress(OSError), open(path, "rb") as file:
+            if time.time() - os.fstat(file.fileno()).st_mtime > _UNMARKED:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(path)
+                removed += 1
+    return removed
 
 
 @atexit.register

@@ -29,7 +29,7 @@ from mga_kernels.images import (
     save_image,
 )
 from mga_kernels.images.size import shrink
-from mga_kernels.system.files import writable_folder
+from mga_kernels.system.files import remove_left_parts, writable_folder
 
 from ..console.failures import Failures
 from ..console.lines import one_line
@@ -75,6 +75,8 @@ def upscale_all(
     """
     folders = {path.parent for job in jobs for path in job.outputs}
     made = [folder for folder in sorted(folders) if writable_folder(folder, ImageError)]
+    for folder in folders.difference(made):
+        remove_left_parts(folder)
     try:
         refuse_names_that_fold(jobs)
         _run_all(load(), jobs, request, failures, done)
