@@ -92,7 +92,9 @@ class Distilling:
         writable_folder(folder)
         remedy = "go on with that one, remove the folder or choose another -o"
         claim_folder(folder / "conversion.json", begun, "convert", remedy)
-        self.crops = Crops(self._painted(train), teacher.config.scale, self._crop(), 8, self.training.seed)
+        self.crops = Crops(
+            self._painted(train), teacher.config.scale, self._crop(), self.training.batch, self.training.seed
+        )
         self.held_out = [middle(lr, MEASURED) for _, lr in held_out or train[0][:1]]
 
     def _crop(self) -> int:
@@ -143,7 +145,7 @@ class Distilling:
     def _loss(self, number: int) -> Tensor:
         lr, wanted = self.crops(number)
         made = self.network.base(lr.contiguous(memory_format=torch.channels_last))
-        edge = MARGIN * self.network.config.scale
+        edge = min(MARGIN, lr.shape[2] // 4) * self.network.config.scale
         return (255 * (made - wanted)[..., edge:-edge, edge:-edge]).square().mean()
 
     def _iterations(self, body: torch.nn.Module) -> int:

@@ -13,7 +13,7 @@ from mga_kernels.checkpoints.native import find_model, is_native
 from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.errors import CheckpointError, InputError
 from mga_kernels.info import collect
-from mga_kernels.networks import ModelConfig, WholeConfig
+from mga_kernels.networks import ModelConfig, RegionConfig, WholeConfig
 from mga_kernels.system.files import whole_file, writable_folder
 
 from ..evaluation.testsets import only_scale
@@ -94,8 +94,8 @@ def check_page(out: str | os.PathLike[str], overwrite: bool = False) -> Path:
 
 def _configs(
     model: str | os.PathLike[str], original: str | os.PathLike[str], ours: MaskGuidedSR, theirs: MaskGuidedSR
-) -> tuple[ModelConfig, WholeConfig]:
-    if not isinstance(ours.config, ModelConfig):
+) -> tuple[ModelConfig | RegionConfig, WholeConfig]:
+    if isinstance(ours.config, WholeConfig):
         raise CheckpointError(f"report: {model} is a whole network, which has no K; name a mask-guided model")
     if not isinstance(theirs.config, WholeConfig):
         raise CheckpointError(f"report: {original} is a mask-guided model; the original must be a published network")
@@ -107,14 +107,17 @@ def _configs(
 
 
 def _subject(
-    model: str | os.PathLike[str], original: str | os.PathLike[str], config: ModelConfig, published: WholeConfig
+    model: str | os.PathLike[str],
+    original: str | os.PathLike[str],
+    config: ModelConfig | RegionConfig,
+    published: WholeConfig,
 ) -> Subject:
     native = is_native(model)
     training = read_metadata(model)["training"] if native else {}
     versions = collect()["versions"]
-    split = "+".join(map(str, config.split))
+    cut = "in regions" if isinstance(config, RegionConfig) else f"blocks {'+'.join(map(str, config.split))}"
     facts = [
-        ("model", f"{Path(model).name}: {config.network} x{config.scale}, blocks {split}, p = {config.patch_size}"),
+        ("model", f"{Path(model).name}: {config.network} x{config.scale}, {cut}, p = {config.patch_size}"),
         ("original", f"{Path(original).name}: {published.network} x{published.scale}, {published.blocks} blocks"),
         *training_facts(training),
         ("versions", ", ".join(f"{name} {versions[name]}" for name in ("mga_kernels", "torch", "python"))),

@@ -1,0 +1,197 @@
+"""``mga convert --regions``: what a small network learns, what is measured, resumed and refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import originals
+import pytest
+import torch
+from network_zoo import photographs
+from PIL import Image
+
+from mga.cli import main
+from mga.conversion import distilling, pictures
+from mga.conversion.distilling import Distilling, Point
+from mga.conversion.settings import Training
+from mga.training import loop
+from mga_kernels import MaskGuidedSR
+from mga_kernels.checkpoints import load_checkpoint, read_metadata
+from mga_kernels.networks import WholeConfig, WholeNetwork
+
+SMALL = Training(crop=16, batch=2)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """One thread, with which sums are the same each time, and the smallest Base-Net."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    monkeypatch.setattr(distilling, "BASES", ((1, 8),))
+    monkeypatch.setattr(distilling, "HALOS", (4, 8))
+    monkeypatch.setattr(distilling, "SHARES", (0.3,))
+    yield
+    torch.set_num_threads(threads)
+
+
+def teacher_of(blocks: int = 3) -> WholeNetwork:
+    torch.manual_seed(2)
+    network = WholeNetwork(WholeConfig("compact", 2, blocks, {"channels": 12})).eval().requires_grad_(False)
+    network.body.body[-1].weight.mul_(0.3)
+    return network
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A published network's file, and a folder of six parts of photographs."""
+    torch.save(dict(teacher_of().body.state_dict()), tmp_path / "published.pth")
+    (tmp_path / "images").mkdir()
+    for number, image in enumerate([*photographs(48, 40), *photographs(40, 56), *photographs(64, 64)]):
+        pixels = (image.permute(1, 2, 0) * 255).round().byte().numpy()
+        Image.fromarray(pixels).save(tmp_path / "images" / f"{number}.png")
+    return tmp_path
+
+
+def begin(folder: Path, name: str = "state", iterations: int = 8) -> Distilling:
+    train, held_out = pictures.read_pairs(folder / "images", 2, 16, False)
+    return Distilling(teacher_of(), train, held_out, folder / name, {}, 1.0, 8, iterations, SMALL)
+
+
+def loss_of(work: Distilling) -> float:
+    with torch.no_grad():
+        return float(sum(work._loss(number) for number in range(100, 110)))
+
+
+def test_the_small_network_comes_nearer_and_the_published_one_stays(folder, small, monkeypatch):
+    work = begin(folder, iterations=60)
+    published = {name: value.clone() for name, value in teacher_of().state_dict().items()}
+    before = loss_of(work)
+    run_steps, fitted = distilling.run_steps, []
+    monkeypatch.setattr(distilling, "run_steps", lambda *them: (fitted.append(loss_of(work)), run_steps(*them)))
+    work._train()
+    assert fitted[0] < 0.9 * before, "least squares"
+    assert loss_of(work) < 0.95 * fitted[0], "training"
+    for name, value in work.network.refine.state_dict().items():
+        assert torch.equal(value, published[name])
+
+
+def test_what_is_measured_is_what_upscaling_does(folder, small):
+    work = begin(folder)
+    work.run()
+    config = work.network.config
+    assert config.quality == "high"
+    assert set(config.qualities) == {"high", "fast"}
+    assert config.qualities["high"] <= config.qualities["fast"]
+    assert config.halo in (4, 8)
+    assert [point.share for point in work.points] == sorted(point.share for point in work.points)
+    whole = MaskGuidedSR(teacher_of(), runtime="own")
+    for point in work.points:
+        model = MaskGuidedSR(work.network, runtime="own", threshold=point.threshold)
+        found = [
+            10 * np.log10(255**2 / np.square(distilling.luma(a) - distilling.luma(b)).mean().clip(1e-5))
+            for a, b in ((np.asarray(model.upscale(lr)), np.asarray(whole.upscale(lr))) for lr in work.held_out)
+        ]
+        assert np.mean(found) == pytest.approx(point.db, abs=0.6), point  # but for the halo
+        assert point.time is not None
+        assert point.time > 0
+
+
+def test_a_conversion_that_was_stopped_goes_on_to_the_same_weights(folder, small, monkeypatch):
+    whole = begin(folder, "whole")
+    whole._train()
+    stopped, save = begin(folder, "stopped"), loop.save_state
+
+    def stop_after(path: Path, state: dict) -> None:
+        save(path, state)
+        if state["step"] == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save_state", stop_after)
+    with pytest.raises(KeyboardInterrupt):
+        stopped._train()
+    monkeypatch.undo()
+    monkeypatch.setattr(distilling, "BASES", ((1, 8),))
+    again = begin(folder, "stopped")
+    again._train()
+    for name, value in whole.network.base.state_dict().items():
+        assert torch.equal(again.network.base.state_dict()[name], value), name
+
+
+def mga(folder: Path, *arguments: object) -> int:
+    options = [str(folder / "published.pth"), "-o", str(folder / "out.safetensors"), "--images", str(folder / "images")]
+    options += ["--set", "crop=16", "--set", "batch=2", "--minutes", "0.01"]
+    return main(["convert", *options, *map(str, arguments)])
+
+
+def test_the_command_writes_a_model_that_upscales_and_says_whether_it_pays(folder, small, capsys):
+    assert mga(folder, "--report", folder / "page.html") == 0
+    output = capsys.readouterr()
+    assert "it pays:" in output.out or "it does not pay:" in output.out
+    assert ("note: refining regions does not pay" in output.err) == ("it does not pay:" in output.out)
+    facts = read_metadata(folder / "out.safetensors")
+    assert facts["config"].refine == load_checkpoint(folder / "published.pth").config
+    assert facts["training"]["way"] == "regions"
+    assert facts["training"]["curve"][0]["share"] == 0
+    assert "published.pth" in facts["licence"]["weights"]
+    assert "in regions" in (folder / "page.html").read_text()
+    out = folder / "large.png"
+    for more in ([], ["--quality", "fast"], ["--quality", "whole"], ["--fraction", "0.5"]):
+        arguments = [str(folder / "images/0.png"), "-o", str(out), "--model", str(folder / "out.safetensors"), *more]
+        assert main(["upscale", "--overwrite", *arguments]) == 0
+        assert Image.open(out).size == (80, 96)
+    whole = MaskGuidedSR.from_checkpoint(folder / "published.pth", runtime="own")
+    image = np.asarray(Image.open(folder / "images/0.png"))
+    every = MaskGuidedSR.from_pretrained(folder / "out.safetensors", runtime="own", fraction=1.0)
+    assert np.array_equal(every.upscale(image), whole.upscale(image))
+
+
+def test_ctrl_c_leaves_a_model_that_upscales(folder, small, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(distilling, "run_steps", stop)
+    assert mga(folder) == 130
+    assert "goes on from" in capsys.readouterr().err
+    assert read_metadata(folder / "out.safetensors")["training"]["finished"] == "stopped early"
+    assert len(np.asarray(MaskGuidedSR.from_pretrained(folder / "out.safetensors").upscale(np.zeros((9, 9, 3), "u1"))))
+
+
+def test_whether_it_pays_is_the_time_at_the_high_quality(folder, small, monkeypatch):
+    work = begin(folder)
+    for time, pays in ((0.5, True), (0.95, False)):
+        timed = lambda points, config, time=time: [Point(p.share, p.threshold, p.db, time) for p in points]  # noqa: E731
+        monkeypatch.setattr(work, "_timed", timed)
+        monkeypatch.setattr(work, "_share_for", lambda point, wanted: 0.3)
+        work.measure()
+        assert work.pays == pays
+        assert ("it pays" in work.report()) == pays
+
+
+def test_another_conversion_in_the_folder_is_refused(folder, small, capsys):
+    assert mga(folder) == 0
+    assert mga(folder, "--patch-size", "4") == 1
+    assert "holds a run with patch size = 8, this one has 4" in capsys.readouterr().err
+    assert json.loads((folder / "out.state/conversion.json").read_text())["way"] == "regions"
+
+
+@pytest.mark.parametrize(
+    ("original", "options", "said"),
+    [
+        (lambda: originals.rcan(2)[0], ["--input-range", "0..1"], "looks at the whole image"),
+        (
+            lambda: originals.fsrcnn_classic(2)[0],
+            ["--model-scale", "2", "--input-range", "0..1"],
+            "only networks of RGB",
+        ),
+        (lambda: originals.msrresnet(2)[0], ["--upsampler", "light"], "--upsampler is for --split"),
+    ],
+)
+def test_networks_without_regions_are_refused(folder, small, capsys, original, options, said):
+    torch.save(dict(original()), folder / "published.pth")
+    assert mga(folder, "--regions", *options) == 1
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert not (folder / "out.safetensors").exists()
