@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a worker, so threads of
 
 import torch
 from cuda_emulated import emulated_gpu, emulation, thread_order  # noqa: F401
+from forks import Forks
 from upscaling import full_disk, mga_upscale, model_file, picture_folder  # noqa: F401
 
 from mga_kernels import _native
@@ -101,6 +103,14 @@ def shared_data() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip("no external data: set MGA_SHARED to the folder that holds data/")
     return folder
+
+
+@pytest.fixture(scope="session")
+def forks() -> Iterator[Forks]:
+    """Processes of their own that need not import PyTorch, with two threads of it."""
+    made = Forks(OMP_NUM_THREADS="2", OMP_WAIT_POLICY="PASSIVE")
+    yield made
+    made.close()
 
 
 @pytest.fixture

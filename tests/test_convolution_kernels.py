@@ -10,13 +10,13 @@ import platform
 import re
 import shutil
 import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 import torch
 from pair_layers import convolve, planes_of
+from programs import CSRC, environment, kept_program
 
 from mga_kernels import _native
 from mga_kernels.errors import BackendError
@@ -25,7 +25,6 @@ from mga_kernels.runtimes.cpu.layers import Conv
 from mga_kernels.runtimes.cpu.pairs import Planes
 
 HERE = Path(__file__).resolve().parent / "convolution_kernels"
-CSRC = HERE.parent.parent / "csrc"
 MACHINE = {"AMD64": "x86_64", "arm64": "aarch64"}.get(platform.machine(), platform.machine())
 SMALLEST = 2.0**-126  # of the numbers that are not denormal
 COMPILER = os.environ.get("CXX", "g++")
@@ -99,20 +98,20 @@ def test_results_are_rounded_to_the_nearest_even():
     assert out.read()[7].isnan().all()
 
 
-def environment() -> dict[str, str]:
-    """Without the sanitizers of this process: the compiler needs none, and the program has its own."""
-    return {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-
-
-def build(folder: Path, isa: str, *flags: str) -> Path:
+def build(isa: str, *flags: str) -> Path:
     """The program that compares."""
     if shutil.which(COMPILER) is None:
         pytest.skip(f"there is no {COMPILER}")
     sources = [HERE / "compare.cpp", CSRC / "convolution/isa/portable.cpp", CSRC / f"convolution/isa/{isa}.cpp"]
     more = os.environ.get("MGA_EMULATION_FLAGS", "").split()
     command = [COMPILER, "-std=c++17", "-ffp-contract=off", f"-DMGA_ISA={isa}", *flags, *more]
-    subprocess.run([*command, f"-I{CSRC}", *sources, "-o", folder / "compare"], check=True, env=environment())
-    return folder / "compare"
+    command += [f"-I{CSRC}", *sources]
+
+    def make(folder: Path) -> Path:
+        subprocess.run([*command, "-o", folder / "compare"], check=True, env=environment())
+        return folder / "compare"
+
+    return kept_program(HERE, command, make)
 
 
 def processor_has(source: Path, folder: Path) -> bool:
@@ -136,30 +135,21 @@ def test_every_instruction_set_is_the_definition(isa, how, tmp_path):
     if how == "native" and not processor_has(source, tmp_path):
         pytest.skip(f"this processor has no {isa}")
     emulated = ["-O0", "-Wno-psabi", f"-I{emulation}"]  # compiling costs more than running
-    program = build(tmp_path, isa, *(emulated if how == "emulated" else ["-O1"]))
+    program = build(isa, *(emulated if how == "emulated" else ["-O1"]))
     result = subprocess.run([program], capture_output=True, text=True, env=environment())
     assert result.returncode == 0, result.stdout + result.stderr
     assert int(result.stdout.split()[0]) > 3000
     assert result.stdout.endswith(f"comparisons of {isa}\n")
 
 
-def test_the_variable_of_the_operators_chooses_the_kernels():
-    """In a process of its own for each set, because it is asked for once; all are forks of one that has PyTorch."""
+def test_the_variable_of_the_operators_chooses_the_kernels(forks):
+    """In a process of its own for each set, because it is asked for once."""
     program = (
-        "import os, sys\n"
         "from mga_kernels import _native, info\n"
-        "for isa in sys.argv[1:]:\n"
-        "    if os.fork() == 0:\n"
-        "        os.environ['MGA_CPU_ISA'] = isa\n"
-        "        print(_native.convolution_kernels(), info.collect()['cpu']['kernels'], flush=True)\n"
-        "        os._exit(0)\n"
-        "    os.wait()\n"
+        "print(_native.convolution_kernels(), info.collect()['cpu']['kernels'], flush=True)\n"
     )
-    safe_path = ["-P"] if sys.flags.safe_path else []
     sets = ["baseline", "", *(["avx512", "avx512_bf16"] if HAS_BF16 else [])]
-    command = [sys.executable, *safe_path, "-c", program, *sets]
-    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    told = dict(zip(sets, lines, strict=True))
+    told = {isa: forks.run(program, MGA_CPU_ISA=isa) for isa in sets}
     kernels = "{'operators': 'baseline', 'convolutions': 'portable: MGA_CPU_ISA is baseline, and the portable kernels"
     assert told["baseline"].startswith(f"('portable', False) {kernels}")
     assert told[""].startswith("('avx512_bf16', True)" if HAS_BF16 else "('portable', False)")

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import documented
@@ -23,6 +20,7 @@ import originals
 import pytest
 import torch
 from documented import PROGRAMS, ROOT, Command
+from forks import Forks
 from pictures import save_smooth_picture
 from PIL import Image
 from test_example import Published
@@ -140,7 +138,7 @@ def reason_not_to_run(asked: Command) -> str | None:
     return next((why for start, why in NOT_RUN.items() if line.startswith(start)), None)
 
 
-def run(asked: Command, capsys: pytest.CaptureFixture) -> None:
+def run(asked: Command, capsys: pytest.CaptureFixture, forks: Forks) -> None:
     verb = asked.words[1]
     words = [*asked.words[1:], *SHORTER.get(verb, ())]
     if missing := [name for name in EXTRAS.get(verb, ()) if importlib.util.find_spec(name) is None]:
@@ -151,19 +149,11 @@ def run(asked: Command, capsys: pytest.CaptureFixture) -> None:
         code, said = main(words), capsys.readouterr()
         assert code == 0, said.err
         return
-    a_process("-c", ONE_COLOUR, *words, cwd=Path.cwd(), **asked.environment)
-
-
-def a_process(*words: str, cwd: Path, **environment: str) -> None:
-    """Python in a process of its own, for what would stay registered in this one."""
-    paths = os.pathsep.join(filter(None, [str(cwd), *sys.path]))
-    environment = os.environ | {"PYTHONPATH": paths} | environment
-    done = subprocess.run([sys.executable, *words], cwd=cwd, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    forks.run(ONE_COLOUR, *words, **asked.environment)  # for what would stay registered in this process
 
 
 @pytest.fixture(scope="module")
-def mine(stocked, tmp_path_factory) -> Path:
+def mine(stocked, tmp_path_factory, forks) -> Path:
     """That folder with mine.py, its weights and mine.toml: what docs/own_network.md says, in its own words."""
     folder = tmp_path_factory.mktemp("mine") / "as_printed"
     shutil.copytree(stocked, folder)
@@ -174,7 +164,7 @@ def mine(stocked, tmp_path_factory) -> Path:
         "import torch, mine\nfrom mga_kernels.networks import ModelConfig, MaskGuidedNetwork\n"
         "base = MaskGuidedNetwork(ModelConfig('mine', 4)).base\ntorch.save(base.state_dict(), 'mine_x4.pth')\n"
     )
-    a_process("-c", torch_file + weights, cwd=folder)
+    forks.run(torch_file + weights, folder=folder)
     shutil.copy(folder / "start.safetensors", folder / "mine.safetensors")
     settings = next(block.text for block in documented.blocks() if block.text.startswith("# mine.toml"))
     (folder / "mine.toml").write_text(settings)
@@ -196,13 +186,13 @@ def video(path: Path) -> None:
 
 @pytest.mark.usefixtures("few_colours")
 @pytest.mark.parametrize("asked", [one for one in PRINTED if reason_not_to_run(one) is None], ids=str)
-def test_a_printed_command_works(asked, as_printed, capsys, request):
+def test_a_printed_command_works(asked, as_printed, capsys, request, forks):
     if "mine.py" in asked.environment.values():
         shutil.copytree(request.getfixturevalue("mine"), as_printed, dirs_exist_ok=True)
     before = set(as_printed.rglob("*"))
     if asked.words[1] == "video" and importlib.util.find_spec("av"):
         video(as_printed / "in.mp4")
-    run(asked, capsys)
+    run(asked, capsys, forks)
     outputs = [asked.words[i + 1] for i, word in enumerate(asked.words) if word in ("-o", "--json", "--save")]
     for output in outputs:
         path = as_printed / output

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -71,14 +67,6 @@ def model_file(tmp_path_factory):
 def published() -> dict[int, Published]:
     torch.manual_seed(0)
     return {scale: Published(scale).eval().requires_grad_(False) for scale in (2, 3, 4)}
-
-
-def mga(*arguments: object, networks: object = None) -> subprocess.CompletedProcess[str]:
-    """The command in a process of its own, with MGA_NETWORKS set to ``networks`` or not at all."""
-    environment = {name: value for name, value in os.environ.items() if name != "MGA_NETWORKS"}
-    environment |= {} if networks is None else {"MGA_NETWORKS": str(networks)}
-    command = [sys.executable, "-m", "mga", *map(str, arguments)]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
 
 
 def photograph(height: int, width: int) -> np.ndarray:
@@ -167,17 +155,17 @@ def test_the_command_converts_it(tmp_path, published):
     assert model.upscale(photograph(20, 24)).shape == (40, 48, 3)
 
 
-def test_upscale_with_a_model_of_it(tmp_path, model_file):
+def test_upscale_with_a_model_of_it(tmp_path, model_file, forks):
     photo = photograph(12, 18)
     Image.fromarray(photo).save(tmp_path / "photo.png")
     arguments = "upscale", tmp_path / "photo.png", "-o", tmp_path / "large.png", "--model", model_file
-    refused = mga(*arguments)
+    refused = forks.mga(*arguments, MGA_NETWORKS=None)
     assert refused.returncode == 1
     assert "network: 'residual' is not known" in refused.stderr
     assert "name the file that registers it in the environment variable MGA_NETWORKS" in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert not (tmp_path / "large.png").exists()
-    done = mga(*arguments, networks=EXAMPLE)
+    done = forks.mga(*arguments, MGA_NETWORKS=str(EXAMPLE))
     assert (done.returncode, done.stderr) == (0, "")
     with example_registered():
         model = MaskGuidedSR.from_pretrained(model_file)
@@ -188,10 +176,10 @@ def test_upscale_with_a_model_of_it(tmp_path, model_file):
     assert (found != coarse).any()
 
 
-def test_info_runs_with_it_and_a_broken_file_stops_nothing_else(tmp_path):
+def test_info_runs_with_it_and_a_broken_file_stops_nothing_else(tmp_path, forks):
     (tmp_path / "broken.py").write_text("def")
     for networks in (EXAMPLE, tmp_path / "broken.py"):
-        info = mga("info", networks=networks)
+        info = forks.mga("info", MGA_NETWORKS=str(networks))
         assert (info.returncode, info.stderr) == (0, "")
         assert "rfdn-x4: rfdn x4" in info.stdout
 

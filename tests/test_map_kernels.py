@@ -13,40 +13,39 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from programs import CSRC, environment, kept_program
 from recipe import load_recipe
 
 HERE = Path(__file__).resolve().parent / "map_kernels"
-CSRC = HERE.parent.parent / "csrc"
 RECIPE = load_recipe()
 COMPILER = os.environ.get("CXX", "g++")
 LAYERS = 185  # that compare.cpp compares
 
 
-def environment(isa: str = "") -> dict[str, str]:
-    """Without the sanitizers of this process."""
-    kept = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}
-    return {**kept, "MGA_CPU_ISA": isa}
-
-
-def build(folder: Path, compiler: list[str], files: list, header: str) -> Path:
+def build(compiler: list[str], files: list, header: str) -> Path:
     """The program with ``files`` of kernels, which are built as for the library, but with less optimisation."""
-    (folder / "instruction_sets.h").write_text(header)
-    common = [*compiler, "-std=c++17", "-ffp-contract=off", "-Wno-psabi", "-O1", f"-I{CSRC}", f"-I{folder}"]
+    common = [*compiler, "-std=c++17", "-ffp-contract=off", "-Wno-psabi", "-O1", f"-I{CSRC}"]
     sources = [(file.path, file.flags.split()) for file in files]
     sources += [
         (path, []) for path in (HERE / "compare.cpp", CSRC / "maps/kernels.cpp", CSRC / "simd/instruction_set.cpp")
     ]
 
-    def compiled(source: tuple[Path, list[str]]) -> Path:
-        path, flags = source
-        target = folder / f"{path.parent.name}_{path.name}.o"
-        subprocess.run([*common, *flags, "-c", path, "-o", target], check=True, env=environment())
-        return target
+    def make(folder: Path) -> Path:
+        (folder / "instruction_sets.h").write_text(header)
 
-    with ThreadPoolExecutor(2) as pool:
-        objects = list(pool.map(compiled, sources))
-    subprocess.run([*compiler, *objects, "-o", folder / "compare"], check=True, env=environment())
-    return folder / "compare"
+        def compiled(source: tuple[Path, list[str]]) -> Path:
+            path, flags = source
+            target = folder / f"{path.parent.name}_{path.name}.o"
+            command = [*common, f"-I{folder}", *flags, "-c", path, "-o", target]
+            subprocess.run(command, check=True, env=environment())
+            return target
+
+        with ThreadPoolExecutor(2) as pool:
+            objects = list(pool.map(compiled, sources))
+        subprocess.run([*compiler, *objects, "-o", folder / "compare"], check=True, env=environment())
+        return folder / "compare"
+
+    return kept_program(HERE, [*common, sources, header], make)
 
 
 def kernels_for(machine: str) -> tuple[list, str]:
@@ -56,7 +55,7 @@ def kernels_for(machine: str) -> tuple[list, str]:
 
 def compare(command: list, isa: str) -> str | None:
     """Name of the kernels that were compared, or None where the processor has not got them."""
-    result = subprocess.run(command, capture_output=True, text=True, env=environment(isa))
+    result = subprocess.run(command, capture_output=True, text=True, env=environment(MGA_CPU_ISA=isa))
     if result.returncode == 2 and "no such instruction set" in result.stdout:
         return None
     assert result.returncode == 0, result.stdout + result.stderr
@@ -65,11 +64,11 @@ def compare(command: list, isa: str) -> str | None:
     return found[1]
 
 
-def test_every_instruction_set_here_is_the_definition(tmp_path):
+def test_every_instruction_set_here_is_the_definition():
     if shutil.which(COMPILER.split()[0]) is None:
         pytest.skip(f"there is no {COMPILER}")
     files, header = kernels_for(RECIPE.target_machine())
-    program = build(tmp_path, COMPILER.split(), files, header)
+    program = build(COMPILER.split(), files, header)
     assert compare([program], "baseline") == "portable"
     best = compare([program], "")
     for name in (file.path.stem for file in files if file.features):
@@ -77,7 +76,7 @@ def test_every_instruction_set_here_is_the_definition(tmp_path):
     assert best in {file.path.stem for file in files}
 
 
-def test_avx512_is_the_definition_where_two_halves_stand_in_for_it(tmp_path):
+def test_avx512_is_the_definition_where_two_halves_stand_in_for_it():
     if platform.machine() not in ("x86_64", "AMD64") or shutil.which(COMPILER.split()[0]) is None:
         pytest.skip(f"not an x86-64, or there is no {COMPILER}")
     files = [file for file in kernels_for("x86_64")[0] if file.path.stem == "avx512"]
@@ -88,18 +87,18 @@ def test_avx512_is_the_definition_where_two_halves_stand_in_for_it(tmp_path):
         ]
     )
     emulated = [RECIPE.IsaFile(files[0].path, files[0].features, f"-mavx2 -mfma -I{HERE / 'avx512_emulation'}")]
-    program = build(tmp_path, COMPILER.split(), emulated, header)
+    program = build(COMPILER.split(), emulated, header)
     if compare([program], "avx2") is None:
         pytest.skip("this processor has no AVX2, of which AVX-512 is emulated")
 
 
-def test_aarch64_is_the_definition_in_an_emulator(tmp_path):
+def test_aarch64_is_the_definition_in_an_emulator():
     compiler, emulator = "aarch64-linux-gnu-g++", shutil.which("qemu-aarch64")
     if shutil.which(compiler) is None or emulator is None:
         pytest.skip(f"there is no {compiler}, or no qemu-aarch64")
-    program = build(tmp_path, [compiler, "-static"], *kernels_for("aarch64"))
+    program = build([compiler, "-static"], *kernels_for("aarch64"))
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(lambda name: compare([emulator, program], name), ["", "baseline"])) == ["neon", "portable"]
     for name, said in (("neon", "neon kernels, fast\n"), ("avx2", "MGA_CPU_ISA=avx2: .* baseline to neon\n")):
-        command = [emulator, program, "--name"]
-        assert re.fullmatch(said, subprocess.run(command, capture_output=True, text=True, env=environment(name)).stdout)
+        options = {"capture_output": True, "text": True, "env": environment(MGA_CPU_ISA=name)}
+        assert re.fullmatch(said, subprocess.run([emulator, program, "--name"], **options).stdout)

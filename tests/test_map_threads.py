@@ -6,21 +6,25 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from programs import CSRC, environment, kept_program
 
 HERE = Path(__file__).resolve().parent
-CSRC = HERE.parent / "csrc"
 COMPILER = os.environ.get("CXX", "g++")
 
 
-def test_threads_share_layers_without_a_race(tmp_path):
+def test_threads_share_layers_without_a_race():
     if shutil.which(COMPILER) is None:
         pytest.skip(f"there is no {COMPILER}")
-    environment = {name: value for name, value in os.environ.items() if name != "LD_PRELOAD"}  # another sanitizer's
     flags = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-Wno-psabi", "-fsanitize=thread", "-pthread"]
     sources = [HERE / "map_threads/race.cpp", CSRC / "maps/isa/portable.cpp"]
-    command = [COMPILER, *flags, f"-I{CSRC}", *sources, "-o", tmp_path / "race"]
-    subprocess.run(command, check=True, env=environment)
-    result = subprocess.run([tmp_path / "race"], capture_output=True, text=True, env=environment)
+    command = [COMPILER, *flags, f"-I{CSRC}", *sources]
+
+    def make(folder: Path) -> Path:
+        subprocess.run([*command, "-o", folder / "race"], check=True, env=environment())
+        return folder / "race"
+
+    program = kept_program(HERE / "map_threads", command, make)
+    result = subprocess.run([program], capture_output=True, text=True, env=environment())
     if "unexpected memory mapping" in result.stderr:
         pytest.skip("this kernel places memory where ThreadSanitizer cannot follow")
     assert result.returncode == 0, result.stdout + result.stderr[-3000:]

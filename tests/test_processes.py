@@ -17,7 +17,7 @@ import threading
 import numpy as np
 import pytest
 import torch
-from forks import LONG, Forks
+from forks import LONG
 from network_zoo import EXAMPLE, random_model
 from tiny_model import write_tiny_model
 
@@ -117,12 +117,10 @@ def test_a_subclass_keeps_what_it_has():
     assert (type(made), made.name) == (Named, "mine")
 
 
-@pytest.fixture(scope="module")
-def run():
-    """run(code, argument.., environment=) is what Python code prints in a process of its own with two threads."""
-    forks = Forks(OMP_NUM_THREADS="2", OMP_WAIT_POLICY="PASSIVE")
-    yield forks.run
-    forks.close()
+@pytest.fixture
+def run(forks):
+    """run(code, argument.., NAME=value) is what Python code prints in a process of its own with two threads."""
+    return forks.run
 
 
 def test_a_network_of_ones_own_is_found_again_in_another_process(run, tmp_path):
@@ -139,7 +137,7 @@ def test_a_network_of_ones_own_is_found_again_in_another_process(run, tmp_path):
     print(pickle.load(open(sys.argv[1], "rb")).upscale(np.full((9, 9, 3), 77, np.uint8)).sum())
     """
     named = {"MGA_NETWORKS": str(EXAMPLE)}
-    assert run(write, tmp_path / "model", environment=named) == run(read, tmp_path / "model", environment=named)
+    assert run(write, tmp_path / "model", **named) == run(read, tmp_path / "model", **named)
 
 
 def test_a_model_goes_to_processes_that_are_spawned(tmp_path):

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -113,23 +110,25 @@ def test_a_suite_that_asks_for_less_keeps_the_rest(folder, measured):
     assert not measured
 
 
-def test_a_process_that_is_killed_loses_none(folder):
+def test_a_process_that_is_killed_loses_none(folder, forks):
     before = evaluate(folder, ["base", "masked"], 2, 4)
     suite = write_suite(folder, ["base", "masked"], 2, 3, 4)
     script = (
-        "import os, signal, sys\nfrom mga.cli import main\nfrom mga.evaluation.suite import runners\n"
+        "import os, signal, torch\nfrom mga.cli import main\nfrom mga.evaluation.suite import runners\n"
+        f"torch.set_num_threads({torch.get_num_threads()})  # rows are of a number of threads\n"
         "runners.Runner.upscale = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"main(['evaluate', {str(suite)!r}, '--json', {str(folder / 'rows.json')!r}])\n"
     )
-    assert subprocess.run([sys.executable, "-c", script], env=_environment()).returncode == -signal.SIGKILL
+    assert forks.result(script).returncode == -signal.SIGKILL
     assert sorted(names(rows_in(folder / "rows.json")), key=str) == sorted(names(before), key=str)
 
 
 WRITER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from mga.evaluation.suite.store import Store
-path, me = Path(sys.argv[1]), sys.argv[2]
+path, child = Path(sys.argv[1]), os.fork()
+me = "a" if child else "b"
 store, rows = Store(path), []
 Path(sys.argv[1] + me).touch()
 while not all(Path(sys.argv[1] + other).exists() for other in "ab"):
@@ -137,20 +136,16 @@ while not all(Path(sys.argv[1] + other).exists() for other in "ab"):
 for number in range(40):
     rows.append({"key": f"{me}{number}", "code": "x", "settings": {"scale": 2}, "sets": {}})
     store.write(rows)
+if child:
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
-def test_two_processes_that_write_one_file_lose_none(tmp_path):
+def test_two_processes_that_write_one_file_lose_none(tmp_path, forks):
     """Each reads, adds and writes forty times, while the other does."""
-    command = [sys.executable, "-c", WRITER, str(tmp_path / "rows.json")]
-    runs = [subprocess.Popen([*command, me], env=_environment()) for me in "ab"]
-    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    forks.run(WRITER, tmp_path / "rows.json")
     keys = {row["key"] for row in rows_in(tmp_path / "rows.json")}
     assert keys == {f"{me}{number}" for me in "ab" for number in range(40)}
-
-
-def _environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def test_rows_of_other_code_do_not_count(folder, measured, monkeypatch, capsys):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -330,18 +328,29 @@ def test_the_log_in_short_is_kept_with_the_weights(tmp_path):
     assert three_step.logged_losses(tmp_path) == {"dense": [0.5] * 9 + [0.375], "mask": [0.125]}
 
 
-def test_two_processes_end_with_the_weights_of_one(run_folder):
+# As torchrun starts them, with a look at one flat colour, as with `few_colours`.
+RANKS = """
+import os, sys, torch
+from mga.cli import main
+from mga.training import flat
+flat.flat_colours = lambda: [(0, 128, 255)]
+torch.set_num_threads(1)
+child = os.fork()
+os.environ["RANK"] = os.environ["LOCAL_RANK"] = "0" if child else "1"
+status = main(sys.argv[1:])
+if child:
+    status = status or os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+sys.exit(status)
+"""
+
+
+def test_two_processes_end_with_the_weights_of_one(run_folder, forks):
     alone = weights(ThreeStep(configure(run_folder, out=f"'{run_folder}/one'"), Budget()).run())
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    environment |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    few = "from mga.training import flat; flat.flat_colours = lambda: [(0, 128, 255)]"  # as `few_colours` does here
-    code = f"import sys; {few}; from mga.cli import main; sys.exit(main())"
-    command = [sys.executable, "-c", code, "train", str(run_folder / "config.toml")]
-    runs = [subprocess.Popen(command, env={**environment, "RANK": rank, "LOCAL_RANK": rank}) for rank in "01"]
-    assert [run.wait(timeout=120) for run in runs] == [0, 0]
+    environment = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    forks.run(RANKS, "train", run_folder / "config.toml", **environment)
     together = weights(run_folder / "out/fsrcnn-x2.safetensors")
     for name, value in alone.items():
         torch.testing.assert_close(together[name], value, rtol=1e-3, atol=2e-5, msg=name)

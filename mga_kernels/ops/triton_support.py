@@ -77,6 +77,27 @@ def copy_words(run: int, *tensors: Tensor) -> tuple[tl.dtype, int]:
 
 
 @triton.jit
+def axes_of(number, CHANNELS: tl.constexpr, DOWN: tl.constexpr, ACROSS: tl.constexpr, CHANNELS_LAST: tl.constexpr):
+    """Channel, row and column of the elements of a patch with these numbers: (y, x, c) is their order, or (c, y, x)."""
+    if CHANNELS_LAST:
+        c = number % CHANNELS
+        y = number // CHANNELS // ACROSS
+        x = number // CHANNELS % ACROSS
+    else:
+        c = number // (DOWN * ACROSS)
+        y = number // ACROSS % DOWN
+        x = number % ACROSS
+    return c, y, x
+
+
+@triton.jit
+def piece_of_row(rows, pieces, BLOCK: tl.constexpr):
+    """Image, row and elements of it that a program works on, where ``pieces`` programs share a row."""
+    piece = tl.program_id(0)
+    return (piece // pieces // rows).to(tl.int64), piece // pieces % rows, piece % pieces * BLOCK + tl.arange(0, BLOCK)
+
+
+@triton.jit
 def round_to_byte(value):
     """0 to 1, or NaN, in float32 -> 0 to 255, half to even, NaN to 0. The kernel must not fuse products and sums."""
     value = value * 255

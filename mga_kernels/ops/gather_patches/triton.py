@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_support import copy_words
+from ..triton_support import axes_of, copy_words
 from .reference import memory_format
 
 BLOCK = 1024  # units of a program, at most
@@ -39,15 +39,10 @@ def gather_patches_kernel(
     UNITS: tl.constexpr = CHANNELS * SIDE * SIDE
     n = tl.program_id(0).to(tl.int64)
     unit = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    if CHANNELS_LAST:
-        c = unit % CHANNELS
-        pixel = unit // CHANNELS
-    else:
-        c = unit // (SIDE * SIDE)
-        pixel = unit % (SIDE * SIDE)
+    c, down, across = axes_of(unit, CHANNELS, SIDE, SIDE, CHANNELS_LAST)
     cell = tl.load(indices + n)
-    y = cell // columns * P - HALO + pixel // SIDE
-    x = cell % columns * P - HALO + pixel % SIDE
+    y = cell // columns * P - HALO + down
+    x = cell % columns * P - HALO + across
     inside = (cell >= 0) & (cell < rows * columns) & (y >= 0) & (y < rows * P) & (x >= 0) & (x < columns * P)
     source = n // count * stride_b + c.to(tl.int64) * stride_c + y.to(tl.int64) * stride_y + x.to(tl.int64) * stride_x
     word = tl.arange(0, VECTOR)[None, :]

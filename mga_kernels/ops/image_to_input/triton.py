@@ -7,6 +7,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ..triton_support import piece_of_row
+
 BLOCK = 1024  # elements of a program
 
 
@@ -27,10 +29,7 @@ def image_to_input_kernel(
     PACKED: tl.constexpr,  # stride_x is 3 and stride_c is 1
     BLOCK: tl.constexpr,
 ):
-    piece = tl.program_id(0)
-    y = piece // pieces % rows
-    b = (piece // pieces // rows).to(tl.int64)
-    element = piece % pieces * BLOCK + tl.arange(0, BLOCK)
+    b, y, element = piece_of_row(rows, pieces, BLOCK)
     x = element // 3
     period_y = tl.maximum(1, 2 * (image_height - 1))
     period_x = tl.maximum(1, 2 * (image_width - 1))

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_support import round_to_byte
+from ..triton_support import piece_of_row, round_to_byte
 
 BLOCK = 1024  # elements of a program
 
@@ -27,10 +27,7 @@ def output_to_image_kernel(
     PACKED: tl.constexpr,  # stride_x is 3 and stride_c is 1
     BLOCK: tl.constexpr,
 ):
-    piece = tl.program_id(0)
-    y = piece // pieces % rows
-    b = (piece // pieces // rows).to(tl.int64)
-    element = piece % pieces * BLOCK + tl.arange(0, BLOCK)
+    b, y, element = piece_of_row(rows, pieces, BLOCK)
     wanted = element < columns * 3
     source = output + b * stride_b + y.to(tl.int64) * stride_y
     if PACKED:

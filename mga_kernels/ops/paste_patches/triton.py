@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_support import copy_words
+from ..triton_support import axes_of, copy_words
 
 BLOCK = 1024  # units of a program, at most
 
@@ -40,14 +40,7 @@ def paste_patches_kernel(
     UNITS: tl.constexpr = CHANNELS * DOWN * ACROSS
     n = tl.program_id(0).to(tl.int64)
     unit = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    if CHANNELS_LAST:
-        c = unit % CHANNELS
-        y = unit // CHANNELS // ACROSS
-        x = unit // CHANNELS % ACROSS
-    else:
-        c = unit // (DOWN * ACROSS)
-        y = unit // ACROSS % DOWN
-        x = unit % ACROSS
+    c, y, x = axes_of(unit, CHANNELS, DOWN, ACROSS, CHANNELS_LAST)
     cell = tl.load(indices + n)
     inside = ((cell >= 0) & (cell < rows * columns) & (unit < UNITS))[:, None]
     c = c.to(tl.int64)

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_support import round_to_byte
+from ..triton_support import axes_of, round_to_byte
 
 BLOCK = 256  # units of a program, at most
 VECTOR = 4  # pixels or channels side by side in the image that a thread writes, at most
@@ -45,14 +45,7 @@ def paste_shuffled_kernel(
     cell = tl.load(indices + n)
     inside = ((cell >= 0) & (cell < rows * columns) & (unit * VECTOR < ELEMENTS))[:, None]
     element = unit[:, None] * VECTOR + tl.arange(0, VECTOR)[None, :]
-    if CHANNELS_LAST:
-        c = element % CHANNELS
-        y = element // CHANNELS // SIDE
-        x = element // CHANNELS % SIDE
-    else:
-        c = element // (SIDE * SIDE)
-        y = element // SIDE % SIDE
-        x = element % SIDE
+    c, y, x = axes_of(element, CHANNELS, SIDE, SIDE, CHANNELS_LAST)
     channel = (c * SCALE + y % SCALE) * SCALE + x % SCALE
     source = n * patch_n + channel.to(tl.int64) * patch_c
     source += (y // SCALE).to(tl.int64) * patch_y + (x // SCALE).to(tl.int64) * patch_x
