@@ -31,6 +31,7 @@ struct MapTap {
 // clang-format off
 #include "maps/vector.h"
 #include "maps/finish.h"
+#include "maps/ahead.h"
 #include "maps/winograd.h"
 #include "maps/direct.h"
 // clang-format on

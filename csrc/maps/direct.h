@@ -21,6 +21,18 @@ struct Stretch {
   int64_t y, x, count;
 };
 
+// What the next stretch adds, and what it reads and this one does not: `rows` of those that its kernel meets.
+INLINE void look_ahead(const Stretch& next, int64_t rows, Ahead& ahead) {
+  const MapLayer& layer = next.layer;
+  const int64_t size = layer.size == 0 ? 1 : layer.size, reach = layer.stride == 1 ? size / 2 : 0;
+  const int64_t pixels = next.count * layer.stride + size - layer.stride;
+  ahead.add(layer.x, next.y * layer.stride - reach + size - rows, rows, next.x * layer.stride - reach, pixels,
+            groups_of(layer.inputs));
+  if (layer.has_skip) ahead.add(layer.skip, next.y, 1, next.x, next.count, layer.vectors);
+  if (layer.has_also) ahead.add(layer.also, next.y, 1, next.x, next.count, layer.vectors);
+  ahead.spread(kBlock / 6 * ((layer.vectors + 1) / 2));
+}
+
 // Even and odd pixels of the rows that a block of a strided layer reads, apart: [row][group][odd][pixel][8].
 inline void separate(const Stretch& now, const MapTap* taps, float* to) {
   const int64_t pixels = kBlock + kSpare, needed = 2 * (now.count - 1) + now.layer.size;
@@ -53,23 +65,36 @@ INLINE int64_t runs_of(const Stretch& now, const MapTap* taps, const float* sepa
   return count;
 }
 
+// Vector v of a panel, of whose sums pixels are `step` floats apart.
+template <Ending E>
+INLINE void finish_vector(const Stretch& now, const RowEnd& end, int64_t vector, int64_t v, const float* sums,
+                          int64_t step) {
+  const Constants constants = constants_of(now.layer, vector);
+  if (E == Ending::any) {
+    return finish_any(now.layer, now.task, end, constants, vector, v, now.x, now.count, sums, step);
+  }
+  for (int64_t i = 0; i < now.count; i += kSide, sums += kSide * step) {
+    V8 value[kSide];
+    UNROLL for (int j = 0; j < kSide; ++j) value[j] = load(sums + j * step);
+    finish<E, kSide>(now.task, end, constants, v, now.x + i, now.count - i, value);
+  }
+}
+
 // Sums [pixel][vector] of a panel's vectors from `first` on.
 template <int NV>
 void finish_stretch(const Stretch& now, int64_t first, const float* sums) {
   const RowEnd end = row_end(now.layer, now.task.out, first, NV, now.y);
-  const bool special = is_special(now.layer, now.task);
-  for (int64_t v = 0; v < NV; ++v) {
-    if (end.out[v] == nullptr) continue;
-    const Constants constants = constants_of(now.layer, first + v);
-    special ? finish_special(now.layer, now.task, end, constants, first + v, v, now.x, now.count, sums + v * kGroup,
-                             NV * kGroup)
-            : finish_line(now.task, end, constants, v, now.x, now.count, sums + v * kGroup, NV * kGroup);
-  }
+  with_ending(ending_of(now.layer, now.task), [&](auto fixed) {
+    for (int64_t v = 0; v < NV; ++v) {
+      if (end.out[v] == nullptr) continue;
+      finish_vector<decltype(fixed)::ending>(now, end, first + v, v, sums + v * kGroup, NV * kGroup);
+    }
+  });
 }
 
 template <int NV>
 void panel_of_stretch(const Stretch& now, const Run* runs, int64_t count, int64_t first, const float* weight,
-                      float* sums) {
+                      float* sums, Ahead& ahead) {
   const MapLayer& layer = now.layer;
   const int64_t panel = layer.size * layer.size * layer.inputs * NV * kGroup;
   for (int64_t i = 0, pixels; i < now.count; i += pixels) {
@@ -78,13 +103,14 @@ void panel_of_stretch(const Stretch& now, const Run* runs, int64_t count, int64_
     // A row has whole columns only, so at its end the same sums are computed from further left on.
     if (layer.stride == 1 && x + pixels > whole_columns(layer.width)) x = whole_columns(layer.width) - pixels;
     const int64_t shift = layer.stride == 1 ? x * kGroup : i * kGroup;
+    ahead.step();
     multiply<NV>(pixels, runs, count, shift, weight, sums + (x - now.x + kLeadIn) * NV * kGroup, NV * kGroup,
                  weight + panel);
   }
   finish_stretch<NV>(now, first, sums + kLeadIn * NV * kGroup);
 }
 
-INLINE void panels_of_stretch(const Stretch& now, const MapTap* taps, float* room) {
+INLINE void panels_of_stretch(const Stretch& now, const MapTap* taps, float* room, Ahead& ahead) {
   const MapLayer& layer = now.layer;
   Run* runs = reinterpret_cast<Run*>(room);
   float* sums = room + layer.size * layer.size * groups_of(layer.inputs) * 4;
@@ -94,19 +120,20 @@ INLINE void panels_of_stretch(const Stretch& now, const MapTap* taps, float* roo
   const float* weight = layer.weight;
   for (int64_t first = 0, nv; first < layer.vectors; first += nv) {
     nv = panel_of(layer.vectors - first);
-    if (nv == 1) panel_of_stretch<1>(now, runs, count, first, weight, sums);
-    if (nv == 2) panel_of_stretch<2>(now, runs, count, first, weight, sums);
-    if (nv == 3) panel_of_stretch<3>(now, runs, count, first, weight, sums);
+    if (nv == 1) panel_of_stretch<1>(now, runs, count, first, weight, sums, ahead);
+    if (nv == 2) panel_of_stretch<2>(now, runs, count, first, weight, sums, ahead);
+    if (nv == 3) panel_of_stretch<3>(now, runs, count, first, weight, sums, ahead);
     weight += layer.size * layer.size * layer.inputs * nv * kGroup;
   }
 }
 
 // Few outputs: lanes are input channels, and are added up at the end.
 template <int OUTPUTS>
-void dots_of_stretch(const Stretch& now, const MapTap* taps, float* sums) {
+void dots_of_stretch(const Stretch& now, const MapTap* taps, float* sums, Ahead& ahead) {
   const MapLayer& layer = now.layer;
   const int64_t groups = groups_of(layer.inputs), reach = layer.stride == 1 ? layer.size / 2 : 0;
   for (int64_t i = 0; i < now.count; i += 4) {
+    ahead.step();
     int64_t pixel[4];
     for (int64_t p = 0; p < 4; ++p) {
       const int64_t at = i + p < now.count ? i + p : now.count - 1;
@@ -136,47 +163,70 @@ void dots_of_stretch(const Stretch& now, const MapTap* taps, float* sums) {
   finish_stretch<1>(now, 0, sums);
 }
 
-INLINE void dots_of_stretch(const Stretch& now, const MapTap* taps, float* sums) {
+INLINE void dots_of_stretch(const Stretch& now, const MapTap* taps, float* sums, Ahead& ahead) {
   for (int64_t i = 0; i < (now.count + 3) * kGroup; i += kGroup) store(sums + i, V8{});
-  if (now.layer.outputs == 1) dots_of_stretch<1>(now, taps, sums);
-  if (now.layer.outputs == 2) dots_of_stretch<2>(now, taps, sums);
-  if (now.layer.outputs == 3) dots_of_stretch<3>(now, taps, sums);
-  if (now.layer.outputs == 4) dots_of_stretch<4>(now, taps, sums);
+  if (now.layer.outputs == 1) dots_of_stretch<1>(now, taps, sums, ahead);
+  if (now.layer.outputs == 2) dots_of_stretch<2>(now, taps, sums, ahead);
+  if (now.layer.outputs == 3) dots_of_stretch<3>(now, taps, sums, ahead);
+  if (now.layer.outputs == 4) dots_of_stretch<4>(now, taps, sums, ahead);
 }
 
-INLINE void factors_of_stretch(const Stretch& now, const MapTap& row, float* sums) {
+INLINE void factors_of_stretch(const Stretch& now, const MapTap& row, float* sums, Ahead& ahead) {
   for (int64_t v = 0; v < now.layer.vectors; ++v) {
     const float* x = row.at + v * row.group + now.x * kGroup;
     const V8 factor = load(now.layer.weight + v * kGroup);
-    for (int64_t j = 0; j < now.count; ++j) store(sums + j * kGroup, load(x + j * kGroup) * factor);
+    for (int64_t j = 0; j < now.count; ++j) {
+      if (j % 12 == 0) ahead.step();
+      store(sums + j * kGroup, load(x + j * kGroup) * factor);
+    }
     finish_stretch<1>(now, v, sums);
   }
 }
 
-inline void compute_stretch(const Stretch& now, float* room) {
+inline void compute_stretch(const Stretch& now, Ahead& ahead, float* room) {
   const MapLayer& layer = now.layer;
   const int64_t size = layer.size == 0 ? 1 : layer.size;
   MapTap taps[kLargestMapKernel];
   for (int64_t i = 0; i < size; ++i) {
     taps[i] = tap(layer.x, now.y * layer.stride + i - (layer.stride == 1 ? size / 2 : 0));
   }
-  if (layer.size == 0) return factors_of_stretch(now, taps[0], room);
-  layer.outputs <= kFewOutputs ? dots_of_stretch(now, taps, room) : panels_of_stretch(now, taps, room);
+  if (layer.size == 0) return factors_of_stretch(now, taps[0], room, ahead);
+  layer.outputs <= kFewOutputs ? dots_of_stretch(now, taps, room, ahead) : panels_of_stretch(now, taps, room, ahead);
 }
 
-inline void compute_rows(const MapLayer& layer, const MapTask& task, const MapTask*, float* room) {
-  for (int64_t i = 0, side_by_side; i < task.count; i += side_by_side) {
-    const TileAt tile = tile_at(task, i, kSide);
-    side_by_side = 1;
-    while (side_by_side < kBlock / kSide && i + side_by_side < task.count) {
-      const TileAt next = tile_at(task, i + side_by_side, kSide);
-      if (next.row != tile.row || next.column != tile.column + side_by_side * kSide) break;
-      ++side_by_side;
+// Tiles side by side of a task, from the one with this number on: a block of the image.
+struct Block {
+  int64_t row, column, count;  // of its first pixel, and pixels of a row
+  int64_t tiles;
+
+  Block(const MapLayer& layer, const MapTask& task, int64_t number) : tiles(1) {
+    const TileAt tile = tile_at(task, number, kSide);
+    row = tile.row, column = tile.column;
+    while (tiles < kBlock / kSide && number + tiles < task.count) {
+      const TileAt next = tile_at(task, number + tiles, kSide);
+      if (next.row != row || next.column != column + tiles * kSide) break;
+      ++tiles;
     }
-    const int64_t left = layer.width - tile.column;
-    const int64_t count = left < side_by_side * kSide ? left : side_by_side * kSide;
-    for (int64_t y = tile.row; y < tile.row + kSide && y < layer.height; ++y) {
-      compute_stretch({layer, task, y, tile.column, count}, room);
+    const int64_t left = layer.width - column;
+    count = left < tiles * kSide ? left : tiles * kSide;
+  }
+};
+
+inline void compute_rows(const MapLayer& layer, const MapTask& task, const MapTask* next, float* room) {
+  const int64_t size = layer.size == 0 ? 1 : layer.size;
+  for (int64_t i = 0; i < task.count;) {
+    const Block block(layer, task, i);
+    i += block.tiles;
+    const int64_t end = block.row + kSide < layer.height ? block.row + kSide : layer.height;
+    for (int64_t y = block.row; y < end; ++y) {
+      Ahead ahead;
+      if (y + 1 < end) {
+        look_ahead({layer, task, y + 1, block.column, block.count}, size < layer.stride ? size : layer.stride, ahead);
+      } else if (i < task.count || next != nullptr) {
+        const Block following(layer, i < task.count ? task : *next, i < task.count ? i : 0);
+        look_ahead({layer, task, following.row, following.column, following.count}, size, ahead);
+      }
+      compute_stretch({layer, task, y, block.column, block.count}, ahead, room);
     }
   }
 }

@@ -34,10 +34,29 @@ INLINE RowEnd row_end(const MapLayer& layer, const MapTarget& out, int64_t first
   return end;
 }
 
-// Whether a layer needs more than bias, one skip and a leaky activation.
-INLINE bool is_special(const MapLayer& layer, const MapTask& task) {
-  return layer.has_also || layer.gate != MapGate::none || layer.activation != MapActivation::leaky ||
-         task.statistics != nullptr || task.out.lanes != nullptr;
+// What becomes of a sum and its bias. Those but `any` have code of their own, and no second addend, sums or mask.
+enum class Ending { plain, silu, sigmoid_gate, span_gate, any };
+
+INLINE Ending ending_of(const MapLayer& layer, const MapTask& task) {
+  const bool silu = layer.activation == MapActivation::silu, gated = layer.gate != MapGate::none;
+  if (layer.has_also || task.statistics != nullptr || task.out.lanes != nullptr || (silu && gated)) return Ending::any;
+  if (gated) return layer.gate == MapGate::sigmoid ? Ending::sigmoid_gate : Ending::span_gate;
+  return silu ? Ending::silu : Ending::plain;
+}
+
+template <Ending E>
+struct Fixed {
+  static constexpr Ending ending = E;
+};
+
+// Calls run(Fixed<E>()) of this ending.
+template <typename Run>
+INLINE void with_ending(Ending ending, Run&& run) {
+  if (ending == Ending::plain) return run(Fixed<Ending::plain>());
+  if (ending == Ending::silu) return run(Fixed<Ending::silu>());
+  if (ending == Ending::sigmoid_gate) return run(Fixed<Ending::sigmoid_gate>());
+  if (ending == Ending::span_gate) return run(Fixed<Ending::span_gate>());
+  run(Fixed<Ending::any>());
 }
 
 // Of a vector of channels.
@@ -57,41 +76,46 @@ INLINE V8 leaky(V8 value, const Constants& constants) {
   return choose(less(value, V8{}), only(constants.sloping, value * constants.slope), value);
 }
 
-// The sums of pixels [x, x + count) of a row, MOST of them at most, become results of vector v of a panel.
-template <int MOST>
+// The results of N pixels from sums with their bias.
+template <Ending E, int N>
+INLINE void finish_values(const Constants& constants, const float* skip, V8* value) {
+  V8 gate[N];
+  if (E == Ending::sigmoid_gate || E == Ending::span_gate) {
+    sigmoids<N>(value, gate);
+    UNROLL for (int j = 0; j < N; ++j) {
+      const V8 added = load(skip + j * kGroup) * constants.of_skip;
+      value[j] = E == Ending::sigmoid_gate ? gate[j] * added : (value[j] + added) * (gate[j] - all(0.5f));
+    }
+  } else if (skip != nullptr) {
+    UNROLL for (int j = 0; j < N; ++j) value[j] = fma(load(skip + j * kGroup), constants.of_skip, value[j]);
+  }
+  if (E == Ending::silu) {
+    sigmoids<N>(value, gate);
+    UNROLL for (int j = 0; j < N; ++j) value[j] = value[j] * gate[j];
+  } else {
+    UNROLL for (int j = 0; j < N; ++j) value[j] = leaky(value[j], constants);
+  }
+}
+
+// The sums of pixels [x, x + count) of a row, N of them at most, become results of vector v of a panel. What is added
+// to those behind them is read, too: rows have whole columns.
+template <Ending E, int N>
 INLINE void finish(const MapTask& task, const RowEnd& end, const Constants& constants, int64_t v, int64_t x,
-                   int64_t count, const V8* sums) {
+                   int64_t count, V8* value) {
   const float* skip = end.skip[v] == nullptr ? nullptr : end.skip[v] + x * kGroup;
   const int64_t pixel = task.out.pixel;
   const bool past = task.out.past_caches;
   float* out = end.out[v] + x * pixel;
-  UNROLL for (int j = 0; j < MOST; ++j) {
+  UNROLL for (int j = 0; j < N; ++j) value[j] = value[j] + constants.bias;
+  finish_values<E, N>(constants, skip, value);
+  UNROLL for (int j = 0; j < N; ++j) {
     if (j >= count) break;
-    V8 value = sums[j] + constants.bias;
-    if (skip != nullptr) value = fma(load(skip + j * kGroup), constants.of_skip, value);
-    value = leaky(value, constants);
-    past ? stream(out, value) : store(out, value);
+    past ? stream(out, value[j]) : store(out, value[j]);
     out += pixel;
   }
 }
 
-// The same of any number of pixels, whose sums are `step` floats apart.
-INLINE void finish_line(const MapTask& task, const RowEnd& end, const Constants& constants, int64_t v, int64_t x,
-                        int64_t count, const float* sums, int64_t step) {
-  const float* skip = end.skip[v] == nullptr ? nullptr : end.skip[v] + x * kGroup;
-  const int64_t pixel = task.out.pixel;
-  const bool past = task.out.past_caches;
-  float* out = end.out[v] + x * pixel;
-  for (int64_t j = 0; j < count; ++j) {
-    V8 value = load(sums + j * step) + constants.bias;
-    if (skip != nullptr) value = fma(load(skip + j * kGroup), constants.of_skip, value);
-    value = leaky(value, constants);
-    past ? stream(out, value) : store(out, value);
-    out += pixel;
-  }
-}
-
-constexpr int kAtOnce = 4;  // pixels of a layer that needs more
+constexpr int kAtOnce = 4;  // pixels of any ending
 
 // The results of kAtOnce pixels from x on, of `step` floats apart; of those behind `count` only what is read matters.
 INLINE void join(const MapLayer& layer, const RowEnd& end, const Constants& constants, int64_t v, int64_t x,
@@ -123,8 +147,8 @@ INLINE void join(const MapLayer& layer, const RowEnd& end, const Constants& cons
   }
 }
 
-// The same where a layer needs more; `vector` of the layer.
-inline void finish_special(const MapLayer& layer, const MapTask& task, const RowEnd& end, const Constants& constants,
+// The same with any ending, of sums that are `step` floats apart; `vector` of the layer.
+inline void finish_any(const MapLayer& layer, const MapTask& task, const RowEnd& end, const Constants& constants,
                            int64_t vector, int64_t v, int64_t x, int64_t count, const float* sums, int64_t step) {
   const int64_t channels = layer.vectors * kGroup;
   const uint16_t* lanes = task.out.lanes;

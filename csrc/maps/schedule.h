@@ -133,7 +133,8 @@ class StageWork {
     side_ = tile_side(layer);
     across_ = (layer.width + side_ - 1) / side_;
     // More tiles of few channels, so that a task's positions still fill only a part of the second level of the cache.
-    const int64_t wide = std::min<int64_t>(48, std::max<int64_t>(1, 64 / std::max(layer.inputs, int64_t{1})) * 12);
+    const int64_t few = std::max<int64_t>(1, 64 / std::max(layer.inputs, int64_t{1})) * 12;
+    const int64_t wide = layer.tile == 0 ? 48 : std::min<int64_t>(48, few);
     most_ = layer.tile == 6 ? std::min<int64_t>(wide, 24) : wide;
   }
 

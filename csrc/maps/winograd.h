@@ -153,49 +153,20 @@ void transform_tiles(const MapLayer& layer, const MapTask& task, const TileAt* t
   }
 }
 
-// The rows of the next task, fetched a few lines at a time between the products of this one: row by row of what its
-// tiles read, of tiles side by side together.
+// What the task adds to its sums, and what the next one reads: of tiles side by side together.
 template <int M>
-class Ahead {
- public:
-  Ahead(const MapLayer& layer, const MapTask* next, int64_t calls) : layer_(layer), groups_(groups_of(layer.inputs)) {
-    if (next == nullptr) return;
-    task_ = next;
-    parts_ = next->tiles == nullptr ? 1 : next->count;
-    lines_ = ((next->count / parts_ * M + 2) * kGroup * 4 + 63) / 64 + 1;
-    rate_ = (lines_ * parts_ * (M + 2) * groups_ + calls - 1) / calls;
-    find_row();
-  }
-
-  INLINE void step() {
-    for (int64_t n = rate_; n > 0 && part_ < parts_; --n) {
-      __builtin_prefetch(at_ + line_ * 64, 0, 2);
-      if (++line_ == lines_) next_run();
+void look_ahead(const MapLayer& layer, const MapTask& task, const TileAt* tiles, const MapTask* next, Ahead& ahead) {
+  const int64_t parts = task.tiles == nullptr ? 1 : task.count;
+  for (int64_t i = 0; i < parts; ++i) ahead.add_joined<M>(layer, tiles[i].row, tiles[i].column, task.count / parts);
+  if (next != nullptr) {
+    const int64_t there = next->tiles == nullptr ? 1 : next->count;
+    for (int64_t i = 0; i < there; ++i) {
+      const TileAt tile = tile_at(*next, i, M);
+      ahead.add(layer.x, tile.row - 1, M + 2, tile.column - 1, next->count / there * M + 2, groups_of(layer.inputs));
     }
   }
-
- private:
-  void next_run() {
-    line_ = 0;
-    at_ += 4 * row_.group;
-    if (++group_ < groups_) return;
-    group_ = 0;
-    if (++row_number_ == M + 2) row_number_ = 0, ++part_;
-    if (part_ < parts_) find_row();
-  }
-  void find_row() {
-    const TileAt tile = tile_at(*task_, part_, M);
-    row_ = tap(layer_.x, tile.row - 1 + row_number_);
-    at_ = reinterpret_cast<const char*>(row_.at + (tile.column - 1) * kGroup);
-  }
-
-  const MapLayer& layer_;
-  const MapTask* task_ = nullptr;
-  int64_t groups_, parts_ = 0, lines_ = 0, rate_ = 0;
-  int64_t part_ = 0, row_number_ = 0, group_ = 0, line_ = 0;
-  MapTap row_{};
-  const char* at_ = nullptr;
-};
+  ahead.spread((M + 2) * (M + 2) * ((task.count + 5) / 6) * ((layer.vectors + 1) / 2));
+}
 
 // The sums of a tile with inputs that are not finite, as the definition has them: [row][column] of one vector.
 template <int M>
@@ -227,13 +198,11 @@ void finish_directly(const MapLayer& layer, const MapTask& task, const RowEnd* e
   const Constants constants = constants_of(layer, vector);
   for (int r = 0; r < M; ++r) {
     if (ends[r].out[v] == nullptr) continue;
-    is_special(layer, task)
-        ? finish_special(layer, task, ends[r], constants, vector, v, tile.column, width, as_floats(y[r]), kGroup)
-        : finish<M>(task, ends[r], constants, v, tile.column, width, y[r]);
+    finish_any(layer, task, ends[r], constants, vector, v, tile.column, width, as_floats(y[r]), kGroup);
   }
 }
 
-template <int M, int NV, bool SPECIAL>
+template <int M, int NV, Ending E>
 void transform_outputs(const MapLayer& layer, const MapTask& task, const TileAt* tiles, int64_t first,
                        const float* sums, const bool* direct) {
   constexpr int N = M + 2;
@@ -267,9 +236,11 @@ void transform_outputs(const MapLayer& layer, const MapTask& task, const TileAt*
         V8 m[N], y[M];
         UNROLL for (int j = 0; j < N; ++j) m[j] = load(&columns[r][j][v * kGroup]);
         Transform<M>::out(m, y);
-        SPECIAL
-            ? finish_special(layer, task, ends[r], constants[v], first + v, v, tile.column, width, as_floats(y), kGroup)
-            : finish<M>(task, ends[r], constants[v], v, tile.column, width, y);
+        if (E == Ending::any) {
+          finish_any(layer, task, ends[r], constants[v], first + v, v, tile.column, width, as_floats(y), kGroup);
+        } else {
+          finish<E, M>(task, ends[r], constants[v], v, tile.column, width, y);
+        }
       }
     }
   }
@@ -277,7 +248,7 @@ void transform_outputs(const MapLayer& layer, const MapTask& task, const TileAt*
 
 template <int M, int NV>
 void multiply_panel(const MapLayer& layer, const MapTask& task, const Positions& at, const Run* runs,
-                    const float* weight, float* sums, Ahead<M>& ahead) {
+                    const float* weight, float* sums, Ahead& ahead) {
   constexpr int NP = (M + 2) * (M + 2);
   const int64_t panel = layer.inputs * NV * kGroup, pitch = NP * NV * kGroup;
   for (int p = 0; p < NP; ++p, weight += panel) {
@@ -295,11 +266,12 @@ void multiply_panel(const MapLayer& layer, const MapTask& task, const Positions&
 
 template <int M, int NV>
 INLINE void compute_panel(const MapLayer& layer, const MapTask& task, const Positions& at, const Run* runs,
-                          const float* weight, float* sums, Ahead<M>& ahead, const TileAt* tiles, int64_t first,
+                          const float* weight, float* sums, Ahead& ahead, const TileAt* tiles, int64_t first,
                           const bool* direct) {
   multiply_panel<M, NV>(layer, task, at, runs, weight, sums, ahead);
-  is_special(layer, task) ? transform_outputs<M, NV, true>(layer, task, tiles, first, sums, direct)
-                          : transform_outputs<M, NV, false>(layer, task, tiles, first, sums, direct);
+  with_ending(ending_of(layer, task), [&](auto fixed) {
+    transform_outputs<M, NV, decltype(fixed)::ending>(layer, task, tiles, first, sums, direct);
+  });
 }
 
 template <int M>
@@ -324,7 +296,8 @@ void compute_tiles(const MapLayer& layer, const MapTask& task, const MapTask* ne
   TileAt tiles[kMostTiles];
   for (int64_t i = 0; i < task.count; ++i) tiles[i] = tile_at(task, i, M);
   transform_tiles<M>(layer, task, tiles, at, positions, direct);
-  Ahead<M> ahead(layer, next, NP * ((task.count + 5) / 6) * ((layer.vectors + 1) / 2));
+  Ahead ahead;
+  look_ahead<M>(layer, task, tiles, next, ahead);
   const float* weight = layer.weight;
   for (int64_t first = 0, nv; first < layer.vectors; first += nv) {
     nv = panel_of(layer.vectors - first);
