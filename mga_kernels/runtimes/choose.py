@@ -9,6 +9,7 @@ import torch
 from ..errors import InputError
 from ..networks import SRNetwork
 from .cpu import choose as own
+from .cpu.large_tiles import prepared
 from .cpu.region_plan import RegionWeights
 from .openvino_cpu import plan as openvino
 from .plan import Planner
@@ -71,7 +72,7 @@ def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, as
         return halves
     weights = halves.config.definition.part("cpu")
     best = own.storage()
-    return weights.against(halves, best) or weights(halves, best)
+    return weights.against(halves, best) or prepared(weights, halves, best)
 
 
 def _cuda_graph(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:

@@ -19,6 +19,8 @@ COLOURS = 4  # of the image that is added, one of which is none
 class CompactWeights(PlainWeights):
     """The image, to which the network adds, lies beside the last feature, and the last convolution enlarges both."""
 
+    large_tiles = True
+
     @classmethod
     def against(cls, halves: Halves, kept: Storage) -> str | None:
         base: Any = halves.base

@@ -13,6 +13,8 @@ from ...runtimes.cpu.stages import Part, Stage
 class SpanWeights(PlainWeights):
     """What the last but one convolution reads lies in slot "parts", where blocks write it to."""
 
+    large_tiles = True
+
     def stages(self, base: Any) -> list[Stage]:
         part = self.storage.whole(base.conv_1.out_channels)
         shallow, second, early, first = (("parts", number * part) for number in range(4))

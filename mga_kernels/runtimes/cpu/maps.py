@@ -73,13 +73,16 @@ class Packed:
     tile: int
 
 
-_packed: WeakKeyDictionary[Layer, dict[tuple[int, int], Packed]] = WeakKeyDictionary()
+_packed: WeakKeyDictionary[Layer, dict[tuple[int, int, int], Packed]] = WeakKeyDictionary()
 
 
-def pack(layer: Layer, enlarge: int = 1, stride: int = 1) -> Packed:
-    """The layer, which several chains may have, packed once; ``enlarge`` and ``stride``: see ``Stage``."""
+def pack(layer: Layer, enlarge: int = 1, stride: int = 1, tile: int = TILE) -> Packed:
+    """The layer, which several chains may have, packed once; ``enlarge`` and ``stride``: see ``Stage``.
+
+    ``tile``: side of the tiles of 3x3 kernels.
+    """
     known = _packed.setdefault(layer, {})
-    how = enlarge, stride
+    how = enlarge, stride, tile
     if how not in known:
         known[how] = _scale(layer, layer.epilogue) if isinstance(layer, Scale) else _conv(layer, *how)
     return known[how]
@@ -99,7 +102,7 @@ def _scale(layer: Scale, epilogue: Tensor) -> Packed:
     return Packed(factors.contiguous(), torch.stack([offsets, slopes, ones, ones]), layer.channels, 0)
 
 
-def _conv(layer: Conv, enlarge: int, stride: int) -> Packed:
+def _conv(layer: Conv, enlarge: int, stride: int, tile: int) -> Packed:
     weight, (bias, slope, shift) = layer.weight.float(), layer.epilogue
     assert not shift.any(), "what is shifted is for bf16"
     order = _order(len(weight), layer.shuffle, enlarge)
@@ -108,8 +111,8 @@ def _conv(layer: Conv, enlarge: int, stride: int) -> Packed:
     rows = torch.stack([bias, slope])[:, order] * present
     rows = F.pad(torch.cat([rows, torch.ones_like(rows)]), (0, -rows.shape[1] % GROUP))
     tiled = stride == 1 and layer.size == 3 and len(weight) > FEW_OUTPUTS and layer.inputs > FEW_INPUTS
-    tile = TILE if tiled else 0
-    return Packed(pack_map_weight(weight.contiguous(), tile), rows.contiguous(), len(weight), tile)
+    side = tile if tiled else 0
+    return Packed(pack_map_weight(weight.contiguous(), side), rows.contiguous(), len(weight), side)
 
 
 def _order(outputs: int, shuffle: int, enlarge: int) -> Tensor:
@@ -131,9 +134,9 @@ class MapChain(Chain):
     A room is a map of a grid, which the chains that run over it share.
     """
 
-    def __init__(self, stages: Sequence[Stage], external: Sequence[str]):
+    def __init__(self, stages: Sequence[Stage], external: Sequence[str], tile: int = TILE):
         self.stages, self.external = list(stages), list(external)
-        self.layers = [_adding(pack(stage.layer, stage.enlarge, stage.stride), stage) for stage in self.stages]
+        self.layers = [_adding(pack(stage.layer, stage.enlarge, stage.stride, tile), stage) for stage in self.stages]
         self.rows = Rows(self.stages, external, [layer.tile or SIDE for layer in self.layers])
         self.slots: dict[str, Slot] = self.rows.slots
         measured = [i for i, stage in enumerate(self.stages) if stage.measure]
@@ -228,16 +231,19 @@ def _room(grid: Grid, room: Room, rows: int) -> Tensor:
 
 
 class Maps(Storage):
-    """Float maps."""
+    """Float maps; ``tile``: side of the tiles of 3x3 kernels, 4 or 6."""
 
     name, step, narrow = "float32", GROUP, False
     description = "float32, in convolutions of our own"
+
+    def __init__(self, tile: int = TILE):
+        self.tile = tile
 
     def planes(self, channels: int, height: int, width: int) -> Map:
         return Map(channels, height, width)
 
     def chain(self, stages: Sequence[Stage], external: Sequence[str]) -> MapChain:
-        return MapChain(stages, external)
+        return MapChain(stages, external, self.tile)
 
     def gather(
         self, grid: Grid, out: Stored, x: Stored, cells: tuple[int, int], indices: Tensor, halo: int, repeated: int

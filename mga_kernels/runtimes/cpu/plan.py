@@ -46,6 +46,7 @@ class PairWeights(Planner):
 
     takes_place = True
     only_chains = False  # whether ``base`` does nothing but call chains, so that it can run in regions
+    large_tiles = False  # whether ``large_tiles`` are tried, where it exists whole only
     any_settings = False  # whether it can run a whole network as it is, not only with the paper's widths and range
     unshuffled = 1
     base_planes: PlaneSizes = MappingProxyType({})
