@@ -110,7 +110,7 @@ def values(made: WholeNetwork, image: np.ndarray) -> torch.Tensor:
     plan = weights.plan(height, width, 0)
     grown = made.config.scale * weights.unshuffled
     floats = torch.empty(3, *(grown * side for side in plan.area.size))
-    plan._give(torch.from_numpy(image))
+    plan.give(torch.from_numpy(image))
     weights.base(plan.area, plan.image, plan.feature, floats, torch.from_numpy(image), plan.base_buffers)
     return floats[:, : made.config.scale * height, : made.config.scale * width] * weights.gain
 
