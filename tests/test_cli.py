@@ -288,7 +288,7 @@ def test_outputs_that_clash(tmp_path, photos, mga_upscale):
         ([photos / "a.png", "-o", photos / "a.png", "--overwrite"], "the input itself"),
         ([photos / "a.png", "-o", photos, "--overwrite"], "the input itself"),
         ([photos / "a.png", photos / "b.jpg", "-o", tmp_path / "x.png"], "need a folder"),
-        ([photos / "a.png", "-o", tmp_path / "x.gif"], "extension .gif"),
+        ([photos / "a.png", "-o", tmp_path / "x.bmp"], "extension .bmp"),
         ([photos / "a.png", "-o", tmp_path / "x.png", "--format", "webp"], "contradicts"),
         ([photos / "a.png", "-o", tmp_path / "x.png", "--save-mask", tmp_path / "x.png"], "both be written"),
         ([photos / "a.png", "-o", tmp_path / "x.png", "--save-mask", photos / "a.png", "--overwrite"], "input itself"),

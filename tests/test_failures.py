@@ -63,10 +63,9 @@ def half(folder):
     return "b.png", "damaged"
 
 
-def animation(folder):
-    frames = [Image.new("RGB", (4, 4), (value, 0, 0)) for value in (0, 99)]
-    frames[0].save(folder / "b.gif", save_all=True, append_images=frames[1:])
-    return "b.gif", "2 frames"
+def measurements(folder):
+    Image.new("F", (4, 4)).save(folder / "b.tif")
+    return "b.tif", "more than 8 bits"
 
 
 def output_that_is_a_folder(folder):
@@ -81,7 +80,7 @@ def name_too_long_for_its_output(folder):
     return name, "File name too long"
 
 
-FAULTS = (lost_link, endless_link, pipe, device, no_bytes, text, one_byte, half, animation, output_that_is_a_folder)
+FAULTS = (lost_link, endless_link, pipe, device, no_bytes, text, one_byte, half, measurements, output_that_is_a_folder)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -111,7 +110,7 @@ def test_a_name_that_is_too_long_for_its_output(tmp_path, folder, mga_upscale, o
 @pytest.mark.parametrize("step", ["read", "compute", "write"])
 def test_any_exception_of_one_image_is_a_line_about_it(tmp_path, folder, mga_upscale, monkeypatch, step, error):
     module, name = {
-        "read": (mga.upscaling.work, "read_image"),
+        "read": (mga.upscaling.work, "read_picture"),
         "compute": (MaskGuidedSR, "upscale"),
         "write": (mga.upscaling.work, "save_image"),
     }[step]

@@ -375,7 +375,7 @@ def test_inputs_are_no_results_to_be_skipped(folder, mga_upscale):
 @pytest.mark.parametrize("when", ["read", "written"])
 def test_two_runs_at_once_share_the_work(tmp_path, folder, mga_upscale, monkeypatch, when):
     """A result that another run finishes meanwhile stays, and is no failure."""
-    name = "read_image" if when == "read" else "save_image"
+    name = "read_picture" if when == "read" else "save_image"
     real, out = getattr(mga.upscaling.work, name), tmp_path / "out"
     begun = []
 

@@ -101,7 +101,7 @@ REFUSED = [
     (["-", "-o", "-", "--save-mask", "-"], "cannot write -"),
     (["-", "-o", "-", "--skip-existing"], "leave it out"),
     (["-", "-o", "-", "--failures", "OUT"], "leave --failures out"),
-    (["-", "-o", "OUT.gif"], "the extension .gif"),
+    (["-", "-o", "OUT.bmp"], "the extension .bmp"),
 ]
 
 

@@ -135,6 +135,11 @@ def _from_pillow(
     return Photo(filled, coverage, grey, mode, source_format, None, info, notes, hidden)
 
 
+def from_frame(image: Image.Image, name: str, stated: dict[str, Any]) -> Photo:
+    """The photograph of one frame, a decoded copy; ``stated``: what ``stated_in_file`` found of it."""
+    return _from_pillow(image, name, rescued=stated)
+
+
 def _load(image: Image.Image, name: str, deep: bool) -> None:
     """Decode, where there is memory for it."""
     width, height = image.size
@@ -167,6 +172,7 @@ def _refuse_frames(image: Image.Image, name: str, notes: list[str], in_memory: b
         notes.append(f"only its main picture was used, not the {frames - 1} smaller ones that its camera added")
     elif frames > 1:
         remedy = "pass a copy() of the one you want" if in_memory else EXTRACT
+        remedy += "; `mga upscale` takes GIF, PNG, WebP, AVIF and TIFF whole" if not in_memory else ""
         raise ImageError(f"{name} holds {frames} frames or pages and only single images are upscaled; {remedy}")
     if image.info.get("depth_images") or image.info.get("aux"):  # of HEIF
         notes.append("pictures beside the main one, such as of depth or brightness, were left out")

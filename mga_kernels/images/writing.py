@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,6 +15,7 @@ from ..errors import ImageError, InputError
 from ..system.files import Identity, identities, whole_file
 from . import plugins
 from .colour import in_srgb
+from .film import Film, check_holds, in_palette, write_film
 from .formats import REFUSALS, metadata_options
 from .levels import KINDS, missing, write
 from .metadata import known
@@ -23,11 +24,11 @@ from .result import save_tiff
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 FORMATS |= {".jfif": "JPEG", ".jpe": "JPEG", ".avif": "AVIF"} | plugins.SUFFIXES
-FORMATS |= {".ppm": "PPM", ".pnm": "PPM"}
+FORMATS |= {".ppm": "PPM", ".pnm": "PPM", ".gif": "GIF"}
 LOSSY = frozenset({"JPEG", "WEBP", "AVIF", "HEIF", "JXL"})  # those that have a quality
 _OPAQUE = frozenset({"JPEG", "PPM"})  # those without transparency
 # The longest side each format (JPEG: libjpeg) can hold, in pixels.
-_LONGEST = {"JPEG": 65500, "WEBP": 16383, "AVIF": 65536}
+_LONGEST = {"JPEG": 65500, "WEBP": 16383, "AVIF": 65536, "GIF": 65535}
 _ENCODING: dict[str, dict[str, Any]] = {
     "PNG": {"compress_level": 6},
     "JPEG": {"quality": 95, "subsampling": 0},
@@ -38,6 +39,7 @@ _ENCODING: dict[str, dict[str, Any]] = {
     "HEIF": {"quality": 90, "chroma": 444},
     "JXL": {"lossless": True, "effort": 3, "use_container": True},
     "PPM": {},
+    "GIF": {},
 }
 
 
@@ -176,6 +178,9 @@ def _write(image: Image.Image | Photo, kind: str, stream: BinaryIO, name: str, q
     plain.info = {}  # so that Pillow writes the options below and nothing on its own
     if kind == "JXL":
         plain, info = in_srgb(plain, info, notes)
+    if kind == "GIF" and plain.mode != "L":
+        plain = in_palette(plain)
+        notes.append("GIF holds 256 colours, which were chosen for it")
     options = _encoding(kind, quality) | metadata_options(kind, plain, info, notes)
     try:
         if kind == "TIFF":
@@ -185,6 +190,34 @@ def _write(image: Image.Image | Photo, kind: str, stream: BinaryIO, name: str, q
     except (*REFUSALS, OSError) as problem:  # OSError: an encoder's, not the disk's
         raise ImageError(f"cannot write {name}: {kind} refused the image ({problem})") from problem
     return notes
+
+
+def save_film(
+    film: Film,
+    frames: Sequence[tuple[Photo, float]],
+    path: str | os.PathLike[str],
+    overwrite: bool = False,
+    quality: int | None = None,
+) -> list[str]:
+    """``save_image`` for ``frames`` (each a photograph and its milliseconds) that were made of those of ``film``."""
+    path = Path(path)
+    kind = check_output(path, overwrite, quality=quality)
+    with whole_file(path, ImageError) as stream:
+        return encode_film(film, frames, kind, stream, str(path), quality)
+
+
+def encode_film(
+    film: Film,
+    frames: Sequence[tuple[Photo, float]],
+    kind: str,
+    stream: BinaryIO,
+    name: str,
+    quality: int | None = None,
+) -> list[str]:
+    """``encode_image`` for the frames of a film."""
+    check_holds(film, kind, name)
+    check_format(kind, name, quality=quality)
+    return write_film(film, frames, kind, stream, name, _encoding(kind, quality))
 
 
 def _encoding(kind: str, quality: int | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ..files.folders import list_images, subfolders
 
 STREAM = Path("-")  # standard input among the inputs, standard output as the output
 EXTENSION = {"png": ".png", "jpg": ".jpg", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tiff", "tif": ".tiff"}
-EXTENSION |= {"avif": ".avif", "heic": ".heic", "heif": ".heif", "jxl": ".jxl", "ppm": ".ppm"}
+EXTENSION |= {"avif": ".avif", "heic": ".heic", "heif": ".heif", "jxl": ".jxl", "ppm": ".ppm", "gif": ".gif"}
 KEPT = frozenset({"PNG", "JPEG", "WEBP", "TIFF"})  # what results are where nothing else is asked for and inputs are it
 _TOLD = 500  # from one number that is shown to the next
 

@@ -17,24 +17,28 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mga_kernels.errors import ImageError
+from mga_kernels.errors import ImageError, InputError
 from mga_kernels.images import (
     LOSSY,
+    Film,
     Photo,
     check_format,
+    check_holds,
     check_output,
+    encode_film,
     encode_image,
-    read_image,
-    read_stream,
+    read_picture,
+    save_film,
     save_image,
 )
-from mga_kernels.images.size import shrink
+from mga_kernels.images.size import Size
 from mga_kernels.system.files import remove_left_parts, writable_folder
 
 from ..console.failures import Failures
 from ..console.lines import one_line
 from ..console.said import said_by_thread
 from ..drawing.overlay import draw_overlay
+from .enlarging import fitted, larger, larger_frames, refinement
 from .jobs import STREAM, Job, Request, has_result, refuse_names_that_fold
 
 if TYPE_CHECKING:
@@ -53,16 +57,17 @@ class Work:
 
     ``size``: (width, height) of the result.
     ``cells``, where a picture of them is wanted: what the network made, the mask, the indices and the side of a cell in
-    pixels. ``how``: what made the result.
+    pixels. ``how``: what made the result. ``frames``: those of a film that were made, each with its milliseconds.
     """
 
     job: Job
-    photo: Photo
+    photo: Photo | Film
     seconds: float
     size: tuple[int, int]
     cells: tuple[np.ndarray, np.ndarray, np.ndarray, int] | None = None
     how: str = ""
     notes: list[str] = field(default_factory=list)
+    frames: list[tuple[Photo, float]] = field(default_factory=list)
 
 
 def upscale_all(
@@ -100,7 +105,7 @@ def _run_all(model: MaskGuidedSR, jobs: Sequence[Job], request: Request, failure
     with bar as progress, said_by_thread() as said:
         steps = (
             lambda job: _noted(said, read_job, job, model.scale, request),
-            lambda work: _noted(said, compute_job, model, work),
+            lambda work: _noted(said, compute_job, model, work, request.size),
             lambda work: _lines(said, work, request, done),
         )
         task = progress.add_task("upscaling", total=len(jobs))
@@ -121,18 +126,23 @@ def read_job(job: Job, scale: int, request: Request) -> Work:
     overwrite = request.overwrite or request.skip_existing
     if request.skip_existing and has_result(job):
         raise HasResult
-    if job.source == STREAM:
-        photo = read_stream(io.BytesIO(request.data or b""), job.name, deep=True)
-    else:
-        photo = read_image(job.source, deep=True)
+    photo = read_picture(None if job.source == STREAM else job.source, request.data or b"", job.name)
     size = request.size.of(*photo.size, scale)
-    facts: dict[str, Any] = {"size": size, "alpha": photo.see_through, "deep": photo.deep}
+    facts: dict[str, Any] = {"size": size}
+    if isinstance(photo, Photo):
+        facts |= {"alpha": photo.see_through, "deep": photo.deep}
+    elif job.mask is not None:
+        raise InputError(f"{job.name} holds {photo.count} frames or pages, and a mask is of one picture")
     # Before the work, not after it.
+    name, kind = "to standard output", request.kind(job.target, photo.format)
     if job.target == STREAM:
-        kind = request.kind(job.target, photo.format)
-        check_format(kind, "to standard output", **facts, quality=request.quality)
+        check_format(kind, name, **facts, quality=request.quality)
     else:
+        name = str(job.target)
         check_output(job.target, overwrite, **facts)
+    if isinstance(photo, Film):
+        check_holds(photo, kind, name)
+        return Work(job, photo, time.perf_counter() - started, size)
     if job.mask is not None:
         check_output(job.mask, overwrite)
     return Work(job, photo, time.perf_counter() - started, size)
@@ -153,29 +163,23 @@ def _lines(said: Callable[[], list[str]], work: Work, request: Request, done: li
     return lines + [f"  {Path(work.job.name).name}: {note}" for note in said()]
 
 
-def refinement(cells: int | None) -> str:
-    """How much of a photograph was refined, in words."""
-    return "dense" if cells is None else f"K = {cells}"
-
-
-def compute_job(model: MaskGuidedSR, work: Work) -> Work:
+def compute_job(model: MaskGuidedSR, work: Work, asked: Size) -> Work:
     """Upscale the photograph of ``work``, or shrink it where the result is no larger."""
     started = time.perf_counter()
     photo, cells = work.photo, None
-    width, height = photo.size
+    if isinstance(photo, Film):
+        frames, how = larger_frames(model, photo, asked)
+        seconds = work.seconds + time.perf_counter() - started
+        return Work(work.job, photo, seconds, work.size, None, how, work.notes + photo.notes, frames)
     if work.job.mask is not None:
         explained = model.explain(photo)
         result = cast(Photo, explained.image)
         cells = result.in_eight_bits().rgb, explained.mask, explained.indices, explained.patch_size * explained.scale
         how = refinement(explained.refined)
-    elif work.size[0] <= width and work.size[1] <= height:
-        result, how = photo, "without the network, as it is no larger than the image"
+        result = fitted(photo, result, work.size)
     else:
-        made = model.upscale(photo, return_result=True)
-        result, how = cast(Photo, made.image), refinement(made.refined)
+        result, how = larger(model, photo, work.size)
     notes = work.notes + result.notes
-    if result.size != work.size:
-        result = photo.upscaled(shrink(result.rgb, work.size))
     seconds = work.seconds + time.perf_counter() - started
     return Work(work.job, result, seconds, work.size, cells, how, notes)
 
@@ -195,24 +199,35 @@ def write_job(work: Work, request: Request, done: list[Path]) -> list[str]:
         notes = save_image(draw_overlay(*work.cells), job.mask, overwrite)
     try:
         if job.target == STREAM:
-            notes = _to_stream(result, request) + notes
+            notes = _to_stream(work, request) + notes
         else:
             kind = request.kind(job.target, None)
-            notes = save_image(result, job.target, overwrite, request.quality if kind in LOSSY else None) + notes
+            options = job.target, overwrite, request.quality if kind in LOSSY else None
+            if isinstance(result, Film):
+                notes = save_film(result, work.frames, *options)
+            else:
+                notes = save_image(result, *options) + notes
     except BaseException:
         if job.mask is not None:
             job.mask.unlink(missing_ok=True)
         raise
     done.append(job.target)
-    width, height = result.size
+    width, height = work.size
     seconds = work.seconds + time.perf_counter() - started
-    line = f"{job.source} -> {job.target} ({width}x{height}, {work.how}, {seconds:.1f} s)"
+    parts = [f"{width}x{height}", work.how, f"{seconds:.1f} s"]
+    if isinstance(result, Film):
+        parts.insert(1, f"{len(work.frames)} {'pages' if result.pages else 'frames'}")
+    line = f"{job.source} -> {job.target} ({', '.join(parts)})"
     return [line, *(f"  {Path(job.name).name}: {note}" for note in work.notes + notes)]
 
 
-def _to_stream(result: Photo, request: Request) -> list[str]:
-    encoded = io.BytesIO()  # in which TIFF is changed behind its writer
-    notes = encode_image(result, request.kind(STREAM, result.format), encoded, "to standard output", request.quality)
+def _to_stream(work: Work, request: Request) -> list[str]:
+    encoded, result = io.BytesIO(), work.photo  # in which TIFF is changed behind its writer
+    options = request.kind(STREAM, result.format), encoded, "to standard output", request.quality
+    if isinstance(result, Film):
+        notes = encode_film(result, work.frames, *options)
+    else:
+        notes = encode_image(result, *options)
     assert request.result is not None
     request.result.write(encoded.getbuffer())
     return notes

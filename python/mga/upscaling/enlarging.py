@@ -1,0 +1,57 @@
+"""One photograph, or all frames of a film, made as large as is asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from mga_kernels.images import Film, Photo
+from mga_kernels.images.size import Size, shrink
+from mga_kernels.system.memory import require_memory
+
+if TYPE_CHECKING:
+    from mga_kernels.engine.model import MaskGuidedSR
+
+_BYTES = 8  # of a pixel of a frame that waits to be written: four channels, and once more as its encoder has them
+
+
+def refinement(cells: int | None) -> str:
+    """How much of a photograph was refined, in words."""
+    return "dense" if cells is None else f"K = {cells}"
+
+
+def fitted(photo: Photo, result: Photo, size: tuple[int, int]) -> Photo:
+    """``result``, which was made of ``photo``, of (width, height) ``size``."""
+    return result if result.size == size else photo.upscaled(shrink(result.rgb, size))
+
+
+def larger(model: MaskGuidedSR, photo: Photo, size: tuple[int, int]) -> tuple[Photo, str]:
+    """The photograph of (width, height) ``size``, and what made it, in words."""
+    if size[0] <= photo.size[0] and size[1] <= photo.size[1]:
+        return fitted(photo, photo, size), "without the network, as it is no larger than the image"
+    made = model.upscale(photo, return_result=True)
+    return fitted(photo, cast(Photo, made.image), size), refinement(made.refined)
+
+
+def larger_frames(model: MaskGuidedSR, film: Film, asked: Size) -> tuple[list[tuple[Photo, float]], str]:
+    """All frames with their milliseconds, and what made the last of them. Equal ones that follow are made once."""
+    width, height = asked.of(*film.size, model.scale)
+    what = f"upscaling the {film.count} frames of {film.name} to {width}x{height}"
+    require_memory(film.count * width * height * _BYTES, what, "make files of its frames and upscale those")
+    frames: list[tuple[Photo, float]] = []
+    before: Photo | None = None
+    how = ""
+    for photo, milliseconds in film.frames():
+        if before is not None and _same(photo, before):
+            frames.append((frames[-1][0], milliseconds))
+            continue
+        made, how = larger(model, photo, asked.of(*photo.size, model.scale))
+        frames.append((made, milliseconds))
+        before = photo
+    return frames, how
+
+
+def _same(one: Photo, other: Photo) -> bool:
+    """Whether two frames look the same, below alpha 0 too."""
+    return one.grey == other.grey and np.array_equal(one.levels(), other.levels())
