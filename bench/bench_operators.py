@@ -12,6 +12,7 @@ CASES = {
     "paste_patches": [*workloads.COUNTS],
     "paste_shuffled": [*workloads.COUNTS],
     "conv_chain": ["two blocks"],
+    "convolve_pixels": ["skip", "bytes"],
     "dynamic_filter": ["5x5"],
     "image_to_input": ["960x540"],
     "mask_head": ["softmax-then-pool", "pool-then-softmax"],

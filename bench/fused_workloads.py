@@ -130,6 +130,10 @@ def everything(device: str, dtype: torch.dtype, channels: int) -> list[Callable[
         lambda: image_to_input(device, dtype),
         lambda: output_to_image(device, dtype),
     ]
+    if dtype != torch.float32:
+        made += [
+            lambda case=case: workloads.convolve_pixels(case, device, dtype, channels) for case in ("skip", "bytes")
+        ]
     for case in workloads.COUNTS:
         made += [
             lambda case=case: workloads.select_patches(case, device, torch.float32),

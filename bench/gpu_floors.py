@@ -25,6 +25,7 @@ from torch.utils.flop_counter import flop_registry
 from mga_kernels import ops
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeConfig, WholeNetwork
 from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner, Settings
+from mga_kernels.runtimes.cuda.own import OwnPlanner
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench/results"
@@ -112,6 +113,14 @@ def conv_chain(args: tuple, made: list) -> tuple[int, int, bool]:
     return 2 * 9 * channels**2 * layers * pixels, size(args) + size(made), channels % 8 == 0
 
 
+def convolve_pixels(args: tuple, made: list) -> tuple[int, int, bool]:
+    """With the channels that it computes, zeros among them."""
+    out, x, weight, _, *added = args[:6]
+    pixels = out.numel() // out.shape[-1] // args[12] ** 2
+    operations = 2 * pixels * weight.numel() if args[10] else 0
+    return operations, size((out, x, weight, added)), True
+
+
 def size(tensors: Any) -> int:
     return sum(t.nbytes for t in tree_leaves(tensors) if isinstance(t, Tensor))
 
@@ -120,6 +129,7 @@ def size(tensors: Any) -> int:
 OURS: dict[str, Callable[[tuple, list], tuple[int, int, bool]]] = {
     "mask_head": mask_head,
     "conv_chain": conv_chain,
+    "convolve_pixels_": convolve_pixels,
     "dynamic_filter": lambda args, made: (0, size(args) + size(made), True),
     "select_patches": lambda args, made: (0, size(args) + size(made), True),
     "filter_and_select": lambda args, made: (0, size(args) + size(made), True),
@@ -137,7 +147,9 @@ def one_launch_each() -> Iterator[None]:
     chosen = ops.registry.Operator.choose
 
     def choose(self: Any, *arguments: Any) -> Any:
-        return self.backends.get("cuda", self.backends["cpu"]) if self.name in OURS else chosen(self, *arguments)
+        if self.name not in OURS:
+            return chosen(self, *arguments)
+        return next(self.backends[name] for name in ("cuda", "cpu", "triton") if name in self.backends)
 
     ops.registry.Operator.choose = choose  # type: ignore[method-assign]
     try:
@@ -148,8 +160,10 @@ def one_launch_each() -> Iterator[None]:
 
 def walk(planner: Any, dense: bool, k: int, height: int, width: int) -> list[Launches]:
     plan = planner.plan(height, width, k)
-    with torch.no_grad(), one_launch_each(), Counter() as counter:
-        plan._walk(dense, k)
+    with torch.no_grad(), one_launch_each():
+        plan._walk(dense, k)  # what is made once is made here
+        with Counter() as counter:
+            plan._walk(dense, k)
     return counter.launches
 
 
@@ -164,9 +178,16 @@ def roads(height: int, width: int) -> Iterator[tuple[str, str, list[Launches]]]:
             fused = CudaGraphPlanner(network, META, settings=Settings(fused=True))
             yield name, "-M, Refine-Net fused", walk(fused, False, k, height, width)
         yield name, "-D", walk(plain, True, 0, height, width)
+        own = OwnPlanner.of(network, META)
+        if not isinstance(own, str):
+            yield name, "-M, own convolutions", walk(own, False, k, height, width)
+            yield name, "-D, own convolutions", walk(own, True, 0, height, width)
     for name, blocks in WHOLE.items():
         whole = WholeNetwork(WholeConfig(name, SCALE, blocks)).eval().requires_grad_(False)
         yield name, "whole", walk(CudaGraphPlanner(whole, META), False, 0, height, width)
+        own = OwnPlanner.of(whole, META)
+        if not isinstance(own, str):
+            yield name, "whole, own convolutions", walk(own, False, 0, height, width)
 
 
 def row(launches: list[Launches], bandwidth: float, rate: float) -> dict[str, Any]:
@@ -191,8 +212,8 @@ def table(record: dict[str, Any]) -> str:
         "# Floors on a GPU, counted without one",
         "",
         f"By `python bench/gpu_floors.py`: one image of {width}x{height} at x{SCALE} in fp16 with K = 1000,",
-        "from bytes to bytes, as the plans for GPUs run it: modules of PyTorch and our operators in one CUDA graph,",
-        "nothing compiled.",
+        "from bytes to bytes, as the plans for GPUs run it in one CUDA graph, nothing compiled: modules of PyTorch",
+        "and our operators, or convolutions of our own, whose zeros count that fill channels up to a multiple of 16.",
         "",
         "**Nothing here is measured.** Launches, operations and bytes are counted; times are arithmetic with the rates",
         f"of an H100 SXM ({record['bandwidth'] / 1e12:g} TB/s, {record['rate'] / 1e12:g} TFLOP/s). The floor of the",

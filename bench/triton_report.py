@@ -32,6 +32,8 @@ from triton.backends.driver import DriverBase
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
+from mga_kernels.ops.convolve_pixels import layout as pixels
+
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
@@ -199,9 +201,36 @@ def edge_launches() -> Iterator[tuple]:
             yield f"{_name(dtype)} {layout}", "output_to_image", (output, 64, 128, 1.0), False
 
 
+# Channels, outputs, size of the kernel and what else a layer has, as the networks' plans for GPUs have them.
+PIXEL_LAYERS: dict[str, tuple[int, int, int, dict[str, Any]]] = {
+    "3x3 C=48, attention": (48, 48, 3, {"gate": 2, "skip": True}),
+    "3x3 C=64, skip": (64, 64, 3, {"skip": True, "activation": 1}),
+    "3x3 C=64 to 256, shuffle 2": (64, 256, 3, {"shuffle": 2}),
+    "3x3 C=64 to bytes x4": (64, 48, 3, {"bytes": True, "shuffle": 4}),
+}
+
+
+def pixel_launches() -> Iterator[tuple]:
+    for name, layer in PIXEL_LAYERS.items():
+        yield f"{name} float16", "convolve_pixels_", _pixel_arguments(torch.float16, *layer), False
+
+
+def _pixel_arguments(dtype: torch.dtype, channels: int, outputs: int, size: int, has: dict[str, Any]) -> tuple:
+    height, width, s = 32, 64, has.get("shuffle", 1)
+    whole = pixels.padded(outputs)
+    x, weight = torch.empty(height, width, channels, dtype=dtype), torch.empty(size**2, channels, whole, dtype=dtype)
+    out = torch.empty(s * height, s * width, outputs // s**2, dtype=dtype)
+    out = torch.empty(1, *out.shape, dtype=torch.uint8) if has.get("bytes") else out
+    skip = torch.empty_like(out) if has.get("skip") else None
+    finite = torch.ones((), dtype=torch.bool) if has.get("bytes") else None
+    numbers = size, 1, s, has.get("gate", 0), has.get("activation", 0), [], 1.0
+    return out, x, weight, torch.empty(5, whole), skip, None, None, None, finite, None, *numbers
+
+
 def launches() -> Iterator[tuple]:
     """Every launch as its case, its operator, the operator's arguments, and whether TF32 is allowed."""
-    for maker in (mask_head_launches, dynamic_filter_launches, gather_launches, paste_launches, edge_launches):
+    makers = mask_head_launches, dynamic_filter_launches, gather_launches, paste_launches, edge_launches, pixel_launches
+    for maker in makers:
         yield from maker()
 
 

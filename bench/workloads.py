@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from mga_kernels import ops
+from mga_kernels.ops.convolve_pixels.layout import pack_pixel_weight, whole
 
 CHANNELS, HEIGHT, WIDTH, PATCH_SIZE, HALO, SCALE = 50, 544, 960, 4, 1, 4
 ROWS, COLUMNS = HEIGHT // PATCH_SIZE, WIDTH // PATCH_SIZE
@@ -255,6 +256,39 @@ def output_to_image(case: str, device: str, dtype: torch.dtype = torch.float32) 
 
     check = _check_equal(call, lambda: _reference("output_to_image")(output, height, width, 1.0))
     return Workload("output_to_image", case, call, check, 3 * height * width * (1 + dtype.itemsize))
+
+
+def convolve_pixels(case: str, device: str, dtype: torch.dtype = torch.float32, channels: int = CHANNELS) -> Workload:
+    """A layer of the networks on the whole image: "skip" with a residual, "bytes" the last one, into a picture x4."""
+    generator = torch.Generator().manual_seed(14)
+    outputs = channels if case == "skip" else 3 * SCALE**2
+    x, skip = (torch.randn(HEIGHT, WIDTH, whole(channels), generator=generator).to(device, dtype) for _ in range(2))
+    weight, factors = pack_pixel_weight(torch.randn(outputs, channels, 3, 3, generator=generator) / 24, dtype)
+    epilogue = torch.rand(5, len(factors), generator=generator)
+    epilogue[4] = factors
+    weight, epilogue = weight.to(device), epilogue.to(device)
+    if case == "skip":
+        out, more = torch.empty_like(skip[..., :channels]), {"skip": skip[..., :channels], "activation": 1}
+    else:
+        out = torch.empty(1, SCALE * HEIGHT, SCALE * WIDTH, 3, dtype=torch.uint8, device=device)
+        more = {"shuffle": SCALE, "gain": 0.3}
+
+    def call() -> torch.Tensor:
+        return ops.convolve_pixels_(out, x, weight, epilogue, **more)
+
+    def check() -> None:
+        """A part of the image is enough: every pixel has the same small neighbourhood."""
+        exact = torch.empty_like(out[:, : 16 * SCALE] if case == "bytes" else out[:16])
+        of_skip = more["skip"][:16] if case == "skip" else None
+        numbers = 3, 1, more.get("shuffle", 1), 0, more.get("activation", 0), [], more.get("gain", 1.0)
+        none = [None] * 5
+        _reference("convolve_pixels_")(exact, x[:16], weight, epilogue, of_skip, *none, *numbers)
+        got, seen = (call()[0, : 15 * SCALE], exact[0, : 15 * SCALE]) if case == "bytes" else (call()[:15], exact[:15])
+        allowed = 1.0 if case == "bytes" else _share(dtype) * float(seen.abs().max())
+        torch.testing.assert_close(got.float(), seen.float(), atol=allowed, rtol=0)
+
+    moved = x.nbytes + weight.nbytes + out.nbytes + (skip.nbytes if case == "skip" else 0)
+    return Workload("convolve_pixels_", case, call, check, moved, 2 * 9 * HEIGHT * WIDTH * channels * outputs)
 
 
 def conv_chain(case: str, device: str, dtype: torch.dtype = torch.float32) -> Workload:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from pixel_layers import arguments as pixel_layer
 from torch import Tensor
 
 from mga_kernels import ops
@@ -54,6 +55,7 @@ def cases(generator: torch.Generator, dtype: torch.dtype) -> dict[str, Arguments
         "image_to_input": (small, 24, 32, 1.0, dtype),
         "output_to_image": (random(generator, 2, 3, 24, 32).to(dtype), 21, 30, 1.0),
         **convolution_cases(generator),
+        "convolve_pixels_": pixel_layer("two added", dtype, generator),
         "conv_chain": (random(generator, 40, 16, 6, 6).to(half), *(t.to(half) for t in chain), [-1, 0, -1], 1),
     }
 

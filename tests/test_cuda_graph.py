@@ -10,7 +10,7 @@ from network_zoo import random_model
 from mga_kernels import MaskGuidedSR, ops, runtimes
 from mga_kernels.networks import MaskGuidedNetwork
 from mga_kernels.ops import gather_patches
-from mga_kernels.runtimes.cuda import graph as cuda_graph
+from mga_kernels.runtimes.cuda import road
 from mga_kernels.runtimes.cuda.fused import FusedRefine
 from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner, Settings
 
@@ -115,7 +115,7 @@ def test_results_stay_when_the_next_image_comes():
     pending, found = [], []
     for image in images:  # two in flight
         pending.append(plan.begin(image))
-        if len(pending) == cuda_graph.IN_FLIGHT:
+        if len(pending) == road.IN_FLIGHT:
             found.append(plan.finish(pending.pop(0)))
     found.append(plan.finish(pending.pop()))
     for image, result in zip(images, found, strict=True):

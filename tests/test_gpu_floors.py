@@ -75,5 +75,5 @@ def test_the_record_has_every_network_and_is_what_is_counted(floors, record, mon
         (network, road): floors.row(launches, record["bandwidth"], record["rate"])
         for network, road, launches in floors.roads(floors.HEIGHT, floors.WIDTH)
     }
-    assert len(again) == 4
+    assert len(again) == 7
     assert again == {name: rows[name] for name in again}

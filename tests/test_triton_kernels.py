@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is n
 
 def run_kernel_tests(*options, **environment):
     environment = {name: value for name, value in {**os.environ, **environment}.items() if name != "MGA_BACKEND"}
-    files = [HERE / "triton_kernels.py", HERE / "triton_operators.py"]
+    files = [HERE / "triton_kernels.py", HERE / "triton_pixels.py", HERE / "triton_operators.py"]
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *options, *files]
     result = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert result.returncode == 0, result.stdout[-4000:]

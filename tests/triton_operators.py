@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from pixel_layers import arguments as pixel_layer
 from test_mask_head import arguments as mask_head_arguments
 from triton_kernels import DEVICE, INTERPRETING, ORDERS, random
 from triton_kernels import poisoned_outputs as poisoned_outputs
@@ -27,6 +28,7 @@ def calls():
         "paste_shuffled_": (feature, torch.rand(4, 12, 2, 2, generator=g), indices, 2, 1.0),
         "image_to_input": (image, 8, 8, 1.0, torch.float16),
         "output_to_image": (feature, 7, 12, 1.0),
+        "convolve_pixels_": pixel_layer("two added", torch.float32, g),
     }
     to = lambda a: a.to(DEVICE) if isinstance(a, torch.Tensor) else a  # noqa: E731
     return [pytest.param(op, [to(a) for a in arguments], id=op) for op, arguments in made.items()]

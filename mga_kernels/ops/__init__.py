@@ -14,6 +14,7 @@ from .convolution import (
     pair_interpolate_,
     pair_pool,
 )
+from .convolve_pixels import convolve_pixels_
 from .dynamic_filter import dynamic_filter
 from .filter_and_select import filter_and_select
 from .gather_patches import gather_patches
@@ -29,6 +30,7 @@ __all__ = [
     "BACKENDS",
     "conv_chain",
     "convolve_maps_",
+    "convolve_pixels_",
     "dynamic_filter",
     "filter_and_select",
     "gather_patches",

@@ -98,7 +98,7 @@ class TritonBackend(Backend):
     The kernel is a torch operator, ``torch.ops.mga_triton.<op>``, with the arguments of the definition. ``module``
     holds a launcher of the operator's name, and ``fake``, which gives the result without values; it is imported when
     the operator first runs, so that nothing needs Triton before. An operator whose name ends in _ changes its first
-    argument, and its launcher returns nothing. No backward.
+    argument, or those that ``changes`` names, and its launcher returns nothing. No backward.
     """
 
     name = "triton"
@@ -110,8 +110,9 @@ class TritonBackend(Backend):
         definition: Callable,
         dtypes: Collection[torch.dtype],
         refuses: Callable | None = None,
+        changes: Collection[str] = (),
     ):
-        operator = _define(op, module, definition)
+        operator = _define(op, module, definition, changes)
         super().__init__(_changing(operator) if op.endswith("_") else operator)
         self.dtypes = frozenset(dtypes)
         self.refuses = refuses  # (*arguments) -> why this call cannot run, or None; for what dtypes do not say
@@ -154,7 +155,7 @@ def _tensors(arguments: Iterable[Any]) -> Iterator[Tensor]:
             yield from _tensors(argument)
 
 
-def _define(op: str, module: str, definition: Callable) -> Callable:
+def _define(op: str, module: str, definition: Callable, changes: Collection[str]) -> Callable:
     def launch(*arguments: Any) -> Any:
         with torch.cuda.device_of(arguments[0]):
             return getattr(importlib.import_module(module), op)(*arguments)
@@ -163,7 +164,8 @@ def _define(op: str, module: str, definition: Callable) -> Callable:
         return None if op.endswith("_") else importlib.import_module(module).fake(*arguments)
 
     first = next(iter(inspect.signature(definition).parameters))
-    schema = torch.library.infer_schema(definition, mutates_args=[first] if op.endswith("_") else [])
+    changed = list(changes) or ([first] if op.endswith("_") else [])
+    schema = torch.library.infer_schema(definition, mutates_args=changed)
     _TRITON.define(op + (schema.replace("-> Tensor", "-> ()") if op.endswith("_") else schema))
     for device in ("CPU", "CUDA"):  # tensors of the CPU are for the interpreter
         _TRITON.impl(op, launch, device)

@@ -184,6 +184,7 @@ class PairPlan(Plan):
         super().__init__(weights.config, height, width, capacity)
         self.weights = weights
         self.tensors: list[Tensor] = []  # all that is allocated here
+        self.memory = torch.empty(0).device  # the caller's choice, which holds for what is allocated later, too
         smallest, p, s, halo = weights.config.definition.minimum_size, self.patch_size, self.scale, weights.halo
         side = weights.unshuffled
         self.seen = max(height, smallest), max(width, smallest)  # what the network is given
@@ -217,7 +218,8 @@ class PairPlan(Plan):
         return tensor
 
     def _planes(self, channels: int, height: int, width: int) -> Stored:
-        planes = self.weights.storage.planes(channels, height, width)
+        with self.memory:
+            planes = self.weights.storage.planes(channels, height, width)
         self._keep(planes.data)
         return planes
 
@@ -346,6 +348,6 @@ def _extend(planes: Stored, height: int, width: int) -> None:
     for axis, length in ((1, height), (2, width)):
         more = inner.shape[axis] - length
         if more:
-            source = mirror_indices(length, length + more, inner.device)[length:].tolist()
+            source = mirror_indices(length, length + more, torch.device("cpu"))[length:].tolist()
             for i, place in enumerate(source):  # index_select would copy all planes first
                 inner.select(axis, length + i).copy_(inner.select(axis, place))

@@ -1,0 +1,178 @@
+"""The road of photographs on a GPU: all that happens between their bytes and those of their pictures is one CUDA graph.
+
+Shapes are static because K is known, so the road is captured once and replayed: for an image the host copies bytes
+into pinned memory, launches the graph and waits for the result, with which comes whether all values were finite.
+Up to two photographs may be in flight (``begin``, ``finish``), so that transfers hide behind the computation.
+
+On a CPU the same road runs uncaptured, which is how it is tested. It has not run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+import weakref
+from abc import abstractmethod
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...modes import ordinary
+from ...notices import warn
+from ...system.memory import keep_pool
+from ..plan import Plan
+from .capture import CannotCapture, capture, may_capture
+from .transfers import Lane, Slot
+
+WARM_UPS = 3  # runs before the capture: they compile, choose algorithms and make workspaces
+ROADS_KEPT = 2  # captured roads of a plan: masked and dense
+IN_FLIGHT = 2
+
+
+class RoadPlan(Plan):
+    """``coarse``, ``select`` and ``refine`` run kernel by kernel; ``run`` and ``dense`` replay all that ``_walk`` does.
+
+    A plan of this kind calls ``pave`` when it has its ``device``. What it returns is pinned memory of its own, which
+    the caller may keep. ``flag``, a bool on the device, is whether all values were finite; ``finite`` is on the host
+    where the last result came from a replay.
+    """
+
+    flag: Tensor
+    wants_graph: bool
+    _count: int | None = None  # cells chosen, where the last result came from a replay
+
+    def pave(self, flag: Tensor, wants_graph: bool) -> None:
+        """Buffers and lanes; ``flag``, which the steps write, and whether a graph is wanted."""
+        device, scale, height, width = self.device, self.config.scale, self.height, self.width
+        self.finite = self.flag = flag
+        self.wants_graph = wants_graph
+        self.input = torch.empty(height, width, 3, dtype=torch.uint8, device=device)
+        self.whole = self.buffer()
+        self.report = torch.zeros(2, dtype=torch.int32, device=device)  # all finite, cells chosen
+        self._slots = [
+            Slot(device, (height, width), (height * scale, width * scale), self.report) for _ in range(IN_FLIGHT)
+        ]
+        self._compute, self._up, self._down = (Lane(device) for _ in range(3))
+        for lane in (self._compute, self._up, self._down):
+            lane.after_callers()  # in whose stream all this was allocated: others may still use the memory there
+        self._roads: OrderedDict[tuple[bool, int, float | None], Callable[[], None]] = OrderedDict()
+        self._pool: Any = None  # the memory that the roads of a plan share: one at a time walks
+        self._turn = 0
+
+    def start(self) -> None:
+        self.finite, self._count = self.flag, None
+        super().start()
+
+    def warm(self, dense: bool = False) -> None:
+        with ordinary(), self._on_device():
+            self._road(dense, self.capacity)
+
+    def chosen(self) -> int:
+        return super().chosen() if self._count is None else self._count
+
+    @ordinary()
+    def run(self, image: Tensor, k: int | None = None, out: Tensor | None = None) -> Tensor:
+        return self.finish(self.begin(image, k), out)
+
+    @ordinary()
+    def dense(self, image: Tensor, out: Tensor | None = None) -> Tensor:
+        return self.finish(self.begin(image, dense=True), out)
+
+    @ordinary()
+    def begin(self, image: Tensor, k: int | None = None, dense: bool = False) -> Slot:
+        """Queue -M (-D if ``dense``) of uint8 (H, W, 3); at most IN_FLIGHT images may be begun and not finished."""
+        with self._on_device():
+            replay = self._road(dense, self.capacity if k is None else k)
+            slot = self._slots[self._turn]
+            self._turn = (self._turn + 1) % IN_FLIGHT
+            self._compute.after_callers()
+            uploaded = slot.upload(self._up, image)
+            with self._compute:
+                self._compute.after(uploaded)
+                self.input.copy_(slot.image)
+                replay()
+                slot.picture.copy_(self.crop(self.whole))
+                slot.report.copy_(self.report)
+                computed = self._compute.mark()
+            slot.download(self._down, computed)
+        return slot
+
+    @ordinary()
+    def finish(self, slot: Slot, out: Tensor | None = None) -> Tensor:
+        """The picture that ``begin`` queued, in ``out`` where given; ``finite`` and ``chosen`` are about it then."""
+        slot.done.wait()
+        finite, self._count = slot.host_report.tolist()
+        self.finite = torch.tensor(bool(finite))
+        result, slot.result = slot.result, None
+        assert result is not None, "finish was called twice for one image"
+        return result if out is None else out.copy_(result)
+
+    def _road(self, dense: bool, k: int) -> Callable[[], None]:
+        """What runs the road of this kind; captured at the first question."""
+        key = dense, 0 if dense else k, self.threshold
+        if key not in self._roads:
+            while len(self._roads) >= ROADS_KEPT:
+                self._roads.popitem(last=False)
+            mine = weakref.ref(self)  # a plan whose roads hold it would keep its gigabytes until they are searched for
+
+            def walk() -> None:
+                plan = mine()
+                assert plan is not None
+                try:
+                    plan._walk(dense, k)
+                finally:
+                    plan._forget()
+
+            self._roads[key] = self._captured(walk)
+        self._roads.move_to_end(key)
+        return self._roads[key]
+
+    def _captured(self, walk: Callable[[], None]) -> Callable[[], None]:
+        if not (self.wants_graph and may_capture()):
+            return walk
+        self.input.zero_()
+        self._compute.after_callers()
+        with self._compute:
+            for _ in range(WARM_UPS):
+                walk()
+        torch.cuda.synchronize(self.device)
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+            keep_pool(self, self._pool)
+        try:
+            return capture(walk, self._compute, self._pool)
+        except CannotCapture as problem:
+            warn(
+                f"{self.config.network} cannot be captured in a CUDA graph ({problem}); its kernels, and those of all "
+                "models that this process makes from now on, are launched one by one, which is slower. "
+                'runtime="pytorch" does so without this attempt'
+            )
+            return walk
+
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        if self.device.type != "cuda":
+            yield
+            return
+        with torch.cuda.device(self.device):
+            yield
+
+    def _walk(self, dense: bool, k: int) -> None:
+        """From ``input`` to ``whole`` and ``report``, without a value that the host would need."""
+        self.report.zero_()
+        self.flag.fill_(True)
+        self.finite = self.flag
+        self.coarse(self.input, None if dense else self.whole)
+        if dense:
+            self.decomposed(self.whole)
+        elif k:
+            _, indices = self.choose(k)
+            self.refine(indices, self.whole)
+            self.report[1].copy_((indices >= 0).sum())
+        self.report[0].copy_(self.flag)
+
+    @abstractmethod
+    def _forget(self) -> None:
+        """Let go of what a walk has left: the memory is the graph's."""

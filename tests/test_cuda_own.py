@@ -1,0 +1,116 @@
+"""Plans for GPUs in convolutions of our own, their roads walked on the CPU, where definitions stand for the kernel."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from network_zoo import random_model
+from test_cuda_graph import CPU, expected, one_thread, picture  # noqa: F401
+from test_cuda_whole import expected as expected_whole
+from test_cuda_whole import whole_network
+
+from mga_kernels.networks import ModelConfig, WholeConfig, WholeNetwork
+from mga_kernels.ops.convolve_pixels.layout import STEP
+from mga_kernels.runtimes.cuda.own import OwnPlanner
+
+pytestmark = pytest.mark.usefixtures("free_choice", "one_thread")
+META = torch.device("meta")
+ROOT = Path(__file__).resolve().parent.parent
+MASKED = ["fsrcnn", "pan", "rfdn", "srresnet", "rcan"]
+WHOLE = ["span", "compact", "rrdbnet", "edsr", "msrresnet"]
+
+
+def planner_of(network, device=CPU, dtype=None) -> OwnPlanner:
+    planner = OwnPlanner.of(network, device, dtype)
+    assert isinstance(planner, OwnPlanner), planner
+    return planner
+
+
+def assert_close(found: torch.Tensor, wanted: torch.Tensor) -> None:
+    """As near as float16 maps lead."""
+    assert float(wanted.float().std()) > 5, "a flat picture proves nothing"
+    difference = (found.int() - wanted.int()).abs().float()
+    assert float(difference.max()) <= 2
+    assert float(difference.mean()) < 0.1
+
+
+@pytest.mark.parametrize("name", MASKED)
+def test_mask_guided_networks(name):
+    """Sides that are not whole cells; the second image finds nothing of the first."""
+    network = random_model(name, 2)
+    plan = planner_of(network).plan(15, 22, 5)
+    plan.run(picture(15, 22, 2))
+    image = picture(15, 22)
+    plan.start()
+    assert_close(plan.run(image), expected(network, image, 5))
+    assert bool(plan.finite)
+    assert plan.chosen() == 5
+
+
+@pytest.mark.parametrize("name", ["fsrcnn", "pan", "rfdn"])
+def test_the_refine_net_over_all(name):
+    network, image = random_model(name, 2), picture(16, 20)
+    assert_close(planner_of(network).plan(16, 20, 1).dense(image), expected(network, image, 0, "decomposed"))
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_whole_networks(name):
+    network, image = whole_network(name), picture(15, 22)
+    plan = planner_of(network).plan(15, 22, 0)
+    assert_close(plan.run(image), expected_whole(network, image))
+    assert bool(plan.finite)
+    assert plan.planner.description == "float16 with float32 sums, in convolutions of our own, uncaptured"
+
+
+@pytest.mark.parametrize("name", [*MASKED, *WHOLE])
+def test_nothing_on_the_road_reads_a_value_back(name, monkeypatch):
+    """Tensors without values have none that could be read; so they run, too, where nothing has memory."""
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    import gpu_floors
+
+    network = random_model(name, 2) if name in MASKED else whole_network(name)
+    roads = [(False, 5), (True, 0)] if name in MASKED else [(False, 0)]
+    for dense, k in roads:
+        launches = gpu_floors.walk(planner_of(network, META), dense, k, 15, 22)
+        assert sum(each.name == "convolve_pixels_" for each in launches) > 2
+
+
+def test_a_picture_that_is_not_finite_is_told(generator):
+    network, image = whole_network("compact"), picture(15, 22)
+    for layer in network.body.body[:2]:
+        layer.weight *= 1e5
+    plan = planner_of(network).plan(15, 22, 0)
+    plan.run(image)
+    assert not bool(plan.finite)
+    plan = planner_of(network, dtype=torch.bfloat16).plan(15, 22, 0)
+    plan.run(image)
+    assert bool(plan.finite)
+
+
+def test_what_has_none_says_why():
+    network = whole_network("compact")
+    assert "float32 was asked for" in OwnPlanner.of(network, CPU, torch.float32)
+    assert "there are none for imdn" in OwnPlanner.of(whole_network("imdn"), CPU)
+    enlarged = WholeNetwork(WholeConfig("compact", 2, 2, {"enlarged": 4})).eval()
+    assert "enlarged 4 times and shrunk to 2" in OwnPlanner.of(enlarged, CPU)
+
+
+def test_memory_is_counted_before_it_is_taken():
+    planner = planner_of(whole_network("span"))
+    small, large = (planner.bytes_needed(side, side, 0) for side in (32, 64))
+    assert 3 < large / small < 4.1
+    plan = planner.plan(64, 64, 0)
+    plan.run(picture(64, 64))
+    held = [*plan.inner.tensors, *plan.inner.area.rooms.maps.values(), plan.whole]
+    held += [tensor for slot in plan._slots for tensor in (slot.image, slot.picture)]
+    assert sum(tensor.nbytes for tensor in held) == large
+    assert all(tensor.shape[2] % STEP == 0 for tensor in plan.inner.area.rooms.maps.values())
+
+
+def test_the_committed_table_has_these_plans():
+    rows = json.loads((ROOT / "bench/results/gpu_floors.json").read_text())["rows"]
+    roads = {(row["network"], row["road"]) for row in rows}
+    assert {(name, "-M, own convolutions") for name in MASKED} <= roads
+    assert {(name, "whole, own convolutions") for name in WHOLE} <= roads
+    assert ModelConfig("rfdn", 4).k == 1000  # of which they speak

@@ -1,0 +1,68 @@
+"""The kernel of ``convolve_pixels_`` against its definition. test_triton_kernels.py runs this file."""
+
+import pytest
+import torch
+from pixel_layers import LAYERS, arguments
+from triton_kernels import DEVICE, FLOATS
+from triton_kernels import poisoned_outputs as poisoned_outputs
+
+from mga_kernels import ops
+
+OPERATOR = ops.operators()["convolve_pixels_"]
+HALF = [dtype for dtype in FLOATS if dtype != torch.float32]
+
+
+def on(device, given):
+    return [a.to(device, copy=True) if isinstance(a, torch.Tensor) else a for a in given]
+
+
+def both(given):
+    """What the kernel and the definition make of copies of the arguments: out, sums, finite."""
+    found = []
+    for name in ("triton", "reference"):
+        mine = on(DEVICE, given)
+        if given[0].ndim == 3 and given[0].stride(2) != 1:  # planes
+            mine[0] = given[0].permute(2, 0, 1).to(DEVICE, copy=True).permute(1, 2, 0)
+        assert OPERATOR.backends[name].can_run(*mine) is None
+        OPERATOR.backends[name].run(*mine)
+        found.append([mine[0], mine[7], mine[8]])
+    return found
+
+
+def assert_alike(given):
+    (out, sums, finite), (wanted, wanted_sums, wanted_finite) = both(given)
+    assert bool(finite) == bool(wanted_finite)
+    if out.dtype == torch.uint8:
+        apart = (out.int() - wanted.int()).abs()  # float32 sums may lie on the other side of a half
+        assert int(apart.max()) <= 1
+        assert float(apart.float().mean()) < 0.01
+    else:
+        tolerance = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 2e-2}[out.dtype]
+        torch.testing.assert_close(out, wanted, rtol=tolerance, atol=tolerance)
+    if sums is not None:
+        torch.testing.assert_close(sums, wanted_sums, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", HALF)
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers(name, dtype, generator):
+    assert_alike(arguments(name, dtype, generator))
+
+
+def test_float32(generator):
+    assert_alike(arguments("two added", torch.float32, generator))
+
+
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("name", ["two added", "bytes x4 of patches"])
+def test_what_is_not_finite_is_told(name, bad, generator):
+    """Where it is written; of pictures not between them."""
+    given = arguments(name, HALF[0], generator)
+    given[1][4, 7, 3] = bad  # inside the last patch
+    (*_, finite), (*_, wanted) = both(given)
+    assert not bool(finite)
+    assert not bool(wanted)
+    given = arguments(name, HALF[0], generator)
+    given[1][2, 3, 3] = bad  # between patches
+    (*_, finite), (*_, wanted) = both(given)
+    assert bool(finite) == bool(wanted) == (name != "two added")
