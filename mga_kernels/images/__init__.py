@@ -4,13 +4,26 @@ from .film import Film, check_holds, read_film, read_picture
 from .opening import suffixes
 from .photo import Photo, check_pillow_holds, to_array, to_image
 from .reading import read_image, read_stream
-from .writing import FORMATS, LOSSY, check_format, check_output, encode_film, encode_image, save_film, save_image
+from .writing import (
+    FORMATS,
+    LOSSY,
+    AtMost,
+    Quality,
+    check_format,
+    check_output,
+    encode_film,
+    encode_image,
+    save_film,
+    save_image,
+)
 
 __all__ = [
     "FORMATS",
     "LOSSY",
+    "AtMost",
     "Film",
     "Photo",
+    "Quality",
     "check_format",
     "check_holds",
     "check_output",

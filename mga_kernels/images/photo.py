@@ -11,6 +11,7 @@ from PIL import Image
 from ..errors import ImageError, InputError
 from .metadata import resized
 from .result import PhotoImage
+from .xmp import goes_round
 
 
 @dataclass
@@ -49,6 +50,12 @@ class Photo:
     def see_through(self) -> bool:
         """Whether any pixel is not opaque."""
         return self.alpha is not None and bool((self.alpha < np.iinfo(self.alpha.dtype).max).any())
+
+    @property
+    def goes_round(self) -> bool:
+        """Whether its metadata say that it is a panorama of 360 degrees, whose left and right edges meet."""
+        packet = self.info.get("xmp")
+        return isinstance(packet, bytes) and goes_round(packet)
 
     @property
     def icc_profile(self) -> bytes | None:
@@ -91,13 +98,18 @@ def _eight(values: np.ndarray) -> np.ndarray:
     return values if values.dtype == np.uint8 else ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def resize(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """uint8 or uint16 (H, W) or (H, W, C) -> the same of ``size`` (w, h): bicubic, with antialiasing."""
+def resize(plane: np.ndarray, size: tuple[int, int], beside: int = 0) -> np.ndarray:
+    """uint8 or uint16 (H, W) or (H, W, C) -> the same of ``size`` (w, h): bicubic, with antialiasing.
+
+    ``beside``: columns at both ends that only what is next to them is made of.
+    """
+    height, width = plane.shape[:2]
+    box = beside, 0, width - beside, height
     if plane.dtype == np.uint8:
-        return np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC))
+        return np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BICUBIC, box))
     if plane.ndim == 3:
-        return np.stack([resize(plane[:, :, channel], size) for channel in range(plane.shape[2])], axis=2)
-    resized = np.asarray(Image.fromarray(plane.astype(np.float32)).resize(size, Image.Resampling.BICUBIC))
+        return np.stack([resize(plane[:, :, channel], size, beside) for channel in range(plane.shape[2])], axis=2)
+    resized = np.asarray(Image.fromarray(plane.astype(np.float32)).resize(size, Image.Resampling.BICUBIC, box))
     return np.clip(np.rint(resized), 0, np.iinfo(plane.dtype).max).astype(plane.dtype)
 
 

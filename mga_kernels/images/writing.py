@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -43,13 +45,23 @@ _ENCODING: dict[str, dict[str, Any]] = {
 }
 
 
+@dataclass(frozen=True)
+class AtMost:
+    """A quality: the usual one where the file then has no more than so many ``bytes``, or else the best with which."""
+
+    bytes: int
+
+
+Quality = int | AtMost | None
+
+
 def check_output(
     path: str | os.PathLike[str],
     overwrite: bool = False,
     inputs: Iterable[str | os.PathLike[str]] | frozenset[Identity] = (),
     size: tuple[int, int] | None = None,
     alpha: bool = False,
-    quality: int | None = None,
+    quality: Quality = None,
     deep: bool = False,
 ) -> str:
     """Pillow's name of the format that ``path`` asks for; raises ImageError where saving there would fail.
@@ -86,7 +98,7 @@ def check_format(
     name: str,
     size: tuple[int, int] | None = None,
     alpha: bool = False,
-    quality: int | None = None,
+    quality: Quality = None,
     deep: bool = False,
 ) -> None:
     """Raises ImageError where a file of this ``kind`` cannot hold the image; ``name`` is what it calls the file."""
@@ -97,7 +109,7 @@ def check_format(
     if quality is not None and kind not in LOSSY:
         remedy = f"leave the quality out or choose one of {', '.join(sorted(LOSSY))}"
         raise ImageError(f"cannot write {name}: {kind} is without loss and has no quality; {remedy}")
-    if quality is not None and not 1 <= quality <= 100:
+    if isinstance(quality, int) and not 1 <= quality <= 100:
         raise ImageError(f"cannot write {name}: a quality is a whole number from 1 to 100, got {quality}")
     if size is not None and max(size) > _LONGEST.get(kind, max(size)):
         limit = f"{kind} holds at most {_LONGEST[kind]:,} pixels a side"
@@ -107,25 +119,26 @@ def check_format(
 
 
 def save_image(
-    image: Image.Image | Photo, path: str | os.PathLike[str], overwrite: bool = False, quality: int | None = None
+    image: Image.Image | Photo, path: str | os.PathLike[str], overwrite: bool = False, quality: Quality = None
 ) -> list[str]:
     """Write a photograph, or an image (L, LA, RGB, RGBA), in the format of the extension; returns what was not kept.
 
     PNG, TIFF (uncompressed), WebP and JPEG XL are written without loss, JPEG at quality 95, AVIF and HEIF at 90;
-    ``quality``, 1 to 100, is another one of all but PNG and TIFF. Only lossy WebP halves the resolution of colours. A
-    photograph of 16 bits a channel keeps them in PNG, TIFF and PPM, and becomes one of 8 elsewhere, with a note. ICC
-    profile, EXIF, XMP, IPTC, resolution and comments of ``image.info`` go where the format can hold them. The file
-    appears whole or not at all; ImageError where it cannot be written or would replace a file without ``overwrite``.
+    ``quality``, 1 to 100 or ``AtMost`` some bytes, is another one of those that have one. Only lossy WebP halves the
+    resolution of colours. A photograph of 16 bits a channel keeps them in PNG, TIFF and PPM, and becomes one of 8
+    elsewhere, with a note. ICC profile, EXIF, XMP, IPTC, resolution and comments of ``image.info`` go where the format
+    can hold them. The file appears whole or not at all; ImageError where it cannot be written or would replace a file
+    without ``overwrite``.
     """
     path = Path(path)
     picture = _picture(image)
     kind = check_output(path, overwrite, (), picture.size, _seen_through(picture), quality, isinstance(picture, Photo))
     with whole_file(path, ImageError) as stream:
-        return _write(picture, kind, stream, str(path), quality)
+        return _as_asked(lambda out, one: _write(picture, kind, out, str(path), one), kind, stream, str(path), quality)
 
 
 def encode_image(
-    image: Image.Image | Photo, kind: str, stream: BinaryIO, name: str, quality: int | None = None
+    image: Image.Image | Photo, kind: str, stream: BinaryIO, name: str, quality: Quality = None
 ) -> list[str]:
     """``save_image`` into a stream that can be read and sought in, as a file of ``kind``, a value of FORMATS.
 
@@ -133,7 +146,39 @@ def encode_image(
     """
     picture = _picture(image)
     check_format(kind, name, picture.size, _seen_through(picture), quality, isinstance(picture, Photo))
-    return _write(picture, kind, stream, name, quality)
+    return _as_asked(lambda out, one: _write(picture, kind, out, name, one), kind, stream, name, quality)
+
+
+def _as_asked(
+    write: Callable[[BinaryIO, int | None], list[str]], kind: str, stream: BinaryIO, name: str, quality: Quality
+) -> list[str]:
+    """``write(stream, quality)``, or with the quality that leads to no more than the bytes that are asked for."""
+    if not isinstance(quality, AtMost):
+        return write(stream, quality)
+    found: tuple[io.BytesIO, list[str]] | None = None
+    sizes: dict[int | None, int] = {}
+
+    def fits(one: int | None) -> bool:
+        nonlocal found
+        encoded = io.BytesIO()
+        notes = write(encoded, one)
+        sizes[one] = encoded.getbuffer().nbytes
+        if sizes[one] <= quality.bytes:
+            found = encoded, notes
+        return sizes[one] <= quality.bytes
+
+    chosen = None
+    if not fits(None):
+        chosen, above = 0, min(_ENCODING[kind].get("quality", 101), 101) if kind in ("JPEG", "AVIF", "HEIF") else 101
+        while above - chosen > 1:
+            middle = (chosen + above) // 2
+            chosen, above = (middle, above) if fits(middle) else (chosen, middle)
+    if found is None:
+        least = f"{min(sizes.values()):,} bytes at quality 1, and {quality.bytes:,} were asked for"
+        raise ImageError(f"cannot write {name}: it has {least}; ask for fewer pixels or another format")
+    stream.write(found[0].getbuffer())
+    how = "" if chosen is None else f"quality {chosen}, for "
+    return [*found[1], f"{how}{found[0].getbuffer().nbytes:,} bytes of at most {quality.bytes:,}"]
 
 
 def _picture(image: Image.Image | Photo) -> Image.Image | Photo:
@@ -197,7 +242,7 @@ def save_film(
     frames: Sequence[tuple[Photo, float]],
     path: str | os.PathLike[str],
     overwrite: bool = False,
-    quality: int | None = None,
+    quality: Quality = None,
 ) -> list[str]:
     """``save_image`` for ``frames`` (each a photograph and its milliseconds) that were made of those of ``film``."""
     path = Path(path)
@@ -212,12 +257,16 @@ def encode_film(
     kind: str,
     stream: BinaryIO,
     name: str,
-    quality: int | None = None,
+    quality: Quality = None,
 ) -> list[str]:
     """``encode_image`` for the frames of a film."""
     check_holds(film, kind, name)
     check_format(kind, name, quality=quality)
-    return write_film(film, frames, kind, stream, name, _encoding(kind, quality))
+
+    def encode(out: BinaryIO, one: int | None) -> list[str]:
+        return write_film(film, frames, kind, out, name, _encoding(kind, one))
+
+    return _as_asked(encode, kind, stream, name, quality)
 
 
 def _encoding(kind: str, quality: int | None) -> dict[str, Any]:

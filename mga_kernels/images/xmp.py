@@ -216,6 +216,14 @@ def resized(xmp: bytes, width: int, height: int, across: float, down: float) -> 
     return _edited(xmp, list(properties(xmp)), decide)
 
 
+def goes_round(xmp: bytes) -> bool:
+    """Whether the picture is a panorama of 360 degrees, whose left and right edges meet (GPano)."""
+    known = {each.name: each.value.strip() for each in properties(xmp) if each.namespace == GPANO}
+    whole, part = known.get(b"FullPanoWidthPixels"), known.get(b"CroppedAreaImageWidthPixels")
+    panorama = known.get(b"ProjectionType") in (b"equirectangular", b"cylindrical")
+    return panorama and (whole == part or None in (whole, part))
+
+
 CUT = b"\0cut"  # no XML holds a zero
 
 

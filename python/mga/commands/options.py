@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from mga_kernels.errors import InputError
 from mga_kernels.images.size import Size
+from mga_kernels.system.memory import parse_memory
 
 from ..settings.values import parse_size
 
@@ -67,6 +68,14 @@ def quality(text: str) -> int | str:
     if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 100:
         raise argparse.ArgumentTypeError(f"the quality is a whole number from 1 to 100, or a word, got {text!r}")
     return int(text)
+
+
+def bytes_of(text: str) -> int:
+    try:
+        return parse_memory(text)
+    except InputError:
+        message = f"a size is a number of bytes, or one such as 500KB or 2MB, got {text!r}"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def share(text: str) -> float:

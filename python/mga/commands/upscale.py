@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from mga_kernels.errors import InputError
+from mga_kernels.images import AtMost, Quality
 
 from ..console.failures import Failures
 from ..console.lines import one_line
@@ -22,7 +23,7 @@ from ..files.folders import image_suffixes
 from ..files.lists import read_list, write_list
 from ..upscaling.jobs import EXTENSION, STREAM, Request, Source, find_inputs, named, plan, unfinished, without_results
 from ..upscaling.work import upscale_all
-from .options import SHIPPED, Value, add_model_arguments, number, quality, size_of
+from .options import SHIPPED, Value, add_model_arguments, bytes_of, number, quality, size_of
 
 if TYPE_CHECKING:
     from mga_kernels.engine.model import MaskGuidedSR
@@ -111,6 +112,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "that of the picture, a word: whole, or what the model has, such as high and fast (may be given once each)",
     )
     parser.add_argument(
+        "--target-size",
+        type=bytes_of,
+        metavar="SIZE",
+        help="of the file of a result, such as 500KB: the best quality with which it is no larger (JPEG, AVIF, HEIC, "
+        "WebP, JPEG XL)",
+    )
+    parser.add_argument(
+        "--wrap",
+        action=argparse.BooleanOptionalAction,
+        help="left and right edges meet, as those of a panorama of 360 degrees (default: where its metadata say so)",
+    )
+    parser.add_argument(
         "--memory",
         metavar="SIZE",
         help="what an image may take beside the model, such as 2GiB; larger ones are cut into tiles "
@@ -157,13 +170,24 @@ def run(args: argparse.Namespace) -> int:
     existing = args.overwrite, args.skip_existing
     request = Request(
         *(args.inputs, args.output, args.format, args.save_mask, *existing, args.recursive, listed, size_of(args)),
-        quality=_one_quality(args, int),
+        quality=_of_files(args),
+        wrap=args.wrap,
     )
     _one_quality(args, str)
     if named(args.output) != STREAM:
         return _run(args, request)
     with bytes_out() as result:
         return _run(args, replace(request, result=result))
+
+
+def _of_files(args: argparse.Namespace) -> Quality:
+    """What --quality or --target-size ask of files."""
+    quality = _one_quality(args, int)
+    if args.target_size is None:
+        return quality
+    if quality is not None:
+        raise InputError("upscale: --target-size looks for the quality, so --quality Q cannot be given too")
+    return AtMost(args.target_size)
 
 
 def _one_quality(args: argparse.Namespace, kind: type[Value]) -> Value | None:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from mga_kernels.images import Film, Photo
+from mga_kernels.images.photo import resize
 from mga_kernels.images.size import Size, shrink
 from mga_kernels.system.memory import require_memory
 
 if TYPE_CHECKING:
     from mga_kernels.engine.model import MaskGuidedSR
 
+_UNKNOWN = 32  # LR pixels beyond an edge for a network that looks at all of the image
+_RESIZING = 16  # and for the result to be shrunk
+_JOINED = "its left and right edges meet, as those of a panorama of 360 degrees; --no-wrap takes them for edges"
 _BYTES = 8  # of a pixel of a frame that waits to be written: four channels, and once more as its encoder has them
 
 
@@ -26,12 +32,37 @@ def fitted(photo: Photo, result: Photo, size: tuple[int, int]) -> Photo:
     return result if result.size == size else photo.upscaled(shrink(result.rgb, size))
 
 
-def larger(model: MaskGuidedSR, photo: Photo, size: tuple[int, int]) -> tuple[Photo, str]:
-    """The photograph of (width, height) ``size``, and what made it, in words."""
+def larger(model: MaskGuidedSR, photo: Photo, size: tuple[int, int], wrap: bool | None = None) -> tuple[Photo, str]:
+    """The photograph of (width, height) ``size``, and what made it, in words.
+
+    ``wrap``: its left and right edges meet, as those of a panorama of 360 degrees; None where its metadata say so.
+    """
+    if photo.goes_round if wrap is None else wrap:
+        return _all_round(model, photo, size)
     if size[0] <= photo.size[0] and size[1] <= photo.size[1]:
         return fitted(photo, photo, size), "without the network, as it is no larger than the image"
     made = model.upscale(photo, return_result=True)
     return fitted(photo, cast(Photo, made.image), size), refinement(made.refined)
+
+
+def _all_round(model: MaskGuidedSR, photo: Photo, size: tuple[int, int]) -> tuple[Photo, str]:
+    """``larger``, with what is beyond each edge at the other: as far as the network looks, and resizing."""
+    width, height = photo.size
+    reach = model.model.reach
+    looks = _UNKNOWN if reach.front is None else reach.front + max(reach.around, reach.refine or 0)
+    cell = math.lcm(model.patch_size, reach.multiple)
+    beside = -(-max(looks, _RESIZING) // cell) * cell
+    around = Photo(np.ascontiguousarray(np.pad(photo.rgb, ((0, 0), (beside, beside), (0, 0)), mode="wrap")))
+    how, scale = "without the network, as it is no larger than the image", 1
+    if size[0] > width or size[1] > height:
+        made = model.upscale(around, return_result=True)
+        around, how, scale = cast(Photo, made.image), refinement(made.refined), model.scale
+    if size == (scale * width, scale * height):
+        rgb = around.rgb[:, scale * beside : scale * (beside + width)]
+    else:
+        rgb = resize(around.rgb, size, scale * beside)
+    result = photo.upscaled(np.ascontiguousarray(rgb))
+    return replace(result, notes=[*result.notes, _JOINED]), how
 
 
 def larger_frames(model: MaskGuidedSR, film: Film, asked: Size) -> tuple[list[tuple[Photo, float]], str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mga_kernels.errors import ImageError, InputError
-from mga_kernels.images import FORMATS, LOSSY, check_output
+from mga_kernels.images import FORMATS, LOSSY, AtMost, Quality, check_output
 from mga_kernels.images.size import Size
 from mga_kernels.system.files import Identity, are_one_name, identities
 
@@ -30,7 +30,8 @@ class Request:
     """What is asked for: ``output`` is a file or a folder by its name, ``format`` a key of EXTENSION.
 
     ``listed``: further inputs, of a list of files. ``data``: what the input STREAM holds; ``result``: where the output
-    STREAM goes. ``quality``: that of ``save_image``, for those results that have one.
+    STREAM goes. ``quality``: that of ``save_image``, for those results that have one. ``wrap``: left and right edges
+    meet, None where metadata say so.
     """
 
     inputs: Sequence[Path]
@@ -42,7 +43,8 @@ class Request:
     recursive: bool = False
     listed: Sequence[Source] | None = None
     size: Size = field(default_factory=Size)
-    quality: int | None = None
+    quality: Quality = None
+    wrap: bool | None = None
     data: bytes | None = None
     result: BinaryIO | None = None
 
@@ -189,8 +191,9 @@ def _check_quality(request: Request, jobs: Sequence[Job]) -> None:
     kinds = {request.kind(path, None) for path in targets if path == STREAM or path.suffix.lower() in FORMATS}
     if kinds and not kinds & LOSSY:
         which = " and ".join(sorted(kinds))
+        option = "--target-size" if isinstance(request.quality, AtMost) else "--quality"
         raise InputError(
-            f"upscale: --quality has no meaning for {which}, without loss; leave it out or choose another --format"
+            f"upscale: {option} has no meaning for {which}, without loss; leave it out or choose another --format"
         )
 
 

@@ -105,7 +105,7 @@ def _run_all(model: MaskGuidedSR, jobs: Sequence[Job], request: Request, failure
     with bar as progress, said_by_thread() as said:
         steps = (
             lambda job: _noted(said, read_job, job, model.scale, request),
-            lambda work: _noted(said, compute_job, model, work, request.size),
+            lambda work: _noted(said, compute_job, model, work, request.size, request.wrap),
             lambda work: _lines(said, work, request, done),
         )
         task = progress.add_task("upscaling", total=len(jobs))
@@ -131,6 +131,9 @@ def read_job(job: Job, scale: int, request: Request) -> Work:
     facts: dict[str, Any] = {"size": size}
     if isinstance(photo, Photo):
         facts |= {"alpha": photo.see_through, "deep": photo.deep}
+        if job.mask is not None and (photo.goes_round if request.wrap is None else request.wrap):
+            remedy = "leave --save-mask out or give --no-wrap"
+            raise InputError(f"{job.name} goes round at its edges, and a mask does not; {remedy}")
     elif job.mask is not None:
         raise InputError(f"{job.name} holds {photo.count} frames or pages, and a mask is of one picture")
     # Before the work, not after it.
@@ -163,7 +166,7 @@ def _lines(said: Callable[[], list[str]], work: Work, request: Request, done: li
     return lines + [f"  {Path(work.job.name).name}: {note}" for note in said()]
 
 
-def compute_job(model: MaskGuidedSR, work: Work, asked: Size) -> Work:
+def compute_job(model: MaskGuidedSR, work: Work, asked: Size, wrap: bool | None = None) -> Work:
     """Upscale the photograph of ``work``, or shrink it where the result is no larger."""
     started = time.perf_counter()
     photo, cells = work.photo, None
@@ -178,7 +181,7 @@ def compute_job(model: MaskGuidedSR, work: Work, asked: Size) -> Work:
         how = refinement(explained.refined)
         result = fitted(photo, result, work.size)
     else:
-        result, how = larger(model, photo, work.size)
+        result, how = larger(model, photo, work.size, wrap)
     notes = work.notes + result.notes
     seconds = work.seconds + time.perf_counter() - started
     return Work(work.job, result, seconds, work.size, cells, how, notes)
