@@ -7,6 +7,7 @@ import torch
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints.native import load_native, save_model
 from mga_kernels.errors import InputError
+from mga_kernels.export import export_model
 from mga_kernels.networks import RegionConfig, RegionNetwork, WholeConfig
 from mga_kernels.networks.regions import high_pass
 
@@ -162,3 +163,8 @@ def test_more_than_8_bits_are_refined_by_definition():
     deep = image.astype(np.uint16) * 257
     found, expected = np.asarray(model.upscale(deep)), np.asarray(model.upscale(image))
     assert np.abs(found / 257 - expected).max() <= 1.01
+
+
+def test_no_graph_is_exported(tmp_path):
+    with pytest.raises(InputError, match="refines regions"):
+        export_model(network_of("compact"), tmp_path / "it.pt2")

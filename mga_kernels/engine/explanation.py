@@ -56,7 +56,7 @@ def steps(
     """Coarse and final image of (H, W, 3), mask and indices, made in steps whose times are taken."""
     with timings.of("base"):
         final = plan.buffer()
-        plan.coarse(rgb, final)
+        plan.show(rgb, final)
     coarse = plan.crop(final).cpu().clone()
     with timings.of("mask"):
         mask, indices = plan.choose(plan.capacity)

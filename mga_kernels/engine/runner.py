@@ -16,7 +16,7 @@ from ..system.memory import memory_errors, require_memory
 from ..system.threads import Lock, put_right_after_fork
 from ..version import foreign_code
 from .choice import Choice
-from .settings import Settings
+from .settings import HIGH_PASS, Settings
 
 PLANS_KEPT = 2  # image sizes whose buffers stay allocated
 CUT = "use a smaller image or cut it into parts"  # what to do where there is no memory for it
@@ -43,7 +43,7 @@ class Runner:
         deep: bool = False,
     ):
         self.config, self.device, self.dtype = network.config, device, dtype
-        self.amount = settings.amount or self.config.usual
+        self.amount, self.free = settings.amount or self.config.usual, settings.mask == HIGH_PASS
         prepared = network if wanted in (None, dtype) else copy.deepcopy(network)  # which is converted to ``wanted``
         self.planner, self.refused = (
             runtimes.deep(prepared, device) if deep else runtimes.prepare(prepared, device, wanted, settings.runtime)
@@ -67,7 +67,8 @@ class Runner:
         """What else decides how long a plan takes, as JSON takes it: memory, and the code of a foreign network."""
         classes = {*map(type, self.model.children()), self.config.definition.part("cpu")} - {None}
         tile = {} if self.budget.tile is None else {"tile": self.budget.tile}
-        return {"memory": self.budget.memory, "network": foreign_code(*classes), **tile}
+        free = {"mask": HIGH_PASS} if self.free else {}
+        return {"memory": self.budget.memory, "network": foreign_code(*classes), **tile, **free}
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns of cells of an LR image of this size."""
@@ -109,7 +110,9 @@ class Runner:
 
     def make_plan(self, height: int, width: int, k: int, dense: bool) -> runtimes.Plan:
         """A plan that is not kept; OutOfMemoryError where it does not fit beside those that are."""
-        return self.budget.plan(height, width, k, dense, self.held(), self.what(height, width))
+        plan = self.budget.plan(height, width, k, dense, self.held(), self.what(height, width))
+        plan.free = self.free
+        return plan
 
     def held(self) -> int:
         """Bytes of the plans that are kept."""

@@ -19,6 +19,7 @@ from .arguments import check_whole, choose_dtype
 
 SMALLEST_TILE = 32
 WHOLE = "whole"  # the quality that every model has
+LEARNED, HIGH_PASS = "learned", "high-pass"
 
 Setting = int | float | str | torch.device | torch.dtype | None
 
@@ -46,6 +47,10 @@ class Settings:
 
     ``quality`` says how good a photograph is to be instead: "whole" is ``mode`` "dense"; what else a model knows, such
     as "high" and "fast", are thresholds of its own, which its file holds (``mga convert --regions``).
+
+    ``mask``: by what the cells of photographs are chosen. "learned" is the network's mask, which predicts errors;
+    "high-pass" costs nothing: the mean over a cell of how far the image's luma, 0 to 1, is from its mean over 3 x 3
+    pixels. The first is usual where a network has one.
 
     ``max_ms``: as many as there is time for, so that a photograph takes no longer than these milliseconds on this
     machine, from bytes to bytes. That is measured once for each size, which takes some twenty times as long, and kept
@@ -80,9 +85,12 @@ class Settings:
     memory: int | str | None = None
     tile: int | None = None
     quality: str | None = None
+    mask: str | None = None
 
     def __post_init__(self) -> None:
         plain = vars(self.amount) | {"memory": self.memory_bytes, "device": str(self.device)}
+        if self.mask not in (None, LEARNED, HIGH_PASS):
+            raise InputError(f"MaskGuidedSR: mask {self.mask!r} does not exist; choose {LEARNED} or {HIGH_PASS}")
         if self.tile is not None:
             plain["tile"] = check_whole_number(
                 "MaskGuidedSR: tile is the side of tiles in pixels", self.tile, SMALLEST_TILE
@@ -99,9 +107,11 @@ class Settings:
             raise InputError(
                 'MaskGuidedSR: quality "whole" refines everything; leave out K, threshold, max_ms and mode'
             )
+        if self.mask == LEARNED and network.masked and network.mask_module is None:
+            raise InputError("MaskGuidedSR: this network has no learned mask; leave mask out")
         if network.masked:
             return replace(self, mode=self.mode or ("masked" if self.quality is None else "dense"))
-        check_whole(**vars(self.amount), mode=None if self.mode == "dense" else self.mode)
+        check_whole(**vars(self.amount), mask=self.mask, mode=None if self.mode == "dense" else self.mode)
         return replace(self, mode="dense")
 
     def _of_quality(self, network: SRNetwork, quality: str) -> Settings:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..checkpoints import load_checkpoint
 from ..errors import InputError
-from ..networks import MaskGuidedNetwork, SRNetwork, WholeNetwork
+from ..networks import SRNetwork
 from ..networks.amount import Amount
 from ..system.files import whole_file
 from .formats import FORMATS
@@ -46,7 +46,7 @@ def export_model(
         what = f"format {format!r}" if format is not None else f"the name {path.name}"
         raise InputError(f"export: {what} does not say how to export; choose one of {', '.join(FORMATS)}")
     amount = Amount(k, fraction)
-    network = model if isinstance(model, MaskGuidedNetwork | WholeNetwork) else load_checkpoint(model, scale=scale)
+    network = model if isinstance(model, SRNetwork) else load_checkpoint(model, scale=scale)
     require, write = FORMATS[kind]
     require()
     with whole_file(path) as stream:  # first, so that a folder that cannot be written to is known before the work

@@ -115,7 +115,11 @@ def graph_of(network: SRNetwork, amount: Amount) -> MaskGuidedGraph | WholeGraph
     """The graph of a network."""
     if isinstance(network, MaskGuidedNetwork):
         return MaskGuidedGraph(network, amount)
-    assert isinstance(network, WholeNetwork)
+    if not isinstance(network, WholeNetwork):
+        raise InputError(
+            "export: this model refines regions, parts of an image that a graph for all of it cannot leave out; export "
+            "the network from which it was made"
+        )
     return WholeGraph(network, amount)
 
 

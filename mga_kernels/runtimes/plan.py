@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..modes import ordinary
@@ -12,7 +13,8 @@ from ..networks import ModelConfig, RegionConfig, WholeConfig
 from ..networks.amount import above
 from ..networks.interface import padded_size
 from ..networks.layers import Place
-from ..ops import paste_patches_
+from ..networks.regions import high_pass
+from ..ops import paste_patches_, select_patches
 
 
 class Plan(ABC):
@@ -22,8 +24,9 @@ class Plan(ABC):
     one to the next, so it serves one image at a time. Images and pictures are (height, width, 3) of type ``pixel``:
     uint8, or float32 in [0, 1].
 
-    ``threshold``: only cells whose mask value is larger are refined. ``finite``, on the plan's device: whether all
-    values since ``start`` were finite before they became bytes; None where a plan does not look.
+    ``threshold``: only cells whose mask value is larger are refined. ``free``: cells are chosen by what is seen in the
+    image itself (``networks.regions.high_pass``), not by the network's mask. ``finite``, on the plan's device: whether
+    all values since ``start`` were finite before they became bytes; None where a plan does not look.
 
     ``place``: where the image that ``coarse`` gets is a tile of a larger one, for plans whose planner ``takes_place``.
     Of a whole network the coarse image is all, and the other steps, which it does not have, are not called.
@@ -35,6 +38,8 @@ class Plan(ABC):
     bytes = 0
     pixel = torch.uint8
     threshold: float | None = None
+    free = False
+    shown: Tensor | None = None
     finite: Tensor | None = None
     _chosen: Tensor | None = None
 
@@ -87,9 +92,25 @@ class Plan(ABC):
     def decomposed(self, out: Tensor) -> None:
         """Write the Refine-Net over the whole of the last coarse feature (-D) to the top left of ``out``."""
 
+    def show(self, image: Tensor, out: Tensor | None) -> None:
+        """``coarse`` of an image from which cells may be chosen."""
+        self.shown = image
+        self.coarse(image, out)
+
+    def masking(self, k: int) -> tuple[Tensor, Tensor]:
+        """``select``, or the same by the image that was shown."""
+        if not self.free:
+            return self.select(k)
+        assert self.shown is not None
+        image = self.shown.permute(2, 0, 1)[None].to(self.device)
+        seen = high_pass(image if image.is_floating_point() else image / 255, self.config.patch_size)
+        rows, columns = self.cells  # more than there are where the network takes no image so small
+        mask = F.pad(seen, (0, columns - seen.shape[2], 0, rows - seen.shape[1]))
+        return mask, select_patches(mask, k, self.config.selection)
+
     def choose(self, k: int) -> tuple[Tensor, Tensor]:
-        """``select``, then ``threshold``: (1, n), n <= k; on other devices than a CPU n = k, with -1 for no cell."""
-        mask, self._chosen = self.select(k)
+        """``masking``, then ``threshold``: (1, n), n <= k; on other devices than a CPU n = k, with -1 for no cell."""
+        mask, self._chosen = self.masking(k)
         if self.threshold is not None:
             self._chosen = above(mask, self._chosen, self.threshold)
         return mask, self._chosen
@@ -130,7 +151,7 @@ class Plan(ABC):
     def run(self, image: Tensor, k: int | None = None, out: Tensor | None = None) -> Tensor:
         """-M of ``k`` cells, by default all that there is room for: (H, W, 3) -> (sH, sW, 3) on the CPU, in ``out``."""
         whole = self.buffer(out)
-        self.coarse(image, whole)
+        self.show(image, whole)
         k = self.capacity if k is None else k
         indices = self.choose(k)[1] if k else None
         if indices is not None and indices.shape[1]:
@@ -141,7 +162,7 @@ class Plan(ABC):
     def dense(self, image: Tensor, out: Tensor | None = None) -> Tensor:
         """-D in the form of ``run``."""
         whole = self.buffer(out)
-        self.coarse(image, None)
+        self.show(image, None)
         self.decomposed(whole)
         return self.result(whole, out)
 

@@ -1,6 +1,6 @@
 // The hand-out of layers to threads of the C++ library, for ThreadSanitizer: maps, tiles side by side and in a list,
-// sums, and pictures of one layer; several layers one after the other and in bands, over maps of a few rows. Prints how
-// many results were compared; a difference from one thread ends it with status 1.
+// others that become zeros, sums, and pictures of one layer; several layers one after the other and in bands, over maps
+// of a few rows. Prints how many results were compared; a difference from one thread ends it with status 1.
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -15,11 +15,13 @@ extern const MapKernels map_kernels;
 namespace {
 
 constexpr int64_t kHeight = 37, kWidth = 91, kChannels = 16;
+constexpr int32_t kTiles = 70;  // the first of a layer, in lists
 
 struct Memory {
   std::vector<float> x, out, weight, epilogue, zeros;
   std::vector<uint8_t> picture;
   std::vector<double> sums;
+  std::vector<int32_t> others;  // tiles that become zeros
 };
 
 void run(const std::vector<MapStage>& stages, int64_t band, int threads) {
@@ -38,7 +40,7 @@ Memory computed(int64_t tile, bool picture, const std::vector<int32_t>* tiles, i
   const int64_t outputs = picture ? 12 : kChannels, vectors = groups_of(outputs);
   Memory memory;
   memory.x.assign(kHeight * row, 0.f);
-  memory.out.assign(kHeight * row, 0.f);
+  memory.out.assign(kHeight * row, 3.f);
   memory.weight.resize(packed_floats(kChannels, outputs, 3, tile));
   memory.epilogue.assign(4 * vectors * kGroup, 1.f);
   memory.zeros.assign(pitch * kGroup, 0.f);
@@ -70,7 +72,13 @@ Memory computed(int64_t tile, bool picture, const std::vector<int32_t>* tiles, i
         memory.out.data() + kBefore * kGroup, row, pitch * kGroup, kGroup, kHeight, groups, 1, nullptr, nullptr, false};
     stage.statistics = memory.sums.data();
   }
-  if (tiles != nullptr) stage.tiles = {tiles->data(), int64_t(tiles->size())};
+  if (tiles != nullptr) {
+    stage.tiles = {tiles->data(), int64_t(tiles->size())};
+    for (int32_t i = 0; i < kTiles; ++i) {
+      if (!std::binary_search(tiles->begin(), tiles->end(), i)) memory.others.push_back(i);
+    }
+    if (!picture) stage.zeros = {memory.others.data(), int64_t(memory.others.size())};
+  }
   run({stage}, 0, threads);
   return memory;
 }
@@ -136,7 +144,7 @@ bool same(const Memory& a, const Memory& b) {
 
 int main() {
   std::vector<int32_t> some;
-  for (int32_t i = 0; i < 70; i += 1 + i % 3) some.push_back(i);
+  for (int32_t i = 0; i < mga::kTiles; i += 1 + i % 3) some.push_back(i);
   int compared = 0;
   for (const int64_t tile : {0, 4, 6}) {
     for (const bool picture : {false, true}) {

@@ -164,7 +164,7 @@ class RoadPlan(Plan):
         self.report.zero_()
         self.flag.fill_(True)
         self.finite = self.flag
-        self.coarse(self.input, None if dense else self.whole)
+        self.show(self.input, None if dense else self.whole)
         if dense:
             self.decomposed(self.whole)
         elif k:

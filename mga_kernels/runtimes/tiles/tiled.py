@@ -156,7 +156,7 @@ class TiledPlan(Plan):
         if self.reach.takes_place:
             smallest = self.config.definition.minimum_size
             self.inner.place = Place(top, left, max(self.height, smallest), max(self.width, smallest))
-        self.inner.coarse(image[top : top + self.tiling.height, left : left + self.tiling.width], out)
+        self.inner.show(image[top : top + self.tiling.height, left : left + self.tiling.width], out)
 
     def _run_tile(self, image: Tensor, row: Cut, column: Cut, out: Tensor | None) -> None:
         self._start(image, row, column, None if out is None else self.tile)
@@ -164,7 +164,8 @@ class TiledPlan(Plan):
             self._copy(row, column, out)
         if not self.masked:
             return
-        mask, _ = self.inner.select(self.portion)
+        self.inner.free = self.free
+        mask, _ = self.inner.masking(self.portion)
         (target_rows, tile_rows), (target_columns, tile_columns) = self._cells(row, column)
         self.mask[0, target_rows, target_columns] = mask[0, tile_rows, tile_columns].float().cpu()
 

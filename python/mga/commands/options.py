@@ -16,7 +16,15 @@ from ..settings.values import parse_size
 MASK_GUIDED = {2: "fsrcnn-x2", 3: "fsrcnn-x3", 4: "rfdn-x4"}  # by scale
 SHIPPED = MASK_GUIDED | {2: "span-x2", 4: "span-x4"}  # the best of each scale
 DEFAULT_MODEL = MASK_GUIDED[4]  # of commands about masks
-OF_MASKS = ("k", "fraction", "threshold", "max_ms", "mode", "save_mask")  # options that only a mask-guided one has
+OF_MASKS = (
+    "k",
+    "fraction",
+    "threshold",
+    "max_ms",
+    "mode",
+    "mask",
+    "save_mask",
+)  # options that only a mask-guided one has
 
 Value = TypeVar("Value")
 

@@ -142,6 +142,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("auto", "own", "openvino", "pytorch"),
         help="what runs the network: our own convolutions, OpenVINO or PyTorch (default: the first that can)",
     )
+    parser.add_argument(
+        "--mask",
+        choices=("learned", "high-pass"),
+        help="by what cells are chosen: the network's mask, which predicts errors, or, for nothing, by where the image "
+        "has most detail (default: the network's, where it has one)",
+    )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")
     existing.add_argument(
@@ -228,7 +234,7 @@ def _load(args: argparse.Namespace) -> MaskGuidedSR:
 
     with _status() as say:
         say(f"loading {args.model}")
-        names = "threshold", "max_ms", "mode", "runtime", "memory", "tile"
+        names = "threshold", "max_ms", "mode", "runtime", "memory", "tile", "mask"
         settings = {name: getattr(args, name) for name in names}
         return load_by_scale(args, **settings, quality=_one_quality(args, str))
 

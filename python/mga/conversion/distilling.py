@@ -40,7 +40,7 @@ from .settings import Training
 BASE_SHARE = 0.12  # of the published network's operations that the small one may take
 BASES = ((2, 16), (2, 24), (3, 24), (3, 32), (4, 32), (4, 48), (4, 64), (6, 64))  # blocks and channels
 FITTED = 8  # batches to which the last convolution is fitted by least squares, before all layers are trained
-RATE = 1e-3
+RATE = 2e-3
 MARGIN = 4  # LR pixels at the border of a crop, where the published network saw more
 TARGET_PIXELS = 2_000_000  # LR pixels of which the published network makes pictures at most,
 TARGET_SHARE = 0.2  # and no more than fit into this share of the time

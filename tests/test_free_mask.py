@@ -1,0 +1,94 @@
+"""Cells chosen by what is seen in the image itself: ``MaskGuidedSR(mask="high-pass")``."""
+
+import numpy as np
+import pytest
+import torch
+from network_zoo import random_model
+from PIL import Image
+
+from mga_kernels import MaskGuidedSR
+from mga_kernels.errors import InputError
+from mga_kernels.networks import WholeConfig, WholeNetwork
+from mga_kernels.networks.regions import high_pass
+
+
+def image_of(height=44, width=61):
+    """Flat but for a part of noise."""
+    pixels = np.full((height, width, 3), 90, np.uint8)
+    pixels[8:24, 20:40] = np.random.default_rng(1).integers(0, 256, (16, 20, 3))
+    return pixels
+
+
+def expected(image, p, k):
+    mask = high_pass(torch.from_numpy(image).permute(2, 0, 1)[None] / 255, p)[0]
+    cells = np.zeros(mask.numel(), bool)
+    cells[mask.flatten().topk(k).indices.numpy()] = True
+    return cells.nonzero()[0], mask.numpy()
+
+
+def test_the_mask_is_by_definition():
+    """Mean distance of the luma from its mean over 3 x 3 pixels; beyond the border the nearest pixel goes on."""
+    image = torch.rand(1, 3, 10, 7)
+    luma = (image[0] * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0).numpy()
+    edged = np.pad(luma, 1, mode="edge")
+    smooth = sum(edged[dy : dy + 10, dx : dx + 7] for dy in range(3) for dx in range(3)) / 9
+    distance = np.abs(luma - smooth)
+    found = high_pass(image, 4)
+    assert found.shape == (1, 3, 2)
+    for row in range(3):
+        for column in range(2):
+            cell = distance[4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
+            assert float(found[0, row, column]) == pytest.approx(float(cell.mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("runtime", ["own", "pytorch"])
+@pytest.mark.parametrize("tile", [None, 32])
+def test_cells_with_detail_are_chosen(runtime, tile):
+    torch.manual_seed(0)
+    image, network = image_of(60, 90), random_model("fsrcnn", 2)
+    model = MaskGuidedSR(network, mask="high-pass", k=12, runtime=runtime, tile=tile)
+    found = model.explain(image)
+    cells, mask = expected(image, 4, 12)
+    assert np.array_equal(found.indices, cells)
+    np.testing.assert_allclose(found.mask, mask, atol=1e-6)
+    learned = MaskGuidedSR(network, mask="learned", k=12, runtime=runtime, tile=tile).explain(image)
+    assert not np.array_equal(learned.indices, cells)
+    usual = MaskGuidedSR(network, k=12, runtime=runtime, tile=tile).explain(image)
+    assert np.array_equal(usual.indices, learned.indices)
+
+
+def test_a_threshold_is_one_of_the_image():
+    image, network = image_of(), random_model("fsrcnn", 2)
+    model = MaskGuidedSR(network, mask="high-pass", threshold=0.01)
+    found = model.explain(image)
+    assert len(found.indices) == (found.mask > 0.01).sum()
+    assert 0 < len(found.indices) < 60
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (7, 2)])
+def test_images_smaller_than_the_network_takes(size):
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    assert MaskGuidedSR(random_model("pan", 2), mask="high-pass", k=3).upscale(image).shape == (
+        2 * size[0],
+        2 * size[1],
+        3,
+    )
+
+
+def test_what_has_no_such_mask_is_refused():
+    whole = WholeNetwork(WholeConfig("span", 2, 1))
+    with pytest.raises(InputError, match="so mask cannot be given"):
+        MaskGuidedSR(whole, mask="high-pass")
+    with pytest.raises(InputError, match="mask 'free' does not exist"):
+        MaskGuidedSR(random_model("fsrcnn", 2), mask="free")
+
+
+def test_the_command_takes_it(tmp_path, mga_upscale):
+    Image.fromarray(image_of()).save(tmp_path / "a.png")
+    pictures = []
+    for mask in ("learned", "high-pass"):
+        out = tmp_path / f"{mask}.png"
+        arguments = ("--model", "fsrcnn-x2", "--k", 20, "--mask", mask, "--save-mask", tmp_path / f"{mask}-mask.png")
+        assert mga_upscale(tmp_path / "a.png", "-o", out, *arguments)[0] == 0
+        pictures.append(np.asarray(Image.open(tmp_path / f"{mask}-mask.png")))
+    assert (pictures[0] != pictures[1]).any()
