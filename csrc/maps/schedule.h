@@ -109,8 +109,8 @@ struct MapStage {
   AddedImage added{};             // data null: none
   const uint8_t* rows = nullptr;  // mask of floats
   const uint16_t* lanes = nullptr;
-  TileList tiles;                  // those that are computed; without a list all
-  TileList zeros;                  // of a map, those that are written as zeros
+  TileList tiles;                // those that are computed; without a list all
+  TileList zeros;                // of a map, those that are written as zeros
   double* statistics = nullptr;  // (2, outputs)
   int64_t scale = 1;             // of what it reads
   int64_t lead = 0;              // rows of the image by which it runs ahead of a band

@@ -24,7 +24,7 @@ from .interface import Reach, SRNetwork
 from .registry import Network
 from .whole import WholeConfig, WholeNetwork
 
-PATCH_SIZES = (4, 8, 16)
+PATCH_SIZES = (4, 8, 12, 16, 24)
 VARIANTS = ("base", "decomposed", "masked")
 LUMA = (0.299, 0.587, 0.114)
 ALL = 1 << 40  # more cells than any image has

@@ -8,7 +8,8 @@ from torch import Tensor
 from ...modes import ordinary
 from ...networks import RegionConfig, SRNetwork
 from ..plan import Plan, Planner
-from .maps import SIDE, Maps
+from .large_tiles import LARGE, prepared
+from .maps import Maps
 from .plan import PairWeights
 from .regions import Regions
 
@@ -25,7 +26,7 @@ class RegionWeights(Planner):
     def of(cls, network: SRNetwork) -> RegionWeights | str:
         assert network.pair is not None
         base, refine = network.pair
-        small, large = _weights(base), _weights(refine)
+        small, large = (_weights(part, network.config.patch_size) for part in (base, refine))
         if isinstance(small, str):
             return small
         if isinstance(large, str):
@@ -35,7 +36,7 @@ class RegionWeights(Planner):
     @classmethod
     def against(cls, refine: SRNetwork) -> str | None:
         """Why a whole network cannot refine regions, or None."""
-        made = _weights(refine)
+        made = _weights(refine, 1)
         if isinstance(made, str) or made.only_chains:
             return made if isinstance(made, str) else None
         return f"{refine.config.network} has steps between its convolutions that need the whole image"
@@ -53,14 +54,15 @@ class RegionWeights(Planner):
         return sum(weights.bytes_needed(height, width, 0) for weights in (self.base, self.refine)) - picture
 
 
-def _weights(network: SRNetwork) -> PairWeights | str:
-    """Of a whole network in float maps, or why there are none."""
+def _weights(network: SRNetwork, cell: int) -> PairWeights | str:
+    """Of a whole network in float maps, or why there are none; in large tiles only where cells are whole ones."""
     kind, halves, maps = None if network.staged is None else network.staged.part("cpu"), network.halves(), Maps()
     if kind is None:
         return f"there are no convolutions of our own for {network.config.network}"
     if isinstance(halves, str):
         return halves
-    return kind.against(halves, maps) or kind(halves, maps)
+    reason = kind.against(halves, maps)
+    return reason or (kind(halves, maps) if cell % LARGE else prepared(kind, halves, maps))
 
 
 class RegionPlan(Plan):
@@ -73,7 +75,7 @@ class RegionPlan(Plan):
         self.weights = weights
         self.base, self.whole = (part.plan(height, width, 0) for part in (weights.base, weights.refine))
         self.image = torch.empty(0)
-        self._picture = torch.empty(0, dtype=torch.uint8)
+        self._picture = torch.empty(0, 0, 3, dtype=torch.uint8)
         self._regions: Regions | None = None
 
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
@@ -102,7 +104,7 @@ class RegionPlan(Plan):
         if self._regions is None:
             side = self.weights.refine.unshuffled
             config = self.config
-            self._regions = Regions(config.patch_size // side, config.halo // side, SIDE, self._run)
+            self._regions = Regions(config.patch_size // side, config.halo // side, self._run)
         return self._regions
 
     def _run(self, regions: Regions) -> None:

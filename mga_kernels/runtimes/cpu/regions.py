@@ -27,9 +27,11 @@ Given = Mapping[str, Stored | Tensor]
 
 
 class Extent(NamedTuple):
-    """Of a layer whose maps are ``scale`` times the image: it is computed within ``tiles`` tiles of a cell, and is zero
-    from there on within ``zeros``."""
+    """Of a layer in tiles of ``side`` pixels of a map ``scale`` times the image: it is computed within ``tiles`` tiles
+    of a cell, and is zero from there on within ``zeros``.
+    """
 
+    side: int
     scale: int
     tiles: int
     zeros: int
@@ -47,11 +49,9 @@ class Regions:
     """How far around cells of ``cell`` pixels each layer is computed, of the chains that ``run`` calls one after the
     other, over a grid whose ``regions`` this is. ``choose`` says for which cells, before ``run`` is called again."""
 
-    def __init__(self, cell: int, halo: int, side: int, run: Callable[[Regions], None]):
-        """InputError where cells and halo are not whole tiles of ``side``, or where a layer needs the whole image."""
-        if cell % side or halo % side:
-            raise InputError(f"regions: cells of {cell} and a halo of {halo} pixels are not whole tiles of {side}")
-        self.cell, self.halo, self.side = cell, halo, side
+    def __init__(self, cell: int, halo: int, run: Callable[[Regions], None]):
+        """InputError where cells are not whole tiles, or where a layer needs the whole image."""
+        self.cell, self.halo = cell, halo
         self.calls: list[tuple[Rows, dict[str, int]]] = []
         self.extents: list[list[Extent]] | None = None  # by call and layer, None while the calls are listed
         run(self)
@@ -72,6 +72,9 @@ class Regions:
         if self.extents is None:
             if any(record.stride != 1 or record.statistics >= 0 for record in records):
                 raise InputError("regions: a layer with a stride or sums over the image needs the whole image")
+            for stage, side in zip(rows.stages, rows.sides, strict=True):
+                if self.cell * rows.slots[part_of(stage.x)[0]].scale % side:
+                    raise InputError(f"regions: cells of {self.cell} pixels are not whole tiles of {side}")
             self.calls.append((rows, {name: given[name].data.data_ptr() for name in rows.external}))
             return None
         extents, self.next = self.extents[self.next], self.next + 1
@@ -90,15 +93,17 @@ class Regions:
     def share(self) -> float:
         """Of the tiles of the image, how many are computed by the layer that is computed furthest around the cells."""
         assert self.extents is not None
-        widest = max((extent for call in self.extents for extent in call if extent.scale == 1), key=lambda e: e.tiles)
-        return len(self._lists(widest)[0]) / math.prod(-(-length // self.side) for length in self.size)
+        widest = max(
+            (extent for call in self.extents for extent in call if extent.scale == 1), key=lambda e: e.side * e.tiles
+        )
+        return len(self._lists(widest)[0]) / math.prod(-(-length // widest.side) for length in self.size)
 
     def _lists(self, extent: Extent) -> tuple[Tensor, Tensor]:
         """Numbers of tiles, int32: those that are computed, and those that become zeros."""
         if extent not in self.lists:
             scale = extent.scale
-            height, width = (-(-scale * length // self.side) for length in self.size)
-            each = scale * self.cell // self.side
+            height, width = (-(-scale * length // extent.side) for length in self.size)
+            each = scale * self.cell // extent.side
             chosen = self.cells.repeat_interleave(each, 0).repeat_interleave(each, 1)[:height, :width].float()
             computed, wider = (_within(chosen, tiles) for tiles in (extent.tiles, extent.zeros))
             self.lists[extent] = _numbers(computed), _numbers(wider & ~computed)
@@ -115,17 +120,17 @@ class Regions:
                 """With a name of its slot that no other call has for another map."""
                 return use._replace(slot=f"{external.get(use.slot, call)} {'' if use.slot in external else use.slot}")
 
-            for stage in reversed(rows.stages):
+            for stage, side in zip(reversed(rows.stages), reversed(rows.sides), strict=True):
                 scale, out = rows.slots[part_of(stage.x)[0]].scale, of_all(written(stage))
                 later = [look for look in looks if look.use.meets(out)]
                 wanted = math.ceil(max((look.wanted for look in later), default=0) / stage.factor)
                 needed = min(wanted, scale * self.halo)
-                tiles = math.ceil(needed / self.side)
+                tiles = math.ceil(needed / side)
                 seen = max((look.seen for look in later), default=0)
-                zeros = max(tiles, math.ceil(seen / (stage.factor * self.side)))
-                found[call].insert(0, Extent(scale, tiles, zeros))
+                zeros = max(tiles, math.ceil(seen / (stage.factor * side)))
+                found[call].insert(0, Extent(side, scale, tiles, zeros))
                 for use in reads(stage):
-                    looks.append(_Look(of_all(use), needed + use.reach, tiles * self.side + use.reach))
+                    looks.append(_Look(of_all(use), needed + use.reach, tiles * side + use.reach))
         return found
 
 

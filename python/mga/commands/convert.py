@@ -8,8 +8,9 @@ from pathlib import Path
 
 from mga_kernels.errors import InputError
 from mga_kernels.networks.config import PATCH_SIZES
+from mga_kernels.networks.regions import PATCH_SIZES as OF_REGIONS
 
-from ..conversion.convert import Request, convert
+from ..conversion.convert import CELL, Request, convert
 from ..conversion.settings import load_training
 from ..settings.toml import overrides_of
 from .options import add_overrides
@@ -53,7 +54,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "convolution), or a copy of the network's",
     )
     parser.add_argument("--minutes", metavar="M", default=f"{MINUTES:g}", help="time for training (default 30)")
-    parser.add_argument("--patch-size", type=int, choices=PATCH_SIZES, default=8, help="p (default 8)")
+    sizes = sorted({*PATCH_SIZES, *OF_REGIONS})
+    parser.add_argument("--patch-size", type=int, choices=sizes, help="p (default 8, of regions 12)")
     parser.add_argument(
         "--config", type=Path, metavar="TOML", help="settings of the training (mga.conversion.settings)"
     )
@@ -79,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         args.images,
         minutes,
         args.patch_size,
-        load_training(args.config, overrides_of(args.overrides, "convert"), args.patch_size),
+        load_training(args.config, overrides_of(args.overrides, "convert"), args.patch_size or CELL),
         args.split,
         args.extend,
         args.upsampler,

@@ -22,6 +22,7 @@ from ..files.claim import flat
 from ..files.records import Record
 from ..settings.values import parse_split
 from ..training.packs import Pair
+from . import distilling
 from .distilling import Distilling
 from .extended import extended, fits_the_paper
 from .fitting import Fitting
@@ -30,6 +31,7 @@ from .settings import Training
 from .teacher import can_lighten, check_convertible, check_refinable, check_split, halves, whole_only
 
 MOST_ADDED = 64  # blocks
+CELL = 8  # LR pixels a side, of networks that are cut or extended
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Request:
     output: Path
     images: Path
     minutes: float
-    patch_size: int
+    patch_size: int | None  # None: the usual one
     training: Training
     split: str | None = None
     extend: str | None = None
@@ -70,14 +72,14 @@ def convert(asked: Request) -> bool:
     split, upsampler = _split(asked, teacher), _upsampler(asked, teacher)
     train, held_out = read_pairs(asked.images, teacher.config.scale, training.crop, extend)
     if extend and fits_the_paper(teacher, split[1]):
-        network = extended(teacher, split[1], asked.patch_size, train[0], training.seed)
+        network = extended(teacher, split[1], asked.patch_size or CELL, train[0], training.seed)
     else:
-        network = halves(teacher, split, asked.patch_size, light=upsampler == "light", seed=training.seed)
+        network = halves(teacher, split, asked.patch_size or CELL, light=upsampler == "light", seed=training.seed)
     begun = {
         "original": hashlib.sha256(asked.checkpoint.read_bytes()).hexdigest(),
         "split": list(split),
         "upsampler": upsampler,
-        "patch size": asked.patch_size,
+        "patch size": asked.patch_size or CELL,
         "minutes": asked.minutes,
         "images": _fingerprint(train),
     }
@@ -105,11 +107,12 @@ def _regions(asked: Request, loaded: SRNetwork) -> bool:
     teacher = check_refinable(loaded, str(asked.checkpoint))
     if asked.upsampler is not None:
         raise InputError("convert: --upsampler is for --split; regions are refined of what a network of its own makes")
+    patch_size = asked.patch_size or distilling.CELL
     train, held_out = read_pairs(asked.images, teacher.config.scale, asked.training.crop, False)
     begun = {
         "original": hashlib.sha256(asked.checkpoint.read_bytes()).hexdigest(),
         "way": "regions",
-        "patch size": asked.patch_size,
+        "patch size": patch_size,
         "minutes": asked.minutes,
         "images": _fingerprint(train),
     }
@@ -117,9 +120,7 @@ def _regions(asked: Request, loaded: SRNetwork) -> bool:
     claimed |= flat({"original": json.loads(teacher.config.to_json())})
     folder = asked.output.with_suffix(".state")
     print(f"{teacher.config.network} x{teacher.config.scale}, regions, {asked.minutes:g} minutes", flush=True)
-    work = Distilling(
-        teacher, train, held_out, folder, claimed, asked.minutes, asked.patch_size, training=asked.training
-    )
+    work = Distilling(teacher, train, held_out, folder, claimed, asked.minutes, patch_size, training=asked.training)
     stopped = _run(work, folder)
     print(work.report())
     facts = begun | {"images": sum(map(len, train)), **asked.training.changed()} | work.facts()

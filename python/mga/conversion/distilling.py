@@ -40,7 +40,9 @@ from .settings import Training
 BASE_SHARE = 0.12  # of the published network's operations that the small one may take
 BASES = ((2, 16), (2, 24), (3, 24), (3, 32), (4, 32), (4, 48), (4, 64), (6, 64))  # blocks and channels
 FITTED = 8  # batches to which the last convolution is fitted by least squares, before all layers are trained
-RATE = 2e-3
+RATE = 4e-3
+CROP = 32  # LR pixels a side at most: more of them teach more than larger ones do
+CELL = 12  # LR pixels a side: whole tiles of 4 and of 6
 MARGIN = 4  # LR pixels at the border of a crop, where the published network saw more
 TARGET_PIXELS = 2_000_000  # LR pixels of which the published network makes pictures at most,
 TARGET_SHARE = 0.2  # and no more than fit into this share of the time
@@ -74,7 +76,7 @@ class Distilling:
         folder: Path,
         begun: Record,
         minutes: float,
-        patch_size: int = 8,
+        patch_size: int = CELL,
         iterations: int | None = None,
         training: Training | None = None,
     ):
@@ -84,7 +86,7 @@ class Distilling:
         self.network = RegionNetwork(RegionConfig(base_config(teacher), teacher.config, patch_size)).eval()
         self.network.requires_grad_(False)
         self.network.refine.load_state_dict(teacher.state_dict())
-        start_from(self.network)
+        self.of_its_kind = start_from(self.network)
         self.whole = MaskGuidedSR(teacher, runtime="auto")
         self.points: list[Point] = []
         self.pays = False
@@ -93,12 +95,12 @@ class Distilling:
         remedy = "go on with that one, remove the folder or choose another -o"
         claim_folder(folder / "conversion.json", begun, "convert", remedy)
         self.crops = Crops(
-            self._painted(train), teacher.config.scale, self._crop(), self.training.batch, self.training.seed
+            self._painted(train), teacher.config.scale, self._crop(), 2 * self.training.batch, self.training.seed
         )
         self.held_out = [middle(lr, MEASURED) for _, lr in held_out or train[0][:1]]
 
     def _crop(self) -> int:
-        return min(self.training.crop, SIDE)
+        return min(self.training.crop, CROP)
 
     def _painted(self, groups: list[list[Pair]]) -> list[list[Pair]]:
         """Parts of images, spread over them, with the pictures that the published network makes of them."""
@@ -128,9 +130,10 @@ class Distilling:
     def _train(self) -> None:
         body = self.network.base.body.requires_grad_(True)
         body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        last = cast(nn.Sequential, body.body)[-1]
-        assert isinstance(last, nn.Conv2d)
-        fit_last(last, self.network.base, self.teacher.config.scale, 1.0, map(self.crops, range(FITTED)))
+        if self.of_its_kind:  # to random layers a fit has weights that are too large to learn on
+            last = cast(nn.Sequential, body.body)[-1]
+            assert isinstance(last, nn.Conv2d)
+            fit_last(last, self.network.base, self.teacher.config.scale, 1.0, map(self.crops, range(FITTED)))
         count = self.plan.iterations("base", lambda: self.given or self._iterations(body))
         peak = self.training.rates.get("base", RATE)
         schedule = Schedule(count, 1, max(1, min(100, count // 10)), 0.1 * peak, peak, 0.01 * peak)
@@ -266,21 +269,25 @@ def base_config(teacher: WholeNetwork) -> WholeConfig:
 
 
 @torch.no_grad()
-def start_from(network: RegionNetwork) -> None:
-    """The published network's first layers where it is of the same kind; nothing is added to the enlarged image."""
+def start_from(network: RegionNetwork) -> bool:
+    """Whether the Base-Net is of the published network's kind, whose first layers it then begins with.
+
+    At first it adds nothing to the enlarged image.
+    """
     torch.manual_seed(0)
     base, refine = network.config.base, network.config.refine
     own = network.base.body.state_dict()
     last = f"body.{2 * base.blocks + 2}"
-    if refine.network == SMALL and refine.settings.get("channels", 64) == base.settings["channels"]:
-        given = network.refine.body.state_dict()
-        own |= {name: value for name, value in given.items() if name in own and not name.startswith(last)}
-    else:
-        own = {
-            name: value if value.ndim < 2 else torch.nn.init.kaiming_normal_(value, 0.2) for name, value in own.items()
-        }
-    own |= {name: torch.zeros_like(value) for name, value in own.items() if name.startswith(last)}
-    network.base.body.load_state_dict(own)
+    same = refine.network == SMALL and refine.settings.get("channels", 64) == base.settings["channels"]
+    given = network.refine.body.state_dict() if same else {}
+    for name, value in own.items():
+        if name.startswith(last):
+            value.zero_()
+        elif same:
+            value.copy_(given[name])
+        elif value.ndim == 4:
+            torch.nn.init.kaiming_normal_(value, 0.2)
+    return same
 
 
 def parts_of(image: np.ndarray, side: int) -> list[np.ndarray]:
