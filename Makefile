@@ -38,7 +38,9 @@ $(STAMP): $(SOURCES)
 	  print('setup: done; native operators for CPU', f'and CUDA (toolkit {cuda})' if cuda else 'only, for want of a CUDA toolkit')"
 	@touch $@
 
-# A file's tests stay in one process, since they share what is dear to make; conftest.py puts long files first.
+# A file's tests stay in one process, since they share what is dear to make; conftest.py puts long files first. Processes
+# that tests start would each compile the package anew if bytecode were not kept.
+export PYTHONDONTWRITEBYTECODE =
 TEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 test: setup
 	$(TEST)

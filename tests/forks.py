@@ -14,7 +14,8 @@ import tempfile
 import textwrap
 from pathlib import Path
 
-LONG = 240  # seconds
+LONG = 600  # seconds
+TESTS = "import sys, pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', *sys.argv[1:]]))"
 COMMAND = "import sys; from mga.cli import main; sys.exit(main())"
 
 
@@ -59,6 +60,10 @@ class Forks:
     def mga(self, *words: object, **options) -> subprocess.CompletedProcess[str]:
         """The command with these words."""
         return self.result(COMMAND, *words, **options)
+
+    def pytest(self, *words: object, **options) -> subprocess.CompletedProcess[str]:
+        """A run of tests, with these words."""
+        return self.result(TESTS, *words, **options)
 
     def close(self) -> None:
         self._process.stdin.close()

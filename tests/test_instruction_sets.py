@@ -1,8 +1,5 @@
 """The CPU kernels as older processors run them: the operators' tests again, in a process of each instruction set."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,28 +11,22 @@ OPERATORS = ["mask_head", "dynamic_filter", "paste_shuffled", "output_to_image"]
 NEEDS = {"avx512": ["avx512f", "avx512bw"], "avx2": ["avx2", "fma"], "baseline": []}
 
 
-def run(instruction_set, *arguments):
-    environment = {**os.environ, "MGA_CPU_ISA": instruction_set}
-    safe_path = ["-P"] if sys.flags.safe_path else []
-    command = [sys.executable, *safe_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=TESTS.parent)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("instruction_set", NEEDS)
-def test_operators(instruction_set):
+def test_operators(instruction_set, forks):
     features = _native.host().cpu_features()
     if not all(features.get(name) for name in NEEDS[instruction_set]):
         pytest.skip(f"this processor has no {instruction_set}")
     if info.collect()["cpu"]["kernels"]["operators"] == instruction_set:
         pytest.skip(f"{instruction_set} is what these tests run on in this process")
     files = [TESTS / f"test_{operator}.py" for operator in OPERATORS]
-    result = run(instruction_set, "-k", "cpu and (definition or formula)", *files)
+    result = forks.pytest("-k", "cpu and (definition or formula)", *files, MGA_CPU_ISA=instruction_set)
     assert result.returncode == 0, result.stdout[-3000:]
     assert " passed" in result.stdout
 
 
-def test_an_unknown_set_is_refused():
-    result = run("mmx", "-k", "cpu and its_own_source", TESTS / "test_dynamic_filter.py")
-    assert result.returncode != 0
-    assert "MGA_CPU_ISA=mmx: this processor or this build has no such instruction set" in result.stdout
+def test_an_unknown_set_is_refused(forks):
+    code = "import torch; from mga_kernels import ops; ops.output_to_image(torch.zeros(1, 3, 4, 4), 4, 4)"
+    result = forks.result(code, MGA_CPU_ISA="mmx", MGA_BACKEND="cpu")
+    assert result.returncode == 1
+    assert "MGA_CPU_ISA=mmx: this processor or this build has no such instruction set" in result.stderr

@@ -39,7 +39,8 @@ MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels-last": torch.
 def combined(**axes):
     """Parametrizes by all combinations, or by ``FEW``: a half or a third of them.
 
-    Then every value of an axis meets some values of the other, and of three axes every two values meet.
+    Then every value of an axis meets some values of the other, and of three axes every two values meet. Within a case,
+    likewise, what strides have nothing to do with is tried with one of them.
     """
     kept = min(3, *map(len, axes.values())) if FEW else 1
     numbered = itertools.product(*map(enumerate, axes.values()))
@@ -173,6 +174,8 @@ def test_gather_patches(sizes, dtype, generator):
         indices = some_cells(shape[0], cells, count, generator)
         wanted = gather_tests.expected(feature, indices, p, halo)
         for name, view in views(feature).items():
+            if FEW and count < cells and name != "contiguous":
+                continue
             got = gather_patches(view, indices.to(DEVICE), p, halo)
             assert ops.last_backend("gather_patches") == "triton"
             torch.testing.assert_close(got.cpu(), wanted, rtol=0, atol=0, msg=lambda m, n=name: f"{n}: {m}")
@@ -276,7 +279,7 @@ SIZES = [((1, 1), (1, 1)), ((1, 3), (8, 12)), ((5, 7), (23, 40)), ((2, 400), (4,
 def test_image_to_input(sizes, dtype, generator):
     size, padded = sizes
     for name, image in byte_images((3, *size, 3), generator).items():
-        for value_range in (1.0, 255.0):
+        for value_range in (1.0, 255.0) if name == "packed" or not FEW else (1.0,):
             got = image_to_input(image, *padded, value_range, dtype)
             assert ops.last_backend("image_to_input") == "triton"
             reference = ops.operators()["image_to_input"].backends["reference"].run
@@ -291,7 +294,7 @@ def test_output_to_image(sizes, dtype, generator):
     output = random((3, 3, *padded), dtype, generator) * 0.5 + 0.5
     output[0, 0, 0, 0], output[0, 1, 0, 0], output[0, 2, 0, 0] = torch.nan, torch.inf, -torch.inf
     for name, view in views(output).items():
-        for gain in (1.0, 0.7):
+        for gain in (1.0, 0.7) if name == "contiguous" or not FEW else (0.7,):
             got = output_to_image(view, *size, gain)
             assert ops.last_backend("output_to_image") == "triton"
             wanted = ops.operators()["output_to_image"].backends["reference"].run(view, *size, gain)
