@@ -102,9 +102,10 @@ def test_memory_is_counted_before_it_is_taken():
     assert 3 < large / small < 4.1
     plan = planner.plan(64, 64, 0)
     plan.run(picture(64, 64))
-    held = [*plan.inner.tensors, *plan.inner.area.rooms.maps.values(), plan.whole]
+    held = [*plan.inner.tensors, *plan.inner.area.rooms.maps.values()]
     held += [tensor for slot in plan._slots for tensor in (slot.image, slot.picture)]
-    assert sum(tensor.nbytes for tensor in held) == large
+    # One picture more, of whole cells, is for sizes that are none.
+    assert sum(tensor.nbytes for tensor in held) == large - plan._slots[0].picture.nbytes
     assert all(tensor.shape[2] % STEP == 0 for tensor in plan.inner.area.rooms.maps.values())
 
 
@@ -114,3 +115,21 @@ def test_the_committed_table_has_these_plans():
     assert {(name, "-M, own convolutions") for name in MASKED} <= roads
     assert {(name, "whole, own convolutions") for name in WHOLE} <= roads
     assert ModelConfig("rfdn", 4).k == 1000  # of which they speak
+
+
+def test_each_slot_has_a_road_of_its_own_from_its_bytes_to_its_picture():
+    """Nothing is copied between them where the image is whole cells."""
+    plan = planner_of(random_model("fsrcnn", 2)).plan(16, 24, 5)
+    first, second = plan._slots
+    images = picture(16, 24, 1), picture(16, 24, 2)
+    for slot, image in zip(plan._slots, images, strict=True):
+        slot.image.copy_(image)
+        slot.picture.zero_()
+    plan._walk(False, 5, 1)
+    assert not first.picture.any()
+    assert second.picture.any()
+    assert plan._whole is None
+    pending = [plan.begin(image) for image in images]
+    assert [slot is own for slot, own in zip(pending, plan._slots, strict=True)] == [True, True]
+    assert not torch.equal(plan.finish(pending[0]), plan.finish(pending[1]))
+    assert len(plan._roads) == 2

@@ -61,7 +61,7 @@ def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, as
     if device.type == "cuda":
         if network.pair is not None:
             return "there are none on GPUs for networks that refine regions yet"
-        return _against_weights(network) or _cuda_graph(network, device, dtype)
+        return _against_weights(network) or _on_gpu(network, device, dtype)
     reason = _against_own(network, device, dtype, asked) or _against_weights(network)
     if reason is not None:
         return reason
@@ -75,10 +75,10 @@ def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, as
     return weights.against(halves, best) or prepared(weights, halves, best)
 
 
-def _cuda_graph(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
-    from .cuda.graph import CudaGraphPlanner
+def _on_gpu(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
+    from .cuda.choice import fastest
 
-    return CudaGraphPlanner(network, device, dtype)
+    return fastest(network, device, dtype)
 
 
 def _openvino(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:

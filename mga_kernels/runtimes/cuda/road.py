@@ -2,7 +2,8 @@
 
 Shapes are static because K is known, so the road is captured once and replayed: for an image the host copies bytes
 into pinned memory, launches the graph and waits for the result, with which comes whether all values were finite.
-Up to two photographs may be in flight (``begin``, ``finish``), so that transfers hide behind the computation.
+Up to two photographs may be in flight (``begin``, ``finish``), so that transfers hide behind the computation. Each has
+a slot and a graph of its own, which reads the slot's bytes and writes its picture, so nothing is copied on the way.
 
 On a CPU the same road runs uncaptured, which is how it is tested. It has not run on a GPU yet.
 """
@@ -27,8 +28,8 @@ from .capture import CannotCapture, capture, may_capture
 from .transfers import Lane, Slot
 
 WARM_UPS = 3  # runs before the capture: they compile, choose algorithms and make workspaces
-ROADS_KEPT = 2  # captured roads of a plan: masked and dense
 IN_FLIGHT = 2
+ROADS_KEPT = 2 * IN_FLIGHT  # captured roads of a plan: masked and dense, of each slot
 
 
 class RoadPlan(Plan):
@@ -48,16 +49,12 @@ class RoadPlan(Plan):
         device, scale, height, width = self.device, self.config.scale, self.height, self.width
         self.finite = self.flag = flag
         self.wants_graph = wants_graph
-        self.input = torch.empty(height, width, 3, dtype=torch.uint8, device=device)
-        self.whole = self.buffer()
-        self.report = torch.zeros(2, dtype=torch.int32, device=device)  # all finite, cells chosen
-        self._slots = [
-            Slot(device, (height, width), (height * scale, width * scale), self.report) for _ in range(IN_FLIGHT)
-        ]
+        self._slots = [Slot(device, (height, width), (height * scale, width * scale)) for _ in range(IN_FLIGHT)]
+        self.buffer(self._slots[0].picture)  # made now where pictures are parts of a larger one, of whole cells
         self._compute, self._up, self._down = (Lane(device) for _ in range(3))
         for lane in (self._compute, self._up, self._down):
             lane.after_callers()  # in whose stream all this was allocated: others may still use the memory there
-        self._roads: OrderedDict[tuple[bool, int, float | None], Callable[[], None]] = OrderedDict()
+        self._roads: OrderedDict[tuple[int, bool, int, float | None], Callable[[], None]] = OrderedDict()
         self._pool: Any = None  # the memory that the roads of a plan share: one at a time walks
         self._turn = 0
 
@@ -67,7 +64,8 @@ class RoadPlan(Plan):
 
     def warm(self, dense: bool = False) -> None:
         with ordinary(), self._on_device():
-            self._road(dense, self.capacity)
+            for number in range(IN_FLIGHT):
+                self._road(number, dense, self.capacity)
 
     def chosen(self) -> int:
         return super().chosen() if self._count is None else self._count
@@ -84,17 +82,15 @@ class RoadPlan(Plan):
     def begin(self, image: Tensor, k: int | None = None, dense: bool = False) -> Slot:
         """Queue -M (-D if ``dense``) of uint8 (H, W, 3); at most IN_FLIGHT images may be begun and not finished."""
         with self._on_device():
-            replay = self._road(dense, self.capacity if k is None else k)
             slot = self._slots[self._turn]
+            slot.done.wait()  # its graph may be made now, and would overwrite its picture
+            replay = self._road(self._turn, dense, self.capacity if k is None else k)
             self._turn = (self._turn + 1) % IN_FLIGHT
             self._compute.after_callers()
             uploaded = slot.upload(self._up, image)
             with self._compute:
                 self._compute.after(uploaded)
-                self.input.copy_(slot.image)
                 replay()
-                slot.picture.copy_(self.crop(self.whole))
-                slot.report.copy_(self.report)
                 computed = self._compute.mark()
             slot.download(self._down, computed)
         return slot
@@ -109,9 +105,9 @@ class RoadPlan(Plan):
         assert result is not None, "finish was called twice for one image"
         return result if out is None else out.copy_(result)
 
-    def _road(self, dense: bool, k: int) -> Callable[[], None]:
-        """What runs the road of this kind; captured at the first question."""
-        key = dense, 0 if dense else k, self.threshold
+    def _road(self, number: int, dense: bool, k: int) -> Callable[[], None]:
+        """What runs the road of this kind for a slot; captured at the first question."""
+        key = number, dense, 0 if dense else k, self.threshold
         if key not in self._roads:
             while len(self._roads) >= ROADS_KEPT:
                 self._roads.popitem(last=False)
@@ -121,18 +117,18 @@ class RoadPlan(Plan):
                 plan = mine()
                 assert plan is not None
                 try:
-                    plan._walk(dense, k)
+                    plan._walk(dense, k, number)
                 finally:
                     plan._forget()
 
-            self._roads[key] = self._captured(walk)
+            self._roads[key] = self._captured(walk, self._slots[number])
         self._roads.move_to_end(key)
         return self._roads[key]
 
-    def _captured(self, walk: Callable[[], None]) -> Callable[[], None]:
+    def _captured(self, walk: Callable[[], None], slot: Slot) -> Callable[[], None]:
         if not (self.wants_graph and may_capture()):
             return walk
-        self.input.zero_()
+        slot.image.zero_()
         self._compute.after_callers()
         with self._compute:
             for _ in range(WARM_UPS):
@@ -159,19 +155,23 @@ class RoadPlan(Plan):
         with torch.cuda.device(self.device):
             yield
 
-    def _walk(self, dense: bool, k: int) -> None:
-        """From ``input`` to ``whole`` and ``report``, without a value that the host would need."""
-        self.report.zero_()
+    def _walk(self, dense: bool, k: int, number: int = 0) -> None:
+        """From the bytes of a slot to its picture and report, without a value that the host would need."""
+        slot = self._slots[number]
+        whole = self.buffer(slot.picture)
+        slot.report.zero_()
         self.flag.fill_(True)
         self.finite = self.flag
-        self.show(self.input, None if dense else self.whole)
+        self.show(slot.image, None if dense else whole)
         if dense:
-            self.decomposed(self.whole)
+            self.decomposed(whole)
         elif k:
             _, indices = self.choose(k)
-            self.refine(indices, self.whole)
-            self.report[1].copy_((indices >= 0).sum())
-        self.report[0].copy_(self.flag)
+            self.refine(indices, whole)
+            slot.report[1].copy_((indices >= 0).sum())
+        if whole is not slot.picture:
+            slot.picture.copy_(self.crop(whole))
+        slot.report[0].copy_(self.flag)
 
     @abstractmethod
     def _forget(self) -> None:

@@ -63,13 +63,13 @@ class Lane:
 class Slot:
     """What one photograph in flight occupies: its bytes and its picture, on the host and on the device."""
 
-    def __init__(self, device: torch.device, image: tuple[int, int], picture: tuple[int, int], report: Tensor):
+    def __init__(self, device: torch.device, image: tuple[int, int], picture: tuple[int, int]):
         self.device = device
         self.host_image = host_bytes(device, *image, 3)
         self.image = torch.empty(*image, 3, dtype=torch.uint8, device=device)
         self.picture = torch.empty(*picture, 3, dtype=torch.uint8, device=device)
-        self.report = torch.empty_like(report)
-        self.host_report = torch.empty(report.shape, dtype=report.dtype, pin_memory=device.type == "cuda")
+        self.report = torch.zeros(2, dtype=torch.int32, device=device)  # all finite, cells chosen
+        self.host_report = torch.empty(2, dtype=torch.int32, pin_memory=device.type == "cuda")
         self.result: Tensor | None = None
         self.done = Mark(None)
 
