@@ -40,7 +40,7 @@ RUNTIMES = {  # runtime -> the others that it may import; all may import what li
     "cpu": (),
     "openvino_cpu": (),
     "pytorch": (),
-    "cuda": ("pytorch",),
+    "cuda": ("pytorch", "cpu"),  # of which it takes the layers that networks list, not what runs them
     "tiles": ("cuda", "pytorch"),
 }
 CHOOSING = ("choose", "__init__")  # which no runtime imports

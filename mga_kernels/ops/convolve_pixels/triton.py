@@ -113,13 +113,13 @@ def convolve_pixels_kernel(
     PRECISION: tl.constexpr,
 ):
     M: tl.constexpr = TILE_Y * TILE_X
-    BLOCKS: tl.constexpr = N // BLOCK_N
+    PARTS: tl.constexpr = N // BLOCK_N
     REACH: tl.constexpr = SIZE // 2 if STRIDE == 1 else 0
     m = tl.arange(0, M)
     k = tl.arange(0, BLOCK_K)
     for unit in tl.range(tl.program_id(0), units, programs):
-        tile = unit // BLOCKS
-        n = unit % BLOCKS * BLOCK_N + tl.arange(0, BLOCK_N)
+        tile = unit // PARTS
+        n = unit % PARTS * BLOCK_N + tl.arange(0, BLOCK_N)
         if HAS_TILES:
             tile = tl.load(tiles + tile)
         y = tile // tiles_x * TILE_Y + m // TILE_X
@@ -212,7 +212,7 @@ def convolve_pixels_kernel(
             values = (values + 12582912.0) - 12582912.0  # above 2^23, floats are whole numbers
             values = tl.where(values != values, 0.0, values)
 
-            first = unit % BLOCKS * BLOCK_N + tl.arange(0, WORDS) * BYTES
+            first = unit % PARTS * BLOCK_N + tl.arange(0, WORDS) * BYTES
             row = (y * SHUFFLE)[:, None] + (first // COLOURS)[None, :]
             across = (column * SHUFFLE)[:, None] + (first % COLOURS // 3)[None, :]
             seen = here[:, None] & (first < OUTPUTS)[None, :]
