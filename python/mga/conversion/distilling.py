@@ -40,7 +40,7 @@ from .settings import Training
 BASE_SHARE = 0.12  # of the published network's operations that the small one may take
 BASES = ((2, 16), (2, 24), (3, 24), (3, 32), (4, 32), (4, 48), (4, 64), (6, 64))  # blocks and channels
 FITTED = 8  # batches to which the last convolution is fitted by least squares, before all layers are trained
-RATE = 4e-3
+RATE, FITTED_RATE = 4e-3, 1e-3  # the latter behind layers that were taken over
 CROP = 32  # LR pixels a side at most: more of them teach more than larger ones do
 CELL = 12  # LR pixels a side: whole tiles of 4 and of 6
 MARGIN = 4  # LR pixels at the border of a crop, where the published network saw more
@@ -135,7 +135,7 @@ class Distilling:
             assert isinstance(last, nn.Conv2d)
             fit_last(last, self.network.base, self.teacher.config.scale, 1.0, map(self.crops, range(FITTED)))
         count = self.plan.iterations("base", lambda: self.given or self._iterations(body))
-        peak = self.training.rates.get("base", RATE)
+        peak = self.training.rates.get("base", FITTED_RATE if self.of_its_kind else RATE)
         schedule = Schedule(count, 1, max(1, min(100, count // 10)), 0.1 * peak, peak, 0.01 * peak)
         ema = Ema(body, self.training.ema_decay)
         every = max(1, min(500, count // 8))
