@@ -17,7 +17,7 @@ from ...runtimes.cpu.stages import Stage, stepwise
 from ...runtimes.cpu.storage import Storage, Stored
 from . import network as rcan
 
-PLANES = ("raw 0", "raw 1", "block 0", "block 1", "group 0", "group 1")
+PLANES = ("raw", "block", "group")  # two of each, but one where layers may write over what they no longer read
 
 
 def _stages(block: rcan.RCAB, x: str) -> list[Stage]:
@@ -31,6 +31,11 @@ def _gates(attention: nn.Sequential, area: Grid, total: Tensor) -> tuple[Tensor,
     means = (total[0] / math.prod(area.size)).float()
     gates = attention[1:](means[..., None, None]).flatten(1)
     return gates, torch.zeros_like(gates)
+
+
+def _other(buffers: Buffers, name: str, number: int) -> Stored:
+    """Two that take turns, or the only one."""
+    return buffers.get(f"{name} {number % 2}", buffers[f"{name} 0"])
 
 
 class _Trunk:
@@ -73,14 +78,14 @@ class _Trunk:
         for i, (attentions, chains) in enumerate(zip(self.attentions, self.chains, strict=True)):
             for attention, chain in zip(attentions, chains, strict=False):
                 count += 1
-                to, scaled = buffers[f"raw {count % 2}"], buffers[f"block {count % 2}"]
+                to, scaled = _other(buffers, "raw", count), _other(buffers, "block", count)
                 slots: Given = {"raw": raw, "skip": last, "scaled": scaled, "to": to}
                 total = sums(area, chain(area, slots, *_gates(attention, area, total)), to)
                 raw, last = to, scaled
             factors = _gates(attentions[-1], area, total)
             if i < len(self.joints):
                 count += 1
-                to, group = buffers[f"raw {count % 2}"], buffers[f"group {i % 2}"]
+                to, group = _other(buffers, "raw", count), _other(buffers, "group", i)
                 slots = {"raw": raw, "skip": last, "before": before, "group": group, "to": to}
                 total = sums(area, self.joints[i](area, slots, *factors), to)
                 raw, before, last = to, group, group
@@ -97,10 +102,13 @@ class RcanWeights(TrunkWeights):
         channels = base.conv_first.out_channels
         return f"there are none for {channels} channels, an odd number" if kept.narrow and channels % 2 else None
 
+    def _planes_of_trunk(self) -> list[str]:
+        return [f"{name} {i}" for name in PLANES for i in range(1 if self.storage.in_place else 2)]
+
     def prepare_base(self, base: rcan.BaseNet) -> None:
         self.trunk = _Trunk(base, self.chain)
         self.channels, self.unshuffled = self.trunk.channels, base.unshuffled
-        self.base_planes = dict.fromkeys((*PLANES, "shallow"), self.channels)
+        self.base_planes = dict.fromkeys((*self._planes_of_trunk(), "shallow"), self.channels)
         first = self.less_mean(base.conv_first, base.mean, factor=self.value_range / 255)
         self.head = self.chain([Stage(first, "image", "x")], ["image", "x"])
         self.end = self.trunk.ends([], ["out"])
@@ -109,7 +117,7 @@ class RcanWeights(TrunkWeights):
 
     def prepare_refine(self, refine: rcan.RefineNet) -> None:
         self.refine_trunk = _Trunk(refine, self.chain)
-        self.refine_planes = dict.fromkeys((*PLANES, "fused", "tight"), self.channels)
+        self.refine_planes = dict.fromkeys((*self._planes_of_trunk(), "fused", "tight"), self.channels)
         fuse = self.closing_pair(refine.conv1, refine.conv2)
         fusing = [Stage(fuse[0], "out", "hidden"), Stage(fuse[1], "hidden", "fused", crop=1)]
         last = plus_mean(refine.conv_last, refine.mean)

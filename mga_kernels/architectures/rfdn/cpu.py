@@ -130,30 +130,33 @@ class _Trunk:
         before = [None, *self.gates]
         self.chains = [_block(block, i, self.gates[i], before[i], weights) for i, block in enumerate(blocks)]
         channels, whole = half.LR_conv.out_channels, weights.storage.whole(half.LR_conv.out_channels)
-        # Two of what a block reads of the block before.
+        # Two of what a block reads of the block before, where it may not write over that.
+        self.kept = 1 if weights.storage.in_place else 2
         sizes = {"joined": channels, "work": 2 * self.gates[0].part}
-        twice = {f"{name} {i}": size for name, size in sizes.items() for i in range(2)}
-        self.planes: PlaneSizes = {"outputs": len(blocks) * whole, **twice}
+        each = {f"{name} {i}": size for name, size in sizes.items() for i in range(self.kept)}
+        self.planes: PlaneSizes = {"outputs": len(blocks) * whole, **each}
         last = len(blocks) - 1
-        self.whole = ["x", "outputs", f"joined {last % 2}", f"work {last % 2}"]
+        of_last = last % self.kept
+        self.whole = ["x", "outputs", f"joined {of_last}", f"work {of_last}"]
         part = "outputs", last * whole
         weight, bias = weight_and_bias(half.c[0])
         concatenated = beside(weight.chunk(len(blocks), dim=1), whole)
         self.end = [
-            Stage(self.gates[-1].expand, f"work {last % 2}", part, f"joined {last % 2}", gate=True),
+            Stage(self.gates[-1].expand, f"work {of_last}", part, f"joined {of_last}", gate=True),
             Stage(Conv(concatenated, bias, rfdn.SLOPE), "outputs", "concatenated"),
             Stage(Conv.of(half.LR_conv), "concatenated", "out", "x"),
         ]
 
     def __call__(self, area: Grid, x: Stored, buffers: Buffers) -> None:
         for i, (chain, gate) in enumerate(zip(self.chains, self.gates, strict=True)):
-            work = buffers[f"work {i % 2}"]
-            given = {"x": buffers["outputs"] if i else x, "joined": buffers[f"joined {i % 2}"], "work": work}
+            now, before = i % self.kept, (i + 1) % self.kept
+            work, other = buffers[f"work {now}"], buffers[f"work {before}"]
+            given = {"x": buffers["outputs"] if i else x, "joined": buffers[f"joined {now}"], "work": work}
             if i:
-                given |= {"joined before": buffers[f"joined {1 - i % 2}"], "work before": buffers[f"work {1 - i % 2}"]}
+                given |= {"joined before": buffers[f"joined {before}"], "work before": other}
             chain(area, given)
             if area.down * area.across == 1:
-                gate.on_image(area, work, buffers[f"work {1 - i % 2}"])  # which the next block writes anew
+                gate.on_image(area, work, other)  # which the next block writes anew
             else:
                 gate.on_patches(area, work)
 

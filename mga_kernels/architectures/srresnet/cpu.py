@@ -53,14 +53,19 @@ class _PlainTrunk:
 
 
 class _NormalisedTrunk:
-    """The same with instance normalisation: each convolution is measured, and what it made normalised by the next."""
+    """The same with instance normalisation: each convolution is measured, and what it made normalised by the next.
 
-    planes: ClassVar[dict[str, int | tuple[int, int]]] = {
-        name: CHANNELS for name in ("block 0", "block 1", "raw 0", "raw 1")
-    }
+    ``in_place``: layers of an image write over what they no longer read, and patches do where no convolution reads it.
+    """
 
-    def __init__(self, half: srresnet.BaseNet | srresnet.RefineNet, make: MakeChain):
+    def __init__(self, half: srresnet.BaseNet | srresnet.RefineNet, make: MakeChain, in_place: bool):
         self.make = make
+        names = ["block 0", "raw 0"]
+        if not in_place:
+            names.append("block 1")
+        if not in_place or isinstance(half, srresnet.RefineNet):
+            names.append("raw 1")
+        self.planes: dict[str, int | tuple[int, int]] = dict.fromkeys(names, CHANNELS)
         self.norms: list[nn.InstanceNorm2d] = []
         convolutions = []
         for block in cast(list[srresnet.ResidualBlock], list(half.residual)):
@@ -87,10 +92,10 @@ class _NormalisedTrunk:
         total = sums(area, self.first(area, {"x": x, "to": raw}), raw)
         for i, chain in enumerate(self.chains, start=1):
             factors = normalise(area, total, self.norms[i - 1])
-            to = buffers[f"raw {i % 2}"]
+            to = buffers.get(f"raw {i % 2}", raw)
             slots: Given = {"raw": raw, "to": to}
             if i % 2 == 0:
-                following = buffers[f"block {i // 2 % 2}"]
+                following = buffers.get(f"block {i // 2 % 2}", buffers["block 0"])
                 slots |= {"skip": last, "scaled": following}
                 last = following
             total = sums(area, chain(area, slots, *factors), to)
@@ -102,7 +107,9 @@ class _NormalisedTrunk:
 
 class SrresnetWeights(TrunkWeights):
     def _trunk(self, half: srresnet.BaseNet | srresnet.RefineNet) -> _PlainTrunk | _NormalisedTrunk:
-        return (_PlainTrunk if isinstance(half.bn_mid, nn.Identity) else _NormalisedTrunk)(half, self.chain)
+        if isinstance(half.bn_mid, nn.Identity):
+            return _PlainTrunk(half, self.chain)
+        return _NormalisedTrunk(half, self.chain, self.storage.in_place)
 
     def prepare_base(self, base: srresnet.BaseNet) -> None:
         self.trunk = self._trunk(base)

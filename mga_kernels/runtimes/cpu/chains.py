@@ -19,7 +19,7 @@ from ...ops.convolution.layout import VECTOR, pitch
 from ...records import FrameRecord, SlotRecord, StageRecord
 from .pairs import Grid, Planes, forced_backend, pack
 from .stages import Stage, part_of
-from .storage import Chain, Mask, Storage, Stored
+from .storage import Chain, Mask, Spare, Storage, Stored
 
 
 @dataclass
@@ -146,10 +146,10 @@ class PairChain(Chain):
 class Pairs(Storage):
     """Pair planes."""
 
-    name, step, narrow = "bfloat16", 2, True
+    name, step, narrow, in_place = "bfloat16", 2, True, False
     description = "bfloat16 with float32 sums, in convolutions of our own"
 
-    def planes(self, channels: int, height: int, width: int) -> Planes:
+    def planes(self, channels: int, height: int, width: int, spare: Spare | None = None) -> Planes:
         return Planes(channels, height, width)
 
     def chain(self, stages: Sequence[Stage], external: Sequence[str]) -> PairChain:

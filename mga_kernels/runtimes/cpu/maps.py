@@ -6,6 +6,7 @@ whole maps, or together in bands of rows, whichever needs less memory: see ``row
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
@@ -16,14 +17,14 @@ from torch import Tensor
 
 from ... import _native
 from ...ops import convolve_maps_, pack_map_weight
-from ...ops.convolution.map_layout import BEFORE, FEW_OUTPUTS, GROUP, empty_map
+from ...ops.convolution.map_layout import BEFORE, FEW_OUTPUTS, GROUP, empty_map, groups_of, map_pitch
 from ...records import FrameRecord, LayerRecord, MapRecord
 from ...system.allocator import huge_pages
 from .layers import Conv, Layer, Scale
 from .pairs import Grid, forced_backend
 from .rows import Room, Rows, Slot, bytes_of
 from .stages import Stage
-from .storage import Chain, Mask, Storage, Stored
+from .storage import Chain, Mask, Spare, Storage, Stored
 
 FEW_INPUTS = 4  # in tiles these would be transformed for less than they save
 TILE = 4
@@ -35,9 +36,11 @@ class Map(Stored):
 
     step = GROUP
 
-    def __init__(self, channels: int, height: int, width: int):
+    def __init__(self, channels: int, height: int, width: int, spare: Spare | None = None):
         super().__init__(channels, height, width)
-        self.data = empty_map(channels, height, width, huge_pages)
+        shape = height, groups_of(channels), map_pitch(width), GROUP
+        there = None if spare is None else spare.take(math.prod(shape))
+        self.data = empty_map(channels, height, width, huge_pages) if there is None else there.view(shape)
 
     @property
     def groups(self) -> int:
@@ -233,14 +236,14 @@ def _room(grid: Grid, room: Room, rows: int) -> Tensor:
 class Maps(Storage):
     """Float maps; ``tile``: side of the tiles of 3x3 kernels, 4 or 6."""
 
-    name, step, narrow = "float32", GROUP, False
+    name, step, narrow, in_place = "float32", GROUP, False, True
     description = "float32, in convolutions of our own"
 
     def __init__(self, tile: int = TILE):
         self.tile = tile
 
-    def planes(self, channels: int, height: int, width: int) -> Map:
-        return Map(channels, height, width)
+    def planes(self, channels: int, height: int, width: int, spare: Spare | None = None) -> Map:
+        return Map(channels, height, width, spare)
 
     def chain(self, stages: Sequence[Stage], external: Sequence[str]) -> MapChain:
         return MapChain(stages, external, self.tile)

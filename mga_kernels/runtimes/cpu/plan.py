@@ -25,7 +25,7 @@ from .choose import slow, storage
 from .layers import Conv, closing_pair, less_mean, weight_and_bias
 from .pairs import Grid
 from .stages import Stage
-from .storage import Chain, Storage, Stored
+from .storage import Chain, Spare, Storage, Stored
 
 ACROSS = 32  # patches in a row of the grid
 
@@ -185,6 +185,8 @@ class PairPlan(Plan):
         self.weights = weights
         self.tensors: list[Tensor] = []  # all that is allocated here
         self.memory = torch.empty(0).device  # the caller's choice, which holds for what is allocated later, too
+        self._lent: list[Tensor] = []  # of the Refine-Net's planes, those in memory of the Base-Net's
+        self._last_half = "base"  # that worked in it
         smallest, p, s, halo = weights.config.definition.minimum_size, self.patch_size, self.scale, weights.halo
         side = weights.unshuffled
         self.seen = max(height, smallest), max(width, smallest)  # what the network is given
@@ -199,7 +201,8 @@ class PairPlan(Plan):
         self.scores = self._keep(torch.empty(1, *self.padded, dtype=torch.float32))
         self.grid = Grid(max(capacity, 1), (p + 2 * halo, p + 2 * halo), ACROSS)
         self.taken, self.count = self._planes(weights.channels, self.grid.height, self.grid.width), 0
-        self.refine_buffers = self._buffers(weights.refine_planes, self.grid.height, self.grid.width)
+        spare = Spare(self.base_buffers.values())
+        self.refine_buffers = self._buffers(weights.refine_planes, self.grid.height, self.grid.width, spare)
         self.pictures = self._keep(torch.empty(max(capacity, 1), s * p, s * p, 3, dtype=torch.uint8))
         self._areas: dict[int, Grid] = {}
         self._whole_feature: tuple[Stored, Buffers] | None = None
@@ -217,15 +220,26 @@ class PairPlan(Plan):
         self.tensors.append(tensor)
         return tensor
 
-    def _planes(self, channels: int, height: int, width: int) -> Stored:
+    def _planes(self, channels: int, height: int, width: int, spare: Spare | None = None) -> Stored:
+        left = None if spare is None else spare.room()
         with self.memory:
-            planes = self.weights.storage.planes(channels, height, width)
-        self._keep(planes.data)
+            planes = self.weights.storage.planes(channels, height, width, spare)
+        if spare is None or spare.room() == left:
+            self._keep(planes.data)
+        else:
+            self._lent.append(planes.data)
         return planes
 
-    def _buffers(self, wanted: PlaneSizes, height: int, width: int) -> Buffers:
+    def _hand_over(self, half: str) -> None:
+        """Zeros in memory that the other half has written to: both rely on them around the image and between patches."""
+        if half != self._last_half:
+            self._last_half = half
+            for tensor in self._lent:
+                tensor.zero_()
+
+    def _buffers(self, wanted: PlaneSizes, height: int, width: int, spare: Spare | None = None) -> Buffers:
         sizes = {name: (size, 1) if isinstance(size, int) else size for name, size in wanted.items()}
-        return {name: self._planes(n, height * scale, width * scale) for name, (n, scale) in sizes.items()}
+        return {name: self._planes(n, height * scale, width * scale, spare) for name, (n, scale) in sizes.items()}
 
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
         self.give(image)
@@ -237,6 +251,7 @@ class PairPlan(Plan):
 
     def run_base(self, image: Tensor, out: Tensor | None) -> None:
         """The Base-Net over ``area`` or its regions, of an image that was given."""
+        self._hand_over("base")
         height, width = (self.scale * side for side in self.seen)
         picture = None if out is None else out[None, :height, :width]
         self.weights.base(self.area, self.image, self.feature, picture, image, self.base_buffers)
@@ -278,6 +293,7 @@ class PairPlan(Plan):
     def refined(self) -> Tensor:
         pictures = self.pictures[: self.count]
         if self.count:
+            self._hand_over("refine")
             self.weights.refine(self._area(self.count), self.taken, pictures, self.refine_buffers)
         return pictures.permute(0, 3, 1, 2)
 

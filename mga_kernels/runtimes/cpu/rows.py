@@ -15,7 +15,9 @@ from typing import NamedTuple
 from ...ops.convolution.map_layout import GROUP, groups_of, map_pitch
 from .stages import Part, Stage, part_of
 
-BAND = 48  # rows of the image: whole tiles of 4 and of 6, and enough of them for threads not to wait for each other
+# Rows of the largest map: enough tiles for threads not to wait for each other. Of the image at least whole tiles of 4
+# and of 6.
+BAND, LEAST = 48, 12
 SMALL = 64 << 20  # bytes of maps of all rows that are worth no bands
 
 
@@ -147,8 +149,9 @@ class Rows:
 
     def band(self, height: int, width: int) -> int:
         """The rows of a band, or 0 where maps of all rows need no more memory, or little."""
-        layer_by_layer, in_bands = (bytes_of([self.rooms(height, band)], width) for band in (0, BAND))
-        return BAND if layer_by_layer > max(in_bands, SMALL) else 0
+        rows = max(LEAST, BAND // max(self.slots[name].scale for name in self.slots) // LEAST * LEAST)
+        layer_by_layer, in_bands = (bytes_of([self.rooms(height, band)], width) for band in (0, rows))
+        return rows if layer_by_layer > max(in_bands, SMALL) else 0
 
 
 def bytes_of(chains: Iterable[Rooms], width: int) -> int:

@@ -20,6 +20,25 @@ if TYPE_CHECKING:
 Mask = tuple[Tensor, Tensor]
 
 
+class Spare:
+    """Memory of planes, of which others can be made that are not in use at the same time."""
+
+    def __init__(self, planes: Iterable[Stored] = ()):
+        self.left = [one.data.view(-1) for one in planes]
+
+    def room(self) -> int:
+        return sum(len(memory) for memory in self.left)
+
+    def take(self, count: int) -> Tensor | None:
+        """So many numbers at a multiple of 64 bytes, or None."""
+        whole = -(-count // 64) * 64
+        for i, memory in enumerate(self.left):
+            if len(memory) >= whole:
+                self.left[i] = memory[whole:]
+                return memory[:count]
+        return None
+
+
 class Stored(ABC):
     """``channels`` of an image of ``height`` x ``width`` with a border of zeros; ``step`` of them lie side by side."""
 
@@ -97,11 +116,15 @@ class Chain(ABC):
 
 
 class Storage(ABC):
-    """``step``: parts of a slot begin with a multiple of so many channels. ``narrow``: values are rounded to bf16."""
+    """``step``: parts of a slot begin with a multiple of so many channels. ``narrow``: values are rounded to bf16.
+
+    ``in_place``: a layer of a chain may write to where an earlier one has read.
+    """
 
     name: ClassVar[str]  # the type of its numbers
     step: ClassVar[int]
     narrow: ClassVar[bool]
+    in_place: ClassVar[bool]
     description: ClassVar[str]
 
     def whole(self, channels: int) -> int:
@@ -109,7 +132,8 @@ class Storage(ABC):
         return -(-channels // self.step) * self.step
 
     @abstractmethod
-    def planes(self, channels: int, height: int, width: int) -> Stored: ...
+    def planes(self, channels: int, height: int, width: int, spare: Spare | None = None) -> Stored:
+        """Planes of zeros, or where ``spare`` has room for them, of what is there."""
 
     @abstractmethod
     def chain(self, stages: Sequence[Stage], external: Sequence[str]) -> Chain: ...
