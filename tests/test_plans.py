@@ -375,9 +375,10 @@ def test_memory_is_estimated_well():
 
         def total(value: object, tensors: set[int] = tensors) -> int:
             if isinstance(value, torch.Tensor):
-                new = value.data_ptr() not in tensors
-                tensors.add(value.data_ptr())
-                return value.nbytes * new
+                storage = value.untyped_storage()  # planes may lie in those of others
+                new = storage.data_ptr() not in tensors
+                tensors.add(storage.data_ptr())
+                return storage.nbytes() * new
             if isinstance(value, PairWeights):
                 return 0
             if isinstance(value, list):

@@ -12,12 +12,13 @@ from ...ops import pair_interpolate_, pair_pool
 from ...runtimes.cpu.layers import Conv, beside, from_bytes, weight_and_bias
 from ...runtimes.cpu.pairs import Grid, lanes
 from ...runtimes.cpu.plan import Buffers, PairWeights, PlaneSizes
-from ...runtimes.cpu.stages import Stage
+from ...runtimes.cpu.stages import Part, Stage, part_of
 from ...runtimes.cpu.storage import Chain, Stored
 from ...runtimes.cpu.stored import StoredTrunkWeights, Trunk
 from . import network as rfdn
 
 ROWS = 8  # of a grid of patches that are floats at the same time
+WHOLE = ("x", "outputs", "sum", "joined", "work", "joined before", "work before")  # that chains are given
 
 
 class _Gate:
@@ -86,26 +87,22 @@ def _odd_rows(height: int, width: int) -> tuple[Tensor, Tensor]:
     return lanes(torch.ones(width, dtype=torch.bool)), torch.arange(height).remainder(2).to(torch.uint8)
 
 
-def _block(block: rfdn.RFDB, number: int, gate: _Gate, before: _Gate | None, weights: PairWeights) -> Chain:
-    """RFDB as a chain, from the gate ``before`` of the previous block to the input of its own.
+def _block(block: rfdn.RFDB, gate: _Gate, x: Part, before: list[Stage], weights: PairWeights) -> Chain:
+    """RFDB as a chain, from ``before``, the gate of the previous block, which makes ``x``, to the input of its own.
 
-    Its planes are what the block reads, its joined output before the gate, the gate's work, and the latter two of the
-    previous block.
+    Its planes are what the block reads or the sum that this is added to, its joined output before the gate, the gate's
+    work, and the latter two of the previous block.
     """
     distil = [Conv.of(getattr(block, f"c{i}_d"), rfdn.SLOPE) for i in (1, 2, 3)]
     residual = [Conv.of(getattr(block, f"c{i}_r"), rfdn.SLOPE) for i in (1, 2, 3)]
     last = Conv.of(block.c4, rfdn.SLOPE)
     # Each distilled part starts where a part may, so that there are channels of zeros between them.
     weight, bias = weight_and_bias(block.c5)
-    whole_block, part = (weights.storage.whole(channels) for channels in (residual[0].inputs, last.channels))
+    part = weights.storage.whole(last.channels)
     join = Conv(beside(weight.chunk(4, dim=1), part), bias)
 
-    x = "x", 0 if before is None else (number - 1) * whole_block
-    whole, stages = ["x", "joined", "work"], []
-    if before is not None:
-        whole += ["joined before", "work before"]
-        stages += [Stage(before.expand, "work before", x, "joined before", gate=True)]
-    stages += [
+    stages = [
+        *before,
         Stage(residual[0], x, "first", x),
         Stage(residual[1], "first", "second", "first"),
         Stage(residual[2], "second", "third", "second"),
@@ -116,42 +113,57 @@ def _block(block: rfdn.RFDB, number: int, gate: _Gate, before: _Gate | None, wei
         Stage(join, "kept", "joined"),
         Stage(gate.reduce, "joined", ("work", gate.part)),
     ]
-    return weights.chain(stages, whole)
+    used = {part_of(part)[0] for stage in stages for part in (stage.x, stage.skip, stage.out) if part}
+    return weights.chain(stages, [name for name in WHOLE if name in used])
 
 
 class _Trunk:
     """The blocks of one half. The gate of the last of them, the convolution of their concatenated outputs and the long
     skip are in ``end``: stages that write the slot ``out`` and that belong to the chain of what follows.
+
+    Where layers may write over what they have read, the convolution of the concatenation is a sum in a plane, to which
+    each output is added; elsewhere all outputs are kept.
     """
 
     def __init__(self, half: rfdn.BaseNet | rfdn.RefineNet, weights: PairWeights):
         blocks = [getattr(half, f"B{i}") for i in range(1, half.blocks + 1)]
         self.gates = [_Gate(block.esa, weights) for block in blocks]
-        before = [None, *self.gates]
-        self.chains = [_block(block, i, self.gates[i], before[i], weights) for i, block in enumerate(blocks)]
         channels, whole = half.LR_conv.out_channels, weights.storage.whole(half.LR_conv.out_channels)
         # Two of what a block reads of the block before, where it may not write over that.
         self.kept = 1 if weights.storage.in_place else 2
         sizes = {"joined": channels, "work": 2 * self.gates[0].part}
         each = {f"{name} {i}": size for name, size in sizes.items() for i in range(self.kept)}
-        self.planes: PlaneSizes = {"outputs": len(blocks) * whole, **each}
-        last = len(blocks) - 1
-        of_last = last % self.kept
-        self.whole = ["x", "outputs", f"joined {of_last}", f"work {of_last}"]
-        part = "outputs", last * whole
+        self.outputs = "sum" if weights.storage.in_place else "outputs"
+        self.planes: PlaneSizes = {self.outputs: (1 if weights.storage.in_place else len(blocks)) * whole, **each}
+        of_last = (len(blocks) - 1) % self.kept
+        self.whole = ["x", self.outputs, f"joined {of_last}", f"work {of_last}"]
         weight, bias = weight_and_bias(half.c[0])
-        concatenated = beside(weight.chunk(len(blocks), dim=1), whole)
-        self.end = [
-            Stage(self.gates[-1].expand, f"work {of_last}", part, f"joined {of_last}", gate=True),
-            Stage(Conv(concatenated, bias, rfdn.SLOPE), "outputs", "concatenated"),
-            Stage(Conv.of(half.LR_conv), "concatenated", "out", "x"),
+        parts = weight.chunk(len(blocks), dim=1)
+
+        def gated(number: int, work: str, joined: str) -> tuple[Part, list[Stage]]:
+            """What block ``number`` makes, and the stages for it; the last has the concatenation, too."""
+            expand, last = self.gates[number].expand, number == len(blocks) - 1
+            if self.outputs == "outputs":
+                out = "outputs", number * whole
+                joins = [Stage(Conv(beside(parts, whole), bias, rfdn.SLOPE), "outputs", "concatenated")] if last else []
+                return out, [Stage(expand, work, out, joined, gate=True), *joins]
+            summed = Conv(parts[number], None if number else bias, rfdn.SLOPE if last else 1.0)
+            adding = Stage(summed, "output", "sum", "sum" if number else None)
+            return "output", [Stage(expand, work, "output", joined, gate=True), adding]
+
+        before: list[tuple[Part, list[Stage]]] = [("x", [])]
+        before += [gated(number, "work before", "joined before") for number in range(len(blocks) - 1)]
+        self.chains = [
+            _block(block, gate, *made, weights) for block, gate, made in zip(blocks, self.gates, before, strict=True)
         ]
+        _, end = gated(len(blocks) - 1, f"work {of_last}", f"joined {of_last}")
+        self.end = [*end, Stage(Conv.of(half.LR_conv), end[-1].out, "out", "x")]
 
     def __call__(self, area: Grid, x: Stored, buffers: Buffers) -> None:
         for i, (chain, gate) in enumerate(zip(self.chains, self.gates, strict=True)):
             now, before = i % self.kept, (i + 1) % self.kept
             work, other = buffers[f"work {now}"], buffers[f"work {before}"]
-            given = {"x": buffers["outputs"] if i else x, "joined": buffers[f"joined {now}"], "work": work}
+            given = {"x": x, self.outputs: buffers[self.outputs], "joined": buffers[f"joined {now}"], "work": work}
             if i:
                 given |= {"joined before": buffers[f"joined {before}"], "work before": other}
             chain(area, given)

@@ -201,7 +201,7 @@ class PairPlan(Plan):
         self.scores = self._keep(torch.empty(1, *self.padded, dtype=torch.float32))
         self.grid = Grid(max(capacity, 1), (p + 2 * halo, p + 2 * halo), ACROSS)
         self.taken, self.count = self._planes(weights.channels, self.grid.height, self.grid.width), 0
-        spare = Spare(self.base_buffers.values())
+        spare = Spare(self.base_buffers.values()) if weights.storage.in_place else None
         self.refine_buffers = self._buffers(weights.refine_planes, self.grid.height, self.grid.width, spare)
         self.pictures = self._keep(torch.empty(max(capacity, 1), s * p, s * p, 3, dtype=torch.uint8))
         self._areas: dict[int, Grid] = {}
@@ -231,7 +231,7 @@ class PairPlan(Plan):
         return planes
 
     def _hand_over(self, half: str) -> None:
-        """Zeros in memory that the other half has written to: both rely on them around the image and between patches."""
+        """Zeros in memory that the other half has written to: both rely on them, around images and between patches."""
         if half != self._last_half:
             self._last_half = half
             for tensor in self._lent:

@@ -18,7 +18,7 @@ from .stages import Part, Stage, part_of
 # Rows of the largest map: enough tiles for threads not to wait for each other. Of the image at least whole tiles of 4
 # and of 6.
 BAND, LEAST = 48, 12
-SMALL = 64 << 20  # bytes of maps of all rows that are worth no bands
+SMALL = 32 << 20  # bytes of maps of all rows that are worth no bands
 
 
 class Room(NamedTuple):

@@ -21,7 +21,7 @@ from ..cpu.layers import Conv, Layer, Scale
 from ..cpu.pairs import Grid
 from ..cpu.rows import Room, Rows, Slot
 from ..cpu.stages import Part, Stage, part_of
-from ..cpu.storage import Chain, Mask, Storage, Stored
+from ..cpu.storage import Chain, Mask, Spare, Storage, Stored
 
 SILU = 2  # the activation of ``convolve_pixels_``
 
@@ -225,7 +225,7 @@ def _cells(grid: Grid, slot: Slot) -> list[int]:
 class Pixels(Storage):
     """Pixel maps in float16 or bfloat16; in float32 for tests. ``finite``: a bool in which pictures tell of others."""
 
-    name, step, narrow = "pixels", STEP, False
+    name, step, narrow, in_place = "pixels", STEP, False, False
     finite: Tensor | None = None
 
     def __init__(self, dtype: torch.dtype):
@@ -235,7 +235,7 @@ class Pixels(Storage):
     def description(self) -> str:  # type: ignore[override]
         return f"{str(self.dtype).removeprefix('torch.')} with float32 sums, in convolutions of our own"
 
-    def planes(self, channels: int, height: int, width: int) -> PixelMap:
+    def planes(self, channels: int, height: int, width: int, spare: Spare | None = None) -> PixelMap:
         return PixelMap(channels, height, width, self.dtype)
 
     def chain(self, stages: Sequence[Stage], external: Sequence[str]) -> PixelChain:

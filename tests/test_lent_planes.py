@@ -1,0 +1,85 @@
+"""Planes of the Refine-Net in memory of the Base-Net's, and layers that write over what they have read."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+from mga_kernels.runtimes.cpu import choose
+from mga_kernels.runtimes.cpu.plan import PairPlan
+from mga_kernels.runtimes.cpu.storage import Spare
+
+K = 12
+SIZE = 44, 52
+NETWORKS = ("rfdn", "srresnet", "rcan")
+
+
+def plan_of(name: str) -> PairPlan:
+    torch.manual_seed(0)
+    network = MaskGuidedNetwork(ModelConfig(name, 4, split=(2, 2))).eval()
+    halves = network.halves()
+    assert not isinstance(halves, str)
+    weights = halves.config.definition.part("cpu")(halves, choose.STORAGES["float32"])
+    return weights.plan(*SIZE, K)
+
+
+def result(plan: PairPlan, seed: int) -> tuple[np.ndarray, torch.Tensor]:
+    """The coarse picture and the refined patches."""
+    image = torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (*SIZE, 3), dtype=np.uint8))
+    out = plan.buffer()
+    plan.coarse(image, out)
+    plan.gather(torch.arange(K, dtype=torch.int32)[None])
+    return out.numpy().copy(), plan.refined().clone()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.inference_mode()
+def test_what_one_half_leaves_is_nothing_to_the_other(name):
+    plan = plan_of(name)
+    first = result(plan, 1)
+    for tensor in plan._lent:  # as if the Refine-Net had left no finite number, around its patches too
+        tensor.fill_(math.nan)
+    result(plan, 2)
+    again = result(plan, 1)
+    assert np.array_equal(again[0], first[0])
+    assert torch.equal(again[1], first[1])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@torch.inference_mode()
+def test_patches_are_refined_as_where_nothing_is_lent(name, monkeypatch):
+    lent = result(plan_of(name), 1)
+    monkeypatch.setattr(Spare, "take", lambda self, count: None)
+    plan = plan_of(name)
+    assert not plan._lent
+    own = result(plan, 1)
+    assert np.array_equal(lent[0], own[0])
+    assert torch.equal(lent[1], own[1])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_lent_planes_are_counted_once(name):
+    plan = plan_of(name)
+    memory = {id(tensor) for tensor in plan.tensors}
+    assert not memory & {id(tensor) for tensor in plan._lent}
+    base = [(one.data.data_ptr(), one.data.data_ptr() + one.data.nbytes) for one in plan.base_buffers.values()]
+    places = sorted((tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes) for tensor in plan._lent)
+    assert all(any(first <= begin and end <= last for first, last in base) for begin, end in places)
+    assert all(one[1] <= other[0] for one, other in itertools.pairwise(places))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_float_maps_need_fewer_planes_than_bf16(name):
+    """Threads of bf16 compute rows of each other, so nothing there may be written over."""
+    network = MaskGuidedNetwork(ModelConfig(name, 4, split=(2, 2))).eval()
+    halves = network.halves()
+    assert not isinstance(halves, str)
+    kind = halves.config.definition.part("cpu")
+    maps, pairs = (kind(halves, choose.STORAGES[name]).plan(*SIZE, K) for name in ("float32", "bfloat16"))
+    assert len(maps.base_buffers) < len(pairs.base_buffers)
+    assert not pairs._lent
