@@ -49,6 +49,7 @@ OF_OTHERS = {  # options that pages name, of other programs than those here
     "--help": "argparse's",
     "--no-build-isolation": "pip's",
     "--no-deps": "pip's",
+    "--nproc-per-node": "torchrun's",
     "--strict": "mkdocs'",
 }
 # The command, but that a training ends with a look at one flat colour, not at 125.
@@ -250,6 +251,8 @@ def test_a_mentioned_command_exists(asked):
             return
         case ["mga", verb, *words]:
             assert verb in COMMANDS
+            known = options_of(["mga", verb])
+        case ["torchrun", "--nproc-per-node", _, "-m", "mga", verb, *words]:
             known = options_of(["mga", verb])
         case ["make", target]:
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -173,17 +174,27 @@ def run(args: argparse.Namespace) -> int:
             f"upscale: --failures {args.failures} is the name of an image, and it would be a text; rename it"
         )
     listed = None if args.listed is None else [Source.listed(*entry) for entry in read_list(args.listed)]
-    existing = args.overwrite, args.skip_existing
+    existing, (rank, world) = (args.overwrite, args.skip_existing), _share(args)
     request = Request(
         *(args.inputs, args.output, args.format, args.save_mask, *existing, args.recursive, listed, size_of(args)),
         quality=_of_files(args),
         wrap=args.wrap,
+        rank=rank,
+        world=world,
     )
     _one_quality(args, str)
     if named(args.output) != STREAM:
         return _run(args, request)
     with bytes_out() as result:
         return _run(args, replace(request, result=result))
+
+
+def _share(args: argparse.Namespace) -> tuple[int, int]:
+    """(this process, how many there are): which part of the images this process takes, where torchrun or the like has started several."""
+    rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
+    if world > 1 and args.failures is not None:
+        raise InputError("upscale: several processes cannot write one list of --failures; go on with --skip-existing")
+    return rank, world
 
 
 def _of_files(args: argparse.Namespace) -> Quality:
@@ -232,6 +243,10 @@ def _run(args: argparse.Namespace, request: Request) -> int:
 def _load(args: argparse.Namespace) -> MaskGuidedSR:
     from .models import load_by_scale
 
+    if args.device == "auto" and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1:
+        from ..training.workers import device_of
+
+        args.device = str(device_of(args.device))
     with _status() as say:
         say(f"loading {args.model}")
         names = "threshold", "max_ms", "mode", "runtime", "memory", "tile", "mask"

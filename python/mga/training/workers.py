@@ -30,7 +30,7 @@ def device_of(wanted: str) -> torch.device:
         )
     own, count = int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0"))), torch.cuda.device_count()
     if own >= count:
-        raise InputError(f"train: there are {here} processes and {count} GPUs; start one process for each GPU")
+        raise InputError(f"there are {here} processes and {count} GPUs; start one process for each GPU")
     torch.cuda.set_device(own)  # for what takes the current one, as collectives do
     return torch.device("cuda", own)
 

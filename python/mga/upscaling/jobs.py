@@ -31,7 +31,7 @@ class Request:
 
     ``listed``: further inputs, of a list of files. ``data``: what the input STREAM holds; ``result``: where the output
     STREAM goes. ``quality``: that of ``save_image``, for those results that have one. ``wrap``: left and right edges
-    meet, None where metadata say so.
+    meet, None where metadata say so. ``rank``: which of the ``world`` processes that share the images this one is.
     """
 
     inputs: Sequence[Path]
@@ -45,6 +45,8 @@ class Request:
     size: Size = field(default_factory=Size)
     quality: Quality = None
     wrap: bool | None = None
+    rank: int = 0
+    world: int = 1
     data: bytes | None = None
     result: BinaryIO | None = None
 
@@ -157,11 +159,16 @@ def _images_of(source: Source, request: Request, failures: Failures) -> tuple[li
 
 
 def plan(request: Request, sources: Sequence[Source], say: Callable[[str], None] = lambda text: None) -> list[Job]:
-    """The jobs, with every output checked against the others, the inputs and what exists."""
+    """The jobs of this process, with every output checked against the others, the inputs and what exists.
+
+    Of several processes each takes every so many-th, which the others cannot; what they have made meanwhile may exist.
+    """
     several = len(sources) > 1 or len(request.inputs) > 1 or request.listed is not None
     several = several or (request.inputs[0] != STREAM and os.path.isdir(request.inputs[0]))
     output = named(request.output)
     if STREAM in (output, *request.inputs):
+        if request.world > 1:
+            raise InputError("upscale: one image through standard input or output is no work for several processes")
         return [_of_streams(request, several)]
     into_folder = several or os.path.isdir(output) or request.output.endswith(("/", os.sep))
     if several and not os.path.isdir(output) and output.suffix.lower() in FORMATS:
@@ -179,8 +186,8 @@ def plan(request: Request, sources: Sequence[Source], say: Callable[[str], None]
         mask = masks / source.below / f"{stem}-mask.png" if masks and mask_each else masks
         jobs.append(Job(source.path, target, mask, source.below))
     _check_quality(request, jobs)
-    _check(jobs, request.overwrite, request.skip_existing, say)
-    return jobs
+    _check(jobs, request, say)
+    return jobs[request.rank :: request.world]
 
 
 def _check_quality(request: Request, jobs: Sequence[Job]) -> None:
@@ -227,7 +234,7 @@ def _of_streams(request: Request, several: bool) -> Job:
         _refuse_other_format(request, output)
     job = Job(source, output, mask)
     _check_quality(request, [job])
-    _check([job], request.overwrite, request.skip_existing, lambda text: None)
+    _check([job], request, lambda text: None)
     return job
 
 
@@ -237,14 +244,14 @@ def _extension(suffix: str, wanted: str | None) -> str:
     return suffix if FORMATS.get(suffix.lower()) in KEPT else ".png"
 
 
-def _check(jobs: list[Job], overwrite: bool, skip: bool, say: Callable[[str], None]) -> None:
+def _check(jobs: list[Job], request: Request, say: Callable[[str], None]) -> None:
     """Refuse what would lose a file. Each file is asked for once: of 20,000 jobs no pairs are compared.
 
     What only one of several jobs is wrong with, such as a name too long, is left for its own turn.
     """
-    if len(jobs) == 1:
+    if len(jobs) == 1 and request.rank == 0:
         for path in jobs[0].outputs:
-            check_output(path, overwrite or skip, inputs=[jobs[0].source])
+            check_output(path, request.overwrite or request.skip_existing, inputs=[jobs[0].source])
     known: frozenset[Identity] | None = None  # the inputs
     owners: dict[tuple[str, str], Path] = {}
     folders: dict[str, tuple[str, bool]] = {}  # what they are really called, and whether they are there
@@ -269,9 +276,9 @@ def _check(jobs: list[Job], overwrite: bool, skip: bool, say: Callable[[str], No
                 known = identities(job.source for job in jobs)
             if (found.st_dev, found.st_ino) in known:
                 raise ImageError(f"cannot write {path}: it is an input itself; choose another name or folder")
-            if stat.S_ISREG(found.st_mode):
+            if stat.S_ISREG(found.st_mode) and number % request.world == request.rank:
                 existing.append(path)
-    if existing and not overwrite and not skip:
+    if existing and not request.overwrite and not request.skip_existing:
         more = f", and so do {len(existing) - 1:,} others" if len(existing) > 1 else ""
         remedy = "--skip-existing goes on with those that are missing, --overwrite replaces them"
         raise ImageError(f"cannot write {existing[0]}: it exists already{more}; {remedy}")
