@@ -149,7 +149,7 @@ def bad_file(folder, case):
     elif case == "missing":
         path.unlink()
     elif case == "deep":
-        Image.fromarray(np.full((4, 4), 3000, np.uint16)).save(path)
+        Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(path, "TIFF")
     return path
 
 

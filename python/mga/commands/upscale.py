@@ -190,7 +190,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _share(args: argparse.Namespace) -> tuple[int, int]:
-    """(this process, how many there are): which part of the images this process takes, where torchrun or the like has started several."""
+    """(number of this process, how many share the images), as torchrun and the like tell them."""
     rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
     if world > 1 and args.failures is not None:
         raise InputError("upscale: several processes cannot write one list of --failures; go on with --skip-existing")
