@@ -21,8 +21,8 @@ from gpu_stages import ENDING, ON_KERNELS, OPERATOR_TESTS, SKIPPED, STAGES, comp
 
 Found = dict[str, Any]
 IN_TURN = ("rfdn", "srresnet", "fsrcnn", "pan", "rcan")
-EAGER = ["M, graph, eager", "D, eager", "M, graph, fused"]
-COMPILED = ["M, graph, eager", "D, torch.compile", "M, graph, compiled"]
+EAGER = ["M, graph, own convolutions", "M, graph, eager", "D, eager", "M, graph, fused"]
+COMPILED = ["M, graph, own convolutions", "M, graph, eager", "D, torch.compile", "M, graph, compiled"]
 CLOSING = 3.0  # seconds kept for ending and recording
 
 
@@ -100,8 +100,8 @@ def results_of_tests(record: Path) -> Found:
 
 def steps() -> dict[str, Step]:
     operators = [f"tests/test_{name}.py" for name in (*OPERATOR_TESTS, "backends")]
-    graphs = ["tests/test_cuda_graph.py", "tests/test_cuda_whole.py"]
-    triton = ["tests/triton_kernels.py", "tests/triton_operators.py"]
+    graphs = ["tests/test_cuda_graph.py", "tests/test_cuda_whole.py", "tests/test_cuda_own.py"]
+    triton = ["tests/triton_kernels.py", "tests/triton_pixels.py", "tests/triton_operators.py"]
     some = {"tests": ["cuda_device", "test_filter_and_select"]}
     made = {
         "build": Step(20, 240, part("build"), stays=built),

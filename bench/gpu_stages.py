@@ -23,7 +23,8 @@ OPERATOR_TESTS = [
     *("select_patches", "gather_patches", "paste_patches", "mask_head", "dynamic_filter", "filter_and_select"),
     *("paste_shuffled", "image_to_input", "output_to_image", "conv_chain", "cuda_device", "cuda_against_triton"),
 ]
-OTHER_TESTS = ["cuda_graph", "cuda_whole", "triton_kernels", "backends", "native_build", "host", "networks", "engine"]
+OTHER_TESTS = ["cuda_graph", "cuda_whole", "cuda_own", "triton_kernels", "backends", "native_build", "host", "networks"]
+OTHER_TESTS += ["engine"]
 TESTS = [f"tests/test_{name}.py" for name in (*OPERATOR_TESTS, *OTHER_TESTS)]
 SANITIZED = [f"tests/test_{name}.py" for name in OPERATOR_TESTS]
 BUILD = [sys.executable, "setup.py", "build_ext", "--inplace"]
