@@ -222,14 +222,14 @@ class _WithImage(nn.Module):
 
 
 def high_pass(image: Tensor, patch_size: int) -> Tensor:
-    """Float32 (B, Hp, Wp): the mean over a cell of the luma's distance from its mean over 3 x 3 pixels.
+    """Float32 (B, Hp, Wp): the luma's distance from its mean over 3 x 3 pixels, root mean square over a cell.
 
     ``image`` (B, 3, H, W) in [0, 1]. Of cells beyond the border the part inside counts.
     """
     luma = (image.float() * torch.tensor(LUMA, device=image.device).view(3, 1, 1)).sum(dim=1, keepdim=True)
     smooth = F.avg_pool2d(F.pad(luma, (1, 1, 1, 1), mode="replicate"), 3, 1)
     height, width = (-side % patch_size for side in luma.shape[2:])
-    distance = F.pad((luma - smooth).abs(), (0, width, 0, height))
+    distance = F.pad((luma - smooth).square(), (0, width, 0, height))
     inside = F.pad(torch.ones_like(luma), (0, width, 0, height))
     sums, counts = (F.avg_pool2d(values, patch_size) for values in (distance, inside))
-    return (sums / counts)[:, 0]
+    return (sums / counts).sqrt()[:, 0]
