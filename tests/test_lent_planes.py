@@ -16,7 +16,7 @@ from mga_kernels.runtimes.cpu.storage import Spare
 
 K = 12
 SIZE = 44, 52
-NETWORKS = ("rfdn", "srresnet", "rcan")
+ENLARGING = ("rfdn", "srresnet", "rcan")
 
 
 def plan_of(name: str) -> PairPlan:
@@ -37,7 +37,7 @@ def result(plan: PairPlan, seed: int) -> tuple[np.ndarray, torch.Tensor]:
     return out.numpy().copy(), plan.refined().clone()
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ENLARGING)
 @torch.inference_mode()
 def test_what_one_half_leaves_is_nothing_to_the_other(name):
     plan = plan_of(name)
@@ -50,7 +50,7 @@ def test_what_one_half_leaves_is_nothing_to_the_other(name):
     assert torch.equal(again[1], first[1])
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ENLARGING)
 @torch.inference_mode()
 def test_patches_are_refined_as_where_nothing_is_lent(name, monkeypatch):
     lent = result(plan_of(name), 1)
@@ -62,7 +62,7 @@ def test_patches_are_refined_as_where_nothing_is_lent(name, monkeypatch):
     assert torch.equal(lent[1], own[1])
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ENLARGING)
 def test_lent_planes_are_counted_once(name):
     plan = plan_of(name)
     memory = {id(tensor) for tensor in plan.tensors}
@@ -73,7 +73,7 @@ def test_lent_planes_are_counted_once(name):
     assert all(one[1] <= other[0] for one, other in itertools.pairwise(places))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ENLARGING)
 def test_float_maps_need_fewer_planes_than_bf16(name):
     """Threads of bf16 compute rows of each other, so nothing there may be written over."""
     network = MaskGuidedNetwork(ModelConfig(name, 4, split=(2, 2))).eval()

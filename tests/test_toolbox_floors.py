@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "evaluation": {"settings", "files", "console", "complexity"},
     "drawing": {"evaluation"},
     "training": {"settings", "files", "evaluation"},
-    "conversion": {"settings", "files", "console", "evaluation", "training"},
+    "conversion": {"settings", "files", "console", "complexity", "evaluation", "training"},
     "report": {"files", "complexity", "evaluation", "drawing"},
     "studies": {"settings", "files", "evaluation", "drawing", "training"},
     "upscaling": {"files", "console", "drawing"},
