@@ -143,6 +143,11 @@ def test_the_command_writes_a_model_that_upscales_and_says_whether_it_pays(folde
         assert Image.open(out).size == (80, 96)
     whole = MaskGuidedSR.from_checkpoint(folder / "published.pth", runtime="own")
     image = np.asarray(Image.open(folder / "images/0.png"))
+    (folder / "sets").mkdir()
+    Image.fromarray(np.asarray(whole.upscale(image))).save(folder / "sets/0.png")
+    arguments = ["--model", str(folder / "out.safetensors"), "--sets", str(folder / "sets"), "--scale", "2"]
+    assert main(["evaluate", *arguments, "-o", str(folder / "table.md")]) == 0
+    assert main(["complexity", "--model", str(folder / "out.safetensors"), "--size", "40x40"]) == 0
     every = MaskGuidedSR.from_pretrained(folder / "out.safetensors", runtime="own", fraction=1.0)
     assert np.array_equal(every.upscale(image), whole.upscale(image))
 

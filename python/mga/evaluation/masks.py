@@ -76,7 +76,12 @@ def predict(model: MaskGuidedSR, lr: np.ndarray) -> MaskPair:
 
     network, smallest = model.model, model.config.definition.minimum_size
     if not isinstance(network, MaskGuidedNetwork):
-        raise InputError(f"mask: {model.network} is a whole network, which has none; name a mask-guided model")
+        what = (
+            "is a whole network, which has none"
+            if network.pair is None
+            else "has regions by a mask that is not learned"
+        )
+        raise InputError(f"mask: {model.network} {what}; name a mask-guided model")
     image = to_tensor(lr).to(model.device, model.dtype)
     image = pad_by_reflection(image, *(max(side, smallest) for side in image.shape[-2:]))
     coarse, feature = network.coarse(image.contiguous(memory_format=torch.channels_last))

@@ -158,7 +158,8 @@ def _of_set(row: Row, one: ImageSet, suite: Suite, runner: Runner | Bicubic, pic
         if row.variant == "masked":
             counts = [runner.count(row, *lr.shape[:2]) for lr in lrs]
             result["mean_k"] = float(np.mean(counts))
-            if suite.mask and (row.selection or runner.model.config.selection) == "largest":
+            learned = not isinstance(runner.model.config, RegionConfig)
+            if suite.mask and learned and (row.selection or runner.model.config.selection) == "largest":
                 pairs = runner.masks(one.name, lrs)
                 result["mask"] = mask_figures(pairs, counts, runner.training)
     return finite(result) | {"images": [finite(entry) for entry in images]}
