@@ -90,14 +90,6 @@ class Regions:
         ]
         return named, lists
 
-    def share(self) -> float:
-        """Of the tiles of the image, how many are computed by the layer that is computed furthest around the cells."""
-        assert self.extents is not None
-        widest = max(
-            (extent for call in self.extents for extent in call if extent.scale == 1), key=lambda e: e.side * e.tiles
-        )
-        return len(self._lists(widest)[0]) / math.prod(-(-length // widest.side) for length in self.size)
-
     def _lists(self, extent: Extent) -> tuple[Tensor, Tensor]:
         """Numbers of tiles, int32: those that are computed, and those that become zeros."""
         if extent not in self.lists:
