@@ -92,6 +92,12 @@ class Plan(ABC):
     def decomposed(self, out: Tensor) -> None:
         """Write the Refine-Net over the whole of the last coarse feature (-D) to the top left of ``out``."""
 
+    def grid_of(self, indices: Tensor) -> Tensor:
+        """bool (rows, columns): the cells at ``indices`` (1, n), of which -1 is none."""
+        cells = torch.zeros(self.cells, dtype=torch.bool, device=indices.device)
+        cells.view(-1)[indices[indices >= 0].long()] = True
+        return cells
+
     def show(self, image: Tensor, out: Tensor | None) -> None:
         """``coarse`` of an image from which cells may be chosen."""
         self.shown = image
@@ -102,7 +108,11 @@ class Plan(ABC):
         if not self.free:
             return self.select(k)
         assert self.shown is not None
-        image = self.shown.permute(2, 0, 1)[None].to(self.device)
+        return self.by_detail(self.shown, k)
+
+    def by_detail(self, image: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """What ``select`` returns, by the detail of an image (H, W, 3)."""
+        image = image.permute(2, 0, 1)[None].to(self.device)
         seen = high_pass(image if image.is_floating_point() else image / 255, self.config.patch_size)
         rows, columns = self.cells  # more than there are where the network takes no image so small
         mask = F.pad(seen, (0, columns - seen.shape[2], 0, rows - seen.shape[1]))

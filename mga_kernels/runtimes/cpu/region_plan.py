@@ -84,16 +84,14 @@ class RegionPlan(Plan):
             self.base.coarse(image, out)
 
     def select(self, k: int) -> tuple[Tensor, Tensor]:
-        return self.weights.network.select(self.image.permute(2, 0, 1)[None] / 255, k)
+        return self.by_detail(self.image, k)
 
     def refine(self, indices: Tensor, out: Tensor) -> None:
         if not indices.numel():
             return
-        cells = torch.zeros(self.cells, dtype=torch.bool)
-        cells.view(-1)[indices[0].long()] = True
         self._picture = out
         regions = self.regions
-        regions.choose(cells, *self.whole.area.size)
+        regions.choose(self.grid_of(indices), *self.whole.area.size)
         self.whole.give(self.image)
         self._run(regions)
 

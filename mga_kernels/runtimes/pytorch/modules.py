@@ -102,15 +102,13 @@ class ModulePlan(Plan):
     def refine(self, indices: Tensor, out: Tensor) -> None:
         if self.network.pair is None:
             return super().refine(indices, out)
-        indices = indices[indices >= 0].long()
-        if not len(indices):
+        chosen = self.grid_of(indices)
+        if not indices.numel():
             return None
         # By definition the Refine-Net runs over the whole image.
         whole = torch.empty_like(out)
         self.decomposed(whole)
         side = self.config.patch_size * self.config.scale
-        chosen = torch.zeros(self.cells, dtype=torch.bool, device=out.device)
-        chosen.view(-1)[indices] = True
         large = chosen.repeat_interleave(side, 0).repeat_interleave(side, 1)[..., None]
         out.copy_(torch.where(large, whole, out))
         return None

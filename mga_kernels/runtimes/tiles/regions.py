@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from ...networks import SRNetwork
-from ..plan import Planner
 from .tiled import TiledPlan
-from .tiling import Tiling
 
 
 class TiledRegions(TiledPlan):
     """Tiles begin at whole cells, and hold all that their cells see, of regions that go on beyond them, too."""
-
-    def __init__(self, planner: Planner, network: SRNetwork, height: int, width: int, capacity: int, tiling: Tiling):
-        super().__init__(planner, network, height, width, capacity, tiling)
-        self.network = network
 
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
         self.image = image
@@ -28,13 +20,11 @@ class TiledRegions(TiledPlan):
 
     def select(self, k: int) -> tuple[Tensor, Tensor]:
         assert self.image is not None
-        image = self.image if self.image.is_floating_point() else self.image / 255
-        return self.network.select(image.permute(2, 0, 1)[None], k)
+        return self.by_detail(self.image, k)
 
     def refine(self, indices: Tensor, out: Tensor) -> None:
         assert self.image is not None
-        cells = torch.zeros(self.cells, dtype=torch.bool)
-        cells.view(-1)[indices[0].long()] = True
+        cells = self.grid_of(indices)
         p, s = self.config.patch_size, self.config.scale
         for row, column in self.tiling:
             sides = (row, self.tiling.height), (column, self.tiling.width)
@@ -46,9 +36,5 @@ class TiledRegions(TiledPlan):
             before = out[place]
             tile[: before.shape[0], : before.shape[1]] = before
             self._start(self.image, row, column, None)
-            self.inner.refine(_numbers(cells[seen]), tile)
+            self.inner.refine(cells[seen].flatten().nonzero().T.int(), tile)
             self._copy(row, column, out)
-
-
-def _numbers(cells: Tensor) -> Tensor:
-    return cells.flatten().nonzero().flatten().int()[None]
