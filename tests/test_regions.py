@@ -170,6 +170,7 @@ def test_a_quality_is_a_threshold_of_the_model_and_whole_is_dense():
         ({"quality": "best"}, "choose one of whole, high, fast"),
         ({"quality": "fast", "fraction": 0.1}, "leave out fraction"),
         ({"quality": "whole", "k": 3}, "leave out K"),
+        ({"quality": "fast", "mask": "learned"}, "no learned mask"),
     ):
         with pytest.raises(InputError, match=message):
             MaskGuidedSR(network, **settings)

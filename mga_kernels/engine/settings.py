@@ -101,14 +101,14 @@ class Settings:
 
     def of(self, network: SRNetwork) -> Settings:
         """These for ``network``, with its usual mode where none was asked for; InputError where it cannot run so."""
+        if self.mask == LEARNED and network.masked and network.mask_module is None:
+            raise InputError("MaskGuidedSR: this network has no learned mask; leave mask out")
         if self.quality is not None and self.quality != WHOLE:
             return self._of_quality(network, self.quality)
         if self.quality == WHOLE and (self.amount or self.mode not in (None, "dense")):
             raise InputError(
                 'MaskGuidedSR: quality "whole" refines everything; leave out K, threshold, max_ms and mode'
             )
-        if self.mask == LEARNED and network.masked and network.mask_module is None:
-            raise InputError("MaskGuidedSR: this network has no learned mask; leave mask out")
         if network.masked:
             return replace(self, mode=self.mode or ("masked" if self.quality is None else "dense"))
         check_whole(**vars(self.amount), mask=self.mask, mode=None if self.mode == "dense" else self.mode)

@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -57,15 +58,22 @@ class Stored(ABC):
     def inner(self, height: int | None = None, width: int | None = None) -> Tensor:
         """View (groups, height, width, step) of the pixels."""
 
-    @abstractmethod
     def statistics(self, grid: Grid) -> Tensor:
         """float32 (2, count, C): sums over each patch of the values of each channel, and of their squares."""
+        values = grid.patches(self, 0, self.groups).flatten(2, 3).flatten(0, 1)[: grid.count, : self.channels].float()
+        return torch.stack([values.sum(dim=(2, 3)), values.square().sum(dim=(2, 3))])
 
-    @abstractmethod
     def rescale(
         self, grid: Grid, x: Stored, factors: Tensor, offsets: Tensor, skip: Stored | None, slope: float
     ) -> None:
         """Become leaky(factor * x + offset + skip), factors and offsets float32 (count, C) of each patch."""
+        missing = (0, self.groups * self.step - factors.shape[1], 0, grid.down * grid.across - len(factors))
+        shape = grid.down, grid.across, self.groups, self.step, 1, 1
+        factors, offsets = (F.pad(values, missing).view(shape) for values in (factors, offsets))
+        values = torch.addcmul(offsets, grid.patches(x, 0, self.groups).float(), factors)
+        if skip is not None:
+            values += grid.patches(skip, 0, self.groups)
+        grid.patches(self, 0, self.groups).copy_(F.leaky_relu_(values, slope) if slope != 1 else values)
 
     def write(self, image: Tensor, first: int = 0) -> None:
         """Fill from (channels, h, w) with h, w no more than the planes', from channel ``first`` on."""

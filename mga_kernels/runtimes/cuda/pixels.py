@@ -43,21 +43,6 @@ class PixelMap(Stored):
         view = self.data[: height or self.height, : width or self.width]
         return view.unflatten(2, (self.groups, STEP)).permute(2, 0, 1, 3)
 
-    def statistics(self, grid: Grid) -> Tensor:
-        values = grid.patches(self, 0, self.groups).flatten(2, 3).flatten(0, 1)[: grid.count, : self.channels].float()
-        return torch.stack([values.sum(dim=(2, 3)), values.square().sum(dim=(2, 3))])
-
-    def rescale(
-        self, grid: Grid, x: Stored, factors: Tensor, offsets: Tensor, skip: Stored | None, slope: float
-    ) -> None:
-        missing = (0, self.groups * STEP - factors.shape[1], 0, grid.down * grid.across - len(factors))
-        shape = grid.down, grid.across, self.groups, STEP, 1, 1
-        factors, offsets = (F.pad(values, missing).view(shape) for values in (factors, offsets))
-        values = torch.addcmul(offsets, grid.patches(x, 0, self.groups).float(), factors)
-        if skip is not None:
-            values += grid.patches(skip, 0, self.groups)
-        grid.patches(self, 0, self.groups).copy_(F.leaky_relu_(values, slope) if slope != 1 else values)
-
 
 @dataclass(frozen=True, eq=False)
 class Packed:
