@@ -1,9 +1,9 @@
 """Runs over a folder that are killed: the next one goes on, and neither half a file nor a hidden one stays."""
 
+import fcntl
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,6 @@ from PIL import Image
 
 from mga_kernels.system.files import remove_left_parts, whole_file
 
-OLD = 60  # seconds
 WRITES = """
 import os, signal, sys
 from mga_kernels.system.files import whole_file
@@ -40,18 +39,12 @@ def killed_while_writing(path):
     subprocess.run([sys.executable, "-c", WRITES, path], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)})
 
 
-def aged(folder):
-    for path in hidden(folder):
-        os.utime(path, (time.time() - OLD,) * 2)
-
-
 def test_what_a_killed_process_left_goes_with_the_next_run(tmp_path, folder, mga_upscale):
     out = tmp_path / "out"
     out.mkdir()
     killed_while_writing(out / "a.png")
     (part,) = hidden(out)
     assert part.read_bytes() == b"half"
-    aged(out)
     (out / ".mga-mine").write_text("of somebody else")
     code, output = mga_upscale(folder, "-o", out, "--skip-existing")
     assert (code, output.err) == (0, "")
@@ -63,7 +56,6 @@ def test_what_another_process_writes_stays(tmp_path):
     with whole_file(tmp_path / "slow.png") as stream:
         stream.write(b"all ")
         stream.flush()
-        aged(tmp_path)
         assert remove_left_parts(tmp_path) == 0
         stream.write(b"of it")
     assert (tmp_path / "slow.png").read_bytes() == b"all of it"
@@ -74,7 +66,6 @@ def test_a_file_stays_marked_when_it_is_closed_and_has_no_name_yet(tmp_path, mon
     real, seen = os.replace, []
 
     def replace(source, target):
-        aged(tmp_path)
         seen.append(remove_left_parts(tmp_path))
         real(source, target)
 
@@ -85,13 +76,31 @@ def test_a_file_stays_marked_when_it_is_closed_and_has_no_name_yet(tmp_path, mon
     assert (tmp_path / "a").read_bytes() == b"it"
 
 
-def test_what_was_just_made_stays(tmp_path):
+def test_what_was_left_goes_at_once(tmp_path):
+    """Also when the next run starts in the same moment."""
     killed_while_writing(tmp_path / "a.png")
-    os.utime(hidden(tmp_path)[0])
-    assert remove_left_parts(tmp_path) == 0
-    aged(tmp_path)
     assert remove_left_parts(tmp_path) == 1
+    assert hidden(tmp_path) == []
     assert remove_left_parts(tmp_path / "nowhere") == 0
+
+
+def test_what_goes_before_it_is_marked_is_made_again(tmp_path, monkeypatch):
+    """Another process finds a file that was made this moment, and takes it for one that was left."""
+    real, seen = fcntl.flock, []
+
+    def flock(file, operation):
+        if not seen and not operation & fcntl.LOCK_NB:
+            seen.append(None)
+            seen.append(remove_left_parts(tmp_path))
+        real(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with whole_file(tmp_path / "a") as stream:
+        stream.write(b"it")
+        assert remove_left_parts(tmp_path) == 0
+    assert seen == [None, 1]
+    assert (tmp_path / "a").read_bytes() == b"it"
+    assert hidden(tmp_path) == []
 
 
 def test_a_run_that_is_killed_twice(folder_killed, capsys, monkeypatch):

@@ -8,7 +8,6 @@ import os
 import re
 import secrets
 import stat
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -19,7 +18,6 @@ from ..errors import InputError
 Identity = tuple[int, int]  # device and number of a file, which are the same under all of its names
 
 _PART = re.compile(r"\.mga-[0-9a-f]{16}\.part")
-_UNMARKED = 1.0  # seconds; a file may have no mark yet just after it was made
 
 _temporary: dict[Path, int] = {}  # files that are being made, and the process that makes them
 
@@ -37,11 +35,9 @@ def whole_file(path: str | os.PathLike[str], error: type[InputError] = InputErro
     target = _regular(path, error)
     with _temporary_name(target.parent) as temporary, ExitStack() as held:
         try:
-            # Not tempfile: its files are readable by their owner only, and the result should follow the umask.
-            file = _File(temporary, "x+")
+            file = held.enter_context(_made(temporary))
         except (OSError, ValueError) as problem:  # ValueError: a zero byte in the name
             raise error(f"cannot write {path}: {_reason(target.parent, problem)}") from problem
-        held.enter_context(_held(io.FileIO.fileno(file)))
         try:
             stream = io.BufferedRandom(file)
             yield stream
@@ -118,17 +114,24 @@ def _temporary_name(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _held(descriptor: int) -> Iterator[None]:
-    """The file of this descriptor is marked as one that is being made until the block ends, also when it is closed."""
-    copy = os.dup(descriptor)
-    try:
-        with suppress(ImportError, OSError):  # where there are no such marks, nothing is removed by them either
-            import fcntl
+def _made(path: Path) -> Iterator[_File]:
+    """A new file, marked as one that is being made until the block ends, also when it is closed before."""
+    with ExitStack() as mark:
+        # Another process may look for what was left between the file's making and its marking, and remove it. It does
+        # so with the mark in its hand: once the mark is ours, the file is there for good, or has to be made again.
+        while True:
+            # Not tempfile: its files are readable by their owner only, and the result should follow the umask.
+            file = _File(path, "x+")
+            copy = os.dup(io.FileIO.fileno(file))
+            mark.callback(os.close, copy)
+            with suppress(ImportError, OSError):  # where there are no such marks, nothing is removed by them either
+                import fcntl
 
-            fcntl.flock(copy, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    finally:
-        os.close(copy)
+                fcntl.flock(copy, fcntl.LOCK_EX)
+            if path.exists():
+                break
+            file.close()
+        yield file
 
 
 def remove_left_parts(folder: str | os.PathLike[str]) -> int:
@@ -145,8 +148,8 @@ def remove_left_parts(folder: str | os.PathLike[str]) -> int:
         return 0
     for path in parts:
         with suppress(OSError), open(path, "rb") as file:
-            if time.time() - os.fstat(file.fileno()).st_mtime > _UNMARKED:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 os.unlink(path)
                 removed += 1
     return removed
