@@ -47,7 +47,7 @@ test: setup
 
 # Again with the kernels in plain C++, which the oldest processors run: what has kernels for several instruction sets in it,
 # and what has convolutions in it, unless this processor runs them in plain C++ anyway.
-PORTABLE := mask_head dynamic_filter filter_and_select paste_shuffled output_to_image convolve_maps map_bands backends engine
+PORTABLE := mask_head dynamic_filter filter_and_select paste_shuffled output_to_image high_pass convolve_maps map_bands backends engine
 CONVOLUTIONS := pair_chain pair_planes convolution_kernels convolution_operators plans tiles runtimes safety published stream plain_plans
 USUAL = $(shell $(BIN)/python -c "from mga_kernels.runtimes.cpu.choose import storage; print(storage().kernels())")
 test-portable: setup

@@ -14,6 +14,7 @@ CASES = {
     "conv_chain": ["two blocks"],
     "convolve_pixels": ["skip", "bytes"],
     "dynamic_filter": ["5x5"],
+    "high_pass": ["cells of 12"],
     "image_to_input": ["960x540"],
     "mask_head": ["softmax-then-pool", "pool-then-softmax"],
     "output_to_image": ["channels-last", "planar"],

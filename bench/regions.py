@@ -20,11 +20,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mga.conversion.distilling import large, luma, tensor_of
+from mga.conversion.distilling import large, luma
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_checkpoint
 from mga_kernels.networks import WholeNetwork
-from mga_kernels.networks.regions import RegionNetwork, high_pass
+from mga_kernels.networks.regions import RegionNetwork
+from mga_kernels.ops import high_pass
 
 SIZE = 960, 540
 SHARES = (0.1, 0.2, 0.3, 0.5)
@@ -97,10 +98,11 @@ def main() -> None:
                 refined = len(model.explain(lr).indices) / math.prod(model.grid(*lr.shape[:2]))
             table.setdefault(kind, []).append((refined, relative, db(made, wanted), db(made, hr) - of_whole))
         error = torch.from_numpy(np.square(luma(coarse) - luma(wanted)))[None, None]
+        mask = high_pass(torch.from_numpy(coarse)[None], p * scale)[0]
         cells = {
             "largest error": torch.nn.functional.avg_pool2d(error, p * scale, ceil_mode=True)[0, 0],
-            "high-pass": high_pass(tensor_of(lr), p)[0],
-            "random": torch.rand(high_pass(tensor_of(lr), p)[0].shape, generator=torch.Generator().manual_seed(0)),
+            "high-pass": mask,
+            "random": torch.rand(mask.shape, generator=torch.Generator().manual_seed(0)),
         }
         for kind, values in cells.items():
             for share in SHARES:

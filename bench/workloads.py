@@ -258,6 +258,18 @@ def output_to_image(case: str, device: str, dtype: torch.dtype = torch.float32) 
     return Workload("output_to_image", case, call, check, 3 * height * width * (1 + dtype.itemsize))
 
 
+def high_pass(case: str, device: str) -> Workload:
+    """Of a picture x4; ``case`` only names it."""
+    size, side = (SCALE * HEIGHT, SCALE * WIDTH), 12 * SCALE
+    picture = torch.randint(0, 256, (1, *size, 3), generator=torch.Generator().manual_seed(12)).to(device, torch.uint8)
+
+    def call() -> torch.Tensor:
+        return ops.high_pass(picture, side)
+
+    check = _check_equal(call, lambda: _reference("high_pass")(picture, side))
+    return Workload("high_pass", case, call, check, picture.numel())
+
+
 def convolve_pixels(case: str, device: str, dtype: torch.dtype = torch.float32, channels: int = CHANNELS) -> Workload:
     """A layer of the networks on the whole image: "skip" with a residual, "bytes" the last one, into a picture x4."""
     generator = torch.Generator().manual_seed(14)

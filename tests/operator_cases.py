@@ -52,6 +52,7 @@ def cases(generator: torch.Generator, dtype: torch.dtype) -> dict[str, Arguments
         "gather_patches": (feature, indices, 4, 1),
         "paste_patches_": (random(generator, 2, 3, 96, 128).to(dtype), cells, indices),
         "paste_shuffled_": (image, patches, indices, 4, 1.0),
+        "high_pass": (small, 8),
         "image_to_input": (small, 24, 32, 1.0, dtype),
         "output_to_image": (random(generator, 2, 3, 24, 32).to(dtype), 21, 30, 1.0),
         **convolution_cases(generator),
@@ -131,6 +132,7 @@ def convolution_cases(generator: torch.Generator) -> dict[str, Arguments]:
 
 # What moves or chooses values gives the same bits everywhere; the mask that a choice depends on is rounded.
 EXACT = {"select_patches", "gather_patches", "paste_patches_", "paste_shuffled_", "image_to_input", "output_to_image"}
+EXACT |= {"high_pass"}
 EXACT |= {"pack_pair_weight", "pair_gather_", "pair_grid_statistics", "pair_interpolate_", "pair_pool"}
 ROUNDED = {"convolve_maps_": 1e-4}  # its tiles round more than a plain sum does
 

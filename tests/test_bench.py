@@ -34,7 +34,15 @@ def workloads(monkeypatch):
 
 @pytest.mark.parametrize(
     "name",
-    ["select_patches", "gather_patches", "paste_patches", "paste_shuffled", "image_to_input", "output_to_image"],
+    [
+        "select_patches",
+        "gather_patches",
+        "paste_patches",
+        "paste_shuffled",
+        "high_pass",
+        "image_to_input",
+        "output_to_image",
+    ],
 )
 def test_a_wrong_result_is_not_timed(workloads, name, monkeypatch):
     workload = getattr(workloads, name)("some", "cpu")

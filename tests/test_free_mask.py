@@ -1,4 +1,4 @@
-"""Cells chosen by what is seen in the image itself: ``MaskGuidedSR(mask="high-pass")``."""
+"""Cells chosen by what is seen in the coarse image: ``MaskGuidedSR(mask="high-pass")``."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from PIL import Image
 from mga_kernels import MaskGuidedSR
 from mga_kernels.errors import InputError
 from mga_kernels.networks import WholeConfig, WholeNetwork
-from mga_kernels.networks.regions import high_pass
+from mga_kernels.ops import high_pass, select_patches
 
 
 def image_of(height=44, width=61):
@@ -19,47 +19,29 @@ def image_of(height=44, width=61):
     return pixels
 
 
-def expected(image, p, k):
-    mask = high_pass(torch.from_numpy(image).permute(2, 0, 1)[None] / 255, p)[0]
-    cells = np.zeros(mask.numel(), bool)
-    cells[mask.flatten().topk(k).indices.numpy()] = True
-    return cells.nonzero()[0], mask.numpy()
-
-
-def test_the_mask_is_by_definition():
-    """Distance of the luma from its mean over 3 x 3 pixels; beyond the border the nearest pixel goes on."""
-    image = torch.rand(1, 3, 10, 7)
-    luma = (image[0] * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0).numpy()
-    edged = np.pad(luma, 1, mode="edge")
-    smooth = sum(edged[dy : dy + 10, dx : dx + 7] for dy in range(3) for dx in range(3)) / 9
-    distance = np.square(luma - smooth)
-    found = high_pass(image, 4)
-    assert found.shape == (1, 3, 2)
-    for row in range(3):
-        for column in range(2):
-            cell = distance[4 * row : 4 * row + 4, 4 * column : 4 * column + 4]
-            assert float(found[0, row, column]) == pytest.approx(float(cell.mean()) ** 0.5, rel=1e-4)
+def expected(coarse, side, k):
+    mask = high_pass(torch.from_numpy(np.asarray(coarse).copy())[None], side)
+    return select_patches(mask, k)[0].numpy(), mask[0].numpy()
 
 
 @pytest.mark.parametrize("runtime", ["own", "pytorch"])
 @pytest.mark.parametrize("tile", [None, 32])
 def test_cells_with_detail_are_chosen(runtime, tile):
-    torch.manual_seed(0)
-    image, network = image_of(60, 90), random_model("fsrcnn", 2)
-    model = MaskGuidedSR(network, mask="high-pass", k=12, runtime=runtime, tile=tile)
+    image, network = image_of(60, 90), "fsrcnn-x2"
+    model = MaskGuidedSR.from_checkpoint(network, mask="high-pass", k=12, runtime=runtime, tile=tile)
     found = model.explain(image)
-    cells, mask = expected(image, 4, 12)
+    cells, mask = expected(found.coarse, 8, 12)
     assert np.array_equal(found.indices, cells)
-    np.testing.assert_allclose(found.mask, mask, atol=1e-6)
-    learned = MaskGuidedSR(network, mask="learned", k=12, runtime=runtime, tile=tile).explain(image)
+    assert np.array_equal(found.mask, mask)
+    learned = MaskGuidedSR.from_checkpoint(network, mask="learned", k=12, runtime=runtime, tile=tile).explain(image)
     assert not np.array_equal(learned.indices, cells)
-    usual = MaskGuidedSR(network, k=12, runtime=runtime, tile=tile).explain(image)
+    usual = MaskGuidedSR.from_checkpoint(network, k=12, runtime=runtime, tile=tile).explain(image)
     assert np.array_equal(usual.indices, learned.indices)
 
 
 def test_a_threshold_is_one_of_the_image():
-    image, network = image_of(), random_model("fsrcnn", 2)
-    model = MaskGuidedSR(network, mask="high-pass", threshold=0.01)
+    image = image_of()
+    model = MaskGuidedSR.from_checkpoint("fsrcnn-x2", mask="high-pass", threshold=0.01)
     found = model.explain(image)
     assert len(found.indices) == (found.mask > 0.01).sum()
     assert 0 < len(found.indices) < 60

@@ -49,6 +49,14 @@ struct OperatorKernels {
   void (*units_to_pixels)(const void* from, Real dtype, int64_t n, double gain, Pixel pixel, void* to);
   // Three planes of n bytes, `plane` apart -> n pixels.
   void (*interleave_bytes)(const uint8_t* planes, int64_t plane, int64_t n, uint8_t* to);
+
+  // n pixels -> their luma, 0..1020.
+  void (*luma_row)(const uint8_t* pixels, int64_t n, int16_t* luma);
+  // For each cell of `side` of the n pixels of a row, the sum of the squares of nine times a pixel's distance from the
+  // mean over 3 x 3 pixels of the cell, added to `sums`; `above` and `below` are rows of the same cells, or the row
+  // itself. `columns` is room for n.
+  void (*distance_row)(const int16_t* above, const int16_t* row, const int16_t* below, int64_t n, int64_t side,
+                       int16_t* columns, int64_t* sums);
 };
 
 // The kernels for this processor, or for the set that the environment variable MGA_CPU_ISA names, if it has that.

@@ -43,7 +43,8 @@ class Runner:
         deep: bool = False,
     ):
         self.config, self.device, self.dtype = network.config, device, dtype
-        self.amount, self.free = settings.amount or self.config.usual, settings.mask == HIGH_PASS
+        self.amount = settings.amount or self.config.usual
+        self.free = network.masked and (settings.mask == HIGH_PASS or network.mask_module is None)
         prepared = network if wanted in (None, dtype) else copy.deepcopy(network)  # which is converted to ``wanted``
         self.planner, self.refused = (
             runtimes.deep(prepared, device) if deep else runtimes.prepare(prepared, device, wanted, settings.runtime)

@@ -49,8 +49,8 @@ class Settings:
     as "high" and "fast", are thresholds of its own, which its file holds (``mga convert --regions``).
 
     ``mask``: by what the cells of photographs are chosen. "learned" is the network's mask, which predicts errors;
-    "high-pass" costs nothing: how far the image's luma, 0 to 1, is from its mean over 3 x 3 pixels, root mean square
-    over a cell. The first is usual where a network has one.
+    "high-pass" costs nothing: how far the coarse image's luma is from its mean over 3 x 3 pixels, root mean square over
+    a cell (see ``ops.high_pass``). The first is usual where a network has one.
 
     ``max_ms``: as many as there is time for, so that a photograph takes no longer than these milliseconds on this
     machine, from bytes to bytes. That is measured once for each size, which takes some twenty times as long, and kept

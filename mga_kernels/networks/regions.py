@@ -1,9 +1,9 @@
 """Two whole networks as one that is mask-guided: a small one for all of an image, a large one where it is not enough.
 
 The small one is the Base-Net, distilled from the large one. The large one, the Refine-Net, is a published network as it
-is. It runs over connected regions of cells, from the image on, so that neighbours see each other as in the whole image;
-where all cells are refined the picture is the published network's. Which cells come first is seen in the image itself:
-those with the most of what a mean over 3 x 3 pixels takes away, a mask that costs nothing.
+is. It runs over connected regions of cells, from the image on, so that neighbours see each other as in the whole
+image; where all cells are refined the picture is the published network's. Which cells come first is seen in the coarse
+picture: those with the most of what a mean over 3 x 3 pixels takes away (``ops.high_pass``), a mask that costs nothing.
 """
 
 from __future__ import annotations
@@ -13,11 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..ops import select_patches
+from ..ops import high_pass, output_to_image, select_patches
 from ..quantities import plain_fields, real
 from .amount import Amount, above
 from .interface import Reach, SRNetwork
@@ -26,7 +25,6 @@ from .whole import WholeConfig, WholeNetwork
 
 PATCH_SIZES = (4, 8, 12, 16, 24)
 VARIANTS = ("base", "decomposed", "masked")
-LUMA = (0.299, 0.587, 0.114)
 ALL = 1 << 40  # more cells than any image has
 
 
@@ -155,7 +153,11 @@ class RegionNetwork(SRNetwork):
         self.base.to(front)
 
     def select(self, feature: Tensor, k: int, selection: str | None = None, seed: int = 0) -> tuple[Tensor, Tensor]:
-        mask = high_pass(feature, self.config.patch_size)
+        return self._select(self.base(feature), k, selection, seed)
+
+    def _select(self, coarse: Tensor, k: int, selection: str | None, seed: int) -> tuple[Tensor, Tensor]:
+        picture = output_to_image(coarse, *coarse.shape[2:])
+        mask = high_pass(picture, self.config.patch_size * self.config.scale)
         return mask, select_patches(mask, k, selection or self.config.selection, seed)
 
     def decomposed(self, feature: Tensor) -> Tensor:
@@ -191,7 +193,7 @@ class RegionNetwork(SRNetwork):
             return coarse
         rows, columns = (-(-side // self.config.patch_size) for side in image.shape[-2:])
         amount = Amount(k=k, threshold=threshold) or self.config.usual
-        mask, indices = self.select(image, amount.count(rows * columns, ALL), selection, seed)
+        mask, indices = self._select(coarse, amount.count(rows * columns, ALL), selection, seed)
         return self.pasted(coarse, self.refine(image), mask, indices, amount.threshold)
 
     def pasted(
@@ -219,17 +221,3 @@ class _WithImage(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         return self.base(image), image
-
-
-def high_pass(image: Tensor, patch_size: int) -> Tensor:
-    """Float32 (B, Hp, Wp): the luma's distance from its mean over 3 x 3 pixels, root mean square over a cell.
-
-    ``image`` (B, 3, H, W) in [0, 1]. Of cells beyond the border the part inside counts.
-    """
-    luma = (image.float() * torch.tensor(LUMA, device=image.device).view(3, 1, 1)).sum(dim=1, keepdim=True)
-    smooth = F.avg_pool2d(F.pad(luma, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    height, width = (-side % patch_size for side in luma.shape[2:])
-    distance = F.pad((luma - smooth).square(), (0, width, 0, height))
-    inside = F.pad(torch.ones_like(luma), (0, width, 0, height))
-    sums, counts = (F.avg_pool2d(values, patch_size) for values in (distance, inside))
-    return (sums / counts).sqrt()[:, 0]

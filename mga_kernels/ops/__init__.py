@@ -18,6 +18,7 @@ from .convolve_pixels import convolve_pixels_
 from .dynamic_filter import dynamic_filter
 from .filter_and_select import filter_and_select
 from .gather_patches import gather_patches
+from .high_pass import high_pass
 from .image_to_input import image_to_input
 from .mask_head import mask_head
 from .output_to_image import output_to_image
@@ -34,6 +35,7 @@ __all__ = [
     "dynamic_filter",
     "filter_and_select",
     "gather_patches",
+    "high_pass",
     "image_to_input",
     "last_backend",
     "mask_head",

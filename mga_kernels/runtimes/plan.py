@@ -13,8 +13,7 @@ from ..networks import ModelConfig, RegionConfig, WholeConfig
 from ..networks.amount import above
 from ..networks.interface import padded_size
 from ..networks.layers import Place
-from ..networks.regions import high_pass
-from ..ops import paste_patches_, select_patches
+from ..ops import high_pass, output_to_image, paste_patches_, select_patches
 
 
 class Plan(ABC):
@@ -25,7 +24,7 @@ class Plan(ABC):
     uint8, or float32 in [0, 1].
 
     ``threshold``: only cells whose mask value is larger are refined. ``free``: cells are chosen by what is seen in the
-    image itself (``networks.regions.high_pass``), not by the network's mask. ``finite``, on the plan's device: whether
+    coarse image (``ops.high_pass``), not by the network's mask. ``finite``, on the plan's device: whether
     all values since ``start`` were finite before they became bytes; None where a plan does not look.
 
     ``place``: where the image that ``coarse`` gets is a tile of a larger one, for plans whose planner ``takes_place``.
@@ -99,21 +98,21 @@ class Plan(ABC):
         return cells
 
     def show(self, image: Tensor, out: Tensor | None) -> None:
-        """``coarse`` of an image from which cells may be chosen."""
-        self.shown = image
+        """``coarse``; cells may be chosen by the coarse image in ``out``, until something is pasted into it."""
+        self.shown = out
         self.coarse(image, out)
 
     def masking(self, k: int) -> tuple[Tensor, Tensor]:
-        """``select``, or the same by the image that was shown."""
-        if not self.free:
-            return self.select(k)
-        assert self.shown is not None
-        return self.by_detail(self.shown, k)
+        """``select``, or the same by the coarse image."""
+        return self.by_detail(k) if self.free else self.select(k)
 
-    def by_detail(self, image: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """What ``select`` returns, by the detail of an image (H, W, 3)."""
-        image = image.permute(2, 0, 1)[None].to(self.device)
-        seen = high_pass(image if image.is_floating_point() else image / 255, self.config.patch_size)
+    def by_detail(self, k: int) -> tuple[Tensor, Tensor]:
+        """What ``select`` returns, by the detail of the coarse image that was shown."""
+        assert self.shown is not None
+        picture = self.crop(self.shown)[None]
+        if picture.dtype != torch.uint8:
+            picture = output_to_image(picture.permute(0, 3, 1, 2), *picture.shape[1:3])
+        seen = high_pass(picture, self.config.patch_size * self.config.scale)
         rows, columns = self.cells  # more than there are where the network takes no image so small
         mask = F.pad(seen, (0, columns - seen.shape[2], 0, rows - seen.shape[1]))
         return mask, select_patches(mask, k, self.config.selection)

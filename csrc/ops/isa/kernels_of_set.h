@@ -2,6 +2,7 @@
 // library: its inline functions would be compiled for this instruction set, and the linker might choose that copy for
 // the whole library.
 #include "ops/dynamic_filter/rows.h"
+#include "ops/high_pass/rows.h"
 #include "ops/kernels.h"
 #include "ops/mask_head/rows.h"
 #include "ops/output_to_image/pixels.h"
@@ -13,8 +14,9 @@ namespace MGA_ISA {
 #define MGA_TEXT(x) MGA_TEXT_OF(x)
 
 extern const OperatorKernels operator_kernels;
-const OperatorKernels operator_kernels = {MGA_TEXT(MGA_ISA), mask_head_words, mask_head_pack,  mask_head_rows,
-                                          filter_row,        units_to_pixels, interleave_bytes};
+const OperatorKernels operator_kernels = {MGA_TEXT(MGA_ISA), mask_head_words, mask_head_pack,
+                                          mask_head_rows,    filter_row,      units_to_pixels,
+                                          interleave_bytes,  luma_row,        distance_row};
 
 }  // namespace MGA_ISA
 }  // namespace mga

@@ -84,7 +84,7 @@ class RegionPlan(Plan):
             self.base.coarse(image, out)
 
     def select(self, k: int) -> tuple[Tensor, Tensor]:
-        return self.by_detail(self.image, k)
+        return self.by_detail(k)
 
     def refine(self, indices: Tensor, out: Tensor) -> None:
         if not indices.numel():

@@ -19,8 +19,7 @@ class TiledRegions(TiledPlan):
             self._copy(row, column, out)
 
     def select(self, k: int) -> tuple[Tensor, Tensor]:
-        assert self.image is not None
-        return self.by_detail(self.image, k)
+        return self.by_detail(k)
 
     def refine(self, indices: Tensor, out: Tensor) -> None:
         assert self.image is not None

@@ -146,8 +146,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mask",
         choices=("learned", "high-pass"),
-        help="by what cells are chosen: the network's mask, which predicts errors, or, for nothing, by where the image "
-        "has most detail (default: the network's, where it has one)",
+        help="by what cells are chosen: the network's mask, which predicts errors, or, for nothing, by where the "
+        "coarse image has most detail (default: the network's, where it has one)",
     )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")

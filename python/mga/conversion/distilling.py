@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from mga_kernels import MaskGuidedSR
 from mga_kernels.catalogue import SMALL
 from mga_kernels.networks import RegionConfig, RegionNetwork, WholeConfig, WholeNetwork
-from mga_kernels.networks.regions import high_pass
+from mga_kernels.ops import high_pass
 from mga_kernels.system.files import writable_folder
 
 from ..complexity.counting import WholeCosts
@@ -162,9 +162,9 @@ class Distilling:
 
     def _measured(self) -> RegionConfig:
         coarse, whole = self._pictures(MaskGuidedSR(self.network.base)), self._pictures(self.whole)
-        masks = [high_pass(tensor_of(lr), self.network.config.patch_size)[0] for lr in self.held_out]
-        values = torch.cat([mask.flatten() for mask in masks]).sort(descending=True).values
         side = self.network.config.patch_size * self.network.config.scale
+        masks = [high_pass(torch.from_numpy(picture)[None], side)[0] for picture in coarse]
+        values = torch.cat([mask.flatten() for mask in masks]).sort(descending=True).values
 
         def point(share: float) -> Point:
             threshold = float(values[min(round(share * len(values)), len(values) - 1)]) if share < 1 else -1.0
