@@ -24,6 +24,7 @@ from forks import Forks
 from pictures import save_smooth_picture
 from PIL import Image
 from test_example import Published
+from ui_page import served
 
 from mga.cli import COMMANDS, build_parser, main
 from mga.training.packs import write_pack
@@ -40,8 +41,13 @@ SHORTER = {  # verb -> words that make it short
     "convert": ["--minutes", "0.01", "--set", "crop=16", "--set", "batch=1"],
     "train": ["--budget", "3", "--set", "crop=8", "--set", "batch=1"],
     "report": ["--k", "0", "4"],
+    "ui": ["--port", "0"],
 }
-EXTRAS = {"video": ("av",), "export": ("onnx", "onnxscript")}  # verb -> packages without which it is an error
+EXTRAS = {
+    "video": ("av",),
+    "export": ("onnx", "onnxscript"),
+    "ui": ("starlette", "uvicorn"),
+}  # verb -> packages without which it is an error
 PRINTED = list({(*one.environment, *one.words): one for one in documented.printed_commands()}.values())  # each once
 PYTHON = [block for block in documented.blocks() if block.language == "python"]
 PLACES = ("bench/", "configs/", "csrc/", "docs/", "examples/", "mga_kernels/", "python/", "tests/")
@@ -146,6 +152,10 @@ def run(asked: Command, capsys: pytest.CaptureFixture, forks: Forks) -> None:
         assert main(words) == 1
         assert "pip install 'mga_kernels[" in capsys.readouterr().err
         pytest.skip(f"{', '.join(missing)} is not installed; the command says so")
+    if verb == "ui":  # which serves until it is ended
+        with served(*words[1:], folder=Path.cwd()) as page:
+            assert page.opened().upscale(Path("photo.jpg"), "--model", "span-x4")["state"] == "done"
+        return
     if not asked.environment:
         code, said = main(words), capsys.readouterr()
         assert code == 0, said.err

@@ -22,9 +22,10 @@ MAY_IMPORT = {
     "report": {"files", "complexity", "evaluation", "drawing"},
     "studies": {"settings", "files", "evaluation", "drawing", "training"},
     "upscaling": {"files", "console", "drawing"},
+    "page": {"console", "upscaling"},
     "commands": {
         *("settings", "files", "console", "complexity", "evaluation", "drawing"),
-        *("training", "conversion", "report", "studies", "upscaling"),
+        *("training", "conversion", "report", "studies", "upscaling", "page"),
     },
     "cli": {"commands", "console"},
     "demo": {"commands", "console", "drawing"},

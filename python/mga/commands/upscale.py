@@ -173,20 +173,25 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(
             f"upscale: --failures {args.failures} is the name of an image, and it would be a text; rename it"
         )
+    request = request_of(args)
+    if named(args.output) != STREAM:
+        return _run(args, request)
+    with bytes_out() as result:
+        return _run(args, replace(request, result=result))
+
+
+def request_of(args: argparse.Namespace) -> Request:
+    """What the options ask for; InputError where they contradict each other."""
     listed = None if args.listed is None else [Source.listed(*entry) for entry in read_list(args.listed)]
     existing, (rank, world) = (args.overwrite, args.skip_existing), _share(args)
-    request = Request(
+    picture_quality(args)
+    return Request(
         *(args.inputs, args.output, args.format, args.save_mask, *existing, args.recursive, listed, size_of(args)),
         quality=_of_files(args),
         wrap=args.wrap,
         rank=rank,
         world=world,
     )
-    _one_quality(args, str)
-    if named(args.output) != STREAM:
-        return _run(args, request)
-    with bytes_out() as result:
-        return _run(args, replace(request, result=result))
 
 
 def _share(args: argparse.Namespace) -> tuple[int, int]:
@@ -215,6 +220,11 @@ def _one_quality(args: argparse.Namespace, kind: type[Value]) -> Value | None:
     return given[0] if given else None
 
 
+def picture_quality(args: argparse.Namespace) -> str | None:
+    """What --quality asks of the picture, not of its file."""
+    return _one_quality(args, str)
+
+
 def _run(args: argparse.Namespace, request: Request) -> int:
     failures = Failures()
     with _status() as say:
@@ -230,7 +240,7 @@ def _run(args: argparse.Namespace, request: Request) -> int:
     done: list[Path] = []
     try:
         if jobs:
-            upscale_all(lambda: _load(args), jobs, request, failures, done)
+            upscale_all(lambda: load(args), jobs, request, failures, done)
     finally:
         if args.failures is not None:  # which may be the list of this run, so what it did not come to stays in it
             write_list(args.failures, [*failures.entries, *unfinished(jobs, request, failures, done)])
@@ -240,7 +250,8 @@ def _run(args: argparse.Namespace, request: Request) -> int:
     return failures.exit_code(total)
 
 
-def _load(args: argparse.Namespace) -> MaskGuidedSR:
+def load(args: argparse.Namespace) -> MaskGuidedSR:
+    """The model that the options name."""
     from .models import load_by_scale
 
     if args.device == "auto" and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1:
@@ -251,7 +262,7 @@ def _load(args: argparse.Namespace) -> MaskGuidedSR:
         say(f"loading {args.model}")
         names = "threshold", "max_ms", "mode", "runtime", "memory", "tile", "mask"
         settings = {name: getattr(args, name) for name in names}
-        return load_by_scale(args, **settings, quality=_one_quality(args, str))
+        return load_by_scale(args, **settings, quality=picture_quality(args))
 
 
 @contextmanager
