@@ -152,6 +152,16 @@ def test_the_command_writes_a_model_that_upscales_and_says_whether_it_pays(folde
     assert np.array_equal(every.upscale(image), whole.upscale(image))
 
 
+def test_a_shipped_model_is_known_by_its_name(folder, monkeypatch):
+    asked = []
+    monkeypatch.setattr("mga.commands.convert.convert", lambda request: asked.append(request) or False)
+    for name in ("span-x4", str(folder / "published.pth")):
+        assert main(["convert", name, "-o", str(folder / "out.safetensors"), "--images", str(folder)]) == 0
+    assert asked[0].checkpoint.name == "span-x4.safetensors"
+    assert asked[0].checkpoint.is_file()
+    assert asked[1].checkpoint == folder / "published.pth"
+
+
 def test_ctrl_c_leaves_a_model_that_upscales(folder, small, monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt

@@ -6,6 +6,7 @@ import argparse
 import math
 from pathlib import Path
 
+from mga_kernels.checkpoints import shipped_models
 from mga_kernels.errors import InputError
 from mga_kernels.networks.config import PATCH_SIZES
 from mga_kernels.networks.regions import PATCH_SIZES as OF_REGIONS
@@ -20,7 +21,12 @@ UPSAMPLERS = ("light", "copied")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="file of a published network; it stays as it is")
+    parser.add_argument(
+        "checkpoint",
+        type=Path,
+        metavar="CKPT",
+        help="file of a published network, which stays as it is, or the name of one that `mga models` lists",
+    )
     parser.add_argument(
         "-o", "--output", type=Path, required=True, metavar="OUT", help="the result, a .safetensors file"
     )
@@ -75,8 +81,9 @@ def run(args: argparse.Namespace) -> int:
         from ..report import check_page
 
         check_page(args.report, overwrite=True)
+    checkpoint = shipped_models().get(str(args.checkpoint), args.checkpoint)
     asked = Request(
-        args.checkpoint,
+        checkpoint,
         args.output,
         args.images,
         minutes,
@@ -97,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         images, hr = (args.images, args.hr) if args.extend is None else (None, args.hr or args.images)
         write_report(
             args.output,
-            args.checkpoint,
+            checkpoint,
             images,
             args.report,
             hr,

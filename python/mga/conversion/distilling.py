@@ -38,7 +38,7 @@ from .light import fit_last
 from .settings import Training
 
 BASE_SHARE = 0.12  # of the published network's operations that the small one may take
-BASES = ((2, 16), (2, 24), (3, 24), (3, 32), (4, 32), (4, 48), (4, 64), (6, 64))  # blocks and channels
+BASES = ((2, 16), (2, 24), (3, 24), (3, 32), (4, 32), (4, 48), (3, 64), (4, 64), (6, 64))  # blocks and channels
 FITTED = 8  # batches to which the last convolution is fitted by least squares, before all layers are trained
 RATE, FITTED_RATE = 4e-3, 1e-3  # the latter behind layers that were taken over
 CROP = 32  # LR pixels a side at most: more of them teach more than larger ones do
