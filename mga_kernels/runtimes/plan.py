@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +16,16 @@ from ..networks.amount import above
 from ..networks.interface import padded_size
 from ..networks.layers import Place
 from ..ops import high_pass, output_to_image, paste_patches_, select_patches
+
+
+class Parts(Protocol):
+    """Runs a plan's whole network for the parts of an image that are not what they were in the one before."""
+
+    def choose(self, changed: np.ndarray) -> float:
+        """``changed``, bool (H, W): those parts, of which there are some. Returns the share of the work they are."""
+
+    def run(self, image: Tensor, out: Tensor) -> None:
+        """Let ``out``, uint8 (sH, sW, 3), the result of the image before, become that of ``image``, bit by bit."""
 
 
 class Plan(ABC):
@@ -90,6 +102,10 @@ class Plan(ABC):
     @abstractmethod
     def decomposed(self, out: Tensor) -> None:
         """Write the Refine-Net over the whole of the last coarse feature (-D) to the top left of ``out``."""
+
+    def in_parts(self) -> Parts | str:
+        """What runs parts of an image, or why nothing does."""
+        return "parts of a frame run in convolutions of our own in float32 only, and without a cut into tiles"
 
     def grid_of(self, indices: Tensor) -> Tensor:
         """bool (rows, columns): the cells at ``indices`` (1, n), of which -1 is none."""

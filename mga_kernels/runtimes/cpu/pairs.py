@@ -24,6 +24,7 @@ from .layers import Conv, Layer
 from .storage import Stored
 
 if TYPE_CHECKING:
+    from .changes import Changes
     from .regions import Regions
 
 
@@ -108,7 +109,7 @@ class Grid:
     """
 
     place: Place | None = None
-    regions: Regions | None = None  # over which chains in float maps run, None for all of the image
+    regions: Regions | Changes | None = None  # where chains in float maps run, None for all of the image
 
     def __init__(self, count: int, size: tuple[int, int], across: int = 1, rooms: Rooms | None = None):
         self.count, self.size, self.across = count, size, across

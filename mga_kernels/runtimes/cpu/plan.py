@@ -20,7 +20,8 @@ from ...networks.mask import MaskPrediction
 from ...networks.whole import WholeConfig
 from ...ops import filter_and_select
 from ...ops.grid import mirror_indices
-from ..plan import Plan, Planner
+from ..plan import Parts, Plan, Planner
+from .changes import Changes
 from .choose import slow, storage
 from .layers import Conv, closing_pair, less_mean, weight_and_bias
 from .pairs import Grid
@@ -207,6 +208,7 @@ class PairPlan(Plan):
         self._areas: dict[int, Grid] = {}
         self._whole_feature: tuple[Stored, Buffers] | None = None
         self._whole_area: Grid | None = None
+        self._parts: Parts | str | None = None
 
     @property
     def patch_size(self) -> int:
@@ -266,6 +268,28 @@ class PairPlan(Plan):
         height, width = (side * length for length in self.area.size)
         blocks = F.pixel_unshuffle(pad_by_reflection(image.permute(2, 0, 1)[None], height, width), side)[0]
         self.image.write(F.pad(blocks, (0, 0, 0, 0, 0, 1), value=1))
+
+    def in_parts(self) -> Parts | str:
+        """Made at the first question."""
+        if self._parts is None:
+            self._parts = self._in_parts()
+        return self._parts
+
+    @ordinary()
+    def _in_parts(self) -> Parts | str:
+        weights = self.weights
+        if weights.mask is not None:
+            return f"which cells of {self.config.network} are refined depends on the whole frame"
+        if weights.storage.narrow:
+            return super().in_parts()
+        if not weights.only_chains:
+            return f"{self.config.network} has steps between its convolutions that need the whole frame"
+        if self.seen != (self.height, self.width):
+            return f"{self.config.network} takes no frame as small as {self.width}x{self.height}"
+        try:
+            return Changes(self)
+        except InputError as problem:
+            return f"of {self.config.network}, {problem}"
 
     def select(self, k: int) -> tuple[Tensor, Tensor]:
         assert self.weights.mask is not None

@@ -16,6 +16,12 @@ from ..console.lines import one_line
 from .options import MASK_GUIDED, add_model_arguments, size_of
 
 
+def levels(text: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or int(text) > 255:
+        raise argparse.ArgumentTypeError(f"the tolerance is a number of levels from 0 to 255, got {text!r}")
+    return int(text)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, MASK_GUIDED)  # whose time a frame is the shortest
     parser.add_argument("input", type=Path, metavar="INPUT", help="a video that FFmpeg reads")
@@ -29,6 +35,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", type=int, default=8, choices=(8, 10), help="of a value in the result (default 8)")
     parser.add_argument("--mode", choices=("masked", "dense", "auto"), help="as for `mga upscale`")
     parser.add_argument("--runtime", default="auto", choices=("auto", "own", "openvino", "pytorch"), help="likewise")
+    parser.add_argument(
+        "--tolerance",
+        type=levels,
+        default=0,
+        metavar="N",
+        help="of noisy videos: what differs from the frame before by N of 255 levels or less stays (default 0)",
+    )
+    parser.add_argument(
+        "--no-reuse", action="store_true", help="make every frame as a whole, also what is as in the frame before"
+    )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace an output that exists, and parts of a run that was broken off"
     )
@@ -52,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
                 raise ImageError(f"cannot write {args.output}: it exists already; {remedy}")
         writable_folder(args.output.parent)
         model = load_by_scale(args, mode=args.mode, runtime=args.runtime)
-        parts = Parts(args.output, recipe_of(args.input, model, size, encoding), args.overwrite)
+        parts = Parts(args.output, recipe_of(args.input, model, size, encoding, args.tolerance), args.overwrite)
         console = Console(stderr=True, highlight=False)
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
@@ -60,6 +76,8 @@ def run(args: argparse.Namespace) -> int:
             told = upscale_video(
                 *(model, video, args.output, parts, size, encoding),
                 progress=lambda done: progress.update(task, completed=done),
+                tolerance=args.tolerance,
+                reuse=not args.no_reuse,
             )
     made = told.frames - told.found
     rate = f"{made / told.seconds:.2f} frames a second" if made else "all frames were there"

@@ -8,10 +8,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from itertools import chain, count, islice, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-import numpy as np
-
+from mga_kernels.engine import Frames
 from mga_kernels.errors import InputError
 from mga_kernels.images.size import Size, shrink
 from mga_kernels.version import code_version
@@ -85,8 +84,13 @@ def upscale_video(
     size: Size,
     encoding: Encoding,
     progress: Callable[[int], None] = lambda frames: None,
+    tolerance: int = 0,
+    reuse: bool = True,
 ) -> Told:
-    """Write ``target``, going on behind the parts that are there. ``progress`` is told how many frames are done."""
+    """Write ``target``, going on behind the parts that are there. ``progress`` is told how many frames are done.
+
+    ``tolerance`` and ``reuse`` are those of ``Frames``.
+    """
     asked = size.of(video.width, video.height, model.scale)
     told = Told(encoding.size(*asked), notes=list(video.notes))
     if told.size != asked:
@@ -94,32 +98,31 @@ def upscale_video(
         told.notes.append(f"{sizes}, since {encoding.codec} needs even sides")
     parts = kept.found()
     told.frames = told.found = sum(map(frames_in, parts))
-    frames = video.frames(told.found)
+    frames, film = video.frames(told.found), Frames(model, tolerance, reuse)
     started = time.perf_counter()
     while (first := next(frames, None)) is not None:
         if not parts:
             kept.begin()
         parts.append(kept.path(len(parts)))
         some = chain([first], islice(frames, PART - 1))
-        told.frames += write_segment(parts[-1], _upscaled(model, some, told, progress), video, told.size, encoding)
+        if tolerance:  # what a frame is then depends on those before it, and a run may go on with any part
+            film.restart()
+        told.frames += write_segment(parts[-1], _upscaled(film, some, told, progress), video, told.size, encoding)
     told.seconds = time.perf_counter() - started
     if not parts:
         raise InputError(f"{video.path} has no frame that can be decoded")
-    told.notes += assemble(parts, video, target)
+    told.notes += [*assemble(parts, video, target), *filter(None, [str(film.told)])]
     kept.remove()
     return told
 
 
-def _upscaled(
-    model: MaskGuidedSR, frames: Iterator[Frame], told: Told, progress: Callable[[int], None]
-) -> Iterator[Frame]:
+def _upscaled(film: Frames, frames: Iterator[Frame], told: Told, progress: Callable[[int], None]) -> Iterator[Frame]:
     for number, frame in enumerate(frames):
-        large = cast(np.ndarray, model.upscale(frame.rgb))
-        yield Frame(shrink(large, told.size), frame.pts, frame.duration)
+        yield Frame(shrink(film.upscale(frame.rgb), told.size), frame.pts, frame.duration)
         progress(told.frames + number + 1)
 
 
-def recipe_of(source: Path, model: MaskGuidedSR, size: Size, encoding: Encoding) -> Record:
+def recipe_of(source: Path, model: MaskGuidedSR, size: Size, encoding: Encoding, tolerance: int = 0) -> Record:
     """What the parts of a video depend on, as JSON takes it."""
     return flat(
         {
@@ -129,6 +132,7 @@ def recipe_of(source: Path, model: MaskGuidedSR, size: Size, encoding: Encoding)
             "settings": {name: str(value) for name, value in vars(model.settings).items()},
             "size": asdict(size),
             "encoding": asdict(encoding),
+            "tolerance": tolerance,
             "frames of a part": PART,
             "code": code_version("mga_kernels", "mga.upscaling"),
         }

@@ -1,0 +1,146 @@
+"""Frames of a film one after another: what has not changed keeps the result that it had, byte for byte."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+import torch
+
+from ..modes import ordinary
+from ..networks.tiny import SIDE
+from ..quantities import check_whole_number
+from ..runtimes import Plan
+
+if TYPE_CHECKING:
+    from .model import MaskGuidedSR
+
+MOST = 0.65  # of the work of a frame: where more is to be done, all of it is as fast
+Changed = np.ndarray  # bool (H, W)
+
+
+@dataclass
+class Reused:
+    """How many ``frames`` there were; those ``same`` as the one before and those of which ``parts`` were made.
+
+    ``work``: that was done, in frames. ``seconds`` of all, ``whole`` of each frame that was made as a whole. ``reason``
+    why no parts were made, where a frame had some.
+    """
+
+    frames: int = 0
+    same: int = 0
+    parts: int = 0
+    work: float = 0.0
+    seconds: float = 0.0
+    whole: list[float] = field(default_factory=list)
+    reason: str = ""
+
+    @property
+    def share(self) -> float:
+        """Of the work that was not done."""
+        return 1 - self.work / self.frames if self.frames else 0.0
+
+    @property
+    def speed_up(self) -> float:
+        """Over frames that are all made as a whole, by the time that those of this film took."""
+        return self.frames * median(self.whole) / self.seconds if self.whole and self.seconds else 1.0
+
+    def __str__(self) -> str:
+        told = []
+        if self.same or self.parts:
+            told.append(
+                f"{self.share:.0%} of the work was taken from the frame before ({self.same} of {self.frames} frames "
+                f"were the same, {self.parts} in parts), {self.speed_up:.1f} times as fast as without"
+            )
+        if self.reason:
+            told.append(f"frames that changed in parts were made as a whole, since {self.reason}")
+        return "; ".join(told)
+
+
+class Frames:
+    """Upscales the frames of a film with ``model``, each as ``model.upscale`` does.
+
+    A frame that is the one before keeps its result. Of one that changed in parts only what these can change is
+    computed, where the network runs in convolutions of our own in float32 and looks at no means or masks of the whole
+    frame; the result has the same bytes. Of the last frame the image and the result are kept, nothing else.
+
+    ``tolerance``: levels, 0 to 255, up to which a pixel of which no value differs by more from what the last result
+    shows is taken for that pixel; so noise is no change. ``reuse`` False: every frame is made as a whole.
+    """
+
+    def __init__(self, model: MaskGuidedSR, tolerance: int = 0, reuse: bool = True):
+        self.model, self.reuse = model, reuse
+        self.tolerance = check_whole_number("Frames: tolerance is a number of levels", tolerance, 0)
+        self.told = Reused()
+        self._last: tuple[np.ndarray, np.ndarray] | None = None
+
+    def restart(self) -> None:
+        """Make the next frame as a whole."""
+        self._last = None
+
+    def upscale(self, rgb: np.ndarray) -> np.ndarray:
+        """uint8 (H, W, 3) -> (sH, sW, 3), which stays as it is and must not be changed."""
+        started = time.perf_counter()
+        last = self._last if self._last is not None and self._last[0].shape == rgb.shape else None
+        made = None
+        if self.reuse and last is not None:
+            rgb, changed = self._changes(rgb, last[0])
+            made = self._reused(rgb, changed, last[1])
+        whole = made is None
+        if made is None:
+            made = cast(np.ndarray, self.model.upscale(rgb))
+        if self.reuse:
+            self._last = rgb, made
+        seconds = time.perf_counter() - started
+        self.told.frames += 1
+        self.told.seconds += seconds
+        if whole:
+            self.told.work += 1
+            self.told.whole.append(seconds)
+        return made
+
+    def _changes(self, rgb: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, Changed | None]:
+        """The frame as it is taken, and what changed of it; None for nothing."""
+        differs = rgb != last
+        if self.tolerance:
+            differs &= np.maximum(rgb, last) - np.minimum(rgb, last) > self.tolerance
+            changed = differs[..., 0] | differs[..., 1] | differs[..., 2]
+            rgb = np.where(changed[..., None], rgb, last)
+        elif differs.any():
+            changed = differs[..., 0] | differs[..., 1] | differs[..., 2]
+        else:
+            return rgb, None
+        return rgb, changed if changed.any() else None
+
+    def _reused(self, rgb: np.ndarray, changed: Changed | None, before: np.ndarray) -> np.ndarray | None:
+        """The result, or None where the whole frame is to be made."""
+        if changed is None:
+            self.told.same += 1
+            return before
+        if min(changed.shape) < SIDE or changed.mean() > MOST:
+            return None
+        made, share = self._in_parts(rgb, changed, before)
+        if made is not None:
+            self.told.parts += 1
+            self.told.work += share
+        return made
+
+    @ordinary()
+    def _in_parts(self, rgb: np.ndarray, changed: Changed, before: np.ndarray) -> tuple[np.ndarray | None, float]:
+        def steps(plan: Plan, dense: bool) -> tuple[np.ndarray | None, float]:
+            parts = plan.in_parts()
+            if isinstance(parts, str):
+                self.told.reason = parts
+                return None, 1.0
+            share = parts.choose(changed)
+            if share > MOST:
+                return None, 1.0
+            out = before.copy()
+            parts.run(image, torch.from_numpy(out))
+            return out, share
+
+        image = torch.from_numpy(np.ascontiguousarray(rgb))
+        return self.model._run(image, steps)[0]

@@ -1,0 +1,202 @@
+"""The next frame of a film: chains over whole images are run for what changed only, in the tiles of float maps.
+
+What a tile of a 3x3 kernel makes depends, to the last bit, on all that its transformation adds up: a pixel that changes
+inside of it changes all of it, one just beyond it the row or column beside. So changes are followed from the image to
+the picture; then what is needed for the tiles of the picture that change is followed back to the image, by the same
+rule. Elsewhere the maps hold what they happen to. Nothing is kept from frame to frame but image and picture.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...errors import InputError
+from ...networks.layers import pad_by_reflection
+from ...records import LayerRecord
+from .boxes import Boxes, Marks, any_of, boxes_of
+from .rows import Rows, Use, reads, written
+from .stages import part_of
+from .storage import Stored
+
+if TYPE_CHECKING:
+    from .plan import PairPlan
+
+Group = tuple[str, int]  # a slot, and a group of channels in it
+Found = dict[Group, Boxes]  # nothing of groups that are missing
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer of a call: what it reads, ``x`` first, and writes, on tiles of ``side`` pixels; ``scale`` of what it
+    reads, ``factor`` by which its result is larger. ``picture``: that is what all is for."""
+
+    record: LayerRecord
+    reads: list[Use]
+    written: Use
+    side: int
+    scale: int
+    factor: int
+    picture: bool
+
+    def size(self, image: tuple[int, int]) -> tuple[int, int]:
+        return self.scale * image[0], self.scale * image[1]
+
+    def tiles(self, image: tuple[int, int]) -> tuple[int, int]:
+        """Rows and columns of them."""
+        height, width = self.size(image)
+        return -(-height // self.side), -(-width // self.side)
+
+    @property
+    def work(self) -> float:
+        """Products for a tile; of one that is transformed, for each of its positions."""
+        each = (self.side + 2) ** 2 if self.record.tile else (self.side * max(self.record.size, 1)) ** 2
+        return float(each * self.record.inputs * (self.record.outputs if self.record.size else 1))
+
+    def around(self, pixels: Boxes) -> Boxes:
+        """What it makes of pixels that it reads, or reads for pixels that it makes, which is the same."""
+        wider = pixels.wider(self.record.size // 2)
+        return wider.joined(pixels.whole(self.side)) if self.record.tile else wider
+
+    @property
+    def growth(self) -> float:
+        """Pixels of the image by which it makes what changes larger, on average."""
+        return (self.side / 2 if self.record.tile else self.record.size // 2) / self.scale
+
+
+class Changes:
+    """Runs ``plan``, of a whole network in float maps, for what changed since the last image.
+
+    InputError, which says why, for a network that cannot run in parts.
+    """
+
+    def __init__(self, plan: PairPlan):
+        self.plan, self.size = plan, plan.area.size
+        self.calls: list[list[_Layer]] = []
+        self.lists: list[list[Tensor]] | None = None  # of each call and layer, None while the calls are listed
+        self.next = 0
+        self._run(torch.zeros(plan.height, plan.width, 3, dtype=torch.uint8), plan.buffer())
+        self.layers = [layer for call in self.calls for layer in call]
+        self.whole = sum(layer.work * math.prod(layer.tiles(self.size)) for layer in self.layers)
+        self.margin = sum(layer.growth for layer in self.layers)
+
+    def choose(self, changed: Marks) -> float:
+        """``changed``, bool (H, W), of which some are: pixels of the image. The share of the work that ``run`` is."""
+        wanted = self._needed(self._changing(boxes_of(self._given(changed), self.margin)))
+        tiles = [self._tiles(layer, boxes) for layer, boxes in zip(self.layers, wanted, strict=True)]
+        work = sum(layer.work * len(each) for layer, each in zip(self.layers, tiles, strict=True))
+        left = iter(tiles)
+        self.lists = [[next(left) for _ in call] for call in self.calls]
+        return work / self.whole
+
+    def run(self, image: Tensor, out: Tensor) -> None:
+        """Let ``out``, the picture of the last image, become that of ``image``, which differs in what was chosen."""
+        self.next = 0
+        self._run(image, out)
+
+    def _run(self, image: Tensor, out: Tensor) -> None:
+        self.plan.area.regions = self
+        try:
+            self.plan.coarse(image, out)
+        finally:
+            self.plan.area.regions = None
+
+    def lists_of(
+        self, rows: Rows, given: Mapping[str, Stored | Tensor], records: Sequence[LayerRecord]
+    ) -> tuple[list[LayerRecord], list[Tensor]] | None:
+        """See ``Regions.lists_of``."""
+        if self.lists is None:
+            self.calls.append(self._call(rows, given, records))
+            return None
+        lists, self.next = self.lists[self.next], self.next + 1
+        return [replace(record, tiles=number) for number, record in enumerate(records)], lists
+
+    def _call(self, rows: Rows, given: Mapping[str, Stored | Tensor], records: Sequence[LayerRecord]) -> list[_Layer]:
+        if any(record.stride != 1 or record.statistics >= 0 for record in records):
+            raise InputError("a layer with a stride or sums over the image needs the whole image")
+        number = len(self.calls)
+        external = {name: str(given[name].data.data_ptr()) for name in rows.external}
+
+        def of_all(use: Use) -> Use:
+            """With a name of its slot that no other call has for another map."""
+            return use._replace(slot=external.get(use.slot, f"{number} {use.slot}"))
+
+        layers = []
+        for stage, side, record in zip(rows.stages, rows.sides, records, strict=True):
+            scale, out = rows.slots[part_of(stage.x)[0]].scale, given.get(part_of(stage.out)[0])
+            picture = isinstance(out, Tensor)
+            uses = list(map(of_all, reads(stage)))
+            layers.append(_Layer(record, uses, of_all(written(stage)), side, scale, stage.factor, picture))
+        return layers
+
+    def _given(self, changed: Marks) -> Marks:
+        """Pixels of what the network is given: with reflection beyond the image, or blocks of them."""
+        side = self.plan.weights.unshuffled
+        height, width = (side * length for length in self.size)
+        if changed.shape != (height, width):
+            image = torch.from_numpy(changed.astype(np.float32))[None, None]
+            changed = pad_by_reflection(image, height, width)[0, 0].numpy() > 0
+        return any_of(changed.reshape(height // side, side, width // side, side), 1, 3)
+
+    def _changing(self, image: Boxes) -> list[Boxes | None]:
+        """What each layer makes, before a shuffle, that is not what it was, from the first to the last."""
+        slot, near = str(self.plan.image.data.data_ptr()), image.wider(1)
+        changes: Found = {(slot, group): image for group in range(self.plan.image.groups)}
+        found = []
+        for layer in self.layers:
+            x, *parts = (_joined(changes.get(group) for group in _groups(use)) for use in layer.reads)
+            if layer.picture:  # the image, enlarged bilinearly, may be added to it
+                parts.append(near.times(layer.scale))
+            made = _joined([None if x is None else layer.around(x), *parts])
+            made = None if made is None else made.inside(*layer.size(self.size))
+            found.append(made)
+            for group in _groups(layer.written):
+                changes.pop(group, None)
+                if made is not None:
+                    changes[group] = made.times(layer.factor)
+        return found
+
+    def _needed(self, changing: Sequence[Boxes | None]) -> list[Boxes | None]:
+        """What each layer must make for the tiles of the picture that change, each of which is written as a whole."""
+        needs: Found = {}
+        found: list[Boxes | None] = []
+        for layer, changed in zip(reversed(self.layers), reversed(changing), strict=True):
+            later = _joined([needs.pop(group, None) for group in _groups(layer.written)])
+            wanted = None if later is None else later.parts(layer.factor)
+            if layer.picture and changed is not None:
+                wanted = changed.whole(layer.side)
+            found.insert(0, wanted)
+            if wanted is None:
+                continue
+            wanted = wanted.inside(*layer.size(self.size))
+            for number, use in enumerate(layer.reads):
+                seen = wanted if number else layer.around(wanted)
+                for group in _groups(use):
+                    needs[group] = seen.joined(needs.get(group, seen))
+        return found
+
+    def _tiles(self, layer: _Layer, boxes: Boxes | None) -> Tensor:
+        """int32, the numbers of those of which something is needed."""
+        if boxes is None:
+            return torch.empty(0, dtype=torch.int32)
+        down, across = layer.tiles(self.size)
+        marks = boxes.inside(*layer.size(self.size)).parts(layer.side).marks(down, across)
+        return torch.from_numpy(np.flatnonzero(marks).astype(np.int32))
+
+
+def _groups(use: Use) -> list[Group]:
+    return [(use.slot, group) for group in range(use.first, use.first + use.groups)]
+
+
+def _joined(all_boxes: Iterable[Boxes | None]) -> Boxes | None:
+    found: Boxes | None = None
+    for boxes in all_boxes:
+        if boxes is not None and boxes is not found:
+            found = boxes if found is None else found.joined(boxes)
+    return found
