@@ -10,9 +10,10 @@ from map_layers import Case, map_of, poisoned
 from mga_kernels import MaskGuidedSR, ops
 from mga_kernels.engine import Frames
 from mga_kernels.errors import InputError
-from mga_kernels.networks import WholeConfig, WholeNetwork
+from mga_kernels.networks import RegionConfig, RegionNetwork, WholeConfig, WholeNetwork
 from mga_kernels.ops.convolution.map_layout import read
 from mga_kernels.records import FrameRecord, LayerRecord, MapRecord
+from mga_kernels.runtimes.cpu import choose
 from mga_kernels.runtimes.cpu.boxes import Boxes, boxes_of
 from mga_kernels.runtimes.cpu.changes import Changes, _Layer
 from mga_kernels.runtimes.cpu.rows import Use
@@ -27,6 +28,12 @@ SHAPES = {
     "rrdbnet x2": WholeConfig("rrdbnet", 2, 1),
 }
 SHIPPED = ("span-x4-fast", "realesr-anime-x4")
+
+
+@pytest.fixture(autouse=True)
+def float_maps(monkeypatch):
+    """Where the processor has something narrower, too."""
+    monkeypatch.setattr(choose, "storage", lambda: choose.STORAGES["float32"])
 
 
 def network_of(name):
@@ -243,13 +250,20 @@ def test_frames_of_a_few_pixels(side):
         assert np.array_equal(frames.upscale(frame), model.upscale(frame))
 
 
+def of_regions():
+    torch.manual_seed(4)
+    small = WholeConfig("compact", 4, 1, {"channels": 16})
+    return RegionNetwork(RegionConfig(small, NETWORKS["compact"])).eval()
+
+
 def test_what_looks_at_the_whole_frame_is_made_as_a_whole():
     """Each with its reason, told once."""
     image = image_of(24, 40)
     torch.manual_seed(0)
     models = {
         "parts of a frame run in convolutions of our own": MaskGuidedSR(network_of("span"), runtime="pytorch"),
-        "without a cut into tiles": MaskGuidedSR(network_of("edsr"), runtime="own", tile=32),
+        "on a CPU and not in tiles": MaskGuidedSR(network_of("edsr"), runtime="own", tile=32),
+        "which cells of compact are refined depends on the whole frame": MaskGuidedSR(of_regions(), runtime="own"),
         "steps between its convolutions": MaskGuidedSR(
             WholeNetwork(WholeConfig("rfdn", 4, 4, input_range="0..255")), runtime="own"
         ),
@@ -272,6 +286,30 @@ def test_a_cut_and_a_hand_that_shakes_are_made_as_a_whole():
     for frame in film:
         assert np.array_equal(frames.upscale(frame), model.upscale(frame))
     assert (frames.told.parts, len(frames.told.whole), frames.told.reason) == (1, 4, "")
+
+
+@pytest.mark.parametrize("kind", ["grey", "alpha", "16 bits"])
+def test_frames_of_other_kinds_are_made_as_a_whole_unless_they_stay(kind):
+    model, rgb = MaskGuidedSR(network_of("compact"), runtime="own"), image_of()
+    image = {"grey": rgb[..., 0], "alpha": np.dstack([rgb, rgb[..., :1]]), "16 bits": rgb.astype(np.uint16) * 257}[kind]
+    for tolerance in (0, 2):
+        frames = Frames(model, tolerance)
+        for frame in (image, changed(image, (3, 4, 2, 2)), changed(image, (3, 4, 2, 2))):
+            assert np.array_equal(frames.upscale(frame), model.upscale(frame))
+        assert (frames.told.same, len(frames.told.whole), frames.told.reason) == (1, 2, "")
+
+
+def test_a_frame_may_take_the_memory_of_the_one_before():
+    """And what was given out is not written to, neither by the next frame nor by its owner."""
+    model, image = MaskGuidedSR(network_of("compact"), runtime="own"), image_of()
+    frames, memory = Frames(model), image.copy()
+    first = frames.upscale(memory)
+    memory[:] = changed(image, (9, 9, 3, 3))
+    memory.flags.writeable = False
+    assert np.array_equal(frames.upscale(memory), model.upscale(memory))
+    assert np.array_equal(first, model.upscale(image))
+    with pytest.raises(ValueError, match="read-only"):
+        first[0, 0] = 1
 
 
 def test_without_reuse_every_frame_is_made():

@@ -16,6 +16,7 @@ from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import save_model
 from mga_kernels.engine import Frames
 from mga_kernels.networks import WholeConfig, WholeNetwork
+from mga_kernels.runtimes.cpu import choose
 from mga_kernels.video import Video
 
 av = pytest.importorskip("av", reason="needs PyAV")
@@ -342,10 +343,17 @@ def test_frames_that_are_done_are_not_converted(tmp_path):
         assert [frame.rgb for frame in video.frames(7)] == [frame.pts for frame in all_frames[7:]]
 
 
-def whole_model_file(path):
+@pytest.fixture
+def whole(tmp_path, monkeypatch):
+    """Of a network that runs in parts, in float maps on any processor."""
+    monkeypatch.setattr(choose, "storage", lambda: choose.STORAGES["float32"])
+    path = tmp_path / "whole.safetensors"
     torch.manual_seed(0)
     save_model(path, WholeNetwork(WholeConfig("compact", 2, 2, {"channels": 16})), {"weights": "none"}, {"note": ""})
     return path
+
+
+OWN = "--runtime", "own"
 
 
 def still_but_for_an_object(count=12, height=64, width=96):
@@ -360,11 +368,20 @@ def still_but_for_an_object(count=12, height=64, width=96):
 
 @pytest.mark.usefixtures("few_frames_a_part")
 @pytest.mark.parametrize("words", [[], ["--no-reuse"], ["--tolerance", "3"]])
-def test_what_does_not_change_is_taken_from_the_frame_before(tmp_path, mga_video, monkeypatch, words):
+def test_what_does_not_change_is_taken_from_the_frame_before(tmp_path, mga_video, whole, monkeypatch, words):
     """Each frame is still what an image becomes, at its time, with the sound; also where the run was broken off."""
-    whole = whole_model_file(tmp_path / "whole.safetensors")
     make(tmp_path / "in.mkv", still_but_for_an_object(), TIMES, sound=True)
-    command = [tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", "--codec", "ffv1", "--model", whole, *words]
+    command = [
+        tmp_path / "in.mkv",
+        "-o",
+        tmp_path / "out.mkv",
+        "--codec",
+        "ffv1",
+        "--model",
+        whole,
+        *OWN,
+        *words,
+    ]
     upscale, done = Frames.upscale, []
 
     def broken_off(frames, rgb):
@@ -379,8 +396,10 @@ def test_what_does_not_change_is_taken_from_the_frame_before(tmp_path, mga_video
     code, output = mga_video(*command)
     assert (code, output.err) == (0, "")
     assert "12 frames, 5 of an earlier run" in output.out
-    assert ("of the work was taken from the frame before" in output.out) == (words != ["--no-reuse"])
-    model = MaskGuidedSR.from_pretrained(whole, dtype="float32")
+    told = "of the work was taken from the frame before (3 of 7 frames were the same, 3 in parts), "
+    told = told.replace("3 in", "2 in") if "--tolerance" in words else told  # then each part of the run begins anew
+    assert (told in output.out) == (words != ["--no-reuse"])
+    model = MaskGuidedSR.from_pretrained(whole, dtype="float32", runtime="own")
     before, after = decoded(tmp_path / "in.mkv"), decoded(tmp_path / "out.mkv")
     for (time, rgb), (time_out, large) in zip(before, after, strict=True):
         assert abs(time - time_out) < 0.002
@@ -388,13 +407,23 @@ def test_what_does_not_change_is_taken_from_the_frame_before(tmp_path, mga_video
     assert packets(tmp_path / "out.mkv", "audio") == packets(tmp_path / "in.mkv", "audio") != []
 
 
+@pytest.mark.parametrize("pix_fmt", ["gray", "bgra"])
+def test_of_grey_and_transparent_frames_what_stays_is_kept_too(tmp_path, mga_video, whole, pix_fmt):
+    make(tmp_path / "in.mkv", still_but_for_an_object(4), None, "ffv1", pix_fmt)
+    code, output = mga_video(tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", "--codec", "ffv1", "--model", whole, *OWN)
+    assert code == 0, output.err
+    assert "2 of 4 frames were the same, 1 in parts" in output.out
+    model = MaskGuidedSR.from_pretrained(whole, dtype="float32", runtime="own")
+    for (_, rgb), (_, large) in zip(decoded(tmp_path / "in.mkv"), decoded(tmp_path / "out.mkv"), strict=True):
+        np.testing.assert_array_equal(large, model.upscale(rgb))
+
+
 @pytest.mark.usefixtures("few_frames_a_part")
-def test_with_a_tolerance_a_run_that_goes_on_makes_what_one_at_a_time_does(tmp_path, mga_video, monkeypatch):
-    whole = whole_model_file(tmp_path / "whole.safetensors")
+def test_with_a_tolerance_a_run_that_goes_on_makes_what_one_at_a_time_does(tmp_path, mga_video, whole, monkeypatch):
     random = np.random.default_rng(1)
     frames = [(frame + random.integers(0, 4, frame.shape)).astype(np.uint8) for frame in still_but_for_an_object()]
     make(tmp_path / "in.mkv", frames, TIMES)
-    words = ["--codec", "ffv1", "--model", whole, "--tolerance", 3]
+    words = ["--codec", "ffv1", "--model", whole, *OWN, "--tolerance", 3]
     assert mga_video(tmp_path / "in.mkv", "-o", tmp_path / "one.mkv", *words)[0] == 0
     upscale, done = Frames.upscale, []
 

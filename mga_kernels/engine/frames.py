@@ -14,6 +14,7 @@ from ..modes import ordinary
 from ..networks.tiny import SIDE
 from ..quantities import check_whole_number
 from ..runtimes import Plan
+from .pictures import shared
 
 if TYPE_CHECKING:
     from .model import MaskGuidedSR
@@ -82,7 +83,8 @@ class Frames:
         self._last = None
 
     def upscale(self, rgb: np.ndarray) -> np.ndarray:
-        """uint8 (H, W, 3) -> (sH, sW, 3), which stays as it is and must not be changed."""
+        """uint8 (H, W, 3) -> (sH, sW, 3), which cannot be written to. Parts are only made of such frames, but any array
+        that ``MaskGuidedSR.upscale`` takes may come, and its memory may take the next frame."""
         started = time.perf_counter()
         last = self._last if self._last is not None and self._last[0].shape == rgb.shape else None
         made = None
@@ -92,8 +94,9 @@ class Frames:
         whole = made is None
         if made is None:
             made = cast(np.ndarray, self.model.upscale(rgb))
-        if self.reuse:
-            self._last = rgb, made
+        if self.reuse and (last is None or made is not last[1]):
+            self._last = rgb.copy(), made
+            made.flags.writeable = False
         seconds = time.perf_counter() - started
         self.told.frames += 1
         self.told.seconds += seconds
@@ -107,20 +110,20 @@ class Frames:
         differs = rgb != last
         if self.tolerance:
             differs &= np.maximum(rgb, last) - np.minimum(rgb, last) > self.tolerance
-            changed = differs[..., 0] | differs[..., 1] | differs[..., 2]
-            rgb = np.where(changed[..., None], rgb, last)
-        elif differs.any():
-            changed = differs[..., 0] | differs[..., 1] | differs[..., 2]
-        else:
+        if not differs.any():
             return rgb, None
-        return rgb, changed if changed.any() else None
+        changed = differs if rgb.ndim == 2 else np.logical_or.reduce(differs, axis=2)
+        if self.tolerance:
+            rgb = np.where(changed.reshape(*changed.shape, *[1] * (rgb.ndim - 2)), rgb, last)
+        return rgb, changed
 
     def _reused(self, rgb: np.ndarray, changed: Changed | None, before: np.ndarray) -> np.ndarray | None:
         """The result, or None where the whole frame is to be made."""
         if changed is None:
             self.told.same += 1
             return before
-        if min(changed.shape) < SIDE or changed.mean() > MOST:
+        plain = rgb.dtype == np.uint8 and rgb.shape[2:] == (3,)
+        if not plain or min(changed.shape) < SIDE or changed.mean() > MOST:
             return None
         made, share = self._in_parts(rgb, changed, before)
         if made is not None:
@@ -142,5 +145,5 @@ class Frames:
             parts.run(image, torch.from_numpy(out))
             return out, share
 
-        image = torch.from_numpy(np.ascontiguousarray(rgb))
+        image = shared(rgb)
         return self.model._run(image, steps)[0]

@@ -17,6 +17,8 @@ from ..networks.interface import padded_size
 from ..networks.layers import Place
 from ..ops import high_pass, output_to_image, paste_patches_, select_patches
 
+CELLS = "which cells of {} are refined depends on the whole frame"  # why no parts of one are run
+
 
 class Parts(Protocol):
     """Runs a plan's whole network for the parts of an image that are not what they were in the one before."""
@@ -105,7 +107,7 @@ class Plan(ABC):
 
     def in_parts(self) -> Parts | str:
         """What runs parts of an image, or why nothing does."""
-        return "parts of a frame run in convolutions of our own in float32 only, and without a cut into tiles"
+        return "parts of a frame run in convolutions of our own in float32 only, on a CPU and not in tiles"
 
     def grid_of(self, indices: Tensor) -> Tensor:
         """bool (rows, columns): the cells at ``indices`` (1, n), of which -1 is none."""

@@ -20,7 +20,7 @@ from ...networks.mask import MaskPrediction
 from ...networks.whole import WholeConfig
 from ...ops import filter_and_select
 from ...ops.grid import mirror_indices
-from ..plan import Parts, Plan, Planner
+from ..plan import CELLS, Parts, Plan, Planner
 from .changes import Changes
 from .choose import slow, storage
 from .layers import Conv, closing_pair, less_mean, weight_and_bias
@@ -279,7 +279,7 @@ class PairPlan(Plan):
     def _in_parts(self) -> Parts | str:
         weights = self.weights
         if weights.mask is not None:
-            return f"which cells of {self.config.network} are refined depends on the whole frame"
+            return CELLS.format(self.config.network)
         if weights.storage.narrow:
             return super().in_parts()
         if not weights.only_chains:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ...modes import ordinary
 from ...networks import RegionConfig, SRNetwork
-from ..plan import Plan, Planner
+from ..plan import CELLS, Plan, Planner
 from .large_tiles import LARGE, prepared
 from .maps import Maps
 from .plan import PairWeights
@@ -94,6 +94,9 @@ class RegionPlan(Plan):
         regions.choose(self.grid_of(indices), *self.whole.area.size)
         self.whole.give(self.image)
         self._run(regions)
+
+    def in_parts(self) -> str:
+        return CELLS.format(self.config.network)
 
     @property
     @ordinary()
