@@ -253,7 +253,7 @@ def test_frames_of_a_few_pixels(side):
 def of_regions():
     torch.manual_seed(4)
     small = WholeConfig("compact", 4, 1, {"channels": 16})
-    return RegionNetwork(RegionConfig(small, NETWORKS["compact"])).eval()
+    return RegionNetwork(RegionConfig(small, SHAPES["compact"])).eval()
 
 
 def test_what_looks_at_the_whole_frame_is_made_as_a_whole():
