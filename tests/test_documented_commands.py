@@ -42,11 +42,13 @@ SHORTER = {  # verb -> words that make it short
     "train": ["--budget", "3", "--set", "crop=8", "--set", "batch=1"],
     "report": ["--k", "0", "4"],
     "ui": ["--port", "0"],
+    "cluster": ["--cpus", "1"],
 }
 EXTRAS = {
     "video": ("av",),
     "export": ("onnx", "onnxscript"),
     "ui": ("starlette", "uvicorn"),
+    "cluster": ("ray", "pyarrow"),
 }  # verb -> packages without which it is an error
 PRINTED = list({(*one.environment, *one.words): one for one in documented.printed_commands()}.values())  # each once
 PYTHON = [block for block in documented.blocks() if block.language == "python"]
@@ -309,6 +311,8 @@ def test_printed_python_runs(block, as_printed, request):
     if "spandrel" in block.text:
         pytest.importorskip("spandrel")
         shutil.copy("net.pth", "4x.pth")
+    if "import ray" in block.text:
+        pytest.importorskip("ray", reason="Ray is not installed: pip install 'mga_kernels[ray]'")
     layer = {}
     if "PairChain" in block.text:
         from mga_kernels.runtimes.cpu.chains import PairChain

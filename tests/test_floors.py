@@ -31,6 +31,7 @@ ARROWS = {  # folder -> those that its files may import
     "architectures": ("runtimes", "checkpoints", "networks", "ops", "ground"),
     "export": ("runtimes", "checkpoints", "networks", "ops", "system", "ground"),
     "engine": ("runtimes", "checkpoints", "networks", "images", "ops", "system", "ground"),
+    "distributed": ("engine", "images", "system", "ground"),
     "top": ("engine", "runtimes", "ops", "ground"),
 }
 GROUND = ("_native", "catalogue", "errors", "notices", "quantities", "records", "version")

@@ -6,8 +6,8 @@ from pictures import picture, smooth_picture
 from PIL import Image
 from upscaling import the_line_about
 
-from mga.upscaling.enlarging import larger
 from mga_kernels import MaskGuidedSR
+from mga_kernels.engine.enlarging import larger
 from mga_kernels.images import Photo, read_image, save_image
 
 WIDTH, HEIGHT, TURN = 48, 24, 20

@@ -6,6 +6,7 @@ from .photo import Photo, check_pillow_holds, to_array, to_image
 from .reading import read_image, read_stream
 from .writing import (
     FORMATS,
+    KEPT,
     LOSSY,
     AtMost,
     Quality,
@@ -13,12 +14,14 @@ from .writing import (
     check_output,
     encode_film,
     encode_image,
+    result_suffix,
     save_film,
     save_image,
 )
 
 __all__ = [
     "FORMATS",
+    "KEPT",
     "LOSSY",
     "AtMost",
     "Film",
@@ -34,6 +37,7 @@ __all__ = [
     "read_image",
     "read_picture",
     "read_stream",
+    "result_suffix",
     "save_film",
     "save_image",
     "suffixes",

@@ -27,6 +27,7 @@ from .result import save_tiff
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 FORMATS |= {".jfif": "JPEG", ".jpe": "JPEG", ".avif": "AVIF"} | plugins.SUFFIXES
 FORMATS |= {".ppm": "PPM", ".pnm": "PPM", ".gif": "GIF"}
+KEPT = frozenset({"PNG", "JPEG", "WEBP", "TIFF"})  # what results are where nothing else is asked for and inputs are it
 LOSSY = frozenset({"JPEG", "WEBP", "AVIF", "HEIF", "JXL"})  # those that have a quality
 _OPAQUE = frozenset({"JPEG", "PPM"})  # those without transparency
 # The longest side each format (JPEG: libjpeg) can hold, in pixels.
@@ -53,6 +54,11 @@ class AtMost:
 
 
 Quality = int | AtMost | None
+
+
+def result_suffix(suffix: str) -> str:
+    """That of a result of an image whose name ends so, where no format is asked for."""
+    return suffix if FORMATS.get(suffix.lower()) in KEPT else ".png"
 
 
 def check_output(

@@ -22,6 +22,7 @@ from .console.process import Stopped, exit_code, lasting_streams, lost_output, s
 COMMANDS = {
     "upscale": ("mga.commands.upscale", "upscale photographs"),
     "video": ("mga.commands.video", "upscale a video"),
+    "cluster": ("mga.commands.cluster", "upscale photographs on many machines, by Ray"),
     "ui": ("mga.commands.ui", "a page in the browser that upscales photographs, on this machine"),
     "evaluate": ("mga.commands.evaluate", "PSNR and SSIM on folders of HR images"),
     "complexity": ("mga.commands.complexity", "parameters and operations of a network"),

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from mga_kernels.errors import ImageError, InputError
-from mga_kernels.images import FORMATS, LOSSY, AtMost, Quality, check_output
+from mga_kernels.images import FORMATS, KEPT, LOSSY, AtMost, Quality, check_output, result_suffix
 from mga_kernels.images.size import Size
 from mga_kernels.system.files import Identity, are_one_name, identities
 
@@ -21,7 +21,6 @@ from ..files.folders import list_images, subfolders
 STREAM = Path("-")  # standard input among the inputs, standard output as the output
 EXTENSION = {"png": ".png", "jpg": ".jpg", "jpeg": ".jpg", "webp": ".webp", "tiff": ".tiff", "tif": ".tiff"}
 EXTENSION |= {"avif": ".avif", "heic": ".heic", "heif": ".heif", "jxl": ".jxl", "ppm": ".ppm", "gif": ".gif"}
-KEPT = frozenset({"PNG", "JPEG", "WEBP", "TIFF"})  # what results are where nothing else is asked for and inputs are it
 _TOLD = 500  # from one number that is shown to the next
 
 
@@ -182,7 +181,8 @@ def plan(request: Request, sources: Sequence[Source], say: Callable[[str], None]
     jobs = []
     for source in sources:
         stem, suffix = os.path.splitext(source.path.name)
-        target = output / source.below / (stem + _extension(suffix, request.format)) if into_folder else output
+        extension = result_suffix(suffix) if request.format is None else EXTENSION[request.format]
+        target = output / source.below / (stem + extension) if into_folder else output
         mask = masks / source.below / f"{stem}-mask.png" if masks and mask_each else masks
         jobs.append(Job(source.path, target, mask, source.below))
     _check_quality(request, jobs)
@@ -236,12 +236,6 @@ def _of_streams(request: Request, several: bool) -> Job:
     _check_quality(request, [job])
     _check([job], request, lambda text: None)
     return job
-
-
-def _extension(suffix: str, wanted: str | None) -> str:
-    if wanted is not None:
-        return EXTENSION[wanted]
-    return suffix if FORMATS.get(suffix.lower()) in KEPT else ".png"
 
 
 def _check(jobs: list[Job], request: Request, say: Callable[[str], None]) -> None:

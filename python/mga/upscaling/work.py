@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mga_kernels.engine.enlarging import fitted, larger, larger_frames, refinement
 from mga_kernels.errors import ImageError, InputError
 from mga_kernels.images import (
     LOSSY,
@@ -38,7 +39,6 @@ from ..console.failures import Failures
 from ..console.lines import one_line
 from ..console.said import said_by_thread
 from ..drawing.overlay import draw_overlay
-from .enlarging import fitted, larger, larger_frames, refinement
 from .jobs import STREAM, Job, Request, has_result, refuse_names_that_fold
 
 if TYPE_CHECKING:

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from mga_kernels.images import Film, Photo
-from mga_kernels.images.photo import resize
-from mga_kernels.images.size import Size, shrink
-from mga_kernels.system.memory import require_memory
+from ..images import Film, Photo
+from ..images.photo import resize
+from ..images.size import Size, shrink
+from ..system.memory import require_memory
 
 if TYPE_CHECKING:
-    from mga_kernels.engine.model import MaskGuidedSR
+    from .model import MaskGuidedSR
 
 _UNKNOWN = 32  # LR pixels beyond an edge for a network that looks at all of the image
 _RESIZING = 16  # and for the result to be shrunk
