@@ -9,13 +9,10 @@ other work on the machine does not count; reading and encoding a video come on t
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import fmean
-
-os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
 import torch
