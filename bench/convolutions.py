@@ -1,10 +1,12 @@
 """One 3x3 convolution of C to C channels in float maps against PyTorch, and what a list of some of its tiles costs.
 
-    python bench/convolutions.py [--channels 48 50 64] [--sizes 480x270 960x540] [--rounds 25]
+    python bench/convolutions.py [--channels 48 50 64] [--sizes 480x270 960x540] [--rounds 25] [--last]
 
 PyTorch convolves channels-last and keeps its memory (``mga_kernels.system.allocator``), which it does not by itself;
 ours has bias and leaky ReLU in it, PyTorch's bias only. Each is checked against float64 first. Variants take turns; the
-table has medians, and goes to bench/results/convolutions_KERNELS.md, KERNELS being the instruction set.
+table has medians, and goes to bench/results/convolutions_KERNELS.md, KERNELS being the instruction set. ``--last``
+measures the last convolution of SRResNet instead, 9x9 from 64 channels to 3, plainly and as nine of 3x3; its table goes
+to bench/results/convolutions_KERNELS_9x9.md.
 """
 
 from __future__ import annotations
@@ -25,6 +27,10 @@ from torch import Tensor
 from mga_kernels import __version__, _native, ops
 from mga_kernels.ops.convolution.map_layout import GROUP, empty_map, groups_of, read, write
 from mga_kernels.records import FrameRecord, LayerRecord, MapRecord
+from mga_kernels.runtimes.cpu.layers import Conv
+from mga_kernels.runtimes.cpu.maps import Map, MapChain
+from mga_kernels.runtimes.cpu.pairs import Grid
+from mga_kernels.runtimes.cpu.stages import Stage
 from mga_kernels.system.allocator import huge_pages, keep_memory
 from mga_kernels.system.files import whole_file
 
@@ -88,6 +94,43 @@ class Layer:
         return ratios
 
 
+def last_layer(width: int, height: int, rounds: int) -> str:
+    """A row of the table of 9x9."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(3, 64, 9, 9, generator=generator) * (81 * 64) ** -0.5
+    image, bias = torch.randn(64, height, width, generator=generator), torch.zeros(3)
+    chain = MapChain([Stage(Conv(weight, bias, floats=True), "x", "out")], ["x", "out"])
+    blocks = chain.in_blocks
+    assert blocks is not None
+    chain.in_blocks = None  # so that it is computed plainly
+    x, out = Map(64, height, width), torch.zeros(3, height, width)
+    x.write(image)
+    given: dict[str, Map | Tensor] = {"x": x, "out": out}
+    corner = image[None, :, :44, :204].double()  # PyTorch unfolds images in float64
+    exact = F.conv2d(corner, weight.double(), padding=4)[0, :, : min(40, height), : min(200, width)]
+    theirs = image[None].contiguous(memory_format=torch.channels_last)
+    kernel = weight.contiguous(memory_format=torch.channels_last)
+    calls: dict[str, Callable[[], object]] = {
+        "PyTorch": lambda: F.conv2d(theirs, kernel, bias, padding=4),
+        "plain": lambda: chain(Grid(1, (height, width)), given),
+        "blocks": lambda: blocks(Grid(1, (height, width)), given),
+    }
+    _, rows, columns = exact.shape
+
+    def error_of(found: Tensor) -> float:
+        return float((found[:, :rows, :columns] - exact).square().mean().sqrt())
+
+    errors = {"PyTorch": error_of(F.conv2d(theirs, kernel, bias, padding=4)[0])}
+    for name in ("plain", "blocks"):
+        calls[name]()
+        errors[name] = error_of(out)
+        assert errors[name] <= 6 * errors["PyTorch"], f"{name}: {errors[name]:.1e} is too large an error"
+    medians = race(calls, rounds)
+    speed = " | ".join(f"{81 * 3 * 64 * height * width / seconds / 1e9:.0f}" for seconds in medians.values())
+    error = " | ".join(f"{errors[name] / errors['PyTorch']:.1f}" for name in ("plain", "blocks"))
+    return f"| {width}x{height} | {speed} | {medians['plain'] / medians['blocks']:.2f} | {error} |"
+
+
 def race(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
     """Medians of seconds of calls that take turns."""
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -122,10 +165,30 @@ def processor() -> str:
     return found[1].strip() if found else platform.processor() or platform.machine()
 
 
+def machine(rounds: int) -> str:
+    return (
+        f"{processor()}, {torch.get_num_threads()} threads, {_native.map_kernels()[0]} kernels, torch "
+        f"{torch.__version__}, mga_kernels {__version__}; medians of {rounds} rounds that took turns."
+    )
+
+
+def page_of_last(rows: list[str], rounds: int) -> str:
+    lines = [
+        machine(rounds),
+        "",
+        "A 9x9 convolution from 64 channels to 3. GMAC/s: its products over the time. Errors: rms against float64,",
+        "times that of PyTorch.",
+        "",
+        "| image | PyTorch, GMAC/s | plain | nine of 3x3 | times faster than plain | plain: error | nine of 3x3: |",
+        "|--:|--:|--:|--:|--:|--:|--:|",
+        *rows,
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def page(rows: list[tuple[str, str]], rounds: int) -> str:
     lines = [
-        f"{processor()}, {torch.get_num_threads()} threads, {_native.map_kernels()[0]} kernels, torch "
-        f"{torch.__version__}, mga_kernels {__version__}; medians of {rounds} rounds that took turns.",
+        machine(rounds),
         "",
         "GMAC/s: products of a plain convolution over the time. Errors: rms against float64, times that of PyTorch.",
         "",
@@ -147,17 +210,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--channels", type=int, nargs="+", default=[48, 50, 64])
     parser.add_argument("--sizes", nargs="+", default=["480x270", "960x540"], help="width x height")
     parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--last", action="store_true", help="SRResNet's last convolution, of 9x9, at these sizes")
     parser.add_argument("-o", "--out", type=Path, help="instead of bench/results/convolutions_KERNELS.md")
     args = parser.parse_args(arguments)
     keep_memory(args)
+    sizes = [tuple(map(int, size.split("x"))) for size in args.sizes]
     with torch.no_grad():
-        rows = [
-            measure(channels, *map(int, size.split("x")), args.rounds)
-            for channels in args.channels
-            for size in args.sizes
-        ]
-    text = page(rows, args.rounds)
-    name = f"convolutions_{_native.map_kernels()[0]}.md"
+        if args.last:
+            text = page_of_last([last_layer(*size, args.rounds) for size in sizes], args.rounds)
+        else:
+            rows = [measure(channels, *size, args.rounds) for channels in args.channels for size in sizes]
+            text = page(rows, args.rounds)
+    name = f"convolutions_{_native.map_kernels()[0]}{'_9x9' if args.last else ''}.md"
     with whole_file(args.out or Path(__file__).parent / "results" / name) as stream:
         stream.write(text.encode())
     print(text)

@@ -83,8 +83,9 @@ class LayerRecord:
     the kernel, 0 for factors; ``stride`` 1 or 2; ``tile`` 4 or 6 where it is computed in such tiles, or 0; ``shuffle``
     s of a pixel shuffle at the end. ``gate``: 0, 1 for a sigmoid, 2 for SPAN's; ``activation``: 0 for a slope, 1 for
     SiLU. ``tiles``: the number of the list of its tiles, -1 for all tiles; ``zeros``: of the list of those that it
-    writes as zeros, -1 for none. ``statistics``: the number of the tensor that takes its sums, -1 for none. ``lead``:
-    in bands, by how many rows of the image it runs ahead of the last layer.
+    writes as zeros, -1 for none. ``statistics``: the number of the tensor that takes its sums, -1 for none. ``parts``:
+    of a 9x9 kernel, the number of the tensor with the sums of its blocks, -1 for none. ``lead``: in bands, by how many
+    rows of the image it runs ahead of the last layer.
     """
 
     x: int
@@ -106,6 +107,7 @@ class LayerRecord:
     tiles: int = -1
     zeros: int = -1
     statistics: int = -1
+    parts: int = -1
     lead: int = 0
 
 

@@ -185,6 +185,8 @@ def test_convolutions_are_checked_timed_and_reported(monkeypatch, tmp_path):
     assert convolutions.main(["--channels", "48", "--sizes", "40x30", "--rounds", "2", "-o", str(target)]) == 0
     lines = target.read_text().splitlines()
     assert [line.split("|")[1:3] for line in lines if "40x30" in line] == [[" 48 ", " 40x30 "]] * 2
+    assert convolutions.main(["--last", "--sizes", "40x30", "--rounds", "1", "-o", str(target)]) == 0
+    assert "| 40x30 |" in target.read_text()
     monkeypatch.setattr(convolutions, "read", lambda *_: torch.zeros(48, 30, 40))
     with pytest.raises(AssertionError, match="times the error of PyTorch"):
         convolutions.main(["--channels", "48", "--sizes", "40x30", "-o", str(target)])

@@ -47,6 +47,8 @@ WRONG = [
     ({"maps": [MapRecord(), MapRecord(scale=65)]}, "the scale of a map must be 1 to 64"),
     ({"layers": [layer(shuffle=2)]}, "does not lead from scale 1 to scale 1"),
     ({"layers": [layer(statistics=1)]}, "numbered 0, 1, ... without a gap"),
+    ({"layers": [layer(parts=0)]}, "layer 0: parts are a map of 32 channels"),
+    ({"layers": [layer(parts=2)]}, "layer 0 names maps or tiles that there are not"),
     ({"frame": FrameRecord(6, 20)}, "at least 6 rows"),
     ({"frame": FrameRecord(5, 25)}, "a pitch of 44"),
     ({"epilogues": [torch.zeros(3, 16)]}, r"needs an epilogue \(4, 16\)"),

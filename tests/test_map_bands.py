@@ -86,6 +86,11 @@ CHAINS = {
         Stage(conv(32, 8, shuffle=2), "c", "d"),
         Stage(conv(3, 8), "d", "picture"),
     ],
+    "9x9 in blocks": lambda: [
+        Stage(conv(16, 8), "x", "a"),
+        Stage(conv(64, 16, shuffle=2), "a", "b"),
+        Stage(conv(3, 16, 9, floats=True), "b", "picture"),
+    ],
     "a picture at the end": lambda: [Stage(conv(8, 8), "x", "a"), Stage(conv(12, 8), "a", "picture", enlarge=2)],
     "factors first": lambda: [Stage(Scale(8), "x", "a"), Stage(conv(8, 8, 7), "a", "b"), Stage(conv(5, 8), "b", "out")],
 }

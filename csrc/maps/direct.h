@@ -5,6 +5,7 @@ constexpr int kSide = 4;         // of a tile of these layers
 constexpr int64_t kBlock = 48;   // pixels of a row at a time
 constexpr int64_t kLeadIn = 12;  // pixels before a block that are computed with it near the right border
 constexpr int64_t kSpare = 24;   // pixels of room behind a block of a strided layer
+constexpr int64_t kPart = 3;     // pixels from the centre of a part of a 9x9 kernel to the next
 
 INLINE int64_t strided_row(const MapLayer& layer) { return (kBlock + kSpare) * groups_of(layer.inputs) * 2 * kGroup; }
 
@@ -26,8 +27,13 @@ INLINE void look_ahead(const Stretch& next, int64_t rows, Ahead& ahead) {
   const MapLayer& layer = next.layer;
   const int64_t size = layer.size == 0 ? 1 : layer.size, reach = layer.stride == 1 ? size / 2 : 0;
   const int64_t pixels = next.count * layer.stride + size - layer.stride;
-  ahead.add(layer.x, next.y * layer.stride - reach + size - rows, rows, next.x * layer.stride - reach, pixels,
-            groups_of(layer.inputs));
+  if (layer.has_parts) {
+    for (int64_t g = 0; g < 3; ++g) ahead.add(layer.parts[g], next.y + kPart * (g - 1), 1, next.x - kPart, pixels, 1);
+    ahead.add(layer.parts[3], next.y + kPart, 1, next.x, pixels, 1);
+  } else {
+    ahead.add(layer.x, next.y * layer.stride - reach + size - rows, rows, next.x * layer.stride - reach, pixels,
+              groups_of(layer.inputs));
+  }
   if (layer.has_skip) ahead.add(layer.skip, next.y, 1, next.x, next.count, layer.vectors);
   if (layer.has_also) ahead.add(layer.also, next.y, 1, next.x, next.count, layer.vectors);
   ahead.spread(kBlock / 6 * ((layer.vectors + 1) / 2));
@@ -127,9 +133,9 @@ INLINE void panels_of_stretch(const Stretch& now, const MapTap* taps, float* roo
   }
 }
 
-// Few outputs: lanes are input channels, and are added up at the end.
+// Few outputs: lanes are input channels, and are added up at the end. Sums of whole fours of pixels.
 template <int OUTPUTS>
-void dots_of_stretch(const Stretch& now, const MapTap* taps, float* sums, Ahead& ahead) {
+void sum_dots(const Stretch& now, const MapTap* taps, float* sums, Ahead& ahead) {
   const MapLayer& layer = now.layer;
   const int64_t groups = groups_of(layer.inputs), reach = layer.stride == 1 ? layer.size / 2 : 0;
   for (int64_t i = 0; i < now.count; i += 4) {
@@ -160,15 +166,60 @@ void dots_of_stretch(const Stretch& now, const MapTap* taps, float* sums, Ahead&
       for (int64_t p = 0; p < 4; ++p) sums[(i + p) * kGroup + o] = totals[p];
     }
   }
-  finish_stretch<1>(now, 0, sums);
+}
+
+INLINE void sum_dots(const Stretch& now, const MapTap* taps, float* sums, Ahead& ahead) {
+  for (int64_t i = 0; i < (now.count + 3) * kGroup; i += kGroup) store(sums + i, V8{});
+  if (now.layer.outputs == 1) sum_dots<1>(now, taps, sums, ahead);
+  if (now.layer.outputs == 2) sum_dots<2>(now, taps, sums, ahead);
+  if (now.layer.outputs == 3) sum_dots<3>(now, taps, sums, ahead);
+  if (now.layer.outputs == 4) sum_dots<4>(now, taps, sums, ahead);
 }
 
 INLINE void dots_of_stretch(const Stretch& now, const MapTap* taps, float* sums, Ahead& ahead) {
-  for (int64_t i = 0; i < (now.count + 3) * kGroup; i += kGroup) store(sums + i, V8{});
-  if (now.layer.outputs == 1) dots_of_stretch<1>(now, taps, sums, ahead);
-  if (now.layer.outputs == 2) dots_of_stretch<2>(now, taps, sums, ahead);
-  if (now.layer.outputs == 3) dots_of_stretch<3>(now, taps, sums, ahead);
-  if (now.layer.outputs == 4) dots_of_stretch<4>(now, taps, sums, ahead);
+  sum_dots(now, taps, sums, ahead);
+  finish_stretch<1>(now, 0, sums);
+}
+
+// The sums of a 9x9 kernel from those of its blocks, see layout.h.
+INLINE void sum_parts(const Stretch& now, float* sums, Ahead& ahead) {
+  const MapLayer& layer = now.layer;
+  const float *middle[3], *right[3];  // of each row of blocks, the first of its own group
+  for (int64_t i = 0; i < 3; ++i) {
+    const int64_t y = now.y + kPart * (i - 1);
+    middle[i] = tap(layer.parts[i], y).at + now.x * kGroup;
+    right[i] = tap(layer.parts[3], y).at + (now.x + kPart) * kGroup;
+  }
+  constexpr float kLanes[kGroup] = {0, 1, 2, 3, 4, 5, 6, 7};
+  const I8 outputs = less(load(kLanes), all(float(layer.outputs)));
+  for (int64_t x = 0; x < now.count * kGroup; x += kGroup) {
+    if (x % (4 * kGroup) == 0) ahead.step();
+    const auto left_and_middle = [&](int i) { return load(middle[i] + x - kPart * kGroup) + load(middle[i] + x + 4); };
+    const V8 above = left_and_middle(0) + load(right[0] + x), here = left_and_middle(1) + load(right[1] + x + 4);
+    store(sums + x, only(outputs, above + here + left_and_middle(2)));
+  }
+  // The last block lies in single lanes. In a loop of its own, which does not load what was stored just before.
+  for (int64_t c = 0; c < layer.outputs; ++c) {
+    const int64_t lane = kLastBlock[c] % kGroup;
+    const float* last = (kLastBlock[c] / kGroup == 3 ? right[2] : middle[2] + kPart * kGroup) + lane;
+    for (int64_t x = 0; x < now.count * kGroup; x += kGroup) sums[x + c] += last[x];
+  }
+}
+
+// Whether a part of this row or column has its centre just beside the image, where parts are not zero, but not kept.
+INLINE bool part_is_beside(int64_t at, int64_t length) { return at == kPart - 1 || at == length - kPart; }
+
+INLINE void parts_of_stretch(const Stretch& now, const MapTap* taps, float* sums, Ahead& ahead) {
+  const MapLayer& layer = now.layer;
+  if (part_is_beside(now.y, layer.height)) return dots_of_stretch(now, taps, sums, ahead);
+  sum_parts(now, sums, ahead);
+  for (int64_t j = 0; j < now.count; ++j) {
+    if (!part_is_beside(now.x + j, layer.width)) continue;
+    float plain[4 * kGroup];
+    sum_dots({layer, now.task, now.y, now.x + j, 1}, taps, plain, ahead);
+    store(sums + j * kGroup, load(plain));
+  }
+  finish_stretch<1>(now, 0, sums);
 }
 
 INLINE void factors_of_stretch(const Stretch& now, const MapTap& row, float* sums, Ahead& ahead) {
@@ -191,6 +242,7 @@ inline void compute_stretch(const Stretch& now, Ahead& ahead, float* room) {
     taps[i] = tap(layer.x, now.y * layer.stride + i - (layer.stride == 1 ? size / 2 : 0));
   }
   if (layer.size == 0) return factors_of_stretch(now, taps[0], room, ahead);
+  if (layer.has_parts) return parts_of_stretch(now, taps, room, ahead);
   layer.outputs <= kFewOutputs ? dots_of_stretch(now, taps, room, ahead) : panels_of_stretch(now, taps, room, ahead);
 }
 

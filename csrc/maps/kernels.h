@@ -41,7 +41,8 @@ struct MapLayer {
   const float* plain;     // of a layer in tiles: the weight itself, for tiles with infinities or NaN
   const float* epilogue;  // (4, 8 * vectors): bias, slope, factors of skip and of `also`
   MapSource x, skip, also;
-  bool has_skip, has_also;
+  bool has_skip, has_also, has_parts;
+  MapSource parts[kPartGroups];  // each a group
   MapGate gate;
   MapActivation activation;
   int64_t height, width;  // of what it makes, before the shuffle

@@ -32,6 +32,13 @@ inline int64_t panel_of(int64_t vectors_left) {
 // So few channels are computed as dot products, a vector holding input channels: padding them to 8 would waste more.
 constexpr int64_t kFewOutputs = 4;
 
+// The parts of a 9x9 kernel of at most 3 outputs are what its nine blocks of 3x3 make, as one layer of 32 outputs:
+// block (i, j) of rows 3 i to 3 i + 2 from channel 8 i + 4 j on, but the last column of blocks from 24 and from 28 on,
+// and the outputs of block (2, 2) in channels 19, 23 and 27. So the part of a pixel that is read three rows above is
+// one group, and so is that three rows below.
+constexpr int64_t kPartGroups = 4, kPartOutputs = 3;
+constexpr int64_t kLastBlock[kPartOutputs] = {19, 23, 27};
+
 // Values of a packed weight. In panels (`tile` 0): [panel][tap][input][channel of the panel]; in tiles of m x m:
 // [panel][(m + 2)^2 positions][input][channel of the panel], and behind it the weight itself, [tap][input][channel]; of
 // few outputs: [tap][group][output][8].

@@ -5,12 +5,11 @@
 #include <vector>
 
 #include "convolution/picture.h"
+#include "maps/lists.h"
 #include "maps/run.h"
 
 namespace mga {
 namespace {
-
-constexpr const char* kOp = "convolve_maps_";
 
 // Maps of more bytes than this do not stay in the second level of a cache until they are read: written past it, they
 // need not be read before. In bands of rows that is 13 % of the time.
@@ -148,6 +147,7 @@ class LayerReader {
     layer.x = maps_.source(n_.x, n_.x_channel);
     end(out, x, stage);
     join(stage);
+    find_parts(stage);
     use(stage);
     return stage;
   }
@@ -233,6 +233,19 @@ class LayerReader {
                     ": a gate needs a skip, and nothing beside it");
   }
 
+  void find_parts(MapStage& stage) const {
+    stage.layer.has_parts = n_.parts >= 0;
+    if (n_.parts < 0) return;
+    STD_TORCH_CHECK(n_.size == 9 && n_.stride == 1 && n_.outputs <= kPartOutputs && stage.end != MapEnd::map &&
+                        maps_.has(n_.parts) && maps_[n_.parts].room(0, kPartGroups) &&
+                        maps_[n_.parts].scale == maps_[n_.x].scale,
+                    kOp, ": layer ", number_, ": parts are a map of ", kPartGroups * kGroup,
+                    " channels, of the scale of the input, for a 9x9 kernel of stride 1 with at most ", kPartOutputs,
+                    " outputs, which does not end in a map");
+    for (int64_t g = 0; g < kPartGroups; ++g) stage.layer.parts[g] = maps_.source(n_.parts, g * kGroup);
+    stage.uses.push_back(maps_.use({n_.parts, 0, kPartGroups}, 1, 3, 3, false));
+  }
+
   // What the layer uses; what one tile writes, another may still have to read.
   void use(MapStage& stage) const {
     const MapLayer& layer = stage.layer;
@@ -259,35 +272,6 @@ class LayerReader {
   const LayerRecord& n_;
   size_t number_;
 };
-
-// The tiles of a list must be there, each once.
-TileList tiles_of(const Tensor& tiles, const MapStage& stage, size_t number) {
-  const int64_t side = stage.layer.tile == 0 ? 4 : stage.layer.tile;
-  const int64_t across = (stage.layer.width + side - 1) / side, down = (stage.layer.height + side - 1) / side;
-  STD_TORCH_CHECK(tiles.scalar_type() == ScalarType::Int && tiles.dim() == 1 && tiles.is_contiguous(), kOp,
-                  ": a list of tiles must be int32 (n), contiguous");
-  static constexpr int32_t kNone = 0;  // an empty list may have no memory, and is a list all the same
-  const int32_t* const all = tiles.numel() == 0 ? &kNone : static_cast<const int32_t*>(tiles.const_data_ptr());
-  for (int64_t i = 0; i < tiles.numel(); ++i) {
-    STD_TORCH_CHECK(
-        all[i] >= 0 && all[i] < across * down && (i == 0 || all[i - 1] < all[i]), kOp,
-        ": layer ", number, ": tile ", all[i], " is outside of ", down, "x", across,
-        " tiles, or not behind the one before it");
-  }
-  return {all, tiles.numel()};
-}
-
-// What is written as zeros must not be computed as well, by another thread perhaps.
-void check_zeros(const MapStage& stage, size_t number) {
-  const int32_t *tile = stage.tiles.first, *const end = tile + stage.tiles.count;
-  bool apart = stage.end == MapEnd::map && tile != nullptr;
-  for (int64_t i = 0; apart && i < stage.zeros.count; ++i) {
-    tile = std::lower_bound(tile, end, stage.zeros.first[i]);
-    apart = tile == end || *tile != stage.zeros.first[i];
-  }
-  STD_TORCH_CHECK(apart, kOp, ": layer ", number,
-                  ": a list of zeros is for a layer that ends in a map, beside a list of other tiles");
-}
 
 void add_image(const Tensor& image, const FrameRecord& frame, int64_t scale, MapStage& stage) {
   STD_TORCH_CHECK(image.scalar_type() == ScalarType::Byte && image.dim() == 3 && image.size(2) == 3 &&
@@ -353,8 +337,9 @@ void convolve_maps(const std::vector<Tensor>& tensors, const std::vector<int64_t
     const LayerRecord& n = of_layers[i];
     stages.push_back(LayerReader(all, n, i).read(weights[i], epilogues[i]));
     MapStage& stage = stages.back();
-    STD_TORCH_CHECK(n.tiles < int64_t(tiles.size()) && n.zeros < int64_t(tiles.size()) && n.statistics < int64_t(statistics.size()), kOp, ": layer ", i,
-                    " names tiles or statistics that there are not");
+    STD_TORCH_CHECK(
+        n.tiles < int64_t(tiles.size()) && n.zeros < int64_t(tiles.size()) && n.statistics < int64_t(statistics.size()),
+        kOp, ": layer ", i, " names tiles or statistics that there are not");
     if (n.tiles >= 0) stage.tiles = tiles_of(tiles[n.tiles], stage, i);
     if (n.zeros >= 0) {
       stage.zeros = tiles_of(tiles[n.zeros], stage, i);

@@ -129,6 +129,25 @@ void shuffles() {
   }
 }
 
+// Sums of a 9x9 kernel's blocks, in images of fewer rows and columns than parts are apart, too.
+void blocks() {
+  for (const int64_t outputs : {1, 2, 3}) {
+    for (const auto& [height, width] :
+         {std::pair<int64_t, int64_t>{1, 1}, {2, 7}, {3, 3}, {6, 5}, {11, 61}, {9, 100}}) {
+      Case what{outputs, 10, 9, 0, height, width};
+      what.parts = true;
+      compare(what);
+    }
+  }
+  Case what{3, 10, 9, 0, 20, 61};
+  what.parts = true, what.slope = 0.2f;
+  what.strange = {kInfinity, -kInfinity, kNan};
+  compare(what);
+  what.strange.clear();
+  for (int32_t i = 0; i < 80; i += 1 + i % 3) what.tiles.push_back(i);
+  compare(what);
+}
+
 void parts() {
   for (const int64_t tile : {0, 4, 6}) {
     for (const int64_t size : {1, 3, 5}) {
@@ -211,6 +230,7 @@ int main(int count, char**) {
   mga::sizes();
   mga::joined();
   mga::shuffles();
+  mga::blocks();
   mga::parts();
   mga::not_finite();
   mga::lists_change_nothing();

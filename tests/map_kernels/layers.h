@@ -104,6 +104,7 @@ struct Case {
   std::vector<uint8_t> rows = {};    // of the output, in its own pixels
   std::vector<uint16_t> lanes = {};  // likewise
   bool statistics = false;
+  bool parts = false;  // of a 9x9 kernel
 
   int64_t made_height() const { return stride == 1 ? height : (height - size) / 2 + 1; }
   int64_t made_width() const { return stride == 1 ? width : (width - size) / 2 + 1; }
@@ -150,6 +151,33 @@ struct Layer {
   int64_t vectors() const { return groups_of(what.outputs); }
   float slope(int64_t o) const { return o % 2 == 0 ? what.slope : what.slope / 2; }
 
+  // What block (i, j) of a 9x9 kernel makes of channel o at a pixel.
+  double of_block(int64_t o, int64_t y, int64_t column, int64_t i, int64_t j) const {
+    double value = 0;
+    for (int64_t c = 0; c < what.inputs; ++c) {
+      const float* kernel = weight.data() + ((o * what.inputs + c) * 9 + 3 * i) * 9 + 3 * j;
+      for (int64_t at = 0; at < 9; ++at)
+        value += kernel[at / 3 * 9 + at % 3] * seen(c, y + at / 3 - 1, column + at % 3 - 1);
+    }
+    return value;
+  }
+
+  // The parts of a 9x9 kernel; in channels without one there is no number.
+  Values parts() const {
+    const int64_t first[3][3] = {{0, 4, 24}, {8, 12, 28}, {16, 20, 19}};
+    Values values(kPartGroups * kGroup, what.height, what.width);
+    std::fill(values.data.begin(), values.data.end(), std::numeric_limits<double>::quiet_NaN());
+    for (int64_t block = 0; block < 9; ++block) {
+      for (int64_t o = 0; o < what.outputs; ++o) {
+        const int64_t channel = first[block / 3][block % 3] + (block == 8 ? 4 * o : o);
+        for (int64_t y = 0; y < what.height; ++y) {
+          for (int64_t x = 0; x < what.width; ++x) values.at(channel, y, x) = of_block(o, y, x, block / 3, block % 3);
+        }
+      }
+    }
+    return values;
+  }
+
   // Of channel o at pixel (y, x) of what the layer makes.
   double expected(int64_t o, int64_t y, int64_t column) const {
     double value = epilogue[o];
@@ -189,7 +217,7 @@ inline Result run(const MapKernels& kernels, const Layer& of) {
   const Case& what = of.what;
   const int64_t s = what.shuffle, vectors = of.vectors();
   Result result{{what.outputs / (s * s), what.made_height() * s, what.made_width() * s, kUntouched}, {}};
-  const Map x(of.x), skip(of.skip), also(of.also);
+  const Map x(of.x), skip(of.skip), also(of.also), parts(what.parts ? of.parts() : Values(1, 1, 1));
   std::vector<float> packed(of.weight);
   packed.resize(what.size == 0 ? vectors * kGroup : packed_floats(what.inputs, what.outputs, what.size, what.tile));
   if (what.size != 0) pack_weight({of.weight.data(), what.outputs, what.inputs, what.size}, what.tile, packed.data());
@@ -202,6 +230,11 @@ inline Result run(const MapKernels& kernels, const Layer& of) {
   layer.x = x.source(what.x_rows.empty() ? nullptr : what.x_rows.data());
   layer.skip = skip.source(nullptr), layer.also = also.source(nullptr);
   layer.has_skip = what.skip, layer.has_also = what.also;
+  layer.has_parts = what.parts;
+  for (int64_t g = 0; what.parts && g < kPartGroups; ++g) {
+    layer.parts[g] = parts.source(nullptr);
+    layer.parts[g].first += g * parts.group;
+  }
   layer.gate = what.gate, layer.activation = what.activation;
   layer.height = what.made_height(), layer.width = what.made_width();
 

@@ -56,6 +56,13 @@ def convolve_maps_(
     e), half to even, in 0..255, NaN as 0, where e is 0 or the bilinear enlargement of the image ``added``, uint8
     (H, W, 3). ``frame`` says where each picture is cut out.
 
+    ``parts``, of a 9x9 kernel with at most 3 outputs: a map with what its nine blocks of 3x3 make of x, in the channels
+    that ``map_layout.PARTS`` says, and zeros beside the image. The sum is then that of nine parts,
+
+        sum[o, y, x] = bias[o] + sum over i, j of parts[PARTS[i][j][o], y + 3 (i - 1), x + 3 (j - 1)]
+
+    and as above in rows and columns 2 and third from the last, where such a part has its centre beside the image.
+
     ``tiles``: lists, int32 (n) in ascending order, of tiles of ``tile`` x ``tile`` pixels (4 x 4 where it is 0), row by
     row, of what a layer makes before its shuffle. A layer with a list computes these and leaves the others as they are;
     those of its list ``zeros``, if it has one and ends in a map, become zeros.
@@ -113,7 +120,7 @@ def _check(
             raise InputError(f"{OP}: a map must be float32 (H, C / 8, pitch, 8), got {describe(tensor)}")
     check_masks(OP, "map", maps, masks)
     for i, layer in enumerate(layers):
-        used = (layer.x, layer.out, max(layer.skip, 0), max(layer.also, 0))
+        used = (layer.x, layer.out, max(layer.skip, 0), max(layer.also, 0), max(layer.parts, 0))
         if not all(0 <= number < len(maps) for number in used) or max(layer.tiles, layer.zeros) >= len(tiles):
             raise InputError(f"{OP}: layer {i} names maps or tiles that there are not")
         channels = groups_of(layer.outputs) * GROUP

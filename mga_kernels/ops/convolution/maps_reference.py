@@ -11,7 +11,7 @@ from torch import Tensor
 from ...records import FrameRecord, LayerRecord, MapRecord
 from .chain_reference import cut
 from .layout import VECTOR, enlarge
-from .map_layout import GROUP, groups_of, read, write
+from .map_layout import GROUP, PART_CHANNELS, PARTS, groups_of, read, write
 from .map_weight import unpack
 
 
@@ -101,6 +101,8 @@ def _values(layer: LayerRecord, weight: Tensor, epilogue: Tensor, places: list[_
         unpacked = unpack(weight, layer.inputs, layer.outputs, layer.size, layer.tile).double()
         padding = layer.size // 2 if layer.stride == 1 else 0
         sums = F.conv2d(image[None], unpacked, stride=layer.stride, padding=padding)[0]
+        if layer.parts >= 0:
+            sums = _from_parts(places[layer.parts].read(0, PART_CHANNELS).double(), sums)
     values = sums.float() + bias
     skip = None
     if layer.skip >= 0:
@@ -118,6 +120,18 @@ def _values(layer: LayerRecord, weight: Tensor, epilogue: Tensor, places: list[_
         return F.silu(values)
     scaled = torch.where(slope == 0, torch.zeros_like(values), values * slope)
     return torch.where(values < 0, scaled, values)
+
+
+def _from_parts(parts: Tensor, plain: Tensor) -> Tensor:
+    """float64 (outputs, H, W): sums of the parts, but ``plain`` where one has its centre just beside the image."""
+    height, width = plain.shape[1:]
+    around = F.pad(parts, (3, 3, 3, 3))
+    sums = torch.zeros_like(plain)
+    for i, row in enumerate(PARTS):
+        for j, channels in enumerate(row):
+            sums += around[list(channels[: len(sums)]), 3 * i : 3 * i + height, 3 * j : 3 * j + width]
+    beside = [torch.tensor([at in (2, length - 3) for at in range(length)]) for length in (height, width)]
+    return torch.where(beside[0][:, None] | beside[1], plain, sums)
 
 
 def _wanted(tiles: Tensor | None, side: int, height: int, width: int) -> Tensor:

@@ -166,7 +166,7 @@ class Pairs(Storage):
             part[:, :, VECTOR - 1], part[:, :, VECTOR + width] = part[:, :, VECTOR], part[:, :, VECTOR + width - 1]
         pair_gather_(out.data, x.data, out.groups, height, width, indices, p, halo, grid.across)
 
-    def room_bytes(self, chains: Iterable[Chain], height: int, width: int) -> int:
+    def room_bytes(self, chains: Iterable[Chain], height: int, width: int, images: bool = True) -> int:
         """Rows that the threads keep for themselves."""
         rings = [chain.ring_bytes(width) for chain in chains if isinstance(chain, PairChain)]
         return torch.get_num_threads() * max(rings, default=0)

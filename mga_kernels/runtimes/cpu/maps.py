@@ -20,6 +20,7 @@ from ...ops import convolve_maps_, pack_map_weight
 from ...ops.convolution.map_layout import BEFORE, FEW_OUTPUTS, GROUP, empty_map, groups_of, map_pitch
 from ...records import FrameRecord, LayerRecord, MapRecord
 from ...system.allocator import huge_pages
+from .blocks import in_blocks
 from .layers import Conv, Layer, Scale
 from .pairs import Grid, forced_backend
 from .rows import Room, Rows, Slot, bytes_of
@@ -119,11 +120,14 @@ def _order(outputs: int, shuffle: int, enlarge: int) -> Tensor:
 class MapChain(Chain):
     """``stages`` in their order. The tensors of ``external`` slots come with each call; the others are in rooms.
 
-    A room is a map of a grid, which the chains that run over it share.
+    A room is a map of a grid, which the chains that run over it share. Images are convolved ``in_blocks`` where that is
+    worth it; too much of a patch is its border.
     """
 
     def __init__(self, stages: Sequence[Stage], external: Sequence[str], tile: int = TILE):
         self.stages, self.external = list(stages), list(external)
+        divided = in_blocks(stages)
+        self.in_blocks = None if divided is None else MapChain(divided, external, tile)
         self.layers = [_adding(pack(stage.layer, stage.enlarge, stage.stride, tile), stage) for stage in self.stages]
         self.rows = Rows(self.stages, external, [layer.tile or SIDE for layer in self.layers])
         self.slots: dict[str, Slot] = self.rows.slots
@@ -152,8 +156,12 @@ class MapChain(Chain):
             gate=2 if stage.attention else int(stage.gate),
             activation=int(stage.silu),
             statistics=statistics,
+            parts=self.at(stage.parts)[0],
             lead=self.rows.leads[number],
         )
+
+    def rows_of(self, images: bool) -> Rows:
+        return self.rows if self.in_blocks is None or not images else self.in_blocks.rows
 
     def channels_of(self, slot: str) -> int:
         return self.slots[slot].groups * GROUP
@@ -167,6 +175,8 @@ class MapChain(Chain):
         added: Tensor | None = None,
         gain: float = 1.0,
     ) -> list[Tensor]:
+        if self.in_blocks is not None and grid.is_image:
+            return self.in_blocks(grid, given, epilogues, masks, added, gain)
         records: Sequence[LayerRecord] = self.records
         lists: list[Tensor] = []
         if grid.regions is not None:
@@ -187,6 +197,7 @@ class MapChain(Chain):
             if picture:
                 frame = grid.frame(slot.scale, slot.inset)
             plain = picture or (tensor.ndim == 3 and tensor.shape[1] != grid.height * slot.scale)
+            plain |= name == self.stages[-1].parts  # which are not zero just beside the pixels of the mask
             mask = (masks or {}).get(name) or (None if plain else grid.mask(slot.scale, slot.inset))
             tensors.append(tensor)
             maps.append(MapRecord(slot.scale, -1 if mask is None else len(used)))
@@ -251,8 +262,8 @@ class Maps(Storage):
             target[: len(index)].copy_(source.permute(0, 3, 4, 1, 2))
             target[len(index) :].zero_()
 
-    def room_bytes(self, chains: Iterable[Chain], height: int, width: int) -> int:
-        own = [chain.rows for chain in chains if isinstance(chain, MapChain)]
+    def room_bytes(self, chains: Iterable[Chain], height: int, width: int, images: bool = True) -> int:
+        own = [chain.rows_of(images) for chain in chains if isinstance(chain, MapChain)]
         return bytes_of([rows.rooms(height, rows.band(height, width)) for rows in own], width)
 
     def kernels(self) -> str:

@@ -119,6 +119,10 @@ class Grid:
         self._masks: dict[tuple[int, int], tuple[Tensor, Tensor] | None] = {}
         self._denser: dict[tuple[int, int], Grid] = {}
 
+    @property
+    def is_image(self) -> bool:
+        return self.down * self.across == 1
+
     def mask(self, scale: int = 1, inset: int = 0) -> tuple[Tensor, Tensor] | None:
         """Lanes int16 and rows uint8 of the pixels of patches enlarged ``scale`` times, less ``inset`` at their border.
 
@@ -126,7 +130,7 @@ class Grid:
         """
         key = scale, inset
         if key not in self._masks:
-            self._masks[key] = self._mask(scale, inset) if inset or self.down > 1 or self.across > 1 else None
+            self._masks[key] = self._mask(scale, inset) if inset or not self.is_image else None
         return self._masks[key]
 
     def _mask(self, scale: int, inset: int) -> tuple[Tensor, Tensor]:

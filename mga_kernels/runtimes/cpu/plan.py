@@ -128,7 +128,7 @@ class PairWeights(Planner):
             return self.storage.room_bytes(self.chains, *size)
         refined = size if dense else (grid.height, grid.width)
         of_image, of_patches = self.chains[: self.of_image], self.chains[self.of_image :]
-        return self.storage.room_bytes(of_image, *size) + self.storage.room_bytes(of_patches, *refined)
+        return self.storage.room_bytes(of_image, *size) + self.storage.room_bytes(of_patches, *refined, images=dense)
 
 
 class PlainWeights(PairWeights):

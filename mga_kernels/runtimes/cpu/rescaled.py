@@ -22,10 +22,6 @@ from .storage import Chain, Stored
 Given = dict[str, Stored | Tensor]
 
 
-def is_image(area: Grid) -> bool:
-    return area.down * area.across == 1
-
-
 class RescaledChain:
     """``scaled`` = leaky(factor * ``raw`` + offset + ``skip``), then ``stages``.
 
@@ -48,7 +44,7 @@ class RescaledChain:
         self, area: Grid, given: Mapping[str, Stored | Tensor], factors: Tensor, offsets: Tensor, gain: float = 1.0
     ) -> list[Tensor]:
         """``factors`` and ``offsets`` (count, C); returns what the stages measure of an image."""
-        if is_image(area):
+        if area.is_image:
             return self.of_image(area, given, {0: self.scale.with_factors(factors[0], offsets[0])}, gain=gain)
         raw, skip = given["raw"], given.get("skip")
         scaled = given.get("scaled", raw)
@@ -63,7 +59,7 @@ class RescaledChain:
 
 def sums(area: Grid, measured: Sequence[Tensor], planes: Stored) -> Tensor:
     """float64 (2, count, C): sums of the values and of their squares in ``planes``, which a chain has just written."""
-    return measured[-1][:, None] if is_image(area) else planes.statistics(area).double()
+    return measured[-1][:, None] if area.is_image else planes.statistics(area).double()
 
 
 def normalise(area: Grid, total: Tensor, norm: nn.InstanceNorm2d) -> tuple[Tensor, Tensor]:
@@ -115,7 +111,7 @@ class TrunkWeights(PairWeights):
 
     def refine(self, area: Grid, x: Stored, pictures: Tensor, buffers: Buffers) -> None:
         given: Given = {"out": buffers["trunk"]} if "trunk" in buffers else {}
-        if is_image(area) or not self.tight:
+        if area.is_image or not self.tight:
             self.refine_trunk(area, x, buffers, self.refine_end, {**given, "picture": pictures}, self.gain)
             return
         self.refine_trunk(area, x, buffers, self.fusing, {**given, "fused": buffers["fused"]}, 1.0)

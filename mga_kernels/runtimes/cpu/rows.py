@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from ...ops.convolution.map_layout import GROUP, groups_of, map_pitch
+from ...ops.convolution.map_layout import GROUP, PART_CHANNELS, groups_of, map_pitch
 from .stages import Part, Stage, part_of
 
 # Rows of the largest map: enough tiles for threads not to wait for each other. Of the image at least whole tiles of 4
@@ -164,7 +164,7 @@ def bytes_of(chains: Iterable[Rooms], width: int) -> int:
 
 
 def _parts_read(stage: Stage) -> list[Part]:
-    return [part for part in (stage.x, stage.skip, stage.also) if part is not None]
+    return [part for part in (stage.x, stage.skip, stage.also, stage.parts) if part is not None]
 
 
 def reads(stage: Stage) -> list[Use]:
@@ -176,6 +176,8 @@ def reads(stage: Stage) -> list[Use]:
         if part is not None:
             slot, first = part_of(part)
             uses.append(Use(slot, groups_of(first), groups_of(stage.layer.channels), 0))
+    if stage.parts is not None:
+        uses.append(Use(stage.parts, 0, groups_of(PART_CHANNELS), 3))
     return uses
 
 

@@ -24,6 +24,7 @@ class Stage:
     In float maps only: ``stride``: 2 for a convolution without padding that skips every second pixel, into floats.
     ``attention``: the sum with ``skip`` is multiplied by how far the sigmoid of the result is from a half. ``silu``:
     the activation is x * sigmoid(x). ``also``: a second part that is added; ``factors`` of ``skip`` and of ``also``.
+    ``parts``: a slot with the sums of a 9x9 kernel's blocks, see ``blocks``.
     """
 
     layer: Layer
@@ -39,6 +40,7 @@ class Stage:
     silu: bool = False
     also: Part | None = None
     factors: tuple[float, float] = (1.0, 1.0)
+    parts: str | None = None
 
     @property
     def factor(self) -> int:

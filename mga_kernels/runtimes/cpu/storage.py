@@ -156,8 +156,8 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def room_bytes(self, chains: Iterable[Chain], height: int, width: int) -> int:
-        """Memory that these chains take for an image of this size, beside what they are given."""
+    def room_bytes(self, chains: Iterable[Chain], height: int, width: int, images: bool = True) -> int:
+        """Memory that these chains take for ``images`` or patches of this size, beside what they are given."""
 
     @abstractmethod
     def kernels(self) -> str:

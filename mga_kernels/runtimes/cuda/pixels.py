@@ -239,7 +239,7 @@ class Pixels(Storage):
         target = grid.patches(out, 0, out.groups)
         target.copy_(taken.unflatten(1, (out.groups, STEP)).unflatten(0, (grid.down, grid.across)))
 
-    def room_bytes(self, chains: Iterable[Chain], height: int, width: int) -> int:
+    def room_bytes(self, chains: Iterable[Chain], height: int, width: int, images: bool = True) -> int:
         rooms = {room for chain in chains if isinstance(chain, PixelChain) for room in chain.rows.shared.values()}
         return sum(self._bytes(room, height, width) for room in rooms)
 
