@@ -11,7 +11,7 @@ import torch
 
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.runtimes.cpu import choose
-from mga_kernels.runtimes.cpu.plan import PairPlan
+from mga_kernels.runtimes.cpu.plan import PairPlan, PairWeights
 from mga_kernels.runtimes.cpu.storage import Spare
 
 K = 12
@@ -83,3 +83,19 @@ def test_float_maps_need_fewer_planes_than_bf16(name):
     maps, pairs = (kind(halves, choose.STORAGES[name]).plan(*SIZE, K) for name in ("float32", "bfloat16"))
     assert len(maps.base_buffers) < len(pairs.base_buffers)
     assert not pairs._lent
+
+
+@pytest.mark.parametrize("name", ["pan", *ENLARGING])
+@torch.inference_mode()
+def test_the_feature_is_written_over_its_long_skip(name, monkeypatch):
+    """Which is what the first convolution makes, and takes a plane of its own in bf16; of a second image, too."""
+    plan = plan_of(name)
+    found = [result(plan, seed) for seed in (1, 2)]
+    monkeypatch.setattr(PairWeights, "shallow", property(lambda self: {"shallow": self.channels}))
+    apart = plan_of(name)
+    assert [*apart.base_buffers] == [*plan.base_buffers, "shallow"]
+    for (picture, patches), seed in zip(found, (1, 2), strict=True):
+        expected = result(apart, seed)
+        assert np.array_equal(picture, expected[0])
+        assert torch.equal(patches, expected[1])
+    assert not np.array_equal(found[0][0], found[1][0])

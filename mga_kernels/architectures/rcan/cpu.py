@@ -108,7 +108,7 @@ class RcanWeights(TrunkWeights):
     def prepare_base(self, base: rcan.BaseNet) -> None:
         self.trunk = _Trunk(base, self.chain)
         self.channels, self.unshuffled = self.trunk.channels, base.unshuffled
-        self.base_planes = dict.fromkeys((*self._planes_of_trunk(), "shallow"), self.channels)
+        self.base_planes = {**dict.fromkeys(self._planes_of_trunk(), self.channels), **self.shallow}
         first = self.less_mean(base.conv_first, base.mean, factor=self.value_range / 255)
         self.head = self.chain([Stage(first, "image", "x")], ["image", "x"])
         self.end = self.trunk.ends([], ["out"])

@@ -78,6 +78,11 @@ class PairWeights(Planner):
         """Why these halves, of a network with this class, cannot run in such a storage."""
         return None
 
+    @property
+    def shallow(self) -> PlaneSizes:
+        """A plane for what the first convolution makes, where the feature is not written over it as its long skip."""
+        return {} if self.storage.in_place else {"shallow": self.channels}
+
     def chain(self, stages: Sequence[Stage], external: Sequence[str]) -> Chain:
         """Every chain of this network is made here."""
         self.chains.append(self.storage.chain(stages, external))

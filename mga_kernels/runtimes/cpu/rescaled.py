@@ -102,7 +102,7 @@ class TrunkWeights(PairWeights):
     def base(
         self, area: Grid, image: Stored, feature: Stored, picture: Tensor | None, rgb: Tensor, buffers: Buffers
     ) -> None:
-        shallow = buffers["shallow"]
+        shallow = buffers.get("shallow", feature)
         self.head(area, {"image": image, "x": shallow})
         if picture is None:
             self.trunk(area, shallow, buffers, self.end, {"out": feature}, 1.0)

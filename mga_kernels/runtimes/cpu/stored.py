@@ -52,7 +52,7 @@ class StoredTrunkWeights(PairWeights):
 
     def prepare_base(self, base: Any) -> None:
         self.trunk = self.trunk_of(base)
-        self.base_planes = {**self.trunk.planes, "shallow": self.channels}
+        self.base_planes = {**self.trunk.planes, **self.shallow}
         self.head = self.chain([Stage(self.first(base), "image", "x")], ["image", "x"])
         self.end = self.chain(self.trunk.end, [*self.trunk.whole, "out"])
         stages = [*self.trunk.end, *self.base_upsampler(base)]
@@ -67,7 +67,7 @@ class StoredTrunkWeights(PairWeights):
     def base(
         self, area: Grid, image: Stored, feature: Stored, picture: Tensor | None, rgb: Tensor, buffers: Buffers
     ) -> None:
-        shallow = buffers["shallow"]
+        shallow = buffers.get("shallow", feature)
         self.head(area, {"image": image, "x": shallow})
         self.trunk(area, shallow, buffers)
         given = {**buffers, "x": shallow, "out": feature}
