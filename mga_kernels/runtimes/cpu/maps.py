@@ -120,8 +120,8 @@ def _order(outputs: int, shuffle: int, enlarge: int) -> Tensor:
 class MapChain(Chain):
     """``stages`` in their order. The tensors of ``external`` slots come with each call; the others are in rooms.
 
-    A room is a map of a grid, which the chains that run over it share. Images are convolved ``in_blocks`` where that is
-    worth it; too much of a patch is its border.
+    A room is a map of a grid, which the chains that run over it share. Whole images are convolved ``in_blocks`` where
+    that is worth it; too much of a patch is its border.
     """
 
     def __init__(self, stages: Sequence[Stage], external: Sequence[str], tile: int = TILE):
@@ -175,7 +175,7 @@ class MapChain(Chain):
         added: Tensor | None = None,
         gain: float = 1.0,
     ) -> list[Tensor]:
-        if self.in_blocks is not None and grid.is_image:
+        if self.in_blocks is not None and grid.is_image and grid.regions is None:
             return self.in_blocks(grid, given, epilogues, masks, added, gain)
         records: Sequence[LayerRecord] = self.records
         lists: list[Tensor] = []
