@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mga_kernels import MaskGuidedSR
+from mga_kernels.checkpoints import load_checkpoint
 from mga_kernels.checkpoints.native import load_native, save_model
 from mga_kernels.errors import InputError
 from mga_kernels.export import export_model
@@ -97,6 +98,20 @@ def test_the_plan_is_the_definition(name):
     for runtime in ("own", "pytorch"):
         found = torch.from_numpy(np.asarray(MaskGuidedSR(network, runtime=runtime, k=60).upscale(image)))
         assert (found - 255 * expected).abs().max() <= 0.52, runtime
+
+
+@pytest.mark.parametrize("halo", [4, 8])
+def test_with_a_small_halo_cells_are_nearly_those_of_the_whole_network(halo):
+    """Also where layers of tiles of 4 and of 6 follow one another: none ends nearer to the cells than one behind it."""
+    refine = load_checkpoint("span-x4")
+    network = RegionNetwork(RegionConfig(BASE, refine.config, 12, halo)).eval().requires_grad_(False)
+    network.refine.load_state_dict(refine.state_dict())
+    image = image_of()
+    found = MaskGuidedSR(network, runtime="own", fraction=0.3).explain(image)
+    whole = np.asarray(MaskGuidedSR(refine, runtime="own").upscale(image)).astype(float)
+    cells = np.isin(np.arange(found.mask.size), found.indices).reshape(found.mask.shape)
+    inside = cells.repeat(48, 0).repeat(48, 1)[: whole.shape[0], : whole.shape[1]]
+    assert np.square(np.asarray(found.image) - whole)[inside].mean() < 0.5  # levels of 255
 
 
 def test_what_lies_around_regions_leaves_no_trace():

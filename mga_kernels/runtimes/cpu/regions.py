@@ -38,11 +38,16 @@ class Extent(NamedTuple):
 
 
 class _Look(NamedTuple):
-    """What a layer looks at: ``wanted`` pixels around the cells count, and ``seen`` are read."""
+    """What a layer looks at: ``wanted`` pixels around the cells count, and ``seen`` are read.
+
+    ``least``: where the halo ends before what is wanted does, so far the layer itself is computed. What it looks at may
+    not end nearer to the cells: of zeros in its place a layer would make its bias, where there should be zeros.
+    """
 
     use: Use
     wanted: int
     seen: int
+    least: int
 
 
 class Regions:
@@ -116,13 +121,15 @@ class Regions:
                 scale, out = rows.slots[part_of(stage.x)[0]].scale, of_all(written(stage))
                 later = [look for look in looks if look.use.meets(out)]
                 wanted = math.ceil(max((look.wanted for look in later), default=0) / stage.factor)
-                needed = min(wanted, scale * self.halo)
-                tiles = math.ceil(needed / side)
+                limit = math.ceil(max((look.least for look in later), default=0) / stage.factor)
+                limit = max(limit, scale * self.halo)
+                tiles = math.ceil(min(wanted, limit) / side)
+                least = tiles * side if tiles * side < wanted else 0
                 seen = max((look.seen for look in later), default=0)
                 zeros = max(tiles, math.ceil(seen / (stage.factor * side)))
                 found[call].insert(0, Extent(side, scale, tiles, zeros))
                 for use in reads(stage):
-                    looks.append(_Look(of_all(use), needed + use.reach, tiles * side + use.reach))
+                    looks.append(_Look(of_all(use), (least or wanted) + use.reach, tiles * side + use.reach, least))
         return found
 
 
