@@ -288,6 +288,14 @@ def test_a_cut_and_a_hand_that_shakes_are_made_as_a_whole():
     assert (frames.told.parts, len(frames.told.whole), frames.told.reason) == (1, 4, "")
 
 
+def test_what_parts_of_an_image_would_add_up_in_another_order_is_made_as_a_whole():
+    """As 9x9 layers, which whole images have in blocks."""
+    model = MaskGuidedSR(network_of("compact"), runtime="own")
+    (chain,) = model._runner.planner.chains
+    chain.in_blocks = chain
+    assert "of compact, a layer that a whole image has in blocks" in model._runner.plan(83, 150).in_parts()
+
+
 @pytest.mark.parametrize("kind", ["grey", "alpha", "16 bits"])
 def test_frames_of_other_kinds_are_made_as_a_whole_unless_they_stay(kind):
     model, rgb = MaskGuidedSR(network_of("compact"), runtime="own"), image_of()

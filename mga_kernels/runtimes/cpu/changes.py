@@ -21,6 +21,7 @@ from ...errors import InputError
 from ...networks.layers import pad_by_reflection
 from ...records import LayerRecord
 from .boxes import Boxes, Marks, any_of, boxes_of
+from .maps import MapChain
 from .rows import Rows, Use, reads, written
 from .stages import part_of
 from .storage import Stored
@@ -77,6 +78,10 @@ class Changes:
     """
 
     def __init__(self, plan: PairPlan):
+        if any(isinstance(chain, MapChain) and chain.in_blocks is not None for chain in plan.weights.chains):
+            raise InputError(
+                "a layer that a whole image has in blocks, and parts of one have not, needs the whole image"
+            )
         self.plan, self.size = plan, plan.area.size
         self.calls: list[list[_Layer]] = []
         self.lists: list[list[Tensor]] | None = None  # of each call and layer, None while the calls are listed
