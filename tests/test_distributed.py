@@ -21,6 +21,7 @@ from tiny_model import write_tiny_model
 from mga.cli import main
 from mga_kernels.distributed import Source, Upscaler, find, storage
 from mga_kernels.distributed.job import Workers, _Pool, _shares, to_do
+from mga_kernels.distributed.storages import inside
 from mga_kernels.errors import ImageError, InputError
 
 needs_arrow = pytest.mark.skipif(
@@ -110,11 +111,10 @@ def test_what_was_left_half_written_goes_when_it_is_old(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [".mga-1123456789abcdef.part"]
 
 
-@pytest.mark.parametrize("name", ["unknownkind://a/b", "local://\0"])
 @needs_arrow
-def test_an_address_of_nothing_is_a_sentence(name):
+def test_an_address_of_nothing_is_a_sentence():
     with pytest.raises(InputError, match="cannot be reached"):
-        find([name])
+        find(["unknownkind://a/b"])
 
 
 def test_images_of_folders_are_found(photos, tmp_path):
@@ -212,6 +212,37 @@ def test_what_is_there_is_left(tmp_path):
     sources = [Source("in", name, name) for name in ("a.png", "b.png", "c.png")]
     left, there = to_do(sources, str(tmp_path))
     assert ([source.name for source in left], there) == (["b.png", "c.png"], 1)
+
+
+@pytest.mark.parametrize("output", ["photos", "photos/", "photos/./", "link"])
+def test_results_do_not_go_where_images_are_read(output, photos, tmp_path):
+    (tmp_path / "link").symlink_to(photos)
+    with pytest.raises(InputError, match="is where images are read"):
+        to_do(find([str(photos)]), f"{tmp_path}/{output}")
+
+
+def test_an_output_within_the_input_is_none_of_the_images(photos):
+    names = [source.title for source in find([str(photos)])]
+    for where in (photos / "large", photos / "deeper/large"):
+        storage(str(where)).write("a.png", png())
+    left, there = to_do(find([str(photos)]), str(photos / "large"))
+    assert ([source.title for source in left], there) == (["b.jpg", "deeper/a.png", "deeper/large/a.png"], 1)
+    assert names == ["a.png", "b.jpg", "deeper/a.png"]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "part"),
+    [
+        ("s3://bucket/photos", "s3://bucket/photos/large", "large"),
+        ("s3://bucket/photos/", "s3://bucket/photos", ""),
+        ("s3://bucket/photos", "s3://bucket/photos-large", None),
+        ("s3://bucket/photos", "photos/large", None),
+        ("/", "/tmp/large", "tmp/large"),
+        ("photos", "photos-large", None),
+    ],
+)
+def test_what_lies_within_a_place(one, other, part):
+    assert inside(one, other) == part
 
 
 @pytest.mark.parametrize(

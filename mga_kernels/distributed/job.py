@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
-from .storages import Source, storage
+from .storages import Source, inside, storage
 from .upscaler import Upscaler, result_name
 
 TRIES = 3  # of an image at which workers ended
@@ -35,10 +35,17 @@ class Workers:
 def to_do(sources: Sequence[Source], output: str, suffix: str | None = None) -> tuple[list[Source], int]:
     """(the images whose result is not there, how many are); what killed workers left half written is removed.
 
-    InputError where two would have one result.
+    An output within a place that was searched is none of its images. InputError where it is that place itself, or two
+    images would have one result.
     """
     owners: dict[str, Source] = {}
+    within = {place: inside(place, output) for place in {source.place for source in sources}}
     for source in sources:
+        part = within[source.place]
+        if part == "":
+            raise InputError(f"{output} is where images are read, so results cannot go there; choose another place")
+        if part is not None and source.name.startswith(f"{part}/"):
+            continue
         name = result_name(source.title, suffix)
         if (other := owners.setdefault(name, source)) != source:
             raise InputError(

@@ -191,6 +191,21 @@ def storage(place: str) -> Storage:
     return Remote(place.rstrip("/")) if "://" in place else Folder(os.path.abspath(place))
 
 
+def inside(place: str, other: str) -> str | None:
+    """What of ``other`` is below ``place``, empty where it is the same, None where it is elsewhere."""
+    one, two = storage(place), storage(other)
+    if isinstance(one, Folder) and isinstance(two, Folder):
+        start, whole = (os.path.realpath(there.root) for there in (one, two))
+    elif isinstance(one, Remote) and isinstance(two, Remote):
+        start, whole = one.address, two.address
+    else:
+        return None
+    if start == whole:
+        return ""
+    start = start.rstrip("/" + os.sep)
+    return Path(whole[len(start) + 1 :]).as_posix() if whole.startswith((f"{start}/", f"{start}{os.sep}")) else None
+
+
 def find(places: Sequence[str], bytes_column: str = "bytes", name_column: str = "name") -> list[Source]:
     """The images in folders, with their subfolders, and the rows of tables of Parquet, .parquet by name.
 

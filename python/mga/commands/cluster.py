@@ -66,9 +66,8 @@ def run(args: argparse.Namespace) -> int:
     if of_file is not None and suffix is not None and FORMATS[suffix] not in LOSSY:
         raise InputError(f"cluster: --quality has no meaning for {FORMATS[suffix]}, without loss; leave it out")
     settings = _settings(args)
-    load_by_scale(
-        argparse.Namespace(**vars(args) | {"device": "cpu"}), quality=settings["quality"]
-    )  # or it says why not
+    here = argparse.Namespace(**vars(args) | {"device": "cpu"})
+    load_by_scale(here, quality=settings["quality"])  # which says what is wrong before there are workers
     found = find(args.inputs, args.bytes_column, args.name_column)
     sources, there = to_do(found, args.output, suffix)
     workers = Workers(args.workers, args.cpus, args.gpus, args.address)
@@ -80,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
             stream.writelines(json.dumps(row).encode() + b"\n" for row in failed)
     kept = f", {there} were there" if there else ""
     lost = f", {len(failed)} failed" if failed else ""
-    print(f"{done} of {len(found)} images upscaled into {one_line(args.output)}{kept}{lost}")
+    print(f"{done} of {len(sources) + there} images upscaled into {one_line(args.output)}{kept}{lost}")
     return 1 if failed else 0
 
 
