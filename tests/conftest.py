@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -111,6 +112,12 @@ def forks() -> Iterator[Forks]:
     made = Forks(OMP_NUM_THREADS="2", OMP_WAIT_POLICY="PASSIVE")
     yield made
     made.close()
+
+
+@pytest.fixture
+def quick_python(forks: Forks, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python that the tested code starts, by the name of this one, has imported the package when it starts."""
+    monkeypatch.setattr(sys, "executable", forks.python)
 
 
 @pytest.fixture

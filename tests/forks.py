@@ -1,33 +1,49 @@
 """Python code and commands in processes of their own, which begin as forks of one that has imported the package.
 
-To import PyTorch takes longer than what most tests let such a process do. As a script: that first process.
+To import PyTorch takes longer than what most tests let such a process do. As a script: that first process, which is
+told by quick_python.py what to do.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import runpy
+import select
+import shlex
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import textwrap
 from pathlib import Path
 
-LONG = 600  # seconds
+LONG = 1800  # seconds
+CLIENT = Path(__file__).resolve().with_name("quick_python.py")
 TESTS = "import sys, pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', *sys.argv[1:]]))"
 COMMAND = "import sys; from mga.cli import main; sys.exit(main())"
 
 
 class Forks:
-    """``run`` and ``mga`` as often as wanted, then ``close``."""
+    """``run`` and ``mga`` as often as wanted, then ``close``.
+
+    ``python``: the path of a program that does as Python does, but has imported the package when it starts.
+    """
 
     def __init__(self, **environment: str):
         self._own = environment
+        self._folder = tempfile.TemporaryDirectory(prefix="mga-", dir="/tmp")  # a socket's path must be short
+        place = Path(self._folder.name) / "socket"
+        self.python = str(Path(self._folder.name) / "python")
+        words = [sys.executable, "-IS", CLIENT, place, sys.executable]
+        Path(self.python).write_text(f'#!/bin/sh\nexec {shlex.join(map(str, words))} "$@"\n')
+        Path(self.python).chmod(0o755)
         named = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), **environment}
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._process = subprocess.Popen([sys.executable, __file__], env=named, **pipes)
-        self._folder = tempfile.TemporaryDirectory()
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        command = [sys.executable, __file__, place, self.python]
+        self._process = subprocess.Popen(command, env=named, **pipes, start_new_session=True)
+        self._process.stdout.readline()  # it listens
 
     def result(
         self, code: str, *arguments: object, folder: Path | None = None, **environment: str | None
@@ -36,20 +52,11 @@ class Forks:
 
         It is ended when it takes too long.
         """
-        said = [Path(self._folder.name) / name for name in ("out", "errors")]
-        words = ["-c", *map(str, arguments)]
+        words = [self.python, "-c", textwrap.dedent(code), *map(str, arguments)]
         named = {**os.environ, **self._own, **environment}
-        asked = {
-            "code": textwrap.dedent(code),
-            "words": words,
-            "said": [*map(str, said)],
-            "folder": str(folder or Path.cwd()),
-            "environment": {name: value for name, value in named.items() if value is not None},
-        }
-        self._process.stdin.write(json.dumps(asked) + "\n")
-        self._process.stdin.flush()
-        status = int(self._process.stdout.readline())
-        return subprocess.CompletedProcess(words, status, *(path.read_text() for path in said))
+        named = {name: value for name, value in named.items() if value is not None}
+        options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "env": named, "cwd": folder}
+        return subprocess.run(words, **options)
 
     def run(self, code: str, *arguments: object, **options) -> str:
         """What the code prints; fails where it does."""
@@ -72,31 +79,92 @@ class Forks:
         self._folder.cleanup()
 
 
-def _become(asked: dict) -> None:
-    """What the fork does before its code: it is as if ``python -c`` had been started with these words."""
+def _serve(place: str) -> dict | None:
+    """Returns in every fork, with what it was asked for, and at the end with None."""
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(place)
+        listening.listen()
+        print("listens", flush=True)
+        while True:
+            ready, _, _ = select.select([sys.stdin, listening], [], [])
+            if sys.stdin in ready:
+                return None
+            asking, _ = listening.accept()
+            _wait_for_the_ended()
+            with asking:
+                if os.fork() == 0:
+                    listening.close()
+                    return _between(asking)
+
+
+def _wait_for_the_ended() -> None:
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
+    except ChildProcessError:  # there are none
+        pass
+
+
+def _between(asking: socket.socket) -> dict:
+    """Returns in a fork of this process, which itself hands on signals and, at the end, its status."""
+    head, streams, _, _ = socket.recv_fds(asking, 8, 3)
+    asked = json.loads(asking.recv(int.from_bytes(head), socket.MSG_WAITALL))
+    ended, ending = os.pipe()
+    os.set_blocking(ending, False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.set_wakeup_fd(ending)
+    if (child := os.fork()) == 0:
+        signal.set_wakeup_fd(-1)
+        for number in (ended, ending, asking.detach()):
+            os.close(number)
+        _become(asked, streams)
+        return asked
+    for stream in streams:
+        os.close(stream)
+    while True:
+        ready, _, _ = select.select([asking, ended], [], [])
+        if ended in ready:
+            asking.sendall(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])).encode())
+            os._exit(0)
+        if number := asking.recv(1):
+            os.kill(child, number[0])
+        else:  # who asked was killed
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            os._exit(0)
+
+
+def _become(asked: dict, streams: list[int]) -> None:
+    """What the fork does before its code: it is as if Python had been started with these words."""
+    os.setpgid(0, 0)
     signal.alarm(LONG)
-    for stream, path in zip((1, 2), asked["said"], strict=True):
-        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-        os.dup2(file, stream)
-        os.close(file)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, signal.SIG_IGN if number in asked["ignored"] else usual)
+    for stream, given in enumerate(streams):
+        os.dup2(given, stream)
+        os.close(given)
     os.chdir(asked["folder"])
-    sys.argv = asked["words"]
-    if not sys.flags.safe_path:
-        sys.path[0] = ""
     os.environ.clear()
     os.environ.update(asked["environment"])
+    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    sys.path[1:1] = [path for path in paths if path and path not in sys.path]
+    if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():  # is read when PyTorch is imported
+        sys.modules["torch"].set_num_threads(int(threads))
 
 
-def _serve() -> dict | None:
-    """Returns in every fork, with what it was asked for, and at the end with None."""
-    while line := sys.stdin.readline():
-        asked = json.loads(line)
-        if (child := os.fork()) == 0:
-            _become(asked)
-            return asked
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-    return None
+def _do(how: str, *words: str) -> None:
+    """As ``python HOW WORD..``."""
+    if not sys.flags.safe_path:
+        sys.path[0] = {"-c": "", "-m": os.getcwd()}.get(how, str(Path(how).resolve().parent))
+    sys.argv = [how, *words[how in ("-c", "-m") :]]
+    if how == "-c":
+        exec(compile(words[0], "<code of a test>", "exec"), {"__name__": "__main__"})
+    elif how == "-m":
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    else:
+        runpy.run_path(how, run_name="__main__")
 
 
 if __name__ == "__main__":
@@ -105,5 +173,6 @@ if __name__ == "__main__":
     import mga_kernels.images
     import mga_kernels.runtimes.cpu.choose  # noqa: F401
 
-    if (_asked := _serve()) is not None:
-        exec(compile(_asked["code"], "<code of a test>", "exec"), {"__name__": "__main__"})
+    _place, sys.executable = sys.argv[1:]
+    if (_asked := _serve(_place)) is not None:
+        _do(*_asked["words"])

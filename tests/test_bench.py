@@ -111,7 +111,7 @@ def images(monkeypatch):
     return images
 
 
-def test_whole_images_are_checked_timed_and_reported(images, tmp_path):
+def test_whole_images_are_checked_timed_and_reported(images, tmp_path, quick_python):
     import report
 
     args = argparse.Namespace(only=["D, PyTorch bf16", "as written"], budget=0.01, play=None)

@@ -37,7 +37,7 @@ def gpu_script(*arguments, **environment):
 
 
 @pytest.fixture
-def gpu(monkeypatch, capsys):
+def gpu(monkeypatch, capsys, quick_python):
     """gpu(argument..) is the script in this process: the exit status and what it printed."""
     monkeypatch.syspath_prepend(str(BENCH))
     import gpu
@@ -114,7 +114,7 @@ def test_gpu_script_trains_until_its_limit_and_goes_on(gpu, tmp_path):
     settings = ['network = "fsrcnn"', "scale = 2", "crop = 16", "batch = 2", "save_every = 1"]
     config.write_text("\n".join([*settings, f'train = ["{tmp_path}/flat.safetensors"]']))
     given = "--device", "cpu", "--tiny", "--out", tmp_path, "--configs", config, "--runs", tmp_path / "runs"
-    for limit, finished in (("0.1", False), ("300", True)):
+    for limit, finished in (("0.1", False), ("3000", True)):
         code, said = gpu("train", *given, "--budget", "9", "--limit", limit)
         assert code == 0, said.err
         (path,) = tmp_path.glob("gpu-cpu-*.json")
@@ -127,7 +127,7 @@ def test_gpu_script_trains_until_its_limit_and_goes_on(gpu, tmp_path):
     assert gpu("train", *given)[0] == 1
 
 
-def test_gpu_script_refuses_a_machine_without_gpu(tmp_path):
+def test_gpu_script_refuses_a_machine_without_gpu(tmp_path, quick_python):
     result = gpu_script("--out", str(tmp_path / "results"), CUDA_VISIBLE_DEVICES="")
     assert result.returncode == 2
     assert len(result.stderr.strip().splitlines()) == 1

@@ -3,8 +3,6 @@
 import ctypes
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
@@ -43,14 +41,11 @@ def look_for_faults(path: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def statuses() -> dict[str, int]:
-    """name of a fault -> how the check of it ended; all in one process, apart from this one, that PyTorch starts in."""
+def statuses(forks) -> dict[str, int]:
+    """name of a fault -> how the check of it ended; all in one process apart from this one."""
     library = planted_library(FAULTS, objects())
     code = "import sys, test_cuda_faults; test_cuda_faults.look_for_faults(*sys.argv[1:])"
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    result = subprocess.run([sys.executable, "-c", code, library], env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    return dict(zip([WHOLE, *FAULTS], map(int, result.stdout.split()), strict=True))
+    return dict(zip([WHOLE, *FAULTS], map(int, forks.run(code, library).split()), strict=True))
 
 
 def test_without_a_fault_the_checks_pass(statuses):

@@ -4,8 +4,6 @@ A few cases of every kernel. MGA_ALL_RACES=1 lets all tests of the emulation run
 """
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import cuda_races
@@ -70,27 +68,26 @@ def test_without_a_fault_there_is_no_race(planted):
         assert cuda_races.races(check, library) == []
 
 
-def watched_tests(*files, plugins=("cuda_races",), only="", folder=ROOT / "tests"):
+def watched_tests(forks, *files, plugins=("cuda_races",), only="", folder=ROOT / "tests"):
     """Tests of the emulation in a process in which each of them is watched."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-k", only]
-    command += [word for name in plugins for word in ("-p", name)] + [f"tests/test_cuda_{name}.py" for name in files]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(ROOT / "tests"), *sys.path])}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    words = ["-k", only, *(word for name in plugins for word in ("-p", name))]
+    words += [f"tests/test_cuda_{name}.py" for name in files]
+    return forks.pytest(*words, folder=ROOT, PYTHONPATH=str(folder))
 
 
-def test_a_race_fails_the_test_that_meets_it(planted, tmp_path):
+def test_a_race_fails_the_test_that_meets_it(planted, tmp_path, forks):
     """Though its result is right, or wrong: the plugin that lets every test be watched."""
     load = f"library = cuda_races.load({str(planted)!r})"
     (tmp_path / "faulty.py").write_text(f"import cuda_races\n{load}\ncuda_races.watched_library = lambda: library\n")
     only = "types_and_layouts and patch_type0 and image_type0"
     with acting(RACES, "cells written before the patch is staged"):
-        result = watched_tests("paste_shuffled", plugins=("cuda_races", "faulty"), only=only, folder=tmp_path)
+        result = watched_tests(forks, "paste_shuffled", plugins=("cuda_races", "faulty"), only=only, folder=tmp_path)
     assert "read after write, shared memory" in result.stdout
     assert result.returncode == 1
 
 
 @pytest.mark.skipif(not os.environ.get("MGA_ALL_RACES"), reason="takes minutes; MGA_ALL_RACES=1 asks for it")
-def test_no_race_in_any_test_of_the_emulation():
-    result = watched_tests("conv_chain", "emulation", "filter_and_select", "paste_shuffled")
+def test_no_race_in_any_test_of_the_emulation(forks):
+    result = watched_tests(forks, "conv_chain", "emulation", "filter_and_select", "paste_shuffled")
     assert result.returncode == 0, result.stdout[-3000:]
     assert " passed" in result.stdout

@@ -185,11 +185,10 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def test_what_is_printed_meanwhile_goes_to_standard_error(folder, model_file):
-    program = [sys.executable, "-c", PRINTING, "upscale", "--model", model_file, "-", "-o", "-"]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+def test_what_is_printed_meanwhile_goes_to_standard_error(folder, model_file, forks):
+    program = [forks.python, "-c", PRINTING, "upscale", "--model", model_file, "-", "-o", "-"]
     with open(folder / "a.png", "rb") as given:
-        result = subprocess.run(program, stdin=given, capture_output=True, env=environment, check=True)
+        result = subprocess.run(program, stdin=given, capture_output=True, check=True)
     assert image_of(result.stdout).size == (16, 12)
     assert b"by a library in C" in result.stderr
     assert b"by accident" in result.stderr

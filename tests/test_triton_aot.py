@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -23,10 +22,13 @@ SOME = (
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 
 
-def run(*command):
+@pytest.fixture
+def run(forks):
+    """run(word..) is what Python makes of the words."""
     environment = {name: value for name, value in os.environ.items() if name not in ("TRITON_INTERPRET", "MGA_BACKEND")}
     environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "bench"), environment.get("PYTHONPATH", "")])
-    return subprocess.run([sys.executable, *command], capture_output=True, text=True, env=environment)
+    options = {"capture_output": True, "text": True, "env": environment}
+    return lambda *words: subprocess.run([forks.python, *words], **options)
 
 
 def with_triton():
@@ -34,7 +36,7 @@ def with_triton():
 
 
 @pytest.mark.slow
-def test_kernels_compile_for_every_target_without_spills(tmp_path):
+def test_kernels_compile_for_every_target_without_spills(run, tmp_path):
     result = run(ROOT / "bench/triton_report.py", "--only", SOME, "--out", tmp_path, "--jobs", "2")
     assert result.returncode == 0, result.stdout + result.stderr
     rows = json.loads((tmp_path / "triton_kernels.json").read_text())["launches"]
@@ -48,7 +50,7 @@ def test_kernels_compile_for_every_target_without_spills(tmp_path):
             assert warps in (4, 8, 16)
 
 
-def test_spills_and_too_much_shared_memory_are_seen():
+def test_spills_and_too_much_shared_memory_are_seen(run):
     """The mask head held to 40 registers has to spill, and the report has to see it."""
     code = (
         "import triton_report as report\n"
@@ -65,7 +67,7 @@ def test_spills_and_too_much_shared_memory_are_seen():
     assert second == "None 100000 bytes of shared memory, of 65536"
 
 
-def test_the_committed_table_holds_every_launch_and_no_spill():
+def test_the_committed_table_holds_every_launch_and_no_spill(run):
     report = json.loads((ROOT / "bench/results/triton_kernels.json").read_text())
     result = run(
         "-c", "import triton_report as r; print(*(f'{op} {case}' for case, op, *_ in r.launches()), sep='\\n')"

@@ -2,8 +2,6 @@
 
 import os
 import re
-import subprocess
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,26 +13,24 @@ HERE = Path(__file__).resolve().parent
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 
 
-def run_kernel_tests(*options, **environment):
-    environment = {name: value for name, value in {**os.environ, **environment}.items() if name != "MGA_BACKEND"}
+def run_kernel_tests(forks, *options, **environment):
     files = [HERE / "triton_kernels.py", HERE / "triton_pixels.py", HERE / "triton_operators.py"]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *options, *files]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    result = forks.pytest("-x", *options, *files, MGA_BACKEND=None, **environment)
     assert result.returncode == 0, result.stdout[-4000:]
     assert int(re.search(r"(\d+) passed", result.stdout)[1]) > 70
 
 
 @pytest.mark.slow
-def test_in_the_interpreter():
-    run_kernel_tests(TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
+def test_in_the_interpreter(forks):
+    run_kernel_tests(forks, TRITON_INTERPRET="1", CUDA_VISIBLE_DEVICES="")
 
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
-def test_on_the_gpu():
+def test_on_the_gpu(forks):
     """By several processes, since nearly all of the time goes to compilers."""
     together = [] if find_spec("xdist") is None else ["-n", str(min(12, os.cpu_count() or 1)), "--dist", "load"]
-    run_kernel_tests(*together, TRITON_INTERPRET="0")
+    run_kernel_tests(forks, *together, TRITON_INTERPRET="0")
 
 
 def cases(forks, **environment):
