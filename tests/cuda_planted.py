@@ -19,7 +19,7 @@ import test_cuda_conv_chain
 import test_cuda_filter_and_select
 import test_cuda_paste_shuffled
 import torch
-from cuda_emulated import CSRC, compile_one, launch, link, one_process_at_a_time, reference
+from cuda_emulated import CSRC, compile_headers, compile_one, launch, link, one_process_at_a_time, reference
 
 
 def chain(library: ctypes.CDLL) -> None:
@@ -118,6 +118,7 @@ def planted_library(faults: dict[str, Fault], objects: tuple[Path, ...], *flags:
                 csrc = Path(folder) / "csrc"
                 shutil.copytree(CSRC, csrc)
                 plant(csrc, lines)
+                compile_headers(Path(folder), csrc, *flags)
                 sources = {path for path in csrc.rglob("*.cu") if path.name in {f.source for f in faults.values()}}
                 anew = {path.name: path for path in (compile_one(s, Path(folder), csrc, *flags) for s in sources)}
                 link([anew.get(whole.name, whole) for whole in objects], Path(folder) / "planted.so")
