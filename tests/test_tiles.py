@@ -219,7 +219,7 @@ def test_attention_of_a_tile_that_is_the_whole_image(pool):
 
 
 @pytest.mark.parametrize(
-    ("dtype", "runtime", "height", "width"), [(torch.float32, "auto", 387, 268), (torch.bfloat16, "own", 300, 44)]
+    ("dtype", "runtime", "height", "width"), [(torch.float32, "auto", 387, 60), (torch.bfloat16, "own", 300, 44)]
 )
 def test_published_rfdn(dtype, runtime, height, width):
     """Four blocks, of whose common reach only a part is overlap. In bf16 a tile is rounded differently at its seams."""
