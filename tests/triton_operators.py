@@ -45,8 +45,12 @@ def test_opcheck(op, arguments):
     assert set(torch.library.opcheck(operator, arguments).values()) == {"SUCCESS"}
 
 
+# Without a GPU one of each kind, of results, in place and with what may be missing: opcheck traces all of them.
+COMPILED = {"dynamic_filter", "paste_patches_", "convolve_pixels_"}
+
+
 @pytest.mark.parametrize("dynamic", [True] if INTERPRETING else [False, True])
-@pytest.mark.parametrize(("op", "arguments"), calls())
+@pytest.mark.parametrize(("op", "arguments"), [call for call in calls() if call.id in COMPILED or not INTERPRETING])
 def test_compile(op, arguments, dynamic):
     torch.compiler.reset()
     arguments = [a.clone() if isinstance(a, torch.Tensor) else a for a in arguments]
