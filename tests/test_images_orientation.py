@@ -237,6 +237,21 @@ def test_avif_turned_by_its_boxes(tmp_path):
         assert_upright_once(tmp_path / "out.png", expected)
 
 
+@pytest.mark.parametrize("value", [1, 6])
+def test_avif_keeps_what_stands_beside_an_orientation(tmp_path, value):
+    """Pillow writes a block with that tag anew, without the types of others that it does not know."""
+    turned = entry(ORIENTATION, 3, struct.pack("<H", value))
+    odd = entry(0xC000, 17, struct.pack("<q", -123456789))
+    (tmp_path / "in").write_bytes(file_of("png", exif_block(BEFORE, turned, odd)))
+    photo = read_image(tmp_path / "in")
+    to_image(photo).save(tmp_path / "out.avif")
+    with Image.open(tmp_path / "out.avif") as image:
+        kept = image.info["exif"]
+        assert image.size == photo.rgb.shape[1::-1]
+    assert kept.find(struct.pack("<q", -123456789)) > 0
+    assert kept.find(b"Maker") > 0
+
+
 @pytest.mark.parametrize("kind", ["png", "jpg"])
 @pytest.mark.filterwarnings("ignore")
 def test_pillow_images_are_turned_once_too(tmp_path, kind):
