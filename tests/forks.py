@@ -43,7 +43,7 @@ class Forks:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         command = [sys.executable, __file__, place, self.python]
         self._process = subprocess.Popen(command, env=named, **pipes, start_new_session=True)
-        self._process.stdout.readline()  # it listens
+        assert self._process.stdout.readline() == b"listens\n", "the process that is to be forked has ended"
 
     def result(
         self, code: str, *arguments: object, folder: Path | None = None, **environment: str | None
