@@ -23,7 +23,7 @@ from ..notices import warn
 from ..quantities import check_whole_number
 from ..runtimes import Plan, finite
 from ..system.memory import bare
-from ..system.threads import Lock
+from ..system.threads import Lock, allowed_threads
 from . import batch
 from .arguments import WHOLE, check_out, check_size, check_tensor, check_whole, choose_device
 from .explanation import Explanation, Timings, steps
@@ -206,7 +206,7 @@ class MaskGuidedSR:
     def warmup(self, height: int, width: int) -> None:
         """Allocate what photographs of this size need, so that the first of them is as fast as those after it."""
         size = check_size(height, width)
-        with self._lock:
+        with self._lock, allowed_threads():
             runner = self._runner
             with runner.memory_errors(*size):
                 runner.plan(*size).warm(runner.choice.dense(*size))
@@ -252,7 +252,7 @@ class MaskGuidedSR:
         self, size: tuple[int, int], deep: bool, steps: Callable[[Plan, bool], Value]
     ) -> tuple[Runner, Value | None, int | None]:
         """What ran it, and None for a value that was not finite."""
-        with self._lock:
+        with self._lock, allowed_threads():
             runner = self._of(deep)
             with runner.memory_errors(*size):
                 plan, dense = runner.plan(*size), runner.choice.dense(*size)

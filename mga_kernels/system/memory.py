@@ -13,12 +13,17 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError, OutOfMemoryError
 from ..quantities import real
+from .groups import control_groups, text_of
 
 if TYPE_CHECKING:
     import torch
 
 GIB = 1 << 30
 _UNLIMITED = 1 << 60
+_LIMITS = (  # files of the limit and the usage, and what the statistics call memory that can be had back
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 _CPU_IS_FULL = ("not enough memory", "can't allocate memory")  # PyTorch's allocator has no error of its own there
 
 
@@ -29,13 +34,7 @@ def available_memory(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cg
     address-space limit (``ulimit -v``); where /proc does not exist, at the physical memory known to ``sysconf``.
     """
     room = [_system_memory(proc), _address_space(proc)]
-    for line in _text(proc / "self/cgroup").splitlines():
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
-            room.append(_group_room(cgroup, path, "memory.max", "memory.current", "inactive_file"))
-        elif "memory" in controllers.split(","):
-            names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
-            room.append(_group_room(cgroup / "memory", path, *names))
+    room += [_group_room(folder) for folder in control_groups("memory", proc, cgroup)]
     return max(0, min(room))
 
 
@@ -111,13 +110,6 @@ def out_of_memory(needed: int, available: int, what: str, remedy: str) -> OutOfM
     )
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text()
-    except (OSError, ValueError):
-        return ""
-
-
 def _field(text: str, name: str) -> int | None:
     """The number behind ``name`` in a file of "name value" or "name: value" lines."""
     for line in text.splitlines():
@@ -128,7 +120,7 @@ def _field(text: str, name: str) -> int | None:
 
 
 def _system_memory(proc: Path) -> int:
-    available = _field(_text(proc / "meminfo"), "MemAvailable")
+    available = _field(text_of(proc / "meminfo"), "MemAvailable")
     if available is not None:
         return available * 1024
     for pages in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"):
@@ -147,20 +139,15 @@ def _address_space(proc: Path) -> int:
     soft, _ = resource.getrlimit(resource.RLIMIT_AS)
     if soft == resource.RLIM_INFINITY:
         return _UNLIMITED
-    used = _field(_text(proc / "self/status"), "VmSize")
+    used = _field(text_of(proc / "self/status"), "VmSize")
     return soft - (used or 0) * 1024
 
 
-def _group_room(root: Path, path: str, limit_name: str, usage_name: str, cache_name: str) -> int:
-    """The tightest limit minus usage from the process's group up to the root of the hierarchy."""
-    room = _UNLIMITED
-    group = root / path.strip("/")
-    # Inside a container the path is often the host's and does not exist below the mount; the mount is the group then.
-    for folder in [group, *group.parents] if group.is_dir() else [root]:
-        if folder != root and root not in folder.parents:
-            break
-        limit, usage = _text(folder / limit_name).strip(), _text(folder / usage_name).strip()
+def _group_room(group: Path) -> int:
+    """Limit minus usage of a control group, of version 2 or 1."""
+    for names in _LIMITS:
+        limit, usage = (text_of(group / name).strip() for name in names[:2])
         if limit.isdigit() and usage.isdigit():
-            cache = _field(_text(folder / "memory.stat"), cache_name) or 0  # the kernel gives this back under pressure
-            room = min(room, int(limit) - max(0, int(usage) - cache))
-    return room
+            cache = _field(text_of(group / "memory.stat"), names[2]) or 0  # the kernel gives this back under pressure
+            return int(limit) - max(0, int(usage) - cache)
+    return _UNLIMITED

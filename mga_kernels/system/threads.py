@@ -3,35 +3,64 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import threading
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from typing import Any, Protocol
+
+from .groups import control_groups, text_of
 
 _SOFT = 1  # omp_pause_soft: what threads hold for the program is kept
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Work of this thread in PyTorch runs on it alone, because small work on several would mostly wait for them.
+def one_thread() -> AbstractContextManager[None]:
+    """Work of this thread in PyTorch runs on it alone, because small work on several would mostly wait for them."""
+    return _at_most(1)
 
-    ``torch.set_num_threads`` is for the whole process, and for every thread that starts meanwhile. OpenMP's own number
-    is the calling thread's. Where PyTorch does not use OpenMP, or hides it, nothing changes.
+
+def allowed_threads() -> AbstractContextManager[None]:
+    """Work of this thread in PyTorch runs on as many threads as there are processors for them (``processors``)."""
+    return _at_most(processors())
+
+
+@contextmanager
+def _at_most(count: int) -> Iterator[None]:
+    """``torch.set_num_threads`` is for the whole process, and for every thread that starts meanwhile. OpenMP's own
+    number is the calling thread's. Where PyTorch does not use OpenMP, or hides it, nothing changes.
     """
     import torch  # here, so that images are read and checked without its seconds
 
     before = torch.get_num_threads()  # PyTorch gives a thread its number at the first question
     setter = _openmp("omp_set_num_threads")
-    if setter is None or before == 1:
+    if setter is None or before <= count:
         yield
         return
-    setter(1)
+    setter(count)
     try:
         yield
     finally:
         setter(before)
+
+
+def processors(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many this process may use at a time: those that it may run on, and the quota of every control group above it.
+
+    A container with the time of two processors on a machine with sixty-four may run on all of them. With sixty-four
+    threads it is stopped most of the time, and then often where all others wait for what one has begun.
+    """
+    known = getattr(os, "sched_getaffinity", None)
+    found = float(len(known(0)) if known else os.cpu_count() or 1)
+    for folder in control_groups("cpu", proc, cgroup):
+        quota, _, period = text_of(folder / "cpu.max").strip().partition(" ")
+        quota, period = quota or text_of(folder / "cpu.cfs_quota_us"), period or text_of(folder / "cpu.cfs_period_us")
+        with suppress(ValueError, ZeroDivisionError):  # "max", or nothing
+            if int(quota) > 0:
+                found = min(found, int(quota) / int(period))
+    return max(1, math.ceil(found))
 
 
 def _openmp(name: str) -> Any | None:
