@@ -155,14 +155,15 @@ def isa_header(files: list[IsaFile]) -> str:
     number = {named[name]: i for i, name in enumerate(sets)}
     if len(number) != len(sets):
         sys.exit(f"mga_kernels: two names of one instruction set in csrc/*/isa: {', '.join(sets)}")
-    macros = {"MGA_INSTRUCTION_SETS": []}
+    known = []
     for name in sets:
         there = " && ".join(f'MGA_HAS("{feature}")' for feature in sorted(named[name])) or "true"
-        macros["MGA_INSTRUCTION_SETS"].append(f"use({name}, {there})")
-    kinds = {"ops": "MGA_OPERATOR_KERNELS", "convolution": "MGA_CONVOLUTION_KERNELS", "maps": "MGA_MAP_KERNELS"}
-    for kind, macro in kinds.items():
-        macros[macro] = [f"use({file.path.stem}, {number[file.features]})" for file in files if file.kind == kind]
-    lines = [f"#define {name}(use) {' '.join(uses)}" for name, uses in macros.items()]
+        known.append(f"use({name}, {there})")
+    lines = [f"#define MGA_INSTRUCTION_SETS(use) {' '.join(known)}"]
+    for kind, macro in (("ops", "OPERATOR"), ("convolution", "CONVOLUTION"), ("maps", "MAP")):
+        some = [(file.path.stem, number[file.features]) for file in files if file.kind == kind]
+        uses = " ".join(f"use({name}, {of_set}, __VA_ARGS__)" for name, of_set in some)
+        lines.append(f"#define MGA_{macro}_KERNELS(use, ...) {uses}")
     return "\n".join(["// Made by setup.py from the first lines of csrc/*/isa/*.cpp.", "#pragma once", *lines, ""])
 
 

@@ -92,6 +92,11 @@ def call(op: str, *arguments: Any) -> Any:
         raise InputError(f"{op}: {message.splitlines()[0]}") from None
 
 
+def register_writing(op: str) -> None:
+    """Of a native operator that has no result and only writes into what it is given: it has nothing to fake."""
+    register_fake(op)(lambda *_: None)
+
+
 def register_fake(op: str) -> Callable[[Callable], Callable]:
     """Decorator for the shape function of a native operator; does nothing where there is no library."""
 

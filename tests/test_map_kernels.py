@@ -83,7 +83,7 @@ def test_avx512_is_the_definition_where_two_halves_stand_in_for_it():
     header = "\n".join(
         [
             '#define MGA_INSTRUCTION_SETS(use) use(baseline, true) use(avx2, MGA_HAS("avx2") && MGA_HAS("fma"))',
-            "#define MGA_MAP_KERNELS(use) use(avx512, 1)\n",
+            "#define MGA_MAP_KERNELS(use, ...) use(avx512, 1, __VA_ARGS__)\n",
         ]
     )
     emulated = [RECIPE.IsaFile(files[0].path, files[0].features, f"-mavx2 -mfma -I{HERE / 'avx512_emulation'}")]

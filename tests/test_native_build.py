@@ -123,9 +123,9 @@ def test_an_instruction_set_is_one_file(recipe, tmp_path):
     before = recipe.isa_header(recipe.isa_files(tmp_path, "x86_64")).splitlines()
     assert before[-4:] == [
         '#define MGA_INSTRUCTION_SETS(use) use(baseline, true) use(avx2, MGA_HAS("avx2") && MGA_HAS("fma"))',
-        "#define MGA_OPERATOR_KERNELS(use) use(baseline, 0) use(avx2, 1)",
-        "#define MGA_CONVOLUTION_KERNELS(use) use(portable, 0)",
-        "#define MGA_MAP_KERNELS(use) use(portable, 0)",
+        "#define MGA_OPERATOR_KERNELS(use, ...) use(baseline, 0, __VA_ARGS__) use(avx2, 1, __VA_ARGS__)",
+        "#define MGA_CONVOLUTION_KERNELS(use, ...) use(portable, 0, __VA_ARGS__)",
+        "#define MGA_MAP_KERNELS(use, ...) use(portable, 0, __VA_ARGS__)",
     ]
     kernels(tmp_path, "convolution", avx2=" of x86_64: fma avx2.", avx9=" of x86_64: avx2 avx9 fma.")
     files = recipe.isa_files(tmp_path, "x86_64")
@@ -133,10 +133,10 @@ def test_an_instruction_set_is_one_file(recipe, tmp_path):
     assert 'use(avx9, MGA_HAS("avx2") && MGA_HAS("avx9") && MGA_HAS("fma"))' in after[-4]
     assert after[-3:-1] == [
         before[-3],
-        "#define MGA_CONVOLUTION_KERNELS(use) use(portable, 0) use(avx2, 1) use(avx9, 2)",
+        f"{before[-2]} use(avx2, 1, __VA_ARGS__) use(avx9, 2, __VA_ARGS__)",
     ]
     assert [file.flags for file in files if file.path.stem == "avx2"] == ["", "-mavx2 -mfma"]
-    assert "use(neon, 1)" in recipe.isa_header(recipe.isa_files(tmp_path, "aarch64"))
+    assert "use(neon, 1, " in recipe.isa_header(recipe.isa_files(tmp_path, "aarch64"))
 
 
 @pytest.mark.parametrize(

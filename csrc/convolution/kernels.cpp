@@ -5,17 +5,6 @@
 
 namespace mga {
 
-#define MGA_DECLARE(name, set)                         \
-  namespace name {                                     \
-  extern const ConvolutionKernels convolution_kernels; \
-  }
-MGA_CONVOLUTION_KERNELS(MGA_DECLARE)
-
-#define MGA_CANDIDATE(name, set) {&name::convolution_kernels, set},
-
-const ConvolutionKernels& convolution_kernels() {
-  static constexpr Candidate<ConvolutionKernels> kAll[] = {MGA_CONVOLUTION_KERNELS(MGA_CANDIDATE)};
-  return best_of(kAll);
-}
+MGA_BEST_TABLE(ConvolutionKernels, convolution_kernels, MGA_CONVOLUTION_KERNELS)
 
 }  // namespace mga

@@ -1,7 +1,6 @@
 // The innermost loop with AVX2, in assembly: g++ 12 makes a third less of the same in intrinsics, because it spills
 // sums or reloads a weight for every product. ymm0 to 11 are the sums, 12 to 14 weights. Part of vector.h.
 
-#define TEXT_(x) #x
 #define BROADCAST_(pixel, k, to) "vbroadcastss " TEXT_(pixel) "*32+" TEXT_(k) "*4(%[x]), %%ymm" TEXT_(to) "\n\t"
 #define WEIGHT_(k, bytes, v, to) "vmovups " TEXT_(k) "*" TEXT_(bytes) "+" TEXT_(v) "*32(%[w]), %%ymm" TEXT_(to) "\n\t"
 #define ADD_(weight, x, sum) "vfmadd231ps %%ymm" TEXT_(weight) ", %%ymm" TEXT_(x) ", %%ymm" TEXT_(sum) "\n\t"
@@ -59,9 +58,7 @@
                "2:\n\tdecq %[count]\n\tjne 1b\n\tjmp 4f\n"                                                             \
                "3:\n\t" STEP(0) "addq $4, %[x]\n\taddq $" TEXT_(BYTES) ", %[w]\n\tdecq %[k]\n\tjne 3b\n\tjmp 2b\n"     \
                "4:\n\t" STORES                                                                                         \
-               : [x] "=&r"(x), [k] "=&r"(k), [runs] "+r"(runs), [count] "+r"(count), [w] "+r"(weight),                 \
-                 [to] "+r"(sums), [ahead] "+r"(fetched)                                                                \
-               : [shift] "r"(bytes), [pitch] "r"(row)                                                                  \
+               OPERANDS_                                                                                               \
                : "memory", "cc", "xmm0", "xmm1", "xmm2", "xmm3", "xmm4", "xmm5", "xmm6", "xmm7", "xmm8", "xmm9",       \
                  "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15")
 

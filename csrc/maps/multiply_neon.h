@@ -2,7 +2,6 @@
 // and back for 192 products. v0 to v23 are the sums, two or four registers for each pixel or six; a product takes one
 // lane of a register of neighbouring values of a pixel. Part of vector.h.
 
-#define TEXT_(x) #x
 #define ZERO_(sum) "movi v" TEXT_(sum) ".2d, #0\n\t"
 #define LOAD_(kind, pixel, bytes, to) "ldr " TEXT_(kind) TEXT_(to) ", [%[x], #" TEXT_(pixel) "*32+" TEXT_(bytes) "]\n\t"
 #define WEIGHT_(bytes, q, to) "ldr q" TEXT_(to) ", [%[w], #" TEXT_(bytes) "+" TEXT_(q) "*16]\n\t"
@@ -106,9 +105,7 @@
                "3:\n\t" SINGLE "add %[x], %[x], #4\n\tadd %[w], %[w], #" TEXT_(BYTES)                                  \
                "\n\tsubs %[k], %[k], #1\n\tb.ne 3b\n\tb 2b\n"                                                          \
                "4:\n\t" STORES                                                                                         \
-               : [x] "=&r"(x), [k] "=&r"(k), [runs] "+r"(runs), [count] "+r"(count), [w] "+r"(weight),                 \
-                 [to] "+r"(sums), [ahead] "+r"(fetched)                                                                \
-               : [shift] "r"(bytes), [pitch] "r"(row)                                                                  \
+               OPERANDS_                                                                                               \
                : "memory", "cc", "v0", "v1", "v2", "v3", "v4", "v5", "v6", "v7", "v8", "v9", "v10", "v11", "v12",      \
                  "v13", "v14", "v15", "v16", "v17", "v18", "v19", "v20", "v21", "v22", "v23", "v24", "v25", "v26",     \
                  "v27", "v28", "v29", "v30", "v31")

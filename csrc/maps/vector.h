@@ -45,7 +45,12 @@ constexpr int kWide = 1;
 
 // sums[pixel * pitch + channel] = sum over runs and their values of at[shift + pixel * 8 + value] * weight, in this
 // order, for WIDE * kPixels<NV> pixels and 8 * NV channels; the weights stand in the order in which they are used. A
-// cache line from `fetched` on is fetched for every two values.
+// cache line from `fetched` on is fetched for every two values. In assembly its variables have these names.
+#define TEXT_(x) #x
+#define OPERANDS_                                                                                               \
+  : [x] "=&r"(x), [k] "=&r"(k), [runs] "+r"(runs), [count] "+r"(count), [w] "+r"(weight), [to] "+r"(sums),      \
+    [ahead] "+r"(fetched)                                                                                       \
+  : [shift] "r"(bytes), [pitch] "r"(row)
 #if defined(__AVX512F__)
 #include "maps/multiply_avx512.h"
 #elif defined(__AVX2__) && defined(__FMA__)

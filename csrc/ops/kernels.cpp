@@ -5,17 +5,6 @@
 
 namespace mga {
 
-#define MGA_DECLARE(name, set)                   \
-  namespace name {                               \
-  extern const OperatorKernels operator_kernels; \
-  }
-MGA_OPERATOR_KERNELS(MGA_DECLARE)
-
-#define MGA_CANDIDATE(name, set) {&name::operator_kernels, set},
-
-const OperatorKernels& operator_kernels() {
-  static constexpr Candidate<OperatorKernels> kAll[] = {MGA_OPERATOR_KERNELS(MGA_CANDIDATE)};
-  return best_of(kAll);
-}
+MGA_BEST_TABLE(OperatorKernels, operator_kernels, MGA_OPERATOR_KERNELS)
 
 }  // namespace mga

@@ -30,4 +30,18 @@ const Kernels& best_of(const Candidate<Kernels> (&candidates)[N]) {
   return *best;
 }
 
+// Defines TABLE(), the best of the tables of this name, of type KERNELS, that the files of csrc/*/isa make, each in a namespace
+// of its own. TABLES is the list of them in instruction_sets.h.
+#define MGA_BEST_TABLE(KERNELS, TABLE, TABLES)                                     \
+  TABLES(MGA_DECLARE_TABLE, KERNELS, TABLE)                                        \
+  const KERNELS& TABLE() {                                                         \
+    static constexpr Candidate<KERNELS> kAll[] = {TABLES(MGA_CANDIDATE, , TABLE)}; \
+    return best_of(kAll);                                                          \
+  }
+#define MGA_DECLARE_TABLE(name, set, KERNELS, TABLE) \
+  namespace name {                                   \
+  extern const KERNELS TABLE;                        \
+  }
+#define MGA_CANDIDATE(name, set, KERNELS, TABLE) {&name::TABLE, set},
+
 }  // namespace mga

@@ -67,6 +67,12 @@ def channels_block(channels: int, most: int) -> int:
     return min(most, max(16, triton.next_power_of_2(channels)))
 
 
+def programs_of(patches: Tensor, units: int, most: int) -> tuple[tuple[int, int], int]:
+    """How many programs share the ``units`` of each patch, and how many of these, ``most`` or less, each works on."""
+    block = min(most, triton.next_power_of_2(units))
+    return (len(patches), triton.cdiv(units, block)), block
+
+
 def copy_words(run: int, *tensors: Tensor) -> tuple[tl.dtype, int]:
     """The widest words, and how many side by side, in which runs of bytes can be moved: 16 bytes where they align.
 

@@ -103,9 +103,5 @@ def _check(
             raise InputError(f"{OP}: the kernel size must be 1, 3, 5 or 9, or 0 for factors, got {stage.size}")
 
 
-@_native.register_fake(OP)
-def _fake(*arguments: object) -> None:
-    """It writes into what it is given."""
-
-
+_native.register_writing(OP)
 OPERATOR = Operator(OP, ListedBackend(OP), Backend(chain_reference.pair_chain_))

@@ -128,9 +128,5 @@ def _check(
             raise InputError(f"{OP}: layer {i} needs an epilogue (4, {channels}), got {describe(epilogues[i])}")
 
 
-@_native.register_fake(OP)
-def _fake(*arguments: object) -> None:
-    """It writes into what it is given."""
-
-
+_native.register_writing(OP)
 OPERATOR = Operator(OP, ListedBackend(OP), Backend(maps_reference.convolve_maps_))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..._native import register_fake
+from ..._native import register_fake, register_writing
 from ...errors import InputError
 from ..grid import check_count, check_divides, check_indices, check_inside, describe
 from ..registry import Backend, NativeBackend, NativeInPlaceBackend, Operator
@@ -166,14 +166,8 @@ def _scale(
     return out
 
 
-@register_fake("pair_gather_")
-def _fake_gather(*arguments: object) -> None:
-    """It writes into what it is given."""
-
-
-@register_fake("pair_grid_scale_")
-def _fake_scale(*arguments: object) -> None:
-    """It writes into what it is given."""
+register_writing("pair_gather_")
+register_writing("pair_grid_scale_")
 
 
 @register_fake("pair_grid_statistics")

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..._native import register_fake
+from ..._native import register_fake, register_writing
 from ...errors import InputError
 from ..grid import check_count, describe
 from ..registry import Backend, NativeBackend, NativeInPlaceBackend, Operator
@@ -76,11 +76,7 @@ def _fake_pool(x: Tensor, x_pair: int, pairs: int, height: int, width: int, size
     return x.new_empty((2 * pairs, rows, columns), dtype=torch.float32)
 
 
-@register_fake("pair_interpolate_")
-def _fake_interpolate(*arguments: object) -> None:
-    """It writes into what it is given."""
-
-
+register_writing("pair_interpolate_")
 POOL = Operator("pair_pool", NativeBackend("pair_pool", "cpu", BFLOAT16), Backend(_pool))
 INTERPOLATE = Operator(
     "pair_interpolate_", NativeInPlaceBackend("pair_interpolate_", "cpu", BFLOAT16), Backend(_interpolate)

@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_support import axes_of, copy_words
+from ..triton_support import axes_of, copy_words, programs_of
 from .reference import memory_format
 
 BLOCK = 1024  # units of a program, at most
@@ -71,8 +71,8 @@ def gather_patches(feature: Tensor, indices: Tensor, patch_size: int, halo: int)
     elements = word.primitive_bitwidth // 8 * vector // size  # of a unit
     channels //= elements
     units = channels * (patch_size + 2 * halo) ** 2
-    block = min(BLOCK, triton.next_power_of_2(units))
-    gather_patches_kernel[(patches.shape[0], triton.cdiv(units, block))](
+    programs, block = programs_of(patches, units, BLOCK)
+    gather_patches_kernel[programs](
         feature,
         indices,
         patches,

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_support import axes_of, copy_words
+from ..triton_support import axes_of, copy_words, programs_of
 
 BLOCK = 1024  # units of a program, at most
 
@@ -76,8 +76,8 @@ def paste_patches_(image: Tensor, patches: Tensor, indices: Tensor) -> None:
     else:
         channels //= elements
     units = channels * side * across
-    block = min(BLOCK, triton.next_power_of_2(units))
-    paste_patches_kernel[(patches.shape[0], triton.cdiv(units, block))](
+    programs, block = programs_of(patches, units, BLOCK)
+    paste_patches_kernel[programs](
         image,
         patches,
         indices,

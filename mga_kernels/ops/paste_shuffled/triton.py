@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_support import axes_of, round_to_byte
+from ..triton_support import axes_of, programs_of, round_to_byte
 
 BLOCK = 256  # units of a program, at most
 VECTOR = 4  # pixels or channels side by side in the image that a thread writes, at most
@@ -83,8 +83,8 @@ def paste_shuffled_(image: Tensor, patches: Tensor, indices: Tensor, scale: int,
         run = side
         vector = math.gcd(VECTOR, run, stride_b, stride_y, stride_c)
     units = channels * side * side // vector
-    block = min(BLOCK, triton.next_power_of_2(units))
-    paste_shuffled_kernel[(patches.shape[0], triton.cdiv(units, block))](
+    programs, block = programs_of(patches, units, BLOCK)
+    paste_shuffled_kernel[programs](
         image,
         patches,
         indices,
