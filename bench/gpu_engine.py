@@ -36,7 +36,7 @@ from mga_kernels.ops import image_to_input, output_to_image
 from mga_kernels.runtimes.cuda import graph as cuda_graph
 from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner, Settings
 from mga_kernels.runtimes.cuda.own import OwnPlanner
-from mga_kernels.runtimes.cuda.road import RoadPlan
+from mga_kernels.runtimes.cuda.replayed import ReplayedPlan
 from mga_kernels.runtimes.cuda.transfers import host_bytes
 
 SIZES = {"1080p": (480, 270), "4K": (960, 540), "tiny": (32, 24)}  # of the LR image at x4
@@ -114,7 +114,7 @@ def exact(case: Case) -> dict[str, Tensor]:
         return {"M": plan.run(case.image), "D": stock(case, None, torch.float32)(case.image)}
 
 
-def own_plan(case: Case, settings: Settings | None) -> RoadPlan:
+def own_plan(case: Case, settings: Settings | None) -> ReplayedPlan:
     """``settings`` of the network's modules; None for convolutions of our own, which are in float16."""
     planner: CudaGraphPlanner | OwnPlanner | str
     if settings is None:
@@ -136,7 +136,7 @@ def checked(name: str, run: Run, case: Case, wanted: dict[str, Tensor]) -> float
     return None if math.isinf(value) else round(value, 2)
 
 
-def in_a_row(plan: RoadPlan, image: Tensor, count: int) -> float:
+def in_a_row(plan: ReplayedPlan, image: Tensor, count: int) -> float:
     """Images per second with transfers, of which some hide behind the computation of the image before."""
     plan.run(image)
     started = time.perf_counter()
@@ -149,7 +149,7 @@ def in_a_row(plan: RoadPlan, image: Tensor, count: int) -> float:
     return count / (time.perf_counter() - started)
 
 
-def host_waits(plan: RoadPlan, image: Tensor) -> dict[str, Any]:
+def host_waits(plan: ReplayedPlan, image: Tensor) -> dict[str, Any]:
     """What the host calls of CUDA for an image, and whether torch saw it wait anywhere but for the result."""
     plan.run(image)
     if plan.device.type != "cuda":

@@ -161,9 +161,9 @@ def one_launch_each() -> Iterator[None]:
 def walk(planner: Any, dense: bool, k: int, height: int, width: int) -> list[Launches]:
     plan = planner.plan(height, width, k)
     with torch.no_grad(), one_launch_each():
-        plan._walk(dense, k)  # what is made once is made here
+        plan._run_all(dense, k)  # what is made once is made here
         with Counter() as counter:
-            plan._walk(dense, k)
+            plan._run_all(dense, k)
     return counter.launches
 
 

@@ -1,6 +1,6 @@
 """CUDA graphs on the CPU: what is captured is recorded operator by operator, and replayed on the same tensors.
 
-It shows what a GPU would show of capturing without its kernels: that a road holds nothing which cannot be captured,
+It shows what a GPU would show of capturing without its kernels: that a plan holds nothing which cannot be captured,
 computes anew from its input at every replay, and what is done where capturing fails, which it does as PyTorch 2.11.
 """
 

@@ -64,7 +64,7 @@ def test_a_failed_capture_is_the_last_of_its_process(fake_graphs, monkeypatch):
     assert_nearly(found, expected(network, image, 5))
     assert FakeGraph.captures == 1
     assert plan.planner.description == "float32, uncaptured"
-    plan.dense(image)  # another road of the plan
+    plan.dense(image)  # another graph of the plan
     other = small_plan()
     assert_nearly(other.run(image), expected(random_model("fsrcnn", 2), image, 5))
     assert FakeGraph.captures == 1
@@ -145,7 +145,7 @@ def test_no_lane_overtakes_what_still_uses_the_memory_it_writes(monkeypatch):
 
 @pytest.mark.parametrize("failing", [False, True])
 def test_plans_go_with_their_last_reference(failing, fake_graphs):
-    """A road that holds its plan would keep gigabytes until the garbage collector looks."""
+    """A graph that holds its plan would keep gigabytes until the garbage collector looks."""
     plan = small_plan(masked_by_module(random_model("fsrcnn", 2)), captured=failing)
     if failing:
         masked_by_module(plan.planner.network)

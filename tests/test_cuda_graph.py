@@ -1,4 +1,4 @@
-"""The plan for GPUs, its road walked on the CPU: what it computes, and that a graph could capture it."""
+"""The plan for GPUs, run on the CPU: what it computes, and that a graph could capture it."""
 
 import re
 
@@ -12,7 +12,7 @@ from network_zoo import random_model
 from mga_kernels import MaskGuidedSR, ops, runtimes
 from mga_kernels.networks import MaskGuidedNetwork
 from mga_kernels.ops import gather_patches
-from mga_kernels.runtimes.cuda import road
+from mga_kernels.runtimes.cuda import replayed
 from mga_kernels.runtimes.cuda.fused import FusedRefine
 from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner, Settings
 
@@ -117,7 +117,7 @@ def test_results_stay_when_the_next_image_comes():
     pending, found = [], []
     for image in images:  # two in flight
         pending.append(plan.begin(image))
-        if len(pending) == road.IN_FLIGHT:
+        if len(pending) == replayed.IN_FLIGHT:
             found.append(plan.finish(pending.pop(0)))
     found.append(plan.finish(pending.pop()))
     for image, result in zip(images, found, strict=True):
@@ -144,7 +144,7 @@ def test_nothing_on_the_road_reads_a_value_back(name, settings, fused, dense):
     network = random_model(name, 4, **settings)
     plan = CudaGraphPlanner(network, CPU, torch.float32, Settings(fused=fused)).plan(21, 30, 9)
     with torch.no_grad(), CaptureGuard() as guard:  # inference mode would hide what composite operators call
-        plan._walk(dense, 9)
+        plan._run_all(dense, 9)
     assert "convolution" in guard.seen
     assert dense or "filter_and_select" in guard.seen
 
@@ -195,7 +195,7 @@ def assert_alike(found: torch.Tensor, wanted: torch.Tensor) -> None:
     assert float(difference.mean()) < 1
 
 
-@pytest.mark.filterwarnings("error")  # that a road cannot be captured would be one
+@pytest.mark.filterwarnings("error")  # that a plan cannot be captured would be one
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize(("name", "settings"), [*MODELS, *OTHERS])

@@ -1,4 +1,4 @@
-"""Plans for GPUs in convolutions of our own, their roads walked on the CPU, where definitions stand for the kernel."""
+"""Plans for GPUs in convolutions of our own, run on the CPU, where definitions stand for the kernel."""
 
 import json
 from pathlib import Path
@@ -144,11 +144,11 @@ def test_each_slot_has_a_road_of_its_own_from_its_bytes_to_its_picture():
     for slot, image in zip(plan._slots, images, strict=True):
         slot.image.copy_(image)
         slot.picture.zero_()
-    plan._walk(False, 5, 1)
+    plan._run_all(False, 5, 1)
     assert not first.picture.any()
     assert second.picture.any()
     assert plan._whole is None
     pending = [plan.begin(image) for image in images]
     assert [slot is own for slot, own in zip(pending, plan._slots, strict=True)] == [True, True]
     assert not torch.equal(plan.finish(pending[0]), plan.finish(pending[1]))
-    assert len(plan._roads) == 2
+    assert len(plan._replays) == 2

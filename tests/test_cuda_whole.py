@@ -1,4 +1,4 @@
-"""The plan of whole networks for GPUs, its road walked on the CPU: what it computes, and that a graph could hold it."""
+"""The plan of whole networks for GPUs, run on the CPU: what it computes, and that a graph could hold it."""
 
 import re
 
@@ -60,7 +60,7 @@ def test_the_road_gives_what_the_network_gives(name):
 def test_nothing_on_the_road_reads_a_value_back(name, colour, input_range):
     plan = CudaGraphPlanner(whole_network(name, colour, input_range), CPU, torch.float32).plan(21, 30, 0)
     with torch.no_grad(), CaptureGuard() as guard:
-        plan._walk(False, 0)
+        plan._run_all(False, 0)
     assert "convolution" in guard.seen
 
 

@@ -20,7 +20,7 @@ from mga_kernels.errors import OutOfMemoryError
 from mga_kernels.images import read_image
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeConfig, WholeNetwork
 from mga_kernels.networks.copies import private_copy
-from mga_kernels.runtimes.pytorch.modules import ModulePlan
+from mga_kernels.runtimes.pytorch.modules import ModulePatches, ModulePlan
 from mga_kernels.runtimes.tiles.budget import Budget
 
 LONG = 60  # seconds after which a test gives up waiting; none waits that long unless it fails
@@ -163,14 +163,14 @@ def test_info_does_not_wait_for_an_image(monkeypatch):
     model = engine()
     model.upscale(pixels())
     begun, ended = threading.Event(), threading.Event()
-    refine = ModulePlan.refine
+    refine = ModulePatches.refine
 
     def slow(*arguments):
         begun.set()
         assert ended.wait(LONG)
         return refine(*arguments)
 
-    monkeypatch.setattr(ModulePlan, "refine", slow)
+    monkeypatch.setattr(ModulePatches, "refine", slow)
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(model.upscale, pixels())
         assert begun.wait(LONG)

@@ -45,7 +45,7 @@ RUNTIMES = {  # runtime -> the others that it may import; all may import what li
     "tiles": ("cuda", "pytorch"),
 }
 CHOOSING = ("choose", "__init__")  # which no runtime imports
-KINDS = {"MaskGuidedNetwork", "WholeNetwork"}
+KINDS = {"MaskGuidedNetwork", "RegionNetwork", "WholeNetwork"}
 # Tables of networks that there were before a network was a folder; in lower case, so that a search finds none here.
 TABLES = "planned _makers blocks layouts networks spellings fsrcnn_spellings all_spellings undivided built_in".split()
 
@@ -185,6 +185,8 @@ def kinds_asked_for(source: str) -> list[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom | ast.Import):
             found += [alias.name for alias in node.names if alias.name in KINDS]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance" and "Config" in ast.unparse(node):
+            found.append(ast.unparse(node))
         elif isinstance(node, ast.Call) and ast.unparse(node.func) in ("getattr", "hasattr", "isinstance"):
             asked = {"network", "base", "refine", "half"}
             asked |= set() if ast.unparse(node.func) == "isinstance" else {"planner", "plan", "model"}
@@ -204,6 +206,7 @@ def test_a_network_is_asked_not_looked_at(folder):
     [
         "from ..networks import WholeNetwork",
         "isinstance(network, SRNetwork)",
+        "isinstance(self.settings, WholeConfig)",
         "getattr(self.network.base, 'takes_place', False)",
         "hasattr(network.refine, 'whole')",
         "getattr(planner, 'narrow', None)",
@@ -212,6 +215,24 @@ def test_a_network_is_asked_not_looked_at(folder):
 def test_a_look_that_is_planted_is_found(line):
     assert len(kinds_asked_for(f"def f(network, planner):\n    {line}\n")) == 1
     assert kinds_asked_for("getattr(torch.cpu, name, bool)\nisinstance(image, Tensor)\n") == []
+
+
+def raising(source: str) -> list[str]:
+    """Methods of which an object has no more than the name."""
+    return [
+        node.name
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef) and "NotImplementedError" in ast.unparse(node.body[-1]).split("(")[0]
+    ]
+
+
+def test_what_an_object_cannot_do_it_does_not_have():
+    """An ability is a class of its own, such as ``PatchPlan``, or an abstract method, which nobody can forget."""
+    for folder in (PACKAGE, ROOT / "python/mga", ROOT / "examples"):
+        for path in folder.rglob("*.py"):
+            assert raising(path.read_text()) == [], path
+    assert raising("def f():\n    raise NotImplementedError('apart')\n") == ["f"]
+    assert raising("def f():\n    try:\n        g()\n    except NotImplementedError:\n        h()\n") == []
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone")

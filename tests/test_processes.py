@@ -24,7 +24,7 @@ from tiny_model import write_tiny_model
 from mga_kernels import MaskGuidedSR
 from mga_kernels.networks import WholeConfig, WholeNetwork
 from mga_kernels.networks.amount import Amount
-from mga_kernels.runtimes.pytorch.modules import ModulePlan
+from mga_kernels.runtimes.pytorch.modules import ModulePatches
 from mga_kernels.system.threads import Lock
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -79,7 +79,7 @@ def test_every_network_can_be_pickled(name):
 def test_a_copy_is_made_while_the_model_runs(monkeypatch):
     model = MaskGuidedSR(random_model("fsrcnn", 2), device="cpu", runtime="pytorch")
     expected = model.upscale(pixels())
-    copies, refine = [], ModulePlan.refine
+    copies, refine = [], ModulePatches.refine
 
     def copying(*arguments):
         if not copies:
@@ -87,7 +87,7 @@ def test_a_copy_is_made_while_the_model_runs(monkeypatch):
             copies[0] = copy.deepcopy(model)
         return refine(*arguments)
 
-    monkeypatch.setattr(ModulePlan, "refine", copying)
+    monkeypatch.setattr(ModulePatches, "refine", copying)
     assert np.array_equal(model.upscale(pixels()), expected)
     assert np.array_equal(copies[0].upscale(pixels()), expected)
 
@@ -170,7 +170,7 @@ import os, signal, sys, threading, warnings
 import numpy as np
 import torch
 from mga_kernels import MaskGuidedSR
-from mga_kernels.runtimes.pytorch.modules import ModulePlan
+from mga_kernels.runtimes.pytorch.modules import ModulePatches
 
 warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads, which is what this is about
 torch.set_num_threads(2)
@@ -208,7 +208,7 @@ def test_a_child_made_beside_an_image_can_upscale(run, tmp_path, runtime):
     code = """
     expected = model.upscale(image)
     begun, ended = threading.Event(), threading.Event()
-    refine, parent = ModulePlan.refine, os.getpid()
+    refine, parent = ModulePatches.refine, os.getpid()
 
     def slow(*arguments):
         if os.getpid() == parent and threading.current_thread() is not threading.main_thread():
@@ -216,7 +216,7 @@ def test_a_child_made_beside_an_image_can_upscale(run, tmp_path, runtime):
             assert ended.wait(100)
         return refine(*arguments)
 
-    ModulePlan.refine = slow
+    ModulePatches.refine = slow
     other = threading.Thread(target=model.upscale, args=(image,))
     other.start()
     assert begun.wait(100)

@@ -17,8 +17,10 @@ from mga_kernels.errors import InputError, OutOfMemoryError
 from mga_kernels.networks import MaskGuidedNetwork
 from mga_kernels.networks.layers import Place, resampling
 from mga_kernels.runtimes.pytorch.modules import ModulePlanner
-from mga_kernels.runtimes.tiles import budget, tiled
-from mga_kernels.runtimes.tiles.tiled import Best, TiledPlan
+from mga_kernels.runtimes.tiles import budget
+from mga_kernels.runtimes.tiles.budget import tiled
+from mga_kernels.runtimes.tiles.patches import Best, select_patches
+from mga_kernels.runtimes.tiles.tiled import TiledPlan
 from mga_kernels.runtimes.tiles.tiling import Overlap, Tiling, tilings
 from mga_kernels.system import memory
 
@@ -90,7 +92,7 @@ def test_tiles_equal_the_whole(name, scale, p, height, width, k):
     network = random_model(name, scale, patch_size=p, **LOCAL[name])
     planner, image = ModulePlanner(network), photograph(height, width)
     tiling = few_tiles(network, height, width)
-    plan = TiledPlan(planner, network, height, width, k, tiling)
+    plan = tiled(planner, network, height, width, k, tiling)
     expected = explained(planner.plan(height, width, k), image, k)
     for _ in range(2):  # the second time with what the first one left behind
         assert_equal(explained(plan, image, k), expected)
@@ -101,7 +103,7 @@ def test_tiles_equal_the_whole(name, scale, p, height, width, k):
 def test_other_selections(selection):
     network = random_model("fsrcnn", 2, selection=selection)
     planner, image = ModulePlanner(network), photograph(90, 70)
-    plan = TiledPlan(planner, network, 90, 70, 20, few_tiles(network, 90, 70))
+    plan = tiled(planner, network, 90, 70, 20, few_tiles(network, 90, 70))
     assert_equal(explained(plan, image, 20), explained(planner.plan(90, 70, 20), image, 20))
 
 
@@ -109,11 +111,11 @@ def test_no_cells_and_fewer_than_there_is_room_for():
     network = random_model("fsrcnn", 2)
     planner, image = ModulePlanner(network), photograph(90, 70)
     tiling = few_tiles(network, 90, 70)
-    plan = TiledPlan(planner, network, 90, 70, 20, tiling)
+    plan = tiled(planner, network, 90, 70, 20, tiling)
     assert_equal(explained(plan, image, 7), explained(planner.plan(90, 70, 7), image, 7))
     base = planner.plan(90, 70, 0).run(image)
     assert torch.equal(plan.run(image, k=0), base)
-    assert torch.equal(TiledPlan(planner, network, 90, 70, 0, tiling).run(image), base)
+    assert torch.equal(tiled(planner, network, 90, 70, 0, tiling).run(image), base)
     with pytest.raises(InputError, match="only the 20 cells with the best mask values are kept"):
         plan.gather(torch.tensor([sorted(set(range(400)) - set(plan.best.cells.tolist()))[:3]], dtype=torch.int32))
 
@@ -125,7 +127,7 @@ def test_equal_mask_values_go_to_the_lower_index_of_the_image():
     whole = planner.plan(90, 130, 150)
     expected = explained(whole, image, 150)
     assert len(expected["mask"].unique()) < 100
-    plan = TiledPlan(planner, network, 90, 130, 150, few_tiles(network, 90, 130))
+    plan = tiled(planner, network, 90, 130, 150, few_tiles(network, 90, 130))
     found = explained(plan, image, 150)
     assert torch.equal(found["indices"], expected["indices"])
     assert torch.equal(found["final"], expected["final"])
@@ -141,7 +143,7 @@ def test_best_is_select_patches_in_any_order_of_arrival():
             cells = some.sort().values
             entering, slots = best.offer(values[cells], cells)
             patches[slots] = cells[entering]
-        expected = tiled.select_patches(values[None, None], 30, order)[0].long()
+        expected = select_patches(values[None, None], 30, order)[0].long()
         assert torch.equal(best.cells, expected)
         assert torch.equal(patches[best.find(expected)], expected)
 
@@ -189,7 +191,7 @@ def test_receptive_fields_are_true_and_not_too_large(name, scale):
 def test_dense_in_tiles(name, scale):
     network = random_model(name, scale, **LOCAL[name])
     planner, image = ModulePlanner(network), photograph(70, 91)
-    found = TiledPlan(planner, network, 70, 91, 5, few_tiles(network, 70, 91)).dense(image)
+    found = tiled(planner, network, 70, 91, 5, few_tiles(network, 70, 91)).dense(image)
     difference = (found.int() - planner.plan(70, 91, 5).dense(image).int()).abs()
     assert difference.max() <= 1
     assert (difference > 0).float().mean() < 1e-3
@@ -197,7 +199,7 @@ def test_dense_in_tiles(name, scale):
 
 def test_dense_is_refused_where_it_is_not_local():
     network = random_model("rfdn", 2)
-    plan = TiledPlan(ModulePlanner(network), network, 185, 182, 5, few_tiles(network, 185, 182))
+    plan = tiled(ModulePlanner(network), network, 185, 182, 5, few_tiles(network, 185, 182))
     with pytest.raises(InputError, match=r"-D of rfdn looks at the whole image.*run -M"):
         plan.dense(photograph(185, 182))
 
@@ -226,7 +228,7 @@ def test_published_rfdn(dtype, runtime, height, width):
     network = load_model("rfdn-x4").eval().requires_grad_(False)
     planner, _ = runtimes.prepare(network, torch.device("cpu"), dtype, runtime)
     image = photograph(height, width)
-    plan = TiledPlan(planner, network, height, width, 60, few_tiles(network, height, width))
+    plan = tiled(planner, network, height, width, 60, few_tiles(network, height, width))
     assert len(plan.tiling) > 1
     found, expected = explained(plan, image, 60), explained(planner.plan(height, width, 60), image, 60)
     difference = (found["final"].float() - expected["final"].float()).abs()
@@ -257,7 +259,7 @@ def test_tiles_in_pair_planes(name, scale, height, width):
     planner, _ = runtimes.prepare(network, torch.device("cpu"), None, "own")
     image, tiling = photograph(height, width), few_tiles(network, height, width)
     assert len(tiling) > 3
-    plan, whole = TiledPlan(planner, network, height, width, 40, tiling), planner.plan(height, width, 40)
+    plan, whole = tiled(planner, network, height, width, 40, tiling), planner.plan(height, width, 40)
     expected = explained(whole, image, 40)
     for _ in range(2):
         assert_equal(explained(plan, image, 40), expected)

@@ -18,6 +18,7 @@ which a patch is too small: for these networks -A and -D are different functions
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -72,7 +73,7 @@ def enlarged(part: Tensor, scale: int, margin: int) -> Tensor:
     return part[:, :3] / part[:, 3:] + GREY
 
 
-class Half(nn.Module):
+class Half(nn.Module, ABC):
     """Blocks of a network, and the way from its state to an image. ``parts``: channels of the parts of the state.
 
     ``receptive_field`` (``registry.Network``), where there is one, is that of the blocks and the network's upsampler,
@@ -90,17 +91,17 @@ class Half(nn.Module):
         self.scale, self.light = scale, conv(channels, 3 * scale * scale, 3) if light else None
         return light
 
+    @abstractmethod
     def advance(self, *state: Tensor) -> State:
         """Run the blocks."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish(self, margin: int, *state: Tensor) -> Tensor:
         """(N, 3, sH, sW), less a margin of LR pixels to each side."""
-        raise NotImplementedError
 
+    @abstractmethod
     def steps(self) -> list[Step]:
         """Those of the network's own upsampler."""
-        raise NotImplementedError
 
     def to_image(self, feature: Tensor, margin: int) -> Tensor:
         """What is upsampled, through the upsampler that this half has."""
@@ -112,8 +113,9 @@ class Half(nn.Module):
 class BaseHalf(Half):
     """Image (N, 3, H, W) -> coarse image (N, 3, sH, sW) and state (N, C, H, W)."""
 
+    @abstractmethod
     def start(self, image: Tensor) -> State:
-        raise NotImplementedError
+        """What the blocks begin with."""
 
     def upsample(self, feature: Tensor) -> Tensor:
         return self.finish(0, *feature.split(self.parts, dim=1))

@@ -72,10 +72,12 @@ class Reach:
 class Halves:
     """What convolutions of our own are made of: float32 modules on the CPU, which are not changed.
 
-    ``refine`` and ``mask`` are None where only the Base-Net runs, as it is a whole network.
+    The Base-Net is given values in 0..``value_range``. ``refine`` and ``mask`` are None where only it runs, as it is a
+    whole network.
     """
 
     config: ModelConfig | RegionConfig | WholeConfig
+    value_range: float
     base: nn.Module
     refine: nn.Module | None = None
     mask: MaskPrediction | None = None
@@ -169,8 +171,30 @@ class SRNetwork(nn.Module, ABC):
 
     def refine_patches(self, patches: Tensor) -> Tensor:
         """Gathered patches (n, C, p + 2h, p + 2h) -> HR patches (n, 3, sp, sp) in [0, 1], not clamped."""
-        raise InputError(f"{self.config.network} is a whole network, which has no Refine-Net")
+        raise InputError(f"{self.config.network} has no Refine-Net of patches")
 
     def decomposed(self, feature: Tensor) -> Tensor:
         """The Refine-Net over the whole coarse feature (B, C, H, W) -> (B, 3, sH, sW) in [0, 1], not clamped."""
         raise InputError(f"{self.config.network} is a whole network, which has no Refine-Net")
+
+
+class MaskedNetwork(SRNetwork):
+    """One with a mask, by which some cells are refined."""
+
+    masked = True
+
+    def forward(
+        self,
+        image: Tensor,
+        k: int | None = None,
+        variant: str = "masked",
+        selection: str | None = None,
+        seed: int = 0,
+        threshold: float | None = None,
+    ) -> Tensor:
+        """SR image (B, 3, sH, sW) in [0, 1]; ``k`` and what follows ``variant`` matter for "masked" only.
+
+        ``k`` is clamped to the number of cells; ``k`` and ``selection`` are those of the configuration where not given.
+        With a ``threshold`` those of the K cells are refined whose mask value is larger.
+        """
+        return self.unclamped(image, k, variant, selection, seed, threshold).clamp(0, 1)

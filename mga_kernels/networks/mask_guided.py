@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..ops import gather_patches, paste_patches_
 from .amount import above
 from .config import ModelConfig
-from .interface import FILTER_REACH, MASK_REACH, Halves, Reach, SRNetwork
+from .interface import FILTER_REACH, MASK_REACH, Halves, MaskedNetwork, Reach
 from .layers import pad_by_reflection
 from .mask import MaskPrediction
 from .registry import Network
@@ -30,7 +30,7 @@ VARIANTS = ("base", "decomposed", "all", "masked")
 PATCHES_PER_CALL = {"cpu": 512, "cuda": 16384}  # bounds the memory of -A; on a CPU larger batches leave the caches
 
 
-class MaskGuidedNetwork(SRNetwork):
+class MaskGuidedNetwork(MaskedNetwork):
     """Images are (B, 3, H, W) in [0, 1], sides no less than the network's ``minimum_size``; results (B, 3, sH, sW).
 
     The Base-Net sees the image as it is. Where a side is no multiple of p, what it returns is extended by reflection
@@ -38,7 +38,7 @@ class MaskGuidedNetwork(SRNetwork):
     """
 
     config: ModelConfig
-    masked, variants = True, VARIANTS
+    variants = VARIANTS
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -87,7 +87,7 @@ class MaskGuidedNetwork(SRNetwork):
 
     def halves(self) -> Halves:
         exact = copy.deepcopy(self).float()
-        return Halves(self.config, exact.base, exact.refine, exact.mask, self.halo)
+        return Halves(self.config, self.value_range, exact.base, exact.refine, exact.mask, self.halo)
 
     def coarse(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Coarse image in [0, 1], not clamped, and coarse feature (B, C, p Hp, p Wp), both extended to whole cells."""
@@ -128,22 +128,6 @@ class MaskGuidedNetwork(SRNetwork):
         whole = self.back_of_all
         result = self.refine(F.pad(feature, (self.halo,) * 4)) if whole is None else whole(feature)
         return result / self.value_range
-
-    def forward(
-        self,
-        image: Tensor,
-        k: int | None = None,
-        variant: str = "masked",
-        selection: str | None = None,
-        seed: int = 0,
-        threshold: float | None = None,
-    ) -> Tensor:
-        """SR image (B, 3, sH, sW) in [0, 1]; ``k`` and what follows ``variant`` matter for "masked" only.
-
-        ``k`` is clamped to the number of cells; ``k`` and ``selection`` are those of the configuration where not given.
-        With a ``threshold`` those of the K cells are refined whose mask value is larger.
-        """
-        return self.unclamped(image, k, variant, selection, seed, threshold).clamp(0, 1)
 
     def unclamped(
         self,

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..ops import high_pass, output_to_image, select_patches
 from ..quantities import plain_fields, real
 from .amount import Amount, above
-from .interface import Reach, SRNetwork
+from .interface import MaskedNetwork, Reach, SRNetwork
 from .registry import Network
 from .whole import WholeConfig, WholeNetwork
 
@@ -96,15 +96,15 @@ class RegionConfig:
             raise InputError(f"model: not a configuration of this version: {error}") from None
 
 
-class RegionNetwork(SRNetwork):
+class RegionNetwork(MaskedNetwork):
     """Images are (B, 3, H, W) in [0, 1]; the coarse feature is the image itself.
 
-    This module is the definition: cells are what the whole Refine-Net makes of the whole image, as with a halo that
-    covers all that it sees.
+    Without ``k`` and ``threshold`` the usual cells are refined. This module is the definition: cells are what the whole
+    Refine-Net makes of the whole image, as with a halo that covers all that it sees.
     """
 
     config: RegionConfig
-    masked, variants = True, VARIANTS
+    variants = VARIANTS
 
     def __init__(self, config: RegionConfig):
         super().__init__()
@@ -162,18 +162,6 @@ class RegionNetwork(SRNetwork):
 
     def decomposed(self, feature: Tensor) -> Tensor:
         return self.refine(feature)
-
-    def forward(
-        self,
-        image: Tensor,
-        k: int | None = None,
-        variant: str = "masked",
-        selection: str | None = None,
-        seed: int = 0,
-        threshold: float | None = None,
-    ) -> Tensor:
-        """SR image (B, 3, sH, sW) in [0, 1], see ``MaskGuidedNetwork.forward``; without k and threshold the usual."""
-        return self.unclamped(image, k, variant, selection, seed, threshold).clamp(0, 1)
 
     def unclamped(
         self,

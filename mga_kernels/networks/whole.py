@@ -123,7 +123,8 @@ class WholeNetwork(SRNetwork):
         if config.colour != "rgb" or config.input_range not in ranges:
             return f"there are none for {config.colour} in {config.input_range}"
         if as_it_is:
-            return Halves(config, copy.deepcopy(self.body).float())
+            largest = 255.0 if config.input_range == "0..255" else 1.0
+            return Halves(config, largest, copy.deepcopy(self.body).float())
         if config.scale not in DIVIDED_SCALES:
             return f"there are none for x{config.scale}"
         settings = config.settings if found.layout else {}  # the halves of the paper have the usual widths only
@@ -135,7 +136,8 @@ class WholeNetwork(SRNetwork):
             base.load_state_dict(body.state_dict(), assign=True)
         except RuntimeError:
             return f"there are none for other widths of {config.network} than the usual ones"
-        return Halves(shape, body if found is config.definition else base.eval().requires_grad_(False))
+        body = body if found is config.definition else base.eval().requires_grad_(False)
+        return Halves(shape, shape.value_range, body)
 
     def forward(self, image: Tensor, place: Place | None = None) -> Tensor:
         """``place``: where the image is a tile of a larger one, for networks that must know (``Network``)."""

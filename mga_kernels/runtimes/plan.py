@@ -33,6 +33,8 @@ class Parts(Protocol):
 class Plan(ABC):
     """Buffers and calls for LR images of ``height`` x ``width`` and at most ``capacity`` refined cells.
 
+    Of a network whose cells are refined as patches it is a ``PatchPlan``, which can do more.
+
     ``coarse``, ``select`` and ``refine`` are the steps of ``run``, in this order; a plan keeps the coarse feature from
     one to the next, so it serves one image at a time. Images and pictures are (height, width, 3) of type ``pixel``:
     uint8, or float32 in [0, 1].
@@ -86,20 +88,8 @@ class Plan(ABC):
         """Mask float32 (1, Hp, Wp) and the indices int32 (1, K) of the cells to refine, of the last ``coarse``."""
 
     @abstractmethod
-    def gather(self, indices: Tensor) -> None:
-        """Take the cells at ``indices`` (1, n), n <= ``capacity``, of the last coarse feature as those to refine."""
-
-    @abstractmethod
-    def patches(self) -> Tensor:
-        """A copy (n, C, p + 2h, p + 2h) of what ``gather`` took."""
-
-    @abstractmethod
-    def load(self, patches: Tensor) -> None:
-        """Take these patches, which ``patches`` of this or another plan returned, as those to refine."""
-
-    @abstractmethod
-    def refined(self) -> Tensor:
-        """HR patches (n, 3, sp, sp), of pixels, of what ``gather`` or ``load`` took."""
+    def refine(self, indices: Tensor, out: Tensor) -> None:
+        """Refine the cells at ``indices`` (1, n), n <= ``capacity``, in the picture ``out`` (s p Hp, s p Wp, 3)."""
 
     @abstractmethod
     def decomposed(self, out: Tensor) -> None:
@@ -147,11 +137,6 @@ class Plan(ABC):
         if self._chosen is None:
             return 0
         return self._chosen.shape[1] if self.threshold is None else int((self._chosen >= 0).sum())
-
-    def refine(self, indices: Tensor, out: Tensor) -> None:
-        """Refine the cells at ``indices`` (1, n) and paste them into ``out`` (s p Hp, s p Wp, 3)."""
-        self.gather(indices)
-        paste_patches_(out.permute(2, 0, 1)[None], self.refined(), indices)
 
     @ordinary()
     def buffer(self, out: Tensor | None = None) -> Tensor:
@@ -201,6 +186,30 @@ class Plan(ABC):
         if out.data_ptr() != picture.data_ptr():
             out.copy_(picture)
         return out
+
+
+class PatchPlan(Plan):
+    """A plan that cuts cells out of the coarse feature, with a halo, refines these patches and pastes them."""
+
+    @abstractmethod
+    def gather(self, indices: Tensor) -> None:
+        """Take the cells at ``indices`` (1, n), n <= ``capacity``, of the last coarse feature as those to refine."""
+
+    @abstractmethod
+    def patches(self) -> Tensor:
+        """A copy (n, C, p + 2h, p + 2h) of what ``gather`` took."""
+
+    @abstractmethod
+    def load(self, patches: Tensor) -> None:
+        """Take these patches, which ``patches`` of this or another plan returned, as those to refine."""
+
+    @abstractmethod
+    def refined(self) -> Tensor:
+        """HR patches (n, 3, sp, sp), of pixels, of what ``gather`` or ``load`` took."""
+
+    def refine(self, indices: Tensor, out: Tensor) -> None:
+        self.gather(indices)
+        paste_patches_(out.permute(2, 0, 1)[None], self.refined(), indices)
 
 
 class Planner(ABC):

@@ -65,7 +65,7 @@ class FsrcnnWeights(PairWeights):
     def prepare_base(self, base: fsrcnn.BaseNet) -> None:
         first, activation = base.first_part
         assert isinstance(first, nn.Conv2d)
-        head = from_bytes(first, self.config.value_range, _slopes(activation))
+        head = from_bytes(first, self.value_range, _slopes(activation))
         trunk = [Stage(head, "image", "first"), *_convolutions(list(base.mid_part), "first", "out")]
         self.trunk = self.chain(trunk, ["image", "out"])
         stages = [*trunk, *_upsampler(base.last_part, "out", self.config.scale)]

@@ -11,7 +11,7 @@ from ...runtimes.cpu.pairs import Grid
 from ...runtimes.cpu.plan import Buffers, PairWeights, PlaneSizes
 from ...runtimes.cpu.stages import Block, Part, Stage
 from ...runtimes.cpu.storage import Storage, Stored
-from ...runtimes.cpu.stored import StoredTrunkWeights, Trunk
+from ...runtimes.cpu.trunks import StoredTrunkWeights, Trunk
 from . import network as pan
 
 
@@ -76,7 +76,7 @@ class PanWeights(StoredTrunkWeights):
         return _Trunk(half, self)
 
     def first(self, base: pan.BaseNet) -> Conv:
-        return from_bytes(base.conv_first, self.config.value_range)
+        return from_bytes(base.conv_first, self.value_range)
 
     def base_upsampler(self, base: pan.BaseNet) -> list[Stage]:
         return upsampler_stages(base, base.steps, "out", set())

@@ -14,7 +14,7 @@ from ...runtimes.cpu.pairs import Grid, lanes
 from ...runtimes.cpu.plan import Buffers, PairWeights, PlaneSizes
 from ...runtimes.cpu.stages import Part, Stage, part_of
 from ...runtimes.cpu.storage import Chain, Stored
-from ...runtimes.cpu.stored import StoredTrunkWeights, Trunk
+from ...runtimes.cpu.trunks import StoredTrunkWeights, Trunk
 from . import network as rfdn
 
 ROWS = 8  # of a grid of patches that are floats at the same time
@@ -178,7 +178,7 @@ class RfdnWeights(StoredTrunkWeights):
         return _Trunk(half, self)
 
     def first(self, base: rfdn.BaseNet) -> Conv:
-        return from_bytes(base.fea_conv, self.config.value_range)
+        return from_bytes(base.fea_conv, self.value_range)
 
     def base_upsampler(self, base: rfdn.BaseNet) -> list[Stage]:
         return [Stage(Conv.of(base.upsampler[0]), "out", "picture", enlarge=self.config.scale)]

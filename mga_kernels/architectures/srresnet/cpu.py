@@ -114,7 +114,7 @@ class SrresnetWeights(TrunkWeights):
     def prepare_base(self, base: srresnet.BaseNet) -> None:
         self.trunk = self._trunk(base)
         self.base_planes = {**self.trunk.planes, **self.shallow}
-        head = Stage(from_bytes(base.conv_input, self.config.value_range, srresnet.SLOPE), "image", "x")
+        head = Stage(from_bytes(base.conv_input, self.value_range, srresnet.SLOPE), "image", "x")
         self.head = self.chain([head], ["image", "x"])
         self.end = self.trunk.ends([], ["out"])
         self.end_in_picture = self.trunk.ends(_upsampler(base, "out", self.config.scale), ["out", "picture"])

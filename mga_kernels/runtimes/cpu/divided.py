@@ -6,6 +6,7 @@ patches it comes by a convolution of the state's image part, whose border is con
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import replace
 from typing import Any
 
@@ -83,20 +84,21 @@ class DividedWeights(PairWeights):
         odd = [width for width in sorted(widths) if width % 2]
         return f"there are none for {odd[0]} channels, an odd number" if odd else None
 
+    @abstractmethod
     def blocks(self, half: Any) -> list[Block]:
-        raise NotImplementedError
+        """Of each block its stages, from ``x`` to ``next``."""
 
     def joined(self, half: Any, x: Part) -> tuple[list[Stage], Part]:
         """Stages from what the last block makes, ``x``, to what is upsampled, and where that is."""
         return [], x
 
+    @abstractmethod
     def upsampler(self, half: Any, x: Part, margin: bool = False) -> list[Stage]:
         """Stages from ``x`` to ``picture``. ``margin``: a pixel to each side of ``x`` is context only."""
-        raise NotImplementedError
 
     def first(self, base: Any) -> Conv:
         """The first convolution, of an image in 0..255."""
-        return from_bytes(base.conv_first, self.config.value_range, self.slope)
+        return from_bytes(base.conv_first, self.value_range, self.slope)
 
     def last(self, conv: nn.Conv2d) -> Conv:
         """A convolution that makes colours."""

@@ -17,10 +17,9 @@ from ...modes import ordinary
 from ...networks.interface import Halves
 from ...networks.layers import pad_by_reflection
 from ...networks.mask import MaskPrediction
-from ...networks.whole import WholeConfig
 from ...ops import filter_and_select
 from ...ops.grid import mirror_indices
-from ..plan import CELLS, Parts, Plan, Planner
+from ..plan import CELLS, Parts, PatchPlan, Planner
 from .changes import Changes
 from .choose import slow, storage
 from .layers import Conv, closing_pair, less_mean, weight_and_bias
@@ -57,9 +56,7 @@ class PairWeights(Planner):
         self.storage = kept or storage()
         self.config, self.halo = halves.config, halves.halo
         self.channels = self.config.feature_channels
-        self.value_range = self.config.value_range
-        if isinstance(self.config, WholeConfig):
-            self.value_range = 255.0 if self.config.input_range == "0..255" else 1.0
+        self.value_range = halves.value_range
         self.gain = 1 / self.value_range
         self.chains: list[Chain] = []  # all, those of the Refine-Net behind ``of_image`` others
         self.prepare_base(halves.base)
@@ -178,7 +175,7 @@ class PlainWeights(PairWeights):
         raise InputError(f"{self.config.network} exists whole only, so it has no Refine-Net")
 
 
-class PairPlan(Plan):
+class PairPlan(PatchPlan):
     """Memory is allocated here, once; the methods allocate only what is small.
 
     ``repeated``: channels of the feature from here on go on beyond the image as its border is; -1 for none.

@@ -13,8 +13,6 @@ from .maps import Maps
 from .plan import PairWeights
 from .regions import Regions
 
-APART = "a cell is refined in a region with its neighbours, and not as a patch"
-
 
 class RegionWeights(Planner):
     """``of``: why a network has no such plan, or its plans."""
@@ -117,15 +115,3 @@ class RegionPlan(Plan):
 
     def decomposed(self, out: Tensor) -> None:
         self.whole.coarse(self.image, out)
-
-    def gather(self, indices: Tensor) -> None:
-        raise NotImplementedError(APART)
-
-    def patches(self) -> Tensor:
-        raise NotImplementedError(APART)
-
-    def load(self, patches: Tensor) -> None:
-        raise NotImplementedError(APART)
-
-    def refined(self) -> Tensor:
-        raise NotImplementedError(APART)

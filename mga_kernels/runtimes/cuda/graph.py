@@ -1,4 +1,4 @@
-"""The plan for GPUs that takes every network as it is: its modules in one CUDA graph (``road``)."""
+"""The plan for GPUs that takes every network as it is: its modules in one CUDA graph (``replayed``)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ...networks import SRNetwork
 from ...ops import paste_shuffled_
 from ..finite import is_finite
 from ..precision import describe
-from ..pytorch.modules import ModulePlan, ModulePlanner
+from ..pytorch.modules import ModulePatches, ModulePlanner
 from .capture import may_capture
 from .fused import FusedRefine
-from .road import RoadPlan
+from .replayed import ReplayedPlan
 
 COMPILE: dict[str, Any] = {"mode": "max-autotune-no-cudagraphs"}  # the graph is ours
 
@@ -69,14 +69,14 @@ class CudaGraphPlanner(ModulePlanner):
         return CudaGraphPlan(self, height, width, capacity)
 
 
-class CudaGraphPlan(RoadPlan, ModulePlan):
+class CudaGraphPlan(ReplayedPlan, ModulePatches):
     """A network's modules one after the other, our operators between them."""
 
     planner: CudaGraphPlanner
 
     def __init__(self, planner: CudaGraphPlanner, height: int, width: int, capacity: int):
         super().__init__(planner, height, width, capacity)
-        self.pave(self.finite, planner.wants_graph)
+        self.prepare(self.finite, planner.wants_graph)
 
     def refine(self, indices: Tensor, out: Tensor) -> None:
         fused = self.planner.fused
@@ -89,5 +89,5 @@ class CudaGraphPlan(RoadPlan, ModulePlan):
         paste_shuffled_(image, values, indices, fused.shuffle, gain)  # type: ignore[call-arg]
 
     def _forget(self) -> None:
-        """Let go of what a walk has left: the memory is the graph's."""
+        """The memory is the graph's."""
         self.feature, self.taken, self._chosen = torch.empty(0), torch.empty(0), None

@@ -12,10 +12,10 @@ from torch import Tensor
 from ...networks import SRNetwork
 from ...networks.interface import Halves
 from ...networks.mask import MaskPrediction
-from ..plan import Planner
+from ..plan import PatchPlan, Planner
 from .capture import may_capture
 from .pixels import Pixels
-from .road import IN_FLIGHT, RoadPlan
+from .replayed import IN_FLIGHT, ReplayedPlan
 
 
 class OwnPlanner(Planner):
@@ -61,7 +61,7 @@ class OwnPlanner(Planner):
         return self.weights.bytes_needed(height, width, capacity, dense) + slots
 
 
-class OwnPlan(RoadPlan):
+class OwnPlan(ReplayedPlan, PatchPlan):
     """The steps are those of the plan for CPUs (``inner``), which has its tensors on the GPU."""
 
     def __init__(self, planner: OwnPlanner, height: int, width: int, capacity: int):
@@ -70,7 +70,7 @@ class OwnPlan(RoadPlan):
         with planner.device:
             self.inner = planner.weights.plan(height, width, capacity)
             flag = torch.ones((), dtype=torch.bool)
-        self.pave(flag, planner.wants_graph)
+        self.prepare(flag, planner.wants_graph)
 
     @property
     def device(self) -> torch.device:

@@ -21,7 +21,7 @@ from ...notices import quiet
 from ...ops import gather_patches
 from ...ops.grid import mirror_indices
 from ...system.threads import one_thread
-from ..plan import Plan, Planner
+from ..plan import PatchPlan, Planner
 from ..precision import describe, in_bf16, picture
 
 EXAMPLE = 16  # sides of the image with which a network is traced, at least
@@ -187,7 +187,7 @@ def _shared(tensor: Tensor) -> Any:
     return openvino.Tensor(tensor.numpy(), shared_memory=True)
 
 
-class OpenvinoPlan(Plan):
+class OpenvinoPlan(PatchPlan):
     """Graphs for one size of image and one number of patches; those of -D are made when they are first asked for."""
 
     def __init__(self, planner: OpenvinoPlanner, height: int, width: int, capacity: int):

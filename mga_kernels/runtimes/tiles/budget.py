@@ -13,12 +13,15 @@ from ...networks import SRNetwork
 from ...notices import warn
 from ...system.memory import GIB, device_memory, out_of_memory, require_memory
 from ..cuda.capture import give_back_unused_memory
-from ..plan import Plan, Planner
+from ..plan import PatchPlan, Plan, Planner
+from ..pytorch.modules import ModulePlanner
+from .patches import TiledPatches
 from .regions import TiledRegions
-from .tiled import TiledPlan, portion, tile_planner
+from .tiled import TiledPlan
 from .tiling import CONTEXT, Overlap, Tiling, asked, tilings
 
 TRIED_KEPT = 16
+PORTION = 1024  # patches of an image in tiles that are gathered and refined at a time
 RESERVE = 0.1  # share of what is available that is left to everything else
 
 logger = logging.getLogger("mga_kernels")
@@ -40,6 +43,25 @@ class Way:
     def __str__(self) -> str:
         tiling = self.tiling
         return "whole" if tiling is None else f"in {len(tiling)} tiles of {tiling.width}x{tiling.height}"
+
+
+def tile_planner(planner: Planner, network: SRNetwork) -> Planner:
+    """What makes the plans of tiles: ``planner``, unless a tile must know its place and its plans do not look at it."""
+    return ModulePlanner(network) if network.reach.takes_place and not planner.takes_place else planner
+
+
+def portion(network: SRNetwork, tiling: Tiling, capacity: int) -> int:
+    """Patches that the plan of a tile has room for."""
+    p = network.config.patch_size
+    return min(capacity, PORTION, math.ceil(tiling.height / p) * math.ceil(tiling.width / p))
+
+
+def tiled(planner: Planner, network: SRNetwork, height: int, width: int, capacity: int, tiling: Tiling) -> TiledPlan:
+    """The plan of an image in tiles, by what the plans of ``planner`` do with cells."""
+    inner = planner.plan(tiling.height, tiling.width, portion(network, tiling, capacity))
+    if isinstance(inner, PatchPlan):
+        return TiledPatches(inner, network, height, width, capacity, tiling)
+    return TiledRegions(inner, network, height, width, capacity, tiling)
 
 
 class Budget:
@@ -118,8 +140,7 @@ class Budget:
         logger.info("%s: %s, with %.2f GiB", what, way, way.bytes / GIB)
         if self.tile is not None and (self.overlap is None or self.overlap.width > CONTEXT):
             self._say_what_it_costs(*key[:2], way.tiling)
-        kind = TiledPlan if self.network.pair is None else TiledRegions
-        return kind(self.tile_planner, self.network, *key[:3], way.tiling)
+        return tiled(self.tile_planner, self.network, *key[:3], way.tiling)
 
     def _say_what_it_costs(self, height: int, width: int, tiling: Tiling) -> None:
         looks = "at the whole image" if self.overlap is None else f"{self.overlap.width} pixels far"

@@ -1,11 +1,11 @@
-"""The road of photographs on a GPU: all that happens between their bytes and those of their pictures is one CUDA graph.
+"""Plans for GPUs in which all that happens between a photograph's bytes and those of its picture is one CUDA graph.
 
-Shapes are static because K is known, so the road is captured once and replayed: for an image the host copies bytes
+Shapes are static because K is known, so all is captured once and replayed: for an image the host copies bytes
 into pinned memory, launches the graph and waits for the result, with which comes whether all values were finite.
 Up to two photographs may be in flight (``begin``, ``finish``), so that transfers hide behind the computation. Each has
 a slot and a graph of its own, which reads the slot's bytes and writes its picture, so nothing is copied on the way.
 
-On a CPU the same road runs uncaptured, which is how it is tested. It has not run on a GPU yet.
+On a CPU the same runs uncaptured, which is how it is tested. It has not run on a GPU yet.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from .transfers import Lane, Slot
 
 WARM_UPS = 3  # runs before the capture: they compile, choose algorithms and make workspaces
 IN_FLIGHT = 2
-ROADS_KEPT = 2 * IN_FLIGHT  # captured roads of a plan: masked and dense, of each slot
+REPLAYS_KEPT = 2 * IN_FLIGHT  # graphs of a plan: masked and dense, of each slot
 
 
-class RoadPlan(Plan):
-    """``coarse``, ``select`` and ``refine`` run kernel by kernel; ``run`` and ``dense`` replay all that ``_walk`` does.
+class ReplayedPlan(Plan):
+    """``coarse``, ``select``, ``refine`` run kernel by kernel; ``run`` and ``dense`` replay what ``_run_all`` does.
 
-    A plan of this kind calls ``pave`` when it has its ``device``. What it returns is pinned memory of its own, which
+    A plan of this kind calls ``prepare`` when it has its ``device``. What it returns is pinned memory of its own, which
     the caller may keep. ``flag``, a bool on the device, is whether all values were finite; ``finite`` is on the host
     where the last result came from a replay.
     """
@@ -44,7 +44,7 @@ class RoadPlan(Plan):
     wants_graph: bool
     _count: int | None = None  # cells chosen, where the last result came from a replay
 
-    def pave(self, flag: Tensor, wants_graph: bool) -> None:
+    def prepare(self, flag: Tensor, wants_graph: bool) -> None:
         """Buffers and lanes; ``flag``, which the steps write, and whether a graph is wanted."""
         device, scale, height, width = self.device, self.config.scale, self.height, self.width
         self.finite = self.flag = flag
@@ -54,8 +54,8 @@ class RoadPlan(Plan):
         self._compute, self._up, self._down = (Lane(device) for _ in range(3))
         for lane in (self._compute, self._up, self._down):
             lane.after_callers()  # in whose stream all this was allocated: others may still use the memory there
-        self._roads: OrderedDict[tuple[int, bool, int, float | None], Callable[[], None]] = OrderedDict()
-        self._pool: Any = None  # the memory that the roads of a plan share: one at a time walks
+        self._replays: OrderedDict[tuple[int, bool, int, float | None], Callable[[], None]] = OrderedDict()
+        self._pool: Any = None  # the memory that the graphs of a plan share: one at a time runs
         self._turn = 0
 
     def start(self) -> None:
@@ -65,7 +65,7 @@ class RoadPlan(Plan):
     def warm(self, dense: bool = False) -> None:
         with ordinary(), self._on_device():
             for number in range(IN_FLIGHT):
-                self._road(number, dense, self.capacity)
+                self._replay(number, dense, self.capacity)
 
     def chosen(self) -> int:
         return super().chosen() if self._count is None else self._count
@@ -84,7 +84,7 @@ class RoadPlan(Plan):
         with self._on_device():
             slot = self._slots[self._turn]
             slot.done.wait()  # its graph may be made now, and would overwrite its picture
-            replay = self._road(self._turn, dense, self.capacity if k is None else k)
+            replay = self._replay(self._turn, dense, self.capacity if k is None else k)
             self._turn = (self._turn + 1) % IN_FLIGHT
             self._compute.after_callers()
             uploaded = slot.upload(self._up, image)
@@ -105,47 +105,47 @@ class RoadPlan(Plan):
         assert result is not None, "finish was called twice for one image"
         return result if out is None else out.copy_(result)
 
-    def _road(self, number: int, dense: bool, k: int) -> Callable[[], None]:
-        """What runs the road of this kind for a slot; captured at the first question."""
+    def _replay(self, number: int, dense: bool, k: int) -> Callable[[], None]:
+        """What runs all of this kind for a slot; captured at the first question."""
         key = number, dense, 0 if dense else k, self.threshold
-        if key not in self._roads:
-            while len(self._roads) >= ROADS_KEPT:
-                self._roads.popitem(last=False)
-            mine = weakref.ref(self)  # a plan whose roads hold it would keep its gigabytes until they are searched for
+        if key not in self._replays:
+            while len(self._replays) >= REPLAYS_KEPT:
+                self._replays.popitem(last=False)
+            mine = weakref.ref(self)  # a plan that its graphs hold would keep gigabytes until cycles are looked for
 
-            def walk() -> None:
+            def run_all() -> None:
                 plan = mine()
                 assert plan is not None
                 try:
-                    plan._walk(dense, k, number)
+                    plan._run_all(dense, k, number)
                 finally:
                     plan._forget()
 
-            self._roads[key] = self._captured(walk, self._slots[number])
-        self._roads.move_to_end(key)
-        return self._roads[key]
+            self._replays[key] = self._captured(run_all, self._slots[number])
+        self._replays.move_to_end(key)
+        return self._replays[key]
 
-    def _captured(self, walk: Callable[[], None], slot: Slot) -> Callable[[], None]:
+    def _captured(self, run_all: Callable[[], None], slot: Slot) -> Callable[[], None]:
         if not (self.wants_graph and may_capture()):
-            return walk
+            return run_all
         slot.image.zero_()
         self._compute.after_callers()
         with self._compute:
             for _ in range(WARM_UPS):
-                walk()
+                run_all()
         torch.cuda.synchronize(self.device)
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
             keep_pool(self, self._pool)
         try:
-            return capture(walk, self._compute, self._pool)
+            return capture(run_all, self._compute, self._pool)
         except CannotCapture as problem:
             warn(
                 f"{self.config.network} cannot be captured in a CUDA graph ({problem}); its kernels, and those of all "
                 "models that this process makes from now on, are launched one by one, which is slower. "
                 'runtime="pytorch" does so without this attempt'
             )
-            return walk
+            return run_all
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:
@@ -155,7 +155,7 @@ class RoadPlan(Plan):
         with torch.cuda.device(self.device):
             yield
 
-    def _walk(self, dense: bool, k: int, number: int = 0) -> None:
+    def _run_all(self, dense: bool, k: int, number: int = 0) -> None:
         """From the bytes of a slot to its picture and report, without a value that the host would need."""
         slot = self._slots[number]
         whole = self.buffer(slot.picture)
@@ -175,4 +175,4 @@ class RoadPlan(Plan):
 
     @abstractmethod
     def _forget(self) -> None:
-        """Let go of what a walk has left: the memory is the graph's."""
+        """Let go of what ``_run_all`` has left: the memory is the graph's."""
