@@ -129,6 +129,7 @@ def everything(device: str, dtype: torch.dtype, channels: int) -> list[Callable[
         lambda: workloads.mask_head("softmax-then-pool", device, dtype, channels),
         lambda: image_to_input(device, dtype),
         lambda: output_to_image(device, dtype),
+        lambda: workloads.high_pass("cells of 12", device),
     ]
     if dtype != torch.float32:
         made += [
