@@ -34,7 +34,7 @@ def _is_large(stage: Stage) -> bool:
 
 
 def _blocks(layer: Conv) -> Conv:
-    weight = torch.zeros(PART_CHANNELS, layer.inputs, 3, 3)
+    weight = layer.weight.new_zeros(PART_CHANNELS, layer.inputs, 3, 3, dtype=torch.float32)
     for i, row in enumerate(PARTS):
         for j, channels in enumerate(row):
             block = layer.weight[:, :, 3 * i : 3 * i + 3, 3 * j : 3 * j + 3]

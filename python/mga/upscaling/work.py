@@ -17,7 +17,6 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mga_kernels.engine.enlarging import fitted, larger, larger_frames, refinement
 from mga_kernels.errors import ImageError, InputError
 from mga_kernels.images import (
     LOSSY,
@@ -168,6 +167,9 @@ def _lines(said: Callable[[], list[str]], work: Work, request: Request, done: li
 
 def compute_job(model: MaskGuidedSR, work: Work, asked: Size, wrap: bool | None = None) -> Work:
     """Upscale the photograph of ``work``, or shrink it where the result is no larger."""
+    # Here, since the engine brings PyTorch, and what is refused at once should not wait for its seconds.
+    from mga_kernels.engine.enlarging import fitted, larger, larger_frames, refinement
+
     started = time.perf_counter()
     photo, cells = work.photo, None
     if isinstance(photo, Film):
