@@ -28,7 +28,7 @@ from mga_kernels.networks.regions import RegionNetwork
 from mga_kernels.ops import high_pass
 
 SIZE = 960, 540
-SHARES = (0.1, 0.2, 0.3, 0.5)
+SHARES = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 def pairs_of(folder: Path, scale: int) -> list[tuple[str, np.ndarray, np.ndarray]]:
