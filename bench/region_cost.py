@@ -11,11 +11,10 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
-import time
-from collections.abc import Callable
 
 import numpy as np
 import torch
+from regions import seconds_of
 
 from mga.conversion.distilling import CELL, base_config
 from mga_kernels.checkpoints import load_checkpoint
@@ -54,12 +53,6 @@ def share_of_products(regions: Regions) -> float:
 def products(layer: Layer) -> int:
     """Multiplications for a pixel, of a plain convolution."""
     return layer.weight.numel() if isinstance(layer, Conv) else layer.channels
-
-
-def seconds_of(run: Callable[[], object]) -> float:
-    began = time.process_time()
-    run()
-    return time.process_time() - began
 
 
 def main() -> None:

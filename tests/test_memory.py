@@ -1,6 +1,7 @@
 """Memory limits read from a made-up /proc and control-group tree."""
 
 import pytest
+from control_groups import write_groups
 
 from mga_kernels.errors import OutOfMemoryError
 from mga_kernels.system import memory
@@ -11,14 +12,9 @@ def tree(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "_address_space", lambda proc: 1 << 60)
 
     def build(group, files):
-        (tmp_path / "proc/self").mkdir(parents=True)
-        (tmp_path / "proc/meminfo").write_text("MemTotal: 900 kB\nMemAvailable:     800 kB\n")
-        (tmp_path / "proc/self/cgroup").write_text(group)
-        for name, text in files.items():
-            path = tmp_path / "cgroup" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        return memory.available_memory(tmp_path / "proc", tmp_path / "cgroup")
+        proc, groups = write_groups(tmp_path, group, files)
+        (proc / "meminfo").write_text("MemTotal: 900 kB\nMemAvailable:     800 kB\n")
+        return memory.available_memory(proc, groups)
 
     return build
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from control_groups import write_groups
 from network_zoo import random_model
 
 from mga_kernels import MaskGuidedSR
@@ -13,16 +14,7 @@ from mga_kernels.system import threads
 def tree(tmp_path, monkeypatch):
     monkeypatch.setattr(threads.os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
 
-    def build(group, files):
-        (tmp_path / "proc/self").mkdir(parents=True)
-        (tmp_path / "proc/self/cgroup").write_text(group)
-        for name, text in files.items():
-            path = tmp_path / "cgroup" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-        return threads.processors(tmp_path / "proc", tmp_path / "cgroup")
-
-    return build
+    return lambda group, files: threads.processors(*write_groups(tmp_path, group, files))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
+from films_made import TIMES, av, broken_off, decoded, make, packets, pictures, repeated
 from tiny_model import write_tiny_model
 
 import mga.upscaling.video
@@ -18,10 +19,6 @@ from mga_kernels.engine import Frames
 from mga_kernels.networks import WholeConfig, WholeNetwork
 from mga_kernels.runtimes.cpu import choose
 from mga_kernels.video import Video
-
-av = pytest.importorskip("av", reason="needs PyAV")
-
-TIMES = [0, 3, 6, 9, 15, 18, 30, 33, 36, 39, 42, 48]  # of a variable frame rate, in 1/90 s
 
 
 @pytest.fixture(scope="module")
@@ -44,68 +41,6 @@ def mga_video(model_file, capsys):
 @pytest.fixture
 def few_frames_a_part(monkeypatch):
     monkeypatch.setattr(mga.upscaling.video, "PART", 5)
-
-
-def pictures(count=12, height=18, width=26):
-    generator = np.random.default_rng(0)
-    background = generator.integers(40, 200, (height // 6, 2, 3), dtype=np.uint8).repeat(6, 0).repeat(width // 2, 1)
-    frames = []
-    for number in range(count):
-        frame = background.copy()
-        frame[4:8, number : number + 4] = (200, 40, 60)
-        frames.append(frame)
-    return frames
-
-
-def make(path, frames, times=None, codec="ffv1", pix_fmt="bgr0", sound=False, **context):
-    """A video of these frames, at these times in 1/90 s."""
-    with av.open(str(path), "w") as out:
-        out.metadata["title"] = "otters"
-        stream = out.add_stream(codec, rate=30, options={"crf": "0"} if codec == "libx264" else {})
-        stream.height, stream.width = frames[0].shape[:2]
-        stream.pix_fmt, stream.codec_context.time_base = pix_fmt, Fraction(1, 90)
-        rotation = context.pop("rotation", 0)
-        for name, value in context.items():
-            setattr(stream.codec_context, name, value)
-        if rotation:
-            stream.set_display_rotation(rotation)
-        if sound:
-            voice = out.add_stream("aac", rate=8000, layout="mono")
-            tone = (np.sin(np.arange(8000) / 5) * 9000).astype(np.int16)[None]
-            frame = av.AudioFrame.from_ndarray(tone, format="s16", layout="mono")
-            frame.sample_rate, frame.pts = 8000, 0
-            out.mux(voice.encode(frame))
-            out.mux(voice.encode(None))
-        for number, rgb in enumerate(frames):
-            picture = av.VideoFrame.from_ndarray(rgb, format="rgb24")
-            if pix_fmt.startswith("yuv"):
-                picture = picture.reformat(
-                    format=pix_fmt,
-                    dst_colorspace={1: "ITU709", 6: "ITU601"}[context.get("colorspace", 6)],
-                    src_color_range=2,
-                    dst_color_range=context.get("color_range", 1),
-                )
-            picture.pts, picture.time_base = (times or range(0, 3 * len(frames), 3))[number], Fraction(1, 90)
-            out.mux(stream.encode(picture))
-        out.mux(stream.encode(None))
-    return path
-
-
-def repeated(model, image):
-    """In the place of a network whose result is not known."""
-    return image.repeat(2, axis=0).repeat(2, axis=1)
-
-
-def decoded(path):
-    """[(seconds, rgb)] of all frames."""
-    with av.open(str(path)) as container:
-        return [(float(frame.time), frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
-
-
-def packets(path, kind):
-    with av.open(str(path)) as container:
-        streams = [stream for stream in container.streams if stream.type == kind]
-        return [bytes(packet) for packet in container.demux(streams) if packet.dts is not None] if streams else []
 
 
 @pytest.mark.usefixtures("few_frames_a_part")
@@ -167,16 +102,7 @@ def test_matrix_and_range_are_those_of_the_input(tmp_path, mga_video, monkeypatc
 def test_a_run_that_was_broken_off_goes_on(tmp_path, mga_video, monkeypatch):
     make(tmp_path / "in.mkv", pictures(), TIMES)
     words = [tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", "--codec", "ffv1"]
-    upscale, done = MaskGuidedSR.upscale, []
-
-    def broken_off(model, image, **settings):
-        if len(done) == 8:
-            raise KeyboardInterrupt
-        done.append(1)
-        return upscale(model, image, **settings)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(MaskGuidedSR, "upscale", broken_off)
+    with broken_off(monkeypatch, MaskGuidedSR):
         assert mga_video(*words)[0] == 130
     parts = tmp_path / "out.mkv.parts"
     assert sorted(path.name for path in parts.iterdir()) == ["000000.nut", "recipe.json"]
@@ -186,7 +112,7 @@ def test_a_run_that_was_broken_off_goes_on(tmp_path, mga_video, monkeypatch):
     assert (
         "holds a run with settings.k = None, this one has 0; run it as before, or start anew with --over" in output.err
     )
-    done.clear()
+    upscale, done = MaskGuidedSR.upscale, []
     monkeypatch.setattr(MaskGuidedSR, "upscale", lambda *given, **more: (done.append(1), upscale(*given, **more))[1])
     code, output = mga_video(*words)
     assert code == 0
@@ -382,16 +308,7 @@ def test_what_does_not_change_is_taken_from_the_frame_before(tmp_path, mga_video
         *OWN,
         *words,
     ]
-    upscale, done = Frames.upscale, []
-
-    def broken_off(frames, rgb):
-        if len(done) == 8:
-            raise KeyboardInterrupt
-        done.append(1)
-        return upscale(frames, rgb)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Frames, "upscale", broken_off)
+    with broken_off(monkeypatch, Frames):
         assert mga_video(*command)[0] == 130
     code, output = mga_video(*command)
     assert (code, output.err) == (0, "")
@@ -425,16 +342,7 @@ def test_with_a_tolerance_a_run_that_goes_on_makes_what_one_at_a_time_does(tmp_p
     make(tmp_path / "in.mkv", frames, TIMES)
     words = ["--codec", "ffv1", "--model", whole, *OWN, "--tolerance", 3]
     assert mga_video(tmp_path / "in.mkv", "-o", tmp_path / "one.mkv", *words)[0] == 0
-    upscale, done = Frames.upscale, []
-
-    def broken_off(film, rgb):
-        if len(done) == 8:
-            raise KeyboardInterrupt
-        done.append(1)
-        return upscale(film, rgb)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Frames, "upscale", broken_off)
+    with broken_off(monkeypatch, Frames):
         assert mga_video(tmp_path / "in.mkv", "-o", tmp_path / "two.mkv", *words)[0] == 130
     code, output = mga_video(tmp_path / "in.mkv", "-o", tmp_path / "two.mkv", *words[:-1], 2)
     assert code == 1
