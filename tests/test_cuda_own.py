@@ -149,6 +149,7 @@ def test_each_slot_has_a_road_of_its_own_from_its_bytes_to_its_picture():
     assert second.picture.any()
     assert plan._whole is None
     pending = [plan.begin(image) for image in images]
-    assert [slot is own for slot, own in zip(pending, plan._slots, strict=True)] == [True, True]
-    assert not torch.equal(plan.finish(pending[0]), plan.finish(pending[1]))
+    found = [plan.finish(begun) for begun in pending]
+    assert not torch.equal(*found)
+    assert all(torch.equal(one, slot.picture) for one, slot in zip(found, plan._slots, strict=True))
     assert len(plan._replays) == 2

@@ -2,7 +2,8 @@
 
 Computing stays in the thread of the caller, where Ctrl-C arrives and where the threads of PyTorch and the memory of
 the plan are at home; a second computing thread would have both once more. Pillow lets go of the interpreter while it
-decodes and encodes, so threads are enough for the rest.
+decodes and encodes, so threads are enough for the rest. A GPU computes while this thread goes on, so there an image is
+begun before the one before it is waited for: the way of its bytes is hidden behind the computation.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -23,6 +24,7 @@ from .. import images
 from ..errors import InputError
 from ..quantities import check_whole_number
 from .pictures import ImageLike, Picture, in_form_of, read
+from .result import Result
 
 if TYPE_CHECKING:
     from .model import MaskGuidedSR
@@ -31,6 +33,31 @@ Source = TypeVar("Source")
 Loaded = TypeVar("Loaded")
 Computed = TypeVar("Computed")
 Written = TypeVar("Written")
+Made = TypeVar("Made", covariant=True)
+
+
+class Begun(Protocol[Made]):
+    """What is being computed elsewhere, as a Future has it."""
+
+    def done(self) -> bool:
+        """Whether ``result`` has nothing to wait for."""
+
+    def result(self) -> Made: ...
+
+
+class Then(Generic[Loaded, Computed]):
+    """What is begun, and what is made of its result; ``run`` calls what waits for it and makes that."""
+
+    def __init__(
+        self,
+        begun: Begun[Loaded],
+        then: Callable[[Loaded], Computed],
+        run: Callable[[Callable[[], Computed]], Computed] = lambda step: step(),
+    ):
+        self.begun, self.then, self.run, self.done = begun, then, run, begun.done
+
+    def result(self) -> Computed:
+        return self.run(lambda: self.then(self.begun.result()))
 
 
 @dataclass(frozen=True)
@@ -67,30 +94,40 @@ def upscale_all(
     """Upscale many images with ``model`` as its ``upscale`` does; results come in the order of ``sources``.
 
     While one is computed, those after it are read, and ``save``, where given, is called with those before it, in
-    ``savers`` threads; without it, saving is the caller's and nothing is computed meanwhile. At most ``ahead`` images
-    besides the one that is computed are held, so memory stays bounded. An image that fails, or that ``save`` fails
-    with, comes with its ``error`` in its turn. Arrays and PIL images must stay as they are until their turn. Closing
-    the iterator, or Ctrl-C while it works, waits for the images that are being read or saved, not for others; where
-    the code around it may fail, ``contextlib.closing`` makes sure of it. InputError for a wrong ``ahead``, and for one
-    image in place of several, of which the letters or rows would be taken for images.
+    ``savers`` threads; without it, saving is the caller's and nothing is computed meanwhile but what a GPU has begun:
+    of a GPU's images the next is begun before the one before it has come back, so two are in flight. At most ``ahead``
+    images besides the one that is computed are held, so memory stays bounded. An image that fails, or that ``save``
+    fails with, comes with its ``error`` in its turn. Arrays and PIL images must stay as they are until their turn.
+    Closing the iterator, or Ctrl-C while it works, waits for the images that are being read or saved, not for others;
+    where the code around it may fail, ``contextlib.closing`` makes sure of it. InputError for a wrong ``ahead``, and
+    for one image in place of several, of which the letters or rows would be taken for images.
     """
     if not isinstance(sources, Iterable) or _is_one_image(sources):
         raise InputError(
             f"upscale_all: expected images to go through, got one {type(sources).__name__}; put it in a list"
         )
 
-    def compute(loaded: tuple[ImageLike, images.Photo]) -> Upscaled:
-        source, photo = loaded
-        result = model.upscale(photo, return_result=True)
+    from .begun import Begun as OnGpu  # here, since it needs the model, whose module needs this one
+
+    def upscaled(source: ImageLike, result: Result) -> Upscaled:
         assert isinstance(result.image, images.Photo)
         return Upscaled(source, in_form_of(source, result.image), None, result.notes, result.refined)
+
+    def begin(loaded: tuple[ImageLike, images.Photo]) -> Begun[Upscaled] | None:
+        source, photo = loaded
+        begun = OnGpu.of(model, photo)
+        return None if begun is None else Then(begun, lambda result: upscaled(source, result))
+
+    def compute(loaded: tuple[ImageLike, images.Photo]) -> Upscaled:
+        source, photo = loaded
+        return upscaled(source, model.upscale(photo, return_result=True))
 
     def write(upscaled: Upscaled) -> Upscaled:
         if save is not None:
             save(upscaled)
         return upscaled
 
-    outcomes = overlap(sources, lambda source: (source, read(source)), compute, write, ahead, savers)
+    outcomes = overlap(sources, lambda source: (source, read(source)), compute, write, ahead, savers, begin)
     return _as_upscaled(outcomes)
 
 
@@ -114,47 +151,56 @@ def overlap(
     write: Callable[[Computed], Written],
     ahead: int = 2,
     writers: int = 1,
+    begin: Callable[[Loaded], Begun[Computed] | None] = lambda loaded: None,
 ) -> Generator[Outcome[Source, Written], None, None]:
     """``write(compute(read(source)))`` of every source, in their order.
 
-    ``compute`` and the iterator of ``sources`` run in the thread that asks for outcomes, while it asks; ``read`` in a
-    thread of its own, ``write`` in ``writers`` threads. Of the sources that were taken, at most ``ahead`` besides the
-    one that is being computed have no outcome yet. An Exception of a step is the outcome of its source and stops no
-    other; what is not an Exception, and any error of ``sources`` itself, ends the iterator. A source for which memory
-    runs out is tried once more when those before it are written.
+    ``begin``: what is read is begun, and its result is what ``compute`` would make of it; where it gives None, or
+    fails, ``compute`` has its turn. One that was begun is waited for when the next one is begun too, or no next one is
+    there, or none is read yet and this one is done.
+
+    ``compute``, ``begin`` and the iterator of ``sources`` run in the thread that asks for outcomes, while it asks;
+    ``read`` in a thread of its own, ``write`` in ``writers`` threads. Of the sources that were taken, at most ``ahead``
+    besides the one that is being computed have no outcome yet. An Exception of a step is the outcome of its source and
+    stops no other; what is not an Exception, and any error of ``sources`` itself, ends the iterator. A source for which
+    memory runs out is tried once more when those before it are written.
 
     Closing the iterator, by ``close`` or an exception in it such as KeyboardInterrupt, drops what has not begun, waits
     for the reading and writing that has, and leaves no thread behind.
     """
     ahead = check_whole_number("ahead is a number of images", ahead, 0)
     writers = check_whole_number("writing is done by a number of threads", writers, 1)
-    return _Overlap(read, compute, write, writers).outcomes(iter(sources), ahead)
+    return _Overlap(read, begin, compute, write, writers).outcomes(iter(sources), ahead)
 
 
 class _Overlap(Generic[Source, Loaded, Computed, Written]):
     def __init__(
         self,
         read: Callable[[Source], Loaded],
+        begin: Callable[[Loaded], Begun[Computed] | None],
         compute: Callable[[Loaded], Computed],
         write: Callable[[Computed], Written],
         writers: int,
     ):
-        self.read, self.compute, self.write = read, compute, write
+        self.read, self.begin, self.compute, self.write = read, begin, compute, write
         self.reader, self.writer = ThreadPoolExecutor(1, "mga-read"), ThreadPoolExecutor(writers, "mga-write")
         self.reading: deque[tuple[Source, Future[Loaded]]] = deque()
+        self.begun: deque[tuple[Source, Begun[Computed]]] = deque()
         self.writing: deque[tuple[Source, Future[Written]]] = deque()
         self.stopped = threading.Event()
         self.process = os.getpid()
 
     def outcomes(self, sources: Iterator[Source], ahead: int) -> Generator[Outcome[Source, Written], None, None]:
         try:
-            while self._take(sources, ahead + 1) or self.writing:
+            while self._take(sources, ahead + 1) or self.begun or self.writing:
                 if os.getpid() != self.process:
                     raise RuntimeError("another process began these images, and its threads are not here; begin anew")
-                if self.reading and not (self.writing and self.writing[0][1].done()):
-                    source, loading = self.reading.popleft()
-                    self.writing.append((source, self._submit(source, loading)))
-                    del loading
+                if self.writing and self.writing[0][1].done():
+                    yield self._first()
+                elif self.reading and (self.reading[0][1].done() or not (self.begun and self.begun[0][1].done())):
+                    self._next()
+                elif self.begun:
+                    self._finish()
                 else:
                     yield self._first()
         finally:
@@ -165,7 +211,7 @@ class _Overlap(Generic[Source, Loaded, Computed, Written]):
 
     def _take(self, sources: Iterator[Source], most: int) -> bool:
         """Begin to read what there is room for; whether anything is being read."""
-        while len(self.reading) + len(self.writing) < most:
+        while len(self.reading) + len(self.begun) + len(self.writing) < most:
             try:
                 source = next(sources)
             except StopIteration:
@@ -173,18 +219,39 @@ class _Overlap(Generic[Source, Loaded, Computed, Written]):
             self.reading.append((source, self.reader.submit(self._unless_stopped, self.read, source)))
         return bool(self.reading)
 
-    def _submit(self, source: Source, loading: Future[Loaded]) -> Future[Written]:
+    def _next(self) -> None:
+        """Begin what is read next, or compute it; and finish what was begun before it."""
+        source, loading = self.reading.popleft()
+        begun = self._begun(loading)
+        while self.begun:
+            self._finish()
+        if begun is None:
+            self._submit(source, lambda: self.compute(loading.result()))
+        else:
+            self.begun.append((source, begun))
+
+    def _begun(self, loading: Future[Loaded]) -> Begun[Computed] | None:
+        try:
+            return self.begin(loading.result())
+        except Exception:  # ``compute`` says it, or has another way
+            return None
+
+    def _finish(self) -> None:
+        source, begun = self.begun.popleft()
+        self._submit(source, begun.result)
+
+    def _submit(self, source: Source, compute: Callable[[], Computed]) -> None:
         """Compute, and begin to write."""
         try:
-            return self.writer.submit(self._unless_stopped, self.write, self._computed(source, loading))
+            writing = self.writer.submit(self._unless_stopped, self.write, self._computed(source, compute))
         except Exception as error:
-            failed: Future[Written] = Future()
-            failed.set_exception(error)
-            return failed
+            writing = Future()
+            writing.set_exception(error)
+        self.writing.append((source, writing))
 
-    def _computed(self, source: Source, loading: Future[Loaded]) -> Computed:
+    def _computed(self, source: Source, compute: Callable[[], Computed]) -> Computed:
         try:
-            return self.compute(loading.result())
+            return compute()
         except MemoryError:  # ours, or one of a library
             if not self.writing:
                 raise

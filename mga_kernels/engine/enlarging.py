@@ -12,9 +12,11 @@ from ..images import Film, Photo
 from ..images.photo import resize
 from ..images.size import Size, shrink
 from ..system.memory import require_memory
+from .batch import Begun, Then
 
 if TYPE_CHECKING:
     from .model import MaskGuidedSR
+    from .result import Result
 
 _UNKNOWN = 32  # LR pixels beyond an edge for a network that looks at all of the image
 _RESIZING = 16  # and for the result to be shrunk
@@ -39,9 +41,28 @@ def larger(model: MaskGuidedSR, photo: Photo, size: tuple[int, int], wrap: bool 
     """
     if photo.goes_round if wrap is None else wrap:
         return _all_round(model, photo, size)
-    if size[0] <= photo.size[0] and size[1] <= photo.size[1]:
+    if _no_larger(photo, size):
         return fitted(photo, photo, size), "without the network, as it is no larger than the image"
-    made = model.upscale(photo, return_result=True)
+    return _as_asked(photo, size, model.upscale(photo, return_result=True))
+
+
+def begin_larger(
+    model: MaskGuidedSR, photo: Photo, size: tuple[int, int], wrap: bool | None = None
+) -> Begun[tuple[Photo, str]] | None:
+    """``larger``, begun on a GPU; None where that is not how it is made."""
+    from .begun import Begun as OnGpu  # which needs the model
+
+    if (photo.goes_round if wrap is None else wrap) or _no_larger(photo, size):
+        return None
+    begun = OnGpu.of(model, photo)
+    return None if begun is None else Then(begun, lambda made: _as_asked(photo, size, made))
+
+
+def _no_larger(photo: Photo, size: tuple[int, int]) -> bool:
+    return size[0] <= photo.size[0] and size[1] <= photo.size[1]
+
+
+def _as_asked(photo: Photo, size: tuple[int, int], made: Result) -> tuple[Photo, str]:
     return fitted(photo, cast(Photo, made.image), size), refinement(made.refined)
 
 

@@ -30,6 +30,16 @@ class Parts(Protocol):
         """Let ``out``, uint8 (sH, sW, 3), the result of the image before, become that of ``image``, bit by bit."""
 
 
+class Begun(Protocol):
+    """An image that a plan computes while the host goes on."""
+
+    def done(self) -> bool:
+        """Whether ``result`` has nothing to wait for."""
+
+    def result(self) -> tuple[Tensor, bool, int]:
+        """What ``run`` returns, whether all values were finite, and how many cells were refined."""
+
+
 class Plan(ABC):
     """Buffers and calls for LR images of ``height`` x ``width`` and at most ``capacity`` refined cells.
 
@@ -178,6 +188,10 @@ class Plan(ABC):
         self.decomposed(whole)
         return self.result(whole, out)
 
+    def begin(self, image: Tensor, k: int | None = None, dense: bool = False) -> Begun | None:
+        """``run`` (``dense`` if asked for) without waiting for its result; None for a plan that cannot."""
+        return None
+
     def result(self, whole: Tensor, out: Tensor | None) -> Tensor:
         """What ``run`` returns of a picture of whole cells."""
         picture = self.crop(whole)
@@ -215,11 +229,13 @@ class PatchPlan(Plan):
 class Planner(ABC):
     """A network prepared for plans of all sizes.
 
-    ``takes_place``: its plans look at ``place``. ``pixel``: the type of their images and pictures. ``narrow``: the
-    dtype in which values of photographs may be too large, None for that of tensors.
+    ``takes_place``: its plans look at ``place``. ``begins``: they can ``begin`` an image. ``pixel``: the type of their
+    images and pictures. ``narrow``: the dtype in which values of photographs may be too large, None for that of
+    tensors.
     """
 
     takes_place = False
+    begins = False
     narrow: torch.dtype | None = None
     pixel = torch.uint8
 

@@ -36,6 +36,8 @@ class CudaGraphPlanner(ModulePlanner):
     ``captured=False`` launches every kernel by itself.
     """
 
+    begins = True
+
     def __init__(
         self,
         network: SRNetwork,

@@ -24,7 +24,7 @@ class OwnPlanner(Planner):
     ``captured=False`` launches every kernel by itself.
     """
 
-    takes_place = True
+    takes_place = begins = True
 
     def __init__(self, halves: Halves, device: torch.device, dtype: torch.dtype, captured: bool = True):
         self.device, self.narrow, self.storage = device, dtype, Pixels(dtype)

@@ -2,8 +2,9 @@
 
 Shapes are static because K is known, so all is captured once and replayed: for an image the host copies bytes
 into pinned memory, launches the graph and waits for the result, with which comes whether all values were finite.
-Up to two photographs may be in flight (``begin``, ``finish``), so that transfers hide behind the computation. Each has
-a slot and a graph of its own, which reads the slot's bytes and writes its picture, so nothing is copied on the way.
+The next may be begun before that (``begin``, ``finish``), so that transfers hide behind the computation: there are two
+slots, each with a graph of its own, which reads the slot's bytes and writes its picture, so nothing is copied on the
+way. A third image waits for the slot of the first.
 
 On a CPU the same runs uncaptured, which is how it is tested. It has not run on a GPU yet.
 """
@@ -25,7 +26,7 @@ from ...notices import warn
 from ...system.memory import keep_pool
 from ..plan import Plan
 from .capture import CannotCapture, capture, may_capture
-from .transfers import Lane, Slot
+from .transfers import InFlight, Lane, Slot
 
 WARM_UPS = 3  # runs before the capture: they compile, choose algorithms and make workspaces
 IN_FLIGHT = 2
@@ -57,9 +58,12 @@ class ReplayedPlan(Plan):
         self._replays: OrderedDict[tuple[int, bool, int, float | None], Callable[[], None]] = OrderedDict()
         self._pool: Any = None  # the memory that the graphs of a plan share: one at a time runs
         self._turn = 0
+        # What the plan has on the device must not go, and others have it, while images are on their way through it.
+        weakref.finalize(self, _wait_for, self._slots).atexit = False
 
     def start(self) -> None:
         self.finite, self._count = self.flag, None
+        self._compute.before_callers()  # of images that have begun: they write the flag and all that the steps do
         super().start()
 
     def warm(self, dense: bool = False) -> None:
@@ -79,8 +83,8 @@ class ReplayedPlan(Plan):
         return self.finish(self.begin(image, dense=True), out)
 
     @ordinary()
-    def begin(self, image: Tensor, k: int | None = None, dense: bool = False) -> Slot:
-        """Queue -M (-D if ``dense``) of uint8 (H, W, 3); at most IN_FLIGHT images may be begun and not finished."""
+    def begin(self, image: Tensor, k: int | None = None, dense: bool = False) -> InFlight:
+        """Queue -M (-D if ``dense``) of uint8 (H, W, 3). Where IN_FLIGHT images are not done it waits for the first."""
         with self._on_device():
             slot = self._slots[self._turn]
             slot.done.wait()  # its graph may be made now, and would overwrite its picture
@@ -92,17 +96,13 @@ class ReplayedPlan(Plan):
                 self._compute.after(uploaded)
                 replay()
                 computed = self._compute.mark()
-            slot.download(self._down, computed)
-        return slot
+            return slot.download(self._down, computed)
 
     @ordinary()
-    def finish(self, slot: Slot, out: Tensor | None = None) -> Tensor:
+    def finish(self, begun: InFlight, out: Tensor | None = None) -> Tensor:
         """The picture that ``begin`` queued, in ``out`` where given; ``finite`` and ``chosen`` are about it then."""
-        slot.done.wait()
-        finite, self._count = slot.host_report.tolist()
-        self.finite = torch.tensor(bool(finite))
-        result, slot.result = slot.result, None
-        assert result is not None, "finish was called twice for one image"
+        result, finite, self._count = begun.result()
+        self.finite = torch.tensor(finite)
         return result if out is None else out.copy_(result)
 
     def _replay(self, number: int, dense: bool, k: int) -> Callable[[], None]:
@@ -176,3 +176,8 @@ class ReplayedPlan(Plan):
     @abstractmethod
     def _forget(self) -> None:
         """Let go of what ``_run_all`` has left: the memory is the graph's."""
+
+
+def _wait_for(slots: list[Slot]) -> None:
+    for slot in slots:
+        slot.done.wait()

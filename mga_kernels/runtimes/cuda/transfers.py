@@ -25,6 +25,10 @@ class Mark:
         if self.event is not None:
             self.event.synchronize()
 
+    def passed(self) -> bool:
+        """Whether ``wait`` would return at once."""
+        return self.event is None or self.event.query()
+
 
 class Lane:
     """A stream of its own, in which work is queued within ``with lane:``."""
@@ -59,9 +63,37 @@ class Lane:
         if self.stream is not None:
             self.stream.wait_stream(torch.cuda.current_stream(self.stream.device))
 
+    def before_callers(self) -> None:
+        """What the caller's own stream gets next starts when the work of this lane is done."""
+        if self.stream is not None:
+            torch.cuda.current_stream(self.stream.device).wait_stream(self.stream)
+
+
+class InFlight:
+    """A picture on its way to the host, in memory of its own, so the slot that it comes from may take the next image.
+
+    ``report`` int32 (2): whether all values were finite, and the cells that were chosen.
+    """
+
+    def __init__(self, picture: Tensor, report: Tensor, arrived: Mark):
+        self._picture: Tensor | None = picture
+        self._report, self._arrived = report, arrived
+
+    def done(self) -> bool:
+        """Whether ``result`` has nothing to wait for."""
+        return self._arrived.passed()
+
+    def result(self) -> tuple[Tensor, bool, int]:
+        """The picture (sH, sW, 3), whether all values were finite, and the cells that were chosen; once."""
+        self._arrived.wait()
+        assert self._picture is not None, "an image was finished twice"
+        picture, self._picture = self._picture, None
+        finite, chosen = self._report.tolist()
+        return picture, bool(finite), chosen
+
 
 class Slot:
-    """What one photograph in flight occupies: its bytes and its picture, on the host and on the device."""
+    """What one photograph occupies while it is computed: its bytes, and on the device its picture."""
 
     def __init__(self, device: torch.device, image: tuple[int, int], picture: tuple[int, int]):
         self.device = device
@@ -69,8 +101,6 @@ class Slot:
         self.image = torch.empty(*image, 3, dtype=torch.uint8, device=device)
         self.picture = torch.empty(*picture, 3, dtype=torch.uint8, device=device)
         self.report = torch.zeros(2, dtype=torch.int32, device=device)  # all finite, cells chosen
-        self.host_report = torch.empty(2, dtype=torch.int32, pin_memory=device.type == "cuda")
-        self.result: Tensor | None = None
         self.done = Mark(None)
 
     def upload(self, lane: Lane, image: Tensor) -> Mark:
@@ -81,11 +111,13 @@ class Slot:
             self.image.copy_(self.host_image, non_blocking=True)
             return lane.mark()
 
-    def download(self, lane: Lane, computed: Mark) -> None:
+    def download(self, lane: Lane, computed: Mark) -> InFlight:
         """Queue the way of the picture and its report to the host, into new memory that the caller may keep."""
-        self.result = host_bytes(self.device, *self.picture.shape)
+        picture = host_bytes(self.device, *self.picture.shape)
+        report = torch.empty(2, dtype=torch.int32, pin_memory=self.device.type == "cuda")
         with lane:
             lane.after(computed)
-            self.result.copy_(self.picture, non_blocking=True)
-            self.host_report.copy_(self.report, non_blocking=True)
+            picture.copy_(self.picture, non_blocking=True)
+            report.copy_(self.report, non_blocking=True)
             self.done = lane.mark()
+        return InFlight(picture, report, self.done)

@@ -41,6 +41,7 @@ from ..drawing.overlay import draw_overlay
 from .jobs import STREAM, Job, Request, has_result, refuse_names_that_fold
 
 if TYPE_CHECKING:
+    from mga_kernels.engine.batch import Begun
     from mga_kernels.engine.model import MaskGuidedSR
 
 _WRITERS = max(1, min(4, (os.cpu_count() or 1) // 4))  # a PNG of 3840x2160 takes one of them a second or two
@@ -108,7 +109,14 @@ def _run_all(model: MaskGuidedSR, jobs: Sequence[Job], request: Request, failure
             lambda work: _lines(said, work, request, done),
         )
         task = progress.add_task("upscaling", total=len(jobs))
-        with closing(overlap(jobs, *steps, ahead=_WRITERS + 1, writers=_WRITERS)) as outcomes:
+
+        def begin(work: Work) -> Begun[Work] | None:
+            said()
+            begun = begin_job(model, work, request, lambda step: _noted(said, step))
+            work.notes += said()  # now, since before its result comes another image has been begun
+            return begun
+
+        with closing(overlap(jobs, *steps, ahead=_WRITERS + 1, writers=_WRITERS, begin=begin)) as outcomes:
             for job in jobs:
                 progress.update(task, description=escape(one_line(Path(job.name).name)))
                 outcome = next(outcomes)
@@ -187,6 +195,29 @@ def compute_job(model: MaskGuidedSR, work: Work, asked: Size, wrap: bool | None 
     notes = work.notes + result.notes
     seconds = work.seconds + time.perf_counter() - started
     return Work(work.job, result, seconds, work.size, cells, how, notes)
+
+
+def begin_job(
+    model: MaskGuidedSR, work: Work, request: Request, noted: Callable[[Callable[[], Work]], Work]
+) -> Begun[Work] | None:
+    """``compute_job`` of a photograph, begun on a GPU; None where that is not how it is made.
+
+    ``noted`` runs what is left to do then.
+    """
+    from mga_kernels.engine.batch import Then
+    from mga_kernels.engine.enlarging import begin_larger
+
+    photo, started = work.photo, time.perf_counter()
+    if isinstance(photo, Film) or work.job.mask is not None:
+        return None
+    begun = begin_larger(model, photo, work.size, request.wrap)
+
+    def made(found: tuple[Photo, str]) -> Work:
+        result, how = found
+        seconds = work.seconds + time.perf_counter() - started
+        return Work(work.job, result, seconds, work.size, None, how, work.notes + result.notes)
+
+    return None if begun is None else Then(begun, made, noted)
 
 
 def write_job(work: Work, request: Request, done: list[Path]) -> list[str]:
