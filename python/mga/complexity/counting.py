@@ -27,8 +27,9 @@ from functools import cached_property
 from typing import Any, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 from mga_kernels.errors import InputError, MGAError
@@ -64,26 +65,42 @@ class Cost:
 
 
 class _Counter(TorchDispatchMode):
-    """Adds up what the operators under it cost."""
+    """Adds up what the operators under it cost.
+
+    An operator is counted once for the same arguments, since networks repeat their blocks and PyTorch takes long to tell
+    the shape of a result.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.macs = self.flops = 0
+        self.known: dict[str, tuple[torch.Size, tuple[int, ...], torch.dtype, int, int]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        operator, flops = func.overloadpacket, 0
-        if operator in flop_registry:
-            flops = flop_registry[operator](*args, **(kwargs or {}), out_val=result)
-        if operator is aten.convolution:
-            positions = result.shape[0] * result.shape[2:].numel()
-            self.macs += positions * args[1].numel()  # of all weights, also where they are in groups or transposed
-        elif operator in RELU_FAMILY:
-            self.macs += result.numel()
+        key = "" if func._schema.is_mutable else f"{func}{tree_map_only(Tensor, _layout, (args, kwargs))}"
+        if key in self.known:
+            shape, stride, dtype, macs, flops = self.known[key]
+            result = torch.empty_strided(shape, stride, dtype=dtype, device="meta")
         else:
-            self.macs += flops // 2
+            result = func(*args, **(kwargs or {}))
+            macs, flops = _cost(func.overloadpacket, args, kwargs or {}, result)
+            if key and isinstance(result, Tensor):
+                self.known[key] = *_layout(result), macs, flops
+        self.macs += macs
         self.flops += flops
         return result
+
+
+def _layout(tensor: Tensor) -> tuple[torch.Size, tuple[int, ...], torch.dtype]:
+    return tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _cost(operator: Any, args: tuple, kwargs: dict, result: Any) -> tuple[int, int]:
+    """MACs and FLOPs of an operator."""
+    flops = flop_registry[operator](*args, **kwargs, out_val=result) if operator in flop_registry else 0
+    if operator is aten.convolution:  # of all weights, also where they are in groups or transposed
+        return result.shape[0] * result.shape[2:].numel() * args[1].numel(), flops
+    return result.numel() if operator in RELU_FAMILY else flops // 2, flops
 
 
 def measure(module: nn.Module, *shape: int) -> Cost:
