@@ -24,6 +24,15 @@ from mga_kernels.system.files import whole_file
 SIGNALS = {signal.SIGINT: (130, "interrupted"), signal.SIGTERM: (143, "SIGTERM"), signal.SIGHUP: (129, "SIGHUP")}
 
 
+@pytest.fixture(autouse=True)
+def signals_as_usual():
+    """``nohup``, below which tests may run, has everything below it ignore SIGHUP."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def names(folder):
     return sorted(path.name for path in folder.iterdir())
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 from tiny_model import write_tiny_model
-from ui_page import served
+from ui_page import found, served
 
 from mga.cli import main
 from mga.page.visits import file_name
@@ -156,7 +156,7 @@ def test_a_wrong_file_is_a_sentence(name, content, sentence, page, tmp_path, tem
         page.send(tmp_path / "file", name)
     assert str(temporary) not in str(refusal.value)
     assert "\n" not in str(refusal.value)
-    assert not list(temporary.rglob(name.split("/")[-1]))
+    assert not found(temporary, name.split("/")[-1])
 
 
 def test_a_file_without_a_length_ends_at_the_limit(server, page, temporary):
@@ -169,7 +169,7 @@ def test_a_file_without_a_length_ends_at_the_limit(server, page, temporary):
         while b"endless.png is larger than the 2 MB" not in answer:
             answer += (part := stream.recv(65536))
             assert part, answer
-    assert not list(temporary.rglob("endless.png"))
+    assert not found(temporary, "endless.png")
 
 
 def test_a_file_that_stops_coming_leaves_nothing(server, page, temporary):
@@ -177,8 +177,8 @@ def test_a_file_that_stops_coming_leaves_nothing(server, page, temporary):
     with socket.create_connection((host.hostname, host.port), timeout=30) as stream:
         head = f"POST /picture?visit={page.visit}&name=half.png HTTP/1.1\r\nHost: {host.netloc}\r\n"
         stream.sendall(f"{head}Content-Length: 100000\r\n\r\n".encode() + bytes(50_000))
-        wait_until(lambda: list(temporary.rglob("half.png")))
-    wait_until(lambda: not list(temporary.rglob("half.png")))
+        wait_until(lambda: found(temporary, "half.png"))
+    wait_until(lambda: not found(temporary, "half.png"))
 
 
 def test_too_many_pixels(page, model_file, tmp_path):
@@ -270,7 +270,7 @@ def test_a_closed_page_leaves_no_files_and_no_work(server, model_file, tmp_path,
     other = server.opened()
     assert other.upscale(tmp_path / "a.png", "--model", model_file)["state"] == "done"
     other.ask("leave", b"")
-    wait_until(lambda: not list(temporary.rglob("a.png")))
+    wait_until(lambda: not found(temporary, "a.png"))
 
 
 def test_other_pages_and_other_names_are_refused(server, page):

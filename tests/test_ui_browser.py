@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tiny_model import write_tiny_model
-from ui_page import served
+from ui_page import found, served
 
 from mga.cli import main
 
@@ -201,10 +201,10 @@ def test_closing_the_page_during_work_removes_its_files(browser, address, model_
     page.select_option("#model", str(model_file))
     page.click("#go")
     playwright.expect(page.locator("#results li[data-state=working]")).to_have_count(1, timeout=60000)
-    assert list(temporary.rglob("closed*.png"))
+    assert found(temporary, "closed*.png")
     page.close(run_before_unload=True)
     end = time.monotonic() + 60
-    while list(temporary.rglob("closed*.png")):
+    while found(temporary, "closed*.png"):
         assert time.monotonic() < end
         time.sleep(0.05)
     context.close()

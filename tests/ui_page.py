@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
+import os
 import signal
 import subprocess
 import time
@@ -16,6 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import commands
+
+
+def found(folder: Path, pattern: str) -> list[Path]:
+    """Files of such names below ``folder``, from which others may be removed meanwhile."""
+    return [Path(root, name) for root, _, names in os.walk(folder) for name in fnmatch.filter(names, pattern)]
 
 
 @dataclass
