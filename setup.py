@@ -220,6 +220,8 @@ class BuildNative(build_ext):
         package_dir("ninja")
         self.toolkit = choose_toolkit()
         self.sanitize = os.environ.get("MGA_SANITIZE", "")
+        if self.editable_mode:  # whose temporary folder is gone afterwards, so that a change would compile everything
+            self.build_temp = f"build/temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
         super().run()
 
     def build_extension(self, ext: Extension) -> None:

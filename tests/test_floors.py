@@ -6,6 +6,7 @@ Files that lie beside the folders stand for rooms: the ground imports nothing, n
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import shutil
 import subprocess
@@ -54,7 +55,7 @@ def arrows(package: Path) -> Iterator[tuple[str, str, str]]:
     """(file, its room, the room that it imports), of all imports that run, those in functions too."""
     for path in sorted(package.rglob("*.py")):
         inside = path.relative_to(package).with_suffix("").parts
-        for target in _imported(path, inside):
+        for target in _imported(path.read_text(), inside):
             if room(target) != room(inside[0]):
                 yield "/".join(inside), room(inside[0]), room(target)
 
@@ -63,9 +64,13 @@ def room(name: str) -> str:
     return ROOMS.get(name, name)
 
 
-def _imported(path: Path, inside: tuple[str, ...]) -> Iterator[str]:
+@functools.cache  # the copies that something is planted in are the same but for one file
+def _imported(source: str, inside: tuple[str, ...]) -> list[str]:
     """What of the package a file imports: folders and files at its top; "mga" where it is the toolbox."""
-    tree = ast.parse(path.read_text())
+    return [*_names(ast.parse(source), inside)]
+
+
+def _names(tree: ast.AST, inside: tuple[str, ...]) -> Iterator[str]:
     for node in _running(tree):
         if isinstance(node, ast.Import):
             names = [alias.name.split(".") for alias in node.names]

@@ -16,19 +16,32 @@ import pytest
 from programs import CSRC, environment, kept_program
 from recipe import load_recipe
 
-HERE = Path(__file__).resolve().parent / "map_kernels"
+ROOT = Path(__file__).resolve().parent.parent
+HERE = ROOT / "tests/map_kernels"
 RECIPE = load_recipe()
 COMPILER = os.environ.get("CXX", "g++")
 LAYERS = 205  # that compare.cpp compares
 
 
-def build(compiler: list[str], files: list, header: str) -> Path:
-    """The program with ``files`` of kernels, which are built as for the library, but with less optimisation."""
+def of_library(source: Path) -> Path | None:
+    """The object that the build in this clone made of a file of the library, if nothing has been changed since."""
+    newest = max(path.stat().st_mtime for path in CSRC.rglob("*") if path.is_file())
+    made = ROOT.glob(f"build/temp.*/*-release/_C/{source.relative_to(CSRC)}.o")
+    return next((path for path in made if path.stat().st_mtime > newest), None)
+
+
+def build(compiler: list[str], files: list, header: str, kept: bool = False) -> Path:
+    """The program with ``files`` of kernels: those of the library, if ``kept``, or built like them, but optimised less.
+
+    To compile them takes longer than all that they are asked.
+    """
     common = [*compiler, "-std=c++17", "-ffp-contract=off", "-Wno-psabi", "-O1", f"-I{CSRC}"]
-    sources = [(file.path, file.flags.split()) for file in files]
+    objects_kept = {file.path: of_library(file.path) if kept else None for file in files}
+    sources = [(file.path, file.flags.split()) for file in files if objects_kept[file.path] is None]
     sources += [
         (path, []) for path in (HERE / "compare.cpp", CSRC / "maps/kernels.cpp", CSRC / "simd/instruction_set.cpp")
     ]
+    linked = [path for path in objects_kept.values() if path is not None]
 
     def make(folder: Path) -> Path:
         (folder / "instruction_sets.h").write_text(header)
@@ -42,10 +55,11 @@ def build(compiler: list[str], files: list, header: str) -> Path:
 
         with ThreadPoolExecutor(2) as pool:
             objects = list(pool.map(compiled, sources))
-        subprocess.run([*compiler, *objects, "-o", folder / "compare"], check=True, env=environment())
+        command = [*compiler, *objects, *linked, "-o", folder / "compare"]
+        subprocess.run(command, check=True, env=environment())
         return folder / "compare"
 
-    return kept_program(HERE, [*common, sources, header], make)
+    return kept_program(HERE, [*common, sources, linked, header], make)
 
 
 def kernels_for(machine: str) -> tuple[list, str]:
@@ -68,7 +82,7 @@ def test_every_instruction_set_here_is_the_definition():
     if shutil.which(COMPILER.split()[0]) is None:
         pytest.skip(f"there is no {COMPILER}")
     files, header = kernels_for(RECIPE.target_machine())
-    program = build(COMPILER.split(), files, header)
+    program = build(COMPILER.split(), files, header, kept=True)
     assert compare([program], "baseline") == "portable"
     best = compare([program], "")
     for name in (file.path.stem for file in files if file.features):
