@@ -1,5 +1,7 @@
 """Cells chosen by what is seen in the coarse image: ``MaskGuidedSR(mask="high-pass")``."""
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -7,8 +9,9 @@ from network_zoo import random_model
 from PIL import Image
 
 from mga_kernels import MaskGuidedSR
+from mga_kernels.checkpoints.native import save_model
 from mga_kernels.errors import InputError
-from mga_kernels.networks import WholeConfig, WholeNetwork
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeConfig, WholeNetwork
 from mga_kernels.ops import high_pass, select_patches
 
 
@@ -35,8 +38,34 @@ def test_cells_with_detail_are_chosen(runtime, tile):
     assert np.array_equal(found.mask, mask)
     learned = MaskGuidedSR.from_checkpoint(network, mask="learned", k=12, runtime=runtime, tile=tile).explain(image)
     assert not np.array_equal(learned.indices, cells)
-    usual = MaskGuidedSR.from_checkpoint(network, k=12, runtime=runtime, tile=tile).explain(image)
-    assert np.array_equal(usual.indices, learned.indices)
+
+
+@pytest.mark.parametrize(
+    ("usual", "asked", "by"),
+    [
+        ("learned", {}, "learned"),
+        ("high-pass", {}, "high-pass"),
+        ("high-pass", {"mask": "learned"}, "learned"),
+        ("learned", {"mask": "high-pass"}, "high-pass"),
+        # What a threshold means depends on the mask, so it stays what it was.
+        ("high-pass", {"threshold": 0.3}, "learned"),
+        ("learned", {"mask": "high-pass", "threshold": 0.01}, "high-pass"),
+    ],
+)
+def test_the_model_says_which_is_usual(usual, asked, by, tmp_path):
+    network = MaskGuidedNetwork(ModelConfig("fsrcnn", 2, usual_mask=usual))
+    save_model(tmp_path / "model.safetensors", network, {}, {})
+    model = MaskGuidedSR.from_checkpoint(tmp_path / "model.safetensors", **asked)
+    assert model.config.usual_mask == usual
+    assert model.settings.mask == by
+    assert model._runner.free == (by == "high-pass")
+    assert pickle.loads(pickle.dumps(model)).settings.mask == by
+
+
+@pytest.mark.parametrize("name", ["fsrcnn-x2", "fsrcnn-x3", "fsrcnn-x4", "rfdn-x4"])
+def test_shipped_models_choose_by_what_bench_masks_found(name):
+    """The free mask gives the same PSNR as theirs, in less time (bench/results/masks.md)."""
+    assert MaskGuidedSR.from_pretrained(name).settings.mask == "high-pass"
 
 
 def test_a_threshold_is_one_of_the_image():

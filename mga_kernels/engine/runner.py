@@ -11,12 +11,13 @@ import torch
 
 from .. import runtimes
 from ..networks import SRNetwork
+from ..networks.config import HIGH_PASS
 from ..networks.interface import padded_size, working_bytes
 from ..system.memory import memory_errors, require_memory
 from ..system.threads import Lock, put_right_after_fork
 from ..version import foreign_code
 from .choice import Choice
-from .settings import HIGH_PASS, Settings
+from .settings import Settings
 
 PLANS_KEPT = 2  # image sizes whose buffers stay allocated
 CUT = "use a smaller image or cut it into parts"  # what to do where there is no memory for it
@@ -44,7 +45,7 @@ class Runner:
     ):
         self.config, self.device, self.dtype = network.config, device, dtype
         self.amount = settings.amount or self.config.usual
-        self.free = network.masked and (settings.mask == HIGH_PASS or network.mask_module is None)
+        self.free = network.masked and settings.mask == HIGH_PASS
         prepared = network if wanted in (None, dtype) else copy.deepcopy(network)  # which is converted to ``wanted``
         self.planner, self.refused = (
             runtimes.deep(prepared, device) if deep else runtimes.prepare(prepared, device, wanted, settings.runtime)

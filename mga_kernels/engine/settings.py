@@ -13,13 +13,13 @@ import torch
 from ..errors import InputError
 from ..networks import SRNetwork
 from ..networks.amount import Amount
+from ..networks.config import HIGH_PASS, LEARNED, MASKS
 from ..quantities import check_whole_number
 from ..system.memory import parse_memory
 from .arguments import check_whole, choose_dtype
 
 SMALLEST_TILE = 32
 WHOLE = "whole"  # the quality that every model has
-LEARNED, HIGH_PASS = "learned", "high-pass"
 
 Setting = int | float | str | torch.device | torch.dtype | None
 
@@ -50,7 +50,8 @@ class Settings:
 
     ``mask``: by what the cells of photographs are chosen. "learned" is the network's mask, which predicts errors;
     "high-pass" costs nothing: how far the coarse image's luma is from its mean over 3 x 3 pixels, root mean square over
-    a cell (see ``ops.high_pass``). The first is usual where a network has one.
+    a cell (see ``ops.high_pass``). By default the model says which (``ModelConfig.usual_mask``); a ``threshold`` is one
+    of the learned mask where there is one.
 
     ``max_ms``: as many as there is time for, so that a photograph takes no longer than these milliseconds on this
     machine, from bytes to bytes. That is measured once for each size, which takes some twenty times as long, and kept
@@ -89,8 +90,8 @@ class Settings:
 
     def __post_init__(self) -> None:
         plain = vars(self.amount) | {"memory": self.memory_bytes, "device": str(self.device)}
-        if self.mask not in (None, LEARNED, HIGH_PASS):
-            raise InputError(f"MaskGuidedSR: mask {self.mask!r} does not exist; choose {LEARNED} or {HIGH_PASS}")
+        if self.mask not in (None, *MASKS):
+            raise InputError(f"MaskGuidedSR: mask {self.mask!r} does not exist; choose one of {', '.join(MASKS)}")
         if self.tile is not None:
             plain["tile"] = check_whole_number(
                 "MaskGuidedSR: tile is the side of tiles in pixels", self.tile, SMALLEST_TILE
@@ -110,7 +111,8 @@ class Settings:
                 'MaskGuidedSR: quality "whole" refines everything; leave out K, threshold, max_ms and mode'
             )
         if network.masked:
-            return replace(self, mode=self.mode or ("masked" if self.quality is None else "dense"))
+            mode = self.mode or ("masked" if self.quality is None else "dense")
+            return replace(self, mode=mode, mask=self._mask(network))
         check_whole(**vars(self.amount), mask=self.mask, mode=None if self.mode == "dense" else self.mode)
         return replace(self, mode="dense")
 
@@ -122,7 +124,14 @@ class Settings:
             raise InputError(f"MaskGuidedSR: this model has no quality {quality!r}; choose one of {names}")
         if self.mode == "dense" or self.fraction is not None or self.threshold is not None or self.max_ms is not None:
             raise InputError("MaskGuidedSR: a quality is a threshold; leave out fraction, threshold, max_ms and mode")
-        return replace(self, mode=self.mode or "masked", threshold=known[quality], quality=None)
+        asked = replace(self, mode=self.mode or "masked", threshold=known[quality], quality=None)
+        return replace(asked, mask=asked._mask(network))
+
+    def _mask(self, network: SRNetwork) -> str:
+        """By what cells are chosen: what was asked for, or what is usual of the network."""
+        if network.mask_module is None:
+            return HIGH_PASS
+        return self.mask or (network.config.usual_mask if self.threshold is None else LEARNED)
 
     @property
     def amount(self) -> Amount:

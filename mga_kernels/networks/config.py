@@ -17,6 +17,8 @@ from .registry import Channels, Network, get_network, network_names
 
 PATCH_SIZES = (2, 4, 8)
 SCALES = (2, 3, 4)
+# By what cells are chosen: the network's mask, or for nothing by the detail of the coarse image (``ops.high_pass``).
+MASKS = LEARNED, HIGH_PASS = "learned", "high-pass"
 REFINED_PIXELS = 16_000  # K p^2 of the paper: K = 1000 at p = 4 (section 4.1, Table 6)
 
 
@@ -26,7 +28,8 @@ class ModelConfig:
 
     ``network`` and ``scale``; ``patch_size`` p (Table 6); ``k``, patches refined per image unless a call says otherwise
     (0: the paper's 16,000 / p^2); ``split``, blocks of the Base-Net and of the Refine-Net (Table 5; empty: those of
-    the paper); ``selection``, which cells are refined unless a call says otherwise (Table 7). ``base``, ``refine`` and
+    the paper); ``selection``, which cells are refined unless a call says otherwise (Table 7); ``usual_mask``, one of
+    ``MASKS``, by what the cells of photographs are chosen unless a call says otherwise. ``base``, ``refine`` and
     ``mask`` are further keyword arguments of the three parts, as far as they are not the defaults; ``mask`` holds
     ``classes``: 1 for the 1-channel mask of Table 3.
     """
@@ -37,6 +40,7 @@ class ModelConfig:
     k: int = 0
     split: tuple[int, ...] = ()
     selection: str = "largest"
+    usual_mask: str = LEARNED
     base: dict[str, Any] = field(default_factory=dict)
     refine: dict[str, Any] = field(default_factory=dict)
     mask: dict[str, Any] = field(default_factory=dict)
@@ -55,7 +59,8 @@ class ModelConfig:
             )
         default = network.split
         plain_fields(self, "scale", "patch_size")
-        for name, allowed in (("scale", SCALES), ("patch_size", PATCH_SIZES), ("selection", ORDERS)):
+        choices = {"scale": SCALES, "patch_size": PATCH_SIZES, "selection": ORDERS, "usual_mask": MASKS}
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"model: {name} {getattr(self, name)!r} is not supported; choose one of {allowed}")
         k = whole(self.k)

@@ -19,6 +19,7 @@ from ..errors import InputError
 from ..ops import high_pass, output_to_image, select_patches
 from ..quantities import plain_fields, real
 from .amount import Amount, above
+from .config import HIGH_PASS
 from .interface import MaskedNetwork, Reach, SRNetwork
 from .registry import Network
 from .whole import WholeConfig, WholeNetwork
@@ -47,6 +48,7 @@ class RegionConfig:
     qualities: dict[str, float] = field(default_factory=dict)
 
     selection, value_range, feature_channels, mask_channels, k = "largest", 1.0, 3, 3, ALL
+    usual_mask = HIGH_PASS
     converted_bytes = 4
 
     def __post_init__(self) -> None:

@@ -43,7 +43,7 @@ class WholeConfig:
     input_range: str = "0..1"
     original: Network | None = field(default=None, compare=False, repr=False)
 
-    patch_size, k, selection, value_range = 1, 0, "largest", 1.0  # not annotated, so no fields
+    patch_size, k, selection, usual_mask, value_range = 1, 0, "largest", "learned", 1.0  # not annotated, so no fields
     feature_channels, mask_channels, usual = 0, 0, Amount()
     qualities: ClassVar[Mapping[str, float]] = MappingProxyType({})
     converted_bytes = 4  # for each value of the picture, as its colours are converted

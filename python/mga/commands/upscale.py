@@ -147,7 +147,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--mask",
         choices=("learned", "high-pass"),
         help="by what cells are chosen: the network's mask, which predicts errors, or, for nothing, by where the "
-        "coarse image has most detail (default: the network's, where it has one)",
+        "coarse image has most detail (default: what the model says, which is high-pass of those that ship)",
     )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace outputs that exist")

@@ -42,6 +42,7 @@ class Recipe:
     patch_size: int = 4
     split: str = ""  # blocks of Base-Net and Refine-Net, as in "12+4"; empty: those of the paper
     selection: str = "largest"
+    usual_mask: str = "learned"  # by what photographs' cells are chosen, or "high-pass"; `bench/masks.py` compares
     k: int = 0  # 0: the paper's 16,000 / p^2
     sees_halo: bool = False  # of FSRCNN's Refine-Net, which without it needs far more iterations
     classes: int = 2
@@ -81,7 +82,9 @@ class Recipe:
         mask = {name: getattr(self, name) for name in ("classes", "order", "filter_source")}
         refine = {"sees_halo": True} if self.sees_halo else {}
         return ModelConfig(
-            self.network, self.scale, self.patch_size, self.k, split, self.selection, refine=refine, mask=mask
+            *(self.network, self.scale, self.patch_size, self.k, split, self.selection, self.usual_mask),
+            refine=refine,
+            mask=mask,
         )
 
     def steps(self) -> tuple[str, ...]:
