@@ -67,8 +67,8 @@ class Cost:
 class _Counter(TorchDispatchMode):
     """Adds up what the operators under it cost.
 
-    An operator is counted once for the same arguments, since networks repeat their blocks and PyTorch takes long to tell
-    the shape of a result.
+    An operator is counted once for the same arguments, since networks repeat their blocks and PyTorch takes long to
+    tell the shape of a result.
     """
 
     def __init__(self) -> None:
