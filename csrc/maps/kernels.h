@@ -57,6 +57,8 @@ struct MapTask {
   float* statistics;  // null, or (2, 8 * vectors): sums of the results and of their squares, which are added to
 };
 
+constexpr int64_t kSpareValues = 15;
+
 struct MapKernels {
   const char* name;
   bool fast;
@@ -67,7 +69,7 @@ struct MapKernels {
   // Makes what was written past the caches visible to other threads.
   void (*settle)();
   // `count` pixels of n floats, `pixel` apart -> bytes: factor * value + added (count * n, or null), 0..255, half to
-  // even, NaN as 0.
+  // even, NaN as 0. Of each pixel's values kSpareValues behind the n are read, and as many bytes written, too.
   void (*bytes)(const float* values, int64_t pixel, int64_t n, int64_t count, float factor, const float* added,
                 uint8_t* out);
 };

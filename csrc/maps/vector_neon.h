@@ -48,6 +48,14 @@ INLINE float32x4_t two_to_the(float32x4_t n) {
 }
 INLINE V8 two_to_the(V8 n) { return {two_to_the(n.low), two_to_the(n.high)}; }
 
+// 16 bytes: values rounded half to even, in 0..255, NaN as 0.
+INLINE uint16x4_t words_of(float32x4_t v) { return vqmovun_s32(vcvtnq_s32_f32(v)); }
+INLINE void store_bytes(uint8_t* to, V8 low, V8 high) {
+  const uint16x8_t first = vcombine_u16(words_of(low.low), words_of(low.high));
+  const uint16x8_t second = vcombine_u16(words_of(high.low), words_of(high.high));
+  vst1q_u8(to, vcombine_u8(vqmovn_u16(first), vqmovn_u16(second)));
+}
+
 // Whether all lanes are zeros of any sign.
 INLINE bool is_zero(V8 v) { return vminvq_u32(vandq_u32(vceqzq_f32(v.low), vceqzq_f32(v.high))) != 0; }
 

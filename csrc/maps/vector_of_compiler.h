@@ -48,6 +48,29 @@ INLINE V8 within(V8 x, float low, float high) {
 // 2^n, of n as the low bits of a number to which 1.5 * 2^23 was added.
 INLINE V8 two_to_the(V8 n) { return (V8)(((I8)n << 23) + 0x3f800000); }
 
+// 16 bytes: values rounded half to even, in 0..255, NaN as 0.
+INLINE void store_bytes(uint8_t* to, V8 low, V8 high) {
+#if defined(__AVX2__)
+  // Of the two operands' NaN a minimum takes the second; what is out of the range of integers becomes the least one.
+  const __m256i first = _mm256_cvtps_epi32(_mm256_min_ps(all(255.f), low));
+  const __m256i second = _mm256_cvtps_epi32(_mm256_min_ps(all(255.f), high));
+  const __m256i words = _mm256_packs_epi32(first, second), packed = _mm256_packus_epi16(words, words);
+  const __m256i order = _mm256_setr_epi32(0, 4, 1, 5, 0, 4, 1, 5);
+  _mm_storeu_si128((__m128i*)to, _mm256_castsi256_si128(_mm256_permutevar8x32_epi32(packed, order)));
+#else
+  // Adding 1.5 * 2^23 rounds half to even and leaves the byte in the lowest bits.
+  const V8 both[2] = {low, high};
+  for (int i = 0; i < 16; ++i) {
+    float value = both[i / 8][i % 8];
+    value = value > 0.f ? value : 0.f;
+    value = (value < 255.f ? value : 255.f) + 12582912.f;
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    to[i] = uint8_t(bits);
+  }
+#endif
+}
+
 // Whether all lanes are zeros of any sign.
 INLINE bool is_zero(V8 v) {
   const I8 same = v == 0.f;

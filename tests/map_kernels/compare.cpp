@@ -195,23 +195,27 @@ void lists_change_nothing() {
   }
 }
 
+// Pixels of `n` values, of every number that one or two vectors hold; behind them are as many as may be read.
 void bytes() {
   const Case none{};
-  const std::vector<float> values = {0.5f, 1.5f,        2.5f,  -3.f, 254.5f, 255.5f,
-                                     1e9f, float(kNan), 127.f, 0.f,  -1e30f, 77.4f};
-  const std::vector<int> expected = {0, 2, 2, 0, 254, 255, 255, 0, 127, 0, 0, 77};
-  std::vector<uint8_t> out(12, 9);
-  std::vector<float> spread(24, 1.f);
-  for (int i = 0; i < 12; ++i) spread[i / 3 * 6 + i % 3] = values[i];
-  map_kernels().bytes(spread.data(), 6, 3, 4, 1.f, nullptr, out.data());
-  for (int i = 0; i < 12; ++i) {
-    if (out[i] != expected[i]) fail(none, "a byte is wrong", out[i], expected[i]);
-  }
-  const std::vector<float> added(12, 10.f);
-  map_kernels().bytes(spread.data(), 6, 3, 4, 2.f, added.data(), out.data());
-  for (int i : {0, 8, 11}) {
-    const double wanted = std::nearbyint(std::min(255.f, 2 * values[i] + 10));
-    if (out[i] != wanted) fail(none, "a byte with another added is wrong", out[i], wanted);
+  const std::vector<float> values = {0.5f,  1.5f, 2.5f,   -3.f,  254.5f, 255.5f, 1e9f,      float(kNan),
+                                     127.f, 0.f,  -1e30f, 77.4f, 126.5f, -0.5f,  HUGE_VALF, -HUGE_VALF};
+  const std::vector<int> expected = {0, 2, 2, 0, 254, 255, 255, 0, 127, 0, 0, 77, 126, 0, 255, 0};
+  for (int n = 1; n <= 20; ++n) {
+    const int pixels = 7, pixel = n + 3;
+    std::vector<float> spread(pixels * pixel + kSpareValues, 1.f), added(pixels * n + kSpareValues, 10.f);
+    std::vector<uint8_t> out(pixels * n + kSpareValues);
+    for (int i = 0; i < pixels * n; ++i) spread[i / n * pixel + i % n] = values[i % 16];
+    map_kernels().bytes(spread.data(), pixel, n, pixels, 1.f, nullptr, out.data());
+    for (int i = 0; i < pixels * n; ++i) {
+      if (out[i] != expected[i % 16]) fail(none, "a byte is wrong", out[i], expected[i % 16]);
+    }
+    map_kernels().bytes(spread.data(), pixel, n, pixels, 2.f, added.data(), out.data());
+    for (int i = 0; i < pixels * n; ++i) {
+      const float sum = 2 * values[i % 16] + 10;
+      const double wanted = sum > 0 ? std::nearbyint(std::min(255.f, sum)) : 0;
+      if (out[i] != wanted) fail(none, "a byte with another added is wrong", out[i], wanted);
+    }
   }
   ++compared;
 }
