@@ -132,10 +132,11 @@ class StageWork {
     const MapLayer& layer = stage.layer;
     side_ = tile_side(layer);
     across_ = (layer.width + side_ - 1) / side_;
-    // More tiles of few channels, so that a task's positions still fill only a part of the second level of the cache.
-    const int64_t few = std::max<int64_t>(1, 64 / std::max(layer.inputs, int64_t{1})) * 12;
-    const int64_t wide = layer.tile == 0 ? 48 : std::min<int64_t>(48, few);
-    most_ = layer.tile == 6 ? std::min<int64_t>(wide, 24) : wide;
+    // As many tiles as let a task's positions and their sums fill a part of the second level of the cache only: larger
+    // tiles have more positions.
+    const int64_t few = layer.tile == 6 ? 36 : 64;
+    const int64_t wide = std::max<int64_t>(1, few / std::max(layer.inputs, int64_t{1})) * 12;
+    most_ = layer.tile == 0 ? 48 : std::min<int64_t>(wide, layer.tile == 6 ? 24 : 48);
   }
 
   // Calls add(task) for rows [from, to) of what the layer makes; both are whole tiles, or the end.
