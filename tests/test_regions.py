@@ -123,6 +123,24 @@ def test_what_lies_around_regions_leaves_no_trace():
     assert np.array_equal(np.asarray(model.upscale(image_of())), first)
 
 
+def test_networks_share_a_map_of_the_image_and_refine_the_last_one():
+    weights, indices = RegionWeights.of(network_of("compact")), torch.arange(40, 90, dtype=torch.int32)[None]
+    images = [torch.from_numpy(image) for image in (image_of(), image_of()[::-1].copy())]
+    plan = weights.plan(*images[0].shape[:2], 90)
+    assert plan.whole.image is plan.base.image
+    found = []
+    for image, coarse in ((images[1], True), (images[0], True), (images[1], False), (images[1], True)):
+        out = plan.buffer().zero_()
+        plan.coarse(image, out if coarse else None)
+        out.zero_()
+        plan.refine(indices, out)
+        found.append(out)
+    assert found[0].any()
+    assert not torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+    assert torch.equal(found[0], found[3])
+
+
 def test_threads_and_tiles_change_nothing():
     image, results = image_of(150, 260), []
     threads = torch.get_num_threads()

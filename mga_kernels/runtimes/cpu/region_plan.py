@@ -64,7 +64,8 @@ def _weights(network: SRNetwork, cell: int) -> PairWeights | str:
 
 
 class RegionPlan(Plan):
-    """The image is all that is kept from one step to the next."""
+    """The image is all that is kept from one step to the next, and what both networks are given of it is one map where
+    they take it in the same form."""
 
     config: RegionConfig
 
@@ -72,12 +73,16 @@ class RegionPlan(Plan):
         super().__init__(weights.network.config, height, width, capacity)
         self.weights = weights
         self.base, self.whole = (part.plan(height, width, 0) for part in (weights.base, weights.refine))
-        self.image = torch.empty(0)
+        self._one_image = weights.base.unshuffled == weights.refine.unshuffled and self.base.seen == self.whole.seen
+        if self._one_image:
+            self.whole.tensors = [tensor for tensor in self.whole.tensors if tensor is not self.whole.image.data]
+            self.whole.image = self.base.image
+        self.image, self._given = torch.empty(0), False
         self._picture = torch.empty(0, 0, 3, dtype=torch.uint8)
         self._regions: Regions | None = None
 
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
-        self.image = image
+        self.image, self._given = image, self._one_image and out is not None
         if out is not None:
             self.base.coarse(image, out)
 
@@ -90,7 +95,8 @@ class RegionPlan(Plan):
         self._picture = out
         regions = self.regions
         regions.choose(self.grid_of(indices), *self.whole.area.size)
-        self.whole.give(self.image)
+        if not self._given:
+            self.whole.give(self.image)
         self._run(regions)
 
     def in_parts(self) -> str:

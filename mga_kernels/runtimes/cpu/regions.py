@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import InputError
@@ -24,6 +25,7 @@ from .stages import part_of
 from .storage import Stored
 
 Given = Mapping[str, Stored | Tensor]
+Marks = NDArray[np.bool_]
 
 
 class Extent(NamedTuple):
@@ -62,12 +64,12 @@ class Regions:
         run(self)
         self.extents = self._extents()
         self.next = 0
-        self.cells = torch.zeros(0, 0, dtype=torch.bool)
+        self.cells = np.zeros((0, 0), dtype=bool)
         self.lists: dict[Extent, tuple[Tensor, Tensor]] = {}
 
     def choose(self, cells: Tensor, height: int, width: int) -> None:
         """``cells``, bool (rows, columns), of an image of ``height`` x ``width`` pixels."""
-        self.cells, self.size, self.next = cells, (height, width), 0
+        self.cells, self.size, self.next = cells.numpy(), (height, width), 0
         self.lists = {}
 
     def lists_of(
@@ -101,8 +103,9 @@ class Regions:
             scale = extent.scale
             height, width = (-(-scale * length // extent.side) for length in self.size)
             each = scale * self.cell // extent.side
-            chosen = self.cells.repeat_interleave(each, 0).repeat_interleave(each, 1)[:height, :width].float()
-            computed, wider = (_within(chosen, tiles) for tiles in (extent.tiles, extent.zeros))
+            chosen = self.cells.repeat(each, 0).repeat(each, 1)[:height, :width]
+            computed = _within(chosen, extent.tiles)
+            wider = _within(computed, extent.zeros - extent.tiles)
             self.lists[extent] = _numbers(computed), _numbers(wider & ~computed)
         return self.lists[extent]
 
@@ -133,13 +136,18 @@ class Regions:
         return found
 
 
-def _within(chosen: Tensor, tiles: int) -> Tensor:
-    """bool (H, W): what is no further than so many tiles from one of ``chosen``, along both axes."""
-    if tiles:
-        for size in ((2 * tiles + 1, 1), (1, 2 * tiles + 1)):
-            chosen = F.max_pool2d(chosen[None], size, 1, (size[0] // 2, size[1] // 2))[0]
-    return chosen > 0
+def _within(chosen: Marks, tiles: int) -> Marks:
+    """What is no further than so many tiles from one of ``chosen``, along both axes."""
+    for _ in range(2):
+        chosen, reached = chosen.T, 0
+        while reached < tiles:
+            step = min(2 * reached + 1, tiles - reached)  # further, there would be gaps
+            wider = chosen.copy()
+            wider[step:] |= chosen[:-step]
+            wider[:-step] |= chosen[step:]
+            chosen, reached = wider, reached + step
+    return chosen
 
 
-def _numbers(chosen: Tensor) -> Tensor:
-    return chosen.flatten().nonzero().flatten().int()
+def _numbers(chosen: Marks) -> Tensor:
+    return torch.from_numpy(np.flatnonzero(chosen).astype(np.int32))
