@@ -234,7 +234,7 @@ class BuildNative(build_ext):
 
     def optimisation(self) -> str:
         if self.sanitize:
-            return f"-O1 -g -fno-omit-frame-pointer -fsanitize={self.sanitize} -fno-sanitize-recover=undefined"
+            return f"-O1 -g1 -fno-omit-frame-pointer -fsanitize={self.sanitize} -fno-sanitize-recover=undefined"
         return "-O3"
 
     def compiler_rules(self, ninja: NinjaFile, flags: str, libraries: str) -> None:

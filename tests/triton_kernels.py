@@ -113,9 +113,9 @@ def check_error(op, got, arguments, name=""):
     dtype=FLOATS,
     sizes=[
         ((1, 3, 4, 4), 3, 4, 2, ORDERS[0]),
-        ((3, 12, 20, 12), 12, 4, 2, ORDERS[1]),
-        ((1, 50, 18, 16), 50, 2, 1, ORDERS[0]),
-        ((1, 64, 16, 16), 64, 8, 2, ORDERS[0]),
+        ((2, 12, 12, 8), 12, 4, 2, ORDERS[1]),
+        ((1, 50, 10, 8), 50, 2, 1, ORDERS[0]),
+        ((1, 64, 8, 16), 64, 8, 2, ORDERS[0]),
         ((1, 40, 9, 15), 70, 3, 2, ORDERS[0]),
         ((1, 1, 5, 3), 2, 1, 2, ORDERS[1]),
         ((1, 2, 14, 28), 2, 14, 1, ORDERS[0]),
@@ -160,7 +160,7 @@ def test_dynamic_filter(sizes, dtype, generator):
     dtype=gather_tests.DTYPES,
     sizes=[
         ((1, 1, 1, 1), 1, 1),
-        ((3, 5, 8, 12), 4, 1),
+        ((2, 5, 8, 12), 4, 1),
         ((1, 64, 8, 8), 4, 1),
         ((2, 50, 8, 4), 2, 0),
         ((1, 6, 9, 6), 3, 7),
@@ -275,13 +275,13 @@ def byte_images(shape, generator):
     }
 
 
-SIZES = [((1, 1), (1, 1)), ((1, 3), (8, 12)), ((5, 7), (23, 40)), ((2, 400), (4, 404)), ((4, 16), (4, 16))]
+SIZES = [((1, 1), (1, 1)), ((1, 3), (8, 12)), ((5, 7), (23, 40)), ((2, 270), (3, 274)), ((4, 16), (4, 16))]
 
 
 @combined(dtype=FLOATS, sizes=SIZES)
 def test_image_to_input(sizes, dtype, generator):
     size, padded = sizes
-    for name, image in byte_images((3, *size, 3), generator).items():
+    for name, image in byte_images((2, *size, 3), generator).items():
         for value_range in (1.0, 255.0) if name == "packed" or not FEW else (1.0,):
             got = image_to_input(image, *padded, value_range, dtype)
             assert ops.last_backend("image_to_input") == "triton"
@@ -294,7 +294,7 @@ def test_image_to_input(sizes, dtype, generator):
 @combined(dtype=[torch.float32, torch.float16, torch.bfloat16], sizes=SIZES)
 def test_output_to_image(sizes, dtype, generator):
     size, padded = sizes
-    output = random((3, 3, *padded), dtype, generator) * 0.5 + 0.5
+    output = random((2, 3, *padded), dtype, generator) * 0.5 + 0.5
     output[0, 0, 0, 0], output[0, 1, 0, 0], output[0, 2, 0, 0] = torch.nan, torch.inf, -torch.inf
     for name, view in views(output).items():
         for gain in (1.0, 0.7) if name == "contiguous" or not FEW else (0.7,):
