@@ -5,8 +5,9 @@
 Each contender runs in a process of its own, which shows its peak memory. They are first checked against each other:
 all that compute one function must make one picture. Then they take turns; each leaves when it has used its share of the
 budget or has run 9 times. Where not all fit into memory together, there are several heats, with ours in each of them.
-The figures go to bench/results/images_NETWORK-xSCALE_SIZE.json; `python bench/report.py` makes a table and plots of all
-of them. Runtimes other than PyTorch come with `pip install -e .[peers]`.
+The figures go to bench/results/images_NETWORK-xSCALE_SIZE_INSTRUCTIONS.json, one for each instruction set that ours ran
+on; `python bench/report.py` makes tables and plots of all of them. Runtimes other than PyTorch come with
+`pip install -e .[peers]`.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from mga_kernels import __version__, runtimes
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, network_names
 from mga_kernels.networks.registry import package_networks
 from mga_kernels.ops import paste_patches_
+from mga_kernels.runtimes.cpu.choose import storage
 
 SIZES = {"270p": (480, 270), "540p": (960, 540), "1080p": (1920, 1080), "4K": (3840, 2160), "8K": (7680, 4320)}
 LEAST_FP32, LEAST_BF16 = 60.0, 40.0  # dB between two pictures of one function
@@ -181,6 +183,7 @@ def run_one(args: argparse.Namespace, network_name: str, scale: int, size: str) 
         "lr": [width, height],
         "k": k,
         "threads": torch.get_num_threads(),
+        "instructions": storage().kernels(),
         "processor": processor(),
         "versions": {name: _version(name) for name in ("torch", "openvino", "onnxruntime", "ncnn")}
         | {"mga_kernels": __version__},
@@ -268,7 +271,7 @@ def main() -> None:
     network, scale, size = combinations[0]
     print(f"{network} x{scale}, {size}", file=sys.stderr, flush=True)
     record = run_one(args, network, scale, size)
-    target = args.out / f"images_{network}-x{scale}_{size}.json"
+    target = args.out / f"images_{network}-x{scale}_{size}_{record['instructions']}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(to_json(record))
     for name, row in record["contenders"].items():

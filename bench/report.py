@@ -16,13 +16,26 @@ from typing import Any
 Record = dict[str, Any]
 OURS = "M, ours"
 ORDER = ("fsrcnn", "pan", "rfdn", "srresnet", "rcan")
+INSTRUCTIONS = {
+    "avx512_bf16": "AVX-512 bf16",
+    "avx512": "AVX-512",
+    "avx2": "AVX2",
+    "neon": "NEON",
+    "portable": "plain C++",
+}
 COLOURS = {"M": "#c2410c", "D": "#1d4ed8", "original": "#4b5563"}
 
 
 def load(folder: Path) -> list[Record]:
     records = [json.loads(path.read_text()) for path in folder.glob("images_*.json")]
-    names = {name: i for i, name in enumerate(ORDER)}
-    return sorted(records, key=lambda r: (names.get(r["network"], 9), r["scale"], r["lr"]))
+    names, sets = ({name: i for i, name in enumerate(order)} for order in (ORDER, INSTRUCTIONS))
+    return sorted(
+        records, key=lambda r: (names.get(r["network"], 9), r["scale"], r["lr"], sets.get(r["instructions"], 9))
+    )
+
+
+def cpu(record: Record) -> str:
+    return INSTRUCTIONS.get(record["instructions"], record["instructions"])
 
 
 def fastest(record: Record, function: str) -> tuple[str, float] | None:
@@ -38,13 +51,13 @@ def fastest(record: Record, function: str) -> tuple[str, float] | None:
 def summary(records: list[Record]) -> list[str]:
     """Ours against the fastest stock -D and original: what is saved in operations, and what of it in seconds."""
     lines = [
-        "| network | result | ours (s) | fastest stock -D (s) | M/D seconds | M/D GMACs | fastest stock original (s) "
-        "| M/original seconds | M/original GMACs | mask, gather, paste |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+        "| network | result | CPU | ours (s) | fastest stock -D (s) | M/D seconds | M/D GMACs "
+        "| fastest stock original (s) | M/original seconds | M/original GMACs | mask, gather, paste |",
+        "|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for record in records:
         ours, gmacs = record["contenders"][OURS]["median"], record["gmacs"]
-        cells = [f"{record['network']} x{record['scale']}", record["size"], f"{ours:.3f}"]
+        cells = [f"{record['network']} x{record['scale']}", record["size"], cpu(record), f"{ours:.3f}"]
         for function in ("D", "original"):
             found = fastest(record, function)
             if found is None:
@@ -62,7 +75,7 @@ def details(record: Record) -> list[str]:
     versions = ", ".join(f"{name} {number}" for name, number in record["versions"].items())
     width, height = record["lr"]
     lines = [
-        f"## {record['network']} x{record['scale']}, {record['size']}",
+        f"## {record['network']} x{record['scale']}, {record['size']}, {cpu(record)}",
         "",
         f"LR {width}x{height}, K = {record['k']}, {record['threads']} threads of {record['processor']}; {versions}.",
         "",
@@ -117,9 +130,10 @@ def draw(records: list[Record], folder: Path) -> list[Path]:
     import matplotlib.pyplot as plt
 
     made = []
-    for scale, size in sorted({(r["scale"], r["size"]) for r in records}):
+    for scale, size, instructions in sorted({(r["scale"], r["size"], r["instructions"]) for r in records}):
         figure, axes = plt.subplots(figsize=(7, 5))
-        for record in (r for r in records if (r["scale"], r["size"]) == (scale, size)):
+        group = [r for r in records if (r["scale"], r["size"], r["instructions"]) == (scale, size, instructions)]
+        for record in group:
             points = {"M": record["contenders"][OURS]["median"]}
             points |= {f: found[1] for f in ("D", "original") if (found := fastest(record, f))}
             xs, ys = [record["gmacs"][f] for f in points], list(points.values())
@@ -129,19 +143,20 @@ def draw(records: list[Record], folder: Path) -> list[Path]:
             axes.annotate(record["network"], (xs[0], ys[0]), textcoords="offset points", xytext=(6, -12))
         for function, label in (("M", "-M, ours"), ("D", "-D, fastest stock"), ("original", "original, fastest stock")):
             axes.scatter([], [], color=COLOURS[function], label=label)
-        axes.set(xscale="log", yscale="log", xlabel="GMACs", ylabel="seconds", title=f"x{scale}, {size} result, CPU")
+        title = f"x{scale}, {size} result, {cpu(group[0])}"
+        axes.set(xscale="log", yscale="log", xlabel="GMACs", ylabel="seconds", title=title)
         axes.legend()
-        made.append(_save(figure, folder / f"images_x{scale}_{size}.svg"))
+        made.append(_save(figure, folder / f"images_x{scale}_{size}_{instructions}.svg"))
     groups = defaultdict(list)
     for record in records:
-        groups[record["network"], record["scale"]].append(record)
+        groups[record["network"], record["scale"], cpu(record)].append(record)
     growing = {key: group for key, group in groups.items() if len(group) > 1}
     if growing:
         figure, axes = plt.subplots(figsize=(7, 5))
-        for (network, scale), group in growing.items():
+        for (network, scale, instructions), group in growing.items():
             pixels = [r["lr"][0] * r["lr"][1] * scale**2 / 1e6 for r in group]
             rate = [r["contenders"][OURS]["median"] / p for r, p in zip(group, pixels, strict=True)]
-            axes.plot(pixels, rate, marker="o", label=f"{network} x{scale}")
+            axes.plot(pixels, rate, marker="o", label=f"{network} x{scale}, {instructions}")
         axes.set(xscale="log", yscale="log", xlabel="megapixels of the result", ylabel="seconds for each megapixel")
         axes.set_title("-M, ours, as the image grows")
         axes.legend()
