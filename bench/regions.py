@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mga.conversion.distilling import large, luma
+from mga.conversion.curve import large, luma
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_checkpoint
 from mga_kernels.networks import WholeNetwork

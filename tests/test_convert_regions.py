@@ -13,8 +13,9 @@ from network_zoo import photographs
 from PIL import Image
 
 from mga.cli import main
-from mga.conversion import distilling, pictures
-from mga.conversion.distilling import Distilling, Point
+from mga.conversion import curve, distilling, pictures
+from mga.conversion.curve import Point
+from mga.conversion.distilling import Distilling
 from mga.conversion.settings import Training
 from mga.training import loop
 from mga_kernels import MaskGuidedSR
@@ -30,8 +31,8 @@ def small(monkeypatch):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     monkeypatch.setattr(distilling, "BASES", ((1, 12),))
-    monkeypatch.setattr(distilling, "HALOS", (4, 8))
-    monkeypatch.setattr(distilling, "SHARES", (0.3,))
+    monkeypatch.setattr(curve, "HALOS", (4, 8))
+    monkeypatch.setattr(curve, "SHARES", (0.3,))
     yield
     torch.set_num_threads(threads)
 
@@ -90,7 +91,7 @@ def test_what_is_measured_is_what_upscaling_does(folder, small):
     for point in work.points:
         model = MaskGuidedSR(work.network, runtime="own", threshold=point.threshold)
         found = [
-            10 * np.log10(255**2 / np.square(distilling.luma(a) - distilling.luma(b)).mean().clip(1e-5))
+            10 * np.log10(255**2 / np.square(curve.luma(a) - curve.luma(b)).mean().clip(1e-5))
             for a, b in ((np.asarray(model.upscale(lr)), np.asarray(whole.upscale(lr))) for lr in work.held_out)
         ]
         assert np.mean(found) == pytest.approx(point.db, abs=0.6), point  # but for the halo

@@ -46,7 +46,7 @@ RUNTIMES = {  # runtime -> the others that it may import; all may import what li
     "tiles": ("cuda", "pytorch"),
 }
 CHOOSING = ("choose", "__init__")  # which no runtime imports
-KINDS = {"MaskGuidedNetwork", "RegionNetwork", "WholeNetwork"}
+KINDS = {"BlackBoxNetwork", "MaskGuidedNetwork", "RegionNetwork", "WholeNetwork"}
 # Tables of networks that there were before a network was a folder; in lower case, so that a search finds none here.
 TABLES = "planned _makers blocks layouts networks spellings fsrcnn_spellings all_spellings undivided built_in".split()
 

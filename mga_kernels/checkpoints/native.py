@@ -1,7 +1,7 @@
 """Our format: one safetensors file. Its string metadata holds ``format`` ("mga_kernels"), ``config`` (JSON: network,
 scale, patch size, K, value range, settings of the parts), ``licence`` (JSON: notices by subject) and ``training``
 (JSON: facts of how the weights were made). The tensors are the state dict of ``MaskGuidedNetwork``, or of
-``WholeNetwork`` where ``form`` is "whole"; a whole network's may be float16.
+``WholeNetwork`` where ``form`` is "whole"; a whole network's may be float16. Of the form "black-box" see ``black_box``.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ import json
 import os
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
+from torch import Tensor
 
 from ..errors import CheckpointError, InputError
 from ..modes import ordinary
 from ..networks import (
+    BlackBoxConfig,
     MaskGuidedNetwork,
     ModelConfig,
     RegionConfig,
@@ -32,14 +34,22 @@ from .building import without_memory
 from .kinds import kind_of, shown
 
 FORMAT = "mga_kernels"
-# Forms of networks that are not divided: without a mask, and two whole ones of which one refines regions.
-WHOLE, REGIONS = "whole", "regions"
-CONFIGS: dict[str | None, Any] = {None: ModelConfig, WHOLE: WholeConfig, REGIONS: RegionConfig}
+# Forms of networks that are not divided: without a mask, and two whole ones of which one refines regions, which is ours
+# or not.
+WHOLE, REGIONS, BLACK_BOX = "whole", "regions", "black-box"
+CONFIGS: dict[str | None, Any] = {
+    None: ModelConfig,
+    WHOLE: WholeConfig,
+    REGIONS: RegionConfig,
+    BLACK_BOX: BlackBoxConfig,
+}
 MADE_OF: dict[type, Callable[[Any], SRNetwork]] = {
     ModelConfig: MaskGuidedNetwork,
     WholeConfig: WholeNetwork,
     RegionConfig: RegionNetwork,
 }
+Network = TypeVar("Network", bound=SRNetwork)
+
 SHIPPED = Path(__file__).resolve().parent.parent / "weights"
 
 
@@ -74,7 +84,7 @@ def is_native(name_or_path: str | os.PathLike) -> bool:
         return False
 
 
-def _open(path: Path):
+def open_file(path: Path):
     try:
         return safe_open(path, framework="pt")
     except (SafetensorError, OSError) as error:
@@ -90,7 +100,7 @@ def _open(path: Path):
 def read_metadata(name_or_path: str | os.PathLike) -> dict[str, Any]:
     """{"config": ModelConfig or WholeConfig, "licence", "training": dict} of a model file, without its tensors."""
     path = find_model(name_or_path)
-    with _open(path) as file:
+    with open_file(path) as file:
         metadata = file.metadata() or {}
     if metadata.get("format") != FORMAT:
         raise CheckpointError(
@@ -123,12 +133,21 @@ def load_native(name_or_path: str | os.PathLike) -> SRNetwork:
     """The network in evaluation mode, fp32, on the CPU. CheckpointError where file and network do not fit."""
     path = find_model(name_or_path)
     config = read_metadata(path)["config"]
+    if type(config) is BlackBoxConfig:
+        from .black_box import load_black_box  # which is made of what is here
 
-    def make() -> SRNetwork:
-        return MADE_OF[type(config)](config)
+        return load_black_box(path, config)
+    return filled(path, config, lambda: MADE_OF[type(config)](config))
 
-    with _open(path) as file:
-        found = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+
+def filled(path: Path, config: Any, make: Callable[[], Network], prefix: str = "") -> Network:
+    """What ``make`` makes of ``config``, with the tensors of the file whose names begin with ``prefix``, float32.
+
+    CheckpointError where they do not fit, and where one has values that are not finite.
+    """
+    with open_file(path) as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}
+        found = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
         try:
             network = without_memory(make, len(found))
         except CheckpointError as error:
@@ -137,14 +156,14 @@ def load_native(name_or_path: str | os.PathLike) -> SRNetwork:
         for name in sorted(wanted.keys() | found.keys()):
             if wanted.get(name) != found.get(name):
                 raise CheckpointError(
-                    f"model: {path} does not fit {config.network}: tensor {shown(name)} is "
+                    f"model: {path} does not fit {config.network}: tensor {shown(prefix + name)} is "
                     f"{found.get(name, 'missing')} in the file and {wanted.get(name, 'unknown')} in the network"
                 )
         # Copies, because a tensor of the file may lie at any address, and sums depend on the alignment in the last bit.
-        state = {name: file.get_tensor(name).to(torch.float32, copy=True) for name in wanted}
+        state = {name: file.get_tensor(prefix + name).to(torch.float32, copy=True) for name in wanted}
     for name, tensor in state.items():
         if not tensor.isfinite().all():
-            raise CheckpointError(f"model: {path} is damaged: tensor {name} holds NaN or infinity")
+            raise CheckpointError(f"model: {path} is damaged: tensor {prefix + name} holds NaN or infinity")
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)
 
@@ -157,16 +176,23 @@ def save_model(
     half: Collection[str] = (),
 ) -> None:
     """Write a model file, whole or not at all; the tensors of these names in float16."""
-    form = next(form for form, kind in CONFIGS.items() if isinstance(network.config, kind))
-    metadata = ({} if form is None else {"form": form}) | {
-        "format": FORMAT,
-        "config": network.config.to_json(),
-        "licence": json.dumps(licence, sort_keys=True),
-        "training": json.dumps(training, sort_keys=True),
-    }
     tensors = {
         name: t.detach().to(torch.float16 if name in half else torch.float32).cpu().contiguous()
         for name, t in network.state_dict().items()
+    }
+    write_model(path, network.config, tensors, licence, training)
+
+
+def write_model(
+    path: str | os.PathLike, config: Any, tensors: dict[str, Tensor], licence: dict[str, str], training: dict[str, Any]
+) -> None:
+    """Write a model file of these tensors, whole or not at all."""
+    form = next(form for form, kind in CONFIGS.items() if type(config) is kind)
+    metadata = ({} if form is None else {"form": form}) | {
+        "format": FORMAT,
+        "config": config.to_json(),
+        "licence": json.dumps(licence, sort_keys=True),
+        "training": json.dumps(training, sort_keys=True),
     }
     with whole_file(path) as stream:
         stream.write(save(tensors, metadata))

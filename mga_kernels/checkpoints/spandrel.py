@@ -1,7 +1,7 @@
 """Both ways between this package and spandrel (extra ``spandrel``), which loads models of many architectures.
 
 ``register()`` adds the networks that are recognised here to those that spandrel loads; ``from_descriptor`` takes what
-spandrel has loaded.
+spandrel has loaded, and ``from_state`` has it load tensors.
 """
 
 from __future__ import annotations
@@ -14,7 +14,15 @@ import torch
 from torch import Tensor, nn
 
 try:
-    from spandrel import MAIN_REGISTRY, Architecture, ArchRegistry, ArchSupport, ImageModelDescriptor, SizeRequirements
+    from spandrel import (
+        MAIN_REGISTRY,
+        Architecture,
+        ArchRegistry,
+        ArchSupport,
+        ImageModelDescriptor,
+        ModelLoader,
+        SizeRequirements,
+    )
 except (ImportError, RuntimeError) as problem:  # the latter from a torchvision that was built for another PyTorch
     raise ImportError(
         f"spandrel cannot be imported ({str(problem).splitlines()[0]}); install the extra, "
@@ -22,15 +30,16 @@ except (ImportError, RuntimeError) as problem:  # the latter from a torchvision 
     ) from None
 
 from ..errors import CheckpointError, InputError
+from ..networks.black_box import WORKING_VALUES
 from ..networks.copies import private_copy
 from ..networks.registry import Network
 from ..networks.whole import SCALES, WholeConfig, WholeNetwork
+from ..notices import quiet
 from .probe import picture
 from .recognise import find_spelling, recognise
 from .spelling import State, spellings_that
 
 EQUAL = 1e-3  # by which values in 0..1 may differ where two ways compute the same; half of what rounding to bytes does
-WORKING_VALUES = 6000  # numbers alive for each LR pixel of a network that is not known: twice those of the largest
 
 
 class PublishedNetwork(Architecture[WholeNetwork]):
@@ -96,6 +105,23 @@ def from_descriptor(descriptor: Any) -> WholeNetwork:
     )
     network = WholeNetwork(WholeConfig(name, scale, original=original)).float().cpu().eval().requires_grad_(False)
     return _our_own(descriptor, network) or network
+
+
+def from_state(state: State, name: str) -> WholeNetwork:
+    """``from_descriptor`` of what spandrel makes of the tensors of a file, called ``name`` in errors.
+
+    CheckpointError where it makes nothing of them that is a network for images of RGB.
+    """
+    try:
+        with quiet():  # about what its authors will have to change
+            descriptor = ModelLoader(device="cpu").load_from_state_dict(dict(state))
+    except Exception as error:  # whatever the code of some forty architectures raises at tensors that do not fit
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{name} is not loaded by spandrel: {reason}") from None
+    try:
+        return from_descriptor(descriptor)
+    except InputError as error:
+        raise CheckpointError(f"{name}: {error}") from None
 
 
 @torch.no_grad()

@@ -1,5 +1,6 @@
 """What networks are made of: mask-guided ones and whole ones, their configurations, and which of them are known."""
 
+from .black_box import BlackBoxConfig, BlackBoxNetwork
 from .config import ModelConfig
 from .interface import SRNetwork
 from .mask_guided import VARIANTS, MaskGuidedNetwork
@@ -9,6 +10,8 @@ from .whole import WholeConfig, WholeNetwork
 
 __all__ = [
     "VARIANTS",
+    "BlackBoxConfig",
+    "BlackBoxNetwork",
     "MaskGuidedNetwork",
     "ModelConfig",
     "Network",

@@ -84,6 +84,20 @@ class Halves:
     halo: int = 0
 
 
+@dataclass(frozen=True)
+class Windows:
+    """How a Refine-Net runs parts of an image whose own layers are not known: with ``halo`` LR pixels around them.
+
+    A part starts at multiples of ``side``, as does what the network does with windows, and has sides of ``smallest`` or
+    more. ``together``: several parts of one size at once give what each gives alone.
+    """
+
+    side: int
+    halo: int
+    smallest: int
+    together: bool
+
+
 class SRNetwork(nn.Module, ABC):
     """Images are (B, 3, H, W) in [0, 1], sides no less than the network's ``minimum_size``; results (B, 3, sH, sW).
 
@@ -145,6 +159,11 @@ class SRNetwork(nn.Module, ABC):
     @property
     def pair(self) -> tuple[SRNetwork, SRNetwork] | None:
         """Base-Net and Refine-Net of one whose cells are refined in connected regions: whole networks, both."""
+        return None
+
+    @property
+    def windows(self) -> Windows | None:
+        """Of a ``pair`` whose Refine-Net runs rectangles of an image, not regions layer by layer."""
         return None
 
     @property

@@ -9,8 +9,8 @@ picture: those with the most of what a mean over 3 x 3 pixels takes away (``ops.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -50,13 +50,15 @@ class RegionConfig:
     selection, value_range, feature_channels, mask_channels, k = "largest", 1.0, 3, 3, ALL
     usual_mask = HIGH_PASS
     converted_bytes = 4
+    parts: ClassVar[tuple[str, str]] = ("base", "refine")
 
     def __post_init__(self) -> None:
         plain_fields(self, "patch_size", "halo")
         if self.patch_size not in PATCH_SIZES:
             raise InputError(f"model: patch_size {self.patch_size!r} is not supported; choose one of {PATCH_SIZES}")
-        if type(self.halo) is not int or self.halo < 0 or self.halo % 4:
-            raise InputError(f"model: halo must be a multiple of 4 LR pixels, 0 or more, got {self.halo!r}")
+        unit = self.halo_unit
+        if type(self.halo) is not int or self.halo < 0 or self.halo % unit:
+            raise InputError(f"model: halo must be a multiple of {unit} LR pixels, 0 or more, got {self.halo!r}")
         if self.base.scale != self.refine.scale:
             raise InputError(f"model: the two networks are of x{self.base.scale} and x{self.refine.scale}")
         share = real(self.share)
@@ -64,6 +66,10 @@ class RegionConfig:
             raise InputError(f"model: share is one of the cells, between 0 and 1, got {self.share!r}")
         if self.quality not in ("", *self.qualities) or any(real(value) is None for value in self.qualities.values()):
             raise InputError(f"model: quality {self.quality!r} is not one with a value, which are {self.qualities}")
+
+    @property
+    def halo_unit(self) -> int:
+        return 4
 
     @property
     def usual(self) -> Amount:
@@ -82,20 +88,24 @@ class RegionConfig:
         return self.refine.definition
 
     def to_json(self) -> str:
-        facts: dict[str, Any] = {"patch_size": self.patch_size, "halo": self.halo, "share": self.share}
-        facts |= {"quality": self.quality, "qualities": self.qualities}
-        parts = {"base": json.loads(self.base.to_json()), "refine": json.loads(self.refine.to_json())}
+        facts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self.parts}
+        parts = {part: json.loads(getattr(self, part).to_json()) for part in self.parts}
         return json.dumps(facts | parts, sort_keys=True)
 
     @classmethod
-    def from_json(cls, text: str) -> RegionConfig:
+    def from_json(cls, text: str) -> Self:
         """Inverse of ``to_json``; InputError where the text is not a configuration that this version can run."""
         try:
             values = json.loads(text)
-            base, refine = (WholeConfig.from_json(json.dumps(values.pop(part))) for part in ("base", "refine"))
+            base, refine = WholeConfig.from_json(json.dumps(values.pop("base"))), cls.refining(values.pop("refine"))
             return cls(base, refine, **values)
         except (TypeError, AttributeError, KeyError, json.JSONDecodeError) as error:
             raise InputError(f"model: not a configuration of this version: {error}") from None
+
+    @classmethod
+    def refining(cls, facts: dict[str, Any]) -> WholeConfig:
+        """The Refine-Net's configuration, as it stands in a file."""
+        return WholeConfig.from_json(json.dumps(facts))
 
 
 class RegionNetwork(MaskedNetwork):
@@ -112,7 +122,7 @@ class RegionNetwork(MaskedNetwork):
         super().__init__()
         self.config = config
         self.base, self.refine = WholeNetwork(config.base), WholeNetwork(config.refine)
-        if self.refine.reach.front is None or self.refine.reach.takes_place:
+        if self.windows is None and (self.refine.reach.front is None or self.refine.reach.takes_place):
             raise InputError(
                 f"model: {config.network} looks at the whole image or at where it is, so parts of an image cannot be "
                 "refined by themselves"

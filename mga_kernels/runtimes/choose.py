@@ -16,6 +16,7 @@ from .plan import Planner
 from .precision import fast_bf16, in_bf16
 from .pytorch.deep import DeepPlanner
 from .pytorch.modules import ModulePlanner
+from .pytorch.windows import WindowPlanner
 
 RUNTIMES = {"own": "a plan of our own", "openvino": "OpenVINO", "pytorch": "PyTorch"}  # fastest first
 
@@ -31,6 +32,8 @@ def prepare(
     """
     if runtime not in ("auto", *RUNTIMES):
         raise InputError(f"runtime {runtime!r} does not exist; choose auto or one of {', '.join(RUNTIMES)}")
+    if network.windows is not None:
+        return _in_windows(network, device, dtype, runtime)
     makers = {"own": _own, "openvino": _openvino, "pytorch": _pytorch}
     if runtime != "auto":
         planner = (
@@ -52,7 +55,11 @@ def prepare(
 def deep(network: SRNetwork, device: torch.device) -> tuple[Planner, dict[str, str]]:
     """The same for photographs of more than 8 bits a channel; ``network``, of float32, becomes the planner's."""
     others = {name: "it makes bytes, and the image has more than 8 bits a channel" for name in ("own", "openvino")}
-    planner = DeepPlanner(_channels_last(network.to(device)))
+    network = _channels_last(network.to(device))
+    planner: Planner = DeepPlanner(network)
+    if network.pair is not None and network.windows is not None:
+        base, refine = map(DeepPlanner, network.pair)
+        planner = WindowPlanner(network, base, refine)
     return planner, {RUNTIMES[name]: reason for name, reason in others.items()}
 
 
@@ -73,6 +80,17 @@ def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, as
     weights = halves.config.definition.part("cpu")
     best = own.storage()
     return weights.against(halves, best) or prepared(weights, halves, best)
+
+
+def _in_windows(
+    network: SRNetwork, device: torch.device, dtype: torch.dtype | None, runtime: str
+) -> tuple[Planner, dict[str, str]]:
+    """``prepare`` for the Base-Net, and PyTorch in no narrower a type than was asked for around what it makes."""
+    assert network.pair is not None
+    base, refine = network.pair
+    planner, refused = prepare(base, device, dtype, runtime if device.type == "cpu" else "pytorch")
+    modules = ModulePlanner(_channels_last(refine.to(device, dtype or torch.float32)))
+    return WindowPlanner(network, planner, modules), refused
 
 
 def _on_gpu(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:

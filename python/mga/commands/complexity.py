@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -103,6 +104,8 @@ def describe(
     else:
         split, patch_size, classes = list(config.split), config.patch_size, config.mask.get("classes", 2)
     cost = costs.mean_cost(variant, ((*size, number) for size, number in sizes.items()), k)
+    if math.isnan(cost.macs):
+        raise InputError(f"complexity: what {config.network} does cannot be counted, as its code needs the values")
     return {
         "network": config.network,
         "scale": config.scale,

@@ -1,4 +1,4 @@
-"""``mga convert CKPT -o OUT.safetensors --images DIR [--split A+B | --extend N] [--minutes M]``."""
+"""``mga convert CKPT -o OUT.safetensors --images DIR [--split A+B | --extend N | --regions | --black-box]``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mga_kernels.errors import InputError
 from mga_kernels.networks.config import PATCH_SIZES
 from mga_kernels.networks.regions import PATCH_SIZES as OF_REGIONS
 
+from ..conversion.black_box import BASE
 from ..conversion.convert import CELL, Request, convert
 from ..conversion.settings import load_training
 from ..settings.toml import overrides_of
@@ -53,15 +54,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="faster: the whole network refines regions of what a small network of its own makes, which learns it from "
         "the network's pictures (default for networks that are not cut in two)",
     )
+    way.add_argument(
+        "--black-box",
+        action="store_true",
+        help="faster: a network that is not ours, as spandrel loads it, refines rectangles of what a smaller one "
+        "makes; nothing is trained",
+    )
+    parser.add_argument(
+        "--base",
+        metavar="MODEL",
+        help=f"of --black-box: makes the coarse picture, a shipped model or a file of ours (default {BASE})",
+    )
     parser.add_argument(
         "--upsampler",
         choices=UPSAMPLERS,
         help="of the Base-Net of a split: a light one of its own (default, where the network's is more than a "
         "convolution), or a copy of the network's",
     )
-    parser.add_argument("--minutes", metavar="M", default=f"{MINUTES:g}", help="time for training (default 30)")
+    parser.add_argument(
+        "--minutes", metavar="M", default=f"{MINUTES:g}", help="time for training, or measuring (default 30)"
+    )
     sizes = sorted({*PATCH_SIZES, *OF_REGIONS})
-    parser.add_argument("--patch-size", type=int, choices=sizes, help="p (default 8, of regions 12)")
+    parser.add_argument("--patch-size", type=int, choices=sizes, help="p (default 8, of --regions 12)")
     parser.add_argument(
         "--config", type=Path, metavar="TOML", help="settings of the training (mga.conversion.settings)"
     )
@@ -77,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
     minutes = _minutes(args.minutes)
     if args.hr is not None and args.report is None:
         raise InputError("convert: --hr is for the report; add --report OUT.html")
+    if args.report is not None and args.black_box:
+        raise InputError("convert: --report is not for --black-box; what it measures is printed, and in the file")
     if args.report is not None:
         from ..report import check_page
 
@@ -96,6 +112,8 @@ def run(args: argparse.Namespace) -> int:
         args.input_range,
         args.model_scale,
         args.regions,
+        args.black_box,
+        args.base,
     )
     stopped = convert(asked)
     if args.report is not None:

@@ -35,12 +35,14 @@ from torch.utils.flop_counter import flop_registry
 from mga_kernels.errors import InputError, MGAError
 from mga_kernels.networks import (
     VARIANTS,
+    BlackBoxConfig,
     MaskGuidedNetwork,
     ModelConfig,
     RegionConfig,
     WholeConfig,
     WholeNetwork,
 )
+from mga_kernels.networks.copies import private_copy
 from mga_kernels.networks.regions import VARIANTS as REGION_VARIANTS
 
 aten = torch.ops.aten
@@ -239,10 +241,12 @@ class RegionCosts(Costs):
     top; how much that is depends on where cells lie in an image."""
 
     def __init__(self, config: RegionConfig):
-        self.config, self.base, self.refine = config, WholeCosts(config.base), WholeCosts(config.refine)
+        self.config = config
+        self.base: WholeCosts = WholeCosts(config.base)
+        self.refine: Costs = WholeCosts(config.refine)
 
     def parameters(self, variant: str) -> int:
-        refine = 0 if variant == "base" else self.refine.parameters()
+        refine = 0 if variant == "base" else self.refine.parameters("whole")
         return refine + (0 if variant == "decomposed" else self.base.parameters())
 
     def cost(self, variant: str, width: int, height: int, k: int | None = None) -> Cost:
@@ -260,7 +264,33 @@ class RegionCosts(Costs):
         return cost + self.refine.cost("whole", width, height) * share
 
 
+class BlackBoxCosts(RegionCosts):
+    """The same where the larger network is not ours; what cannot be counted of that is NaN."""
+
+    def __init__(self, config: BlackBoxConfig):
+        self.config, self.base, self.refine = config, WholeCosts(config.base), _Foreign(config)
+
+
+class _Foreign(Costs):
+    """Of a network that is loaded, whose code may need values, which the meta device has not."""
+
+    def __init__(self, config: BlackBoxConfig):
+        self.config = config
+        self.body = private_copy(WholeNetwork(config.refine).body).to("meta")
+
+    def parameters(self, variant: str = "whole") -> int:
+        return self.config.weights
+
+    def cost(self, variant: str, width: int, height: int, k: int | None = None) -> Cost:
+        try:
+            return measure(self.body, 1, 3, max(height, self.config.smallest), max(width, self.config.smallest))
+        except InputError:
+            return Cost(math.nan, math.nan)
+
+
 def costs_of(config: ModelConfig | RegionConfig | WholeConfig) -> Costs:
     if isinstance(config, WholeConfig):
         return WholeCosts(config)
+    if isinstance(config, BlackBoxConfig):
+        return BlackBoxCosts(config)
     return RegionCosts(config) if isinstance(config, RegionConfig) else NetworkCosts(config)

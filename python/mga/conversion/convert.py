@@ -22,7 +22,8 @@ from ..files.claim import flat
 from ..files.records import Record
 from ..settings.values import parse_split
 from ..training.packs import Pair
-from . import distilling
+from . import black_box, distilling
+from .black_box import Asked, with_black_box
 from .distilling import Distilling
 from .extended import extended, fits_the_paper
 from .fitting import Fitting
@@ -36,11 +37,12 @@ CELL = 8  # LR pixels a side, of networks that are cut or extended
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: ``split`` ("8+8"), ``extend`` (a number of blocks), ``regions``, or none of them: a usual
-    split of networks that can be, and regions of the others.
+    """What is asked for: ``split`` ("8+8"), ``extend`` (a number of blocks), ``regions``, ``black_box``, or none of
+    them: a usual split of networks that can be, and regions of the others.
 
     ``upsampler``: "light", "copied" or None, what fits. ``hr``: HR images of ``images``, which tell the scale where the
-    file does not. ``input_range`` and ``model_scale``: what the file does not tell.
+    file does not. ``input_range`` and ``model_scale``: what the file does not tell. ``base``: of ``black_box``, a
+    shipped model or a file that makes the coarse picture.
     """
 
     checkpoint: Path
@@ -56,11 +58,17 @@ class Request:
     input_range: str | None = None
     model_scale: int | None = None
     regions: bool = False
+    black_box: bool = False
+    base: str | None = None
 
 
 def convert(asked: Request) -> bool:
     """Train and write the result; whether Ctrl-C ended it early. The same request goes on where it was."""
     _check_paths(asked)
+    if asked.black_box:
+        return _black_box(asked)
+    if asked.base is not None:
+        raise InputError("convert: --base is for --black-box; the other ways make a Base-Net of their own")
     training, extend = asked.training, asked.extend is not None
     expected = None if extend else only_scale(asked.hr, asked.images)
     loaded = load_checkpoint(
@@ -126,9 +134,35 @@ def _regions(asked: Request, loaded: SRNetwork) -> bool:
     facts = begun | {"images": sum(map(len, train)), **asked.training.changed()} | work.facts()
     save_model(asked.output, work.network, *_notes(asked, facts, work.planned(), work.finished))
     print(f"written: {asked.output}")
-    if not work.pays:
-        print("note: refining regions does not pay for this network here; stay with the original", file=sys.stderr)
+    _note_unless(work.pays)
     return stopped
+
+
+def _black_box(asked: Request) -> bool:
+    """See ``black_box``; nothing is trained, so there is nothing to go on with."""
+    trained = {"--upsampler": asked.upsampler, "--input-range": asked.input_range, "--model-scale": asked.model_scale}
+    given = [name for name, value in trained.items() if value is not None] + [*asked.training.changed()]
+    if given:
+        raise InputError(
+            f"convert: {given[0]} is not for --black-box, which trains nothing and takes what spandrel loads"
+        )
+
+    def notes(facts: Record) -> tuple[dict[str, str], Record]:
+        begun = {"original": hashlib.sha256(asked.checkpoint.read_bytes()).hexdigest(), "minutes": asked.minutes}
+        return _notes(asked, begun | facts, {}, True)
+
+    wanted = Asked(
+        asked.checkpoint, asked.images, asked.minutes, asked.patch_size or black_box.CELL, asked.base or black_box.BASE
+    )
+    pays = with_black_box(wanted, asked.output, notes)
+    print(f"written: {asked.output}")
+    _note_unless(pays)
+    return False
+
+
+def _note_unless(pays: bool) -> None:
+    if not pays:
+        print("note: refining regions does not pay for this network here; stay with the original", file=sys.stderr)
 
 
 def _run(work: Distilling, folder: Path) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from rich.progress import track
@@ -17,6 +19,7 @@ from ..training.packs import Pair
 
 SIDE = 768  # of larger images a square of this side is taken, in LR pixels
 MOST = 300  # images that are read, spread evenly over the folder
+Value = TypeVar("Value")
 HELD_OUT = 8  # at most, and at most a fifth of all
 
 
@@ -28,32 +31,50 @@ def read_pairs(folder: Path, scale: int, crop: int, extend: bool) -> tuple[list[
     sharper, shrunk by the scale. Those with a side of less than ``crop`` LR pixels are left out, and so are files that
     cannot be read, with a line about each; InputError where no other is there.
     """
+
+    def pairs_in(file: Path) -> list[Pair | None]:
+        return [pair if min(pair[1].shape[:2]) >= crop else None for pair in _pairs_of(file, scale, extend)]
+
+    found = _of_files(folder, MOST, pairs_in, crop * scale if extend else crop)
+    count = min(HELD_OUT, len(found) // 5)
+    train, held_out = found[: len(found) - count], found[len(found) - count :]
+    groups = [[*filter(None, kind)] for kind in zip(*train, strict=True)]
+    return [group for group in groups if group], [next(filter(None, pairs)) for pairs in held_out]
+
+
+def middles(folder: Path, count: int, side: int) -> list[np.ndarray]:
+    """The middle of at most so many images, spread evenly, with sides of at most ``side``; errors as of
+    ``read_pairs``."""
+    found = _of_files(folder, count, lambda file: [_middle(read_image(file).rgb, side)], 1)
+    return [part for parts in found for part in parts if part is not None]
+
+
+def _of_files(
+    folder: Path, count: int, read: Callable[[Path], list[Value | None]], least: int
+) -> list[list[Value | None]]:
+    """What ``read`` makes of ``count`` files at most, without those of which it makes nothing."""
     files, _ = list_images(folder)
-    files = [files[i] for i in sorted({round(i) for i in np.linspace(0, len(files) - 1, min(len(files), MOST))})]
+    files = [files[i] for i in sorted({round(i) for i in np.linspace(0, len(files) - 1, min(len(files), count))})]
     found = []
     faults: list[tuple[Path, Exception]] = []
     for file in track(files, "reading images"):
         try:
-            pairs = [pair if min(pair[1].shape[:2]) >= crop else None for pair in _pairs_of(file, scale, extend)]
+            made = read(file)
         except Exception as error:
             faults.append((file, error))
             continue
-        found += [pairs] if any(pair is not None for pair in pairs) else []
+        found += [made] if any(one is not None for one in made) else []
     if faults and not found:
         raise ImageError(f"convert: {line_about(*faults[0])}")
     failures = Failures()
     for fault in faults:
         failures.add(*fault)
     if not found:
-        least = crop * scale if extend else crop
         raise InputError(
             f"convert: {folder} holds {len(files)} images, and none with sides of {least} pixels or more; "
             "give a folder of larger images"
         )
-    count = min(HELD_OUT, len(found) // 5)
-    train, held_out = found[: len(found) - count], found[len(found) - count :]
-    groups = [[*filter(None, kind)] for kind in zip(*train, strict=True)]
-    return [group for group in groups if group], [next(filter(None, pairs)) for pairs in held_out]
+    return found
 
 
 def _pairs_of(file: Path, scale: int, extend: bool) -> list[Pair]:

@@ -1,0 +1,177 @@
+"""What refining regions brings of a network, and what it takes: the curve, and whether it pays."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mga_kernels import MaskGuidedSR
+from mga_kernels.networks import RegionConfig, RegionNetwork, WholeNetwork
+from mga_kernels.ops import high_pass
+
+from ..files.records import Record
+
+HALOS = (4, 8, 12, 16, 24, 32, 48)
+AS_WHOLE = 52.0  # dB inside of regions against the whole picture: 15 % of what 45 dB leave
+QUALITIES = {"high": 45.0, "fast": 40.0}  # dB of luma against the published network's pictures, the mean over images
+SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
+PAYS = 0.9  # of the published network's time at most, at quality "high"
+REPEATS = 3  # of which the best time counts
+
+
+@dataclass(frozen=True)
+class Point:
+    """A share of cells refined: ``db`` to the published network, ``time`` as a part of its time, None if not taken."""
+
+    share: float
+    threshold: float
+    db: float
+    time: float | None = None
+
+
+class Measuring:
+    """``network`` refines regions by what ``teacher`` makes; measured on the images of ``held_out``, in ``runtime``.
+
+    ``seconds``: what the published network takes of the processor for the largest of them, of ``size``. ``halos``: dB
+    inside of regions by the halos that were tried.
+    """
+
+    def __init__(self, network: RegionNetwork, teacher: WholeNetwork, held_out: list[np.ndarray], runtime: str):
+        self.network, self.teacher, self.held_out, self.runtime = network, teacher, held_out, runtime
+        self.whole = MaskGuidedSR(teacher, runtime="auto")
+        self.points: list[Point] = []
+        self.halos: dict[int, float] = {}
+        self.seconds = math.nan
+        self.pays = False
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Rows and columns of the image whose time is taken."""
+        largest = max(self.held_out, key=lambda image: image.size)
+        return largest.shape[0], largest.shape[1]
+
+    def tried(self) -> Sequence[int]:
+        """Halos, from the smallest on."""
+        return HALOS
+
+    def _measured(self) -> RegionConfig:
+        coarse, whole = self._pictures(MaskGuidedSR(self.network.base)), self._pictures(self.whole)
+        side = self.network.config.patch_size * self.network.config.scale
+        masks = [high_pass(torch.from_numpy(picture)[None], side)[0] for picture in coarse]
+        values = torch.cat([mask.flatten() for mask in masks]).sort(descending=True).values
+
+        def point(share: float) -> Point:
+            threshold = float(values[min(round(share * len(values)), len(values) - 1)]) if share < 1 else -1.0
+            return Point(share, threshold, self._db(coarse, whole, masks, threshold, side))
+
+        halo = self._halo(whole, masks, point(0.3).threshold, side)
+        self.network.config = config = replace(self.network.config, halo=halo)
+        chosen = {name: self._share_for(point, wanted) for name, wanted in QUALITIES.items()}
+        shares = sorted({0.0, *SHARES, *(share for share in chosen.values() if share < 1)})
+        self.points = self._timed([point(share) for share in shares], config)
+        qualities = {name: point(share).threshold for name, share in chosen.items()}
+        at_high = next((p.time for p in self.points if p.share == chosen["high"]), None)
+        self.pays = at_high is not None and at_high <= PAYS
+        return replace(config, qualities=qualities, quality="high")
+
+    def _pictures(self, model: MaskGuidedSR) -> list[np.ndarray]:
+        return [np.asarray(model.upscale(lr)) for lr in self.held_out]
+
+    def _db(
+        self,
+        coarse: Sequence[np.ndarray],
+        whole: Sequence[np.ndarray],
+        masks: Sequence[Tensor],
+        threshold: float,
+        side: int,
+    ) -> float:
+        """Mean over images of the PSNR of luma, of what is refined above a threshold."""
+        found = []
+        for made, wanted, mask in zip(coarse, whole, masks, strict=True):
+            refined = large(mask > threshold, side, wanted.shape)
+            error = np.square(luma(np.where(refined[..., None], wanted, made)) - luma(wanted)).mean()
+            error += refined.mean() * self._left()
+            found.append(10 * math.log10(255**2 / max(float(error), 1e-5)))
+        return sum(found) / len(found)
+
+    def _left(self) -> float:
+        """The mean square by which luma inside of regions is not that of the whole picture, with the halo chosen."""
+        return 255**2 / 10 ** (self.halos[self.network.config.halo] / 10) if self.halos else 0.0
+
+    def _share_for(self, point: Callable[[float], Point], wanted: float) -> float:
+        """The smallest share, in steps of a hundredth, that is so near to the published network."""
+        low, high = 0, 100
+        while low < high:
+            middle_of = (low + high) // 2
+            low, high = (low, middle_of) if point(middle_of / 100).db >= wanted else (middle_of + 1, high)
+        return low / 100
+
+    def _halo(self, whole: Sequence[np.ndarray], masks: Sequence[Tensor], threshold: float, side: int) -> int:
+        """The smallest with which regions are as in the whole picture, or the largest that there is."""
+        self.halos = {}
+        lr, wanted, mask = self.held_out[0], whole[0], masks[0]
+        inside = large(mask > threshold, side, wanted.shape)
+        for halo in self.tried():
+            self.network.config = replace(self.network.config, halo=halo)
+            made = np.asarray(MaskGuidedSR(self.network, runtime=self.runtime, threshold=threshold).upscale(lr))
+            error = np.square(luma(made) - luma(wanted))[inside]
+            self.halos[halo] = 10 * math.log10(255**2 / max(float(error.mean()) if error.size else 0.0, 1e-5))
+            if error.size and self.halos[halo] >= AS_WHOLE:
+                break
+        return halo
+
+    def _timed(self, points: list[Point], config: RegionConfig) -> list[Point]:
+        """Interleaved, the best of some runs of the largest image held out, and the published network beside them."""
+        lr = max(self.held_out, key=lambda image: image.size)
+        self.network.config = config
+        cells = math.prod(MaskGuidedSR(self.network, runtime=self.runtime).grid(*lr.shape[:2]))
+        alone = MaskGuidedSR(self.teacher, runtime=self.runtime, device="cpu")
+        runs = [lambda: alone.upscale(lr), *(self._at(lr, round(p.share * cells)) for p in points)]
+        best = [math.inf] * len(runs)
+        for repeat in range(REPEATS + 1):
+            for number, run in enumerate(runs):
+                began = time.process_time()
+                run()
+                if repeat:
+                    best[number] = min(best[number], time.process_time() - began)
+        self.seconds = best[0]
+        return [replace(p, time=spent / best[0]) for p, spent in zip(points, best[1:], strict=True)]
+
+    def _at(self, lr: np.ndarray, k: int) -> Callable[[], object]:
+        run = MaskGuidedSR(self.network, runtime=self.runtime, k=k)
+        return lambda: run.upscale(lr)
+
+    def report(self) -> str:
+        """The curve, and whether it pays."""
+        config = self.network.config
+        lines = [
+            f"{'share':>6} {'dB':>6} {'time':>6}   of the published network's, with a halo of {config.halo} pixels"
+        ]
+        lines += [f"{p.share:6.2f} {p.db:6.2f} {p.time or math.nan:6.2f}" for p in self.points]
+        high = next((p for p in self.points if p.threshold == config.qualities["high"]), None)
+        if self.pays and high is not None:
+            return "\n".join(
+                [*lines, f"it pays: {high.db:.1f} dB to the published network in {high.time:.2f} of its time"]
+            )
+        return "\n".join([*lines, f"it does not pay: {QUALITIES['high']:g} dB take {PAYS:.0%} of the time or more"])
+
+    def facts(self) -> Record:
+        """What the file says of it."""
+        return {"curve": [asdict(p) for p in self.points], "pays": self.pays, "qualities": QUALITIES}
+
+
+def luma(image: np.ndarray) -> np.ndarray:
+    """Of BT.601, 16 to 235, as results are compared."""
+    return cast(np.ndarray, 16 + image.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / 255)
+
+
+def large(cells: Tensor, side: int, shape: tuple[int, ...]) -> np.ndarray:
+    """bool (H, W): the pixels of cells."""
+    return cells.numpy().repeat(side, 0).repeat(side, 1)[: shape[0], : shape[1]]
