@@ -46,12 +46,15 @@ test: setup
 	$(TEST)
 
 # Again with the kernels in plain C++, which the oldest processors run: what has kernels for several instruction sets in it,
-# and what has convolutions in it, unless this processor runs them in plain C++ anyway.
+# and what has convolutions in it, in float maps and in pairs of bf16, unless this processor runs these in plain C++ anyway.
 PORTABLE := mask_head dynamic_filter filter_and_select paste_shuffled output_to_image high_pass convolve_maps map_bands backends engine
-CONVOLUTIONS := pair_chain pair_planes convolution_kernels convolution_operators plans tiles runtimes safety published stream plain_plans
-USUAL = $(shell $(BIN)/python -c "from mga_kernels.runtimes.cpu.choose import storage; print(storage().kernels())")
+PAIRS := pair_chain pair_planes convolution_kernels
+CONVOLUTIONS := convolution_operators plans tiles runtimes safety published stream plain_plans
+USUAL = $(shell $(BIN)/python -c "from mga_kernels.runtimes.cpu.choose import STORAGES as s; print(s['float32'].kernels(), s['bfloat16'].kernels())")
+FASTER = $(if $(filter-out portable,$(word $(1),$(USUAL))),$(2))
 test-portable: setup
-	MGA_CPU_ISA=baseline $(TEST) $(patsubst %,tests/test_%.py,$(PORTABLE) $(if $(filter portable,$(USUAL)),,$(CONVOLUTIONS)))
+	MGA_CPU_ISA=baseline $(TEST) $(patsubst %,tests/test_%.py,$(PORTABLE) $(call FASTER,1,$(CONVOLUTIONS)) $(call FASTER,2,$(PAIRS))) \
+	  $(if $(call FASTER,2,yes),,-k 'not (bfloat16 and (plans or runtimes or safety))')
 
 sanitize: setup
 	.ci/sanitize $(BIN)/python
