@@ -74,3 +74,18 @@ def black_box(halo: int = 24, patch_size: int = 8, smallest: int = 8, **settings
     )
     torch.manual_seed(4)
     return BlackBoxNetwork(config).eval().requires_grad_(False)
+
+
+def swinir(scale: int) -> dict[str, Tensor] | None:
+    """The tensors of a SwinIR of few numbers as spandrel has it, which mixes what it sees; None without spandrel."""
+    try:
+        from spandrel.architectures.SwinIR.__arch.SwinIR import SwinIR
+    except (ImportError, RuntimeError):  # the latter from a torchvision that was built for another PyTorch
+        return None
+    torch.manual_seed(0)
+    shape = {"img_size": 8, "embed_dim": 8, "depths": [2], "num_heads": [2], "window_size": 4, "mlp_ratio": 2}
+    network = SwinIR(**shape, upscale=scale, upsampler="pixelshuffledirect")
+    for name, parameter in network.named_parameters():
+        if "table" in name or (parameter.ndim == 2 and "norm" not in name):
+            parameter.data.mul_(10)
+    return {name: tensor.detach() for name, tensor in network.state_dict().items()}

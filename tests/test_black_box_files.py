@@ -6,6 +6,7 @@ import json
 import sys
 from types import SimpleNamespace
 
+import black_boxes
 import numpy as np
 import pytest
 import torch
@@ -252,18 +253,8 @@ def test_images_are_so_large_that_it_ends_in_time(folder):
 
 @pytest.fixture(scope="module")
 def swinir():
-    """SwinIR of a few numbers as spandrel has it, x2, with weights that mix what they see."""
-    try:
-        from spandrel.architectures.SwinIR.__arch.SwinIR import SwinIR
-    except (ImportError, RuntimeError) as problem:
-        pytest.skip(f"spandrel cannot be imported: {problem}")
-    torch.manual_seed(0)
-    shape = {"img_size": 8, "embed_dim": 8, "depths": [2], "num_heads": [2], "window_size": 4, "mlp_ratio": 2}
-    network = SwinIR(**shape, upscale=2, upsampler="pixelshuffledirect")
-    for name, parameter in network.named_parameters():
-        if "table" in name or (parameter.ndim == 2 and "norm" not in name):
-            parameter.data.mul_(10)
-    return {name: tensor.detach() for name, tensor in network.state_dict().items()}
+    state = black_boxes.swinir(2)
+    return state or pytest.skip("spandrel cannot be imported")
 
 
 def test_dat_which_takes_means_of_the_image_is_refused(swinir):
