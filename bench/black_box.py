@@ -1,4 +1,4 @@
-"""What a black box brings that refines rectangles: ``python bench/black_box.py --images DIR [--minutes M] [-o FILE]``.
+"""What a black box brings that refines rectangles: ``python bench/black_box.py --images DIR [--side N] [-o FILE]``.
 
 A SwinIR in the shape of its authors' light one (60 channels, 4 x 6 blocks of windows of 8, x4), as spandrel has it,
 goes through ``mga convert --black-box``, which prints the curve. Its weights are random and of no published network:
@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from mga.cli import main as mga
+from mga.conversion import black_box, curve
 
 SCALE, COLOURS = 4, 3
 
@@ -50,14 +51,18 @@ def light_swinir() -> nn.Module:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", required=True, help="folder of images")
-    parser.add_argument("--minutes", default="10")
+    parser.add_argument("--count", type=int, default=black_box.IMAGES, help="images that are measured")
+    parser.add_argument("--side", type=int, default=black_box.LARGEST, help="of what is looked at of each")
+    parser.add_argument("--repeats", type=int, default=curve.REPEATS, help="of which the best time counts")
     parser.add_argument("-o", "--output", help="where the model is kept, a .safetensors file")
     asked = parser.parse_args()
+    black_box.IMAGES, black_box.LARGEST, black_box.SMALLEST = asked.count, asked.side, asked.side
+    curve.REPEATS = asked.repeats
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "swinir-light-random.pth"
         torch.save(light_swinir().state_dict(), file)
         output = asked.output or str(Path(folder) / "made.safetensors")
-        arguments = ["--images", asked.images, "--minutes", asked.minutes, "--black-box"]
+        arguments = ["--images", asked.images, "--black-box"]
         return mga(["convert", str(file), "-o", output, *arguments])
 
 

@@ -15,8 +15,9 @@ from mga_kernels.errors import InputError
 from mga_kernels.networks import WholeNetwork
 
 LENGTHS = (96, 192, 480)  # LR pixels of a strip, of which a third changes
-BREADTH = CALM = 32  # at its other end so many stay the same, or it was too short
-PERIODS = (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 64)  # with the divisors of each
+CALM = 32  # at its other end so many stay the same, or it was too short
+BREADTH = 16
+PERIODS = (1, 8, 64, 48, 60, 56)  # LR pixels; what a network repeats by is one of these, or a part of one
 EQUAL = 2e-5  # of white: less than that is the rounding of sums in another order
 
 
@@ -32,13 +33,12 @@ class Sight:
 def sight_of(network: WholeNetwork, name: str) -> Sight:
     """By trial. InputError, in a sentence that begins with ``name``, for a network without a limited sight."""
     looking = _Looking(network, name)
-    lengths, window = [], 1
-    for upright in (False, True):
-        length, sees = looking.limited(upright)
-        period = looking.period(upright, sees)
-        lengths.append((upright, length))
-        window = math.lcm(window, period)
-    sees = max(looking.seen(upright, length, window) for upright, length in lengths)
+    limits = [(upright, *looking.limited(upright)) for upright in (False, True)]
+    window = math.lcm(*(looking.period(upright, sees) for upright, _, sees in limits))
+    if all(length // 3 % window == 0 for _, length, _ in limits):
+        sees = max(sees for _, _, sees in limits)
+    else:  # the edges of what changed were not at those of windows
+        sees = max(looking.seen(upright, length, window) for upright, length, _ in limits)
     return Sight(window, sees, looking.together())
 
 
@@ -86,19 +86,26 @@ class _Looking:
     @torch.no_grad()
     def period(self, upright: bool, sees: int) -> int:
         """By how many pixels an image may begin later for the same picture of what it has then."""
-        margin = sees + PERIODS[-1]
-        length = 2 * margin + 2 * PERIODS[-1]
+        most = max(PERIODS)
+        margin = sees + most
+        length = 2 * margin + 2 * most
         image = self._noise(length)
-        whole = self._run(image, upright)
+        whole = self._run(image, upright)[..., margin * self.scale : (length - margin) * self.scale]
+
+        def repeats(by: int) -> bool:
+            part = self._run(image[..., by:], upright)
+            moved = part[..., (margin - by) * self.scale : (length - margin - by) * self.scale]
+            return bool((whole - moved).abs().max() <= EQUAL)
+
         for period in PERIODS:
-            part = self._run(image[..., period:], upright)
-            same = slice(margin * self.scale, (length - margin) * self.scale)
-            moved = slice((margin - period) * self.scale, (length - margin - period) * self.scale)
-            if (whole[..., same] - part[..., moved]).abs().max() <= EQUAL:
+            if repeats(period):
+                for prime in (2, 3, 5, 7):
+                    while period % prime == 0 and period > prime and repeats(period // prime):
+                        period //= prime
                 return period
         raise InputError(
-            f"{self.what} makes another picture of what is elsewhere in an image, by none of 1 to {PERIODS[-1]} pixels "
-            "the same; parts of an image cannot be refined by themselves"
+            f"{self.what} makes another picture of what is elsewhere in an image, also by whole windows of up to "
+            f"{most} pixels; parts of an image cannot be refined by themselves"
         )
 
     @torch.no_grad()
