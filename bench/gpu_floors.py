@@ -138,6 +138,7 @@ OURS: dict[str, Callable[[tuple, list], tuple[int, int, bool]]] = {
     "paste_shuffled_": lambda args, made: (0, size(args[1:]) + args[1].numel() * args[0].element_size(), True),
     "image_to_input": lambda args, made: (0, size(args) + size(made), True),
     "output_to_image": lambda args, made: (0, size(args) + size(made), True),
+    "high_pass": lambda args, made: (0, size(args) + size(made), True),
 }
 
 

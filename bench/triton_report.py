@@ -1,9 +1,11 @@
 """What the compiler makes of every Triton launch, without a GPU: ``python bench/triton_report.py``.
 
 The launchers of the operators are called with tensors of the CPU, for the coarse features of the five networks, each
-dtype and patch size; every launch that they make is compiled for each target instead of run. The result is a table of
-registers, stack (where spilled registers go) and shared memory in bench/results/triton_kernels.json and .md. The exit
-status is 1 where a kernel spills or needs more shared memory than the chip gives to a program.
+dtype and patch size, and for the layers of networks; every launch that they make is compiled for each target instead
+of run. The result is a table of registers, stack (where spilled registers go) and shared memory in
+bench/results/triton_kernels.json and .md, and of convolutions what their machine code for NVIDIA's chips is made of.
+The exit status is 1 where a kernel spills or needs more shared memory than the chip gives to a program, and where a
+convolution multiplies no matrices, has no loads of 16 bytes or uses local memory.
 
 Nothing is launched, so nothing here says whether a kernel is right or fast.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import json
 import os
 import re
 import subprocess
@@ -31,8 +34,7 @@ from triton.backends.compiler import GPUTarget
 from triton.backends.driver import DriverBase
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
-
-from mga_kernels.ops.convolve_pixels import layout as pixels
+from triton_launches import launches
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGETS = {
@@ -43,12 +45,9 @@ TARGETS = {
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
 SHARED_LIMIT = {"sm_80": 166912, "sm_90": 232448, "sm_100": 232448, "sm_120": 101376, "gfx942": 65536}
-CHANNELS = {"FSRCNN": 12, "PAN": 40, "RFDN": 50, "SRResNet, RCAN": 64}
-FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-PATCH_SIZES, SCALES = (2, 4, 8), (2, 3, 4)
-ORDERS = ("softmax-then-pool", "pool-then-softmax")
-MEMORY_FORMATS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
 FIGURES = ("registers", "stack", "shared", "warps")
+MATRIX = {"HMMA", "HGMMA", "UTCHMMA"}  # what multiplies matrices on sm_80 and sm_120, on sm_90, on sm_100
+OPCODE = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.MULTILINE)
 
 
 class NoDriver(DriverBase):
@@ -117,6 +116,35 @@ def figures(kernel: Any, target: str) -> tuple[int, ...]:
     return registers, stack, kernel.metadata.shared, kernel.metadata.num_warps
 
 
+def disassembly(kernel: Any) -> str:
+    """Machine code for a chip of NVIDIA, by the nvdisasm that Triton brings."""
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        command = [triton.knobs.nvidia.nvdisasm.path, "-c", file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def instructions(code: str) -> dict[str, int]:
+    """How many multiply matrices, load 16 bytes or less from global memory, and use local memory."""
+    found = dict.fromkeys(("matrix", "wide loads", "narrow loads", "local"), 0)
+    for opcode in OPCODE.findall(code):
+        name, *how = opcode.split(".")
+        found["matrix"] += name in MATRIX
+        found["local"] += name in ("LDL", "STL")
+        if name in ("LDG", "LDGSTS"):
+            found["wide loads" if "128" in how else "narrow loads"] += 1
+    return found
+
+
+def weakness(found: dict[str, int]) -> str | None:
+    """Why the machine code of a convolution is refused, or None."""
+    for name in ("matrix", "wide loads"):
+        if not found[name]:
+            return f"no {name}" if name == "wide loads" else "no product of matrices"
+    return f"{found['local']} uses of local memory" if found["local"] else None
+
+
 def excess(row: tuple[int, ...], target: str) -> str | None:
     """Why a kernel is refused, or None."""
     _, stack, shared, _ = row
@@ -132,110 +160,14 @@ def launch(op: str, *arguments: Any) -> None:
     getattr(importlib.import_module(f"mga_kernels.ops.{folder}.triton"), op)(*arguments)
 
 
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+Compiled = tuple[str, str, str, tuple[int, ...], dict[str, int] | None]
 
 
-def _feature(channels: int, p: int, dtype: torch.dtype, layout: str = "channels-last") -> torch.Tensor:
-    return torch.empty(1, channels, 8 * p, 16 * p, dtype=dtype).contiguous(memory_format=MEMORY_FORMATS[layout])
+def compile_cases(target: str, pattern: str) -> list[Compiled]:
+    """Operator, case, kernel, figures and, of convolutions on chips of NVIDIA, instructions of the launches.
 
-
-def _indices() -> torch.Tensor:
-    return torch.zeros(1, 16, dtype=torch.int32)
-
-
-def mask_head_launches() -> Iterator[tuple]:
-    forms = [(p, 2, ORDERS[0], "ieee") for p in PATCH_SIZES]
-    forms += [(4, 2, ORDERS[1], "ieee"), (4, 1, ORDERS[0], "ieee"), (4, 2, ORDERS[0], "tf32")]
-    for c in CHANNELS.values():
-        for dtype in FLOATS:
-            for p, classes, order, precision in forms:
-                if precision == "tf32" and dtype != torch.float32:
-                    continue
-                shapes = (c, c, 3, 3), (c,), (classes, c, 3, 3), (classes,)
-                arguments = (_feature(c, p, dtype), *(torch.empty(s, dtype=dtype) for s in shapes), p, order)
-                form = f"p={p} {order if classes == 2 else '1 channel'}{' tf32' if precision == 'tf32' else ''}"
-                yield f"C={c} {_name(dtype)} {form}", "mask_head", arguments, precision == "tf32"
-
-
-def dynamic_filter_launches() -> Iterator[tuple]:
-    for dtype in (*FLOATS, torch.float64):
-        for c in (1, *CHANNELS.values()):
-            weights = torch.empty(25, c, 1, 1, dtype=dtype), torch.empty(25, dtype=dtype)
-            arguments = (torch.empty(1, 8, 16, dtype=dtype), torch.empty(1, c, 8, 16, dtype=dtype), *weights)
-            yield f"S={c} {_name(dtype)}", "dynamic_filter", arguments, False
-
-
-def gather_launches() -> Iterator[tuple]:
-    for c in CHANNELS.values():
-        for dtype in FLOATS:
-            for p in PATCH_SIZES:
-                for layout in MEMORY_FORMATS:
-                    arguments = (_feature(c, p, dtype, layout), _indices(), p, 1)
-                    yield f"C={c} {_name(dtype)} p={p} {layout}", "gather_patches", arguments, False
-
-
-def paste_launches() -> Iterator[tuple]:
-    for side in sorted({p * s for p in PATCH_SIZES for s in SCALES}):
-        for layout, memory_format in MEMORY_FORMATS.items():
-            image = torch.empty(1, 3, 4 * side, 4 * side).contiguous(memory_format=memory_format)
-            for dtype in (*FLOATS, torch.uint8):
-                patches = torch.empty(16, 3, side, side, dtype=dtype).contiguous(memory_format=memory_format)
-                case = f"q={side} {_name(dtype)} {layout}"
-                yield case, "paste_patches_", (image.to(dtype), patches, _indices()), False
-            for p, s in ((p, s) for p in PATCH_SIZES for s in SCALES if p * s == side):
-                for dtype in FLOATS:
-                    patches = torch.empty(16, 3 * s * s, p, p, dtype=dtype).to(memory_format=torch.channels_last)
-                    for target in (dtype, torch.uint8):
-                        case = f"p={p} x{s} {_name(dtype)} into {_name(target)} {layout}"
-                        yield case, "paste_shuffled_", (image.to(target), patches, _indices(), s, 1.0), False
-
-
-def edge_launches() -> Iterator[tuple]:
-    packed = torch.empty(1, 64, 128, 3, dtype=torch.uint8)
-    planar = packed.permute(0, 3, 1, 2).contiguous().permute(0, 2, 3, 1)
-    for layout, image in {"packed": packed, "planar": planar}.items():
-        for dtype in FLOATS:
-            yield f"{_name(dtype)} {layout}", "image_to_input", (image, 64, 128, 1.0, dtype), False
-            output = image.permute(0, 3, 1, 2).to(dtype)
-            yield f"{_name(dtype)} {layout}", "output_to_image", (output, 64, 128, 1.0), False
-
-
-# Channels, outputs, size of the kernel and what else a layer has, as the networks' plans for GPUs have them.
-PIXEL_LAYERS: dict[str, tuple[int, int, int, dict[str, Any]]] = {
-    "3x3 C=48, attention": (48, 48, 3, {"gate": 2, "skip": True}),
-    "3x3 C=64, skip": (64, 64, 3, {"skip": True, "activation": 1}),
-    "3x3 C=64 to 256, shuffle 2": (64, 256, 3, {"shuffle": 2}),
-    "3x3 C=64 to bytes x4": (64, 48, 3, {"bytes": True, "shuffle": 4}),
-}
-
-
-def pixel_launches() -> Iterator[tuple]:
-    for name, layer in PIXEL_LAYERS.items():
-        yield f"{name} float16", "convolve_pixels_", _pixel_arguments(torch.float16, *layer), False
-
-
-def _pixel_arguments(dtype: torch.dtype, channels: int, outputs: int, size: int, has: dict[str, Any]) -> tuple:
-    height, width, s = 32, 64, has.get("shuffle", 1)
-    whole = pixels.padded(outputs)
-    x, weight = torch.empty(height, width, channels, dtype=dtype), torch.empty(size**2, channels, whole, dtype=dtype)
-    out = torch.empty(s * height, s * width, outputs // s**2, dtype=dtype)
-    out = torch.empty(1, *out.shape, dtype=torch.uint8) if has.get("bytes") else out
-    skip = torch.empty_like(out) if has.get("skip") else None
-    finite = torch.ones((), dtype=torch.bool) if has.get("bytes") else None
-    numbers = size, 1, s, has.get("gate", 0), has.get("activation", 0), [], 1.0
-    return out, x, weight, torch.empty(5, whole), skip, None, None, None, finite, None, *numbers
-
-
-def launches() -> Iterator[tuple]:
-    """Every launch as its case, its operator, the operator's arguments, and whether TF32 is allowed."""
-    makers = mask_head_launches, dynamic_filter_launches, gather_launches, paste_launches, edge_launches, pixel_launches
-    for maker in makers:
-        yield from maker()
-
-
-def compile_cases(target: str, pattern: str) -> list[tuple[str, str, str, tuple[int, ...]]]:
-    """Operator, case, kernel and figures of the launches whose "operator case" matches the pattern."""
+    Of those whose "operator case" matches the pattern.
+    """
     result = []
     for case, op, arguments, tf32 in launches():
         if not re.search(pattern, f"{op} {case}"):
@@ -245,7 +177,10 @@ def compile_cases(target: str, pattern: str) -> list[tuple[str, str, str, tuple[
             launch(op, *arguments)
         if not kernels:
             raise RuntimeError(f"{op} {case} launched nothing")
-        result += [(op, case, kernel.metadata.name, figures(kernel, target)) for kernel in kernels]
+        for kernel in kernels:
+            counted = op == "convolve_pixels_" and target.startswith("sm")
+            code = instructions(disassembly(kernel)) if counted else None
+            result.append((op, case, kernel.metadata.name, figures(kernel, target), code))
     return result
 
 
@@ -265,7 +200,26 @@ def table(rows: list[dict[str, Any]]) -> str:
             most = [max((row[target][i] for row in of_kernel if target in row), default=None) for i in range(3)]
             cells.append(" / ".join(map(str, most)))
         lines.append(f"| {kernel} | {len(of_kernel)} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines + table_of_code([row for row in rows if "code" in row])) + "\n"
+
+
+def table_of_code(rows: list[dict[str, Any]]) -> list[str]:
+    """Lines about the machine code of convolutions; none without any."""
+    targets = [target for target in TARGETS if all(target in row["code"] for row in rows)]
+    if not rows or not targets:
+        return []
+    lines = [
+        "",
+        "Convolutions, by their machine code (nvdisasm): instructions that multiply matrices / that load 16 bytes from",
+        "global memory / that load fewer (of the epilogue and of what is added) / that use local memory.",
+        "",
+        f"| layer | {' | '.join(targets)} |",
+        f"|---|{'---|' * len(targets)}",
+    ]
+    for row in rows:
+        cells = [" / ".join(map(str, row["code"][target].values())) for target in targets]
+        lines.append(f"| {row['case']} | {' | '.join(cells)} |")
+    return lines
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -274,6 +228,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", metavar="PATTERN", help='regular expression for "operator case"')
     parser.add_argument("--out", type=Path, default=ROOT / "bench/results", help="folder of the two files")
+    parser.add_argument("--add", action="store_true", help="to what the files there hold of other launches")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes")
     options = parser.parse_args(arguments)
     rows: dict[tuple, dict[str, Any]] = {}
@@ -281,11 +236,19 @@ def main(arguments: list[str] | None = None) -> int:
     with ProcessPoolExecutor(options.jobs) as pool:
         futures = {target: pool.submit(compile_cases, target, options.only) for target in TARGETS}
         for target, future in futures.items():
-            for op, case, kernel, row in future.result():
-                rows.setdefault((op, case), {"op": op, "case": case, "kernel": kernel})[target] = row
-                if reason := excess(row, target):
+            for op, case, kernel, row, code in future.result():
+                known = rows.setdefault((op, case), {"op": op, "case": case, "kernel": kernel})
+                known[target] = row
+                if code is not None:
+                    known.setdefault("code", {})[target] = code
+                reason = excess(row, target) or (None if code is None else weakness(code))
+                if reason is not None:
                     refused.append(f"{op} {case} on {target}: {reason}")
     options.out.mkdir(parents=True, exist_ok=True)
+    kept = json.loads((options.out / "triton_kernels.json").read_text())["launches"] if options.add else []
+    rows = {(row["op"], row["case"]): row for row in kept} | rows
+    order = {(op, case): i for i, (case, op, *_) in enumerate(launches())}
+    rows = {key: rows[key] for key in sorted(rows.keys() & order.keys(), key=lambda key: order[key])}
     report = {"triton": triton.__version__, "figures": FIGURES, "launches": list(rows.values())}
     (options.out / "triton_kernels.json").write_text(to_json(report))
     (options.out / "triton_kernels.md").write_text(table(list(rows.values())))

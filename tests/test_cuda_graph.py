@@ -149,6 +149,16 @@ def test_nothing_on_the_road_reads_a_value_back(name, settings, fused, dense):
     assert dense or "filter_and_select" in guard.seen
 
 
+def test_the_mask_that_costs_nothing_reads_nothing_back():
+    """And has one operator for what is seen in the coarse picture, on GPUs too."""
+    plan = CudaGraphPlanner(random_model("fsrcnn", 4), CPU, torch.float32).plan(21, 30, 9)
+    plan.free = True
+    with torch.no_grad(), CaptureGuard() as guard:
+        plan._run_all(False, 9)
+    assert {"high_pass", "select_patches"} <= guard.seen
+    assert "triton" in ops.operators()["high_pass"].backends
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -14,7 +14,8 @@ pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is n
 
 
 def run_kernel_tests(forks, *options, **environment):
-    files = [HERE / "triton_kernels.py", HERE / "triton_pixels.py", HERE / "triton_operators.py"]
+    names = "triton_kernels", "triton_pixels", "triton_high_pass", "triton_operators"
+    files = [HERE / f"{name}.py" for name in names]
     result = forks.pytest("-x", *options, *files, MGA_BACKEND=None, **environment)
     assert result.returncode == 0, result.stdout[-4000:]
     assert int(re.search(r"(\d+) passed", result.stdout)[1]) > 70

@@ -28,6 +28,7 @@ def calls():
         "paste_shuffled_": (feature, torch.rand(4, 12, 2, 2, generator=g), indices, 2, 1.0),
         "image_to_input": (image, 8, 8, 1.0, torch.float16),
         "output_to_image": (feature, 7, 12, 1.0),
+        "high_pass": (image, 4),
         "convolve_pixels_": pixel_layer("two added", torch.float32, g),
     }
     to = lambda a: a.to(DEVICE) if isinstance(a, torch.Tensor) else a  # noqa: E731

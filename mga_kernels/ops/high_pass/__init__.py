@@ -8,7 +8,7 @@ from torch import Tensor
 from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_count, describe
-from ..registry import Backend, NativeBackend, Operator
+from ..registry import Backend, NativeBackend, Operator, TritonBackend
 from . import reference
 
 LARGEST_SIDE = 1 << 12
@@ -43,6 +43,7 @@ def _not_packed(picture: Tensor, side: int) -> str | None:
 
 OPERATOR = Operator(
     "high_pass",
+    TritonBackend("high_pass", f"{__name__}.triton", reference.high_pass, (torch.uint8,)),
     NativeBackend("high_pass", "cpu", (torch.uint8,), _not_packed),
     Backend(reference.high_pass),
 )
