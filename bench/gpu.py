@@ -7,8 +7,9 @@ It needs torch >= 2.11 with CUDA, a CUDA toolkit, a C++ compiler, ninja, pybind1
   sanitizer  the CUDA tests of the operators under compute-sanitizer, where the toolkit has it
   kernels    every operator in a CUDA graph, backends interleaved with PyTorch eager (and, with --compile,
              torch.compile), by CUDA events, with floors and spread, at C = 64 and 50; which targets are met
-  engine     whole photographs of five networks at x4, 1080p and 4K, bytes to bytes: -M in a CUDA graph against stock
-             -D, each network and size in a process of its own (see ``gpu_engine.py``)
+  engine     whole photographs at x4, 1080p and 4K, bytes to bytes, of five networks -M in a CUDA graph against stock
+             -D, of SPAN, Compact and RRDBNet the whole network against itself, each network and size in a process of
+             its own (see ``gpu_engine.py``)
   train      `mga train` with each of --configs and --budget, into a folder of its own under --runs, where its states
              and its weights are; what --limit stopped goes on with the next call
 
@@ -31,10 +32,10 @@ from typing import Any
 
 import gpu_quick
 from gpu_process import ROOT, Clock, end_on_sigterm, stamp
-from gpu_stages import BUILD, PYTEST, SANITIZED, SANITIZER_TOOLS, STAGES, TESTS, run_stage, together
+from gpu_stages import BUILD, PYTEST, SANITIZED, SANITIZER_TOOLS, STAGES, TESTS, WHOLE, run_stage, together
 
 RESULTS = ROOT / "bench/results"
-PLANNED_FOR_GPU = sorted(path.parent.name for path in ROOT.glob("mga_kernels/architectures/*/cuda.py"))
+PLANNED_FOR_GPU = [*sorted(path.parent.name for path in ROOT.glob("mga_kernels/architectures/*/cuda.py")), *WHOLE]
 SIZES = ["1080p", "4K"]
 WITHOUT_GPU = ["kernels", "engine", "train", "quick"]
 ASKED_FOR = ["train", "quick"]  # which a call without stages does not run
@@ -43,7 +44,8 @@ ASKED_FOR = ["train", "quick"]  # which a call without stages does not run
 def plan(options: argparse.Namespace) -> list[str]:
     """What each chosen stage would run, one line a stage."""
     words = {
-        "quick": f"{', '.join(gpu_quick.STEPS)}; {options.seconds:g} s together",
+        "quick": f"{', '.join(gpu_quick.STEPS)}; estimated are {gpu_quick.estimate(gpu_quick.FIRST):g} s up to "
+        f"{gpu_quick.FIRST} and {gpu_quick.estimate():g} s for all; {options.seconds:g} s together",
         "build": f"MGA_CUDA=1 {' '.join(BUILD)}",
         "tests": " ".join([*PYTEST, *together(), *TESTS]),
         "sanitizer": f"compute-sanitizer --tool {{{','.join(SANITIZER_TOOLS)}}} on {' '.join(SANITIZED)}",

@@ -1,17 +1,21 @@
-"""The engine stage of ``gpu.py``: whole photographs on a GPU, bytes to bytes, -M by the plan against stock -D.
+"""The engine stage of ``gpu.py``: whole photographs on a GPU, bytes to bytes, ours against what PyTorch has.
 
     python bench/gpu_engine.py NETWORK SIZE --record FILE
 
-One network at one size. -M runs in a CUDA graph, its halves eager or compiled, its Refine-Net plain or fused; -D is
-what a user has without us: channels-last float16, eager or by torch.compile with max-autotune, whose CUDA graphs are
-on. All get the same transfers through pinned memory. A contender is checked against -M or -D in float32 before it is
-timed; one that fails is recorded with its error. FILE is written after each contender, so that a process stopped for
-want of time has lost only what it was making. ``--device cpu`` runs the same code uncaptured, for a test of it.
+One network at one size. Of mask-guided ones -M runs in a CUDA graph, its halves eager or compiled, its Refine-Net plain
+or fused; -D is what a user has without us: channels-last float16, eager or by torch.compile with max-autotune, whose
+CUDA graphs are on. Of those without a mask (SPAN, Compact, RRDBNet) both run the whole network, W. All get the same
+transfers through pinned memory. A contender is checked against -M, -D or W in float32 before it is timed; one that
+fails is recorded with its error. FILE is written after each contender, so that a process stopped for want of time has
+lost only what it was making. ``--compile-only`` makes the plan in our own convolutions and nothing else, so that many
+such processes compile at a time what those that measure find in Triton's cache. ``--device cpu`` runs the same code
+uncaptured, for a test of it.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import math
 import sys
 import time
@@ -21,17 +25,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from contenders import Decomposed, make_networks
+from contenders import Decomposed, lively, make_networks
 from gpu_kernels import host_times, summary
 from gpu_process import whole_record
 from images import gmacs, test_image
-from torch import Tensor
+from torch import Tensor, nn
 
+from mga.complexity.counting import costs_of
 from mga.evaluation.metrics import psnr_rgb
 from mga_kernels import ops
 from mga_kernels.modes import exact_float32
-from mga_kernels.networks import MaskGuidedNetwork
+from mga_kernels.networks import MaskGuidedNetwork, WholeConfig, WholeNetwork
 from mga_kernels.ops import image_to_input, output_to_image
 from mga_kernels.runtimes.cuda import graph as cuda_graph
 from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner, Settings
@@ -44,6 +50,7 @@ SCALE = 4
 LEAST_AGREEMENT = 33.0  # dB against float32: as for whole images on the CPU
 IN_A_ROW = 30  # images of a throughput figure
 PROFILED = 3
+MODE = "max-autotune"  # of torch.compile
 Run = Callable[[Tensor], Tensor]
 
 OURS = {
@@ -53,15 +60,23 @@ OURS = {
     "M, graph, compiled": Settings(compiled=True),
     "M, graph, compiled, fused": Settings(compiled=True, fused=True),
 }
-STOCK = {"D, eager": None, "D, torch.compile": "max-autotune"}
+OURS_WHOLE = {
+    "W, graph, own convolutions": None,
+    "W, graph, eager": Settings(),
+    "W, graph, compiled": Settings(compiled=True),
+}
+STOCK = {f"{function}, {how}": mode for function in "DW" for how, mode in (("eager", None), ("torch.compile", MODE))}
+PLANS = OURS | OURS_WHOLE
+WHOLE = {"span": 6, "compact": 16, "rrdbnet": 23}  # networks without a mask, of which others publish weights: blocks
 # What takes longest to make comes last.
 ORDER = ("M, graph, own convolutions", "M, graph, eager", "D, eager", "M, graph, fused", "D, torch.compile")
 CONTENDERS = (*ORDER, "M, graph, compiled", "M, graph, compiled, fused")
+OF_WHOLE = ("W, graph, own convolutions", "W, graph, eager", "W, eager", "W, torch.compile", "W, graph, compiled")
 
 
 @dataclass(frozen=True)
 class Case:
-    network: MaskGuidedNetwork
+    network: MaskGuidedNetwork | WholeNetwork
     image: Tensor  # uint8 (H, W, 3) on the host
     k: int
     device: torch.device
@@ -71,26 +86,51 @@ class Case:
     def size(self) -> tuple[int, int]:
         return self.image.shape[0], self.image.shape[1]
 
+    @property
+    def contenders(self) -> tuple[str, ...]:
+        return CONTENDERS if self.network.masked else OF_WHOLE
 
-def make_case(name: str, size: str, device: str) -> Case:
+    def work(self) -> dict[str, float]:
+        """GMACs of what contenders run."""
+        height, width = self.size
+        if isinstance(self.network, MaskGuidedNetwork):
+            return gmacs(self.network.config, width, height, self.k)
+        with torch.inference_mode(False):
+            return {"W": costs_of(self.network.config).cost("whole", width, height).macs / 1e9}
+
+
+def whole_network(name: str, image: np.ndarray) -> WholeNetwork:
+    """A published architecture with random weights, whose pictures have the contrast of photographs."""
+    torch.manual_seed(0)
+    network = WholeNetwork(WholeConfig(name, SCALE, WHOLE[name])).eval().requires_grad_(False)
+    part = torch.from_numpy(np.ascontiguousarray(image[:48, :48])).permute(2, 0, 1)[None] / 255
+    lively(network.body, lambda: network.unclamped(part), 1.0)
+    return network
+
+
+def make_case(name: str, size: str, kind: str) -> Case:
     width, height = SIZES[size]
     image = test_image(width, height)
+    # Half precision is slow on a CPU, and no question.
+    device, dtype = torch.device(kind), torch.float16 if kind == "cuda" else torch.float32
+    if name in WHOLE:
+        return Case(whole_network(name, image), torch.from_numpy(image), 0, device, dtype)
     network, _ = make_networks(name, SCALE, image)
     config = network.config
     k = min(config.k, math.prod(-(-side // config.patch_size) for side in (height, width)))
-    dtype = torch.float16 if device == "cuda" else torch.float32  # half precision is slow on a CPU, and no question
-    return Case(network, torch.from_numpy(image), k, torch.device(device), dtype)
+    return Case(network, torch.from_numpy(image), k, device, dtype)
 
 
 def stock(case: Case, mode: str | None, dtype: torch.dtype) -> Run:
-    """-D as PyTorch runs it, channels-last; ``mode`` of torch.compile, None for eager."""
-    import copy
-
-    module = Decomposed(copy.deepcopy(case.network)).eval().to(case.device, dtype)
+    """-D or W as PyTorch runs it, channels-last; ``mode`` of torch.compile, None for eager."""
+    network = copy.deepcopy(case.network)
+    module = Decomposed(network) if isinstance(network, MaskGuidedNetwork) else Unclamped(network)
+    module.eval().to(case.device, dtype)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if mode is not None:
         module.compile(dynamic=False, **({"mode": mode} if case.device.type == "cuda" else cuda_graph.COMPILE))
-    given, value_range = host_bytes(case.device, *case.image.shape), case.network.value_range
+    given = host_bytes(case.device, *case.image.shape)
+    value_range = getattr(case.network, "value_range", 1.0)
 
     def run(image: Tensor) -> Tensor:
         given.copy_(image)
@@ -106,11 +146,24 @@ def stock(case: Case, mode: str | None, dtype: torch.dtype) -> Run:
     return run
 
 
+class Unclamped(nn.Module):
+    """A whole network from (1, 3, H, W) in [0, 1] to (1, 3, sH, sW)."""
+
+    def __init__(self, network: WholeNetwork):
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        return self.network.unclamped(image)
+
+
 def exact(case: Case) -> dict[str, Tensor]:
-    """The pictures of -M and -D in float32 on the device, kernel by kernel."""
+    """The pictures of -M and -D, or of W, in float32 on the device, kernel by kernel."""
     planner = CudaGraphPlanner(case.network, case.device, torch.float32, Settings(), captured=False)
     plan = planner.plan(*case.size, case.k)
     with exact_float32:
+        if not case.network.masked:
+            return {"W": plan.run(case.image)}
         return {"M": plan.run(case.image), "D": stock(case, None, torch.float32)(case.image)}
 
 
@@ -187,7 +240,7 @@ class Session:
             "lr": [width, height],
             "k": case.k,
             "dtype": str(case.dtype).removeprefix("torch."),
-            "gmacs": {key: round(v, 3) for key, v in gmacs(case.network.config, width, height, case.k).items()},
+            "gmacs": {key: round(v, 3) for key, v in case.work().items()},
             "contenders": {},
             "failed": {},
         }
@@ -218,7 +271,7 @@ class Session:
         if name in STOCK:
             self.runs[name] = stock(self.case, STOCK[name], self.case.dtype)
             return {"psnr against float32": checked(name, self.runs[name], self.case, self.wanted)}
-        plan = own_plan(self.case, OURS[name])
+        plan = own_plan(self.case, PLANS[name])
         self.runs[name] = plan.run
         row: dict[str, Any] = {"psnr against float32": checked(name, plan.run, self.case, self.wanted)}
         row["backends"] = {op: ops.last_backend(op) for op in ops.operators() if ops.last_backend(op)}
@@ -234,20 +287,24 @@ class Session:
 
 
 def claim(record: dict[str, Any]) -> dict[str, Any] | None:
-    """Wall-clock of the fastest -M over that of the fastest stock -D, beside the ratio of their operations."""
+    """Wall-clock of our fastest over that of the fastest stock network, beside the ratio of their operations.
+
+    That is -M over -D, or a network without a mask over itself.
+    """
     medians = {name: row["median_ms"] for name, row in record["contenders"].items()}
-    both = [[name for name in medians if name.startswith(function)] for function in ("M", "D")]
+    both = [name for name in medians if name in PLANS], [name for name in medians if name in STOCK]
     if not all(both):
         return None
     ours, theirs = (min(names, key=lambda name: medians[name]) for names in both)
-    time_ratio, work_ratio = medians[ours] / medians[theirs], record["gmacs"]["M"] / record["gmacs"]["D"]
+    time_ratio, work_ratio = medians[ours] / medians[theirs], record["gmacs"][ours[0]] / record["gmacs"][theirs[0]]
+    us, them = ("ours", "stock") if ours[0] == theirs[0] else (ours[0], theirs[0])
     return {
-        "M": ours,
-        "D": theirs,
-        "M/D time": round(time_ratio, 4),
-        "M/D GMACs": round(work_ratio, 4),
+        us: ours,
+        them: theirs,
+        f"{us}/{them} time": round(time_ratio, 4),
+        f"{us}/{them} GMACs": round(work_ratio, 4),
         "met": time_ratio <= work_ratio,
-        "D compiled": "D, torch.compile" in medians,
+        f"{them} compiled": f"{theirs[0]}, torch.compile" in medians,
     }
 
 
@@ -256,23 +313,33 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("network")
     parser.add_argument("size", choices=SIZES)
-    parser.add_argument("--record", type=Path, required=True)
-    parser.add_argument("--contenders", nargs="*", default=[], metavar="NAME", help=f"of {'; '.join(CONTENDERS)}")
+    parser.add_argument("--record", type=Path)
+    parser.add_argument(
+        "--compile-only", action="store_true", help="the kernels of our own convolutions, without times"
+    )
+    known = (*CONTENDERS, *OF_WHOLE)
+    parser.add_argument("--contenders", nargs="*", default=[], metavar="NAME", help=f"of {'; '.join(known)}")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--rounds", type=int, default=20)
     options = parser.parse_args(arguments)
-    unknown = set(options.contenders) - set(CONTENDERS)
+    unknown = set(options.contenders) - set(known)
     if unknown:
-        parser.error(f"there is no contender {unknown.pop()!r}; choose from {'; '.join(CONTENDERS)}")
+        parser.error(f"there is no contender {unknown.pop()!r}; choose from {'; '.join(known)}")
+    if (options.record is None) != options.compile_only:
+        parser.error("either --record or --compile-only has to be given")
     if options.device == "cpu":
         cuda_graph.COMPILE = {"backend": "eager"}  # traced, and nothing generated
         torch.set_num_threads(1)  # small work, which would mostly wait for other threads
     torch.manual_seed(0)
-    session = Session(make_case(options.network, options.size, options.device), options.record, options.rounds)
-    asked = [name for name in CONTENDERS if not options.contenders or name in options.contenders]
+    case = make_case(options.network, options.size, options.device)
+    if options.compile_only:
+        own_plan(case, None)
+        return 0
+    session = Session(case, options.record, options.rounds)
+    asked = [name for name in case.contenders if not options.contenders or name in options.contenders]
     for name in asked:
         # On a CPU the definition would stand for the kernel, in float64: minutes that tell nothing.
-        if options.device == "cuda" or OURS.get(name, True) is not None:
+        if options.device == "cuda" or PLANS.get(name, True) is not None:
             session.add(name)
             row = session.record["contenders"].get(name) or session.record["failed"].get(name)
             print(f"{options.network} {options.size} {name}: {row}", flush=True)

@@ -17,10 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from gpu_process import ROOT, Clock, StageFailed, run
-from gpu_stages import ENDING, ON_KERNELS, OPERATOR_TESTS, SKIPPED, STAGES, compiled_kernels, together
+from gpu_stages import (
+    ENDING,
+    ON_KERNELS,
+    OPERATOR_TESTS,
+    SKIPPED,
+    STAGES,
+    WHOLE,
+    compile_together,
+    compiled_kernels,
+    together,
+)
 
 Found = dict[str, Any]
-IN_TURN = ("rfdn", "srresnet", "fsrcnn", "pan", "rcan")
+IN_TURN = ("rfdn", *WHOLE, "srresnet", "fsrcnn", "pan", "rcan")
+FIRST = "engine rrdbnet 4K"  # with which every kind of question has a first answer
+EAGER_WHOLE = ["W, graph, own convolutions", "W, graph, eager", "W, eager"]
 EAGER = ["M, graph, own convolutions", "M, graph, eager", "D, eager", "M, graph, fused"]
 COMPILED = ["M, graph, own convolutions", "M, graph, eager", "D, torch.compile", "M, graph, compiled"]
 CLOSING = 3.0  # seconds kept for ending and recording
@@ -30,7 +42,8 @@ CLOSING = 3.0  # seconds kept for ending and recording
 class Step:
     """``run(options, seconds)`` gives what it found: what "failed", and "stopped" where it did not come to its end.
 
-    ``stays``: whether what it made is there, where that is more than its record.
+    ``stays``: whether what it made is there, where that is more than its record. ``usual``: seconds that it is
+    estimated to take on 16 cores, until a GPU has run it.
     """
 
     least: float
@@ -38,6 +51,7 @@ class Step:
     run: Callable[[argparse.Namespace, float], Found]
     needs_gpu: bool = True
     stays: Callable[[], bool] = lambda: True
+    usual: float = 0.0
 
 
 def part(stage: str, closing: float = 0, **settings: Any) -> Callable[[argparse.Namespace, float], Found]:
@@ -62,6 +76,11 @@ def built() -> bool:
 def smoke(options: argparse.Namespace, seconds: float) -> Found:
     told = run([sys.executable, str(ROOT / "bench/gpu_smoke.py"), "--device", options.device], seconds)
     return {"told": told.splitlines()[-12:]}
+
+
+def compile_all(options: argparse.Namespace, seconds: float) -> Found:
+    given = argparse.Namespace(**{**vars(options), "networks": IN_TURN, "sizes": ["4K"], "limit": seconds})
+    return compile_together(given)
 
 
 def pytest(files: list[str], only: str = "", **extra: str) -> Callable[[argparse.Namespace, float], Found]:
@@ -101,33 +120,40 @@ def results_of_tests(record: Path) -> Found:
 def steps() -> dict[str, Step]:
     operators = [f"tests/test_{name}.py" for name in (*OPERATOR_TESTS, "backends")]
     graphs = ["tests/test_cuda_graph.py", "tests/test_cuda_whole.py", "tests/test_cuda_own.py"]
-    triton = ["tests/triton_kernels.py", "tests/triton_pixels.py", "tests/triton_operators.py"]
+    triton = [f"tests/triton_{name}.py" for name in ("kernels", "pixels", "high_pass", "operators")]
     some = {"tests": ["cuda_device", "test_filter_and_select"]}
+    bf16 = part("kernels", ENDING, configurations=["C=64 bfloat16"], compile=False)
     made = {
-        "build": Step(20, 240, part("build"), stays=built),
-        "smoke": Step(15, 60, smoke, needs_gpu=False),
-        "operators": Step(30, 120, pytest(operators, ON_KERNELS)),
-        "captured networks": Step(30, 90, pytest(["-m", "cuda", *graphs])),
-        "kernels C=64 bfloat16": Step(
-            45, 120, part("kernels", ENDING, configurations=["C=64 bfloat16"], compile=False), needs_gpu=False
-        ),
+        "build": Step(20, 240, part("build"), stays=built, usual=25),
+        "smoke": Step(15, 60, smoke, needs_gpu=False, usual=15),
+        "operators": Step(30, 120, pytest(operators, ON_KERNELS), usual=35),
+        "captured networks": Step(30, 90, pytest(["-m", "cuda", *graphs]), usual=45),
+        "kernels C=64 bfloat16": Step(45, 120, bf16, needs_gpu=False, usual=45),
+        "kernels of networks": Step(20, 120, compile_all, usual=50),
     }
     for network in IN_TURN:
-        run_one = part("engine", networks=[network], sizes=["4K"], contenders=EAGER)
-        made[f"engine {network} 4K"] = Step(25, 60, run_one, needs_gpu=False)
+        contenders = EAGER_WHOLE if network in WHOLE else EAGER
+        run_one = part("engine", networks=[network], sizes=["4K"], contenders=contenders)
+        made[f"engine {network} 4K"] = Step(25, 60, run_one, needs_gpu=False, usual=30 if network == "rcan" else 18)
     for tool in ("memcheck", "racecheck"):
-        made[tool] = Step(30, 120, part("sanitizer", tools=[tool], **some))
+        made[tool] = Step(30, 120, part("sanitizer", tools=[tool], **some), usual=60)
     compiled = part("engine", networks=["rfdn"], sizes=["4K"], contenders=COMPILED)
     more = part("kernels", ENDING, configurations=["C=50 float16", "C=50 float32"], compile=False)
     return {
         **made,
-        "triton": Step(60, 240, pytest(triton, TRITON_INTERPRET="0")),
-        "engine rfdn 4K compiled": Step(90, 300, compiled),
-        "kernels C=50": Step(60, 180, more),
+        "triton": Step(60, 240, pytest(triton, TRITON_INTERPRET="0"), usual=120),
+        "engine rfdn 4K compiled": Step(90, 300, compiled, usual=150),
+        "kernels C=50": Step(60, 180, more, usual=90),
     }
 
 
 STEPS = steps()
+
+
+def estimate(last: str | None = None) -> float:
+    """Seconds that the steps usually take, all or up to one of them."""
+    names = list(STEPS)
+    return sum(STEPS[name].usual for name in (names if last is None else names[: names.index(last) + 1]))
 
 
 def run_steps(options: argparse.Namespace, clock: Clock) -> bool:

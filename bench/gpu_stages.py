@@ -13,6 +13,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ PYTEST = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
 SANITIZER_TOOLS = ["memcheck", "racecheck", "initcheck", "synccheck"]
 ENDING = 20.0  # seconds that a stage which looks at the clock itself may take beyond its limit
 ON_KERNELS = "cuda and not compile and not opcheck and not fake"
+WHOLE = ["span", "compact", "rrdbnet"]  # networks of the engine stage without a mask, as ``gpu_engine.WHOLE`` has them
 SKIPPED = "needs an NVIDIA GPU", "built without CUDA kernels"  # reasons for which no test may be skipped here
 
 
@@ -170,6 +172,25 @@ def child(options: argparse.Namespace, network: str, size: str, record: Path) ->
     except StageFailed as failure:
         return str(failure).partition("` ")[2]
     return None
+
+
+def compile_together(options: argparse.Namespace) -> dict[str, Any]:
+    """The plans of ``options.networks`` in our own convolutions, each made in a process, all at the same time.
+
+    Triton compiles one kernel after the other in a process, and keeps what it made: who measures finds it there.
+    """
+    script, size = str(ROOT / "bench/gpu_engine.py"), options.sizes[-1]
+
+    def one(network: str) -> str | None:
+        try:
+            run([sys.executable, script, network, size, "--compile-only", "--device", options.device], options.limit)
+        except StageFailed as failure:
+            return f"{network}: {failure}"
+        return None
+
+    with ThreadPoolExecutor(len(options.networks)) as pool:
+        wrong = [reason for reason in pool.map(one, options.networks) if reason]
+    return {"failed": wrong} if wrong else {}
 
 
 def merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -57,8 +58,10 @@ def test_gpu_script_lists_its_stages(gpu):
     stages = [line.split(":")[0] for line in result.stdout.splitlines()]
     assert stages == ["build", "tests", "sanitizer", "kernels", "engine"]
     quick = gpu("quick", "--dry-run", "--seconds", "300")[1].out
-    assert quick.startswith("quick: build, smoke, operators, captured networks, kernels C=64 bfloat16, engine rfdn 4K")
+    first = "build", "smoke", "operators", "captured networks", "kernels C=64 bfloat16", "kernels of networks"
+    assert quick.startswith(f"quick: {', '.join(first)}, engine rfdn 4K")
     assert quick.endswith("300 s together\n")
+    assert re.search(r"estimated are 2\d\d s up to engine rrdbnet 4K and \d+ s for all", quick)
     more = gpu("--dry-run", "--configs", "some.toml")[1].out.splitlines()
     assert more[-1] == "train: some.toml; at most 540 s each"
     chosen = gpu("engine", "build", "--dry-run", "--networks", "pan", "--sizes", "4K")[1].out.splitlines()
@@ -86,6 +89,35 @@ def test_gpu_script_rehearses_on_the_cpu_and_adds_to_what_it_has(gpu, tmp_path):
     stage = json.loads(path.read_text())["stages"]["engine"]
     assert stage["failed"] == ["fsrcnn tiny: stopped after 0.1 s"]
     assert len(stage["fsrcnn tiny"]["contenders"]) == 5
+
+
+def test_networks_without_a_mask_race_themselves(gpu, tmp_path):
+    given = "--device", "cpu", "--tiny", "--out", tmp_path, "--networks", "compact", "--rounds", "1"
+    code, said = gpu("engine", *given, "--contenders", "W, graph, eager", "W, eager", "M, graph, eager")
+    assert code == 0, said.err
+    (path,) = tmp_path.glob("gpu-cpu-*.json")
+    found = json.loads(path.read_text())["stages"]["engine"]["compact tiny"]
+    assert set(found["contenders"]) == {"W, graph, eager", "W, eager"}
+    assert found["failed"] == {}
+    assert found["gmacs"]["W"] == pytest.approx(0.46, rel=0.05)
+    assert (found["claim"]["ours"], found["claim"]["stock"]) == ("W, graph, eager", "W, eager")
+    assert found["claim"]["ours/stock GMACs"] == 1
+    assert found["claim"]["met"] == (found["claim"]["ours/stock time"] <= 1)
+
+
+def test_every_network_of_the_engine_stage_is_made(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import gpu_engine
+    import gpu_stages
+
+    assert list(gpu_engine.WHOLE) == gpu_stages.WHOLE
+    for ours, of in ((gpu_engine.OURS, gpu_engine.CONTENDERS), (gpu_engine.OURS_WHOLE, gpu_engine.OF_WHOLE)):
+        assert set(of) - set(gpu_engine.STOCK) == set(ours)
+    assert {*gpu_engine.STOCK} < {*gpu_engine.CONTENDERS, *gpu_engine.OF_WHOLE}
+    for name in gpu_stages.WHOLE:
+        case = gpu_engine.make_case(name, "tiny", "cpu")
+        assert case.network.config.network == name
+        assert case.k == 0
 
 
 def test_a_contender_that_fails_costs_only_itself(monkeypatch, tmp_path):

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -266,6 +267,27 @@ def test_the_first_answers_come_within_five_minutes(gpu_quick):
     assert sum(step.least for step in gpu_quick.STEPS.values()) < 900
     first = names[: names.index("engine rfdn 4K") + 1]
     assert sum(gpu_quick.STEPS[name].least for name in first) < 300
+    assert all(step.usual > 0 for step in gpu_quick.STEPS.values())
+    before = names[: names.index(gpu_quick.FIRST)]
+    assert {f"engine {network} 4K" for network in ("rfdn", "span", "compact")} < set(before)
+    assert gpu_quick.estimate(gpu_quick.FIRST) < 300
+
+
+def test_kernels_of_networks_are_compiled_by_processes_at_the_same_time(gpu_quick, gpu_stages, monkeypatch):
+    """One waits for the other, so one after the other would never end; what fails is named."""
+    meeting, ran = threading.Barrier(len(gpu_quick.IN_TURN)), []
+
+    def run(command, limit):
+        assert limit == 9.0
+        ran.append(command[2:5])
+        meeting.wait(20)
+        if "pan" in command:
+            raise gpu_stages.StageFailed("`gpu_engine.py` ended with status 1: no ptxas")
+
+    monkeypatch.setattr(gpu_stages, "run", run)
+    found = gpu_quick.STEPS["kernels of networks"].run(Namespace(device="cuda"), 9.0)
+    assert found == {"failed": ["pan: `gpu_engine.py` ended with status 1: no ptxas"]}
+    assert sorted(ran) == sorted([network, "4K", "--compile-only"] for network in gpu_quick.IN_TURN)
 
 
 def test_a_stage_that_had_no_time_is_no_step_that_ended(gpu_quick, monkeypatch):
@@ -284,7 +306,23 @@ def test_a_stage_that_had_no_time_is_no_step_that_ended(gpu_quick, monkeypatch):
     assert saved["sanitizer"]["row"] == 1
 
 
-def test_tests_are_counted_and_those_that_fail_named(gpu_quick, tmp_path):
+class OutOfTime(subprocess.Popen):
+    """Whose time is up as soon as a test has been recorded: how long that takes is the machine's affair."""
+
+    record: Path
+
+    def wait(self, timeout=None):
+        if timeout is None:
+            return super().wait()
+        until = time.monotonic() + 300
+        while self.poll() is None and time.monotonic() < until:
+            if self.record.exists() and self.record.read_text().endswith("\n"):
+                raise subprocess.TimeoutExpired(self.args, timeout)
+            time.sleep(0.02)
+        return super().wait(0)
+
+
+def test_tests_are_counted_and_those_that_fail_named(gpu_quick, gpu_process, tmp_path, monkeypatch):
     """By several processes, and when the time ends before the tests do."""
     file = tmp_path / "test_some.py"
     file.write_text(
@@ -298,12 +336,14 @@ def test_tests_are_counted_and_those_that_fail_named(gpu_quick, tmp_path):
         "def test_long():\n    time.sleep(60)\n"
     )
     run = gpu_quick.pytest([str(file)], "not long")
-    found = run(Namespace(out=tmp_path), 60)
+    found = run(Namespace(out=tmp_path), 300)
     assert (found["passed"], found["skipped"]) == (1, 1)
     wrong = {name.rpartition("::")[2]: told for name, told in found["wrong"].items()}
     assert wrong["test_bad"] == "AssertionError: one is not two"
     assert "needs an NVIDIA GPU" in wrong["test_skipped"]
     assert "stopped" not in found
+    monkeypatch.setattr(OutOfTime, "record", tmp_path / "tests.part.jsonl", raising=False)
+    monkeypatch.setattr(gpu_process.subprocess, "Popen", OutOfTime)
     cut = gpu_quick.pytest([str(file)], "good or long")(Namespace(out=tmp_path), 8)
     assert cut["passed"] == 1
     assert "stopped after 8 s" in cut["stopped"][0]
