@@ -75,6 +75,8 @@ def test_several_at_once_are_what_each_is_alone(monkeypatch):
     sizes.clear()
     assert np.abs(floats(black_box(), image, k=200) - floats(black_box(), image, mode="dense")).max() < 1
     assert len(sizes) > 5, "no more pixels than that at once"
+    every, whole = (floats(black_box(halo=0), image, **how) for how in ({"fraction": 1.0}, {"mode": "dense"}))
+    assert np.array_equal(every, whole), "but for all cells, which are run whole"
 
 
 def test_what_is_run_holds_all_cells_and_starts_at_windows():
