@@ -16,7 +16,8 @@ from mga.files import claim
 from mga.training import loop, workers
 from mga.training.packs import write_pack
 from mga.training.recipe import Recipe, load_recipe
-from mga.training.three_step import FREE, Budget, ThreeStep
+from mga.training.run import FREE, Budget
+from mga.training.three_step import ThreeStep
 from mga_kernels.checkpoints import load_model, save_model
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig

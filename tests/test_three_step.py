@@ -13,12 +13,13 @@ import torch
 from pictures import save_smooth_picture
 
 from mga.cli import main
-from mga.training import loop, objectives, three_step
+from mga.training import loop, objectives, run, three_step
 from mga.training.packs import write_pack
 from mga.training.recipe import STARTS, Recipe, load_recipe
+from mga.training.run import Budget
 from mga.training.schedule import Schedule
 from mga.training.start import start_passing_on
-from mga.training.three_step import Budget, ThreeStep
+from mga.training.three_step import ThreeStep
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_model, read_metadata
 from mga_kernels.checkpoints.native import find_model
@@ -309,7 +310,7 @@ def test_the_start_is_part_of_the_recipe(run_folder):
 
 def test_half_a_line_in_the_log_does_not_spoil_the_next(tmp_path):
     (tmp_path / "log.jsonl").write_text('{"step": "dense", "iteration": 100}\n{"step": "den')
-    log = three_step.Log(tmp_path, "all", tensorboard=False)
+    log = run.Log(tmp_path, "all", tensorboard=False)
     log.write(100, {"loss": 0.5})
     log.write(200, {"loss": 0.25})
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
@@ -317,15 +318,15 @@ def test_half_a_line_in_the_log_does_not_spoil_the_next(tmp_path):
 
 
 def test_the_log_in_short_is_kept_with_the_weights(tmp_path):
-    assert three_step.logged_losses(tmp_path) == {}
-    log = three_step.Log(tmp_path, "dense", tensorboard=False)
+    assert run.logged_losses(tmp_path) == {}
+    log = run.Log(tmp_path, "dense", tensorboard=False)
     for number in range(1, 21):
         log.write(100 * number, {"loss": 1.0 if number == 20 else 0.5})
     with log.path.open("a") as stream:
         stream.write('{"step": "de')
     log.write(2000, {"loss": 0.25})  # once more, by the run that goes on
-    three_step.Log(tmp_path, "mask", tensorboard=False).write(100, {"loss": 0.125})
-    assert three_step.logged_losses(tmp_path) == {"dense": [0.5] * 9 + [0.375], "mask": [0.125]}
+    run.Log(tmp_path, "mask", tensorboard=False).write(100, {"loss": 0.125})
+    assert run.logged_losses(tmp_path) == {"dense": [0.5] * 9 + [0.375], "mask": [0.125]}
 
 
 # As torchrun starts them, with a look at one flat colour, as with `few_colours`.

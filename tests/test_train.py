@@ -13,8 +13,9 @@ from mga.evaluation.masks import luma_cells
 from mga.training import loop
 from mga.training.packs import oriented, write_pack
 from mga.training.recipe import Recipe, load_recipe
+from mga.training.run import Budget
 from mga.training.start import start_as_probability
-from mga.training.three_step import Budget, ThreeStep
+from mga.training.three_step import ThreeStep
 from mga_kernels.architectures.rfdn import network as rfdn
 from mga_kernels.architectures.rfdn.extension import start_at_coarse_image, trunk_parameters
 from mga_kernels.checkpoints import load_model, read_metadata
@@ -76,7 +77,7 @@ def test_configuration_is_typed_and_overridable(config):
         ({"k": "-1"}, "k must be a whole number of patches"),
         ({"network": "residual"}, "'residual' is not known"),
         ({"initial": "'${NO_SUCH_VARIABLE}/base'"}, "an environment variable that is not set"),
-        ({"recipe": "two-step"}, "config.recipe must be \"three-step\", got 'two-step'"),
+        ({"recipe": "two-step"}, 'config.recipe must be "three-step" or "classes"'),
         ({"dense": "3"}, r"config\.dense must be a table"),
     ],
 )

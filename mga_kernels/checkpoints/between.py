@@ -46,7 +46,8 @@ def load_between(source: Any, denoise: float, weaker: str | os.PathLike | None =
 
 def _whole(network: Any, source: Any) -> WholeNetwork:
     if not isinstance(network, WholeNetwork):
-        raise InputError(f"checkpoint: denoise is for two whole networks, and {source} has a mask; leave denoise out")
+        what = "a mask" if network.masked else "classes"
+        raise InputError(f"checkpoint: denoise is for two whole networks, and {source} has {what}; leave denoise out")
     return network
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..errors import CheckpointError, InputError
 from ..modes import ordinary
-from ..networks import SRNetwork, WholeConfig
+from ..networks import SRNetwork
 from .mask_guided import is_mask_guided, load_mask_guided
 from .native import find_model, is_native, load_native, read_metadata
 from .ncnn import load_ncnn, param_of
@@ -67,7 +67,7 @@ def is_whole(source: str | os.PathLike) -> bool:
     if param_of(path) is not None:
         return True
     if is_native(path):
-        return isinstance(read_metadata(path)["config"], WholeConfig)
+        return not read_metadata(path)["config"].masked
     return not is_mask_guided(read_state_dict(path))
 
 

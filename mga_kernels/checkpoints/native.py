@@ -1,7 +1,8 @@
 """Our format: one safetensors file. Its string metadata holds ``format`` ("mga_kernels"), ``config`` (JSON: network,
 scale, patch size, K, value range, settings of the parts), ``licence`` (JSON: notices by subject) and ``training``
 (JSON: facts of how the weights were made). The tensors are the state dict of ``MaskGuidedNetwork``, or of
-``WholeNetwork`` where ``form`` is "whole"; a whole network's may be float16. Of the form "black-box" see ``black_box``.
+``WholeNetwork`` where ``form`` is "whole", and so on (``CONFIGS``); a whole network's may be float16. Of the form
+"black-box" see ``black_box``.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from ..errors import CheckpointError, InputError
 from ..modes import ordinary
 from ..networks import (
     BlackBoxConfig,
+    ClassConfig,
+    ClassNetwork,
     MaskGuidedNetwork,
     ModelConfig,
     RegionConfig,
@@ -34,19 +37,21 @@ from .building import without_memory
 from .kinds import kind_of, shown
 
 FORMAT = "mga_kernels"
-# Forms of networks that are not divided: without a mask, and two whole ones of which one refines regions, which is ours
-# or not.
-WHOLE, REGIONS, BLACK_BOX = "whole", "regions", "black-box"
+# Forms of networks that are not divided: without a mask, two whole ones of which one refines regions, which is ours or
+# not, and several of which a classifier chooses.
+WHOLE, REGIONS, BLACK_BOX, CLASSES = "whole", "regions", "black-box", "classes"
 CONFIGS: dict[str | None, Any] = {
     None: ModelConfig,
     WHOLE: WholeConfig,
     REGIONS: RegionConfig,
     BLACK_BOX: BlackBoxConfig,
+    CLASSES: ClassConfig,
 }
 MADE_OF: dict[type, Callable[[Any], SRNetwork]] = {
     ModelConfig: MaskGuidedNetwork,
     WholeConfig: WholeNetwork,
     RegionConfig: RegionNetwork,
+    ClassConfig: ClassNetwork,
 }
 Network = TypeVar("Network", bound=SRNetwork)
 
@@ -98,7 +103,7 @@ def open_file(path: Path):
 
 
 def read_metadata(name_or_path: str | os.PathLike) -> dict[str, Any]:
-    """{"config": ModelConfig or WholeConfig, "licence", "training": dict} of a model file, without its tensors."""
+    """{"config": one of CONFIGS, "licence", "training": dict} of a model file, without its tensors."""
     path = find_model(name_or_path)
     with open_file(path) as file:
         metadata = file.metadata() or {}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError, OutOfMemoryError
-from ..networks import ModelConfig, RegionConfig, WholeConfig
+from ..networks import Config
 from ..networks.amount import Amount
 from ..notices import warn
 from ..runtimes import Plan
@@ -58,7 +58,7 @@ class Choice:
 
     def __init__(
         self,
-        config: ModelConfig | RegionConfig | WholeConfig,
+        config: Config,
         amount: Amount,
         mode: str | None,
         masked: bool,

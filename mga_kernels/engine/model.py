@@ -14,7 +14,7 @@ from torch import Tensor
 from ..checkpoints import load_between, load_checkpoint, load_native
 from ..errors import InputError, OutOfMemoryError
 from ..modes import ordinary
-from ..networks import VARIANTS, ModelConfig, RegionConfig, SRNetwork, WholeConfig
+from ..networks import VARIANTS, Config, SRNetwork
 from ..networks.amount import Amount
 from ..networks.copies import from_bytes, private_copy, to_bytes
 from ..networks.layers import pad_by_reflection
@@ -47,7 +47,7 @@ class MaskGuidedSR:
     @taking(Settings)
     def __init__(self, network: SRNetwork, settings: Settings):
         self.settings, self.masked = settings.of(network), network.masked
-        self.config: ModelConfig | RegionConfig | WholeConfig = network.config
+        self.config: Config = network.config
         self.dtype, self._wanted = settings.tensor_dtype, settings.photograph_dtype
         self._gave_up: dict[str, str] = {}
         self._watches_tensors = self.dtype == torch.float16  # the others have the range of float32

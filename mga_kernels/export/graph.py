@@ -115,6 +115,11 @@ def graph_of(network: SRNetwork, amount: Amount) -> MaskGuidedGraph | WholeGraph
     """The graph of a network."""
     if isinstance(network, MaskGuidedNetwork):
         return MaskGuidedGraph(network, amount)
+    if network.alternatives:
+        raise InputError(
+            "export: which of its networks a part of an image takes is decided when the part is seen, which a graph "
+            "cannot; run this model with mga upscale"
+        )
     if not isinstance(network, WholeNetwork):
         raise InputError(
             "export: this model refines regions, parts of an image that a graph for all of it cannot leave out; export "

@@ -13,11 +13,9 @@ from torch import Tensor, nn
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from .config import ModelConfig
+    from . import Config
     from .mask import MaskPrediction
-    from .regions import RegionConfig
     from .registry import Network
-    from .whole import WholeConfig
 
 MASK_REACH = 2  # LR pixels, of the two convolutions of the mask module
 FILTER_REACH = 2  # cells, of the filter of its D-Conv
@@ -28,15 +26,13 @@ def outputs(made: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (made,) if isinstance(made, Tensor) else tuple(made)
 
 
-def padded_size(config: ModelConfig | RegionConfig | WholeConfig, height: int, width: int) -> tuple[int, int]:
+def padded_size(config: Config, height: int, width: int) -> tuple[int, int]:
     """Sides of an image in LR pixels, extended to what the network takes at least, and to whole cells."""
     smallest, p = config.definition.minimum_size, config.patch_size
     return math.ceil(max(height, smallest) / p) * p, math.ceil(max(width, smallest) / p) * p
 
 
-def working_bytes(
-    config: ModelConfig | RegionConfig | WholeConfig, values: int, height: int, width: int, itemsize: int
-) -> int:
+def working_bytes(config: Config, values: int, height: int, width: int, itemsize: int) -> int:
     """Memory alive at the peak of ``front``, of whose values, of ``itemsize`` bytes, a pixel has ``values``."""
     pixels = math.prod(padded_size(config, height, width))
     return pixels * (values * itemsize + 3 * config.scale**2 * config.converted_bytes)
@@ -76,7 +72,7 @@ class Halves:
     whole network.
     """
 
-    config: ModelConfig | RegionConfig | WholeConfig
+    config: Config
     value_range: float
     base: nn.Module
     refine: nn.Module | None = None
@@ -106,7 +102,7 @@ class SRNetwork(nn.Module, ABC):
     given whatever the dtype of its weights, None where it is that dtype.
     """
 
-    config: ModelConfig | RegionConfig | WholeConfig
+    config: Config
     masked: ClassVar[bool]
     variants: ClassVar[tuple[str, ...]]
     input_dtype: ClassVar[torch.dtype | None] = None
@@ -153,6 +149,15 @@ class SRNetwork(nn.Module, ABC):
         self.to(front)
         if self.back is not None:
             self.back.to(back)
+
+    @property
+    def alternatives(self) -> tuple[SRNetwork, ...]:
+        """Whole networks of which each sub-image of an image takes one, by its class; none of other networks."""
+        return ()
+
+    def classes(self, sub_images: Tensor) -> Tensor:
+        """Sub-images (n, 3, h, w) in [0, 1] -> which of ``alternatives`` each takes, int64 (n)."""
+        raise InputError(f"{self.config.network} is one network for all of an image, which has no classes")
 
     # What only mask-guided networks have.
 

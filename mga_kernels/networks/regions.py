@@ -49,7 +49,7 @@ class RegionConfig:
 
     selection, value_range, feature_channels, mask_channels, k = "largest", 1.0, 3, 3, ALL
     usual_mask = HIGH_PASS
-    converted_bytes = 4
+    converted_bytes, masked = 4, True
     parts: ClassVar[tuple[str, str]] = ("base", "refine")
 
     def __post_init__(self) -> None:

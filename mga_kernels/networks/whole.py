@@ -47,6 +47,7 @@ class WholeConfig:
     feature_channels, mask_channels, usual = 0, 0, Amount()
     qualities: ClassVar[Mapping[str, float]] = MappingProxyType({})
     converted_bytes = 4  # for each value of the picture, as its colours are converted
+    masked = False
 
     def __post_init__(self) -> None:
         plain_fields(self, "scale", "blocks")

@@ -9,6 +9,7 @@ import torch
 from ..errors import InputError
 from ..networks import SRNetwork
 from .cpu import choose as own
+from .cpu.class_plan import ClassWeights
 from .cpu.large_tiles import prepared
 from .cpu.region_plan import RegionWeights
 from .openvino_cpu import plan as openvino
@@ -66,14 +67,16 @@ def deep(network: SRNetwork, device: torch.device) -> tuple[Planner, dict[str, s
 def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, asked: bool = False) -> Planner | str:
     """The planner, or why there is none. ``asked``: also where it would be slow."""
     if device.type == "cuda":
-        if network.pair is not None:
-            return "there are none on GPUs for networks that refine regions yet"
+        if network.pair is not None or network.alternatives:
+            return "there are none on GPUs for networks that refine regions or have classes yet"
         return _against_weights(network) or _on_gpu(network, device, dtype)
     reason = _against_own(network, device, dtype, asked) or _against_weights(network)
     if reason is not None:
         return reason
     if network.pair is not None:
         return RegionWeights.of(network)
+    if network.alternatives:
+        return ClassWeights.of(network)
     halves = network.halves()
     if isinstance(halves, str):
         return halves
@@ -102,7 +105,7 @@ def _on_gpu(network: SRNetwork, device: torch.device, dtype: torch.dtype | None)
 def _openvino(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:
     if device.type != "cpu":
         return f"it runs on the CPU, and the device is {device}"
-    if network.pair is not None:
+    if network.pair is not None or network.alternatives:
         return "it does not run parts of an image"
     reason = openvino.unavailable(dtype) or _against_weights(network)
     if reason is not None:

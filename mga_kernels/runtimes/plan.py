@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..modes import ordinary
-from ..networks import ModelConfig, RegionConfig, WholeConfig
+from ..networks import Config
 from ..networks.amount import above
 from ..networks.interface import padded_size
 from ..networks.layers import Place
@@ -68,7 +68,7 @@ class Plan(ABC):
     finite: Tensor | None = None
     _chosen: Tensor | None = None
 
-    def __init__(self, config: ModelConfig | RegionConfig | WholeConfig, height: int, width: int, capacity: int):
+    def __init__(self, config: Config, height: int, width: int, capacity: int):
         self.config, self.height, self.width, self.capacity = config, height, width, capacity
         self.padded = padded_size(config, height, width)
         self._whole: Tensor | None = None

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
+from ...networks.config import SCALES
+from ...networks.interface import Halves
 from ...runtimes.cpu.layers import Conv, from_bytes, weight_and_bias
 from ...runtimes.cpu.pairs import Grid
-from ...runtimes.cpu.plan import Buffers, PairWeights
+from ...runtimes.cpu.plan import MARGIN, Buffers, GridWeights
 from ...runtimes.cpu.stages import Stage
-from ...runtimes.cpu.storage import Stored
+from ...runtimes.cpu.storage import Chain, Storage, Stored
 from . import network as fsrcnn
 
 
@@ -30,20 +33,20 @@ def _convolutions(layers: Sequence[nn.Module], x: str, out: str) -> list[Stage]:
     ]
 
 
-def transposed(conv: nn.ConvTranspose2d, scale: int) -> Conv:
+def transposed(conv: nn.ConvTranspose2d, scale: int, padding: int) -> Conv:
     """A 9x9 transposed convolution of stride ``scale`` as a convolution to 3 scale^2 channels and a pixel shuffle.
 
-    Phase d of its output meets input pixel i with tap d + 4 - scale * i, so that x4 needs a neighbour to each side and
-    the smaller scales two.
+    Phase d of its output meets input pixel i with tap d + padding - scale * i, so that x4 needs a neighbour to each
+    side and the smaller scales two.
     """
-    reach = 1 if scale == 4 else 2
+    reach = max((scale - 1 + padding) // scale, (8 - padding) // scale)
     size = 2 * reach + 1
     weight = conv.weight.new_zeros(3, scale, scale, conv.in_channels, size, size)
     places = [
-        (phase, i + reach, phase + 4 - scale * i)
+        (phase, i + reach, phase + padding - scale * i)
         for phase in range(scale)
         for i in range(-reach, reach + 1)
-        if 0 <= phase + 4 - scale * i < 9
+        if 0 <= phase + padding - scale * i < 9
     ]
     for dy, row, ky in places:
         for dx, column, kx in places:
@@ -55,21 +58,35 @@ def transposed(conv: nn.ConvTranspose2d, scale: int) -> Conv:
 def _upsampler(last_part: nn.Sequential, x: str, scale: int, crop: int = 0) -> list[Stage]:
     expand, activation, deconvolve = last_part
     assert isinstance(deconvolve, nn.ConvTranspose2d)
+    last = transposed(deconvolve, scale, int(deconvolve.padding[0]) - crop)
     return [
         *_convolutions([expand, activation], x, "expanded"),
-        Stage(transposed(deconvolve, scale), "expanded", "picture", crop=crop, enlarge=scale),
+        Stage(last, "expanded", "picture", crop=crop, enlarge=scale),
     ]
 
 
-class FsrcnnWeights(PairWeights):
+class FsrcnnWeights(GridWeights):
+    any_settings = True
+
+    @classmethod
+    def against(cls, halves: Halves, kept: Storage) -> str | None:
+        scale = halves.config.scale
+        return None if scale in SCALES else f"there are none for x{scale}"
+
     def prepare_base(self, base: fsrcnn.BaseNet) -> None:
-        first, activation = base.first_part
+        (first, activation), expand = base.first_part, base.last_part[0]
         assert isinstance(first, nn.Conv2d)
+        assert isinstance(expand, nn.Conv2d)
+        self.channels = expand.in_channels
         head = from_bytes(first, self.value_range, _slopes(activation))
         trunk = [Stage(head, "image", "first"), *_convolutions(list(base.mid_part), "first", "out")]
         self.trunk = self.chain(trunk, ["image", "out"])
-        stages = [*trunk, *_upsampler(base.last_part, "out", self.config.scale)]
-        self.to_picture = self.chain(stages, ["image", "out", "picture"])
+        self.stages = [*trunk, *_upsampler(base.last_part, "out", self.config.scale)]
+        self.to_picture = self.chain(self.stages, ["image", "out", "picture"])
+
+    def of_grid(self) -> Chain:
+        first, *others = self.stages
+        return self.storage.chain([replace(first, crop=MARGIN), *others], ["image", "picture"])
 
     def prepare_refine(self, refine: fsrcnn.RefineNet) -> None:
         scale = self.config.scale

@@ -158,6 +158,13 @@ class Grid:
         shape = self.down, self.across, groups, planes.step, height, width
         return planes.data.as_strided(shape, (*steps, group, one, row, pixel), pixels.storage_offset() + first * group)
 
+    def load(self, planes: Stored, patches: Tensor) -> None:
+        """``patches`` (count, C, height, width) to their places; zeros in those that are left."""
+        missing = self.down * self.across - self.count, planes.step * planes.groups - patches.shape[1]
+        patches = F.pad(patches, (0, 0, 0, 0, 0, missing[1], 0, missing[0]))
+        patches = patches.unflatten(1, (-1, planes.step)).unflatten(0, (self.down, self.across))
+        self.patches(planes, 0, planes.groups).copy_(patches)
+
     def denser(self, size: tuple[int, int]) -> Grid:
         """As many patches of another size."""
         if size not in self._denser:

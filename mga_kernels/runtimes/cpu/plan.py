@@ -28,6 +28,7 @@ from .stages import Stage
 from .storage import Chain, Spare, Storage, Stored
 
 ACROSS = 32  # patches in a row of the grid
+MARGIN = 1  # of images in a grid: with that between patches, no kernel of 5x5 sees a neighbour
 
 Buffers = Mapping[str, Stored]
 PlaneSizes = Mapping[str, int | tuple[int, int]]
@@ -131,6 +132,14 @@ class PairWeights(Planner):
         refined = size if dense else (grid.height, grid.width)
         of_image, of_patches = self.chains[: self.of_image], self.chains[self.of_image :]
         return self.storage.room_bytes(of_image, *size) + self.storage.room_bytes(of_patches, *refined, images=dense)
+
+
+class GridWeights(PairWeights):
+    """A network whose Base-Net also runs over many small images at once, side by side in a grid (``class_plan``)."""
+
+    @abstractmethod
+    def of_grid(self) -> Chain:
+        """A new chain from "image" to "picture". Each image has a border of MARGIN pixels of zeros."""
 
 
 class PlainWeights(PairWeights):
@@ -309,12 +318,8 @@ class PairPlan(PatchPlan):
         return cells.flatten(2, 3).flatten(0, 1)[: self.count, : self.weights.channels].clone()
 
     def load(self, patches: Tensor) -> None:
-        self.count, area = len(patches), self._area(len(patches))
-        step, groups = self.taken.step, self.taken.groups
-        missing = area.down * ACROSS - self.count, step * groups - patches.shape[1]
-        cells = F.pad(patches, (0, 0, 0, 0, 0, missing[1], 0, missing[0]))
-        target = area.patches(self.taken, 0, groups)
-        target.copy_(cells.unflatten(1, (-1, step)).unflatten(0, (area.down, ACROSS)))
+        self.count = len(patches)
+        self._area(self.count).load(self.taken, patches)
 
     def refined(self) -> Tensor:
         pictures = self.pictures[: self.count]

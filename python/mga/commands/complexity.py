@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from mga_kernels.errors import ImageError, InputError
-from mga_kernels.networks import VARIANTS, ModelConfig, RegionConfig, WholeConfig
+from mga_kernels.networks import VARIANTS, ClassConfig, Config, RegionConfig, WholeConfig
 
 from ..complexity.counting import costs_of
 from ..files.folders import list_images
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"complexity: {args.json} cannot be written, its folder does not exist")
     config = model_config(args) if args.model is None else _config_of(args)
     variant, k = args.variant or "masked", config.k if args.k is None else args.k
-    if isinstance(config, WholeConfig):
+    if not config.masked:
         variant = args.variant or "whole"
     sizes = Counter([args.size]) if args.images is None else lr_sizes(args.images, config.scale)
     result = describe(config, variant, sizes, k) | _describe_images(args, sizes)
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _config_of(args: argparse.Namespace) -> ModelConfig | RegionConfig | WholeConfig:
+def _config_of(args: argparse.Namespace) -> Config:
     """That of ``--model``, beside which only K may be chosen; a whole network has none."""
     from mga_kernels.checkpoints import load_checkpoint
 
@@ -66,7 +66,7 @@ def _config_of(args: argparse.Namespace) -> ModelConfig | RegionConfig | WholeCo
     if others:
         raise InputError(f"complexity: --model has settings of its own; leave out --{others[0].replace('_', '-')}")
     config = load_checkpoint(args.model).config
-    if isinstance(config, WholeConfig) and args.k is not None:
+    if not config.masked and args.k is not None:
         raise InputError(f"complexity: {args.model} is a whole network, which refines no patches; leave out --k")
     return config
 
@@ -92,13 +92,13 @@ def lr_sizes(folder: Path, scale: int) -> Counter[tuple[int, int]]:
     return sizes
 
 
-def describe(
-    config: ModelConfig | RegionConfig | WholeConfig, variant: str, sizes: Counter[tuple[int, int]], k: int
-) -> Record:
+def describe(config: Config, variant: str, sizes: Counter[tuple[int, int]], k: int) -> Record:
     """What was counted and the figures, as they go into the JSON file: a mean over LR sizes and their numbers."""
     costs, split, patch_size, classes = costs_of(config), [], None, None
     if isinstance(config, WholeConfig):
         split = [config.blocks]
+    elif isinstance(config, ClassConfig):
+        split = [branch.blocks for branch in config.branches]
     elif isinstance(config, RegionConfig):
         split, patch_size = [config.base.blocks, config.refine.blocks], config.patch_size
     else:

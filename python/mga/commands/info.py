@@ -8,7 +8,7 @@ import json
 from mga_kernels.checkpoints import read_metadata, shipped_models
 from mga_kernels.errors import InputError
 from mga_kernels.info import collect, render
-from mga_kernels.networks import WholeConfig, network_names
+from mga_kernels.networks import network_names
 
 from ..files.records import Record
 
@@ -24,7 +24,7 @@ def describe_models() -> dict[str, Record]:
         metadata = read_metadata(path)
         config = metadata["config"]
         models[name] = {"network": config.network, "scale": config.scale, "licence": metadata["licence"]}
-        if not isinstance(config, WholeConfig):
+        if config.masked:
             models[name] |= {"patch_size": config.patch_size, "k": config.k, "value_range": config.value_range}
     return models
 

@@ -12,7 +12,6 @@ import numpy as np
 from mga_kernels.checkpoints import read_metadata, shipped_models
 from mga_kernels.checkpoints.native import SHIPPED
 from mga_kernels.engine import MaskGuidedSR
-from mga_kernels.networks import WholeConfig
 
 from ..files.records import Record
 from ..settings.values import parse_size
@@ -46,7 +45,7 @@ def describe(size: tuple[int, int] | None = None) -> dict[str, Record]:
         models[name] = {
             "network": config.network,
             "scale": config.scale,
-            "masked": not isinstance(config, WholeConfig),
+            "masked": config.masked,
             "megabytes": round(path.stat().st_size / 1e6, 2),
             "purpose": facts.get("purpose", ""),
             "psnr_y": facts.get("psnr", {}),

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 
 from ..settings.toml import overrides_of
-from ..training.recipe import load_recipe
-from ..training.three_step import Budget, ThreeStep
+from ..training.classes import Classes
+from ..training.recipe import ClassRecipe, load_recipe
+from ..training.run import Budget
+from ..training.three_step import ThreeStep
 from .options import add_overrides
 
 
@@ -14,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", help="TOML file; its fields are documented in mga.training.recipe")
     parser.add_argument(
         "--step",
-        choices=("base", "dense", "all", "mask", "end-to-end"),
+        choices=("base", "dense", "all", "mask", "end-to-end", "branches", "classifier"),
         help="run one step only (default: all of the recipe; base, which is -B alone, is in none of them)",
     )
     parser.add_argument(
@@ -26,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.config, overrides_of(args.overrides, "train"))
     budget = Budget.parse(args.budget) if args.budget else Budget()
-    target = ThreeStep(recipe, budget).run((args.step,) if args.step else ())
+    training = Classes(recipe, budget) if isinstance(recipe, ClassRecipe) else ThreeStep(recipe, budget)
+    target = training.run((args.step,) if args.step else ())
     print(f"written: {target}")
     return 0

@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -36,6 +36,9 @@ from mga_kernels.errors import InputError, MGAError
 from mga_kernels.networks import (
     VARIANTS,
     BlackBoxConfig,
+    ClassConfig,
+    ClassNetwork,
+    Config,
     MaskGuidedNetwork,
     ModelConfig,
     RegionConfig,
@@ -288,9 +291,58 @@ class _Foreign(Costs):
             return Cost(math.nan, math.nan)
 
 
-def costs_of(config: ModelConfig | RegionConfig | WholeConfig) -> Costs:
-    if isinstance(config, WholeConfig):
-        return WholeCosts(config)
-    if isinstance(config, BlackBoxConfig):
-        return BlackBoxCosts(config)
-    return RegionCosts(config) if isinstance(config, RegionConfig) else NetworkCosts(config)
+class ClassCosts(Costs):
+    """Of several networks of which a classifier chooses one for each sub-image.
+
+    As Table 2 of the paper corrects ClassSR's own figures: all sub-images of the image are counted, with what they
+    overlap, and the classifier too.
+    """
+
+    def __init__(self, config: ClassConfig):
+        with torch.device("meta"):
+            self.network = ClassNetwork(config).eval()
+        self.config = config
+
+    def parameters(self, variant: str = "whole") -> int:
+        return sum(p.numel() for p in self.network.parameters())
+
+    def cost(self, variant: str, width: int, height: int, k: int | None = None) -> Cost:
+        """Cost of one LR image of whose sub-images each class has its share in the configuration."""
+        if variant != "whole":
+            raise InputError(f"complexity: {self.config.network} with classes has no mask, so no variant {variant!r}")
+        count = len(self._checked(width, height))
+        return self.of_classes(width, height, [share * count for share in self.config.shares])
+
+    def of_classes(self, width: int, height: int, counts: Sequence[float]) -> Cost:
+        """Cost of one LR image with so many sub-images of each class."""
+        side = self.config.side
+        shape = 1, 3, side(height), side(width)
+        cost = measure(self.network.classifier, *shape) * len(self._checked(width, height))
+        for branch, count in zip(self.network.alternatives, counts, strict=True):
+            cost += measure(branch.get_submodule("body"), *shape) * count
+        return cost
+
+    def of_image(self, network: ClassNetwork, image: Tensor) -> Cost:
+        """Cost of an LR image (1, 3, H, W) in [0, 1], whose sub-images ``network`` sorts."""
+        counts = torch.bincount(network.classes(network.cut(image)), minlength=len(self.config.branches))
+        return self.of_classes(image.shape[3], image.shape[2], counts.tolist())
+
+    def _checked(self, width: int, height: int) -> list[tuple[int, int]]:
+        least = self.config.definition.minimum_size
+        if min(width, height) < least:
+            raise InputError(
+                f"complexity: {self.config.network} with classes takes LR images of {least}x{least} pixels or more, "
+                f"got {width}x{height}"
+            )
+        return self.config.sub_images(height, width)
+
+
+def costs_of(config: Config) -> Costs:
+    makers: dict[type, Callable[..., Costs]] = {
+        WholeConfig: WholeCosts,
+        RegionConfig: RegionCosts,
+        BlackBoxConfig: BlackBoxCosts,
+        ClassConfig: ClassCosts,
+        ModelConfig: NetworkCosts,
+    }
+    return makers[type(config)](config)

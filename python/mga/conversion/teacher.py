@@ -17,10 +17,16 @@ from ..files.records import Record
 from ..training.start import start_as_probability
 
 
+def _whole(teacher: object, name: str) -> WholeNetwork:
+    if not isinstance(teacher, WholeNetwork):
+        what = "mask-guided already" if getattr(teacher, "masked", True) else "several networks, one for each class"
+        raise InputError(f"convert: {name} is {what}; give the file of a whole network")
+    return teacher
+
+
 def check_convertible(teacher: object, name: str) -> WholeNetwork:
     """InputError, in one sentence, where the network is not one that can be converted."""
-    if not isinstance(teacher, WholeNetwork):
-        raise InputError(f"convert: {name} is mask-guided already; give the file of a whole network")
+    teacher = _whole(teacher, name)
     if teacher.config.definition.cut() is None:
         known = ", ".join(known.name for known in (*package_networks(), *users_networks()) if known.cut() is not None)
         raise InputError(f"convert: {name} is {teacher.config.network}, which is not cut in two yet; known: {known}")
@@ -36,8 +42,7 @@ def whole_only(teacher: object) -> bool:
 
 def check_refinable(teacher: object, name: str) -> WholeNetwork:
     """InputError, in one sentence, where its pictures cannot be refined in regions."""
-    if not isinstance(teacher, WholeNetwork):
-        raise InputError(f"convert: {name} is mask-guided already; give the file of a whole network")
+    teacher = _whole(teacher, name)
     config = teacher.config
     if config.colour != "rgb":
         raise InputError(f"convert: {name} works on {config.colour}; only networks of RGB can be converted")

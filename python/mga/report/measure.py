@@ -17,7 +17,7 @@ import torch
 from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.errors import ImageError, InputError
 from mga_kernels.images import read_image
-from mga_kernels.networks import ModelConfig, RegionConfig, WholeConfig
+from mga_kernels.networks import Config
 from mga_kernels.runtimes import RUNTIMES
 
 from ..complexity.counting import costs_of
@@ -267,14 +267,13 @@ def psnr(picture: np.ndarray, other: np.ndarray, border: int) -> Psnr:
     return Psnr(psnr_y(picture, other, border), psnr_rgb(picture, other, border))
 
 
-def _costs(config: ModelConfig | RegionConfig | WholeConfig) -> Callable[[np.ndarray, int | None], float]:
+def _costs(config: Config) -> Callable[[np.ndarray, int | None], float]:
     """GMACs of an LR image, extended to whole cells and to the least size as the engine does."""
-    whole = isinstance(config, WholeConfig)
     counter, p = costs_of(config), config.patch_size
 
     def gmacs(lr: np.ndarray, k: int | None) -> float:
         height, width = (math.ceil(max(side, config.definition.minimum_size) / p) * p for side in lr.shape[:2])
-        return counter.cost("whole" if whole else "masked", width, height, k).macs / 1e9
+        return counter.cost("masked" if config.masked else "whole", width, height, k).macs / 1e9
 
     return gmacs
 

@@ -95,10 +95,10 @@ def check_page(out: str | os.PathLike[str], overwrite: bool = False) -> Path:
 def _configs(
     model: str | os.PathLike[str], original: str | os.PathLike[str], ours: MaskGuidedSR, theirs: MaskGuidedSR
 ) -> tuple[ModelConfig | RegionConfig, WholeConfig]:
-    if isinstance(ours.config, WholeConfig):
-        raise CheckpointError(f"report: {model} is a whole network, which has no K; name a mask-guided model")
+    if not isinstance(ours.config, ModelConfig | RegionConfig):
+        raise CheckpointError(f"report: {model} is a network without a mask, which has no K; name a mask-guided model")
     if not isinstance(theirs.config, WholeConfig):
-        raise CheckpointError(f"report: {original} is a mask-guided model; the original must be a published network")
+        raise CheckpointError(f"report: {original} is no published network as it is; name the file of one")
     if ours.scale != theirs.scale:
         raise InputError(
             f"report: {model} is for x{ours.scale} and {original} for x{theirs.scale}; compare models of the same scale"

@@ -28,7 +28,7 @@ import torch
 
 from mga_kernels.checkpoints import read_metadata
 from mga_kernels.errors import InputError
-from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeConfig
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.networks.config import PATCH_SIZES
 from mga_kernels.system.files import whole_file, writable_folder
 
@@ -41,7 +41,8 @@ from ..files.records import write_text
 from ..settings.toml import overrides_of
 from ..settings.values import amount, parse_split
 from ..training.recipe import STRATEGIES, Recipe, load_recipe
-from ..training.three_step import Budget, ThreeStep
+from ..training.run import Budget
+from ..training.three_step import ThreeStep
 
 ORDERS = ("smallest", "random", "largest")  # as in Table 7
 
@@ -89,7 +90,7 @@ def run_study(asked: Request) -> str:
         if given := [name for name, value in options.items() if value]:
             raise InputError(f"ablate: {given[0]} is for studies that train; {asked.study} runs one model")
         config = read_metadata(asked.subject)["config"]
-        if isinstance(config, WholeConfig):
+        if not config.masked:
             raise InputError(f"ablate: {asked.subject} is a whole network without a mask; name a mask-guided model")
         sets = find_sets(asked.sets, config.scale, asked.only)
         rows = _rows_of_model(asked, config)
@@ -98,6 +99,8 @@ def run_study(asked: Request) -> str:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise InputError("ablate: runs in one process; leave out torchrun")
     recipe = load_recipe(asked.subject, overrides_of(asked.overrides, "ablate"))
+    if not isinstance(recipe, Recipe):
+        raise InputError(f"ablate: {asked.subject} trains a network without a mask; name a three-step configuration")
     values = _values(asked, recipe)
     sets = find_sets(asked.sets, recipe.scale, asked.only)
     budget = Budget.parse(asked.budget) if asked.budget else Budget()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mga_kernels import MaskGuidedSR
-from mga_kernels.networks import MaskGuidedNetwork, SRNetwork, WholeNetwork
+from mga_kernels.networks import MaskGuidedNetwork, SRNetwork
 
 from .colour import colour_values
 from .objectives import both_images
@@ -46,14 +46,16 @@ def flat_loss(network: MaskGuidedNetwork, lr: Tensor, step: str, coarse_weight: 
     knows of photographs (0.2 dB of FSRCNN x3 on Set5, which now loses none).
     """
     coarse, final = both_images(network, lr, step)
-    border = BORDER * network.config.scale
+    moved = colours_moved(coarse, lr)
+    return moved if step == "base" else colours_moved(final, lr) + coarse_weight * moved
 
-    def moved(image: Tensor) -> Tensor:
-        within = image[..., border:-border, border:-border].float()
-        above = ((within - lr[..., :1, :1]).abs() - TOLERATED).relu()
-        return 4 * (above + 255 * above.square()).mean()
 
-    return moved(coarse) if step == "base" else moved(final) + coarse_weight * moved(coarse)
+def colours_moved(image: Tensor, lr: Tensor) -> Tensor:
+    """``flat_loss`` of one image that was made of the flat ``lr``."""
+    border = BORDER * (image.shape[-1] // lr.shape[-1])
+    within = image[..., border:-border, border:-border].float()
+    above = ((within - lr[..., :1, :1]).abs() - TOLERATED).relu()
+    return 4 * (above + 255 * above.square()).mean()
 
 
 @torch.no_grad()
@@ -63,7 +65,7 @@ def colour_errors(network: SRNetwork) -> dict[str, float]:
     "coarse" and "all": the largest difference of a pixel, BORDER aside; "tiny coarse" and "tiny all": of the mean of an
     image of 1x1 to 3x3. Of a whole network they are "whole" and "tiny whole".
     """
-    whole = isinstance(network, WholeNetwork)
+    whole = not network.masked
     engine = MaskGuidedSR(network, fraction=None if whole else 1.0)
     variants = {"whole": "whole"} if whole else {"base": "coarse", "all": "all"}
     colours = torch.tensor(flat_colours(), dtype=torch.float32) / 255

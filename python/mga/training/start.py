@@ -12,22 +12,27 @@ import torch
 from torch import nn
 
 from mga_kernels.errors import InputError
-from mga_kernels.networks import MaskGuidedNetwork
+from mga_kernels.networks import MaskGuidedNetwork, Network
 from mga_kernels.networks.mask import FILTER_SIZE, MaskPrediction
 
 SLOPE = 0.25  # of a PReLU, before training
 DECONVOLUTION = 0.001  # standard deviation of its weights
 
 
-@torch.no_grad()
 def start_passing_on(network: MaskGuidedNetwork) -> None:
     """Set Base-Net and Refine-Net so that their mapping layers pass on what they are given."""
-    if not network.config.definition.passes_on:
+    pass_on(network.config.definition, network.base, network.refine)
+
+
+@torch.no_grad()
+def pass_on(definition: Network, *parts: nn.Module) -> None:
+    """The same of modules of this network; InputError where they are no chains."""
+    if not definition.passes_on:
         raise InputError(
-            f'train: start = "identity" is for chains without skips, such as fsrcnn; {network.config.network} is not '
+            f'train: start = "identity" is for chains without skips, such as fsrcnn; {definition.name} is not '
             "said to be one (passes_on), leave it out"
         )
-    for part in (network.base, network.refine):
+    for part in parts:
         before: nn.Module | None = None
         for module in part.modules():
             if isinstance(module, nn.ConvTranspose2d):

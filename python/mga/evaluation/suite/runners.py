@@ -20,8 +20,9 @@ from mga_kernels.checkpoints.native import find_model, is_native
 from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.engine.pictures import to_tensor, to_uint8
 from mga_kernels.errors import InputError
+from mga_kernels.networks import ClassNetwork
 
-from ...complexity.counting import Costs, costs_of
+from ...complexity.counting import ClassCosts, Costs, costs_of
 from ...files.records import Record
 from ..masks import MaskPair, predict
 from ..models import own_luma
@@ -108,6 +109,13 @@ class Runner:
     def gmacs(self, row: Row, width: int, height: int) -> float:
         """10^9 multiply-accumulates by the paper's convention for an LR image of this size."""
         return self.costs.cost(row.variant, width, height, self.count(row, height, width)).macs / 1e9
+
+    def gmacs_of(self, row: Row, lr: np.ndarray) -> float:
+        """The same for an LR image, uint8 (h, w, 3), which may decide what is run."""
+        network, costs = self.model.model, self.costs
+        if not isinstance(costs, ClassCosts) or not isinstance(network, ClassNetwork):
+            return self.gmacs(row, lr.shape[1], lr.shape[0])
+        return costs.of_image(network, to_tensor(lr, self.model.device)).macs / 1e9
 
     def masks(self, key: str, images: list[np.ndarray]) -> list[MaskPair]:
         if key not in self._masks:

@@ -15,7 +15,7 @@ import numpy as np
 
 from mga_kernels.checkpoints import is_whole
 from mga_kernels.engine.timings import machine
-from mga_kernels.networks import RegionConfig, WholeConfig
+from mga_kernels.networks import ClassConfig, ModelConfig, RegionConfig, WholeConfig
 
 from ...files.records import Record, finite
 from ...settings.values import amount
@@ -119,8 +119,7 @@ def _figures(row: Row, sets: Sequence[ImageSet], suite: Suite, runner: Runner | 
         if isinstance(config, WholeConfig):
             result |= {name: getattr(config, name) for name in ("network", "blocks", "colour", "input_range")}
         else:
-            split = "regions" if isinstance(config, RegionConfig) else "+".join(map(str, config.split))
-            result |= {"network": config.network, "split": split}
+            result |= {"network": config.network, "split": _split(config)}
         result |= {
             "k": config.k if own else row.k,
             "selection": (row.selection or config.selection) if masked else None,
@@ -135,6 +134,13 @@ def _figures(row: Row, sets: Sequence[ImageSet], suite: Suite, runner: Runner | 
         count = sum(len(one.pairs) for one in sets)
         result["seconds"] = sum(f["seconds"] * len(f["images"]) for f in figures.values()) / count
     return result
+
+
+def _split(config: ModelConfig | RegionConfig | ClassConfig) -> str:
+    """How a network is divided, in a word."""
+    if isinstance(config, ModelConfig):
+        return "+".join(map(str, config.split))
+    return "regions" if isinstance(config, RegionConfig) else "classes"
 
 
 def _of_set(row: Row, one: ImageSet, suite: Suite, runner: Runner | Bicubic, pictures: Pictures) -> Record:
@@ -154,7 +160,7 @@ def _of_set(row: Row, one: ImageSet, suite: Suite, runner: Runner | Bicubic, pic
     result: Record = {name: float(np.mean([entry[name] for entry in images])) for name in METRICS}
     result |= {"seconds": seconds / len(images), "lr": "given" if one.given_lr else "bicubic"}
     if isinstance(runner, Runner):
-        result["gmacs"] = float(np.mean([runner.gmacs(row, lr.shape[1], lr.shape[0]) for lr in lrs]))
+        result["gmacs"] = float(np.mean([runner.gmacs_of(row, lr) for lr in lrs]))
         if row.variant == "masked":
             counts = [runner.count(row, *lr.shape[:2]) for lr in lrs]
             result["mean_k"] = float(np.mean(counts))
