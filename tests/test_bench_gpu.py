@@ -87,7 +87,9 @@ def test_gpu_script_rehearses_on_the_cpu_and_adds_to_what_it_has(gpu, tmp_path):
     assert after["claim"]["D compiled"]
     assert gpu("engine", *given, "--limit", "0.1")[0] == 1
     stage = json.loads(path.read_text())["stages"]["engine"]
-    assert stage["failed"] == ["fsrcnn tiny: stopped after 0.1 s"]
+    *made, stopped = stage["failed"]  # a quick machine may have begun to make a contender
+    assert stopped == "fsrcnn tiny: stopped after 0.1 s"
+    assert all(line.startswith("fsrcnn tiny, ") and line.endswith(": stopped after 0.1 s") for line in made)
     assert len(stage["fsrcnn tiny"]["contenders"]) == 5
 
 

@@ -371,10 +371,11 @@ def test_every_configuration_is_one(path, monkeypatch):
     if path.stem.startswith(("suite", "published", "converted")):
         assert load_suite(path).models
         return
-    for name in ("fsrcnn",) if path.stem == "fsrcnn" else ("rfdn", "pan", "srresnet", "rcan"):
+    what = "-classes" if path.stem.endswith("-classes") else ""
+    for name in ("fsrcnn",) if path.stem.startswith("fsrcnn") else ("rfdn", "pan", "srresnet", "rcan"):
         for scale in (2, 4):
             recipe = load_recipe(path, {"network": name, "scale": str(scale)})
-            assert (recipe.network, recipe.out) == (name, f"runs/{name}-x{scale}")
+            assert (recipe.network, recipe.out) == (name, f"runs/{name}{what}-x{scale}")
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])

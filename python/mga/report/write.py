@@ -98,7 +98,9 @@ def _configs(
     if not isinstance(ours.config, ModelConfig | RegionConfig):
         raise CheckpointError(f"report: {model} is a network without a mask, which has no K; name a mask-guided model")
     if not isinstance(theirs.config, WholeConfig):
-        raise CheckpointError(f"report: {original} is no published network as it is; name the file of one")
+        raise CheckpointError(
+            f"report: {original} is mask-guided or has classes; name the file of a network as it was published"
+        )
     if ours.scale != theirs.scale:
         raise InputError(
             f"report: {model} is for x{ours.scale} and {original} for x{theirs.scale}; compare models of the same scale"
