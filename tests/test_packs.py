@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from packs_made import make_pack
 from pictures import save_smooth_picture
 from PIL import Image
 from safetensors.numpy import save_file
@@ -26,10 +27,7 @@ PAIR = IMAGE, IMAGE[::2, ::2]
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Two smooth pictures in hr/, and their pack."""
-    (tmp_path / "hr").mkdir()
-    for seed, (name, size) in enumerate((("a", (72, 88)), ("b", (64, 80)))):
-        save_smooth_picture(tmp_path / "hr" / f"{name}.png", *size, seed)
-    assert main(["prepare", str(tmp_path / "hr"), "-o", str(tmp_path / "train.safetensors"), "--scale", "2"]) == 0
+    make_pack(tmp_path)
     return tmp_path
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from pictures import save_smooth_picture
+from packs_made import make_pack
 
 from mga.cli import main
 from mga.training import loop, objectives, run, three_step
@@ -47,10 +47,7 @@ mask = {{ iterations = 4, periods = 1, warmup = 1 }}
 @pytest.fixture
 def run_folder(tmp_path: Path) -> Path:
     """A configuration, and a pack of two smooth pictures."""
-    (tmp_path / "hr").mkdir()
-    for seed, (name, size) in enumerate((("a", (72, 88)), ("b", (64, 80)))):
-        save_smooth_picture(tmp_path / "hr" / f"{name}.png", *size, seed)
-    assert main(["prepare", str(tmp_path / "hr"), "-o", str(tmp_path / "train.safetensors"), "--scale", "2"]) == 0
+    make_pack(tmp_path)
     (tmp_path / "config.toml").write_text(CONFIG.format(folder=tmp_path))
     return tmp_path
 

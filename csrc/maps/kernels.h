@@ -57,7 +57,7 @@ struct MapTask {
   float* statistics;  // null, or (2, 8 * vectors): sums of the results and of their squares, which are added to
 };
 
-constexpr int64_t kSpareValues = 15;
+constexpr int64_t kSpareValues = 15;  // of two vectors, of which a pixel of one value is made
 
 struct MapKernels {
   const char* name;

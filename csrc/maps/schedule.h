@@ -241,6 +241,7 @@ class StageWork {
   }
 
   static constexpr int64_t kSpareFloats = 64;  // for parts of pixels of an added image
+  static_assert(kSpareFloats >= kSpareValues, "bytes are made of an added image, too, in whole vectors");
 
   int64_t pixel() const { return stage_.layer.vectors * kGroup; }
   int64_t room_for_sums() const { return (kernels_.room(stage_.layer, most_) + 15) / 16 * 16; }

@@ -105,7 +105,7 @@ class Settings:
         if self.mask == LEARNED and network.masked and network.mask_module is None:
             raise InputError("MaskGuidedSR: this network has no learned mask; leave mask out")
         if self.quality is not None and self.quality != WHOLE:
-            return self._of_quality(network, self.quality)
+            return self._of_quality(network, self.quality).of(network)
         if self.quality == WHOLE and (self.amount or self.mode not in (None, "dense")):
             raise InputError(
                 'MaskGuidedSR: quality "whole" refines everything; leave out K, threshold, max_ms and mode'
@@ -117,15 +117,14 @@ class Settings:
         return replace(self, mode="dense")
 
     def _of_quality(self, network: SRNetwork, quality: str) -> Settings:
-        """These with the threshold of a quality."""
+        """These with the threshold of a quality in its place."""
         known = network.config.qualities
         if quality not in known:
             names = ", ".join([WHOLE, *known])
             raise InputError(f"MaskGuidedSR: this model has no quality {quality!r}; choose one of {names}")
         if self.mode == "dense" or self.fraction is not None or self.threshold is not None or self.max_ms is not None:
             raise InputError("MaskGuidedSR: a quality is a threshold; leave out fraction, threshold, max_ms and mode")
-        asked = replace(self, mode=self.mode or "masked", threshold=known[quality], quality=None)
-        return replace(asked, mask=asked._mask(network))
+        return replace(self, mode=self.mode or "masked", threshold=known[quality], quality=None)
 
     def _mask(self, network: SRNetwork) -> str:
         """By what cells are chosen: what was asked for, or what is usual of the network."""
