@@ -11,7 +11,7 @@ INLINE int64_t strided_row(const MapLayer& layer) { return (kBlock + kSpare) * g
 
 inline int64_t room_for_rows(const MapLayer& layer, int64_t) {
   const int64_t runs = layer.size * layer.size * groups_of(layer.inputs) * 4;
-  const int64_t sums = (kLeadIn + kBlock + kColumns) * kLargestPanel * kGroup;
+  const int64_t sums = (kLeadIn + kBlock + kColumns) * kMostTogether * kGroup;
   return runs + sums + (layer.stride == 2 ? layer.size * strided_row(layer) : 0);
 }
 
@@ -36,7 +36,7 @@ INLINE void look_ahead(const Stretch& next, int64_t rows, Ahead& ahead) {
   }
   if (layer.has_skip) ahead.add(layer.skip, next.y, 1, next.x, next.count, layer.vectors);
   if (layer.has_also) ahead.add(layer.also, next.y, 1, next.x, next.count, layer.vectors);
-  ahead.spread(kBlock / 6 * ((layer.vectors + 1) / 2));
+  ahead.spread(steps_of(kBlock, layer.vectors));
 }
 
 // Even and odd pixels of the rows that a block of a strided layer reads, apart: [row][group][odd][pixel][8].
@@ -75,7 +75,7 @@ INLINE int64_t runs_of(const Stretch& now, const MapTap* taps, const float* sepa
 template <Ending E>
 INLINE void finish_vector(const Stretch& now, const RowEnd& end, int64_t vector, int64_t v, const float* sums,
                           int64_t step) {
-  const Constants constants = constants_of(now.layer, vector);
+  const Constants<V8> constants = constants_of(now.layer, vector);
   if (E == Ending::any) {
     return finish_any(now.layer, now.task, end, constants, vector, v, now.x, now.count, sums, step);
   }
@@ -102,7 +102,7 @@ template <int NV>
 void panel_of_stretch(const Stretch& now, const Run* runs, int64_t count, int64_t first, const float* weight,
                       float* sums, Ahead& ahead) {
   const MapLayer& layer = now.layer;
-  const int64_t panel = layer.size * layer.size * layer.inputs * NV * kGroup;
+  const int64_t panel = layer.size * layer.size * layer.inputs * (NV == 4 ? 2 : NV) * kGroup;
   for (int64_t i = 0, pixels; i < now.count; i += pixels) {
     pixels = pixels_together<NV>(now.count - i);
     int64_t x = now.x + i;
@@ -110,8 +110,8 @@ void panel_of_stretch(const Stretch& now, const Run* runs, int64_t count, int64_
     if (layer.stride == 1 && x + pixels > whole_columns(layer.width)) x = whole_columns(layer.width) - pixels;
     const int64_t shift = layer.stride == 1 ? x * kGroup : i * kGroup;
     ahead.step();
-    multiply<NV>(pixels, runs, count, shift, weight, sums + (x - now.x + kLeadIn) * NV * kGroup, NV * kGroup,
-                 weight + panel);
+    multiply<NV>(pixels, runs, count, shift, weight, panel, sums + (x - now.x + kLeadIn) * NV * kGroup, NV * kGroup,
+                 weight + (NV == 4 ? 2 : 1) * panel);
   }
   finish_stretch<NV>(now, first, sums + kLeadIn * NV * kGroup);
 }
@@ -120,15 +120,18 @@ INLINE void panels_of_stretch(const Stretch& now, const MapTap* taps, float* roo
   const MapLayer& layer = now.layer;
   Run* runs = reinterpret_cast<Run*>(room);
   float* sums = room + layer.size * layer.size * groups_of(layer.inputs) * 4;
-  float* separated = sums + (kLeadIn + kBlock + kColumns) * kLargestPanel * kGroup;
+  float* separated = sums + (kLeadIn + kBlock + kColumns) * kMostTogether * kGroup;
   if (layer.stride == 2) separate(now, taps, separated);
   const int64_t count = runs_of(now, taps, separated, runs);
   const float* weight = layer.weight;
   for (int64_t first = 0, nv; first < layer.vectors; first += nv) {
-    nv = panel_of(layer.vectors - first);
+    nv = vectors_together(layer.vectors - first);
     if (nv == 1) panel_of_stretch<1>(now, runs, count, first, weight, sums, ahead);
     if (nv == 2) panel_of_stretch<2>(now, runs, count, first, weight, sums, ahead);
     if (nv == 3) panel_of_stretch<3>(now, runs, count, first, weight, sums, ahead);
+    if constexpr (kMostTogether == 4) {
+      if (nv == 4) panel_of_stretch<4>(now, runs, count, first, weight, sums, ahead);
+    }
     weight += layer.size * layer.size * layer.inputs * nv * kGroup;
   }
 }

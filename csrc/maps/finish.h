@@ -2,9 +2,9 @@
 
 // Where one row of a panel's results goes, null where it is not wanted, and what joins them.
 struct RowEnd {
-  float* out[kLargestPanel];
-  const float *skip[kLargestPanel], *also[kLargestPanel];
-  int64_t lane[kLargestPanel];  // of pixel 0 in the mask
+  float* out[kMostTogether];
+  const float *skip[kMostTogether], *also[kMostTogether];
+  int64_t lane[kMostTogether];  // of pixel 0 in the mask
 };
 
 INLINE MapTap tap(const MapSource& source, int64_t y) {
@@ -59,35 +59,41 @@ INLINE void with_ending(Ending ending, Run&& run) {
   run(Fixed<Ending::any>());
 }
 
-// Of a vector of channels.
+// Of a vector of channels, or of two.
+template <typename V>
 struct Constants {
-  V8 bias, slope, of_skip, of_also;
-  I8 sloping;  // where the slope is not zero
+  V bias, slope, of_skip, of_also;
+  decltype(not_zero(V{})) sloping;  // where the slope is not zero
 };
-INLINE Constants constants_of(const MapLayer& layer, int64_t vector) {
+template <typename V = V8>
+INLINE Constants<V> constants_of(const MapLayer& layer, int64_t vector) {
   const float* epilogue = layer.epilogue + vector * kGroup;
   const int64_t channels = layer.vectors * kGroup;
-  const V8 slope = load(epilogue + channels);
-  return {load(epilogue), slope, load(epilogue + 2 * channels), load(epilogue + 3 * channels), not_zero(slope)};
+  const V slope = load<V>(epilogue + channels);
+  return {load<V>(epilogue), slope, load<V>(epilogue + 2 * channels), load<V>(epilogue + 3 * channels),
+          not_zero(slope)};
 }
 
 // value < 0 ? value * slope : value. A slope of 0 makes 0 of minus infinity too.
-INLINE V8 leaky(V8 value, const Constants& constants) {
-  return choose(less(value, V8{}), only(constants.sloping, value * constants.slope), value);
+template <typename V>
+INLINE V leaky(V value, const Constants<V>& constants) {
+  return choose(less(value, V{}), only(constants.sloping, value * constants.slope), value);
 }
 
 // The results of N pixels from sums with their bias.
-template <Ending E, int N>
-INLINE void finish_values(const Constants& constants, const float* skip, V8* value) {
-  V8 gate[N];
+template <Ending E, int N, typename V>
+INLINE void finish_values(const Constants<V>& constants, const float* const* skip, int64_t at, V* value) {
+  V gate[N];
   if (E == Ending::sigmoid_gate || E == Ending::span_gate) {
     sigmoids<N>(value, gate);
     UNROLL for (int j = 0; j < N; ++j) {
-      const V8 added = load(skip + j * kGroup) * constants.of_skip;
-      value[j] = E == Ending::sigmoid_gate ? gate[j] * added : (value[j] + added) * (gate[j] - all(0.5f));
+      const V added = load_groups<V>(skip, at + j * kGroup) * constants.of_skip;
+      value[j] = E == Ending::sigmoid_gate ? gate[j] * added : (value[j] + added) * (gate[j] - all<V>(0.5f));
     }
-  } else if (skip != nullptr) {
-    UNROLL for (int j = 0; j < N; ++j) value[j] = fma(load(skip + j * kGroup), constants.of_skip, value[j]);
+  } else if (skip[0] != nullptr) {
+    UNROLL for (int j = 0; j < N; ++j) {
+      value[j] = fma(load_groups<V>(skip, at + j * kGroup), constants.of_skip, value[j]);
+    }
   }
   if (E == Ending::silu) {
     sigmoids<N>(value, gate);
@@ -99,26 +105,24 @@ INLINE void finish_values(const Constants& constants, const float* skip, V8* val
 
 // The sums of pixels [x, x + count) of a row, N of them at most, become results of vector v of a panel. What is added
 // to those behind them is read, too: rows have whole columns.
-template <Ending E, int N>
-INLINE void finish(const MapTask& task, const RowEnd& end, const Constants& constants, int64_t v, int64_t x,
-                   int64_t count, V8* value) {
-  const float* skip = end.skip[v] == nullptr ? nullptr : end.skip[v] + x * kGroup;
+template <Ending E, int N, typename V>
+INLINE void finish(const MapTask& task, const RowEnd& end, const Constants<V>& constants, int64_t v, int64_t x,
+                   int64_t count, V* value) {
   const int64_t pixel = task.out.pixel;
   const bool past = task.out.past_caches;
-  float* out = end.out[v] + x * pixel;
+  float* const* out = end.out + v;
   UNROLL for (int j = 0; j < N; ++j) value[j] = value[j] + constants.bias;
-  finish_values<E, N>(constants, skip, value);
+  finish_values<E, N>(constants, end.skip + v, x * kGroup, value);
   UNROLL for (int j = 0; j < N; ++j) {
     if (j >= count) break;
-    past ? stream(out, value[j]) : store(out, value[j]);
-    out += pixel;
+    past ? stream_groups(out, (x + j) * pixel, value[j]) : store_groups(out, (x + j) * pixel, value[j]);
   }
 }
 
 constexpr int kAtOnce = 4;  // pixels of any ending
 
 // The results of kAtOnce pixels from x on, of `step` floats apart; of those behind `count` only what is read matters.
-INLINE void join(const MapLayer& layer, const RowEnd& end, const Constants& constants, int64_t v, int64_t x,
+INLINE void join(const MapLayer& layer, const RowEnd& end, const Constants<V8>& constants, int64_t v, int64_t x,
                  int64_t count, const float* sums, int64_t step, V8* value) {
   V8 skip[kAtOnce], gate[kAtOnce];
   UNROLL for (int i = 0; i < kAtOnce; ++i) {
@@ -148,7 +152,7 @@ INLINE void join(const MapLayer& layer, const RowEnd& end, const Constants& cons
 }
 
 // The same with any ending, of sums that are `step` floats apart; `vector` of the layer.
-inline void finish_any(const MapLayer& layer, const MapTask& task, const RowEnd& end, const Constants& constants,
+inline void finish_any(const MapLayer& layer, const MapTask& task, const RowEnd& end, const Constants<V8>& constants,
                            int64_t vector, int64_t v, int64_t x, int64_t count, const float* sums, int64_t step) {
   const int64_t channels = layer.vectors * kGroup;
   const uint16_t* lanes = task.out.lanes;

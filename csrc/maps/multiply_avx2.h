@@ -63,8 +63,8 @@
                  "xmm10", "xmm11", "xmm12", "xmm13", "xmm14", "xmm15")
 
 template <int NV, int WIDE>
-INLINE void multiply(const Run* runs, int64_t count, int64_t shift, const float* weight, float* sums, int64_t pitch,
-                     const float* fetched) {
+INLINE void multiply(const Run* runs, int64_t count, int64_t shift, const float* weight, int64_t, float* sums,
+                     int64_t pitch, const float* fetched) {
   static_assert(WIDE == 1, "there are no more registers");
   const float* x;
   int64_t k;

@@ -1,50 +1,52 @@
 // The innermost loop with AVX-512: the 16 channels of two vectors are one register, and a pixel's value is broadcast by
-// the instruction that multiplies with it. Of 32 registers 12 to 16 are sums: with fewer, each product would wait for
-// the one before it. Part of vector.h.
+// the instruction that multiplies with it, or once for the two registers of two panels. Of 32 registers 12 to 24 are
+// sums: with fewer, each product would wait for the one before it. Part of vector.h.
 
 template <int NV, int WIDE>
 struct Sums {
-  static constexpr int kPixels = WIDE * 12 / NV;
-  __m512 two[kPixels];
-  __m256 one[kPixels];  // the only vector of one, the last of three
+  static constexpr int kCount = WIDE * kPixels<NV>, kTwos = NV / 2;
+  __m512 two[kCount][kTwos == 0 ? 1 : kTwos];
+  __m256 one[kCount];  // the only vector of one, the last of three
 
   INLINE void clear() {
-    UNROLL for (int p = 0; p < kPixels; ++p) two[p] = _mm512_setzero_ps(), one[p] = _mm256_setzero_ps();
+    UNROLL for (int p = 0; p < kCount; ++p) {
+      UNROLL for (int i = 0; i < kTwos; ++i) two[p][i] = _mm512_setzero_ps();
+      one[p] = _mm256_setzero_ps();
+    }
   }
-  // One value of a run.
-  INLINE void add(const float* x, const float* weight) {
-    const __m512 wide = NV > 1 ? _mm512_loadu_ps(weight) : _mm512_setzero_ps();
-    const __m256 narrow = NV != 2 ? _mm256_loadu_ps(weight + (NV - 1) * kGroup) : _mm256_setzero_ps();
-    UNROLL for (int p = 0; p < kPixels; ++p) {
+  // One value of a run. The weights of the second of two panels are `panel` floats behind those of the first.
+  INLINE void add(const float* x, const float* weight, int64_t panel) {
+    __m512 wide[kTwos == 0 ? 1 : kTwos];
+    UNROLL for (int i = 0; i < kTwos; ++i) wide[i] = _mm512_loadu_ps(weight + i * panel);
+    const __m256 narrow = NV % 2 != 0 ? _mm256_loadu_ps(weight + (NV - 1) * kGroup) : _mm256_setzero_ps();
+    UNROLL for (int p = 0; p < kCount; ++p) {
       const float value = x[p * kGroup];
-      if (NV > 1) two[p] = _mm512_fmadd_ps(_mm512_set1_ps(value), wide, two[p]);
-      if (NV != 2) one[p] = _mm256_fmadd_ps(_mm256_set1_ps(value), narrow, one[p]);
+      UNROLL for (int i = 0; i < kTwos; ++i) two[p][i] = _mm512_fmadd_ps(_mm512_set1_ps(value), wide[i], two[p][i]);
+      if (NV % 2 != 0) one[p] = _mm256_fmadd_ps(_mm256_set1_ps(value), narrow, one[p]);
     }
   }
   INLINE void keep(float* sums, int64_t pitch) const {
-    UNROLL for (int p = 0; p < kPixels; ++p) {
-      if (NV > 1) _mm512_storeu_ps(sums + p * pitch, two[p]);
-      if (NV != 2) _mm256_storeu_ps(sums + p * pitch + (NV - 1) * kGroup, one[p]);
+    UNROLL for (int p = 0; p < kCount; ++p) {
+      UNROLL for (int i = 0; i < kTwos; ++i) _mm512_storeu_ps(sums + p * pitch + 2 * i * kGroup, two[p][i]);
+      if (NV % 2 != 0) _mm256_storeu_ps(sums + p * pitch + (NV - 1) * kGroup, one[p]);
     }
   }
 };
 
 template <int NV, int WIDE>
-INLINE void multiply(const Run* runs, int64_t count, int64_t shift, const float* weight, float* sums, int64_t pitch,
-                     const float* fetched) {
+INLINE void multiply(const Run* runs, int64_t count, int64_t shift, const float* weight, int64_t panel, float* sums,
+                     int64_t pitch, const float* fetched) {
+  constexpr int kWidth = (NV == 4 ? 2 : NV) * kGroup;  // of a panel
+  constexpr int kFetched = fetched_a_value<NV>(WIDE * kPixels<NV>);
   Sums<NV, WIDE> total;
   total.clear();
   for (const Run* run = runs; run < runs + count; ++run) {
     const float* x = run->at + shift;
-    if (run->length != kGroup) {
-      for (int64_t k = 0; k < run->length; ++k, weight += NV * kGroup) total.add(x + k, weight);
-      continue;
+    for (int64_t k = 0; k < run->length; ++k, weight += kWidth, fetched += kFetched) {
+      __builtin_prefetch(fetched);
+      if (NV == 4) __builtin_prefetch(fetched + panel);
+      total.add(x + k, weight, panel);
     }
-    UNROLL for (int k = 0; k < kGroup; ++k) {
-      if (k % 2 == 0) __builtin_prefetch(fetched + k * 8);
-      total.add(x + k, weight + k * NV * kGroup);
-    }
-    fetched += 64, weight += kGroup * NV * kGroup;
   }
   total.keep(sums, pitch);
 }

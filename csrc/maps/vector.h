@@ -8,22 +8,40 @@
 
 // Sigmoids of several vectors side by side, since each is a long chain of sums: 1 / (1 + e^-x), with e^x to about 1e-7
 // relative for x in [-87, 88], outside as at the ends; NaN stays NaN. See simd/vec.h.
-template <int N>
-INLINE void sigmoids(const V8* x, V8* to) {
+template <int N, typename V>
+INLINE void sigmoids(const V* x, V* to) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which then is the low bits
-  V8 shifted[N], r[N], p[N];
+  V shifted[N], r[N], p[N];
   UNROLL for (int i = 0; i < N; ++i) {
     r[i] = within(-x[i], -87.0f, 88.0f);
-    shifted[i] = fma(r[i], all(1.44269504f), all(kRound));
-    const V8 n = shifted[i] - all(kRound);
-    r[i] = fma(n, all(-0.693359375f), r[i]);  // ln 2 in two parts
-    r[i] = fma(n, all(2.12194440e-4f), r[i]);
-    p[i] = all(1.0f / 5040);
+    shifted[i] = fma(r[i], all<V>(1.44269504f), all<V>(kRound));
+    const V n = shifted[i] - all<V>(kRound);
+    r[i] = fma(n, all<V>(-0.693359375f), r[i]);  // ln 2 in two parts
+    r[i] = fma(n, all<V>(2.12194440e-4f), r[i]);
+    p[i] = all<V>(1.0f / 5040);
   }
   constexpr float kTaylor[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
-  UNROLL for (float c : kTaylor) { UNROLL for (int i = 0; i < N; ++i) p[i] = fma(p[i], r[i], all(c)); }
-  UNROLL for (int i = 0; i < N; ++i) to[i] = all(1.0f) / (all(1.0f) + p[i] * two_to_the(shifted[i]));
+  UNROLL for (float c : kTaylor) { UNROLL for (int i = 0; i < N; ++i) p[i] = fma(p[i], r[i], all<V>(c)); }
+  UNROLL for (int i = 0; i < N; ++i) to[i] = all<V>(1.0f) / (all<V>(1.0f) + p[i] * two_to_the(shifted[i]));
 }
+
+// The vectors in which NV of 8 that lie side by side are computed.
+template <int NV>
+struct Side {
+  typedef V8 Vector;
+};
+#if defined(__AVX512F__)
+template <>
+struct Side<2> {
+  typedef V16 Vector;
+};
+template <>
+struct Side<4> {
+  typedef V16 Vector;
+};
+#endif
+template <int NV>
+using VectorOf = typename Side<NV>::Vector;
 
 // `length` values of a pixel, 8 at most; the next pixel is 8 floats further.
 struct Run {
@@ -31,21 +49,37 @@ struct Run {
   int64_t length;
 };
 
-// Pixels of which a panel of NV vectors is summed at a time: 12 sums, and twice as many where there are registers for
-// them and as many pixels are left.
+// Pixels of which a panel of NV vectors is summed at a time: 12 sums, and more where there are registers for them and
+// as many pixels are left. Where there are, two panels of two vectors are summed together, as NV = 4.
 template <int NV>
 constexpr int kPixels = 12 / NV;
 #if defined(__AVX512F__)
 template <int NV>
-constexpr int kWide = NV == 1 ? 1 : 2;
+constexpr int kWide = NV;
+constexpr int64_t kMostTogether = 4;
 #else
 template <int NV>
 constexpr int kWide = 1;
+constexpr int64_t kMostTogether = kLargestPanel;
 #endif
 
+// Of so many vectors, how many are summed next.
+INLINE int64_t vectors_together(int64_t left) {
+  const int64_t panel = panel_of(left);
+  return kMostTogether == 4 && panel == 2 && left >= 4 && panel_of(left - 2) == 2 ? 4 : panel;
+}
+
+// Floats of the weights that come next that are fetched for every value: all of a panel of two, or half of it where
+// the same weights serve other pixels, too.
+template <int NV>
+constexpr int fetched_a_value(int64_t pixels) {
+  return pixels == kPixels<NV> ? 8 : 16;
+}
+
 // sums[pixel * pitch + channel] = sum over runs and their values of at[shift + pixel * 8 + value] * weight, in this
-// order, for WIDE * kPixels<NV> pixels and 8 * NV channels; the weights stand in the order in which they are used. A
-// cache line from `fetched` on is fetched for every two values. In assembly its variables have these names.
+// order, for WIDE * kPixels<NV> pixels and 8 * NV channels; the weights stand in the order in which they are used, those
+// of a second panel `panel` floats behind those of the first. What comes next is fetched from `fetched` on, see above.
+// In assembly its variables have these names.
 #define TEXT_(x) #x
 #define OPERANDS_                                                                                               \
   : [x] "=&r"(x), [k] "=&r"(k), [runs] "+r"(runs), [count] "+r"(count), [w] "+r"(weight), [to] "+r"(sums),      \
@@ -59,8 +93,8 @@ constexpr int kWide = 1;
 #include "maps/multiply_neon.h"
 #else
 template <int NV, int WIDE>
-INLINE void multiply(const Run* runs, int64_t count, int64_t shift, const float* weight, float* sums, int64_t pitch,
-                     const float*) {
+INLINE void multiply(const Run* runs, int64_t count, int64_t shift, const float* weight, int64_t, float* sums,
+                     int64_t pitch, const float*) {
   V8 total[kPixels<NV>][NV]{};
   for (const Run* run = runs; run < runs + count; ++run) {
     const float* x = run->at + shift;
@@ -82,9 +116,15 @@ INLINE int64_t pixels_together(int64_t left) {
   return kWide<NV> != 1 && left > kPixels<NV> ? kWide<NV> * kPixels<NV> : kPixels<NV>;
 }
 
+// About in how many steps so many vectors of so many pixels are computed.
+INLINE int64_t steps_of(int64_t pixels, int64_t vectors) {
+  constexpr int64_t kVectors = kMostTogether == 4 ? 4 : 2, kStep = kWide<kVectors> * kPixels<kVectors>;
+  return (pixels + kStep - 1) / kStep * ((vectors + kVectors - 1) / kVectors);
+}
+
 template <int NV>
-INLINE void multiply(int64_t pixels, const Run* runs, int64_t count, int64_t shift, const float* weight, float* sums,
-                     int64_t pitch, const float* fetched) {
-  pixels == kPixels<NV> ? multiply<NV, 1>(runs, count, shift, weight, sums, pitch, fetched)
-                        : multiply<NV, kWide<NV>>(runs, count, shift, weight, sums, pitch, fetched);
+INLINE void multiply(int64_t pixels, const Run* runs, int64_t count, int64_t shift, const float* weight, int64_t panel,
+                     float* sums, int64_t pitch, const float* fetched) {
+  pixels == kPixels<NV> ? multiply<NV, 1>(runs, count, shift, weight, panel, sums, pitch, fetched)
+                        : multiply<NV, kWide<NV>>(runs, count, shift, weight, panel, sums, pitch, fetched);
 }

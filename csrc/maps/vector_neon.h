@@ -8,13 +8,19 @@ struct I8 {
   uint32x4_t low, high;
 };
 
-INLINE V8 load(const float* from) { return {vld1q_f32(from), vld1q_f32(from + 4)}; }
+template <typename V = V8>
+INLINE V load(const float* from) {
+  return {vld1q_f32(from), vld1q_f32(from + 4)};
+}
 INLINE void store(float* to, V8 v) {
   vst1q_f32(to, v.low);
   vst1q_f32(to + 4, v.high);
 }
 INLINE const float* as_floats(const V8* v) { return reinterpret_cast<const float*>(v); }
-INLINE V8 all(float value) { return {vdupq_n_f32(value), vdupq_n_f32(value)}; }
+template <typename V = V8>
+INLINE V all(float value) {
+  return {vdupq_n_f32(value), vdupq_n_f32(value)};
+}
 
 INLINE V8 operator+(V8 a, V8 b) { return {vaddq_f32(a.low, b.low), vaddq_f32(a.high, b.high)}; }
 INLINE V8 operator-(V8 a, V8 b) { return {vsubq_f32(a.low, b.low), vsubq_f32(a.high, b.high)}; }
@@ -24,6 +30,14 @@ INLINE V8 operator-(V8 v) { return {vnegq_f32(v.low), vnegq_f32(v.high)}; }
 
 // There is no instruction for it that these compilers offer.
 INLINE void stream(float* to, V8 v) { store(to, v); }
+
+// What lies at the same place of as many groups as a vector has: one.
+template <typename V = V8>
+INLINE V load_groups(const float* const* from, int64_t at) {
+  return load(from[0] + at);
+}
+INLINE void store_groups(float* const* to, int64_t at, V8 v) { store(to[0] + at, v); }
+INLINE void stream_groups(float* const* to, int64_t at, V8 v) { stream(to[0] + at, v); }
 
 // a * b + c, in one rounding.
 INLINE V8 fma(V8 a, V8 b, V8 c) { return {vfmaq_f32(c.low, a.low, b.low), vfmaq_f32(c.high, a.high, b.high)}; }

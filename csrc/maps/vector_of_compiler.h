@@ -1,15 +1,24 @@
-// Vectors of 8 floats as an extension of the compiler, which makes them of what the processor has. Part of vector.h.
+// Vectors of 8 floats as an extension of the compiler, which makes them of what the processor has, and of 16 with
+// AVX-512. Part of vector.h.
 
 typedef float V8 __attribute__((vector_size(32)));
 typedef int32_t I8 __attribute__((vector_size(32)));
-
 typedef V8 Unaligned __attribute__((aligned(4)));
 
 // Not by memcpy, after which a compiler would read all that it knows again.
-INLINE V8 load(const float* from) { return *reinterpret_cast<const Unaligned*>(from); }
+template <typename V = V8>
+INLINE V load(const float* from) {
+  return *reinterpret_cast<const Unaligned*>(from);
+}
 INLINE void store(float* to, V8 v) { *reinterpret_cast<Unaligned*>(to) = v; }
-INLINE const float* as_floats(const V8* v) { return reinterpret_cast<const float*>(v); }
-INLINE V8 all(float value) { return value - V8{}; }
+template <typename V>
+INLINE const float* as_floats(const V* v) {
+  return reinterpret_cast<const float*>(v);
+}
+template <typename V = V8>
+INLINE V all(float value) {
+  return value - V{};
+}
 
 // Around the caches where the processor can; `to` is aligned to 32 bytes.
 INLINE void stream(float* to, V8 v) {
@@ -19,6 +28,14 @@ INLINE void stream(float* to, V8 v) {
   store(to, v);
 #endif
 }
+
+// What lies at the same place of as many groups as a vector has.
+template <typename V = V8>
+INLINE V load_groups(const float* const* from, int64_t at) {
+  return load(from[0] + at);
+}
+INLINE void store_groups(float* const* to, int64_t at, V8 v) { store(to[0] + at, v); }
+INLINE void stream_groups(float* const* to, int64_t at, V8 v) { stream(to[0] + at, v); }
 
 // a * b + c, in one rounding where the processor can.
 INLINE V8 fma(V8 a, V8 b, V8 c) {
@@ -47,6 +64,52 @@ INLINE V8 within(V8 x, float low, float high) {
 
 // 2^n, of n as the low bits of a number to which 1.5 * 2^23 was added.
 INLINE V8 two_to_the(V8 n) { return (V8)(((I8)n << 23) + 0x3f800000); }
+
+#if defined(__AVX512F__)
+typedef float V16 __attribute__((vector_size(64)));
+typedef int32_t I16 __attribute__((vector_size(64)));
+typedef V16 Unaligned16 __attribute__((aligned(4)));
+
+template <>
+INLINE V16 load<V16>(const float* from) {
+  return *reinterpret_cast<const Unaligned16*>(from);
+}
+INLINE void store(float* to, V16 v) { *reinterpret_cast<Unaligned16*>(to) = v; }
+INLINE V16 fma(V16 a, V16 b, V16 c) { return _mm512_fmadd_ps(a, b, c); }
+INLINE I16 less(V16 a, V16 b) { return a < b; }
+INLINE I16 not_zero(V16 v) { return v != 0.f; }
+INLINE V16 choose(I16 which, V16 a, V16 b) { return which ? a : b; }
+INLINE V16 only(I16 which, V16 v) { return (V16)((I16)v & which); }
+INLINE V16 within(V16 x, float low, float high) {
+  x = choose(less(x, all<V16>(low)), all<V16>(low), x);
+  return choose(less(all<V16>(high), x), all<V16>(high), x);
+}
+INLINE V16 two_to_the(V16 n) { return (V16)(((I16)n << 23) + 0x3f800000); }
+
+INLINE V16 both(V8 a, V8 b) {
+  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+INLINE V8 low_of(V16 v) { return __builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7); }
+INLINE V8 high_of(V16 v) { return __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15); }
+template <>
+INLINE V16 load_groups<V16>(const float* const* from, int64_t at) {
+  return both(load(from[0] + at), load(from[1] + at));
+}
+INLINE void store_groups(float* const* to, int64_t at, V16 v) {
+  store(to[0] + at, low_of(v));
+  store(to[1] + at, high_of(v));
+}
+INLINE void stream_groups(float* const* to, int64_t at, V16 v) {
+  stream(to[0] + at, low_of(v));
+  stream(to[1] + at, high_of(v));
+}
+INLINE V16 lows_of(V16 a, V16 b) {
+  return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+}
+INLINE V16 highs_of(V16 a, V16 b) {
+  return __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+}
+#endif
 
 // 16 bytes: values rounded half to even, in 0..255, NaN as 0.
 INLINE void store_bytes(uint8_t* to, V8 low, V8 high) {

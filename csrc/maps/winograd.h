@@ -10,11 +10,12 @@ struct Transform;
 // F(4, 3) with the points 0, +-1/sqrt 2, +-sqrt 2 and infinity: half the rms error of 0, +-1, +-2.
 template <>
 struct Transform<4> {
-  static INLINE void in(const V8* d, V8* t) {
-    const V8 a = all(0.70710678118654752f), b = all(1.41421356237309505f);
-    const V8 half = all(-.5f), two = all(-2.f), c = all(-2.5f);
-    const V8 p = fma(two, d[2], d[4]), q = a * fma(two, d[1], d[3]);
-    const V8 r = fma(half, d[2], d[4]), s = b * fma(half, d[1], d[3]);
+  template <typename V>
+  static INLINE void in(const V* d, V* t) {
+    const V a = all<V>(0.70710678118654752f), b = all<V>(1.41421356237309505f);
+    const V half = all<V>(-.5f), two = all<V>(-2.f), c = all<V>(-2.5f);
+    const V p = fma(two, d[2], d[4]), q = a * fma(two, d[1], d[3]);
+    const V r = fma(half, d[2], d[4]), s = b * fma(half, d[1], d[3]);
     t[0] = fma(c, d[2], d[0] + d[4]);
     t[1] = p + q;
     t[2] = p - q;
@@ -22,9 +23,10 @@ struct Transform<4> {
     t[4] = r - s;
     t[5] = fma(c, d[3], d[1] + d[5]);
   }
-  static INLINE void out(const V8* m, V8* y) {
-    const V8 a = all(0.70710678118654752f), b = all(1.41421356237309505f), half = all(.5f), two = all(2.f);
-    const V8 s1 = m[1] + m[2], d1 = a * (m[1] - m[2]), s2 = m[3] + m[4], d2 = b * (m[3] - m[4]);
+  template <typename V>
+  static INLINE void out(const V* m, V* y) {
+    const V a = all<V>(0.70710678118654752f), b = all<V>(1.41421356237309505f), half = all<V>(.5f), two = all<V>(2.f);
+    const V s1 = m[1] + m[2], d1 = a * (m[1] - m[2]), s2 = m[3] + m[4], d2 = b * (m[3] - m[4]);
     y[0] = m[0] + s1 + s2;
     y[1] = d1 + d2;
     y[2] = fma(half, s1, two * s2);
@@ -35,31 +37,33 @@ struct Transform<4> {
 // F(6, 3) with 0, +-1, +-2, +-1/2 and infinity: fewer products, about four times the error.
 template <>
 struct Transform<6> {
-  static INLINE void in(const V8* d, V8* t) {
-    t[0] = fma(all(5.25f), d[4] - d[2], d[0] - d[6]);
-    t[7] = fma(all(5.25f), d[3] - d[5], d[7] - d[1]);
-    V8 a = fma(all(-4.25f), d[4], d[2] + d[6]), b = fma(all(-4.25f), d[3], d[1] + d[5]);
+  template <typename V>
+  static INLINE void in(const V* d, V* t) {
+    t[0] = fma(all<V>(5.25f), d[4] - d[2], d[0] - d[6]);
+    t[7] = fma(all<V>(5.25f), d[3] - d[5], d[7] - d[1]);
+    V a = fma(all<V>(-4.25f), d[4], d[2] + d[6]), b = fma(all<V>(-4.25f), d[3], d[1] + d[5]);
     t[1] = a + b;
     t[2] = a - b;
-    a = fma(all(-1.25f), d[4], fma(all(.25f), d[2], d[6]));
-    b = fma(all(2.f), d[5], fma(all(-2.5f), d[3], all(.5f) * d[1]));
+    a = fma(all<V>(-1.25f), d[4], fma(all<V>(.25f), d[2], d[6]));
+    b = fma(all<V>(2.f), d[5], fma(all<V>(-2.5f), d[3], all<V>(.5f) * d[1]));
     t[3] = a + b;
     t[4] = a - b;
-    a = fma(all(-5.f), d[4], fma(all(4.f), d[2], d[6]));
-    b = fma(all(.5f), d[5], fma(all(-2.5f), d[3], all(2.f) * d[1]));
+    a = fma(all<V>(-5.f), d[4], fma(all<V>(4.f), d[2], d[6]));
+    b = fma(all<V>(.5f), d[5], fma(all<V>(-2.5f), d[3], all<V>(2.f) * d[1]));
     t[5] = a + b;
     t[6] = a - b;
   }
   // The points +-1/2 come 32 times as large, so that their powers are whole numbers.
-  static INLINE void out(const V8* m, V8* y) {
-    const V8 s1 = m[1] + m[2], d1 = m[1] - m[2], s2 = m[3] + m[4], d2 = m[3] - m[4], s3 = m[5] + m[6];
-    const V8 d3 = m[5] - m[6];
-    y[0] = fma(all(32.f), s3, m[0] + s1 + s2);
-    y[1] = fma(all(16.f), d3, fma(all(2.f), d2, d1));
-    y[2] = fma(all(8.f), s3, fma(all(4.f), s2, s1));
-    y[3] = fma(all(4.f), d3, fma(all(8.f), d2, d1));
-    y[4] = fma(all(2.f), s3, fma(all(16.f), s2, s1));
-    y[5] = d3 + fma(all(32.f), d2, d1 + m[7]);
+  template <typename V>
+  static INLINE void out(const V* m, V* y) {
+    const V s1 = m[1] + m[2], d1 = m[1] - m[2], s2 = m[3] + m[4], d2 = m[3] - m[4], s3 = m[5] + m[6];
+    const V d3 = m[5] - m[6];
+    y[0] = fma(all<V>(32.f), s3, m[0] + s1 + s2);
+    y[1] = fma(all<V>(16.f), d3, fma(all<V>(2.f), d2, d1));
+    y[2] = fma(all<V>(8.f), s3, fma(all<V>(4.f), s2, s1));
+    y[3] = fma(all<V>(4.f), d3, fma(all<V>(8.f), d2, d1));
+    y[4] = fma(all<V>(2.f), s3, fma(all<V>(16.f), s2, s1));
+    y[5] = d3 + fma(all<V>(32.f), d2, d1 + m[7]);
   }
 };
 
@@ -114,6 +118,58 @@ INLINE bool transform_inputs(const MapTap* taps, int64_t x, int64_t count, const
   return !is_zero(check);
 }
 
+#if defined(__AVX512F__)
+// The same, of two pixels at a time, and then of two tiles. The first pair begins a pixel further left, where maps are
+// aligned; what is beside the tiles only makes a task look more closely.
+template <int M>
+INLINE bool transform_pairs(const MapTap* taps, int64_t x, int64_t count, const Positions& at, float* to) {
+  constexpr int N = M + 2;
+  alignas(64) float columns[N][(M * kTogether + 4) * kGroup];
+  V16 check{};
+  for (int64_t g = 0; g < at.groups; ++g) {
+    for (int64_t c = 0; c < M * count + 4; c += 2) {
+      V16 d[N], t[N];
+      UNROLL for (int i = 0; i < N; ++i) d[i] = load<V16>(taps[i].at + g * taps[i].group + (x - 2 + c) * kGroup);
+      Transform<M>::in(d, t);
+      UNROLL for (int i = 0; i < N; ++i) store(&columns[i][c * kGroup], t[i]);
+      check = fma(t[0], V16{}, check);
+      check = fma(t[N - 1], V16{}, check);
+    }
+    int64_t tile = 0;
+    for (; tile + 1 < count; tile += 2) {
+      float* v = to + (g * at.tiles + tile) * kGroup;
+      for (int i = 0; i < N; ++i) {
+        V16 pairs[M + 2], d[N], t[N];  // pixels 2 k and 2 k + 1 of both tiles
+        const float* column = &columns[i][tile * M * kGroup];
+        UNROLL for (int k = 0; k < M + 2; ++k) pairs[k] = load<V16>(column + 2 * k * kGroup);
+        UNROLL for (int j = 0; j < N; ++j) {
+          const V16 one = pairs[(j + 1) / 2], other = pairs[(j + 1 + M) / 2];
+          d[j] = j % 2 == 0 ? highs_of(one, other) : lows_of(one, other);
+        }
+        Transform<M>::in(d, t);
+        UNROLL for (int j = 0; j < N; ++j) {
+          store(v, t[j]);
+          v += at.position;
+        }
+      }
+    }
+    if (tile < count) {
+      float* v = to + (g * at.tiles + tile) * kGroup;
+      for (int i = 0; i < N; ++i) {
+        V8 d[N], t[N];
+        UNROLL for (int j = 0; j < N; ++j) d[j] = load(&columns[i][(tile * M + 1 + j) * kGroup]);
+        Transform<M>::in(d, t);
+        UNROLL for (int j = 0; j < N; ++j) {
+          store(v, t[j]);
+          v += at.position;
+        }
+      }
+    }
+  }
+  return !is_zero(low_of(check) + high_of(check));
+}
+#endif
+
 template <int M>
 INLINE void taps_of_tile(const MapLayer& layer, int64_t y, MapTap* taps) {
   for (int i = 0; i < M + 2; ++i) taps[i] = tap(layer.x, y - 1 + i);
@@ -146,7 +202,11 @@ void transform_tiles(const MapLayer& layer, const MapTask& task, const TileAt* t
       ++side_by_side;
     }
     taps_of_tile<M>(layer, tile.row, taps);
+#if defined(__AVX512F__)
+    const bool strange = transform_pairs<M>(taps, tile.column, side_by_side, at, to + i * kGroup);
+#else
     const bool strange = transform_inputs<M>(taps, tile.column, side_by_side, at, to + i * kGroup);
+#endif
     for (int64_t j = 0; j < side_by_side; ++j) {
       direct[i + j] = strange && !tile_is_finite<M>(taps, tile.column + j * M, at.groups);
     }
@@ -165,7 +225,7 @@ void look_ahead(const MapLayer& layer, const MapTask& task, const TileAt* tiles,
       ahead.add(layer.x, tile.row - 1, M + 2, tile.column - 1, next->count / there * M + 2, groups_of(layer.inputs));
     }
   }
-  ahead.spread((M + 2) * (M + 2) * ((task.count + 5) / 6) * ((layer.vectors + 1) / 2));
+  ahead.spread((M + 2) * (M + 2) * steps_of(task.count, layer.vectors));
 }
 
 // The sums of a tile with inputs that are not finite, as the definition has them: [row][column] of one vector.
@@ -195,20 +255,36 @@ void finish_directly(const MapLayer& layer, const MapTask& task, const RowEnd* e
                      const TileAt& tile, int64_t width) {
   V8 y[M][M];
   sum_directly<M>(layer, tile, vector, y);
-  const Constants constants = constants_of(layer, vector);
+  const Constants<V8> constants = constants_of(layer, vector);
   for (int r = 0; r < M; ++r) {
     if (ends[r].out[v] == nullptr) continue;
     finish_any(layer, task, ends[r], constants, vector, v, tile.column, width, as_floats(y[r]), kGroup);
   }
 }
 
+// One vector of a panel's results, or two that lie side by side in its sums.
+template <int M, Ending E, typename V>
+INLINE void finish_row(const MapLayer& layer, const MapTask& task, const RowEnd& end, const Constants<V>& constants,
+                       int64_t first, int64_t v, int64_t x, int64_t width, V* y) {
+  constexpr int kVectors = sizeof(V) / sizeof(V8);
+  bool all = E != Ending::any;
+  for (int i = 0; i < kVectors; ++i) all = all && end.out[v + i] != nullptr;
+  if (all) return finish<E, M>(task, end, constants, v, x, width, y);
+  for (int i = 0; i < kVectors; ++i) {
+    if (end.out[v + i] == nullptr) continue;
+    const Constants<V8> own = constants_of(layer, first + v + i);
+    finish_any(layer, task, end, own, first + v + i, v + i, x, width, as_floats(y) + i * kGroup, kVectors * kGroup);
+  }
+}
+
 template <int M, int NV, Ending E>
 void transform_outputs(const MapLayer& layer, const MapTask& task, const TileAt* tiles, int64_t first,
                        const float* sums, const bool* direct) {
-  constexpr int N = M + 2;
+  using V = VectorOf<NV>;
+  constexpr int N = M + 2, kVectors = sizeof(V) / sizeof(V8);
   alignas(64) float columns[M][N][NV * kGroup];
-  Constants constants[NV];
-  for (int v = 0; v < NV; ++v) constants[v] = constants_of(layer, first + v);
+  Constants<V> constants[NV / kVectors];
+  for (int v = 0; v < NV; v += kVectors) constants[v / kVectors] = constants_of<V>(layer, first + v);
   RowEnd ends[M];
   int64_t of_row = -1;
   for (int64_t i = 0; i < task.count; ++i, sums += N * N * NV * kGroup) {
@@ -223,24 +299,19 @@ void transform_outputs(const MapLayer& layer, const MapTask& task, const TileAt*
       continue;
     }
     for (int j = 0; j < N; ++j) {
-      UNROLL for (int v = 0; v < NV; ++v) {
-        V8 m[N], y[M];
-        UNROLL for (int r = 0; r < N; ++r) m[r] = load(sums + ((r * N + j) * NV + v) * kGroup);
+      UNROLL for (int v = 0; v < NV; v += kVectors) {
+        V m[N], y[M];
+        UNROLL for (int r = 0; r < N; ++r) m[r] = load<V>(sums + ((r * N + j) * NV + v) * kGroup);
         Transform<M>::out(m, y);
         UNROLL for (int r = 0; r < M; ++r) store(&columns[r][j][v * kGroup], y[r]);
       }
     }
     for (int r = 0; r < M; ++r) {
-      UNROLL for (int v = 0; v < NV; ++v) {
-        if (ends[r].out[v] == nullptr) continue;
-        V8 m[N], y[M];
-        UNROLL for (int j = 0; j < N; ++j) m[j] = load(&columns[r][j][v * kGroup]);
+      UNROLL for (int v = 0; v < NV; v += kVectors) {
+        V m[N], y[M];
+        UNROLL for (int j = 0; j < N; ++j) m[j] = load<V>(&columns[r][j][v * kGroup]);
         Transform<M>::out(m, y);
-        if (E == Ending::any) {
-          finish_any(layer, task, ends[r], constants[v], first + v, v, tile.column, width, as_floats(y), kGroup);
-        } else {
-          finish<E, M>(task, ends[r], constants[v], v, tile.column, width, y);
-        }
+        finish_row<M, E>(layer, task, ends[r], constants[v / kVectors], first, v, tile.column, width, y);
       }
     }
   }
@@ -250,16 +321,17 @@ template <int M, int NV>
 void multiply_panel(const MapLayer& layer, const MapTask& task, const Positions& at, const Run* runs,
                     const float* weight, float* sums, Ahead& ahead) {
   constexpr int NP = (M + 2) * (M + 2);
-  const int64_t panel = layer.inputs * NV * kGroup, pitch = NP * NV * kGroup;
-  for (int p = 0; p < NP; ++p, weight += panel) {
-    const float* fetched = weight + panel;  // the weights of the next position
+  const int64_t step = layer.inputs * (NV == 4 ? 2 : NV) * kGroup, pitch = NP * NV * kGroup;
+  for (int p = 0; p < NP; ++p, weight += step) {
+    const float* fetched = weight + step;  // the weights of the next position
     int64_t fetch = 0;
     for (int64_t t = 0, tiles; t < task.count; t += tiles) {
       tiles = pixels_together<NV>(task.count - t);
       ahead.step();
-      multiply<NV>(tiles, runs, at.groups, p * at.position + t * kGroup, weight, sums + t * pitch + p * NV * kGroup,
-                   pitch, fetched + fetch);
-      fetch = fetch + layer.inputs * kGroup < panel ? fetch + layer.inputs * kGroup : 0;
+      multiply<NV>(tiles, runs, at.groups, p * at.position + t * kGroup, weight, NP * step,
+                   sums + t * pitch + p * NV * kGroup, pitch, fetched + fetch);
+      fetch += layer.inputs * fetched_a_value<NV>(tiles);
+      if (fetch >= step) fetch = 0;
     }
   }
 }
@@ -278,7 +350,7 @@ template <int M>
 int64_t room_for_tiles(const MapLayer& layer, int64_t count) {
   constexpr int64_t NP = (M + 2) * (M + 2);
   const Positions at(layer, count);
-  return NP * at.position + at.tiles * NP * kLargestPanel * kGroup + at.groups * 4;
+  return NP * at.position + at.tiles * NP * kMostTogether * kGroup + at.groups * 4;
 }
 
 template <int M>
@@ -287,7 +359,7 @@ void compute_tiles(const MapLayer& layer, const MapTask& task, const MapTask* ne
   const Positions at(layer, task.count);
   float* positions = room;
   float* sums = positions + NP * at.position;
-  Run* runs = reinterpret_cast<Run*>(sums + at.tiles * NP * kLargestPanel * kGroup);
+  Run* runs = reinterpret_cast<Run*>(sums + at.tiles * NP * kMostTogether * kGroup);
   for (int64_t g = 0; g < at.groups; ++g) {
     const int64_t left = layer.inputs - g * kGroup;
     runs[g] = {positions + g * at.tiles * kGroup, left < kGroup ? left : kGroup};
@@ -300,10 +372,13 @@ void compute_tiles(const MapLayer& layer, const MapTask& task, const MapTask* ne
   look_ahead<M>(layer, task, tiles, next, ahead);
   const float* weight = layer.weight;
   for (int64_t first = 0, nv; first < layer.vectors; first += nv) {
-    nv = panel_of(layer.vectors - first);
+    nv = vectors_together(layer.vectors - first);
     if (nv == 1) compute_panel<M, 1>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
     if (nv == 2) compute_panel<M, 2>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
     if (nv == 3) compute_panel<M, 3>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
+    if constexpr (kMostTogether == 4) {
+      if (nv == 4) compute_panel<M, 4>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
+    }
     weight += NP * layer.inputs * nv * kGroup;
   }
 }

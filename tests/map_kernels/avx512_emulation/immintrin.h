@@ -1,5 +1,5 @@
-// What csrc/maps/multiply_avx512.h uses of AVX-512, in two halves of AVX2, so that a processor with AVX2 and FMA can
-// run it. Stands in front of the compiler's header of this name.
+// What csrc/maps uses of AVX-512, in two halves of AVX2, so that a processor with AVX2 and FMA can run it: the compiler
+// makes halves of the vectors of its extension by itself. Stands in front of the compiler's header of this name.
 #pragma once
 #include_next <immintrin.h>
 
@@ -7,18 +7,27 @@
 
 namespace emulated {
 
-struct Wide {
-  __m256 low, high;
+typedef float Wide __attribute__((vector_size(64)));
+union Halves {
+  Wide whole;
+  __m256 half[2];
 };
 
-static inline Wide all(float x) { return {_mm256_set1_ps(x), _mm256_set1_ps(x)}; }
-static inline Wide load(const float* from) { return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)}; }
-static inline void store(float* to, const Wide& v) {
-  _mm256_storeu_ps(to, v.low);
-  _mm256_storeu_ps(to + 8, v.high);
+static inline Wide all(float x) { return x - Wide{}; }
+static inline Wide load(const float* from) {
+  Halves halves;
+  halves.half[0] = _mm256_loadu_ps(from), halves.half[1] = _mm256_loadu_ps(from + 8);
+  return halves.whole;
 }
-static inline Wide multiply_add(const Wide& a, const Wide& b, const Wide& c) {
-  return {_mm256_fmadd_ps(a.low, b.low, c.low), _mm256_fmadd_ps(a.high, b.high, c.high)};
+static inline void store(float* to, Wide v) {
+  const Halves halves{v};
+  _mm256_storeu_ps(to, halves.half[0]);
+  _mm256_storeu_ps(to + 8, halves.half[1]);
+}
+static inline Wide multiply_add(Wide a, Wide b, Wide c) {
+  Halves x{a}, y{b}, sum{c};
+  for (int i = 0; i < 2; ++i) sum.half[i] = _mm256_fmadd_ps(x.half[i], y.half[i], sum.half[i]);
+  return sum.whole;
 }
 
 }  // namespace emulated
