@@ -102,7 +102,7 @@ template <int NV>
 void panel_of_stretch(const Stretch& now, const Run* runs, int64_t count, int64_t first, const float* weight,
                       float* sums, Ahead& ahead) {
   const MapLayer& layer = now.layer;
-  const int64_t panel = layer.size * layer.size * layer.inputs * (NV == 4 ? 2 : NV) * kGroup;
+  const int64_t panel = layer.size * layer.size * layer.inputs * kPanel<NV> * kGroup;
   for (int64_t i = 0, pixels; i < now.count; i += pixels) {
     pixels = pixels_together<NV>(now.count - i);
     int64_t x = now.x + i;
@@ -111,7 +111,7 @@ void panel_of_stretch(const Stretch& now, const Run* runs, int64_t count, int64_
     const int64_t shift = layer.stride == 1 ? x * kGroup : i * kGroup;
     ahead.step();
     multiply<NV>(pixels, runs, count, shift, weight, panel, sums + (x - now.x + kLeadIn) * NV * kGroup, NV * kGroup,
-                 weight + (NV == 4 ? 2 : 1) * panel);
+                 weight + NV / kPanel<NV> * panel);
   }
   finish_stretch<NV>(now, first, sums + kLeadIn * NV * kGroup);
 }
@@ -129,8 +129,9 @@ INLINE void panels_of_stretch(const Stretch& now, const MapTap* taps, float* roo
     if (nv == 1) panel_of_stretch<1>(now, runs, count, first, weight, sums, ahead);
     if (nv == 2) panel_of_stretch<2>(now, runs, count, first, weight, sums, ahead);
     if (nv == 3) panel_of_stretch<3>(now, runs, count, first, weight, sums, ahead);
-    if constexpr (kMostTogether == 4) {
+    if constexpr (kTogether) {
       if (nv == 4) panel_of_stretch<4>(now, runs, count, first, weight, sums, ahead);
+      if (nv == 6) panel_of_stretch<6>(now, runs, count, first, weight, sums, ahead);
     }
     weight += layer.size * layer.size * layer.inputs * nv * kGroup;
   }

@@ -1,5 +1,5 @@
 // The innermost loop with AVX-512: the 16 channels of two vectors are one register, and a pixel's value is broadcast by
-// the instruction that multiplies with it, or once for the two registers of two panels. Of 32 registers 12 to 24 are
+// the instruction that multiplies with it, or once for the registers of several panels. Of 32 registers 12 to 24 are
 // sums: with fewer, each product would wait for the one before it. Part of vector.h.
 
 template <int NV, int WIDE>
@@ -14,7 +14,7 @@ struct Sums {
       one[p] = _mm256_setzero_ps();
     }
   }
-  // One value of a run. The weights of the second of two panels are `panel` floats behind those of the first.
+  // One value of a run. The weights of each further panel are `panel` floats behind those of the one before.
   INLINE void add(const float* x, const float* weight, int64_t panel) {
     __m512 wide[kTwos == 0 ? 1 : kTwos];
     UNROLL for (int i = 0; i < kTwos; ++i) wide[i] = _mm512_loadu_ps(weight + i * panel);
@@ -36,7 +36,7 @@ struct Sums {
 template <int NV, int WIDE>
 INLINE void multiply(const Run* runs, int64_t count, int64_t shift, const float* weight, int64_t panel, float* sums,
                      int64_t pitch, const float* fetched) {
-  constexpr int kWidth = (NV == 4 ? 2 : NV) * kGroup;  // of a panel
+  constexpr int kWidth = kPanel<NV> * kGroup;
   constexpr int kFetched = fetched_a_value<NV>(WIDE * kPixels<NV>);
   Sums<NV, WIDE> total;
   total.clear();
@@ -44,7 +44,7 @@ INLINE void multiply(const Run* runs, int64_t count, int64_t shift, const float*
     const float* x = run->at + shift;
     for (int64_t k = 0; k < run->length; ++k, weight += kWidth, fetched += kFetched) {
       __builtin_prefetch(fetched);
-      if (NV == 4) __builtin_prefetch(fetched + panel);
+      UNROLL for (int i = 1; i < NV / kPanel<NV>; ++i) __builtin_prefetch(fetched + i * panel);
       total.add(x + k, weight, panel);
     }
   }

@@ -26,22 +26,18 @@ INLINE void sigmoids(const V* x, V* to) {
 }
 
 // The vectors in which NV of 8 that lie side by side are computed.
-template <int NV>
-struct Side {
-  typedef V8 Vector;
+template <bool even>
+struct Vector {
+  typedef V8 type;
 };
 #if defined(__AVX512F__)
 template <>
-struct Side<2> {
-  typedef V16 Vector;
-};
-template <>
-struct Side<4> {
-  typedef V16 Vector;
+struct Vector<true> {
+  typedef V16 type;
 };
 #endif
 template <int NV>
-using VectorOf = typename Side<NV>::Vector;
+using VectorOf = typename Vector<NV % 2 == 0>::type;
 
 // `length` values of a pixel, 8 at most; the next pixel is 8 floats further.
 struct Run {
@@ -49,24 +45,30 @@ struct Run {
   int64_t length;
 };
 
-// Pixels of which a panel of NV vectors is summed at a time: 12 sums, and more where there are registers for them and
-// as many pixels are left. Where there are, two panels of two vectors are summed together, as NV = 4.
+// Pixels of which NV vectors, a panel, are summed at a time: 12 sums, and more where there are registers for them and
+// as many pixels are left. Where there are, two or three panels of two vectors are summed together: 4 or 6 vectors.
 template <int NV>
-constexpr int kPixels = 12 / NV;
+constexpr int kPixels = NV == 6 ? 4 : 12 / NV;
 #if defined(__AVX512F__)
 template <int NV>
-constexpr int kWide = NV;
-constexpr int64_t kMostTogether = 4;
+constexpr int kWide = NV == 6 ? 2 : NV;
+constexpr bool kTogether = true;
+constexpr int64_t kMostTogether = 6;
 #else
 template <int NV>
 constexpr int kWide = 1;
+constexpr bool kTogether = false;
 constexpr int64_t kMostTogether = kLargestPanel;
 #endif
+template <int NV>
+constexpr int kPanel = NV > kLargestPanel ? 2 : NV;
 
 // Of so many vectors, how many are summed next.
 INLINE int64_t vectors_together(int64_t left) {
   const int64_t panel = panel_of(left);
-  return kMostTogether == 4 && panel == 2 && left >= 4 && panel_of(left - 2) == 2 ? 4 : panel;
+  if (!kTogether || panel != 2) return panel;
+  const int64_t twos = (left % 2 == 0 ? left : left - 7) / 2;  // before there are others, see panel_of
+  return twos == 1 ? 2 : twos % 2 == 0 ? 4 : 6;
 }
 
 // Floats of the weights that come next that are fetched for every value: all of a panel of two, or half of it where
@@ -78,7 +80,7 @@ constexpr int fetched_a_value(int64_t pixels) {
 
 // sums[pixel * pitch + channel] = sum over runs and their values of at[shift + pixel * 8 + value] * weight, in this
 // order, for WIDE * kPixels<NV> pixels and 8 * NV channels; the weights stand in the order in which they are used, those
-// of a second panel `panel` floats behind those of the first. What comes next is fetched from `fetched` on, see above.
+// of a further panel `panel` floats behind those of the one before it. What comes next is fetched from `fetched` on, see above.
 // In assembly its variables have these names.
 #define TEXT_(x) #x
 #define OPERANDS_                                                                                               \
@@ -118,7 +120,7 @@ INLINE int64_t pixels_together(int64_t left) {
 
 // About in how many steps so many vectors of so many pixels are computed.
 INLINE int64_t steps_of(int64_t pixels, int64_t vectors) {
-  constexpr int64_t kVectors = kMostTogether == 4 ? 4 : 2, kStep = kWide<kVectors> * kPixels<kVectors>;
+  constexpr int64_t kVectors = kTogether ? 4 : 2, kStep = kWide<kVectors> * kPixels<kVectors>;
   return (pixels + kStep - 1) / kStep * ((vectors + kVectors - 1) / kVectors);
 }
 

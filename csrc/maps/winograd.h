@@ -68,7 +68,7 @@ struct Transform<6> {
 };
 
 constexpr int64_t kMostTiles = 48;  // of a task
-constexpr int kTogether = 4;        // tiles whose columns are transformed together
+constexpr int kSideBySide = 4;      // tiles whose columns are transformed together
 
 // Where the positions of a task lie: [position][group][tile][8], and its sums: [tile][position][channel of a panel].
 struct Positions {
@@ -91,7 +91,7 @@ INLINE TileAt tile_at(const MapTask& task, int64_t i, int64_t side) {
 template <int M>
 INLINE bool transform_inputs(const MapTap* taps, int64_t x, int64_t count, const Positions& at, float* to) {
   constexpr int N = M + 2;
-  alignas(64) float columns[N][(M * kTogether + 2) * kGroup];
+  alignas(64) float columns[N][(M * kSideBySide + 2) * kGroup];
   V8 check{};
   for (int64_t g = 0; g < at.groups; ++g) {
     for (int64_t c = 0; c < M * count + 2; ++c) {
@@ -124,7 +124,7 @@ INLINE bool transform_inputs(const MapTap* taps, int64_t x, int64_t count, const
 template <int M>
 INLINE bool transform_pairs(const MapTap* taps, int64_t x, int64_t count, const Positions& at, float* to) {
   constexpr int N = M + 2;
-  alignas(64) float columns[N][(M * kTogether + 4) * kGroup];
+  alignas(64) float columns[N][(M * kSideBySide + 4) * kGroup];
   V16 check{};
   for (int64_t g = 0; g < at.groups; ++g) {
     for (int64_t c = 0; c < M * count + 4; c += 2) {
@@ -196,7 +196,7 @@ void transform_tiles(const MapLayer& layer, const MapTask& task, const TileAt* t
   for (int64_t i = 0, side_by_side; i < task.count; i += side_by_side) {
     const TileAt tile = tiles[i];
     side_by_side = 1;
-    while (side_by_side < kTogether && i + side_by_side < task.count) {
+    while (side_by_side < kSideBySide && i + side_by_side < task.count) {
       const TileAt& next = tiles[i + side_by_side];
       if (next.row != tile.row || next.column != tile.column + side_by_side * M) break;
       ++side_by_side;
@@ -321,7 +321,7 @@ template <int M, int NV>
 void multiply_panel(const MapLayer& layer, const MapTask& task, const Positions& at, const Run* runs,
                     const float* weight, float* sums, Ahead& ahead) {
   constexpr int NP = (M + 2) * (M + 2);
-  const int64_t step = layer.inputs * (NV == 4 ? 2 : NV) * kGroup, pitch = NP * NV * kGroup;
+  const int64_t step = layer.inputs * kPanel<NV> * kGroup, pitch = NP * NV * kGroup;
   for (int p = 0; p < NP; ++p, weight += step) {
     const float* fetched = weight + step;  // the weights of the next position
     int64_t fetch = 0;
@@ -376,8 +376,9 @@ void compute_tiles(const MapLayer& layer, const MapTask& task, const MapTask* ne
     if (nv == 1) compute_panel<M, 1>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
     if (nv == 2) compute_panel<M, 2>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
     if (nv == 3) compute_panel<M, 3>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
-    if constexpr (kMostTogether == 4) {
+    if constexpr (kTogether) {
       if (nv == 4) compute_panel<M, 4>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
+      if (nv == 6) compute_panel<M, 6>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
     }
     weight += NP * layer.inputs * nv * kGroup;
   }
