@@ -10,7 +10,7 @@ from mga_kernels import _native, ops
 from mga_kernels.errors import InputError
 from mga_kernels.runtimes.cpu import choose, pairs
 from mga_kernels.runtimes.cpu.layers import Conv
-from mga_kernels.runtimes.cpu.pairs import Grid, Planes
+from mga_kernels.runtimes.cpu.pairs import Grid, Planes, to_bfloat16_with_sums
 
 # channels, outputs, height, width, kernel size: odd channels, odd widths, one pixel, blocks of every size
 SHAPES = [
@@ -173,3 +173,17 @@ def test_wrong_calls_are_refused():
 def test_a_processor_without_the_instructions_is_told(monkeypatch):
     monkeypatch.setattr(_native, "LIBRARY_ERROR", "the native library is not built")
     assert choose.supported() == "the native library is not built"
+
+
+def test_kernels_in_bf16_keep_their_sums():
+    weight = torch.randn(12, 7, 5, 5, generator=torch.Generator().manual_seed(0))
+    kept, plain = to_bfloat16_with_sums(weight), weight.bfloat16()
+    assert kept.dtype == torch.bfloat16
+    assert kept.is_contiguous()
+
+    def moved(values):
+        return (values.double() - weight.double()).sum((2, 3)).square().mean().sqrt()
+
+    assert moved(kept) < 0.3 * moved(plain)
+    assert (kept.double() - weight).abs().max() < 2**-7 * weight.abs().max(), "no tap is moved far"
+    assert torch.equal(to_bfloat16_with_sums(weight[..., :1, :1]), plain[..., :1, :1])
