@@ -122,25 +122,27 @@ INLINE void finish(const MapTask& task, const RowEnd& end, const Constants<V>& c
 constexpr int kAtOnce = 4;  // pixels of any ending
 
 // The results of kAtOnce pixels from x on, of `step` floats apart; of those behind `count` only what is read matters.
-INLINE void join(const MapLayer& layer, const RowEnd& end, const Constants<V8>& constants, int64_t v, int64_t x,
-                 int64_t count, const float* sums, int64_t step, V8* value) {
-  V8 skip[kAtOnce], gate[kAtOnce];
+template <typename V>
+INLINE void join(const MapLayer& layer, const RowEnd& end, const Constants<V>& constants, int64_t v, int64_t x,
+                 int64_t count, const float* sums, int64_t step, V* value) {
+  V skip[kAtOnce], gate[kAtOnce];
   UNROLL for (int i = 0; i < kAtOnce; ++i) {
     const int64_t at = i < count ? i : count - 1;
-    value[i] = load(sums + at * step) + constants.bias;
-    skip[i] = layer.has_skip ? load(end.skip[v] + (x + at) * kGroup) * constants.of_skip : V8{};
+    value[i] = load<V>(sums + at * step) + constants.bias;
+    skip[i] = layer.has_skip ? load_groups<V>(end.skip + v, (x + at) * kGroup) * constants.of_skip : V{};
   }
   if (layer.gate == MapGate::none) {
     UNROLL for (int i = 0; i < kAtOnce; ++i) {
       const int64_t at = i < count ? i : count - 1;
       value[i] = value[i] + skip[i];
-      if (layer.has_also) value[i] = fma(load(end.also[v] + (x + at) * kGroup), constants.of_also, value[i]);
+      if (!layer.has_also) continue;
+      value[i] = fma(load_groups<V>(end.also + v, (x + at) * kGroup), constants.of_also, value[i]);
     }
   } else {
     sigmoids<kAtOnce>(value, gate);
     const bool plain = layer.gate == MapGate::sigmoid;
     UNROLL for (int i = 0; i < kAtOnce; ++i) {
-      value[i] = plain ? gate[i] * skip[i] : (value[i] + skip[i]) * (gate[i] - all(0.5f));
+      value[i] = plain ? gate[i] * skip[i] : (value[i] + skip[i]) * (gate[i] - all<V>(0.5f));
     }
   }
   if (layer.activation == MapActivation::silu) {
@@ -152,25 +154,25 @@ INLINE void join(const MapLayer& layer, const RowEnd& end, const Constants<V8>& 
 }
 
 // The same with any ending, of sums that are `step` floats apart; `vector` of the layer.
-inline void finish_any(const MapLayer& layer, const MapTask& task, const RowEnd& end, const Constants<V8>& constants,
-                           int64_t vector, int64_t v, int64_t x, int64_t count, const float* sums, int64_t step) {
-  const int64_t channels = layer.vectors * kGroup;
+template <typename V>
+void finish_any(const MapLayer& layer, const MapTask& task, const RowEnd& end, const Constants<V>& constants,
+                int64_t vector, int64_t v, int64_t x, int64_t count, const float* sums, int64_t step) {
+  const int64_t channels = layer.vectors * kGroup, pixel = task.out.pixel;
   const uint16_t* lanes = task.out.lanes;
-  float* out = end.out[v] + x * task.out.pixel;
-  V8 total{}, squares{};
+  V total{}, squares{};
   for (int64_t j = 0; j < count; j += kAtOnce) {
-    V8 value[kAtOnce];
+    V value[kAtOnce];
     join(layer, end, constants, v, x + j, count - j, sums + j * step, step, value);
-    for (int64_t i = 0; i < kAtOnce && j + i < count; ++i, out += task.out.pixel) {
-      const int64_t at = (x + j + i) * task.out.shuffle + end.lane[v];
-      if (lanes != nullptr && (lanes[at / 16] >> at % 16 & 1) == 0) value[i] = V8{};
+    for (int64_t i = 0; i < kAtOnce && j + i < count; ++i) {
+      const int64_t at = (x + j + i) * task.out.shuffle + end.lane[v], out = (x + j + i) * pixel;
+      if (lanes != nullptr && (lanes[at / 16] >> at % 16 & 1) == 0) value[i] = V{};
       total = total + value[i];
       squares = fma(value[i], value[i], squares);
-      task.out.past_caches ? stream(out, value[i]) : store(out, value[i]);
+      task.out.past_caches ? stream_groups(end.out + v, out, value[i]) : store_groups(end.out + v, out, value[i]);
     }
   }
   if (task.statistics == nullptr) return;
   float* statistics = task.statistics + vector * kGroup;
-  store(statistics, load(statistics) + total);
-  store(statistics + channels, load(statistics + channels) + squares);
+  store(statistics, load<V>(statistics) + total);
+  store(statistics + channels, load<V>(statistics + channels) + squares);
 }

@@ -266,14 +266,17 @@ void finish_directly(const MapLayer& layer, const MapTask& task, const RowEnd* e
 template <int M, Ending E, typename V>
 INLINE void finish_row(const MapLayer& layer, const MapTask& task, const RowEnd& end, const Constants<V>& constants,
                        int64_t first, int64_t v, int64_t x, int64_t width, V* y) {
-  constexpr int kVectors = sizeof(V) / sizeof(V8);
-  bool all = E != Ending::any;
-  for (int i = 0; i < kVectors; ++i) all = all && end.out[v + i] != nullptr;
-  if (all) return finish<E, M>(task, end, constants, v, x, width, y);
+  constexpr int kVectors = sizeof(V) / sizeof(V8), kStep = kVectors * kGroup;
+  bool alike = end.out[v] != nullptr;
+  for (int i = 1; i < kVectors; ++i) alike = alike && end.out[v + i] != nullptr && end.lane[v + i] == end.lane[v];
+  if (alike) {
+    return E == Ending::any ? finish_any(layer, task, end, constants, first + v, v, x, width, as_floats(y), kStep)
+                            : finish<E, M>(task, end, constants, v, x, width, y);
+  }
   for (int i = 0; i < kVectors; ++i) {
     if (end.out[v + i] == nullptr) continue;
     const Constants<V8> own = constants_of(layer, first + v + i);
-    finish_any(layer, task, end, own, first + v + i, v + i, x, width, as_floats(y) + i * kGroup, kVectors * kGroup);
+    finish_any(layer, task, end, own, first + v + i, v + i, x, width, as_floats(y) + i * kGroup, kStep);
   }
 }
 
