@@ -6,7 +6,7 @@ Takes names of networks (-M at x4; by default all that have a plan in both, with
 files. Each makes the picture of one image of --size from bytes to bytes in pair planes of bfloat16 and in float maps;
 medians of the rounds, of the clock and of the processor, and their ratios, above 1 where float32 is faster. The last
 column is what the class declares, and what was found where that is something else, by the processor, whose time others
-on the machine disturb less. Only where the kernels of both are fast does it matter. Both pictures must be one, to 40 dB.
+on the machine disturb less. It matters only where the kernels of both are fast. Both pictures must be one, to 40 dB.
 """
 
 from __future__ import annotations

@@ -40,7 +40,7 @@ def in_regions(kind: str = "msrresnet") -> RegionNetwork:
     return RegionNetwork(RegionConfig(WholeConfig("compact", 4, 1, {"channels": 16}), WholeConfig(kind, 4, 2))).eval()
 
 
-NETWORKS = {  # with both plans, and the classes that declare which is faster
+WITH_BOTH = {  # with both plans, and the classes that declare which is faster
     "halves": (RfdnWeights, lambda: random_model("rfdn", 4)),
     "cut in two": (MsrresnetWeights, lambda: random_model("msrresnet-split", 4)),
     "whole": (MsrresnetWeights, lambda: whole("msrresnet")),
@@ -77,9 +77,9 @@ def test_every_shipped_model_runs_in_convolutions_of_our_own(forks, isa):
 
 
 @pytest.mark.parametrize("faster", choose.STORAGES)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", WITH_BOTH)
 def test_the_class_of_a_network_says_which_storage_is_faster(monkeypatch, name, faster):
-    kind, network = NETWORKS[name]
+    kind, network = WITH_BOTH[name]
     monkeypatch.setattr(choose, "slow", lambda kept: None)
     monkeypatch.setattr(kind, "faster", faster)
     assert storage_of(network()) == faster
@@ -107,9 +107,9 @@ def test_networks_without_a_plan_in_pairs_run_in_maps(monkeypatch, name):
     assert str(told["photographs"]).startswith("bfloat16, in ")
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", WITH_BOTH)
 def test_a_storage_is_only_taken_where_its_kernels_are_fast(monkeypatch, name):
-    kind, network = NETWORKS[name]
+    kind, network = WITH_BOTH[name]
     for faster, fast in (("bfloat16", "float32"), ("float32", "bfloat16")):
         monkeypatch.setattr(kind, "faster", faster)
         monkeypatch.setattr(choose, "slow", lambda kept, fast=fast: None if kept.name == fast else "they are slow")
@@ -121,9 +121,9 @@ def test_a_storage_is_only_taken_where_its_kernels_are_fast(monkeypatch, name):
     assert storage_of(network(), runtime="own", dtype="bfloat16") == "bfloat16"
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", WITH_BOTH)
 def test_a_dtype_that_is_asked_for_decides(monkeypatch, name):
-    kind, network = NETWORKS[name]
+    kind, network = WITH_BOTH[name]
     monkeypatch.setattr(choose, "slow", lambda kept: None)
     for faster in choose.STORAGES:
         monkeypatch.setattr(kind, "faster", faster)
