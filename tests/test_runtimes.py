@@ -151,12 +151,12 @@ class _Fixed(torch.nn.Module):
 
 @needs_openvino
 def test_a_network_that_tracing_freezes_is_refused_and_runs_in_pytorch():
-    network = small_network("fsrcnn")
+    network = without_our_convolutions()
     network.base = _Fixed(network.base)
     chosen, refused = runtimes.prepare(network, CPU, torch.float32)
     assert "in PyTorch" in chosen.description
     assert "at other sizes" in refused["OpenVINO"]
-    with pytest.raises(InputError, match=r"'openvino' cannot run fsrcnn here: it does not take this network"):
+    with pytest.raises(InputError, match=r"'openvino' cannot run imdn here: it does not take this network"):
         runtimes.prepare(network, CPU, torch.float32, "openvino")
 
 
