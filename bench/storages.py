@@ -63,14 +63,14 @@ def measure(network: SRNetwork, name: str, size: tuple[int, int], k: int, rounds
     return f"| {' | '.join([name, *cells, f'{likeness:.1f}', verdict])} |"
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     known = with_both()
     parser.add_argument("networks", nargs="*", default=known, metavar="NAME")
     parser.add_argument("--size", type=size_of, default=(480, 270), help="of the image, WIDTHxHEIGHT (default 480x270)")
     parser.add_argument("--k", type=int, default=1000, help="cells that are refined (default 1000)")
     parser.add_argument("--rounds", type=int, default=9)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     kernels = ", ".join(f"{one.kernels()} in {name}{' (slow)' * bool(slow(one))}" for name, one in STORAGES.items())
     print(f"{args.size[0]}x{args.size[1]}, K = {args.k}, {torch.get_num_threads()} threads, kernels: {kernels}\n")
     print("| network | bfloat16, s | float32, s | ratio | of the processor: bfloat16 | float32 | ratio | dB | faster |")
