@@ -113,7 +113,7 @@ def test_a_storage_is_only_taken_where_its_kernels_are_fast(monkeypatch, name):
     for faster, fast in (("bfloat16", "float32"), ("float32", "bfloat16")):
         monkeypatch.setattr(kind, "faster", faster)
         monkeypatch.setattr(choose, "slow", lambda kept, fast=fast: None if kept.name == fast else "they are slow")
-        assert storage_of(network()) == fast
+        assert storage_of(network()) == storage_of(network(), runtime="own") == fast
     monkeypatch.setattr(choose, "slow", lambda kept: f"{kept.name} is slow")
     told = MaskGuidedSR(network(), device="cpu").info()["why not"]
     assert "a plan of our own: float32 is slow" in told
