@@ -35,11 +35,11 @@ from turns import ROUNDS, Player, contest, play
 
 from mga.complexity.counting import NetworkCosts, measure
 from mga.files.records import to_json
-from mga_kernels import __version__, runtimes
+from mga_kernels import __version__, _native, runtimes
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, network_names
 from mga_kernels.networks.registry import package_networks
 from mga_kernels.ops import paste_patches_
-from mga_kernels.runtimes.cpu.choose import storage
+from mga_kernels.runtimes.cpu.plan import PairWeights
 
 SIZES = {"270p": (480, 270), "540p": (960, 540), "1080p": (1920, 1080), "4K": (3840, 2160), "8K": (7680, 4320)}
 LEAST_FP32, LEAST_BF16 = 60.0, 40.0  # dB between two pictures of one function
@@ -121,8 +121,8 @@ class Agreement:
             self.found[name] = round(min(value, EQUAL), 2)
 
 
-def stages(network: MaskGuidedNetwork, image: np.ndarray, k: int, rounds: int) -> dict[str, float]:
-    """Median seconds of the steps of ours, taken one by one."""
+def stages(network: MaskGuidedNetwork, image: np.ndarray, k: int, rounds: int) -> dict[str, Any]:
+    """Median seconds of the steps of ours, taken one by one, and the instruction set of its convolutions."""
     planner, _ = runtimes.prepare(copy.deepcopy(network), torch.device("cpu"), None)
     plan, rgb = planner.plan(*image.shape[:2], k), torch.from_numpy(image)
     out = plan.buffer()
@@ -140,7 +140,11 @@ def stages(network: MaskGuidedNetwork, image: np.ndarray, k: int, rounds: int) -
         timed("gather", plan.gather, indices)
         patches = timed("refine", plan.refined)
         timed("paste", paste_patches_, out.permute(2, 0, 1)[None], patches, indices)
-    return {name: round(statistics.median(values), 6) for name, values in times.items()}
+    own = isinstance(planner, PairWeights)
+    return {
+        "stages": {name: round(statistics.median(values), 6) for name, values in times.items()},
+        "instructions": planner.storage.kernels() if own else _native.instruction_set(),  # then of the operators
+    }
 
 
 def wanted(name: str, only: list[str]) -> bool:
@@ -183,7 +187,6 @@ def run_one(args: argparse.Namespace, network_name: str, scale: int, size: str) 
         "lr": [width, height],
         "k": k,
         "threads": torch.get_num_threads(),
-        "instructions": storage().kernels(),
         "processor": processor(),
         "versions": {name: _version(name) for name in ("torch", "openvino", "onnxruntime", "ncnn")}
         | {"mga_kernels": __version__},
@@ -225,7 +228,7 @@ def play_one(
     contender = next(c for c in listed if c.name == name)
     answers: dict[str, Callable[[Run], dict[str, Any]]] = {
         "info": lambda run: {"info": run.info()},  # type: ignore[attr-defined]
-        "stages": lambda run: {"stages": stages(network, image, k, ROUNDS // 2)},
+        "stages": lambda run: stages(network, image, k, ROUNDS // 2),
     }
     play(lambda: make(contender), image, picture_file(folder, name), answers)
 

@@ -1,5 +1,5 @@
 """Quality of a model on Set5, Set14 and B100: every variant, and every order of selection at equal K; and what its
-way of running photographs, in bf16 where it has convolutions of its own, loses against float32 on Set5.
+way of running photographs, in bf16 where that is faster, loses against float32 on Set5.
 
     python bench/quality.py --model rfdn-x4 --data DIR --k 240
 

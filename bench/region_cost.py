@@ -20,6 +20,7 @@ from mga.conversion.distilling import CELL, base_config
 from mga_kernels.checkpoints import load_checkpoint
 from mga_kernels.networks import RegionConfig, RegionNetwork
 from mga_kernels.runtimes.cpu.layers import Conv, Layer
+from mga_kernels.runtimes.cpu.maps import Maps
 from mga_kernels.runtimes.cpu.region_plan import RegionPlan, RegionWeights
 from mga_kernels.runtimes.cpu.regions import Regions
 
@@ -64,7 +65,7 @@ def main() -> None:
     teacher = load_checkpoint(asked.network)
     network = RegionNetwork(RegionConfig(base_config(teacher), teacher.config, CELL, asked.halo)).eval()
     network.refine.load_state_dict(teacher.state_dict())
-    weights = RegionWeights.of(network.requires_grad_(False))
+    weights = RegionWeights.of(network.requires_grad_(False), Maps())
     if isinstance(weights, str):
         parser.error(weights)
     rows, columns = (-(-length // CELL) for length in SIZE)

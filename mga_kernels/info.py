@@ -51,11 +51,10 @@ def _kernels() -> dict[str, str] | str:
     if _native.LIBRARY_ERROR is not None:
         return _native.LIBRARY_ERROR
     try:
-        name, slow = choose.storage().kernels(), choose.slow()
-        return {
-            "operators": _native.instruction_set(),
-            "convolutions": f"{name} in {choose.storage().name}" if slow is None else f"{name}: {slow}",
-        }
+        kept = {one: choose.slow(one) for one in choose.STORAGES.values()}
+        fast = [f"{one.kernels()} in {one.name}" for one, slow in kept.items() if slow is None]
+        slowly = [f"{one.kernels()}: {slow}" for one, slow in kept.items()]
+        return {"operators": _native.instruction_set(), "convolutions": " and ".join(fast) or slowly[0]}
     except BackendError as error:
         return str(error)
 

@@ -23,6 +23,7 @@ from mga_kernels.errors import CheckpointError, InputError
 from mga_kernels.export import export_model
 from mga_kernels.networks import ClassConfig, ClassNetwork, WholeConfig, WholeNetwork
 from mga_kernels.networks.classes import TOGETHER, starts
+from mga_kernels.runtimes.cpu import choose
 
 WIDTHS = (16, 36, 56)
 TIGHT = {"own": "35MiB", "pytorch": "60MiB"}  # too little for the whole of the picture
@@ -117,7 +118,7 @@ def test_images_together_are_those_one_by_one():
 @pytest.mark.parametrize("size", [(150, 190), (33, 31), (2, 50), (1, 1)])
 def test_photographs_and_tensors_are_the_network(size):
     network, picture = network_of(), picture_of(*size)
-    model = MaskGuidedSR(network)
+    model = MaskGuidedSR(network, dtype="float32")
     made = np.asarray(model.upscale(picture))
     assert made.shape == (size[0] * 4, size[1] * 4, 3)
     tensor = model(tensor_of(picture))[0].permute(1, 2, 0).numpy()
@@ -128,14 +129,15 @@ def test_photographs_and_tensors_are_the_network(size):
 
 @pytest.mark.parametrize("size", [(150, 190), (300, 300), (33, 31), (32, 64), (5, 40), (1, 1)])
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_convolutions_of_our_own_are_the_network(size, scale):
+@pytest.mark.parametrize("kept", choose.STORAGES)
+def test_convolutions_of_our_own_are_the_network(size, scale, kept):
     """Neighbours in a grid see nothing of each other, and every sub-image ends as an image does."""
     network, picture = network_of(config_of(scale)), picture_of(*size)
-    model = MaskGuidedSR(network, runtime="own")
+    model = MaskGuidedSR(network, runtime="own", dtype=kept)
     made = np.asarray(model.upscale(picture)).astype(int)
-    expected = np.asarray(MaskGuidedSR(network, runtime="pytorch").upscale(picture)).astype(int)
-    assert model.info()["photographs"].endswith("in convolutions of our own, by classes")
-    assert np.abs(made - expected).max() <= (1 if "float32" in model.info()["photographs"] else 6)
+    expected = np.asarray(MaskGuidedSR(network, runtime="pytorch", dtype="float32").upscale(picture)).astype(int)
+    assert model.info()["photographs"] == f"{choose.described(choose.STORAGES[kept])}, by classes"
+    assert np.abs(made - expected).max() <= (1 if kept == "float32" else 6)
     assert np.abs(made - expected).mean() < 0.2
     again = np.asarray(model.upscale(picture)).astype(int)
     assert np.array_equal(made, again), "whatever the grid held before"
@@ -172,8 +174,8 @@ def test_a_branch_alone_runs_in_convolutions_of_our_own(scale, settings):
 @pytest.mark.parametrize("runtime", ["own", "pytorch"])
 def test_an_image_in_tiles_is_the_whole_image(runtime):
     network, picture = network_of(), picture_of(150, 190)
-    whole = np.asarray(MaskGuidedSR(network, runtime=runtime).upscale(picture)).astype(int)
-    model = MaskGuidedSR(network, runtime=runtime, memory=TIGHT[runtime])
+    whole = np.asarray(MaskGuidedSR(network, runtime=runtime, dtype="float32").upscale(picture)).astype(int)
+    model = MaskGuidedSR(network, runtime=runtime, dtype="float32", memory=TIGHT[runtime])
     tiled = np.asarray(model.upscale(picture)).astype(int)
     assert "tiles" in model.info()["prepared"][0]
     assert np.abs(tiled - whole).max() <= 1

@@ -156,6 +156,7 @@ def test_the_variable_of_the_operators_chooses_the_kernels(forks):
     if HAS_BF16:
         assert told["avx512"].startswith("('portable', False)")
         assert "avx512 in float32" in told["avx512"]
+        assert "avx512 in float32 and avx512_bf16 in bfloat16" in told["avx512_bf16"]
         assert told["avx512_bf16"] == told[""]
     elif _native.map_kernels()[1]:
         assert f"{_native.map_kernels()[0]} in float32" in told[""]
@@ -168,4 +169,4 @@ def test_an_instruction_set_that_is_not_there_is_an_error(monkeypatch):
     monkeypatch.setattr(_native, "LIBRARY_ERROR", None)
     monkeypatch.setattr(torch.ops.mga.map_kernels, "default", refuse, raising=False)
     with pytest.raises(BackendError, match=r"^MGA_CPU_ISA=mmx: this processor has no such instruction set$"):
-        choose.slow()
+        choose.slow(choose.STORAGES["float32"])

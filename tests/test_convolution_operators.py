@@ -247,15 +247,15 @@ def test_numbers_follow_the_order_of_the_library(monkeypatch):
     assert records.encode([slot, slot]) == [4, 3, 2, 1] * 2
 
 
-def test_the_variable_of_the_backends_reaches_the_convolutions(monkeypatch):
+@pytest.mark.parametrize(("dtype", "op"), [(torch.float32, "convolve_maps_"), (torch.bfloat16, "pair_chain_")])
+def test_the_variable_of_the_backends_reaches_the_convolutions(monkeypatch, dtype, op):
     network = random_model("rfdn", 4)
     monkeypatch.setenv("MGA_BACKEND", "reference")
-    assert "MGA_BACKEND is reference" in choose.slow()
-    weights, _ = runtimes.prepare(network, torch.device("cpu"), None, "own")
+    assert all("MGA_BACKEND is reference" in choose.slow(kept) for kept in choose.STORAGES.values())
+    weights, _ = runtimes.prepare(network, torch.device("cpu"), dtype, "own")
     assert weights.description.endswith("(reference kernels, slow)")
     plan = weights.plan(24, 32, 2)
     plan.coarse(torch.randint(256, (24, 32, 3), dtype=torch.uint8), None)
-    op = "pair_chain_" if choose.storage().narrow else "convolve_maps_"
     assert ops.last_backend(op) == "reference"
     monkeypatch.setenv("MGA_BACKEND", "cuda")
     with pytest.raises(BackendError, match=f"MGA_BACKEND=cuda: {op} has only cpu, reference"):
@@ -312,6 +312,7 @@ def reached(value: object, seen: set[int]) -> set[Chain]:
     return set().union(*(reached(item, seen) for item in held))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
     ("network", "scale"),
     [
@@ -327,9 +328,9 @@ def reached(value: object, seen: set[int]) -> set[Chain]:
         ("msrresnet-split", 4),
     ],
 )
-def test_a_plan_lists_all_its_chains(network, scale):
+def test_a_plan_lists_all_its_chains(network, scale, dtype):
     """By which the memory of their rings is estimated; found here by looking at everything that the weights hold."""
-    weights, _ = runtimes.prepare(random_model(network, scale), torch.device("cpu"), None, "own")
+    weights, _ = runtimes.prepare(random_model(network, scale), torch.device("cpu"), dtype, "own")
     listed = weights.chains
     assert len(listed) == len(set(listed))
     assert set(listed) == reached(weights, set())

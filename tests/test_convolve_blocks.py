@@ -15,7 +15,7 @@ from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.ops.convolution import maps_reference
 from mga_kernels.ops.convolution.map_layout import PART_CHANNELS, PARTS
 from mga_kernels.records import FrameRecord, LayerRecord, MapRecord
-from mga_kernels.runtimes.cpu import blocks, choose
+from mga_kernels.runtimes.cpu import blocks
 from mga_kernels.runtimes.cpu.blocks import in_blocks
 from mga_kernels.runtimes.cpu.layers import Conv
 from mga_kernels.runtimes.cpu.maps import Map, MapChain
@@ -165,14 +165,13 @@ def test_parts_of_another_size_are_refused():
 @pytest.mark.parametrize("scale", [2, 4])
 def test_srresnet_makes_the_picture_of_plain_sums(scale, monkeypatch):
     """Coarse and dense: 90 dB between the two."""
-    monkeypatch.setattr(choose, "storage", lambda: choose.STORAGES["float32"])
     network = MaskGuidedNetwork(ModelConfig("srresnet", scale, split=(1, 1))).eval()
     image = np.random.default_rng(3).integers(0, 256, (52, 70, 3), dtype=np.uint8)
     found = {}
     for least in (blocks.LEAST_INPUTS, 1000):
         monkeypatch.setattr(blocks, "LEAST_INPUTS", least)
         for mode in ("masked", "dense"):
-            model = MaskGuidedSR(network, device="cpu", runtime="own", mode=mode)
+            model = MaskGuidedSR(network, device="cpu", runtime="own", mode=mode, dtype="float32")
             found[least, mode] = model.upscale(image).astype(np.float64)
     for mode in ("masked", "dense"):
         one, other = found[16, mode], found[1000, mode]

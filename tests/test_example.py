@@ -18,9 +18,8 @@ from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_checkpoint, load_model, recognise
 from mga_kernels.errors import CheckpointError
 from mga_kernels.networks import WholeNetwork
-from mga_kernels.runtimes.cpu import choose
 
-OWN = choose.storage().description
+OWN = "in convolutions of our own"
 MEAN = (0.4488, 0.4371, 0.4040)
 
 
@@ -121,7 +120,7 @@ def test_it_is_run_by_convolutions_of_our_own(published, scale):
 
 
 def check_near(model: MaskGuidedSR, image: np.ndarray, exact: Tensor) -> None:
-    assert model.info()["photographs"].startswith(OWN)
+    assert OWN in model.info()["photographs"]
     found = torch.from_numpy(np.asarray(model.upscale(image))).permute(2, 0, 1)[None].double()
     exact = 255 * exact.clamp(0, 1).double()
     assert exact.std() > 10, "a flat picture proves nothing"
@@ -151,7 +150,7 @@ def test_the_command_converts_it(tmp_path, published):
     assert main(["convert", *map(str, (tmp_path / "net.pth", "-o", tmp_path / "fast.safetensors", *arguments))]) == 0
     assert load_model(tmp_path / "fast.safetensors").config.split == (2, 1)
     model = MaskGuidedSR.from_pretrained(tmp_path / "fast.safetensors", device="cpu", runtime="own")
-    assert model.info()["photographs"].startswith(OWN)
+    assert OWN in model.info()["photographs"]
     assert model.upscale(photograph(20, 24)).shape == (40, 48, 3)
 
 

@@ -13,7 +13,6 @@ from mga_kernels.errors import InputError
 from mga_kernels.networks import RegionConfig, RegionNetwork, WholeConfig, WholeNetwork
 from mga_kernels.ops.convolution.map_layout import read
 from mga_kernels.records import FrameRecord, LayerRecord, MapRecord
-from mga_kernels.runtimes.cpu import choose
 from mga_kernels.runtimes.cpu.boxes import Boxes, boxes_of
 from mga_kernels.runtimes.cpu.changes import Changes, _Layer
 from mga_kernels.runtimes.cpu.rows import Use
@@ -28,12 +27,6 @@ SHAPES = {
     "rrdbnet x2": WholeConfig("rrdbnet", 2, 1),
 }
 SHIPPED = ("span-x4-fast", "realesr-anime-x4")
-
-
-@pytest.fixture(autouse=True)
-def float_maps(monkeypatch):
-    """Where the processor has something narrower, too."""
-    monkeypatch.setattr(choose, "storage", lambda: choose.STORAGES["float32"])
 
 
 def network_of(name):
@@ -200,7 +193,7 @@ PLACES = [
 @pytest.mark.parametrize("name", SHAPES)
 def test_parts_are_those_of_the_whole_frame(name):
     """Whatever the maps held before."""
-    model, image = MaskGuidedSR(network_of(name), runtime="own"), image_of(47, 91)
+    model, image = MaskGuidedSR(network_of(name), runtime="own", dtype="float32"), image_of(47, 91)
     parts, before = model._runner.plan(47, 91).in_parts(), model.upscale(image)
     for place in PLACES:
         frame = changed(image, *place)
@@ -265,7 +258,7 @@ def test_what_looks_at_the_whole_frame_is_made_as_a_whole():
         "on a CPU and not in tiles": MaskGuidedSR(network_of("edsr"), runtime="own", tile=32),
         "which cells of compact are refined depends on the whole frame": MaskGuidedSR(of_regions(), runtime="own"),
         "steps between its convolutions": MaskGuidedSR(
-            WholeNetwork(WholeConfig("rfdn", 4, 4, input_range="0..255")), runtime="own"
+            WholeNetwork(WholeConfig("rfdn", 4, 4, input_range="0..255")), runtime="own", dtype="float32"
         ),
     }
     for reason, model in models.items():

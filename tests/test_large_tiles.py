@@ -8,17 +8,11 @@ import torch
 
 from mga_kernels import MaskGuidedSR
 from mga_kernels.networks.whole import WholeConfig, WholeNetwork
-from mga_kernels.runtimes.cpu import choose, large_tiles
+from mga_kernels.runtimes.cpu import large_tiles
 from mga_kernels.runtimes.cpu.maps import Maps, pack
 from mga_kernels.runtimes.precision import picture
 
 SETTINGS = {"span": {"channels": 28}, "compact": {"channels": 64}, "edsr": {}}
-
-
-@pytest.fixture(autouse=True)
-def _in_float_maps(monkeypatch):
-    """Also where a processor has bf16."""
-    monkeypatch.setattr(choose, "storage", lambda: choose.STORAGES["float32"])
 
 
 def network(kind: str, above: float = 0.0) -> WholeNetwork:

@@ -15,7 +15,6 @@ from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.ops.convolution import maps_reference
 from mga_kernels.ops.convolution.map_layout import empty_map, read
 from mga_kernels.records import FrameRecord, LayerRecord, MapRecord
-from mga_kernels.runtimes.cpu import choose
 from mga_kernels.runtimes.cpu.layers import Conv, Scale
 from mga_kernels.runtimes.cpu.maps import Map, MapChain, Maps
 from mga_kernels.runtimes.cpu.pairs import Grid
@@ -26,12 +25,6 @@ from mga_kernels.runtimes.cpu.stages import Stage, part_of
 def conv(outputs: int, inputs: int, size: int = 3, **more: object) -> Conv:
     scale = (inputs * size**2) ** -0.5
     return Conv(torch.randn(outputs, inputs, size, size) * scale, torch.randn(outputs), 0.1, **more)
-
-
-@pytest.fixture(autouse=True)
-def _in_float_maps(monkeypatch):
-    """Also where a processor has bf16."""
-    monkeypatch.setattr(choose, "storage", lambda: choose.STORAGES["float32"])
 
 
 def in_bands(monkeypatch, rows: int) -> None:
@@ -191,7 +184,7 @@ def test_plans_of_networks_keep_their_bits(monkeypatch, name):
     found, needed = [], []
     for rows in (0, 24):
         in_bands(monkeypatch, rows)
-        model = MaskGuidedSR(network, k=5, device="cpu", runtime="own")
+        model = MaskGuidedSR(network, k=5, device="cpu", runtime="own", dtype="float32")
         found.append(model.upscale(image))
         needed.append(model._runner.planner.bytes_needed(500, 500, 0))
     assert np.array_equal(*found)

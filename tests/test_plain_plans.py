@@ -48,12 +48,6 @@ KINDS = {
 BODIES = {"rrdbnet": 3.0, "edsr": 1.5, "rcan": 1.5}  # by which weights are larger, so that what blocks add can be seen
 
 
-@pytest.fixture(autouse=True)
-def _in_float_maps(monkeypatch):
-    """Also where a processor has bf16."""
-    monkeypatch.setattr(choose, "storage", lambda: choose.STORAGES["float32"])
-
-
 def network(name: str) -> WholeNetwork:
     """With slopes of their own, and a result that has some contrast."""
     torch.manual_seed(1)
@@ -90,7 +84,7 @@ def exact(made: WholeNetwork, image: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", KINDS)
 def test_pictures_are_those_of_the_modules(name):
     made = network(name)
-    model = MaskGuidedSR(made, device="cpu", runtime="own")
+    model = MaskGuidedSR(made, device="cpu", runtime="own", dtype="float32" if name.startswith("rcan") else "auto")
     assert model.info()["photographs"].startswith(OWN)
     for size in ((21, 34), (4, 5), (1, 1), (40, 17)):
         image = picture(*size)
@@ -163,15 +157,14 @@ def test_any_number_of_threads_gives_the_same_picture(name):
     assert np.array_equal(pictures[0], pictures[2])
 
 
-def test_what_does_not_run_so_says_why(monkeypatch):
+def test_what_does_not_run_so_says_why():
     shrunk = WholeNetwork(WholeConfig("compact", 2, 1, {"channels": 16, "enlarged": 4})).eval()
     with pytest.raises(InputError, match="there are none for what is enlarged 4 times and shrunk to 2"):
         MaskGuidedSR(shrunk, device="cpu", runtime="own")
-    reason = choose.slow() or "there are none for what is enlarged 4 times and shrunk to 2"
+    reason = choose.slow(choose.STORAGES["float32"]) or "there are none for what is enlarged 4 times and shrunk to 2"
     assert MaskGuidedSR(shrunk, device="cpu").info()["why not"][0] == f"a plan of our own: {reason}"
-    monkeypatch.setattr(choose, "storage", lambda: choose.STORAGES["bfloat16"])
     with pytest.raises(InputError, match="there are none in bfloat16 for span yet"):
-        MaskGuidedSR(network("span"), device="cpu", runtime="own")
+        MaskGuidedSR(network("span"), device="cpu", runtime="own", dtype="bfloat16")
 
 
 def test_chains_in_bf16_refuse_what_they_do_not_have():

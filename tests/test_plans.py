@@ -25,7 +25,8 @@ from mga_kernels.runtimes.cpu.plan import PairWeights
 from mga_kernels.runtimes.pytorch.modules import ModulePlanner
 
 ROOT = Path(__file__).resolve().parent.parent
-OWN = choose.storage().description
+OWN = "in convolutions of our own"
+MAPS, PAIRS = (choose.STORAGES[name] for name in ("float32", "bfloat16"))
 
 
 WEIGHTS = {
@@ -200,8 +201,8 @@ def test_any_number_of_cells(name, count, kept):
 def test_no_cells_is_the_coarse_image():
     network = small_network()
     image = picture(32, 32)
-    run = RfdnWeights(network).plan(32, 32, 0).run(torch.from_numpy(image))
-    plan = RfdnWeights(network).plan(32, 32, 5)
+    run = RfdnWeights(network, PAIRS).plan(32, 32, 0).run(torch.from_numpy(image))
+    plan = RfdnWeights(network, PAIRS).plan(32, 32, 5)
     coarse = plan.buffer()
     plan.coarse(torch.from_numpy(image), coarse)
     assert torch.equal(run, coarse)
@@ -211,23 +212,23 @@ def test_no_cells_is_the_coarse_image():
 def test_what_is_chosen_depends_on_whether_it_is_fast(monkeypatch):
     """And what is asked for runs either way."""
     chosen = MaskGuidedSR(small_network(), device="cpu").info()
-    reason = choose.slow()
-    assert chosen["photographs"].startswith(OWN) == (reason is None)
+    reason = choose.slow(MAPS)
+    assert (OWN in chosen["photographs"]) == (reason is None)
     assert (f"a plan of our own: {reason}" in chosen["why not"]) == (reason is not None)
-    monkeypatch.setattr(choose, "slow", lambda: "they are slow")
+    monkeypatch.setattr(choose, "slow", lambda kept: "they are slow")
     info = MaskGuidedSR(small_network(), device="cpu").info()
-    assert "convolutions of our own" not in info["photographs"]
+    assert OWN not in info["photographs"]
     assert info["why not"][0] == "a plan of our own: they are slow"
-    assert model_of(small_network()).info()["photographs"].startswith(OWN)
-    monkeypatch.setattr(choose, "slow", lambda: None)
-    assert MaskGuidedSR(small_network(), device="cpu").info()["photographs"].startswith(OWN)
+    assert OWN in model_of(small_network()).info()["photographs"]
+    monkeypatch.setattr(choose, "slow", lambda kept: None)
+    assert OWN in MaskGuidedSR(small_network(), device="cpu").info()["photographs"]
 
 
 def test_photographs_run_through_the_plan_and_say_so():
     network = small_network()
     model = model_of(network, k=6)
     image = picture(20, 30)
-    assert model.info()["photographs"] == (OWN if choose.slow() is None else f"{OWN} (portable kernels, slow)")
+    assert model.info()["photographs"] == choose.described(model._runner.planner.storage)
     result = model.upscale(image)
     assert model.info()["prepared"] == ["30x20, K = 6"]
     explained = model.explain(image)
@@ -243,14 +244,16 @@ def test_photographs_run_through_the_plan_and_say_so():
     assert model.info()["prepared"] == ["30x21, K = 6", "30x22, K = 6"]
 
 
-def test_bfloat16_runs_the_plan_of_auto():
+@pytest.mark.parametrize("kept", choose.STORAGES)
+def test_a_dtype_that_is_asked_for_is_that_of_the_plan(kept):
     """The network itself is converted to bfloat16 then, and the plan's weights must not be."""
     image = picture(20, 30)
-    model = model_of(small_network(), k=6, dtype="bfloat16")
-    assert model.info()["photographs"].startswith(OWN)
+    model = model_of(small_network(), k=6, dtype=kept)
+    assert model.info()["photographs"] == choose.described(choose.STORAGES[kept])
     result = model.upscale(image)
-    assert next(model.model.parameters()).dtype == torch.bfloat16
-    assert np.array_equal(result, model_of(small_network(), k=6).upscale(image))
+    assert str(next(model.model.parameters()).dtype) == f"torch.{kept}"
+    plan = RfdnWeights(small_network(), choose.STORAGES[kept]).plan(20, 30, 6)
+    assert np.array_equal(result, plan.run(torch.from_numpy(image)).numpy())
 
 
 @pytest.mark.usefixtures("free_choice")
@@ -261,14 +264,15 @@ def test_the_plan_costs_less_than_a_hundredth_of_a_decibel(shared_data, monkeypa
 
     images = [pair for pair in set_pairs(shared_data / "data/testsets", "Set5", 4) if pair[0].stem in ("bird", "woman")]
     found = photograph_loss(MaskGuidedSR.from_pretrained("rfdn-x4", k=240, device="cpu", runtime="own"), images)
-    assert found["run"].startswith(OWN)
+    assert OWN in found["run"]
     losses = found["loss_db_by_image"]
     assert sorted(losses) == ["bird", "woman"]
-    assert all(abs(loss) < (0.01 if choose.storage().narrow else 1e-3) for loss in losses.values()), losses
+    assert all(abs(loss) < (1e-3 if "float32, " in found["run"] else 0.01) for loss in losses.values()), losses
 
 
+@pytest.mark.parametrize("kept", choose.STORAGES)
 @pytest.mark.parametrize("name", ["butterfly", "woman"])
-def test_pan_costs_less_than_two_hundredths_of_a_decibel(shared_data, name):
+def test_pan_costs_less_than_two_hundredths_of_a_decibel(shared_data, name, kept):
     """With the published weights, whose 16 blocks are the Base-Net."""
     network = MaskGuidedNetwork(ModelConfig("pan", 4, split=(16, 1))).eval().requires_grad_(False)
     network.base.load_state_dict(read_state_dict(shared_data / "data/checkpoints/pan_x4_zhaohengyuan1.pth"))
@@ -276,37 +280,39 @@ def test_pan_costs_less_than_two_hundredths_of_a_decibel(shared_data, name):
     hr = np.array(Image.open(shared_data / f"data/testsets/Set5/HR/{name}.png"))[: 4 * len(lr), : 4 * len(lr[0])]
     coarse = network(torch.from_numpy(lr).permute(2, 0, 1)[None] / 255, variant="base")[0]
     exact = (coarse.permute(1, 2, 0) * 255).round().byte().numpy()
-    found = PanWeights(network).plan(*lr.shape[:2], 0).run(torch.from_numpy(lr)).numpy()
+    found = PanWeights(network, choose.STORAGES[kept]).plan(*lr.shape[:2], 0).run(torch.from_numpy(lr)).numpy()
     loss = abs(psnr_y(exact, hr, border=4) - psnr_y(found, hr, border=4))
-    assert loss < (0.02 if choose.storage().narrow else 1e-3)
+    assert loss < (1e-3 if kept == "float32" else 0.02)
 
 
-def test_the_published_msrresnet_costs_less_than_two_hundredths_of_a_decibel(shared_data):
+@pytest.mark.parametrize("kept", choose.STORAGES)
+def test_the_published_msrresnet_costs_less_than_two_hundredths_of_a_decibel(shared_data, kept):
     file = shared_data / "data/checkpoints/msrresnet-nf36_x4_XDpaddle.pth"
-    settings = {"runtime": "own"}, {"dtype": "float32"}
+    settings = {"runtime": "own", "dtype": kept}, {"runtime": "pytorch", "dtype": "float32"}
     models = [MaskGuidedSR.from_checkpoint(file, device="cpu", **setting) for setting in settings]
-    assert models[0].info()["photographs"].startswith(OWN)
+    assert models[0].info()["photographs"].startswith(choose.STORAGES[kept].description)
     for name in ("butterfly", "woman"):
         lr = np.array(Image.open(shared_data / f"data/testsets/Set5/LR_bicubic/X4/{name}x4.png"))
         hr = np.array(Image.open(shared_data / f"data/testsets/Set5/HR/{name}.png"))[: 4 * len(lr), : 4 * len(lr[0])]
         found, exact = (psnr_y(np.asarray(model.upscale(lr)), hr, border=4) for model in models)
-        assert abs(found - exact) < (0.02 if choose.storage().narrow else 1e-3), name
+        assert abs(found - exact) < (1e-3 if kept == "float32" else 0.02), name
 
 
+@pytest.mark.parametrize("dtype", ["auto", *choose.STORAGES])
 @pytest.mark.parametrize("channels", [8, 9])
-def test_a_whole_msrresnet_runs_as_a_base_net_does(channels):
-    """In pair planes with an even number of channels."""
+def test_a_whole_msrresnet_runs_as_a_base_net_does(channels, dtype):
+    """In pair planes with an even number of channels, and by itself in float maps with an odd one."""
     torch.manual_seed(0)
     whole = WholeNetwork(WholeConfig("msrresnet", 3, 2, {"channels": channels})).eval().requires_grad_(False)
     whole.body.conv_last.weight.mul_(10)
-    if channels % 2 and choose.storage().narrow:
+    if channels % 2 and dtype == "bfloat16":
         with pytest.raises(InputError, match="there are none for 9 channels, an odd number"):
-            model_of(whole)
+            model_of(whole, dtype=dtype)
         return
-    model = model_of(whole)
+    model = model_of(whole, dtype=dtype)
     image = picture(21, 34)
     exact = whole(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
-    assert model.info()["photographs"].startswith(OWN)
+    assert OWN in model.info()["photographs"]
     assert_near(torch.from_numpy(np.asarray(model.upscale(image))), exact.clamp(0, 1), float(exact.std()) * 255)
 
 
@@ -320,11 +326,9 @@ def test_threads_take_turns():
 
 
 def test_other_types_and_networks_have_no_convolutions_of_our_own():
-    """Nor float32, where they are not asked for: it is what PyTorch makes of it."""
-    for dtype in ("float16", "float32"):
-        model = MaskGuidedSR(small_network(), dtype=dtype, device="cpu")
-        assert not model.info()["photographs"].startswith(OWN)
-        assert f"{dtype} was asked for" in model.info()["why not"][0]
+    model = MaskGuidedSR(small_network(), dtype="float16", device="cpu")
+    assert model.info()["photographs"] == "float16, in PyTorch"
+    assert model.info()["why not"][0] == "a plan of our own: dtype float16 was asked for"
     other = MaskGuidedSR(MaskGuidedNetwork(ModelConfig("imdn", 2)), device="cpu")
     assert "there are none for imdn yet" in other.info()["why not"][0]
 
@@ -332,14 +336,14 @@ def test_other_types_and_networks_have_no_convolutions_of_our_own():
 def test_images_below_the_smallest_size_are_extended():
     network = small_network()
     found = model_of(network, k=2).upscale(picture(5, 40))
-    exact = MaskGuidedSR(network, k=2, device="cpu", dtype="float32").upscale(picture(5, 40))
+    exact = MaskGuidedSR(network, k=2, device="cpu", dtype="float32", runtime="pytorch").upscale(picture(5, 40))
     assert found.shape == exact.shape == (20, 160, 3)
     assert np.abs(found.astype(int) - exact).mean() < 3
 
 
 def test_patches_can_be_kept_and_loaded():
     """What is refined from a copy of the patches is what is refined from the feature, in another plan too."""
-    for model in (RfdnWeights(small_network()), ModulePlanner(small_network())):
+    for model in (*(RfdnWeights(small_network(), kept) for kept in (MAPS, PAIRS)), ModulePlanner(small_network())):
         plan, other = model.plan(24, 32, 12), model.plan(16, 16, 9)
         with torch.inference_mode():
             plan.coarse(torch.from_numpy(picture(24, 32)), None)
@@ -366,9 +370,10 @@ def test_a_given_buffer_takes_the_result():
         model.upscale(picture(20, 28)[..., 0], out=out)
 
 
-def test_memory_is_estimated_well():
+@pytest.mark.parametrize("kept", choose.STORAGES)
+def test_memory_is_estimated_well(kept):
     """Bytes of the planes that a plan allocates, against the estimate that refuses images too large."""
-    weights, _ = runtimes.prepare(small_network(), torch.device("cpu"), None, "own")
+    weights, _ = runtimes.prepare(small_network(), torch.device("cpu"), getattr(torch, kept), "own")
     for height, width, k in ((540, 960, 1000), (100, 75, 200)):
         plan = weights.plan(height, width, k)
         tensors: set[int] = set()

@@ -11,6 +11,7 @@ from mga_kernels.errors import InputError
 from mga_kernels.export import export_model
 from mga_kernels.networks import RegionConfig, RegionNetwork, WholeConfig, WholeNetwork
 from mga_kernels.ops import high_pass
+from mga_kernels.runtimes.cpu.maps import Maps
 from mga_kernels.runtimes.cpu.region_plan import RegionWeights
 
 BASE = WholeConfig("compact", 4, 1, {"channels": 16})
@@ -78,7 +79,7 @@ def test_all_cells_are_the_whole_network(name, patch_size):
 def test_cells_of_12_are_whole_tiles_of_6():
     """With which some networks, run as they are, go faster: what is refined has its picture, bit by bit."""
     network, image = network_of("compact", patch_size=12), image_of()
-    planner = RegionWeights.of(network)
+    planner = RegionWeights.of(network, Maps())
     assert {side for call in planner.plan(83, 150, 0).regions.calls for side in call[0].sides} == {4, 6}
     alone = WholeNetwork(network.config.refine)
     alone.load_state_dict(network.refine.state_dict())
@@ -96,7 +97,8 @@ def test_the_plan_is_the_definition(name):
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
     expected = network(tensor, k=60)[0].permute(1, 2, 0)
     for runtime in ("own", "pytorch"):
-        found = torch.from_numpy(np.asarray(MaskGuidedSR(network, runtime=runtime, k=60).upscale(image)))
+        model = MaskGuidedSR(network, runtime=runtime, dtype="float32", k=60)
+        found = torch.from_numpy(np.asarray(model.upscale(image)))
         assert (found - 255 * expected).abs().max() <= 0.52, runtime
 
 
@@ -124,7 +126,7 @@ def test_what_lies_around_regions_leaves_no_trace():
 
 
 def test_networks_share_a_map_of_the_image_and_refine_the_last_one():
-    weights, indices = RegionWeights.of(network_of("compact")), torch.arange(40, 90, dtype=torch.int32)[None]
+    weights, indices = RegionWeights.of(network_of("compact"), Maps()), torch.arange(40, 90, dtype=torch.int32)[None]
     images = [torch.from_numpy(image) for image in (image_of(), image_of()[::-1].copy())]
     plan = weights.plan(*images[0].shape[:2], 90)
     assert plan.whole.image is plan.base.image

@@ -41,6 +41,10 @@ def small_network(name: str, scale: int = 4, **settings) -> MaskGuidedNetwork:
     return network
 
 
+def without_our_convolutions() -> MaskGuidedNetwork:
+    return MaskGuidedNetwork(ModelConfig("imdn", 2, split=(1, 1))).eval()
+
+
 def photograph(height: int, width: int) -> np.ndarray:
     return (precision.picture(height, width)[0].permute(1, 2, 0) * 255).round().byte().contiguous().numpy()
 
@@ -147,12 +151,12 @@ class _Fixed(torch.nn.Module):
 
 @needs_openvino
 def test_a_network_that_tracing_freezes_is_refused_and_runs_in_pytorch():
-    network = small_network("fsrcnn")
+    network = without_our_convolutions()
     network.base = _Fixed(network.base)
     chosen, refused = runtimes.prepare(network, CPU, torch.float32)
     assert "in PyTorch" in chosen.description
     assert "at other sizes" in refused["OpenVINO"]
-    with pytest.raises(InputError, match=r"'openvino' cannot run fsrcnn here: it does not take this network"):
+    with pytest.raises(InputError, match=r"'openvino' cannot run imdn here: it does not take this network"):
         runtimes.prepare(network, CPU, torch.float32, "openvino")
 
 
@@ -172,14 +176,14 @@ def test_what_was_asked_for_runs_or_is_refused_with_the_reason():
 
 def test_without_openvino_pytorch_runs(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)  # as if it were not installed
-    model = MaskGuidedSR(small_network("fsrcnn"), device="cpu", dtype="float32")
+    model = MaskGuidedSR(without_our_convolutions(), device="cpu", dtype="float32")
     assert model.info()["photographs"] == "float32, in PyTorch"
     assert any(line.startswith("OpenVINO: it is not installed") for line in model.info()["why not"])
 
 
 @needs_openvino
 def test_openvino_is_chosen_before_pytorch():
-    model = MaskGuidedSR(small_network("fsrcnn"), device="cpu", dtype="float32")
+    model = MaskGuidedSR(without_our_convolutions(), device="cpu", dtype="float32")
     assert model.info()["photographs"].startswith("float32, in OpenVINO ")
 
 
@@ -195,6 +199,35 @@ def test_halves_that_bf16_would_show_in_stay_in_float32():
         chosen = planner(network, "pytorch", None)
         assert chosen.description == "bfloat16, Refine-Net in float32, in PyTorch"
         assert chosen.plan(16, 16, 3).run(torch.from_numpy(photograph(16, 16))).float().std() > 0
+
+
+class _Promoting(torch.nn.Module):
+    """A Base-Net whose layers get float32, whatever type they have."""
+
+    def __init__(self, base):
+        super().__init__()
+        self.base = base
+
+    def forward(self, image):
+        return self.base(image * torch.ones(1, 1, 1, 1))
+
+
+def test_a_network_that_does_not_run_in_bf16_stays_in_float32(monkeypatch):
+    network = small_network("pan")
+    network.base = _Promoting(network.base)
+    monkeypatch.setattr(runtimes.choose, "fast_bf16", lambda: True)
+    chosen = planner(network, "pytorch", None)
+    assert chosen.description == "float32, in PyTorch"
+    assert chosen.plan(16, 16, 3).run(torch.from_numpy(photograph(16, 16))).float().std() > 0
+
+
+def test_the_half_that_stays_in_float32_keeps_every_bit():
+    network = small_network("pan")
+    exact = {name: tensor.clone() for name, tensor in network.refine.state_dict().items()}
+    network.convert(torch.bfloat16, torch.float32)
+    assert {parameter.dtype for parameter in network.base.parameters()} == {torch.bfloat16}
+    assert {parameter.dtype for parameter in network.mask.parameters()} == {torch.bfloat16}
+    assert all(torch.equal(tensor, exact[name]) for name, tensor in network.refine.state_dict().items())
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

@@ -17,7 +17,6 @@ from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import save_model
 from mga_kernels.engine import Frames
 from mga_kernels.networks import WholeConfig, WholeNetwork
-from mga_kernels.runtimes.cpu import choose
 from mga_kernels.video import Video
 
 
@@ -270,9 +269,8 @@ def test_frames_that_are_done_are_not_converted(tmp_path):
 
 
 @pytest.fixture
-def whole(tmp_path, monkeypatch):
-    """Of a network that runs in parts, in float maps on any processor."""
-    monkeypatch.setattr(choose, "storage", lambda: choose.STORAGES["float32"])
+def whole(tmp_path):
+    """Of a network that runs in parts on any processor."""
     path = tmp_path / "whole.safetensors"
     torch.manual_seed(0)
     save_model(path, WholeNetwork(WholeConfig("compact", 2, 2, {"channels": 16})), {"weights": "none"}, {"note": ""})

@@ -38,8 +38,10 @@ class Settings:
     paper's 16,000 / p^2 (K = 1000 at p = 4); it is never more than the number of cells.
 
     ``device``: "auto" is CUDA where there is one. ``dtype``: "auto" is float32 for tensors, and for photographs
-    float16 on a GPU and bfloat16 where this CPU multiplies in it, as far as it costs less than 0.02 dB. Where a
-    network gives values that float16 cannot hold, a warning says so and bfloat16 or float32 is used from then on.
+    float16 on a GPU, and on a CPU that multiplies in bfloat16 this or float32, whichever is faster for the network, as
+    far as it costs less than 0.02 dB. Any other is that of photographs, too, in convolutions of ours where they have
+    it. Where a network gives values that float16 cannot hold, a warning says so and bfloat16 or float32 is used
+    from then on.
 
     ``threshold`` refines, of these K, only the cells whose mask value is larger; ``k`` may limit them. The mask
     predicts the error of a cell: 0 where refining changes nothing, 1 where it changes as much as at the worst twentieth

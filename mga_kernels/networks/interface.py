@@ -146,9 +146,8 @@ class SRNetwork(nn.Module, ABC):
 
     def convert(self, front: torch.dtype, back: torch.dtype) -> None:
         """Convert the weights in place: those of the Refine-Net to ``back``, all others to ``front``."""
-        self.to(front)
-        if self.back is not None:
-            self.back.to(back)
+        for part in self.children():  # not all to ``front`` first, which would round those of the Refine-Net
+            part.to(back if part is self.back else front)
 
     @property
     def alternatives(self) -> tuple[SRNetwork, ...]:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 
 from ..errors import InputError
 from ..networks import SRNetwork
 from .cpu import choose as own
+from .cpu import large_tiles
 from .cpu.class_plan import ClassWeights
-from .cpu.large_tiles import prepared
 from .cpu.region_plan import RegionWeights
+from .cpu.storage import Storage
 from .openvino_cpu import plan as openvino
 from .plan import Planner
 from .precision import fast_bf16, in_bf16
@@ -70,19 +72,20 @@ def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, as
         if network.pair is not None or network.alternatives:
             return "there are none on GPUs for networks that refine regions or have classes yet"
         return _against_weights(network) or _on_gpu(network, device, dtype)
-    reason = _against_own(network, device, dtype, asked) or _against_weights(network)
+    if device.type != "cpu":
+        return f"there are none for {device}"
+    if network.staged is None:
+        return f"there are none for {network.config.network} yet"
+    reason = own.supported() or _against_weights(network)
     if reason is not None:
         return reason
+    make: Callable[[SRNetwork, Storage], Planner | str] = large_tiles.of
+    faster = network.staged.part("cpu").faster
     if network.pair is not None:
-        return RegionWeights.of(network)
-    if network.alternatives:
-        return ClassWeights.of(network)
-    halves = network.halves()
-    if isinstance(halves, str):
-        return halves
-    weights = halves.config.definition.part("cpu")
-    best = own.storage()
-    return weights.against(halves, best) or prepared(weights, halves, best)
+        make, faster = RegionWeights.of, RegionWeights.faster
+    elif network.alternatives:
+        make = ClassWeights.of
+    return own.fastest(lambda kept: make(network, kept), faster, dtype, asked)
 
 
 def _in_windows(
@@ -128,16 +131,6 @@ def _pytorch(network: SRNetwork, device: torch.device, dtype: torch.dtype | None
 
 def _channels_last(network: SRNetwork) -> SRNetwork:
     return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
-def _against_own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, asked: bool) -> str | None:
-    if device.type != "cpu":
-        return f"there are none for {device}"
-    if dtype not in (None, torch.bfloat16) and not (asked and own.storage().name == str(dtype).removeprefix("torch.")):
-        return f"dtype {str(dtype).removeprefix('torch.')} was asked for"
-    if network.staged is None:
-        return f"there are none for {network.config.network} yet"
-    return own.supported() or (None if asked else own.slow())
 
 
 def _against_weights(network: SRNetwork) -> str | None:

@@ -27,8 +27,16 @@ def fast_bf16() -> bool:
 def in_bf16(network: SRNetwork) -> tuple[bool, bool]:
     """Whether Base-Net and Refine-Net of a float32 network on the CPU lose nothing visible in bf16.
 
-    A trained bias can be many times what a convolution adds to it; stored in bf16, little is left of the latter.
+    A trained bias can be many times what a convolution adds to it; stored in bf16, little is left of the latter. A
+    network of others may not run in bf16 at all, where it makes tensors of another type on its way.
     """
+    try:
+        return _in_bf16(network)
+    except RuntimeError:  # by which torch tells of types
+        return False, False
+
+
+def _in_bf16(network: SRNetwork) -> tuple[bool, bool]:
     levels = 255 / network.value_range
     with torch.no_grad(), one_thread():
         image = picture(SIDE, SIDE) * network.value_range

@@ -66,6 +66,7 @@ def _upsampler(last_part: nn.Sequential, x: str, scale: int, crop: int = 0) -> l
 
 
 class FsrcnnWeights(GridWeights):
+    faster = "bfloat16"
     any_settings = True
 
     @classmethod

@@ -11,6 +11,7 @@ from . import network as msrresnet
 
 
 class MsrresnetWeights(DividedWeights):
+    faster = "bfloat16"
     slope = msrresnet.SLOPE
 
     def blocks(self, half: Any) -> list[Block]:

@@ -70,6 +70,7 @@ def upsampler_stages(half: Any, steps: Sequence[int], x: Part, unpadded: set[str
 
 
 class PanWeights(StoredTrunkWeights):
+    faster = "bfloat16"
     adds_image = True
 
     def trunk_of(self, half: pan.BaseNet | pan.RefineNet) -> Trunk:
@@ -86,6 +87,7 @@ class PanWeights(StoredTrunkWeights):
 
 
 class DividedPanWeights(DividedWeights):
+    faster = "bfloat16"
     keeps_shallow = True
 
     def blocks(self, half: Any) -> list[Block]:

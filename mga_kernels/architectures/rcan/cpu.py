@@ -93,6 +93,7 @@ class _Trunk:
 
 
 class RcanWeights(TrunkWeights):
+    faster = "bfloat16"
     any_settings = True
 
     @classmethod

@@ -174,6 +174,8 @@ class _Trunk:
 
 
 class RfdnWeights(StoredTrunkWeights):
+    faster = "bfloat16"
+
     def trunk_of(self, half: rfdn.BaseNet | rfdn.RefineNet) -> Trunk:
         return _Trunk(half, self)
 

@@ -106,6 +106,8 @@ class _NormalisedTrunk:
 
 
 class SrresnetWeights(TrunkWeights):
+    faster = "bfloat16"
+
     def _trunk(self, half: srresnet.BaseNet | srresnet.RefineNet) -> _PlainTrunk | _NormalisedTrunk:
         if isinstance(half.bn_mid, nn.Identity):
             return _PlainTrunk(half, self.chain)

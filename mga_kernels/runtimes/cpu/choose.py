@@ -1,16 +1,36 @@
-"""Which storage convolutions of our own have on this processor: pair planes where it has bf16, float maps elsewhere."""
+"""In which storage a network runs: of those that it has a plan in, the one that is fastest on this processor.
+
+Pair planes have half the bytes, and need a processor that multiplies in bf16; float maps are fast nearly everywhere and
+exact, and a 3x3 kernel takes a quarter of the products there. Which of them is faster depends on the network, so its
+class says so (``faster``), where `python bench/storages.py` has measured it.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import torch
 
 from ... import _native
+from ...networks import SRNetwork
+from ...networks.interface import Halves
 from .chains import Pairs
 from .maps import Maps
 from .pairs import forced_backend
 from .storage import Storage
 
-STORAGES: dict[str, Storage] = {kept.name: kept for kept in (Pairs(), Maps())}
+if TYPE_CHECKING:
+    from .plan import PairWeights
+
+STORAGES: dict[str, Storage] = {kept.name: kept for kept in (Maps(), Pairs())}
+KERNELS = {
+    "float32": (_native.map_kernels, "neither AVX2 nor NEON"),
+    "bfloat16": (_native.convolution_kernels, "no AVX-512 with bf16"),
+}  # of a storage, and what a processor has on which they are slow
+
+Made = TypeVar("Made")
 
 
 def supported() -> str | None:
@@ -18,19 +38,56 @@ def supported() -> str | None:
     return _native.LIBRARY_ERROR
 
 
-def storage() -> Storage:
-    """bfloat16 where its kernels are fast, float32 elsewhere; BackendError for an MGA_CPU_ISA that cannot be met."""
-    return STORAGES["bfloat16" if _native.convolution_kernels()[1] else "float32"]
+def slow(kept: Storage) -> str | None:
+    """Why convolutions of our own should only run in this storage where they are asked for, or None.
 
-
-def slow() -> str | None:
-    """Why convolutions of our own should only run here where they are asked for, or None."""
+    BackendError for an MGA_CPU_ISA that cannot be met.
+    """
     forced = forced_backend()
     if forced:
         return f'MGA_BACKEND is {forced}, and no kernels but those of "cpu" are fast; runtime="own" asks for it'
-    of_maps, maps_are_fast = _native.map_kernels()
-    if maps_are_fast or _native.convolution_kernels()[1]:
+    kernels, lacking = KERNELS[kept.name]
+    name, fast = kernels()
+    if fast:
         return None
     held = os.environ.get("MGA_CPU_ISA")
-    reason = f"MGA_CPU_ISA is {_native.instruction_set()}" if held else "this processor has neither AVX2 nor NEON"
-    return f'{reason}, and the {of_maps} kernels of the convolutions are slow; runtime="own" runs them all the same'
+    reason = f"MGA_CPU_ISA is {_native.instruction_set()}" if held else f"this processor has {lacking}"
+    slowly = f"the {name} kernels of the convolutions in {kept.name} are slow"
+    return f'{reason}, and {slowly}; runtime="own" runs them all the same'
+
+
+def described(kept: Storage) -> str:
+    """Arithmetic and what does it, for people."""
+    return f"{kept.description} ({kept.kernels()} kernels{'' if slow(kept) is None else ', slow'})"
+
+
+def fastest(
+    make: Callable[[Storage], Made | str], faster: str, dtype: torch.dtype | None = None, asked: bool = False
+) -> Made | str:
+    """What ``make`` makes of a network in the storage that is fastest for it here, or why there is none.
+
+    ``make`` returns a reason where the network has no plan in a storage. ``faster``: the name of the one to begin with
+    where several are fast. ``dtype``: of what is stored, None for any. ``asked``: also where it would be slow, which
+    float maps are less.
+    """
+    name = str(dtype).removeprefix("torch.")
+    left = [(kept, slow(kept)) for kept in STORAGES.values() if dtype is None or kept.name == name]
+    left.sort(key=lambda one: (one[1] is not None, one[1] is None and one[0].name != faster))
+    reasons = [] if left else [f"dtype {name} was asked for"]
+    for kept, reason in left:
+        made = make(kept) if asked or reason is None else reason
+        if not isinstance(made, str):
+            return made
+        reasons.append(made)
+    return reasons[0]
+
+
+def weights_of(network: SRNetwork, kept: Storage) -> tuple[type[PairWeights], Halves] | str:
+    """The class of a network's weights, and the halves that it takes in this storage, or why there are none."""
+    kind = None if network.staged is None else network.staged.part("cpu")
+    if kind is None:
+        return f"there are no convolutions of our own for {network.config.network} yet"
+    halves = network.halves()
+    if isinstance(halves, str):
+        return halves
+    return kind.against(halves, kept) or (kind, halves)

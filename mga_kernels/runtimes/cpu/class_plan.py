@@ -7,6 +7,8 @@ mean alone is rounded.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,10 +18,10 @@ from ...networks import ClassConfig, SRNetwork
 from ...networks.classes import TOGETHER, groups
 from ...networks.layers import pad_by_reflection
 from ..plan import Plan, Planner
-from .choose import storage
+from .choose import weights_of
 from .pairs import Grid
 from .plan import ACROSS, MARGIN, GridWeights
-from .storage import Stored
+from .storage import Storage, Stored
 
 
 class ClassWeights(Planner):
@@ -30,14 +32,14 @@ class ClassWeights(Planner):
         self.chains = [branch.of_grid() for branch in branches]
 
     @classmethod
-    def of(cls, network: SRNetwork) -> ClassWeights | str:
+    def of(cls, network: SRNetwork, kept: Storage) -> ClassWeights | str:
         branches = []
         for one in network.alternatives:
-            made = _weights(one)
+            made = _weights(one, kept)
             if isinstance(made, str):
                 return made
             branches.append(made)
-        return cls(network, branches)
+        return cls(copy.deepcopy(network).float(), branches)  # as exact as halves are, whatever runs tensors
 
     @property
     def description(self) -> str:
@@ -54,14 +56,14 @@ class ClassWeights(Planner):
         return sum(tensor.nbytes for tensor in tensors) + rooms + plan.passing_bytes
 
 
-def _weights(network: SRNetwork) -> GridWeights | str:
-    kind, halves, kept = None if network.staged is None else network.staged.part("cpu"), network.halves(), storage()
-    if kind is None or not issubclass(kind, GridWeights):
+def _weights(network: SRNetwork, kept: Storage) -> GridWeights | str:
+    found = weights_of(network, kept)
+    if isinstance(found, str):
+        return found
+    kind, halves = found
+    if not issubclass(kind, GridWeights):
         return f"there are none for sub-images by {network.config.network} yet"
-    if isinstance(halves, str):
-        return halves
-    reason = kind.against(halves, kept)
-    return reason or kind(halves, kept)
+    return kind(halves, kept)
 
 
 class ClassPlan(Plan):

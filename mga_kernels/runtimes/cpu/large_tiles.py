@@ -9,8 +9,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ...networks import SRNetwork
 from ...networks.interface import Halves
 from ..precision import picture
+from .choose import weights_of
 from .maps import Maps
 from .plan import PairWeights
 from .storage import Storage
@@ -20,6 +22,12 @@ ALIKE = 90.0  # dB between two results in bytes: of 100,000 values 6 may be othe
 # Sides of the pictures it is tried on. Of the smaller one so few values are other that only what is further from ALIKE
 # than UNSURE, in dB, is a verdict.
 SIDES, UNSURE = (64, 128), 3.0
+
+
+def of(network: SRNetwork, kept: Storage) -> PairWeights | str:
+    """The weights of a network that runs as it is, ``prepared``, or why there are none in this storage."""
+    found = weights_of(network, kept)
+    return found if isinstance(found, str) else prepared(*found, kept)
 
 
 def prepared(kind: type[PairWeights], halves: Halves, kept: Storage) -> PairWeights:

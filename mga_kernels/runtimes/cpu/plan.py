@@ -21,7 +21,7 @@ from ...ops import filter_and_select
 from ...ops.grid import mirror_indices
 from ..plan import CELLS, Parts, PatchPlan, Planner
 from .changes import Changes
-from .choose import slow, storage
+from .choose import described
 from .layers import Conv, closing_pair, less_mean, weight_and_bias
 from .pairs import Grid
 from .stages import Stage
@@ -46,6 +46,7 @@ class PairWeights(Planner):
     """
 
     takes_place = True
+    faster = "bfloat16"  # in which storage, where the kernels of both are fast: `bench/storages.py` measures it
     only_chains = False  # whether ``base`` does nothing but call chains, so that it can run in regions
     large_tiles = False  # whether ``large_tiles`` are tried, where it exists whole only
     any_settings = False  # whether it can run a whole network as it is, not only with the paper's widths and range
@@ -53,8 +54,8 @@ class PairWeights(Planner):
     base_planes: PlaneSizes = MappingProxyType({})
     refine_planes: PlaneSizes = MappingProxyType({})
 
-    def __init__(self, halves: Halves, kept: Storage | None = None):
-        self.storage = kept or storage()
+    def __init__(self, halves: Halves, kept: Storage):
+        self.storage = kept
         self.config, self.halo = halves.config, halves.halo
         self.channels = self.config.feature_channels
         self.value_range = halves.value_range
@@ -68,8 +69,7 @@ class PairWeights(Planner):
 
     @property
     def description(self) -> str:
-        kernels = "" if slow() is None else f" ({self.storage.kernels()} kernels, slow)"
-        return self.storage.description + kernels
+        return described(self.storage)
 
     @classmethod
     def against(cls, halves: Halves, kept: Storage) -> str | None:
@@ -149,6 +149,7 @@ class PlainWeights(PairWeights):
     """
 
     any_settings = only_chains = True
+    faster = "float32"  # the only one
 
     @classmethod
     def against(cls, halves: Halves, kept: Storage) -> str | None:
@@ -380,11 +381,9 @@ class _MaskBranch:
             probability = F.avg_pool2d(scores[None].sigmoid_(), p)
         else:
             probability = F.avg_pool2d(scores[None], p).sigmoid()
-        source = (
-            probability
-            if self.module.filter_source == "probability"
-            else F.avg_pool2d(feature.read()[None, : self.module.channels], p)
-        )
+        source = probability
+        if self.module.filter_source != "probability":
+            source = F.avg_pool2d(feature.read()[None, : self.module.channels], p)
         weight, bias = self.module.conv_kernel.parameters()
         return filter_and_select(probability[:, 0], source, weight, bias, k, self.order)
 

@@ -8,21 +8,27 @@ from torch import Tensor
 from ...modes import ordinary
 from ...networks import RegionConfig, SRNetwork
 from ..plan import CELLS, Plan, Planner
+from .choose import weights_of
 from .large_tiles import LARGE, prepared
 from .maps import Maps
 from .plan import PairWeights
 from .regions import Regions
+from .storage import Storage
 
 
 class RegionWeights(Planner):
     """``of``: why a network has no such plan, or its plans."""
 
+    faster = "float32"  # the only one
+
     def __init__(self, network: SRNetwork, base: PairWeights, refine: PairWeights):
         self.network, self.base, self.refine = network, base, refine
 
     @classmethod
-    def of(cls, network: SRNetwork) -> RegionWeights | str:
+    def of(cls, network: SRNetwork, kept: Storage) -> RegionWeights | str:
         assert network.pair is not None
+        if kept.narrow:
+            return f"there are none in {kept.name} for regions"
         base, refine = network.pair
         small, large = (_weights(part, network.config.patch_size) for part in (base, refine))
         if isinstance(small, str):
@@ -34,9 +40,9 @@ class RegionWeights(Planner):
     @classmethod
     def against(cls, refine: SRNetwork) -> str | None:
         """Why a whole network cannot refine regions, or None."""
-        made = _weights(refine, 1)
-        if isinstance(made, str) or made.only_chains:
-            return made if isinstance(made, str) else None
+        found = weights_of(refine, Maps())
+        if isinstance(found, str) or found[0].only_chains:
+            return found if isinstance(found, str) else None
         return f"{refine.config.network} has steps between its convolutions that need the whole image"
 
     @property
@@ -54,13 +60,12 @@ class RegionWeights(Planner):
 
 def _weights(network: SRNetwork, cell: int) -> PairWeights | str:
     """Of a whole network in float maps, or why there are none; in large tiles only where cells are whole ones."""
-    kind, halves, maps = None if network.staged is None else network.staged.part("cpu"), network.halves(), Maps()
-    if kind is None:
-        return f"there are no convolutions of our own for {network.config.network}"
-    if isinstance(halves, str):
-        return halves
-    reason = kind.against(halves, maps)
-    return reason or (kind(halves, maps) if cell % LARGE else prepared(kind, halves, maps))
+    maps = Maps()
+    found = weights_of(network, maps)
+    if isinstance(found, str):
+        return found
+    kind, halves = found
+    return kind(halves, maps) if cell % LARGE else prepared(kind, halves, maps)
 
 
 class RegionPlan(Plan):
