@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -79,7 +80,7 @@ def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, as
     reason = own.supported() or _against_weights(network)
     if reason is not None:
         return reason
-    make: Callable[[SRNetwork, Storage], Planner | str] = large_tiles.of
+    make: Callable[[SRNetwork, Storage], Planner | str] = partial(large_tiles.of, exact=dtype is not None)
     faster = network.staged.part("cpu").faster
     if network.pair is not None:
         make, faster = RegionWeights.of, RegionWeights.faster

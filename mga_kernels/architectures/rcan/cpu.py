@@ -93,7 +93,7 @@ class _Trunk:
 
 
 class RcanWeights(TrunkWeights):
-    faster = "bfloat16"
+    faster = "float32"
     any_settings = True
 
     @classmethod

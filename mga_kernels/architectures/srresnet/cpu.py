@@ -106,7 +106,7 @@ class _NormalisedTrunk:
 
 
 class SrresnetWeights(TrunkWeights):
-    faster = "bfloat16"
+    faster = "float32"
 
     def _trunk(self, half: srresnet.BaseNet | srresnet.RefineNet) -> _PlainTrunk | _NormalisedTrunk:
         if isinstance(half.bn_mid, nn.Identity):
