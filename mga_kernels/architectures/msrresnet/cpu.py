@@ -11,7 +11,7 @@ from . import network as msrresnet
 
 
 class MsrresnetWeights(DividedWeights):
-    faster = "bfloat16"
+    faster = "float32"
     slope = msrresnet.SLOPE
 
     def blocks(self, half: Any) -> list[Block]:
