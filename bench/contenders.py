@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from mga_kernels.ops import image_to_input, output_to_image
 
 Run = Callable[[np.ndarray], np.ndarray]
 OURS = "M, ours"
+WHOLLY = "D, ours"
 STRAIGHTFORWARD = "M, PyTorch fp32 as written"
 NCNN_SECONDS = 900  # for its converter, which takes minutes where there are hundreds of layers
 
@@ -233,8 +235,8 @@ def contenders(network: MaskGuidedNetwork, original: Original, size: tuple[int, 
     ours = copy.deepcopy(network)
     value_range = network.value_range
 
-    def engine() -> Run:
-        model = MaskGuidedSR(ours, k=k, device="cpu")
+    def engine(**settings: Any) -> Run:
+        model = MaskGuidedSR(ours, device="cpu", **settings)
 
         def run(image: np.ndarray) -> np.ndarray:
             return np.asarray(model.upscale(image))
@@ -243,7 +245,8 @@ def contenders(network: MaskGuidedNetwork, original: Original, size: tuple[int, 
         return run
 
     found = [
-        Contender(OURS, "M", engine, stock=False),
+        Contender(OURS, "M", lambda: engine(k=k), stock=False),
+        Contender(WHOLLY, "D", lambda: engine(mode="dense"), stock=False),
         Contender(STRAIGHTFORWARD, "M", lambda: as_written(network, k), stock=False),
     ]
     for function, module in (("D", Decomposed(network).eval()), ("original", original)):

@@ -39,7 +39,6 @@ from mga_kernels import __version__, _native, runtimes
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, network_names
 from mga_kernels.networks.registry import package_networks
 from mga_kernels.ops import paste_patches_
-from mga_kernels.runtimes.cpu.plan import PairWeights
 
 SIZES = {"270p": (480, 270), "540p": (960, 540), "1080p": (1920, 1080), "4K": (3840, 2160), "8K": (7680, 4320)}
 LEAST_FP32, LEAST_BF16 = 60.0, 40.0  # dB between two pictures of one function
@@ -122,7 +121,7 @@ class Agreement:
 
 
 def stages(network: MaskGuidedNetwork, image: np.ndarray, k: int, rounds: int) -> dict[str, Any]:
-    """Median seconds of the steps of ours, taken one by one, and the instruction set of its convolutions."""
+    """Median seconds of the steps of ours, taken one by one, and the best instruction set of the processor."""
     planner, _ = runtimes.prepare(copy.deepcopy(network), torch.device("cpu"), None)
     plan, rgb = planner.plan(*image.shape[:2], k), torch.from_numpy(image)
     out = plan.buffer()
@@ -140,10 +139,9 @@ def stages(network: MaskGuidedNetwork, image: np.ndarray, k: int, rounds: int) -
         timed("gather", plan.gather, indices)
         patches = timed("refine", plan.refined)
         timed("paste", paste_patches_, out.permute(2, 0, 1)[None], patches, indices)
-    own = isinstance(planner, PairWeights)
     return {
         "stages": {name: round(statistics.median(values), 6) for name, values in times.items()},
-        "instructions": planner.storage.kernels() if own else _native.instruction_set(),  # then of the operators
+        "instructions": _native.instruction_set(),
     }
 
 
