@@ -114,15 +114,51 @@ def test_checksums_are_joined(size):
     assert packing.joined(zlib.adler32(first), zlib.adler32(second), size) == zlib.adler32(first + second)
 
 
-def test_pieces_cost_little_and_the_size_is_that_of_pillow():
-    y, x = np.mgrid[:1200, :600]
-    grain = np.random.default_rng(0).normal(0, 2, (1200, 600, 3))
-    slopes = 128 + 90 * np.sin(x / 37)[..., None] * np.cos(y / 23)[..., None] * (1, 0.9, 0.8)
-    one = Photo(np.clip(np.rint(slopes + grain), 0, 255).astype(np.uint8))
-    assert one.rgb.nbytes > 2 * packing.PIECE
-    sizes = []
-    for image in (one, to_image(one)):
+def sizes(rgb) -> list[int]:
+    """Of our file and of Pillow's."""
+    found = []
+    for image in (Photo(rgb), to_image(Photo(rgb))):
         stream = io.BytesIO()
         encode_image(image, "PNG", stream, "a file")
-        sizes.append(len(stream.getvalue()))
-    assert sizes[0] < 1.01 * sizes[1]
+        found.append(len(stream.getvalue()))
+    return found
+
+
+def grain() -> np.ndarray:
+    """Slopes with some noise, as what a network makes larger has."""
+    y, x = np.mgrid[:1200, :600]
+    slopes = 128 + 90 * np.sin(x / 37)[..., None] * np.cos(y / 23)[..., None] * (1, 0.9, 0.8)
+    return np.clip(np.rint(slopes + np.random.default_rng(0).normal(0, 2, slopes.shape)), 0, 255).astype(np.uint8)
+
+
+def drawing() -> np.ndarray:
+    """One motif again and again."""
+    return np.tile(np.random.default_rng(0).integers(0, 2, (40, 60, 3), dtype=np.uint8) * 255, (30, 10, 1))
+
+
+@pytest.mark.parametrize("make", [grain, drawing])
+def test_the_file_is_no_larger_than_pillows(make):
+    rgb = make()
+    assert rgb.nbytes > 2 * packing.PIECE
+    ours, theirs = sizes(rgb)
+    assert ours < 1.01 * theirs
+
+
+@pytest.mark.parametrize(("make", "strategy"), [(grain, zlib.Z_RLE), (drawing, zlib.Z_FILTERED)])
+def test_runs_are_enough_for_grain_and_not_for_a_drawing(monkeypatch, make, strategy):
+    """By what packs most of the rows."""
+    rgb, packed, plain = make(), {zlib.Z_RLE: 0, zlib.Z_FILTERED: 0}, zlib.compressobj
+
+    class Packer:
+        def __init__(self, level, wbits, strategy):
+            self.packer, self.strategy = plain(level, wbits=wbits, strategy=strategy), strategy
+            self.flush = self.packer.flush
+
+        def compress(self, rows):
+            packed[self.strategy] += rows.nbytes
+            return self.packer.compress(rows)
+
+    monkeypatch.setattr(packing.zlib, "compressobj", Packer)
+    assert len(zlib.decompress(b"".join(packing.packed(rgb, 4)))) == len(rgb) + rgb.nbytes
+    assert max(packed, key=packed.get) == strategy
+    assert sum(packed.values()) < 1.2 * rgb.nbytes, "most of them once"
