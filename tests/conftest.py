@@ -62,6 +62,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is found out in tests is not kept in the user's cache folder, nor taken from there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MGA_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @dataclass(frozen=True)
 class ForcedBackend:
     """A backend that MGA_BACKEND forces during the test, and the device whose tensors it takes."""

@@ -22,6 +22,7 @@ from mga_kernels.ops.gather_patches import reference as gathering
 from mga_kernels.ops.paste_patches import reference as pasting
 from mga_kernels.runtimes import plan as plan_module
 from mga_kernels.runtimes.pytorch.modules import ModulePlan, ModulePlanner
+from mga_kernels.system import kept
 
 SIZE = 40, 52  # 10 x 13 cells
 CELLS = 130
@@ -312,10 +313,10 @@ def test_a_cache_that_cannot_be_written_is_no_failure(clock, monkeypatch, tmp_pa
 def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.delenv("MGA_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert timings.cache_file() == tmp_path / "mga_kernels" / "timings.json"
+    assert kept.cache_file("timings.json") == tmp_path / "mga_kernels" / "timings.json"
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert timings.cache_file() == tmp_path / "home" / ".cache" / "mga_kernels" / "timings.json"
+    assert kept.cache_file("timings.json") == tmp_path / "home" / ".cache" / "mga_kernels" / "timings.json"
 
 
 def test_auto_runs_the_faster(clock, caplog):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +14,31 @@ from mga_kernels.networks.whole import WholeConfig, WholeNetwork
 from mga_kernels.runtimes.cpu import large_tiles
 from mga_kernels.runtimes.cpu.maps import Maps, pack
 from mga_kernels.runtimes.precision import picture
+from mga_kernels.system.kept import Kept
 
 SETTINGS = {"span": {"channels": 28}, "compact": {"channels": 64}, "edsr": {}}
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    """The file of a cache in which nothing is yet."""
+    monkeypatch.setenv("MGA_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(large_tiles, "_sides", Kept("tiles.json"))
+    return tmp_path / "cache" / "tiles.json"
+
+
+@pytest.fixture
+def tried(monkeypatch):
+    """A function: which tiles another process would give a network, and whether it would try them."""
+    plain, calls = large_tiles._likeness, []
+    monkeypatch.setattr(large_tiles, "_likeness", lambda *results: calls.append(1) or plain(*results))
+
+    def ask(*asked) -> tuple[set[int], bool]:
+        monkeypatch.setattr(large_tiles, "_sides", Kept("tiles.json"))
+        calls.clear()
+        return tiles_of(MaskGuidedSR(network(*asked), runtime="own")), bool(calls)
+
+    return ask
 
 
 def network(kind: str, above: float = 0.0) -> WholeNetwork:
@@ -67,6 +93,7 @@ def test_pictures_in_large_tiles_are_those_in_small_ones(monkeypatch, kind):
     image = (255 * picture(67, 83)[0].permute(1, 2, 0)).byte().numpy()
     large = np.asarray(MaskGuidedSR(network(kind), runtime="own").upscale(image))
     monkeypatch.setattr(large_tiles, "ALIKE", np.inf)
+    monkeypatch.setattr(large_tiles, "_sides", Kept("other.json"))
     small = MaskGuidedSR(network(kind), runtime="own")
     assert tiles_of(small) == {4}
     assert large_tiles._likeness(large.astype(float), np.asarray(small.upscale(image)).astype(float)) >= 80
@@ -77,3 +104,61 @@ def test_a_layer_is_packed_once_for_each_side():
     assert pack(layer, tile=4) is pack(layer, tile=4)
     assert pack(layer, tile=6) is not pack(layer, tile=4)
     assert (pack(layer, tile=6).tile, Maps(6).tile, Maps().tile) == (6, 6, 4)
+
+
+@pytest.mark.parametrize(("above", "tile"), [(0.0, 6), (300.0, 4)])
+def test_a_verdict_is_kept(tried, above, tile):
+    assert tried("compact", above) == ({tile}, True)
+    assert tried("compact", above) == ({tile}, False)
+
+
+def test_a_verdict_is_that_of_these_weights_this_code_and_this_processor(tried, monkeypatch, tmp_path):
+    (tmp_path / "library").write_bytes(b"another")
+    others = [
+        (large_tiles, "code_version", lambda *_, **__: "other code"),
+        (large_tiles, "foreign_code", lambda *_: "other code of a user"),
+        (large_tiles, "LIBRARY", tmp_path / "library"),
+        (large_tiles, "LIBRARY", tmp_path / "none"),
+        (torch, "__version__", "3.0"),
+        (Maps, "kernels", lambda _: "others"),
+    ]
+    assert tried("compact") == ({6}, True)
+    for place, name, other in others:
+        with monkeypatch.context() as patch:
+            patch.setattr(place, name, other)
+            assert tried("compact") == ({6}, True), name
+            assert tried("compact") == ({6}, False), name
+    assert tried("compact", 1e-3) == ({6}, True)
+    assert tried("span") == ({6}, True)
+    assert tried("compact") == ({6}, False)
+
+
+def test_a_library_that_is_built_anew_has_new_verdicts(tried, monkeypatch, tmp_path):
+    library = tmp_path / "library"
+    library.write_bytes(b"1")
+    monkeypatch.setattr(large_tiles, "LIBRARY", library)
+    assert [tried("span")[1] for _ in range(2)] == [True, False]
+    os.utime(library, ns=(0, 0))
+    assert tried("span") == ({6}, True)
+
+
+@pytest.mark.parametrize("verdict", [7, "6", None, [6], {"side": 6}, float("nan")])
+def test_what_is_no_verdict_is_not_believed(tried, cache, verdict):
+    assert tried("compact", 300.0) == ({4}, True)
+    content = json.loads(cache.read_text())
+    (key,) = content["entries"]
+    cache.write_text(json.dumps(content | {"entries": {key: verdict}}))
+    assert tried("compact", 300.0) == ({4}, True)
+    assert json.loads(cache.read_text())["entries"] == {key: 4}
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_file_that_is_damaged_or_cannot_be_written_is_no_failure(tried, cache):
+    cache.parent.write_bytes(b"a file where the folder should be")
+    assert [tried("span") for _ in range(2)] == [({6}, True)] * 2
+    cache.parent.unlink()
+    cache.parent.mkdir()
+    cache.write_text('{"format": 1, "entr')
+    with pytest.warns(UserWarning, match=r"tiles.json cannot be read and is ignored; it will be written anew"):
+        assert tried("span") == ({6}, True)
+    assert tried("span") == ({6}, False)

@@ -17,6 +17,7 @@ from mga_kernels.engine import choice, timings
 from mga_kernels.errors import OutOfMemoryError
 from mga_kernels.runtimes.pytorch.modules import ModulePlan
 from mga_kernels.runtimes.tiles.budget import Budget
+from mga_kernels.system import kept
 
 SIZE = 40, 52
 
@@ -144,7 +145,7 @@ def test_a_user_without_a_home_is_no_failure(monkeypatch):
     for name in ("MGA_CACHE", "XDG_CACHE_HOME", "HOME", "USERPROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(timings.Path, "expanduser", lambda _: (_ for _ in ()).throw(RuntimeError("no home")))
-    assert timings.cache_file() is None
+    assert kept.cache_file("timings.json") is None
     with pytest.warns(UserWarning, match=r"is not kept: there is no home directory; MGA_CACHE names another folder"):
         assert model_of(max_ms=1e6).resolve_k(*SIZE) == 130
 

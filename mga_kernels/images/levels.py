@@ -1,6 +1,7 @@
 """Images of 9 to 16 bits a channel: their levels in and out, where Pillow has none of their modes (extra ``deep``).
 
-PNG goes through imagecodecs, TIFF through tifffile, and PPM is so simple that its values are taken as they lie.
+PNG goes through imagecodecs, TIFF through tifffile, and PPM is so simple that its values are taken as they lie. PNG of
+8 bits is written here, too, since Pillow packs it on one processor.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from . import netpbm, png
 from .formats import metadata_options, tiff_tags
 from .headers import whole_numbers
 from .ifd import Tags
+from .packing import packed
 from .tiff import PROFILE, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION, add_tags, rational
 
 KINDS = frozenset({"PNG", "TIFF", "PPM"})  # that hold 16 bits a channel here
@@ -124,8 +126,8 @@ def tiff_info(order: str, tags: Tags) -> dict[str, Any]:
 
 
 def write(values: np.ndarray, kind: str, stream: BinaryIO, info: dict[str, Any], notes: list[str]) -> None:
-    """Write uint16 (H, W, C) as a file of ``kind``, with the metadata ``info`` as far as it can hold them."""
-    if needed := missing(kind):
+    """Write uint16 (H, W, C), PNG also uint8, as a file of ``kind`` with the metadata ``info`` that it can hold."""
+    if values.dtype == np.uint16 and (needed := missing(kind)):
         raise ImageError(f"16 bits a channel cannot be written as {kind} here: {needed}")
     pixel = Image.new(_LAYOUTS[values.shape[2]], (1, 1))
     options = metadata_options(kind, pixel, info, notes)
@@ -139,20 +141,18 @@ def write(values: np.ndarray, kind: str, stream: BinaryIO, info: dict[str, Any],
 
 def _write_png(values: np.ndarray, stream: BinaryIO, pixel: Image.Image, options: dict[str, Any]) -> None:
     """The chunks that stand beside the picture are those that Pillow writes with one pixel of its kind."""
-    import imagecodecs
-
-    flat = values[:, :, 0] if values.shape[2] == 1 else values
-    small, large = io.BytesIO(), io.BytesIO(imagecodecs.png_encode(np.ascontiguousarray(flat), level=png.COMPRESSION))
+    height, width, channels = values.shape
+    small = io.BytesIO()
     pixel.save(small, "PNG", **options)
-    beside = [chunk for chunk in png.chunks(small) if chunk.is_ancillary]
-    start = next(chunk.start for chunk in png.chunks(small) if chunk.kind == b"IDAT")
-    stream.write(png.SIGNATURE)
-    for chunk in png.chunks(large):
-        if chunk.kind == b"IEND":
-            stream.writelines(png.bytes_of(small, one) for one in beside if one.start > start)
-        stream.write(png.bytes_of(large, chunk))
-        if chunk.kind == b"IHDR":
-            stream.writelines(png.bytes_of(small, one) for one in beside if one.start < start)
+    if values.dtype == np.uint8:
+        data = packed(values, png.COMPRESSION)
+    else:
+        import imagecodecs
+
+        flat = values[:, :, 0] if channels == 1 else values
+        large = io.BytesIO(imagecodecs.png_encode(np.ascontiguousarray(flat), level=png.COMPRESSION))
+        data = (png.data_of(large, chunk) for chunk in png.chunks(large) if chunk.kind == b"IDAT")
+    png.write(stream, (width, height), 8 * values.itemsize, data, small)
 
 
 def _write_tiff(

@@ -81,7 +81,7 @@ def open_image(stream: BinaryIO, name: str) -> ImageFile.ImageFile:
     Not by ``Image.open``: its limit on pixels holds for the whole process and is below what cameras make. Memory is
     checked instead, in ``_from_pillow``.
     """
-    Image.init()
+    Image.preinit()  # JPEG, PNG and a few more; to load all formats takes longer than to read a small file
     stream.seek(0)
     prefix = stream.read(16)
     failed: Damaged | None = None
@@ -89,6 +89,8 @@ def open_image(stream: BinaryIO, name: str) -> ImageFile.ImageFile:
     if plugged is not None:
         plugins.require(plugged, f"{name} cannot be read")
     for kind in READABLE if plugged is None else (plugged,):
+        if kind not in Image.OPEN:
+            Image.init()
         factory, accept = Image.OPEN.get(kind, (None, None))
         if factory is None or not _accepted(accept, prefix):
             continue

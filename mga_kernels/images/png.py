@@ -1,11 +1,11 @@
-"""What a PNG file holds besides what Pillow makes of it: code points of its colours, and chunks that Pillow refuses."""
+"""PNG files by their chunks: code points of their colours, chunks that Pillow refuses, and a file of given chunks."""
 
 from __future__ import annotations
 
 import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -46,13 +46,25 @@ def chunks(stream: BinaryIO) -> Iterator[Chunk]:
         stream.seek(at)
 
 
+def write(stream: BinaryIO, size: tuple[int, int], bits: int, data: Iterable[bytes], beside: BinaryIO) -> None:
+    """A file of ``size`` (width, height) with ``data`` in its IDAT chunks, and all else as in another file."""
+    found = list(chunks(beside))
+    start = next(chunk.start for chunk in found if chunk.kind == b"IDAT")
+    header = struct.pack(">IIB", *size, bits) + data_of(beside, found[0])[9:]
+    stream.write(SIGNATURE + _chunk(b"IHDR", header))
+    stream.writelines(bytes_of(beside, chunk) for chunk in found if chunk.is_ancillary and chunk.start < start)
+    stream.writelines(_chunk(b"IDAT", part) for part in data)
+    stream.writelines(bytes_of(beside, chunk) for chunk in found if chunk.is_ancillary and chunk.start > start)
+    stream.write(_chunk(b"IEND", b""))
+
+
 def code_points(stream: BinaryIO) -> tuple[int, int, int, int] | None:
     """The colour space of a cICP chunk: primaries, transfer, matrix, whether the range is full; None without one."""
     for chunk in chunks(stream):
         if chunk.kind == b"IDAT":
             break
         if chunk.kind == b"cICP" and chunk.end - chunk.start == 16:
-            primaries, transfer, matrix, full = _data(stream, chunk)
+            primaries, transfer, matrix, full = data_of(stream, chunk)
             return primaries, transfer, matrix, full
     return None
 
@@ -86,7 +98,7 @@ def mended(stream: BinaryIO, notes: list[str]) -> tuple[BinaryIO, dict[str, Any]
 
 def _one_pixel(stream: BinaryIO, found: list[Chunk]) -> bytes:
     """The chunks before the data of a picture of one pixel, with the palette; empty where Pillow refuses that too."""
-    header = next((_data(stream, chunk) for chunk in found if chunk.kind == b"IHDR"), b"")
+    header = next((data_of(stream, chunk) for chunk in found if chunk.kind == b"IHDR"), b"")
     start = SIGNATURE + _chunk(b"IHDR", struct.pack(">II", 1, 1) + header[8:12] + b"\0")
     start += b"".join(bytes_of(stream, chunk) for chunk in found if chunk.kind == b"PLTE")
     return start if len(header) == 13 and _opens(start) else b""
@@ -94,7 +106,7 @@ def _one_pixel(stream: BinaryIO, found: list[Chunk]) -> bytes:
 
 def _taken(stream: BinaryIO, chunk: Chunk, start: bytes) -> bool:
     """Whether Pillow takes a chunk; those of animations mean nothing by themselves and are not asked about."""
-    if chunk.kind in _TEXTS and _data(stream, chunk).partition(b"\0")[0] in _PILLOWS_KEYS:
+    if chunk.kind in _TEXTS and data_of(stream, chunk).partition(b"\0")[0] in _PILLOWS_KEYS:
         return False
     return chunk.kind in (b"acTL", b"fcTL", b"fdAT") or _opens(start + bytes_of(stream, chunk))
 
@@ -110,7 +122,7 @@ def _opens(start: bytes) -> bool:
 
 def _rescue(kind: bytes, stream: BinaryIO, chunk: Chunk, rescued: dict[str, Any]) -> bool:
     """Unpack a profile or a text that is only too long for Pillow; whether that succeeded."""
-    data = _data(stream, chunk)
+    data = data_of(stream, chunk)
     if bytes_of(stream, chunk) != _chunk(kind, data):
         return False
     key, _, rest = data.partition(b"\0")
@@ -153,6 +165,7 @@ def bytes_of(stream: BinaryIO, chunk: Chunk) -> bytes:
     return stream.read(chunk.end - chunk.start)
 
 
-def _data(stream: BinaryIO, chunk: Chunk) -> bytes:
+def data_of(stream: BinaryIO, chunk: Chunk) -> bytes:
+    """What it holds."""
     stream.seek(chunk.start + 8)
     return stream.read(chunk.end - chunk.start - 12)

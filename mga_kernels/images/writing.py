@@ -139,9 +139,9 @@ def save_image(
     """
     path = Path(path)
     picture = _picture(image)
-    kind = check_output(path, overwrite, (), picture.size, _seen_through(picture), quality, isinstance(picture, Photo))
+    kind = check_output(path, overwrite, (), picture.size, _seen_through(picture), quality, _deep(picture))
     with whole_file(path, ImageError) as stream:
-        return _as_asked(lambda out, one: _write(picture, kind, out, str(path), one), kind, stream, str(path), quality)
+        return _as_asked(_writer(picture, kind, str(path)), kind, stream, str(path), quality)
 
 
 def encode_image(
@@ -152,8 +152,15 @@ def encode_image(
     ``name`` is what errors call the file. What an exception leaves in the stream is no image.
     """
     picture = _picture(image)
-    check_format(kind, name, picture.size, _seen_through(picture), quality, isinstance(picture, Photo))
-    return _as_asked(lambda out, one: _write(picture, kind, out, name, one), kind, stream, name, quality)
+    check_format(kind, name, picture.size, _seen_through(picture), quality, _deep(picture))
+    return _as_asked(_writer(picture, kind, name), kind, stream, name, quality)
+
+
+def _writer(picture: Image.Image | Photo, kind: str, name: str) -> Callable[[BinaryIO, int | None], list[str]]:
+    """What ``_as_asked`` writes with; all that quality changes nothing in is done once."""
+    if isinstance(picture, Photo) and not picture.deep and kind != "PNG":
+        picture = to_image(picture)
+    return lambda out, quality: _write(picture, kind, out, name, quality)
 
 
 def _as_asked(
@@ -189,9 +196,9 @@ def _as_asked(
 
 
 def _picture(image: Image.Image | Photo) -> Image.Image | Photo:
-    """What is written: a Pillow image of 8 bits, or a Photo of more."""
+    """What is written: a Photo, or a Pillow image of 8 bits."""
     if isinstance(image, Photo):
-        return image if image.deep else to_image(image)
+        return image
     if image.mode not in ("L", "LA", "RGB", "RGBA"):
         raise InputError(f"save_image: expected mode L, LA, RGB or RGBA, got {image.mode}; convert it first")
     return image
@@ -203,10 +210,21 @@ def _seen_through(image: Image.Image | Photo) -> bool:
     return image.mode in ("LA", "RGBA") and bool((np.asarray(image.getchannel("A")) < 255).any())
 
 
+def _deep(image: Image.Image | Photo) -> bool:
+    return isinstance(image, Photo) and image.deep
+
+
+def _levels(photo: Photo) -> np.ndarray:
+    if photo.deep or not photo.grey:
+        return photo.levels()
+    values = np.asarray(to_image(photo))  # of the three channels, which a network does not leave equal
+    return values if photo.alpha is not None else values[:, :, None]
+
+
 def _write_levels(photo: Photo, kind: str, stream: BinaryIO, name: str) -> list[str]:
-    """All bits of a photograph of more than 8 a channel."""
+    """A photograph as its values are: of more than 8 bits a channel, or as PNG."""
     notes: list[str] = []
-    levels = photo.levels()
+    levels = _levels(photo)
     if kind in _OPAQUE and photo.alpha is not None:
         levels = levels[:, :, :-1]
     try:

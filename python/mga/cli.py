@@ -15,6 +15,7 @@ from mga_kernels.errors import InputError, MGAError
 from .commands.options import shipped_for
 from .console.debug import debugging
 from .console.lines import one_line
+from .console.loading import loading
 from .console.notes import shown_notes
 from .console.process import Stopped, exit_code, lasting_streams, lost_output, stoppable
 
@@ -94,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: list[str]) -> int:
     command = next((word for word in argv if word in COMMANDS), None)
     try:
-        parser = build_parser(command)
+        with loading():
+            parser = build_parser(command)
         if any(re.fullmatch(r"(-\w=|--[\w-]+=)?", word) for word in argv):
             parser.error("an argument is empty, as a variable of the shell that is not set is")
         args = parser.parse_args(argv)

@@ -1,20 +1,25 @@
 """Tiles of 6 x 6 pixels instead of 4 x 4: a fifth less work for a 3x3 kernel, and four times the rounding error.
 
 Some networks do not show that, others multiply it. So a network that asks for them is tried on a picture when its
-weights are loaded, and has them where it makes the same one. What could run in bf16 as well has them without a trial:
-that rounds a hundred times as much.
+weights are loaded, and has them where it makes the same one. That is kept for the next time. What could run in bf16 as
+well has them without a trial: that rounds a hundred times as much.
 """
 
 from __future__ import annotations
+
+import hashlib
+from typing import Any
 
 import numpy as np
 import torch
 
 from ...networks import SRNetwork
 from ...networks.interface import Halves
+from ...system.kept import Kept
+from ...version import LIBRARY, code_version, foreign_code
 from ..precision import picture
 from .choose import STORAGES, slow, weights_of
-from .maps import Maps
+from .maps import TILE, Maps
 from .plan import PairWeights
 from .storage import Storage
 
@@ -23,6 +28,10 @@ ALIKE = 90.0  # dB between two results in bytes: of 100,000 values 6 may be othe
 # Sides of the pictures it is tried on. Of the smaller one so few values are other that only what is further from ALIKE
 # than UNSURE, in dB, is a verdict.
 SIDES, UNSURE = (64, 128), 3.0
+
+CODE = tuple(f"mga_kernels.{name}" for name in ("architectures", "networks", "ops", "runtimes"))
+
+_sides = Kept("tiles.json")
 
 
 def of(network: SRNetwork, kept: Storage, exact: bool) -> PairWeights | str:
@@ -42,17 +51,42 @@ def of(network: SRNetwork, kept: Storage, exact: bool) -> PairWeights | str:
 
 def prepared(kind: type[PairWeights], halves: Halves, kept: Storage) -> PairWeights:
     """The weights of a network in ``kept``, and where ``kind`` asks for it and nothing is lost, in large tiles."""
-    made = kind(halves, kept)
     if kept.narrow or not kind.large_tiles:
-        return made
-    large = kind(halves, Maps(LARGE))
+        return kind(halves, kept)
+    key = _key(kind, halves, kept)
+    side = _sides.find(key)
+    if side in (TILE, LARGE):
+        return kind(halves, kept if side == TILE else Maps(LARGE))
+    made, large = kind(halves, kept), kind(halves, Maps(LARGE))
+    alike = _alike(large, made)
+    _sides.keep(key, LARGE if alike else TILE)  # where that cannot be written it is found out each time
+    return large if alike else made
+
+
+def _key(kind: type[PairWeights], halves: Halves, kept: Storage) -> dict[str, Any]:
+    """All that a verdict depends on. The library, which may be large, by when it was built."""
+    weights = hashlib.sha256(f"{halves.config!r} {halves.value_range}".encode())
+    for name, tensor in halves.base.state_dict().items():
+        weights.update(f" {name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        weights.update(tensor.contiguous().numpy().data)
+    library = LIBRARY.stat() if LIBRARY.is_file() else None
+    return {
+        "code": code_version(*CODE, native=False, exactly=True) + foreign_code(kind, type(halves.base)),
+        "library": library and [library.st_size, library.st_mtime_ns],
+        "torch": torch.__version__,
+        "kernels": kept.kernels(),
+        "weights": weights.hexdigest(),
+    }
+
+
+def _alike(large: PairWeights, made: PairWeights) -> bool:
     likeness = ALIKE
     for side in SIDES:
         image = _picture(side)
         likeness = _likeness(_result(large, image), _result(made, image))
         if abs(likeness - ALIKE) > UNSURE:
             break
-    return large if likeness >= ALIKE else made
+    return likeness >= ALIKE
 
 
 def _picture(side: int) -> torch.Tensor:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.errors import InputError
 
+from ..console.loading import loading
 from .options import SHIPPED
+
+with loading():  # PyTorch's modules
+    from mga_kernels.engine.model import MaskGuidedSR
 
 
 def load(

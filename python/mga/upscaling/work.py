@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from mga_kernels.engine.batch import Begun
     from mga_kernels.engine.model import MaskGuidedSR
 
-_WRITERS = max(1, min(4, (os.cpu_count() or 1) // 4))  # a PNG of 3840x2160 takes one of them a second or two
+_WRITERS = max(1, min(4, (os.cpu_count() or 1) // 4))  # most formats are packed by one processor, for seconds
 
 
 class HasResult(Exception):
