@@ -86,43 +86,28 @@ INLINE TileAt tile_at(const MapTask& task, int64_t i, int64_t side) {
   return {number / task.across * side, number % task.across * side};
 }
 
-// `count` tiles side by side: the columns that neighbours share are transformed once. Returns whether some input is not
-// finite: it would be spread over the whole tile. All inputs of a column are in its first or last value.
-template <int M>
-INLINE bool transform_inputs(const MapTap* taps, int64_t x, int64_t count, const Positions& at, float* to) {
+// The positions of a tile, `position` floats apart, from its transformed columns, which begin with this one.
+template <int M, int kFloats>
+INLINE void transform_rows(const float (&columns)[M + 2][kFloats], int64_t first, float* to, int64_t position) {
   constexpr int N = M + 2;
-  alignas(64) float columns[N][(M * kSideBySide + 2) * kGroup];
-  V8 check{};
-  for (int64_t g = 0; g < at.groups; ++g) {
-    for (int64_t c = 0; c < M * count + 2; ++c) {
-      V8 d[N], t[N];
-      UNROLL for (int i = 0; i < N; ++i) d[i] = load(taps[i].at + g * taps[i].group + (x - 1 + c) * kGroup);
-      Transform<M>::in(d, t);
-      UNROLL for (int i = 0; i < N; ++i) store(&columns[i][c * kGroup], t[i]);
-      check = fma(t[0], V8{}, check);
-      check = fma(t[N - 1], V8{}, check);
-    }
-    for (int64_t tile = 0; tile < count; ++tile) {
-      float* v = to + (g * at.tiles + tile) * kGroup;
-      for (int i = 0; i < N; ++i) {
-        V8 d[N], t[N];
-        UNROLL for (int j = 0; j < N; ++j) d[j] = load(&columns[i][(tile * M + j) * kGroup]);
-        Transform<M>::in(d, t);
-        UNROLL for (int j = 0; j < N; ++j) {
-          store(v, t[j]);
-          v += at.position;
-        }
-      }
+  for (int i = 0; i < N; ++i) {
+    V8 d[N], t[N];
+    UNROLL for (int j = 0; j < N; ++j) d[j] = load(&columns[i][(first + j) * kGroup]);
+    Transform<M>::in(d, t);
+    UNROLL for (int j = 0; j < N; ++j) {
+      store(to, t[j]);
+      to += position;
     }
   }
-  return !is_zero(check);
 }
 
+// `count` tiles side by side: the columns that neighbours share are transformed once. Returns whether some input is not
+// finite: it would be spread over the whole tile. All inputs of a column are in its first or last value.
 #if defined(__AVX512F__)
-// The same, of two pixels at a time, and then of two tiles. The first pair begins a pixel further left, where maps are
-// aligned; what is beside the tiles only makes a task look more closely.
+// Two pixels at a time, and then two tiles. The first pair begins a pixel further left, where maps are aligned; what is
+// beside the tiles only makes a task look more closely.
 template <int M>
-INLINE bool transform_pairs(const MapTap* taps, int64_t x, int64_t count, const Positions& at, float* to) {
+INLINE bool transform_inputs(const MapTap* taps, int64_t x, int64_t count, const Positions& at, float* to) {
   constexpr int N = M + 2;
   alignas(64) float columns[N][(M * kSideBySide + 4) * kGroup];
   V16 check{};
@@ -153,20 +138,30 @@ INLINE bool transform_pairs(const MapTap* taps, int64_t x, int64_t count, const 
         }
       }
     }
-    if (tile < count) {
-      float* v = to + (g * at.tiles + tile) * kGroup;
-      for (int i = 0; i < N; ++i) {
-        V8 d[N], t[N];
-        UNROLL for (int j = 0; j < N; ++j) d[j] = load(&columns[i][(tile * M + 1 + j) * kGroup]);
-        Transform<M>::in(d, t);
-        UNROLL for (int j = 0; j < N; ++j) {
-          store(v, t[j]);
-          v += at.position;
-        }
-      }
-    }
+    if (tile < count) transform_rows<M>(columns, tile * M + 1, to + (g * at.tiles + tile) * kGroup, at.position);
   }
   return !is_zero(low_of(check) + high_of(check));
+}
+#else
+template <int M>
+INLINE bool transform_inputs(const MapTap* taps, int64_t x, int64_t count, const Positions& at, float* to) {
+  constexpr int N = M + 2;
+  alignas(64) float columns[N][(M * kSideBySide + 2) * kGroup];
+  V8 check{};
+  for (int64_t g = 0; g < at.groups; ++g) {
+    for (int64_t c = 0; c < M * count + 2; ++c) {
+      V8 d[N], t[N];
+      UNROLL for (int i = 0; i < N; ++i) d[i] = load(taps[i].at + g * taps[i].group + (x - 1 + c) * kGroup);
+      Transform<M>::in(d, t);
+      UNROLL for (int i = 0; i < N; ++i) store(&columns[i][c * kGroup], t[i]);
+      check = fma(t[0], V8{}, check);
+      check = fma(t[N - 1], V8{}, check);
+    }
+    for (int64_t tile = 0; tile < count; ++tile) {
+      transform_rows<M>(columns, tile * M, to + (g * at.tiles + tile) * kGroup, at.position);
+    }
+  }
+  return !is_zero(check);
 }
 #endif
 
@@ -202,11 +197,7 @@ void transform_tiles(const MapLayer& layer, const MapTask& task, const TileAt* t
       ++side_by_side;
     }
     taps_of_tile<M>(layer, tile.row, taps);
-#if defined(__AVX512F__)
-    const bool strange = transform_pairs<M>(taps, tile.column, side_by_side, at, to + i * kGroup);
-#else
     const bool strange = transform_inputs<M>(taps, tile.column, side_by_side, at, to + i * kGroup);
-#endif
     for (int64_t j = 0; j < side_by_side; ++j) {
       direct[i + j] = strange && !tile_is_finite<M>(taps, tile.column + j * M, at.groups);
     }

@@ -43,7 +43,8 @@ def of(network: SRNetwork, kept: Storage, exact: bool) -> PairWeights | str:
     if isinstance(found, str):
         return found
     narrow = STORAGES["bfloat16"]
-    if kept.narrow or exact or slow(narrow) is not None or isinstance(weights_of(network, narrow), str):
+    in_bf16 = slow(narrow) or weights_of(network, narrow)
+    if kept.narrow or exact or isinstance(in_bf16, str):
         return prepared(*found, kept)
     kind, halves = found
     return kind(halves, Maps(LARGE))
