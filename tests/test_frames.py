@@ -1,5 +1,6 @@
 """Frames of a film of which parts change: the same bytes as when each is made as a whole, and less work."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from mga_kernels.records import FrameRecord, LayerRecord, MapRecord
 from mga_kernels.runtimes.cpu import choose
 from mga_kernels.runtimes.cpu.boxes import Boxes, boxes_of
 from mga_kernels.runtimes.cpu.changes import Changes, _Layer
+from mga_kernels.runtimes.cpu.maps import MapChain
 from mga_kernels.runtimes.cpu.rows import Use
 
 HEIGHT, WIDTH = 50, 131
@@ -197,19 +199,82 @@ PLACES = [
 ]
 
 
+KEPT = 1 << 40  # bytes of room for maps
+
+
+@pytest.mark.parametrize("room", [0, KEPT])
 @pytest.mark.parametrize("name", SHAPES)
-def test_parts_are_those_of_the_whole_frame(name):
-    """Whatever the maps held before."""
+def test_parts_are_those_of_the_whole_frame(name, room):
+    """Whatever the maps held before. With maps of the last frame, each of which is followed by one from another."""
     model, image = MaskGuidedSR(network_of(name), runtime="own"), image_of(47, 91)
     parts, before = model._runner.plan(47, 91).in_parts(), model.upscale(image)
-    for place in PLACES:
+    keeps = bool(room) and name in ("compact", "span", "msrresnet")  # the others write maps twice
+    last, made = image, before
+    for number, place in enumerate(PLACES):
         frame = changed(image, *place)
         model.upscale(changed(image[::-1], (0, 0, 47, 91)))
-        share = parts.choose((frame != image).any(axis=2))
-        assert 0 < share <= (1 if name.startswith("rrdbnet") else 0.99)
-        out = torch.from_numpy(before.copy())
-        parts.run(torch.from_numpy(frame), out)
-        assert np.array_equal(out.numpy(), model.upscale(frame)), place
+        share = parts.choose((frame != last).any(axis=2), room)
+        assert 0 < share <= (0.99 if keeps else 1)
+        made, whole = parts.run(torch.from_numpy(frame), made)
+        assert whole == (keeps and number == 0)
+        assert np.array_equal(made, model.upscale(frame)), place
+        last = frame
+
+
+def test_maps_of_the_last_frame_are_less_work_and_those_of_another_are_not_taken():
+    model, image = MaskGuidedSR(network_of("span"), runtime="own"), image_of(47, 91)
+    parts, before = model._runner.plan(47, 91).in_parts(), model.upscale(image)
+    frame, held = changed(image, (35, 71, 1, 1)), model._runner.held()
+    different = (frame != image).any(axis=2)
+    without = parts.choose(different, 0)
+    assert parts.choose(different, KEPT) < 0.6 * without
+    made, whole = parts.run(torch.from_numpy(frame), before)
+    assert whole
+    assert model._runner.held() - held == parts._maps.bytes > 0  # which counts as memory of the plan
+    parts.choose(different, 0)  # they stay where they are
+    assert not parts.run(torch.from_numpy(image), made)[1]
+    parts.choose(different, KEPT)
+    again, whole = parts.run(torch.from_numpy(frame), before)  # of the same image, but another film's
+    assert whole
+    assert np.array_equal(again, made)
+
+
+def test_maps_that_a_failure_left_half_made_are_made_anew(monkeypatch):
+    model, image = MaskGuidedSR(network_of("span"), runtime="own"), image_of(47, 91)
+    parts, made = model._runner.plan(47, 91).in_parts(), model.upscale(image)
+    frames = [changed(image, (20 + i, 30, 3, 3)) for i in range(3)]
+    for frame, fails in zip(frames, (False, True, False), strict=True):
+        parts.choose((frame != image).any(axis=2), KEPT)
+        if fails:
+            monkeypatch.setattr(parts.plan, "coarse", lambda image, out: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                parts.run(torch.from_numpy(frame), made)
+            monkeypatch.undo()
+            continue
+        made, whole = parts.run(torch.from_numpy(frame), made)
+        assert whole
+        assert np.array_equal(made, model.upscale(frame))
+
+
+def test_maps_that_are_written_twice_are_not_kept():
+    """What a layer made would be gone when the next frame needs it."""
+    model = MaskGuidedSR(network_of("compact"), runtime="own")
+    plan = model._runner.plan(47, 91)
+    (chain,) = model._runner.planner.chains
+    assert plan.in_parts()._once
+    stages = chain.rows.stages
+    assert stages[2].out == "layer 2"
+    twice = [replace(stage, out="layer 0") if stage.out == "layer 2" else stage for stage in stages]
+    twice = [replace(stage, x="layer 0") if stage.x == "layer 2" else stage for stage in twice]
+    model._runner.planner.trunk = MapChain(twice, list(chain.rows.external), 4)
+    changes = Changes(plan)
+    assert not changes._once
+    image = image_of(47, 91)
+    frame = changed(image, (20, 30, 3, 3))
+    changes.choose((frame != image).any(axis=2), KEPT)
+    made, whole = changes.run(torch.from_numpy(frame), model.upscale(image))
+    assert not whole
+    assert np.array_equal(made, model.upscale(frame))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -232,13 +297,13 @@ def test_every_frame_is_what_the_model_makes_of_it(name, threads, monkeypatch):
         torch.set_num_threads(before)
     told = frames.told
     assert (told.frames, told.same) == (len(film), 1)
-    assert told.parts == (0 if name == "fsrcnn-x2" else 10)
+    assert told.parts == (0 if name == "fsrcnn-x2" else 8)
     assert len(told.whole) + told.parts + told.same == told.frames
     assert 0 < told.share < 0.7
     if name == "fsrcnn-x2":
         assert "which cells of fsrcnn are refined depends on the whole frame" in str(told)
     else:
-        assert f"(1 of {len(film)} frames were the same, 10 in parts), " in str(told)
+        assert f"(1 of {len(film)} frames were the same, 8 in parts), " in str(told)
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 5, 9])
@@ -285,7 +350,12 @@ def test_a_cut_and_a_hand_that_shakes_are_made_as_a_whole():
     frames = Frames(model)
     for frame in film:
         assert np.array_equal(frames.upscale(frame), model.upscale(frame))
-    assert (frames.told.parts, len(frames.told.whole), frames.told.reason) == (1, 4, "")
+    assert (frames.told.parts, len(frames.told.whole), frames.told.reason) == (0, 5, "")
+    frame = changed(film[-1], (9, 9, 2, 2))
+    frames.upscale(frame)  # which fills the maps that the next one is made with
+    last = changed(frame, (12, 9, 2, 2))
+    assert np.array_equal(frames.upscale(last), model.upscale(last))
+    assert (frames.told.parts, len(frames.told.whole)) == (1, 6)
 
 
 def test_what_parts_of_an_image_would_add_up_in_another_order_is_made_as_a_whole():
@@ -363,9 +433,11 @@ def test_a_frame_that_fails_half_made_leaves_no_trace(monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(parts, "run", stopped)
+        patch.setattr(parts.plan, "coarse", stopped)
         with pytest.raises(KeyboardInterrupt):
             frames.upscale(frame)
     assert np.array_equal(first, before)
+    assert np.array_equal(frames.upscale(frame), model.upscale(frame))
+    frame = changed(frame, (9, 9, 2, 2))
     assert np.array_equal(frames.upscale(frame), model.upscale(frame))
     assert frames.told.parts == 1

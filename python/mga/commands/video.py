@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--codec", default="h264", metavar="C", help="h264 (default), hevc, av1, or ffv1 without loss")
     parser.add_argument(
-        "--crf", type=int, metavar="N", help="quality: smaller is better and larger (h264 17, hevc 19, av1 24)"
+        "--crf", type=int, metavar="N", help="quality: smaller is better and larger (h264 14, hevc 19, av1 24)"
     )
     parser.add_argument("--bits", type=int, default=8, choices=(8, 10), help="of a value in the result (default 8)")
     parser.add_argument("--mode", choices=("masked", "dense", "auto"), help="as for `mga upscale`")

@@ -10,6 +10,8 @@ from itertools import chain, count, islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mga_kernels.engine import Frames
 from mga_kernels.errors import InputError
 from mga_kernels.images.size import Size, shrink
@@ -117,8 +119,12 @@ def upscale_video(
 
 
 def _upscaled(film: Frames, frames: Iterator[Frame], told: Told, progress: Callable[[int], None]) -> Iterator[Frame]:
+    last = made = np.empty(0, np.uint8)
     for number, frame in enumerate(frames):
-        yield Frame(shrink(film.upscale(frame.rgb), told.size), frame.pts, frame.duration)
+        large = film.upscale(frame.rgb)
+        if large is not last:  # else the encoder is to see that it is the same
+            last, made = large, shrink(large, told.size)
+        yield Frame(made, frame.pts, frame.duration)
         progress(told.frames + number + 1)
 
 
@@ -134,6 +140,6 @@ def recipe_of(source: Path, model: MaskGuidedSR, size: Size, encoding: Encoding,
             "encoding": asdict(encoding),
             "tolerance": tolerance,
             "frames of a part": PART,
-            "code": code_version("mga_kernels", "mga.upscaling"),
+            "code": code_version("mga_kernels", "mga.upscaling", exact=True),
         }
     )
