@@ -19,7 +19,7 @@ from mga_kernels.engine import Frames
 from mga_kernels.networks import WholeConfig, WholeNetwork
 from mga_kernels.runtimes.cpu import choose
 from mga_kernels.video import Video
-from mga_kernels.video.encoding import _Encoder
+from mga_kernels.video.encoding import Pictures
 
 
 @pytest.fixture(scope="module")
@@ -327,8 +327,8 @@ def test_what_does_not_change_is_taken_from_the_frame_before(tmp_path, mga_video
 
 def test_a_frame_that_is_the_same_is_converted_once(tmp_path, mga_video, whole, monkeypatch):
     """Also where results are shrunk."""
-    converted, of_all = _Encoder._converted, []
-    monkeypatch.setattr(_Encoder, "_converted", lambda self, rgb: (of_all.append(1), converted(self, rgb))[1])
+    converted, of_all = Pictures._converted, []
+    monkeypatch.setattr(Pictures, "_converted", lambda self, rgb: (of_all.append(1), converted(self, rgb))[1])
     make(tmp_path / "in.mkv", still_but_for_an_object(6))
     for words in ([], ["--scale", "1.5"]):
         of_all.clear()

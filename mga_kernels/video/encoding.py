@@ -84,40 +84,22 @@ def write_segment(path: Path, frames: Iterable[Frame], video: Video, size: tuple
     return count
 
 
-class _Encoder:
-    def __init__(self, container: Any, video: Video, size: tuple[int, int], encoding: Encoding):
-        self.container, self.time_base = container, video.time_base
-        kind, quality = encoding.kind, encoding.kind.quality
-        crf = encoding.crf if encoding.crf is not None else quality
-        options = kind.options | ({} if crf is None else {"crf": str(crf)})
-        stream = self.stream = container.add_stream(kind.encoder, rate=video.rate or Fraction(25), options=options)
-        context = stream.codec_context
-        stream.width, stream.height = size
-        stream.pix_fmt = self.format = kind.formats[encoding.bits]
-        context.time_base = stream.time_base = video.time_base
-        if video.aspect:
-            context.sample_aspect_ratio = video.aspect
-        self.colour = video.colour if self.format.startswith("yuv") else None
-        # A picture of RGB in the file becomes BT.709, as there is no matrix to keep.
-        if self.colour is not None and self.colour.matrix == RGB_MATRIX:
-            self.colour = VideoColour(1, self.colour.primaries, self.colour.transfer, full=False)
-        if self.colour is not None:
-            context.colorspace, context.color_range = self.colour.matrix, 2 if self.colour.full else 1
-        context.color_primaries, context.color_trc = video.colour.primaries, video.colour.transfer
+class Pictures:
+    """Makes pictures of ``format`` of frames of RGB of ``size``; ``colour`` where the format is YCbCr."""
+
+    def __init__(self, size: tuple[int, int], format: str, colour: VideoColour | None):
+        self.format, self.colour = format, colour
         self.given = pyav().VideoFrame(*size, "rgb24")
         self.last: np.ndarray | None = None  # and the picture that it became
         self.picture: Any = None
 
-    def add(self, frame: Frame) -> None:
-        if frame.rgb is not self.last:
-            self.last, self.picture = frame.rgb, self._converted(frame.rgb)
-        picture = self.picture
-        picture.pts, picture.duration = frame.pts + round(LEAD / self.time_base), frame.duration
-        picture.time_base = self.time_base
-        self.container.mux(self.stream.encode(picture))
+    def of(self, rgb: np.ndarray) -> Any:
+        if rgb is not self.last:
+            self.last, self.picture = rgb, self._converted(rgb)
+        return self.picture
 
     def _converted(self, rgb: np.ndarray) -> Any:
-        """As the codec takes it, through a frame of FFmpeg's, since converters read beyond the end of the last row."""
+        """Through a frame of FFmpeg's, since converters read beyond the end of the last row."""
         flags, ranges = pyav().video.reformatter.Interpolation, pyav().video.reformatter.ColorRange
         how: dict[str, Any] = {"interpolation": flags.BICUBIC | flags.ACCURATE_RND | flags.FULL_CHR_H_INP}
         if self.colour is not None:
@@ -127,6 +109,35 @@ class _Encoder:
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
         np.copyto(rows[: len(rgb), : rgb[0].size], rgb.reshape(len(rgb), -1))
         return self.given.reformat(format=self.format, **how)
+
+
+class _Encoder:
+    def __init__(self, container: Any, video: Video, size: tuple[int, int], encoding: Encoding):
+        self.container, self.time_base = container, video.time_base
+        kind, quality = encoding.kind, encoding.kind.quality
+        crf = encoding.crf if encoding.crf is not None else quality
+        options = kind.options | ({} if crf is None else {"crf": str(crf)})
+        stream = self.stream = container.add_stream(kind.encoder, rate=video.rate or Fraction(25), options=options)
+        context = stream.codec_context
+        stream.width, stream.height = size
+        stream.pix_fmt = kind.formats[encoding.bits]
+        context.time_base = stream.time_base = video.time_base
+        if video.aspect:
+            context.sample_aspect_ratio = video.aspect
+        colour = video.colour if kind.formats[encoding.bits].startswith("yuv") else None
+        # A picture of RGB in the file becomes BT.709, as there is no matrix to keep.
+        if colour is not None and colour.matrix == RGB_MATRIX:
+            colour = VideoColour(1, colour.primaries, colour.transfer, full=False)
+        if colour is not None:
+            context.colorspace, context.color_range = colour.matrix, 2 if colour.full else 1
+        context.color_primaries, context.color_trc = video.colour.primaries, video.colour.transfer
+        self.pictures = Pictures(size, kind.formats[encoding.bits], colour)
+
+    def add(self, frame: Frame) -> None:
+        picture = self.pictures.of(frame.rgb)
+        picture.pts, picture.duration = frame.pts + round(LEAD / self.time_base), frame.duration
+        picture.time_base = self.time_base
+        self.container.mux(self.stream.encode(picture))
 
     def finish(self) -> None:
         self.container.mux(self.stream.encode(None))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -16,7 +17,7 @@ from mga_kernels.engine import Frames
 from mga_kernels.errors import InputError
 from mga_kernels.images.size import Size, shrink
 from mga_kernels.version import code_version
-from mga_kernels.video import Encoding, Frame, Video, assemble, frames_in, write_segment
+from mga_kernels.video import PIPE, Encoding, Frame, Video, assemble, frames_in, write_segment, write_y4m
 
 from ..files.claim import claim_folder, content_of, flat, weights_of
 from ..files.records import Record
@@ -93,12 +94,7 @@ def upscale_video(
 
     ``tolerance`` and ``reuse`` are those of ``Frames``.
     """
-    asked = size.of(video.width, video.height, model.scale)
-    told = Told(encoding.size(*asked), notes=list(video.notes))
-    if told.size != asked:
-        sizes = " became ".join(f"{width}x{height}" for width, height in (asked, told.size))
-        told.notes.append(f"{sizes}, since {encoding.codec} needs even sides")
-    parts = kept.found()
+    told, parts = _begun(model, video, size, encoding), kept.found()
     told.frames = told.found = sum(map(frames_in, parts))
     frames, film = video.frames(told.found), Frames(model, tolerance, reuse)
     started = time.perf_counter()
@@ -112,9 +108,40 @@ def upscale_video(
         told.frames += write_segment(parts[-1], _upscaled(film, some, told, progress), video, told.size, encoding)
     told.seconds = time.perf_counter() - started
     if not parts:
-        raise InputError(f"{video.path} has no frame that can be decoded")
-    told.notes += [*assemble(parts, video, target), *filter(None, [str(film.told)])]
+        raise InputError(f"{video.name} has no frame that can be decoded")
+    told.notes += [*video.notes, *assemble(parts, video, target), *filter(None, [str(film.told)])]
     kept.remove()
+    return told
+
+
+def stream_video(
+    model: MaskGuidedSR,
+    video: Video,
+    write: Callable[[bytes], object],
+    size: Size,
+    encoding: Encoding,
+    progress: Callable[[int], None] = lambda frames: None,
+    tolerance: int = 0,
+    reuse: bool = True,
+) -> Told:
+    """Give the result to ``write`` as y4m, pictures alone; everything else as for ``upscale_video``."""
+    told, film = _begun(model, video, size, encoding), Frames(model, tolerance, reuse)
+    started = time.perf_counter()
+    made = _upscaled(film, video.frames(), told, progress)
+    notes = write_y4m(write, made, video, told.size, encoding)
+    told.frames, told.seconds = film.told.frames, time.perf_counter() - started
+    if not told.frames:
+        raise InputError(f"{video.name} has no frame that can be decoded")
+    told.notes += [*video.notes, *notes, *filter(None, [str(film.told)])]
+    return told
+
+
+def _begun(model: MaskGuidedSR, video: Video, size: Size, encoding: Encoding) -> Told:
+    asked = size.of(video.width, video.height, model.scale)
+    told = Told(encoding.size(*asked))
+    if told.size != asked:
+        sizes = " became ".join(f"{width}x{height}" for width, height in (asked, told.size))
+        told.notes.append(f"{sizes}, since {encoding.codec} needs even sides")
     return told
 
 
@@ -129,10 +156,10 @@ def _upscaled(film: Frames, frames: Iterator[Frame], told: Told, progress: Calla
 
 
 def recipe_of(source: Path, model: MaskGuidedSR, size: Size, encoding: Encoding, tolerance: int = 0) -> Record:
-    """What the parts of a video depend on, as JSON takes it."""
+    """What the parts of a video depend on, as JSON takes it. Those of PIPE are nobody else's."""
     return flat(
         {
-            "video": content_of(source, "video"),
+            "video": secrets.token_hex(8) if source == PIPE else content_of(source, "video"),
             "network": model.config.to_json(),
             "weights": weights_of(model.model),
             "settings": {name: str(value) for name, value in vars(model.settings).items()},
