@@ -281,7 +281,7 @@ def test_maps_that_are_written_twice_are_not_kept():
 @pytest.mark.parametrize("name", [*SHIPPED, "fsrcnn-x2"])
 def test_every_frame_is_what_the_model_makes_of_it(name, threads, monkeypatch):
     """Of a film with an object that moves, flashes at the borders, a cut, a change of the size and frames that stay."""
-    monkeypatch.setattr("mga_kernels.engine.frames.MOST", 1.0)  # of frames so small nearly all is seen by any pixel
+    monkeypatch.setattr("mga_kernels.engine.frames.MOST_KEPT", 1.0)  # of frames so small any pixel sees nearly all
     scene, other = image_of(40, 70), image_of(40, 70, seed=2)
     moving = [changed(scene, (20 + i, 30 + 3 * i, 8, 8)) for i in range(3)]
     flashes = [changed(scene, place) for place in CORNERS]

@@ -236,6 +236,16 @@ def test_chapters_of_mp4_are_no_stream_that_is_missing(tmp_path, mga_video):
         assert [one["metadata"]["title"] for one in container.chapters()] == ["one", "two"]
 
 
+def test_what_a_killed_run_was_writing_goes(tmp_path, mga_video):
+    """Of a part, and of the result; the folder of parts goes, too."""
+    make(tmp_path / "in.mkv", pictures(2))
+    (tmp_path / "out.mkv.parts").mkdir()
+    for folder in (tmp_path, tmp_path / "out.mkv.parts"):
+        (folder / ".mga-0123456789abcdef.part").write_bytes(b"half")
+    assert mga_video(tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", "--codec", "ffv1")[0] == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv"]
+
+
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv"])
 def test_hevc_has_the_name_that_players_know(tmp_path, mga_video, suffix):
     make(tmp_path / "in.mkv", pictures(2, 32, 32))

@@ -18,7 +18,8 @@ from .pictures import shared
 if TYPE_CHECKING:
     from .model import MaskGuidedSR
 
-MOST = 0.65  # of the work of a frame: where more is to be done, all of it is as fast
+# Of the work of a frame: where more is to be done, all of it is as fast; the first where what layers made is kept.
+MOST_KEPT, MOST = 0.9, 0.65
 Changed = np.ndarray  # bool (H, W)
 
 
@@ -126,7 +127,7 @@ class Frames:
         if changed is None:
             return before, 0.0
         plain = rgb.dtype == np.uint8 and rgb.shape[2:] == (3,)
-        if not plain or min(changed.shape) < SIDE or changed.mean() > MOST:
+        if not plain or min(changed.shape) < SIDE or changed.mean() > MOST_KEPT:
             return None, 1.0
         return self._in_parts(rgb, changed, before)
 
@@ -138,7 +139,7 @@ class Frames:
                 self.told.reason = parts
                 return None, 1.0
             share = parts.choose(changed, runner.budget.room(runner.held()))
-            if share > MOST:
+            if share > (MOST_KEPT if parts.keeps else MOST):
                 return None, 1.0
             made, whole = parts.run(image, before)
             return made, 1.0 if whole else share

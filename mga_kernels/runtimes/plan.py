@@ -21,7 +21,12 @@ CELLS = "which cells of {} are refined depends on the whole frame"  # why no par
 
 
 class Parts(Protocol):
-    """Runs a plan's whole network for the parts of an image that are not what they were in the one before."""
+    """Runs a plan's whole network for the parts of an image that are not what they were in the one before.
+
+    ``keeps``: of the parts that were chosen, whether what layers made is kept.
+    """
+
+    keeps: bool
 
     def choose(self, changed: np.ndarray, room: int) -> float:
         """``changed``, bool (H, W): those parts, of which there are some. Returns the share of the work they are.

@@ -132,7 +132,7 @@ class Changes:
         self._shared: dict[int, Stored] = {}  # that calls write to
         self.lists: list[list[Tensor]] | None = None  # of each call and layer, None for all tiles
         self.next = 0
-        self._listing, self._keep = True, False
+        self._listing, self.keeps = True, False
         self._run(torch.zeros(plan.height, plan.width, 3, dtype=torch.uint8), plan.buffer())
         self._listing = False
         self.layers = [layer for call in self.calls for layer in call]
@@ -144,10 +144,10 @@ class Changes:
 
     def choose(self, changed: Marks, room: int) -> float:
         """See ``Parts.choose``."""
-        self._keep = self._once and (self._maps.there or self._maps.bytes <= room * PART_OF_ROOM)
-        margin = self.margin / 2 if self._keep else self.margin  # of a layer, on average
+        self.keeps = self._once and (self._maps.there or self._maps.bytes <= room * PART_OF_ROOM)
+        margin = self.margin / 2 if self.keeps else self.margin  # of a layer, on average
         wanted = self._changing(boxes_of(self._given(changed), margin))
-        if not self._keep:
+        if not self.keeps:
             wanted = self._needed(wanted)
         tiles = [self._tiles(layer, boxes) for layer, boxes in zip(self.layers, wanted, strict=True)]
         work = sum(layer.work * len(each) for layer, each in zip(self.layers, tiles, strict=True))
@@ -158,14 +158,14 @@ class Changes:
     def run(self, image: Tensor, before: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
         """See ``Parts.run``."""
         made, maps = before.copy(), self._maps
-        whole = self._keep and maps.shown() is not before
+        whole = self.keeps and maps.shown() is not before
         if whole:
             self.lists = None
             if not maps.there:
                 self.plan.bytes += maps.bytes
         maps.shown = lambda: None
         self._run(image, torch.from_numpy(made))
-        if self._keep:
+        if self.keeps:
             maps.shown = weakref.ref(made)
         return made, whole
 
@@ -185,7 +185,7 @@ class Changes:
             self.calls.append(self._call(rows, given, records))
             return None
         number, self.next = self.next, self.next + 1
-        kept = self._maps.of_call(number) if self._keep else None
+        kept = self._maps.of_call(number) if self.keeps else None
         if self.lists is None:
             return records, [], kept
         return [replace(record, tiles=number) for number, record in enumerate(records)], self.lists[number], kept

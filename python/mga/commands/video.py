@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mga_kernels.errors import ImageError, InputError
-from mga_kernels.system.files import writable_folder
+from mga_kernels.system.files import remove_left_parts, writable_folder
 
 from ..console.lines import one_line
 from ..console.pipes import check_in, frames_out
@@ -110,6 +110,7 @@ def _check_target(source: Path, target: Path, overwrite: bool) -> None:
         if not overwrite:
             raise ImageError(f"cannot write {target}: it exists already; choose another name or allow overwriting")
     writable_folder(target.parent)
+    remove_left_parts(target.parent)  # of a run that was killed while it wrote the result
 
 
 def _say(args: argparse.Namespace, told: Told) -> None:

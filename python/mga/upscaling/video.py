@@ -16,6 +16,7 @@ import numpy as np
 from mga_kernels.engine import Frames
 from mga_kernels.errors import InputError
 from mga_kernels.images.size import Size, shrink
+from mga_kernels.system.files import remove_left_parts
 from mga_kernels.version import code_version
 from mga_kernels.video import PIPE, Encoding, Frame, Video, assemble, frames_in, write_segment, write_y4m
 
@@ -75,6 +76,7 @@ class Parts:
         """The parts and the folder, unless there is something else in it."""
         for path in (*self.folder.glob(NAMES), self.folder / RECIPE):
             path.unlink(missing_ok=True)
+        remove_left_parts(self.folder)
         with suppress(OSError):
             self.folder.rmdir()
 
