@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from fractions import Fraction
+from itertools import islice
 from types import SimpleNamespace
 
 import commands
@@ -16,6 +17,7 @@ from tiny_model import write_tiny_model
 from mga.cli import main
 from mga_kernels import MaskGuidedSR
 from mga_kernels.video import Video
+from mga_kernels.video.assembling import _packets
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +167,23 @@ def test_a_file_that_was_cut_off_becomes_what_is_there(tmp_path, mga_video):
     assert code == 0, output.err
     assert "that cannot be decoded, and the frames of these are missing" in output.out
     assert 20 < len(decoded(tmp_path / "out.mp4")) < 120
+
+
+def test_where_a_file_cannot_be_read_any_further_it_ends(tmp_path):
+    """Its pictures, also those that the decoder still has, and its sound."""
+    make(tmp_path / "in.mkv", pictures(), sound=True)
+    with Video(tmp_path / "in.mkv") as video:
+        whole = video.container
+
+        def five(streams):
+            yield from islice(whole.demux(streams), 5)
+            raise av.error.InvalidDataError(1094995529, "Invalid data")
+
+        video.container = SimpleNamespace(demux=five, close=whole.close, streams=whole.streams)
+        assert (len(list(video.frames())), video.damaged) == (5, 1)
+        assert video.notes == ["it has 1 part that cannot be decoded, and the frames of these are missing"]
+        whole.seek(0)
+        assert len(list(_packets(video.container, {1: whole.streams[1]}, Fraction(0)))) == 5
 
 
 def test_a_frame_in_the_middle_that_is_damaged_is_left_out(tmp_path, mga_video):
