@@ -256,6 +256,19 @@ def test_maps_that_a_failure_left_half_made_are_made_anew(monkeypatch):
         assert np.array_equal(made, model.upscale(frame))
 
 
+@pytest.mark.parametrize("kept", [True, False])
+def test_maps_take_a_part_of_the_memory_that_is_left(kept, monkeypatch):
+    model, scene = MaskGuidedSR(network_of("span"), runtime="own"), image_of()
+    model.upscale(scene)
+    needed = model._runner.plan(83, 150).in_parts()._maps.bytes
+    monkeypatch.setattr(model._runner.budget, "room", lambda held: 4 * needed + (0 if kept else -4))
+    frames = Frames(model)
+    for i in range(4):
+        frame = changed(scene, (40, 70 + i, 2, 2))
+        assert np.array_equal(frames.upscale(frame), model.upscale(frame))
+    assert frames.told.parts == (2 if kept else 3)
+
+
 def test_maps_that_are_written_twice_are_not_kept():
     """What a layer made would be gone when the next frame needs it."""
     model = MaskGuidedSR(network_of("compact"), runtime="own")
