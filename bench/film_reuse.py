@@ -4,15 +4,22 @@ Makes three films of 480x270: a still scene with an object that moves, a screen 
 scrolls, and a scene held by hand. Every frame is upscaled by ``Frames``; of every tenth one, and of the first, also the
 whole frame is made, in turn, and compared byte for byte. Seconds are those of the processor on one thread, so that
 other work on the machine does not count; reading and encoding a video come on top of both.
+
+``--commands CODEC``: the films are written as videos instead, without loss (ffv1) or as people have them (libx264),
+and `mga video` is run on each with reuse and without, in turns: seconds of the processor for all that it does.
 """
 
 from __future__ import annotations
 
 import argparse
+import resource
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 
 import numpy as np
 import torch
@@ -128,13 +135,65 @@ def measure(model: MaskGuidedSR, film: Iterator[np.ndarray], every: int) -> tupl
     return frames, fmean(taken), fmean(whole)
 
 
+FORMATS = {"ffv1": "bgr0", "libx264": "yuv420p"}
+
+
+def write(path: Path, film: Iterator[np.ndarray], codec: str) -> None:
+    import av
+
+    with av.open(str(path), "w") as out:
+        stream = out.add_stream(codec, rate=25, options={"crf": "18"} if codec == "libx264" else {})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, FORMATS[codec]
+        for frame in film:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        out.mux(stream.encode(None))
+
+
+def command(video: Path, model: str, *options: str) -> tuple[float, str]:
+    """Seconds of the processor that `mga video` takes, and what it says of its reuse."""
+    words = ["video", str(video), "-o", str(video.with_name("out.mkv")), "--model", model, "--overwrite", *options]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    said = subprocess.run([sys.executable, "-m", "mga", *words], check=True, capture_output=True, text=True).stdout
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    reused = next((line.partition(":")[2].partition(" of ")[0].strip() for line in said.splitlines()[1:]), "0%")
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, reused
+
+
+def commands(models: list[str], frames: int, codec: str, turns: int) -> Iterator[str]:
+    yield "| model | film | codec of the film | work that was reused | with reuse, s | without, s | times as fast |"
+    yield "|---|---|---|" + "--:|" * 4
+    with tempfile.TemporaryDirectory() as folder:
+        for kind, film in FILMS.items():
+            video = Path(folder) / f"{kind}.mkv"
+            write(video, film(frames), codec)
+            for name in models:
+                pairs = [(command(video, name), command(video, name, "--no-reuse")) for _ in range(turns)]
+                with_it, without = (median(one[side][0] for one in pairs) for side in (0, 1))
+                cells = (
+                    name,
+                    kind,
+                    codec,
+                    pairs[0][0][1],
+                    f"{with_it:.1f}",
+                    f"{without:.1f}",
+                    f"{without / with_it:.2f}",
+                )
+                yield f"| {' | '.join(cells)} |"
+
+
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+", metavar="MODEL")
     parser.add_argument("--frames", type=int, default=FRAMES)
     parser.add_argument("--every", type=int, default=10, help="of so many frames one is made as a whole, too")
+    parser.add_argument("--commands", choices=FORMATS, metavar="CODEC", help="time whole commands: ffv1 or libx264")
+    parser.add_argument("--turns", type=int, default=1, help="of each command")
     parser.add_argument("-o", "--output", type=Path, help="where the table goes, as Markdown")
     options = parser.parse_args(arguments)
+    if options.commands:
+        for line in commands(options.models, options.frames, options.commands, options.turns):
+            print(line, flush=True)
+        return
     torch.set_num_threads(1)
     lines = [HEAD, "|---|---|" + "--:|" * 7]
     print("\n".join(lines), flush=True)

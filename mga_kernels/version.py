@@ -23,19 +23,20 @@ DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 @functools.cache
-def code_version(*modules: str, native: bool = True, exactly: bool = False) -> str:
+def code_version(*modules: str, native: bool = True, exact: bool = False) -> str:
     """Sixteen hexadecimal digits that change with the code of ``modules``, packages with all that is in them.
 
     ``modules`` are dotted names ("mga_kernels.runtimes", "mga.evaluation.metrics"), by default all of ``mga_kernels``;
     they are not imported. Comments, docstrings and layout do not count. ``native``: the native library counts as well,
-    each build of it. ``exactly``: comments and the like count, too, for what is sooner found out anew than code is
-    understood. Code is read once in a process. InputError for a module that does not exist.
+    each build of it. ``exact``: everything counts, for what is sooner found out anew than code is understood, which
+    takes fifty times as long, a second for all of ``mga_kernels``. Code is read once in a process. InputError for a
+    module that does not exist.
     """
     digest = hashlib.sha256(__version__.encode())
     for module in sorted(set(modules or ("mga_kernels",))):
         for name, source in _sources(module):
             digest.update(f"\0{name}\0".encode())
-            digest.update(source if exactly else _meaning(source))
+            digest.update(source if exact else _meaning(source))
     if native and LIBRARY.is_file():
         with LIBRARY.open("rb") as library:
             digest.update(hashlib.file_digest(library, "sha256").digest())

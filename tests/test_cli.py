@@ -144,6 +144,10 @@ def bad_file(folder, case):
         path.write_bytes(path.read_bytes()[:1000])
     elif case == "text":
         path.write_text("just a text")
+    elif case == "mp4":
+        path.write_bytes(b"\0\0\0\x20ftypisom\0\0\2\0isomiso2")
+    elif case == "mkv":
+        path.write_bytes(b"\x1a\x45\xdf\xa3\x9fB\x86\x81\1")
     elif case == "zero":
         path.write_bytes(b"")
     elif case == "missing":
@@ -158,6 +162,8 @@ def bad_file(folder, case):
     [
         ("truncated", "is damaged"),
         ("text", "is not an image of a kind"),
+        ("mp4", "is a video and not an image; `mga video` takes videos"),
+        ("mkv", "is a video and not an image; `mga video` takes videos"),
         ("zero", "is empty (0 bytes)"),
         ("missing", "does not exist"),
         ("deep", "bits per channel"),

@@ -95,7 +95,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
         "Broken", (), {"move": staticmethod(refuse), "__getattr__": lambda self, name: getattr(system, name)}
     )()
     monkeypatch.setattr(module, "_reached", lambda address: (broken, f"{tmp_path}/place"))
-    with pytest.raises(ImageError, match=r"cannot write .*a\.png \(the disk is full\)"):
+    with pytest.raises(ImageError, match=r"cannot write a\.png into .* \(the disk is full\)"):
         there.write("a.png", b"some bytes")
     assert list((tmp_path / "place").iterdir()) == []
 
@@ -308,6 +308,7 @@ class Worker:
                 ray.given[source.title] += 1
                 if source.title in ray.deadly:
                     upscaler.upscale(batch[: number + ray.after])
+                    upscaler._output.write(f".mga-{ray.given[source.title]:016x}.part", b"half")
                     raise Ended("SIGKILL")
             return upscaler.upscale(batch)
 
@@ -330,6 +331,7 @@ def test_an_image_that_ends_workers_is_a_row_and_the_others_are_made(after, phot
         assert [row["error"].partition(",")[0] for row in failed] == ["7.png: 3 workers ended while it was theirs"]
         assert ray.given["7.png"] == 3
     assert all((tmp_path / "out" / row["result"]).is_file() for row in rows if not row["error"])
+    assert not list((tmp_path / "out").glob(".mga-*"))  # what the workers were writing when they ended
 
 
 def test_without_ray_it_says_what_to_install(photos, tmp_path, model_file, monkeypatch, capsys):

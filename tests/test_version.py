@@ -50,6 +50,12 @@ def test_code_counts_and_what_is_said_about_it_does_not(package, name):
     assert package("not python (", name) not in (known, package("not python [", name))
 
 
+def test_exactly_everything_counts(package):
+    known = package(CODE, exact=True)
+    assert package(CODE, exact=True) == known
+    assert package(CODE.replace("  # why", ""), exact=True) != known
+
+
 def test_files_and_other_modules_count(package, tmp_path):
     known = package(CODE), package(CODE, "made_up.inner.sums")
     (tmp_path / "made_up" / "more.py").write_text("")

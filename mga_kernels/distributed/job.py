@@ -65,12 +65,14 @@ def upscale(
     """The rows of ``Upscaler`` for ``sources``, as they are finished; ``options`` are those of it.
 
     A worker that ends is replaced and its images are given to others; one at which three ended is an error in its row.
+    Where results cannot be written, an ImageError says so before there are workers.
     Closing the iterator ends the workers, and Ray if this has started it. InputError where Ray is not installed.
     """
     workers = workers or Workers()
     Upscaler(output, **options)  # what is wrong with the options is said here, once
     if not sources:
         return
+    storage(output).probe()
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
     try:
         import ray
@@ -107,6 +109,7 @@ class _Pool:
         waiting, tries = deque(sources), Counter[Source]()
         idle = [self._new() for _ in range(self._count)]
         at_work: dict[Any, tuple[Any, list[Source]]] = {}
+        ended = False
         try:
             while waiting or at_work:
                 while idle and waiting:
@@ -119,10 +122,12 @@ class _Pool:
                     rows = self._ray.get(ready)
                 except self._ray.exceptions.RayActorError as problem:
                     yield from self._after_an_end(batch, waiting, tries, problem)
-                    worker = self._new()
+                    worker, ended = self._new(), True
                 else:
                     yield from rows
                 idle.append(worker)
+            if ended:
+                self._there.clean()
         finally:
             for worker in [*idle, *(worker for worker, _ in at_work.values())]:
                 with suppress(Exception):  # it may have ended, and so may the cluster

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from ..errors import ImageError, InputError
 from ..images import suffixes
 from ..images.opening import one_line
-from ..system.files import remove_left_parts, whole_file
+from ..system.files import remove_left_parts, whole_file, writable_folder
 
 if TYPE_CHECKING:
     import pyarrow.fs
@@ -55,6 +55,9 @@ class Storage(Protocol):
 
     def clean(self) -> None:
         """Remove what killed workers left half written."""
+
+    def probe(self) -> None:
+        """Try to write there."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,9 @@ class Folder:
         for path, _, _ in os.walk(self.root):
             remove_left_parts(path)
 
+    def probe(self) -> None:
+        writable_folder(self.root, ImageError)
+
 
 @dataclass(frozen=True)
 class Remote:
@@ -133,19 +139,31 @@ class Remote:
             if not whole:
                 with suppress(OSError):
                     system.delete_file(path)
-            raise ImageError(f"cannot write {self.address}/{name} ({one_line(problem)})") from problem
+            raise ImageError(f"cannot write {name} into {self.address} ({one_line(problem)})") from problem
 
     def has(self, name: str) -> bool:
         system, root = _reached(self.address)
-        found = system.get_file_info([posixpath.join(root, name)])[0]
+        try:
+            found = system.get_file_info([posixpath.join(root, name)])[0]
+        except OSError as problem:
+            raise ImageError(f"{self.address} cannot be looked at ({one_line(problem)})") from problem
         return found.is_file and (found.size or 0) > 0
 
     def clean(self) -> None:
         system, root = _reached(self.address)
+        if system.type_name in _OBJECTS:
+            return
         for name, _, changed in self._files():
             if posixpath.basename(name).startswith(_PART) and changed and time.time() - changed > _LEFT:
                 with suppress(OSError):
                     system.delete_file(posixpath.join(root, name))
+
+    def probe(self) -> None:
+        system, root = _reached(self.address)
+        name = f"{_PART}{secrets.token_hex(8)}.part"
+        self.write(name, b"")
+        with suppress(OSError):  # who may write may not be allowed to remove; no reader takes it for a result
+            system.delete_file(posixpath.join(root, name))
 
     def _files(self) -> Iterator[tuple[str, int, float | None]]:
         from pyarrow.fs import FileSelector
@@ -191,13 +209,19 @@ def storage(place: str) -> Storage:
     return Remote(place.rstrip("/")) if "://" in place else Folder(os.path.abspath(place))
 
 
+def _parted(place: str) -> tuple[str, str]:
+    """Of an address the path, and what begins with a question mark: how its storage is reached."""
+    path, mark, query = place.partition("?") if "://" in place else (place, "", "")
+    return path.rstrip("/") if mark else path, mark + query
+
+
 def inside(place: str, other: str) -> str | None:
     """What of ``other`` is below ``place``, empty where it is the same, None where it is elsewhere."""
     one, two = storage(place), storage(other)
     if isinstance(one, Folder) and isinstance(two, Folder):
         start, whole = (os.path.realpath(there.root) for there in (one, two))
     elif isinstance(one, Remote) and isinstance(two, Remote):
-        start, whole = one.address, two.address
+        start, whole = (_parted(there.address)[0] for there in (one, two))
     else:
         return None
     if start == whole:
@@ -213,9 +237,10 @@ def find(places: Sequence[str], bytes_column: str = "bytes", name_column: str = 
     """
     known, found = suffixes(), []
     for place in places:
-        if place.endswith(".parquet"):
-            root, _, name = place.rpartition("/") if "/" in place else (".", "", place)
-            found += _rows(root or "/", name, bytes_column, name_column)
+        path, query = _parted(place)
+        if path.endswith(".parquet"):
+            root, _, name = path.rpartition("/") if "/" in path else (".", "", path)
+            found += _rows((root or "/") + query, name, bytes_column, name_column)
             continue
         here = []
         for name in storage(place).names():

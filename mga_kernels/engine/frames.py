@@ -8,7 +8,6 @@ from statistics import median
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
-import torch
 
 from ..modes import ordinary
 from ..networks.tiny import SIDE
@@ -19,7 +18,8 @@ from .pictures import shared
 if TYPE_CHECKING:
     from .model import MaskGuidedSR
 
-MOST = 0.65  # of the work of a frame: where more is to be done, all of it is as fast
+# Of the work of a frame: where more is to be done, all of it is as fast; the first where what layers made is kept.
+MOST_KEPT, MOST = 0.9, 0.65
 Changed = np.ndarray  # bool (H, W)
 
 
@@ -38,6 +38,16 @@ class Reused:
     seconds: float = 0.0
     whole: list[float] = field(default_factory=list)
     reason: str = ""
+
+    def count(self, share: float, seconds: float) -> None:
+        """A frame of which this share of the work was done, in so many seconds."""
+        self.frames += 1
+        self.work += share
+        self.seconds += seconds
+        self.same += share == 0
+        self.parts += 0 < share < 1
+        if share == 1:
+            self.whole.append(seconds)
 
     @property
     def share(self) -> float:
@@ -66,7 +76,8 @@ class Frames:
 
     A frame that is the one before keeps its result. Of one that changed in parts only what these can change is
     computed, where the network runs in convolutions of our own in float32 and looks at no means or masks of the whole
-    frame; the result has the same bytes. Of the last frame the image and the result are kept, nothing else.
+    frame; the result has the same bytes. Of the last frame the image and the result are kept, and where there is memory
+    for it, what each layer made: the first frame that changed in parts is then made as a whole.
 
     ``tolerance``: levels, 0 to 255, up to which a pixel of which no value differs by more from what the last result
     shows is taken for that pixel; so noise is no change. ``reuse`` False: every frame is made as a whole.
@@ -87,22 +98,16 @@ class Frames:
         that ``MaskGuidedSR.upscale`` takes may come, and its memory may take the next frame."""
         started = time.perf_counter()
         last = self._last if self._last is not None and self._last[0].shape == rgb.shape else None
-        made = None
+        made, share = None, 1.0
         if self.reuse and last is not None:
             rgb, changed = self._changes(rgb, last[0])
-            made = self._reused(rgb, changed, last[1])
-        whole = made is None
+            made, share = self._reused(rgb, changed, last[1])
         if made is None:
             made = cast(np.ndarray, self.model.upscale(rgb))
         if self.reuse and (last is None or made is not last[1]):
             self._last = rgb.copy(), made
             made.flags.writeable = False
-        seconds = time.perf_counter() - started
-        self.told.frames += 1
-        self.told.seconds += seconds
-        if whole:
-            self.told.work += 1
-            self.told.whole.append(seconds)
+        self.told.count(share, time.perf_counter() - started)
         return made
 
     def _changes(self, rgb: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, Changed | None]:
@@ -117,19 +122,14 @@ class Frames:
             rgb = np.where(changed.reshape(*changed.shape, *[1] * (rgb.ndim - 2)), rgb, last)
         return rgb, changed
 
-    def _reused(self, rgb: np.ndarray, changed: Changed | None, before: np.ndarray) -> np.ndarray | None:
-        """The result, or None where the whole frame is to be made."""
+    def _reused(self, rgb: np.ndarray, changed: Changed | None, before: np.ndarray) -> tuple[np.ndarray | None, float]:
+        """The result, or None where the whole frame is to be made, and the share of the work."""
         if changed is None:
-            self.told.same += 1
-            return before
+            return before, 0.0
         plain = rgb.dtype == np.uint8 and rgb.shape[2:] == (3,)
-        if not plain or min(changed.shape) < SIDE or changed.mean() > MOST:
-            return None
-        made, share = self._in_parts(rgb, changed, before)
-        if made is not None:
-            self.told.parts += 1
-            self.told.work += share
-        return made
+        if not plain or min(changed.shape) < SIDE or changed.mean() > MOST_KEPT:
+            return None, 1.0
+        return self._in_parts(rgb, changed, before)
 
     @ordinary()
     def _in_parts(self, rgb: np.ndarray, changed: Changed, before: np.ndarray) -> tuple[np.ndarray | None, float]:
@@ -138,12 +138,11 @@ class Frames:
             if isinstance(parts, str):
                 self.told.reason = parts
                 return None, 1.0
-            share = parts.choose(changed)
-            if share > MOST:
+            share = parts.choose(changed, runner.budget.room(runner.held()))
+            if share > (MOST_KEPT if parts.keeps else MOST):
                 return None, 1.0
-            out = before.copy()
-            parts.run(image, torch.from_numpy(out))
-            return out, share
+            made, whole = parts.run(image, before)
+            return made, 1.0 if whole else share
 
-        image = shared(rgb)
+        image, runner = shared(rgb), self.model._runner
         return self.model._run(image, steps)[0]

@@ -22,6 +22,7 @@ from .headers import what_it_is
 # Formats of single pictures. Others that Pillow opens run outside programs, hold vectors, layers, films or readings of
 # instruments, or are known to it by name only.
 READABLE = tuple("JPEG PNG WEBP TIFF BMP DIB GIF PPM JPEG2000 AVIF TGA QOI PCX SGI SUN DDS ICO HEIF JXL".split())
+_VIDEOS = (b"iso", b"mp4", b"qt ", b"M4V", b"avc", b"das")  # brands of MPEG-4 that are no images
 _lock = Lock()
 
 
@@ -111,6 +112,8 @@ def open_image(stream: BinaryIO, name: str) -> ImageFile.ImageFile:
                 failed.__cause__ = problem
     if failed is not None:
         raise failed
+    if prefix.startswith(b"\x1a\x45\xdf\xa3") or (prefix[4:8] == b"ftyp" and prefix[8:11] in _VIDEOS):
+        raise ImageError(f"{name} is a video and not an image; `mga video` takes videos")
     raise ImageError(f"{name} is not an image of a kind that can be read here ({', '.join(READABLE)})")
 
 

@@ -21,13 +21,24 @@ CELLS = "which cells of {} are refined depends on the whole frame"  # why no par
 
 
 class Parts(Protocol):
-    """Runs a plan's whole network for the parts of an image that are not what they were in the one before."""
+    """Runs a plan's whole network for the parts of an image that are not what they were in the one before.
 
-    def choose(self, changed: np.ndarray) -> float:
-        """``changed``, bool (H, W): those parts, of which there are some. Returns the share of the work they are."""
+    ``keeps``: of the parts that were chosen, whether what layers made is kept.
+    """
 
-    def run(self, image: Tensor, out: Tensor) -> None:
-        """Let ``out``, uint8 (sH, sW, 3), the result of the image before, become that of ``image``, bit by bit."""
+    keeps: bool
+
+    def choose(self, changed: np.ndarray, room: int) -> float:
+        """``changed``, bool (H, W): those parts, of which there are some. Returns the share of the work they are.
+
+        ``room``: bytes that may be taken to keep what layers made, so that it is a smaller one.
+        """
+
+    def run(self, image: Tensor, before: np.ndarray) -> tuple[np.ndarray, bool]:
+        """The result of ``image``, bit by bit, from that of the image before, uint8 (sH, sW, 3).
+
+        And whether all of it was made, since nothing was kept of the image ``before`` is the result of.
+        """
 
 
 class Begun(Protocol):

@@ -2,6 +2,18 @@
 
 from .assembling import assemble, container_of, frames_in
 from .encoding import CODECS, Encoding, write_segment
-from .reading import Frame, Video
+from .reading import PIPE, Frame, Video
+from .y4m import write_y4m
 
-__all__ = ["CODECS", "Encoding", "Frame", "Video", "assemble", "container_of", "frames_in", "write_segment"]
+__all__ = [
+    "CODECS",
+    "PIPE",
+    "Encoding",
+    "Frame",
+    "Video",
+    "assemble",
+    "container_of",
+    "frames_in",
+    "write_segment",
+    "write_y4m",
+]

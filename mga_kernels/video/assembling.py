@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext, suppress
 from fractions import Fraction
 from itertools import chain, pairwise
 from pathlib import Path
@@ -13,14 +14,15 @@ from ..errors import InputError
 from ..system.files import whole_file
 from .encoding import LEAD
 from .pyav import errors_of, pyav
-from .reading import Video, open_source
+from .reading import PIPE, Video, open_source
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
 
 def assemble(parts: Sequence[Path], video: Video, target: Path) -> list[str]:
     """Write ``target``: the pictures of ``parts``, one after the other, and sound, subtitles, chapters, rotation and
-    description of ``video``, whose first frame has been read. Times stay what they are.
+    description of ``video``, whose frames have been read; of PIPE only pictures. Times stay what they are, less
+    ``video.start``.
 
     The file appears whole or not at all. Returns notes on what the container cannot hold.
     """
@@ -28,21 +30,33 @@ def assemble(parts: Sequence[Path], video: Video, target: Path) -> list[str]:
     av, kind = pyav(), container_of(target)
     with whole_file(target) as file, errors_of(f"{target} cannot be written"):
         with (
-            open_source(video.path) as source,
+            nullcontext() if video.path == PIPE else open_source(video.path) as source,
             av.open(f"file:{parts[0]}") as first,
             av.open(file, "w", format=kind) as out,
         ):
-            out.metadata.update({key: value for key, value in source.metadata.items() if key not in _OF_CONTAINERS})
             stream = out.add_stream_from_template(first.streams.video[0], opaque=True)
             stream.time_base = first.streams.video[0].time_base
+            if kind in ("mp4", "mov") and stream.codec_context.name == "hevc":
+                stream.codec_context.codec_tag = "hvc1"  # players of Apple's take no other
             if video.rotation:
                 stream.set_display_rotation(video.rotation)
-            copies = _copies(source, out, notes)
-            if source.chapters():
-                out.set_chapters(source.chapters())
-            roads = [_pictures(parts, stream), *([_packets(source, copies)] if copies else [])]
+            roads, end = [_pictures(parts, stream)], Fraction(0)
+            if source is None:
+                if len(video.container.streams) > 1:
+                    notes.append("only its pictures were taken, as it can be read but once")
+            else:
+                out.metadata.update({key: value for key, value in source.metadata.items() if key not in _OF_CONTAINERS})
+                copies = _copies(source, out, notes)
+                if source.chapters():
+                    out.set_chapters(source.chapters())
+                roads += [_packets(source, copies, video.start)] * bool(copies)
             for _, _, packet in heapq.merge(*roads, key=lambda entry: entry[:2]):
+                end = max(end, (packet.dts + (packet.duration or 0)) * packet.time_base)
                 out.mux(packet)
+    if video.seconds and end < video.seconds - max(0.5, video.seconds / 50):
+        notes.append(
+            f"it says that it is {video.seconds:.1f} s long and ends after {float(end):.1f} s; was it cut off?"
+        )
     return notes
 
 
@@ -54,8 +68,12 @@ Timed = tuple[Fraction, int, Any]  # when a packet is decoded, the stream's numb
 def _copies(source: Any, out: Any, notes: list[str]) -> dict[int, Any]:
     """The streams of ``out`` by the number of the stream of ``source`` that each copies."""
     copies = {}
+    chapters = "mp4" in source.format.name and bool(source.chapters())  # which there are a stream, too
     for stream in source.streams:
         if stream.type == "video":
+            continue
+        if stream.type == "data" and chapters:
+            chapters = False
             continue
         name = stream.codec_context.name if stream.codec_context is not None else stream.type
         if stream.type not in ("audio", "subtitle") or name not in out.supported_codecs:
@@ -96,13 +114,16 @@ def _packets_of(part: Path) -> Iterator[Any]:
         yield from (packet for packet in container.demux(container.streams.video[0]) if packet.pts is not None)
 
 
-def _packets(source: Any, copies: dict[int, Any]) -> Iterator[Timed]:
-    for packet in source.demux([source.streams[index] for index in copies]):
-        if packet.dts is None:
-            continue
-        number = packet.stream.index
-        packet.stream = copies[number]
-        yield packet.dts * packet.time_base, number, packet
+def _packets(source: Any, copies: dict[int, Any], start: Fraction) -> Iterator[Timed]:
+    with suppress(pyav().error.InvalidDataError):  # where the file was cut off
+        for packet in source.demux([source.streams[index] for index in copies]):
+            if packet.dts is None:
+                continue
+            number, earlier = packet.stream.index, round(start / packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts - earlier
+            packet.dts -= earlier
+            packet.stream = copies[number]
+            yield packet.dts * packet.time_base, number, packet
 
 
 def container_of(target: Path) -> str:

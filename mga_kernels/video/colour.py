@@ -12,6 +12,11 @@ RGB_MATRIX = 0
 HD_HEIGHT = 720  # from this height on players take what is unspecified for BT.709, below for BT.601
 
 
+def assumed_matrix(height: int) -> int:
+    """What players take where nothing is said."""
+    return 1 if height >= HD_HEIGHT else 6
+
+
 @dataclass(frozen=True)
 class VideoColour:
     """``matrix``, ``primaries`` and ``transfer``: code points of ITU-T H.273; ``full``: luma in 0..255, not 16..235."""
@@ -26,7 +31,7 @@ class VideoColour:
         """What a codec context says; a matrix that it leaves open is what players assume for this height."""
         matrix = int(context.colorspace)
         if matrix == UNSPECIFIED:
-            matrix = 1 if height >= HD_HEIGHT else 6
+            matrix = assumed_matrix(height)
         full = int(context.color_range) == 2 or context.pix_fmt.startswith("yuvj")
         return cls(matrix, int(context.color_primaries), int(context.color_trc), full)
 

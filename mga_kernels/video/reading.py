@@ -15,6 +15,8 @@ from ..errors import InputError
 from .colour import MATRICES, RGB_MATRIX, VideoColour
 from .pyav import errors_of, pyav
 
+PIPE = Path("-")  # standard input among the videos
+
 
 @dataclass(frozen=True)
 class Frame:
@@ -27,21 +29,24 @@ class Frame:
 
 def open_source(path: Path) -> Any:
     """PyAV's container. A list that names other places opens none but files."""
-    return pyav().open(f"file:{path}", options={"protocol_whitelist": "file"})
+    name, protocol = ("pipe:0", "pipe") if path == PIPE else (f"file:{path}", "file")
+    return pyav().open(name, options={"protocol_whitelist": protocol})
 
 
 class Video:
-    """The first video stream of a file; a context manager. InputError where there is none that can be read.
+    """The first video stream of a file or of PIPE; a context manager. InputError where there is none that can be read.
 
-    ``count``: frames, as the file says or estimated from its length, None where nothing tells. ``notes`` say what the
-    frames do not carry.
+    ``count``: frames, as the file says or estimated from its length, None where nothing tells. ``start``: seconds that
+    are taken from all times, of streams that begin when the camera or the station did. ``notes`` say what the frames do
+    not carry, and after the last one what was ``damaged``: packets that could not be decoded.
     """
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = Path(path)
-        if not self.path.is_file():
-            raise InputError(f"{self.path} {'is no file' if self.path.exists() else 'does not exist'}")
-        with errors_of(f"{self.path} cannot be read as a video"):
+        self.name = "standard input" if self.path == PIPE else str(self.path)
+        if self.path != PIPE and not self.path.is_file():
+            raise InputError(f"{self.name} {'is no file' if self.path.exists() else 'does not exist'}")
+        with errors_of(f"{self.name} cannot be read as a video"):
             self.container = open_source(self.path)
         try:
             self._describe()
@@ -53,25 +58,28 @@ class Video:
         cover = pyav().stream.Disposition.attached_pic
         streams = [stream for stream in self.container.streams.video if not stream.disposition & cover]
         if not streams:
-            raise InputError(f"{self.path} has no video stream; `mga upscale` takes images")
+            raise InputError(f"{self.name} has no video stream; `mga upscale` takes images")
         self.stream = streams[0]
         self.stream.thread_type = "AUTO"
         context = self.stream.codec_context
         self.width, self.height = context.width, context.height
         if not self.width or not self.height or context.pix_fmt is None:
-            raise InputError(f"{self.path} has a video stream that cannot be decoded")
+            raise InputError(f"{self.name} has a video stream that cannot be decoded")
         self.colour = VideoColour.of(context, self.height)
         if self.colour.matrix not in (*MATRICES, RGB_MATRIX):
             raise InputError(
-                f"{self.path} has a colour matrix (number {self.colour.matrix} of ITU-T H.273) that is not converted; "
+                f"{self.name} has a colour matrix (number {self.colour.matrix} of ITU-T H.273) that is not converted; "
                 "convert the video to BT.709 first"
             )
         self.time_base: Fraction = self.stream.time_base
         self.rate: Fraction | None = self.stream.average_rate or self.stream.guessed_rate
         self.aspect: Fraction | None = self.stream.sample_aspect_ratio
-        seconds = self.container.duration / 1e6 if self.container.duration else None
-        estimate = round(seconds * self.rate) if seconds and self.rate else None
+        self.seconds = self.container.duration / 1e6 if self.container.duration else None
+        estimate = round(self.seconds * self.rate) if self.seconds and self.rate else None
         self.count: int | None = self.stream.frames or estimate
+        running = self.container.format.flags & pyav().format.Flags.ts_discont.value
+        self.start = Fraction(self.container.start_time or 0, 1_000_000) if running else Fraction(0)
+        self.damaged = 0
         self.rotation = 0  # degrees counter-clockwise, known with the first frame
         self.notes: list[str] = []
         parts = context.format.components
@@ -85,28 +93,52 @@ class Video:
     def frames(self, done: int = 0) -> Iterator[Frame]:
         """All frames behind the first ``done``. InputError for interlaced ones, and for a size that changes on the way.
 
-        Those that are done are decoded, as others depend on them, and no more.
+        Those that are done are decoded, as others depend on them, and no more. What is damaged is left out.
         """
         av = pyav()
-        expected = 0
+        expected, start = 0, round(self.start / self.time_base)
         step = round(1 / (self.rate * self.time_base)) if self.rate else 1
-        with errors_of(f"{self.path} cannot be decoded any further"):
-            for number, frame in enumerate(self.container.decode(self.stream)):
+        with errors_of(f"{self.name} cannot be decoded any further"):
+            for number, frame in enumerate(self._decoded(av)):
                 if frame.interlaced_frame:
                     raise InputError(
-                        f"{self.path} is interlaced, and its halves would be upscaled as one picture; deinterlace it "
+                        f"{self.name} is interlaced, and its halves would be upscaled as one picture; deinterlace it "
                         "first (for example `ffmpeg -i IN -vf bwdif OUT`)"
                     )
                 if (frame.width, frame.height) != (self.width, self.height):
                     raise InputError(
-                        f"{self.path} changes from {self.width}x{self.height} to {frame.width}x{frame.height} on the "
+                        f"{self.name} changes from {self.width}x{self.height} to {frame.width}x{frame.height} on the "
                         "way; cut it there"
                     )
                 self.rotation = frame.rotation
                 pts = expected if frame.pts is None else frame.pts
                 expected = pts + (frame.duration or step)
                 if number >= done:
-                    yield Frame(self._to_rgb(av, frame), pts, frame.duration or 0)
+                    yield Frame(self._to_rgb(av, frame), pts - start, frame.duration or 0)
+        if self.damaged:
+            parts = "part that cannot" if self.damaged == 1 else "parts that cannot"
+            self.notes.append(f"it has {self.damaged} {parts} be decoded, and the frames of these are missing")
+
+    def _decoded(self, av: Any) -> Iterator[Any]:
+        packets = self.container.demux(self.stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except av.error.InvalidDataError:  # as where a file was cut off
+                self.damaged += 1
+                break
+            if packet is None:
+                return
+            yield from self._frames_of(av, packet)
+        yield from self._frames_of(av, None)
+
+    def _frames_of(self, av: Any, packet: Any) -> list[Any]:
+        """What the decoder gives for a packet, or without one for those that it still has."""
+        try:
+            return self.stream.decode(packet)
+        except av.error.InvalidDataError:
+            self.damaged += 1
+            return []
 
     def _to_rgb(self, av: Any, frame: Any) -> np.ndarray:
         flags = av.video.reformatter.Interpolation

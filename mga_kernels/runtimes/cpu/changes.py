@@ -2,33 +2,40 @@
 
 What a tile of a 3x3 kernel makes depends, to the last bit, on all that its transformation adds up: a pixel that changes
 inside of it changes all of it, one just beyond it the row or column beside. So changes are followed from the image to
-the picture; then what is needed for the tiles of the picture that change is followed back to the image, by the same
-rule. Elsewhere the maps hold what they happen to. Nothing is kept from frame to frame but image and picture.
+the picture.
+
+Where there is memory for it, every layer has a map of its own, which holds what the layer made of the last frame: then
+only what changes is computed, layer by layer. Otherwise what is needed for the tiles of the picture that change is
+followed back to the image, by the same rule; elsewhere the maps hold what they happen to.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...errors import InputError
 from ...networks.layers import pad_by_reflection
 from ...records import LayerRecord
 from .boxes import Boxes, Marks, any_of, boxes_of
-from .maps import MapChain
-from .rows import Rows, Use, reads, written
+from .maps import Map, MapChain
+from .rows import Rows, Use, bytes_of, reads, written
 from .stages import part_of
 from .storage import Stored
 
 if TYPE_CHECKING:
     from .plan import PairPlan
 
+PART_OF_ROOM = 0.25  # of the memory that is left, which maps may take that are kept from frame to frame
 Group = tuple[str, int]  # a slot, and a group of channels in it
 Found = dict[Group, Boxes]  # nothing of groups that are missing
 
@@ -71,6 +78,43 @@ class _Layer:
         return (self.side / 2 if self.record.tile else self.record.size // 2) / self.scale
 
 
+class Kept:
+    """Maps of what each layer of ``calls`` made of an image: their slots have rooms of their own, with all rows.
+
+    ``shared``: what several calls work in, by its place in memory, of which there are copies here. ``shown``: the
+    picture of that image, None while the maps are not whole.
+    """
+
+    def __init__(self, calls: Sequence[Rows], shared: Mapping[int, Stored], size: tuple[int, int]):
+        self._calls, self._shared, self._size = calls, shared, size
+        self._rooms: list[dict[tuple[int, int, int], Tensor]] = [{} for _ in calls]
+        self.maps = self._rooms[0]  # of the call that is made
+        self._copies: dict[int, Map] = {}
+        self.shown: Callable[[], NDArray[np.uint8] | None] = lambda: None
+
+    @property
+    def there(self) -> bool:
+        """Whether they have been allocated."""
+        return any(self._rooms)
+
+    @property
+    def bytes(self) -> int:
+        of_calls = (bytes_of([rows.kept(self._size[0])], self._size[1]) for rows in self._calls)
+        return sum(of_calls) + sum(one.data.nbytes for one in self._shared.values())
+
+    def of_call(self, number: int) -> Kept:
+        self.maps = self._rooms[number]
+        return self
+
+    def instead(self, one: Stored | Tensor | None) -> Stored | Tensor | None:
+        """The copy of what is shared, and everything else as it is."""
+        if not isinstance(one, Stored) or (place := one.data.data_ptr()) not in self._shared:
+            return one
+        if place not in self._copies:
+            self._copies[place] = Map(one.channels, one.height, one.width)
+        return self._copies[place]
+
+
 class Changes:
     """Runs ``plan``, of a whole network in float maps, for what changed since the last image.
 
@@ -84,29 +128,49 @@ class Changes:
             )
         self.plan, self.size = plan, plan.area.size
         self.calls: list[list[_Layer]] = []
-        self.lists: list[list[Tensor]] | None = None  # of each call and layer, None while the calls are listed
+        self._rows: list[Rows] = []  # of each call
+        self._shared: dict[int, Stored] = {}  # that calls write to
+        self.lists: list[list[Tensor]] | None = None  # of each call and layer, None for all tiles
         self.next = 0
+        self._listing, self.keeps = True, False
         self._run(torch.zeros(plan.height, plan.width, 3, dtype=torch.uint8), plan.buffer())
+        self._listing = False
         self.layers = [layer for call in self.calls for layer in call]
         self.whole = sum(layer.work * math.prod(layer.tiles(self.size)) for layer in self.layers)
         self.margin = sum(layer.growth for layer in self.layers)
+        writes = Counter(group for layer in self.layers for group in _groups(layer.written))
+        self._once = max(writes.values()) == 1  # so that after a run every map is still there
+        self._maps = Kept(self._rows, self._shared, self.size)
 
-    def choose(self, changed: Marks) -> float:
-        """``changed``, bool (H, W), of which some are: pixels of the image. The share of the work that ``run`` is."""
-        wanted = self._needed(self._changing(boxes_of(self._given(changed), self.margin)))
+    def choose(self, changed: Marks, room: int) -> float:
+        """See ``Parts.choose``."""
+        self.keeps = self._once and (self._maps.there or self._maps.bytes <= room * PART_OF_ROOM)
+        margin = self.margin / 2 if self.keeps else self.margin  # of a layer, on average
+        wanted = self._changing(boxes_of(self._given(changed), margin))
+        if not self.keeps:
+            wanted = self._needed(wanted)
         tiles = [self._tiles(layer, boxes) for layer, boxes in zip(self.layers, wanted, strict=True)]
         work = sum(layer.work * len(each) for layer, each in zip(self.layers, tiles, strict=True))
         left = iter(tiles)
         self.lists = [[next(left) for _ in call] for call in self.calls]
         return work / self.whole
 
-    def run(self, image: Tensor, out: Tensor) -> None:
-        """Let ``out``, the picture of the last image, become that of ``image``, which differs in what was chosen."""
-        self.next = 0
-        self._run(image, out)
+    def run(self, image: Tensor, before: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], bool]:
+        """See ``Parts.run``."""
+        made, maps = before.copy(), self._maps
+        whole = self.keeps and maps.shown() is not before
+        if whole:
+            self.lists = None
+            if not maps.there:
+                self.plan.bytes += maps.bytes
+        maps.shown = lambda: None
+        self._run(image, torch.from_numpy(made))
+        if self.keeps:
+            maps.shown = weakref.ref(made)
+        return made, whole
 
     def _run(self, image: Tensor, out: Tensor) -> None:
-        self.plan.area.regions = self
+        self.plan.area.regions, self.next = self, 0
         try:
             self.plan.coarse(image, out)
         finally:
@@ -114,13 +178,17 @@ class Changes:
 
     def lists_of(
         self, rows: Rows, given: Mapping[str, Stored | Tensor], records: Sequence[LayerRecord]
-    ) -> tuple[list[LayerRecord], list[Tensor]] | None:
+    ) -> tuple[Sequence[LayerRecord], list[Tensor], Kept | None] | None:
         """See ``Regions.lists_of``."""
-        if self.lists is None:
+        if self._listing:
+            self._rows.append(rows)
             self.calls.append(self._call(rows, given, records))
             return None
-        lists, self.next = self.lists[self.next], self.next + 1
-        return [replace(record, tiles=number) for number, record in enumerate(records)], lists
+        number, self.next = self.next, self.next + 1
+        kept = self._maps.of_call(number) if self.keeps else None
+        if self.lists is None:
+            return records, [], kept
+        return [replace(record, tiles=number) for number, record in enumerate(records)], self.lists[number], kept
 
     def _call(self, rows: Rows, given: Mapping[str, Stored | Tensor], records: Sequence[LayerRecord]) -> list[_Layer]:
         if any(record.stride != 1 or record.statistics >= 0 for record in records):
@@ -136,6 +204,8 @@ class Changes:
         for stage, side, record in zip(rows.stages, rows.sides, records, strict=True):
             scale, out = rows.slots[part_of(stage.x)[0]].scale, given.get(part_of(stage.out)[0])
             picture = isinstance(out, Tensor)
+            if isinstance(out, Stored):
+                self._shared[out.data.data_ptr()] = out
             uses = list(map(of_all, reads(stage)))
             layers.append(_Layer(record, uses, of_all(written(stage)), side, scale, stage.factor, picture))
         return layers

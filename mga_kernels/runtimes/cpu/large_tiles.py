@@ -72,7 +72,7 @@ def _key(kind: type[PairWeights], halves: Halves, kept: Storage) -> dict[str, An
         weights.update(tensor.contiguous().numpy().data)
     library = LIBRARY.stat() if LIBRARY.is_file() else None
     return {
-        "code": code_version(*CODE, native=False, exactly=True) + foreign_code(kind, type(halves.base)),
+        "code": code_version(*CODE, native=False, exact=True) + foreign_code(kind, type(halves.base)),
         "library": library and [library.st_size, library.st_mtime_ns],
         "torch": torch.__version__,
         "kernels": kept.kernels(),

@@ -179,20 +179,25 @@ class MapChain(Chain):
             return self.in_blocks(grid, given, epilogues, masks, added, gain)
         records: Sequence[LayerRecord] = self.records
         lists: list[Tensor] = []
+        kept = None
         if grid.regions is not None:
             found = grid.regions.lists_of(self.rows, given, records)
             if found is None:
                 return []
-            records, lists = found
-        band = self.rows.band(grid.height, grid.width)
-        rooms = self.rows.rooms(grid.height, band)
+            records, lists, kept = found
+        band = self.rows.band(grid.height, grid.width) if kept is None else 0
+        rooms = self.rows.rooms(grid.height, band) if kept is None else self.rows.kept(grid.height)
+        room_maps = grid.rooms.maps if kept is None else kept.maps
         frame = FrameRecord(grid.height, grid.width)
         tensors: list[Tensor] = []
         maps: list[MapRecord] = []
         used: list[Mask] = []
         for name, slot in self.slots.items():
-            one = given.get(name)
-            tensor = one if isinstance(one, Tensor) else _room(grid, *rooms[name]) if one is None else one.data
+            one = given.get(name) if kept is None else kept.instead(given.get(name))
+            if one is None:
+                tensor = _room(room_maps, grid.width, *rooms[name])
+            else:
+                tensor = one if isinstance(one, Tensor) else one.data
             picture = tensor.dtype == torch.uint8
             if picture:
                 frame = grid.frame(slot.scale, slot.inset)
@@ -222,10 +227,10 @@ class MapChain(Chain):
         )
 
 
-def _room(grid: Grid, room: Room, rows: int) -> Tensor:
-    tensor = grid.rooms.maps.get(room)
+def _room(maps: dict[tuple[int, int, int], Tensor], width: int, room: Room, rows: int) -> Tensor:
+    tensor = maps.get(room)
     if tensor is None or len(tensor) < rows:
-        tensor = grid.rooms.maps[room] = Map(room.groups * GROUP, rows, grid.width * room.scale).data
+        tensor = maps[room] = Map(room.groups * GROUP, rows, width * room.scale).data
     return tensor
 
 

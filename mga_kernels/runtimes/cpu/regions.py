@@ -74,8 +74,10 @@ class Regions:
 
     def lists_of(
         self, rows: Rows, given: Given, records: Sequence[LayerRecord]
-    ) -> tuple[list[LayerRecord], list[Tensor]] | None:
-        """The records of a chain, and the lists that they name; None while calls are listed, and nothing is to run."""
+    ) -> tuple[list[LayerRecord], list[Tensor], None] | None:
+        """The records of a chain, the lists that they name, and maps for its slots where it is not to work in those of
+        its grid (``changes.Kept``); None while calls are listed, and nothing is to run.
+        """
         if self.extents is None:
             if any(record.stride != 1 or record.statistics >= 0 for record in records):
                 raise InputError("regions: a layer with a stride or sums over the image needs the whole image")
@@ -95,7 +97,7 @@ class Regions:
             replace(record, tiles=numbers[extent], zeros=numbers[extent] + 1 if extent.zeros > extent.tiles else -1)
             for record, extent in zip(records, extents, strict=True)
         ]
-        return named, lists
+        return named, lists, None
 
     def _lists(self, extent: Extent) -> tuple[Tensor, Tensor]:
         """Numbers of tiles, int32: those that are computed, and those that become zeros."""

@@ -147,6 +147,10 @@ class Rows:
         whole = {name: height * self.slots[name].scale for name in self.inner}
         return {name: (self.own[name], min(self.held(name, band), whole[name])) for name in self.inner}
 
+    def kept(self, height: int) -> Rooms:
+        """A room for each slot, of all rows, so that every map is still there after a run."""
+        return {name: (self.own[name], height * self.slots[name].scale) for name in self.inner}
+
     def band(self, height: int, width: int) -> int:
         """The rows of a band, or 0 where maps of all rows need no more memory, or little."""
         rows = max(LEAST, BAND // max(self.slots[name].scale for name in self.slots) // LEAST * LEAST)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mga_kernels.errors import ImageError
-from mga_kernels.system.files import writable_folder
+from mga_kernels.errors import ImageError, InputError
+from mga_kernels.system.files import remove_left_parts, writable_folder
 
 from ..console.lines import one_line
+from ..console.pipes import check_in, frames_out
+from ..upscaling.jobs import named
 from .options import MASK_GUIDED, add_model_arguments, size_of
+
+if TYPE_CHECKING:
+    from ..upscaling.video import Told
 
 
 def levels(text: str) -> int:
@@ -24,13 +30,18 @@ def levels(text: str) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, MASK_GUIDED)  # whose time a frame is the shortest
-    parser.add_argument("input", type=Path, metavar="INPUT", help="a video that FFmpeg reads")
+    parser.add_argument("input", type=named, metavar="INPUT", help="a video that FFmpeg reads, - for standard input")
     parser.add_argument(
-        "-o", "--output", required=True, type=Path, metavar="OUT", help=".mp4, .mkv, .mov, .m4v or .webm"
+        "-o",
+        "--output",
+        required=True,
+        type=named,
+        metavar="OUT",
+        help=".mp4, .mkv, .mov, .m4v or .webm, - for y4m to standard output",
     )
-    parser.add_argument("--codec", default="h264", metavar="C", help="h264 (default), hevc, av1, or ffv1 without loss")
+    parser.add_argument("--codec", metavar="C", help="h264 (default), hevc, av1, or ffv1 without loss")
     parser.add_argument(
-        "--crf", type=int, metavar="N", help="quality: smaller is better and larger (h264 17, hevc 19, av1 24)"
+        "--crf", type=int, metavar="N", help="quality: smaller is better and larger (h264 14, hevc 19, av1 24)"
     )
     parser.add_argument("--bits", type=int, default=8, choices=(8, 10), help="of a value in the result (default 8)")
     parser.add_argument("--mode", choices=("masked", "dense", "auto"), help="as for `mga upscale`")
@@ -52,33 +63,57 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command. A run that was broken off goes on where it was, frame for frame the same."""
-    from mga_kernels.video import Encoding, Video, container_of
+    from mga_kernels.video import PIPE, Encoding, Video, container_of
 
-    from ..upscaling.video import Parts, recipe_of, upscale_video
+    from ..upscaling.video import Parts, recipe_of, stream_video, upscale_video
     from .models import load_by_scale
 
-    size, encoding = size_of(args), Encoding(args.codec, args.crf, args.bits)
-    container_of(args.output)
-    with Video(args.input) as video:
-        if args.output.exists():
-            if args.output.samefile(args.input):
-                raise ImageError(f"cannot write {args.output}: it is the input itself; choose another name")
-            if not args.overwrite:
-                remedy = "choose another name or allow overwriting"
-                raise ImageError(f"cannot write {args.output}: it exists already; {remedy}")
-        writable_folder(args.output.parent)
+    source, target, size = args.input, args.output, size_of(args)
+    encoding = Encoding(args.codec or "h264", args.crf, args.bits)
+    if source == PIPE:
+        check_in("a video into the command, such as ffmpeg -i in.mkv -f yuv4mpegpipe - |")
+    if target != PIPE:
+        container_of(target)
+    elif args.codec is not None or args.crf is not None:
+        raise InputError("video: standard output is y4m, raw pictures, so --codec and --crf have no meaning there")
+    with Video(source) as video:
+        if target != PIPE:
+            _check_target(source, target, args.overwrite)
         model = load_by_scale(args, mode=args.mode, runtime=args.runtime)
-        parts = Parts(args.output, recipe_of(args.input, model, size, encoding, args.tolerance), args.overwrite)
         console = Console(stderr=True, highlight=False)
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-            task = progress.add_task(escape(one_line(args.input.name)), total=video.count)
-            told = upscale_video(
-                *(model, video, args.output, parts, size, encoding),
-                progress=lambda done: progress.update(task, completed=done),
-                tolerance=args.tolerance,
-                reuse=not args.no_reuse,
-            )
+            task = progress.add_task(escape(one_line(source.name)), total=video.count)
+            facts: dict[str, Any] = {
+                "progress": lambda done: progress.update(task, completed=done),
+                "tolerance": args.tolerance,
+                "reuse": not args.no_reuse,
+            }
+            if target == PIPE:
+                with frames_out() as write:
+                    _say(args, stream_video(model, video, write, size, encoding, **facts))
+                return 0
+            parts = Parts(target, recipe_of(source, model, size, encoding, args.tolerance), args.overwrite)
+            try:
+                told = upscale_video(model, video, target, parts, size, encoding, **facts)
+            finally:
+                if source == PIPE:  # which nobody can read again
+                    parts.remove()
+    _say(args, told)
+    return 0
+
+
+def _check_target(source: Path, target: Path, overwrite: bool) -> None:
+    if target.exists():
+        if source.exists() and target.samefile(source):
+            raise ImageError(f"cannot write {target}: it is the input itself; choose another name")
+        if not overwrite:
+            raise ImageError(f"cannot write {target}: it exists already; choose another name or allow overwriting")
+    writable_folder(target.parent)
+    remove_left_parts(target.parent)  # of a run that was killed while it wrote the result
+
+
+def _say(args: argparse.Namespace, told: Told) -> None:
     made = told.frames - told.found
     rate = f"{made / told.seconds:.2f} frames a second" if made else "all frames were there"
     found = f", {told.found} of an earlier run" if told.found and made else ""
@@ -86,4 +121,3 @@ def run(args: argparse.Namespace) -> int:
     print(one_line(line))
     for note in told.notes:
         print(one_line(f"  {args.input.name}: {note}"))
-    return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -10,11 +11,14 @@ from itertools import chain, count, islice, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mga_kernels.engine import Frames
 from mga_kernels.errors import InputError
 from mga_kernels.images.size import Size, shrink
+from mga_kernels.system.files import remove_left_parts
 from mga_kernels.version import code_version
-from mga_kernels.video import Encoding, Frame, Video, assemble, frames_in, write_segment
+from mga_kernels.video import PIPE, Encoding, Frame, Video, assemble, frames_in, write_segment, write_y4m
 
 from ..files.claim import claim_folder, content_of, flat, weights_of
 from ..files.records import Record
@@ -72,6 +76,7 @@ class Parts:
         """The parts and the folder, unless there is something else in it."""
         for path in (*self.folder.glob(NAMES), self.folder / RECIPE):
             path.unlink(missing_ok=True)
+        remove_left_parts(self.folder)
         with suppress(OSError):
             self.folder.rmdir()
 
@@ -91,12 +96,7 @@ def upscale_video(
 
     ``tolerance`` and ``reuse`` are those of ``Frames``.
     """
-    asked = size.of(video.width, video.height, model.scale)
-    told = Told(encoding.size(*asked), notes=list(video.notes))
-    if told.size != asked:
-        sizes = " became ".join(f"{width}x{height}" for width, height in (asked, told.size))
-        told.notes.append(f"{sizes}, since {encoding.codec} needs even sides")
-    parts = kept.found()
+    told, parts = _begun(model, video, size, encoding), kept.found()
     told.frames = told.found = sum(map(frames_in, parts))
     frames, film = video.frames(told.found), Frames(model, tolerance, reuse)
     started = time.perf_counter()
@@ -110,23 +110,58 @@ def upscale_video(
         told.frames += write_segment(parts[-1], _upscaled(film, some, told, progress), video, told.size, encoding)
     told.seconds = time.perf_counter() - started
     if not parts:
-        raise InputError(f"{video.path} has no frame that can be decoded")
-    told.notes += [*assemble(parts, video, target), *filter(None, [str(film.told)])]
+        raise InputError(f"{video.name} has no frame that can be decoded")
+    told.notes += [*video.notes, *assemble(parts, video, target), *filter(None, [str(film.told)])]
     kept.remove()
     return told
 
 
+def stream_video(
+    model: MaskGuidedSR,
+    video: Video,
+    write: Callable[[bytes], object],
+    size: Size,
+    encoding: Encoding,
+    progress: Callable[[int], None] = lambda frames: None,
+    tolerance: int = 0,
+    reuse: bool = True,
+) -> Told:
+    """Give the result to ``write`` as y4m, pictures alone; everything else as for ``upscale_video``."""
+    told, film = _begun(model, video, size, encoding), Frames(model, tolerance, reuse)
+    started = time.perf_counter()
+    made = _upscaled(film, video.frames(), told, progress)
+    notes = write_y4m(write, made, video, told.size, encoding)
+    told.frames, told.seconds = film.told.frames, time.perf_counter() - started
+    if not told.frames:
+        raise InputError(f"{video.name} has no frame that can be decoded")
+    told.notes += [*video.notes, *notes, *filter(None, [str(film.told)])]
+    return told
+
+
+def _begun(model: MaskGuidedSR, video: Video, size: Size, encoding: Encoding) -> Told:
+    asked = size.of(video.width, video.height, model.scale)
+    told = Told(encoding.size(*asked))
+    if told.size != asked:
+        sizes = " became ".join(f"{width}x{height}" for width, height in (asked, told.size))
+        told.notes.append(f"{sizes}, since {encoding.codec} needs even sides")
+    return told
+
+
 def _upscaled(film: Frames, frames: Iterator[Frame], told: Told, progress: Callable[[int], None]) -> Iterator[Frame]:
+    last = made = np.empty(0, np.uint8)
     for number, frame in enumerate(frames):
-        yield Frame(shrink(film.upscale(frame.rgb), told.size), frame.pts, frame.duration)
+        large = film.upscale(frame.rgb)
+        if large is not last:  # else the encoder is to see that it is the same
+            last, made = large, shrink(large, told.size)
+        yield Frame(made, frame.pts, frame.duration)
         progress(told.frames + number + 1)
 
 
 def recipe_of(source: Path, model: MaskGuidedSR, size: Size, encoding: Encoding, tolerance: int = 0) -> Record:
-    """What the parts of a video depend on, as JSON takes it."""
+    """What the parts of a video depend on, as JSON takes it. Those of PIPE are nobody else's."""
     return flat(
         {
-            "video": content_of(source, "video"),
+            "video": secrets.token_hex(8) if source == PIPE else content_of(source, "video"),
             "network": model.config.to_json(),
             "weights": weights_of(model.model),
             "settings": {name: str(value) for name, value in vars(model.settings).items()},
@@ -134,6 +169,6 @@ def recipe_of(source: Path, model: MaskGuidedSR, size: Size, encoding: Encoding,
             "encoding": asdict(encoding),
             "tolerance": tolerance,
             "frames of a part": PART,
-            "code": code_version("mga_kernels", "mga.upscaling"),
+            "code": code_version("mga_kernels", "mga.upscaling", exact=True),
         }
     )

@@ -1,0 +1,91 @@
+"""Maps of what layers made of the last frame of a film: less work, the same bytes, and never those of another frame."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from film_networks import changed, image_of, network_of
+
+from mga_kernels import MaskGuidedSR
+from mga_kernels.engine import Frames
+from mga_kernels.runtimes.cpu import choose
+from mga_kernels.runtimes.cpu.changes import Changes
+from mga_kernels.runtimes.cpu.maps import MapChain
+
+KEPT = 1 << 40  # bytes of room for maps
+
+
+@pytest.fixture(autouse=True)
+def float_maps(monkeypatch):
+    """Where the processor has something narrower, too."""
+    monkeypatch.setattr(choose, "storage", lambda: choose.STORAGES["float32"])
+
+
+def test_maps_of_the_last_frame_are_less_work_and_those_of_another_are_not_taken():
+    model, image = MaskGuidedSR(network_of("span"), runtime="own"), image_of(47, 91)
+    parts, before = model._runner.plan(47, 91).in_parts(), model.upscale(image)
+    frame, held = changed(image, (35, 71, 1, 1)), model._runner.held()
+    different = (frame != image).any(axis=2)
+    without = parts.choose(different, 0)
+    assert parts.choose(different, KEPT) < 0.6 * without
+    made, whole = parts.run(torch.from_numpy(frame), before)
+    assert whole
+    assert model._runner.held() - held == parts._maps.bytes > 0  # which counts as memory of the plan
+    parts.choose(different, 0)  # they stay where they are
+    assert not parts.run(torch.from_numpy(image), made)[1]
+    parts.choose(different, KEPT)
+    again, whole = parts.run(torch.from_numpy(frame), before)  # of the same image, but another film's
+    assert whole
+    assert np.array_equal(again, made)
+
+
+def test_maps_that_a_failure_left_half_made_are_made_anew(monkeypatch):
+    model, image = MaskGuidedSR(network_of("span"), runtime="own"), image_of(47, 91)
+    parts, made = model._runner.plan(47, 91).in_parts(), model.upscale(image)
+    frames = [changed(image, (20 + i, 30, 3, 3)) for i in range(3)]
+    for frame, fails in zip(frames, (False, True, False), strict=True):
+        parts.choose((frame != image).any(axis=2), KEPT)
+        if fails:
+            monkeypatch.setattr(parts.plan, "coarse", lambda image, out: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                parts.run(torch.from_numpy(frame), made)
+            monkeypatch.undo()
+            continue
+        made, whole = parts.run(torch.from_numpy(frame), made)
+        assert whole
+        assert np.array_equal(made, model.upscale(frame))
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_maps_take_a_part_of_the_memory_that_is_left(kept, monkeypatch):
+    model, scene = MaskGuidedSR(network_of("span"), runtime="own"), image_of()
+    model.upscale(scene)
+    needed = model._runner.plan(83, 150).in_parts()._maps.bytes
+    monkeypatch.setattr(model._runner.budget, "room", lambda held: 4 * needed + (0 if kept else -4))
+    frames = Frames(model)
+    for i in range(4):
+        frame = changed(scene, (40, 70 + i, 2, 2))
+        assert np.array_equal(frames.upscale(frame), model.upscale(frame))
+    assert frames.told.parts == (2 if kept else 3)
+
+
+def test_maps_that_are_written_twice_are_not_kept():
+    """What a layer made would be gone when the next frame needs it."""
+    model = MaskGuidedSR(network_of("compact"), runtime="own")
+    plan = model._runner.plan(47, 91)
+    (chain,) = model._runner.planner.chains
+    assert plan.in_parts()._once
+    stages = chain.rows.stages
+    assert stages[2].out == "layer 2"
+    twice = [replace(stage, out="layer 0") if stage.out == "layer 2" else stage for stage in stages]
+    twice = [replace(stage, x="layer 0") if stage.x == "layer 2" else stage for stage in twice]
+    model._runner.planner.trunk = MapChain(twice, list(chain.rows.external), 4)
+    changes = Changes(plan)
+    assert not changes._once
+    image = image_of(47, 91)
+    frame = changed(image, (20, 30, 3, 3))
+    changes.choose((frame != image).any(axis=2), KEPT)
+    made, whole = changes.run(torch.from_numpy(frame), model.upscale(image))
+    assert not whole
+    assert np.array_equal(made, model.upscale(frame))
