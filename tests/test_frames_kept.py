@@ -9,21 +9,14 @@ from film_networks import changed, image_of, network_of
 
 from mga_kernels import MaskGuidedSR
 from mga_kernels.engine import Frames
-from mga_kernels.runtimes.cpu import choose
 from mga_kernels.runtimes.cpu.changes import Changes
 from mga_kernels.runtimes.cpu.maps import MapChain
 
 KEPT = 1 << 40  # bytes of room for maps
 
 
-@pytest.fixture(autouse=True)
-def float_maps(monkeypatch):
-    """Where the processor has something narrower, too."""
-    monkeypatch.setattr(choose, "storage", lambda: choose.STORAGES["float32"])
-
-
 def test_maps_of_the_last_frame_are_less_work_and_those_of_another_are_not_taken():
-    model, image = MaskGuidedSR(network_of("span"), runtime="own"), image_of(47, 91)
+    model, image = MaskGuidedSR(network_of("span"), runtime="own", dtype="float32"), image_of(47, 91)
     parts, before = model._runner.plan(47, 91).in_parts(), model.upscale(image)
     frame, held = changed(image, (35, 71, 1, 1)), model._runner.held()
     different = (frame != image).any(axis=2)
@@ -41,7 +34,7 @@ def test_maps_of_the_last_frame_are_less_work_and_those_of_another_are_not_taken
 
 
 def test_maps_that_a_failure_left_half_made_are_made_anew(monkeypatch):
-    model, image = MaskGuidedSR(network_of("span"), runtime="own"), image_of(47, 91)
+    model, image = MaskGuidedSR(network_of("span"), runtime="own", dtype="float32"), image_of(47, 91)
     parts, made = model._runner.plan(47, 91).in_parts(), model.upscale(image)
     frames = [changed(image, (20 + i, 30, 3, 3)) for i in range(3)]
     for frame, fails in zip(frames, (False, True, False), strict=True):
@@ -59,7 +52,7 @@ def test_maps_that_a_failure_left_half_made_are_made_anew(monkeypatch):
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_maps_take_a_part_of_the_memory_that_is_left(kept, monkeypatch):
-    model, scene = MaskGuidedSR(network_of("span"), runtime="own"), image_of()
+    model, scene = MaskGuidedSR(network_of("span"), runtime="own", dtype="float32"), image_of()
     model.upscale(scene)
     needed = model._runner.plan(83, 150).in_parts()._maps.bytes
     monkeypatch.setattr(model._runner.budget, "room", lambda held: 4 * needed + (0 if kept else -4))

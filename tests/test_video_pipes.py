@@ -165,7 +165,12 @@ def test_a_file_that_was_cut_off_becomes_what_is_there(tmp_path, mga_video):
     (tmp_path / "in.mp4").write_bytes(whole[: 2 * len(whole) // 3])
     code, output = mga_video(tmp_path / "in.mp4", "-o", tmp_path / "out.mp4")
     assert code == 0, output.err
-    assert "that cannot be decoded, and the frames of these are missing" in output.out
+    # Whether what is left of its last packet makes a frame depends on the number of threads that encoded it.
+    said = (
+        "that cannot be decoded, and the frames of these are missing",
+        "it says that it is 4.0 s long and ends after ",
+    )
+    assert any(sentence in output.out for sentence in said)
     assert 20 < len(decoded(tmp_path / "out.mp4")) < 120
 
 
