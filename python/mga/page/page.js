@@ -112,16 +112,19 @@ async function work() {
   watch();
 }
 
-let watching = false;
+let watching = false, again = false; // again: something may have changed since the tasks were last asked for
 async function watch() {
+  again = true;
   if (watching) return;
   watching = true;
   try {
-    do {
+    while (again && !left) {
+      again = false;
       tasks = (await ask("tasks")).tasks;
       list();
-      await new Promise((done) => setTimeout(done, 300));
-    } while (!left && tasks.some((task) => ["waiting", "working"].includes(task.state)));
+      again ||= tasks.some((task) => ["waiting", "working"].includes(task.state));
+      if (again) await new Promise((done) => setTimeout(done, 300));
+    }
   } catch (problem) {
     say(problem.message);
   } finally {
