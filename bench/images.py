@@ -5,8 +5,8 @@
 Each contender runs in a process of its own, which shows its peak memory. They are first checked against each other:
 all that compute one function must make one picture. Then they take turns; each leaves when it has used its share of the
 budget or has run 9 times. Where not all fit into memory together, there are several heats, with ours in each of them.
-The figures go to bench/results/images_NETWORK-xSCALE_SIZE_INSTRUCTIONS.json, one for each kind of processor, named by its
-best instruction set; `python bench/report.py` makes tables and plots of all. Runtimes other than PyTorch come with
+The figures go to bench/results/images_NETWORK-xSCALE_SIZE_INSTRUCTIONS.json, one for each kind of processor, named by
+its best instruction set; `python bench/report.py` makes tables and plots of all. Runtimes other than PyTorch come with
 `pip install -e .[peers]`.
 """
 
