@@ -78,7 +78,7 @@ class _Layer:
         return (self.side / 2 if self.record.tile else self.record.size // 2) / self.scale
 
 
-class Kept:
+class KeptMaps:
     """Maps of what each layer of ``calls`` made of an image: their slots have rooms of their own, with all rows.
 
     ``shared``: what several calls work in, by its place in memory, of which there are copies here. ``shown``: the
@@ -102,7 +102,7 @@ class Kept:
         of_calls = (bytes_of([rows.kept(self._size[0])], self._size[1]) for rows in self._calls)
         return sum(of_calls) + sum(one.data.nbytes for one in self._shared.values())
 
-    def of_call(self, number: int) -> Kept:
+    def of_call(self, number: int) -> KeptMaps:
         self.maps = self._rooms[number]
         return self
 
@@ -140,7 +140,7 @@ class Changes:
         self.margin = sum(layer.growth for layer in self.layers)
         writes = Counter(group for layer in self.layers for group in _groups(layer.written))
         self._once = max(writes.values()) == 1  # so that after a run every map is still there
-        self._maps = Kept(self._rows, self._shared, self.size)
+        self._maps = KeptMaps(self._rows, self._shared, self.size)
 
     def choose(self, changed: Marks, room: int) -> float:
         """See ``Parts.choose``."""
@@ -178,7 +178,7 @@ class Changes:
 
     def lists_of(
         self, rows: Rows, given: Mapping[str, Stored | Tensor], records: Sequence[LayerRecord]
-    ) -> tuple[Sequence[LayerRecord], list[Tensor], Kept | None] | None:
+    ) -> tuple[Sequence[LayerRecord], list[Tensor], KeptMaps | None] | None:
         """See ``Regions.lists_of``."""
         if self._listing:
             self._rows.append(rows)

@@ -76,7 +76,7 @@ class Regions:
         self, rows: Rows, given: Given, records: Sequence[LayerRecord]
     ) -> tuple[list[LayerRecord], list[Tensor], None] | None:
         """The records of a chain, the lists that they name, and maps for its slots where it is not to work in those of
-        its grid (``changes.Kept``); None while calls are listed, and nothing is to run.
+        its grid (``changes.KeptMaps``); None while calls are listed, and nothing is to run.
         """
         if self.extents is None:
             if any(record.stride != 1 or record.statistics >= 0 for record in records):
