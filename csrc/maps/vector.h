@@ -80,8 +80,8 @@ constexpr int fetched_a_value(int64_t pixels) {
 
 // sums[pixel * pitch + channel] = sum over runs and their values of at[shift + pixel * 8 + value] * weight, in this
 // order, for WIDE * kPixels<NV> pixels and 8 * NV channels; the weights stand in the order in which they are used, those
-// of a further panel `panel` floats behind those of the one before it. What comes next is fetched from `fetched` on, see above.
-// In assembly its variables have these names.
+// of a further panel `panel` floats behind those of the one before it. What comes next is fetched from `fetched` on, see
+// above. In assembly its variables have these names.
 #define TEXT_(x) #x
 #define OPERANDS_                                                                                               \
   : [x] "=&r"(x), [k] "=&r"(k), [runs] "+r"(runs), [count] "+r"(count), [w] "+r"(weight), [to] "+r"(sums),      \
