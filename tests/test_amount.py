@@ -22,7 +22,6 @@ from mga_kernels.ops.gather_patches import reference as gathering
 from mga_kernels.ops.paste_patches import reference as pasting
 from mga_kernels.runtimes import plan as plan_module
 from mga_kernels.runtimes.pytorch.modules import ModulePlan, ModulePlanner
-from mga_kernels.system import kept
 
 SIZE = 40, 52  # 10 x 13 cells
 CELLS = 130
@@ -308,15 +307,6 @@ def test_a_cache_that_cannot_be_written_is_no_failure(clock, monkeypatch, tmp_pa
     monkeypatch.setenv("MGA_CACHE", str(tmp_path / "file" / "below"))
     with pytest.warns(UserWarning, match="is not kept.*MGA_CACHE"):
         assert model_of(network(), device="cpu", max_ms=5.0).resolve_k(*SIZE) > 50
-
-
-def test_where_the_cache_is(monkeypatch, tmp_path):
-    monkeypatch.delenv("MGA_CACHE")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert kept.cache_file("timings.json") == tmp_path / "mga_kernels" / "timings.json"
-    monkeypatch.setenv("XDG_CACHE_HOME", "relative")
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    assert kept.cache_file("timings.json") == tmp_path / "home" / ".cache" / "mga_kernels" / "timings.json"
 
 
 def test_auto_runs_the_faster(clock, caplog):

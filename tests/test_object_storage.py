@@ -22,7 +22,7 @@ from mga_kernels.errors import ImageError, InputError
 
 pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'mga_kernels[ray]'")
 server = pytest.importorskip("moto.server", reason="there is no S3 server: pip install 'moto[server]'")
-boto3 = pytest.importorskip("boto3")
+boto3 = pytest.importorskip("boto3", reason="boto3 is not installed: pip install 'moto[server]'")
 KINDS = ["s3", "s3a"]  # of which pyarrow has the first itself, and fsspec the other by s3fs
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from film_networks import SHAPES, image_of
 
 from mga_kernels import MaskGuidedSR, _native
 from mga_kernels.checkpoints import load_checkpoint
@@ -15,13 +16,7 @@ from mga_kernels.runtimes.cpu.maps import Maps
 from mga_kernels.runtimes.cpu.region_plan import RegionWeights
 
 BASE = WholeConfig("compact", 4, 1, {"channels": 16})
-REFINING = {
-    "compact": WholeConfig("compact", 4, 3, {"channels": 24}),
-    "span": WholeConfig("span", 4, 2, {"channels": 24}),
-    "msrresnet": WholeConfig("msrresnet", 4, 2),
-    "edsr": WholeConfig("edsr", 2, 2),
-    "rrdbnet": WholeConfig("rrdbnet", 4, 1),
-}
+REFINING = {name.removesuffix(" x4"): shape for name, shape in SHAPES.items() if name != "rrdbnet x2"}
 
 
 def network_of(name, halo=64, **settings):
@@ -33,13 +28,6 @@ def network_of(name, halo=64, **settings):
         if parameter.ndim == 4:
             parameter.mul_(1.2)
     return network
-
-
-def image_of(height=83, width=150):
-    torch.manual_seed(1)
-    small = torch.rand(1, 3, height // 6 + 2, width // 6 + 2)
-    large = torch.nn.functional.interpolate(small, (height, width), mode="bicubic").clamp(0, 1)
-    return (255 * large[0].permute(1, 2, 0)).round().byte().numpy()
 
 
 def of_cells(model, cells, shape):

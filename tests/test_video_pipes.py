@@ -141,7 +141,7 @@ def test_a_terminal_is_no_video(mga_video, monkeypatch, tmp_path):
         assert sentence in output.err
 
 
-def test_a_file_that_was_cut_off_becomes_what_is_there(tmp_path, mga_video):
+def test_a_file_that_was_cut_off_becomes_what_is_there(tmp_path, mga_video, monkeypatch):
     """A container that says how long it is, and one whose last packet is not whole."""
     frames = [np.roll(pictures(1, 60, 80)[0], 2 * number, axis=1) for number in range(120)]
     make(tmp_path / "whole.mkv", frames, None, "libx264", "yuv420p")
@@ -163,14 +163,16 @@ def test_a_file_that_was_cut_off_becomes_what_is_there(tmp_path, mga_video):
                 out.mux(packet)
     whole = (tmp_path / "fast.mp4").read_bytes()
     (tmp_path / "in.mp4").write_bytes(whole[: 2 * len(whole) // 3])
+    begun = Video.__init__
+
+    def by_one_thread(video, *args, **settings):  # several of a decoder's own swallow the fault of the last packet
+        begun(video, *args, **settings)
+        video.stream.thread_count = 1
+
+    monkeypatch.setattr(Video, "__init__", by_one_thread)
     code, output = mga_video(tmp_path / "in.mp4", "-o", tmp_path / "out.mp4")
     assert code == 0, output.err
-    # Whether what is left of its last packet makes a frame depends on the number of threads that encoded it.
-    said = (
-        "that cannot be decoded, and the frames of these are missing",
-        "it says that it is 4.0 s long and ends after ",
-    )
-    assert any(sentence in output.out for sentence in said)
+    assert "that cannot be decoded, and the frames of these are missing" in output.out
     assert 20 < len(decoded(tmp_path / "out.mp4")) < 120
 
 
