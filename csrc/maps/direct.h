@@ -137,43 +137,70 @@ INLINE void panels_of_stretch(const Stretch& now, const MapTap* taps, float* roo
   }
 }
 
-// Few outputs: lanes are input channels, and are added up at the end. Sums of whole fours of pixels.
-template <int OUTPUTS>
+// Few outputs: lanes are input channels, and are added up at the end. A vector is a pixel, or two side by side.
+#if defined(__AVX512F__)
+typedef V16 Widest;
+INLINE V16 repeated(const float* from, V16) { return both(load(from), load(from)); }
+INLINE void add_lanes(const V16* v, float* to) {
+  const V8 pixels[8] = {low_of(v[0]), high_of(v[0]), low_of(v[1]), high_of(v[1]),
+                        low_of(v[2]), high_of(v[2]), low_of(v[3]), high_of(v[3])};
+  add_lanes(pixels, to);
+  add_lanes(pixels + 4, to + 4);
+}
+#else
+typedef V8 Widest;
+#endif
+INLINE V8 repeated(const float* from, V8) { return load(from); }
+
+constexpr int64_t kDots = 4 * sizeof(Widest) / sizeof(V8);  // pixels at a time at most
+
+// Sums of whole kDots of pixels.
+template <int OUTPUTS, typename V>
 void sum_dots(const Stretch& now, const MapTap* taps, float* sums, Ahead& ahead) {
+  constexpr int64_t kEach = sizeof(V) / sizeof(V8);  // pixels of a vector
   const MapLayer& layer = now.layer;
   const int64_t groups = groups_of(layer.inputs), reach = layer.stride == 1 ? layer.size / 2 : 0;
-  for (int64_t i = 0; i < now.count; i += 4) {
+  for (int64_t i = 0; i < now.count; i += 4 * kEach) {
     ahead.step();
     int64_t pixel[4];
     for (int64_t p = 0; p < 4; ++p) {
-      const int64_t at = i + p < now.count ? i + p : now.count - 1;
+      const int64_t at = i + p * kEach < now.count ? i + p * kEach : now.count - 1;
       pixel[p] = ((now.x + at) * layer.stride - reach) * kGroup;
     }
-    V8 dots[OUTPUTS][4]{};
+    V dots[OUTPUTS][4]{};
     const float* weight = layer.weight;
     for (int64_t row = 0; row < layer.size; ++row) {
       for (int64_t column = 0; column < layer.size; ++column) {
         const float* at = taps[row].at + column * kGroup;
         for (int64_t g = 0; g < groups; ++g, at += taps[row].group, weight += OUTPUTS * kGroup) {
-          V8 x[4];
-          UNROLL for (int p = 0; p < 4; ++p) x[p] = load(at + pixel[p]);
+          V x[4];
+          UNROLL for (int p = 0; p < 4; ++p) {
+            x[p] = load<V>(at + pixel[p]);
+            keep(x[p]);
+          }
           UNROLL for (int o = 0; o < OUTPUTS; ++o) {
-            const V8 w = load(weight + o * kGroup);
+            const V w = repeated(weight + o * kGroup, V{});
             UNROLL for (int p = 0; p < 4; ++p) dots[o][p] = fma(x[p], w, dots[o][p]);
           }
         }
       }
     }
     for (int o = 0; o < OUTPUTS; ++o) {
-      float totals[4];
+      float totals[4 * kEach];
       add_lanes(dots[o], totals);
-      for (int64_t p = 0; p < 4; ++p) sums[(i + p) * kGroup + o] = totals[p];
+      for (int64_t p = 0; p < 4 * kEach; ++p) sums[(i + p) * kGroup + o] = totals[p];
     }
   }
 }
 
+template <int OUTPUTS>
 INLINE void sum_dots(const Stretch& now, const MapTap* taps, float* sums, Ahead& ahead) {
-  for (int64_t i = 0; i < (now.count + 3) * kGroup; i += kGroup) store(sums + i, V8{});
+  now.layer.stride == 1 ? sum_dots<OUTPUTS, Widest>(now, taps, sums, ahead)
+                        : sum_dots<OUTPUTS, V8>(now, taps, sums, ahead);
+}
+
+INLINE void sum_dots(const Stretch& now, const MapTap* taps, float* sums, Ahead& ahead) {
+  for (int64_t i = 0; i < (now.count + kDots - 1) * kGroup; i += kGroup) store(sums + i, V8{});
   if (now.layer.outputs == 1) sum_dots<1>(now, taps, sums, ahead);
   if (now.layer.outputs == 2) sum_dots<2>(now, taps, sums, ahead);
   if (now.layer.outputs == 3) sum_dots<3>(now, taps, sums, ahead);
@@ -219,7 +246,7 @@ INLINE void parts_of_stretch(const Stretch& now, const MapTap* taps, float* sums
   sum_parts(now, sums, ahead);
   for (int64_t j = 0; j < now.count; ++j) {
     if (!part_is_beside(now.x + j, layer.width)) continue;
-    float plain[4 * kGroup];
+    float plain[kDots * kGroup];
     sum_dots({layer, now.task, now.y, now.x + j, 1}, taps, plain, ahead);
     store(sums + j * kGroup, load(plain));
   }

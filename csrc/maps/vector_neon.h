@@ -12,6 +12,7 @@ template <typename V = V8>
 INLINE V load(const float* from) {
   return {vld1q_f32(from), vld1q_f32(from + 4)};
 }
+INLINE void keep(const V8&) {}
 INLINE void store(float* to, V8 v) {
   vst1q_f32(to, v.low);
   vst1q_f32(to + 4, v.high);

@@ -29,6 +29,14 @@ INLINE void stream(float* to, V8 v) {
 #endif
 }
 
+// Stays in a register, where compilers would load it again for every product.
+template <typename V>
+INLINE void keep([[maybe_unused]] V& v) {
+#if defined(__AVX__) && !defined(MGA_EMULATED)
+  asm("" : "+v"(v));
+#endif
+}
+
 // What lies at the same place of as many groups as a vector has.
 template <typename V = V8>
 INLINE V load_groups(const float* const* from, int64_t at) {

@@ -24,7 +24,7 @@ from .blocks import in_blocks
 from .layers import Conv, Layer, Scale
 from .pairs import Grid, forced_backend
 from .rows import Room, Rows, Slot, bytes_of
-from .stages import Stage
+from .stages import Stage, part_of
 from .storage import Chain, Mask, Spare, Storage, Stored
 
 FEW_INPUTS = 4  # in tiles these would be transformed for less than they save
@@ -185,6 +185,8 @@ class MapChain(Chain):
             if found is None:
                 return []
             records, lists, kept = found
+        elif not grid.is_image:
+            records, lists = self._around_gaps(grid)
         band = self.rows.band(grid.height, grid.width) if kept is None else 0
         rooms = self.rows.rooms(grid.height, band) if kept is None else self.rows.kept(grid.height)
         room_maps = grid.rooms.maps if kept is None else kept.maps
@@ -225,6 +227,20 @@ class MapChain(Chain):
             gain,
             added,
         )
+
+    def _around_gaps(self, grid: Grid) -> tuple[list[LayerRecord], list[Tensor]]:
+        """The records, with lists of the tiles that patches lie in: what is between them stays zero."""
+        records: list[LayerRecord] = []
+        numbers: dict[tuple[int, int], int] = {}
+        lists: list[Tensor] = []
+        for record, stage in zip(self.records, self.stages, strict=True):
+            how = record.tile or SIDE, self.slots[part_of(stage.x)[0]].scale
+            tiles = grid.tiles(*how) if stage.stride == 1 else None
+            if tiles is not None and how not in numbers:
+                numbers[how] = len(lists)
+                lists.append(tiles)
+            records.append(record if tiles is None else replace(record, tiles=numbers[how]))
+        return records, lists
 
 
 def _room(maps: dict[tuple[int, int, int], Tensor], width: int, room: Room, rows: int) -> Tensor:

@@ -133,6 +133,7 @@ class Grid:
         self.rooms = rooms or Rooms()
         self._masks: dict[tuple[int, int], tuple[Tensor, Tensor] | None] = {}
         self._denser: dict[tuple[int, int], Grid] = {}
+        self._tiles: dict[tuple[int, int], Tensor | None] = {}
 
     @property
     def is_image(self) -> bool:
@@ -158,6 +159,31 @@ class Grid:
     def _inside(self, side: int, scale: int, inset: int) -> Tensor:
         place = torch.arange((side + 1) * scale)
         return (place >= inset) & (place < side * scale - inset)
+
+    def tiles(self, side: int, scale: int = 1) -> Tensor | None:
+        """Numbers int32 of the tiles of ``side`` pixels that hold pixels of patches enlarged ``scale`` times.
+
+        None where that is all of them.
+        """
+        key = side, scale
+        if key not in self._tiles:
+            self._tiles[key] = None if self.is_image else self._tiles_of(side, scale)
+        return self._tiles[key]
+
+    def _tiles_of(self, side: int, scale: int) -> Tensor | None:
+        rows, columns = (
+            F.pad(inside, (0, -len(inside) % side)).view(-1, side)
+            for inside in (
+                self._inside(self.size[0], scale, 0).repeat(self.down)[: self.height * scale],
+                self._inside(self.size[1], scale, 0).repeat(self.across)[: self.width * scale],
+            )
+        )
+        met = rows.any(dim=1)[:, None] & columns.any(dim=1)
+        last = (self.count - 1) % self.across + 1  # patches of the last row
+        first_row = -(-(self.down - 1) * (self.size[0] + 1) * scale // side)
+        beyond = -(-(last * (self.size[1] + 1) - 1) * scale // side)
+        met[first_row:, beyond:] = False
+        return None if met.all() else met.flatten().nonzero()[:, 0].int()
 
     def frame(self, scale: int, inset: int) -> FrameRecord:
         """The size, and where the pictures of the patches are."""

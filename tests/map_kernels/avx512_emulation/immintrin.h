@@ -4,6 +4,7 @@
 #include_next <immintrin.h>
 
 #define __AVX512F__ 1
+#define MGA_EMULATED 1
 
 namespace emulated {
 
