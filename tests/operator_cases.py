@@ -88,6 +88,7 @@ def convolution_cases(generator: torch.Generator) -> dict[str, Arguments]:
     slots = [SlotRecord(1), SlotRecord(1), SlotRecord(1, pairs=3, rows=4)]
     weights, epilogues = [packed, packed[: packed.numel() * 2 // 3]], [epilogue, epilogue]
     factors = random(generator, 6, 6)
+    map_grid, map_factors = float_map(generator, 24, 27, 20), random(generator, 6, 24)
     map_kernel = random(generator, 12, 10, 3, 3)
     of_maps = [ops.pack_map_weight(map_kernel, 4), ops.pack_map_weight(random(generator, 3, 12, 5, 5))]
     layers = [
@@ -108,6 +109,9 @@ def convolution_cases(generator: torch.Generator) -> dict[str, Arguments]:
             1.0,
             None,
         ),
+        "map_gather_": (map_grid, float_map(generator, 24, 8, 16), 3, 8, 16, cells, 4, 2, 2, 1),
+        "map_grid_scale_": (map_grid, float_map(generator, 24, 27, 20), None, map_factors, map_factors, 6, 6, 2, 0.2),
+        "map_grid_statistics": (map_grid, 3, 5, 6, 6, 2),
         "pack_map_weight": (map_kernel, 6),
         "pack_pair_weight": (kernel, 1, False),
         "pair_chain_": (
@@ -132,7 +136,7 @@ def convolution_cases(generator: torch.Generator) -> dict[str, Arguments]:
 
 # What moves or chooses values gives the same bits everywhere; the mask that a choice depends on is rounded.
 EXACT = {"select_patches", "gather_patches", "paste_patches_", "paste_shuffled_", "image_to_input", "output_to_image"}
-EXACT |= {"high_pass"}
+EXACT |= {"high_pass", "map_gather_", "map_grid_scale_", "map_grid_statistics"}
 EXACT |= {"pack_pair_weight", "pair_gather_", "pair_grid_statistics", "pair_interpolate_", "pair_pool"}
 ROUNDED = {"convolve_maps_": 1e-4}  # its tiles round more than a plain sum does
 

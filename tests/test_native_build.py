@@ -32,6 +32,9 @@ CPU_OPERATORS = [
     "pair_interpolate_",
     "pair_pool",
     "convolve_maps_",
+    "map_gather_",
+    "map_grid_scale_",
+    "map_grid_statistics",
     "pack_map_weight",
 ]
 NATIVE_OPERATORS = CPU_OPERATORS[:3]
@@ -99,6 +102,11 @@ def test_operators_are_torch_operators_with_the_documented_schema():
         "mga::convolve_maps_(Tensor(a!)[] tensors, int[] maps, Tensor[] lanes, Tensor[] rows, Tensor[] weights, "
         "Tensor[] epilogues, int[] layers, Tensor[] tiles, Tensor(b!)[] statistics, int[] frame, float gain, "
         "Tensor? added) -> ()",
+        "mga::map_gather_(Tensor(a!) out, Tensor x, int groups, int height, int width, Tensor indices, int patch_size, "
+        "int halo, int across, int repeated) -> ()",
+        "mga::map_grid_scale_(Tensor(a!) out, Tensor x, Tensor? skip, Tensor factors, Tensor offsets, int height, "
+        "int width, int across, float slope) -> ()",
+        "mga::map_grid_statistics(Tensor x, int groups, int count, int height, int width, int across) -> Tensor",
         "mga::pack_map_weight(Tensor weight, int tile) -> Tensor",
         "mga::conv_chain(Tensor patches, Tensor weights, Tensor biases, Tensor slopes, int[] skips, int crop)"
         " -> Tensor",

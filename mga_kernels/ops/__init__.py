@@ -5,6 +5,9 @@ from __future__ import annotations
 from .conv_chain import conv_chain
 from .convolution import (
     convolve_maps_,
+    map_gather_,
+    map_grid_scale_,
+    map_grid_statistics,
     pack_map_weight,
     pack_pair_weight,
     pair_chain_,
@@ -38,6 +41,9 @@ __all__ = [
     "high_pass",
     "image_to_input",
     "last_backend",
+    "map_gather_",
+    "map_grid_scale_",
+    "map_grid_statistics",
     "mask_head",
     "operators",
     "output_to_image",

@@ -8,6 +8,7 @@ The kernels are in csrc/convolution and csrc/maps; the definitions here say in P
 from __future__ import annotations
 
 from .chain import pair_chain_
+from .map_patches import map_gather_, map_grid_scale_, map_grid_statistics
 from .map_weight import pack_map_weight
 from .maps import convolve_maps_
 from .patches import pair_gather_, pair_grid_scale_, pair_grid_statistics
@@ -16,6 +17,9 @@ from .weight import pack_pair_weight
 
 __all__ = [
     "convolve_maps_",
+    "map_gather_",
+    "map_grid_scale_",
+    "map_grid_statistics",
     "pack_map_weight",
     "pack_pair_weight",
     "pair_chain_",

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ... import _native
-from ...ops import convolve_maps_, pack_map_weight
+from ...ops import convolve_maps_, map_gather_, map_grid_scale_, map_grid_statistics, pack_map_weight
 from ...ops.convolution.map_layout import BEFORE, FEW_OUTPUTS, GROUP, empty_map, groups_of, map_pitch
 from ...records import FrameRecord, LayerRecord, MapRecord
 from ...system.allocator import huge_pages
@@ -50,6 +50,18 @@ class Map(Stored):
     def inner(self, height: int | None = None, width: int | None = None) -> Tensor:
         view = self.data[: height or self.height, :, BEFORE : BEFORE + (width or self.width)]
         return view.transpose(0, 1)
+
+    def statistics(self, grid: Grid) -> Tensor:
+        sums = map_grid_statistics(self.data, self.groups, grid.count, *grid.size, grid.across)
+        return sums[..., : self.channels]
+
+    def rescale(
+        self, grid: Grid, x: Stored, factors: Tensor, offsets: Tensor, skip: Stored | None, slope: float
+    ) -> None:
+        missing = (0, -self.channels % GROUP)
+        factors, offsets = (F.pad(values, missing) for values in (factors, offsets))
+        skipped = None if skip is None else skip.data
+        map_grid_scale_(self.data, x.data, skipped, factors, offsets, *grid.size, grid.across, slope)
 
 
 @dataclass(frozen=True, eq=False)
@@ -268,20 +280,10 @@ class Maps(Storage):
     def gather(
         self, grid: Grid, out: Stored, x: Stored, cells: tuple[int, int], indices: Tensor, halo: int, repeated: int
     ) -> None:
-        p, (rows, columns) = grid.size[0] - 2 * halo, cells
-        place = torch.arange(-halo, p + halo)
-        height, width = rows * p, columns * p
-        targets = grid.patches(out, 0, out.groups)
-        for index, target in zip(indices.flatten().long().split(grid.across), targets, strict=True):  # a row at a time
-            y, x0 = (start[:, None] * p + place for start in (index // columns, index % columns))
-            rows_of_x = y.clamp(0, height - 1)[:, :, None]
-            source = x.data[rows_of_x, :, (BEFORE + x0)[:, None, :]]  # n, side, side, groups, 8
-            source.masked_fill_(((y < 0) | (y >= height))[:, :, None, None, None], 0)
-            if repeated >= 0:
-                group, nearest = repeated // GROUP, BEFORE + x0.clamp(0, width - 1)
-                source[..., group:, :] = x.data[rows_of_x, group:, nearest[:, None, :]]
-            target[: len(index)].copy_(source.permute(0, 3, 4, 1, 2))
-            target[len(index) :].zero_()
+        p = grid.size[0] - 2 * halo
+        height, width = (p * length for length in cells)
+        group = repeated // GROUP if repeated >= 0 else -1
+        map_gather_(out.data, x.data, out.groups, height, width, indices, p, halo, grid.across, group)
 
     def room_bytes(self, chains: Iterable[Chain], height: int, width: int, images: bool = True) -> int:
         own = [chain.rows_of(images) for chain in chains if isinstance(chain, MapChain)]

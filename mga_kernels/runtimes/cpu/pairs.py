@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -171,19 +172,19 @@ class Grid:
         return self._tiles[key]
 
     def _tiles_of(self, side: int, scale: int) -> Tensor | None:
-        rows, columns = (
-            F.pad(inside, (0, -len(inside) % side)).view(-1, side)
-            for inside in (
-                self._inside(self.size[0], scale, 0).repeat(self.down)[: self.height * scale],
-                self._inside(self.size[1], scale, 0).repeat(self.across)[: self.width * scale],
-            )
-        )
-        met = rows.any(dim=1)[:, None] & columns.any(dim=1)
-        last = (self.count - 1) % self.across + 1  # patches of the last row
-        first_row = -(-(self.down - 1) * (self.size[0] + 1) * scale // side)
-        beyond = -(-(last * (self.size[1] + 1) - 1) * scale // side)
-        met[first_row:, beyond:] = False
-        return None if met.all() else met.flatten().nonzero()[:, 0].int()
+        down, across = (-(-scale * length // side) for length in (self.height, self.width))
+        met = np.zeros((down, across), dtype=bool)
+        for row in range(self.down):
+            columns = np.zeros(across, dtype=bool)
+            for column in range(min(self.across, self.count - row * self.across)):
+                columns[self._tiles_along(column, self.size[1], side, scale)] = True
+            met[self._tiles_along(row, self.size[0], side, scale)] |= columns
+        return None if met.all() else torch.from_numpy(np.flatnonzero(met).astype(np.int32))
+
+    @staticmethod
+    def _tiles_along(patch: int, length: int, side: int, scale: int) -> slice:
+        first = scale * patch * (length + 1)
+        return slice(first // side, (first + scale * length - 1) // side + 1)
 
     def frame(self, scale: int, inset: int) -> FrameRecord:
         """The size, and where the pictures of the patches are."""
