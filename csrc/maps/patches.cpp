@@ -31,11 +31,12 @@ struct Patches {
   int64_t top(int64_t patch) const { return patch / across * (height + 1); }
   int64_t left(int64_t patch) const { return patch % across * (width + 1); }
 
-  // Calls run(group, y, patch) for every row of pixels of every patch, in the order in which they lie in a map: patch by
-  // patch, none of it would be fetched ahead.
+  // Calls run(group, y, patch) for every row of pixels of every patch, in the order in which they lie in a map: patch
+  // by patch, none of it would be fetched ahead.
   template <typename Run>
   void for_each_row(int64_t groups, Run&& run) const {
-    torch::stable::parallel_for(0, down(), rows_at_once(across * height * width * groups * kGroup), [&](int64_t row, int64_t end) {
+    const int64_t grain = rows_at_once(across * height * width * groups * kGroup);
+    torch::stable::parallel_for(0, down(), grain, [&](int64_t row, int64_t end) {
       for (; row < end; ++row) {
         const int64_t first = row * across, last = std::min(first + across, count), top = row * (height + 1);
         for (int64_t y = top; y < top + height; ++y) {
@@ -99,7 +100,8 @@ void map_gather(const Tensor& out, const Tensor& x, int64_t groups, int64_t heig
   check_inside(op, index, patches.count, height / patch_size, columns);
   const FloatMap from(op, "x", x, groups, height, width);
   const FloatMap to(op, "out", out, groups, patches.rows(), patches.columns());
-  torch::stable::parallel_for(0, patches.count, rows_at_once(side * side * groups * kGroup), [&](int64_t i, int64_t end) {
+  const int64_t grain = rows_at_once(side * side * groups * kGroup);
+  torch::stable::parallel_for(0, patches.count, grain, [&](int64_t i, int64_t end) {
     for (; i < end; ++i) {
       const int64_t top = index[i] / columns * patch_size - halo, left = index[i] % columns * patch_size - halo;
       for (int64_t y = 0; y < side; ++y) {
