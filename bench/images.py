@@ -63,14 +63,16 @@ def test_image(width: int, height: int) -> np.ndarray:
 
 
 def gmacs(config: ModelConfig, width: int, height: int, k: int) -> dict[str, float]:
-    """By the paper's convention, for the three functions."""
+    """By the paper's convention, for the three functions; of -D also without its coarse image, which nobody sees."""
     with torch.inference_mode(False):  # inside it convolutions do not reach the counter
         costs = NetworkCosts(config)
         with torch.device("meta"):
             original = Original(config)
+        decomposed = costs.cost("decomposed", width, height)
         return {
             "M": costs.cost("masked", width, height, k).macs / 1e9,
-            "D": costs.cost("decomposed", width, height).macs / 1e9,
+            "D": decomposed.macs / 1e9,
+            "D alone": (decomposed + costs.unseen(width, height) * -1).macs / 1e9,
             "original": measure(original, 1, 3, height, width).macs / 1e9,
         }
 
