@@ -204,17 +204,29 @@ void transform_tiles(const MapLayer& layer, const MapTask& task, const TileAt* t
   }
 }
 
-// What the task adds to its sums, and what the next one reads: of tiles side by side together.
-template <int M>
-void look_ahead(const MapLayer& layer, const MapTask& task, const TileAt* tiles, const MapTask* next, Ahead& ahead) {
-  const int64_t parts = task.tiles == nullptr ? 1 : task.count;
-  for (int64_t i = 0; i < parts; ++i) ahead.add_joined<M>(layer, tiles[i].row, tiles[i].column, task.count / parts);
-  if (next != nullptr) {
-    const int64_t there = next->tiles == nullptr ? 1 : next->count;
-    for (int64_t i = 0; i < there; ++i) {
-      const TileAt tile = tile_at(*next, i, M);
-      ahead.add(layer.x, tile.row - 1, M + 2, tile.column - 1, next->count / there * M + 2, groups_of(layer.inputs));
+// Calls add(first tile, count) for tiles side by side of a task.
+template <typename Add>
+INLINE void for_each_row_of_tiles(const MapTask& task, int64_t side, Add&& add) {
+  for (int64_t i = 0, count; i < task.count; i += count) {
+    count = task.tiles == nullptr ? task.count : 1;
+    while (i + count < task.count && task.tiles[i + count] == task.tiles[i] + count &&
+           task.tiles[i + count] % task.across != 0) {
+      ++count;
     }
+    add(tile_at(task, i, side), count);
+  }
+}
+
+// What the task adds to its sums, and what the next one reads.
+template <int M>
+void look_ahead(const MapLayer& layer, const MapTask& task, const MapTask* next, Ahead& ahead) {
+  for_each_row_of_tiles(task, M, [&](const TileAt& tile, int64_t count) {
+    ahead.add_joined<M>(layer, tile.row, tile.column, count);
+  });
+  if (next != nullptr) {
+    for_each_row_of_tiles(*next, M, [&](const TileAt& tile, int64_t count) {
+      ahead.add(layer.x, tile.row - 1, M + 2, tile.column - 1, count * M + 2, groups_of(layer.inputs));
+    });
   }
   ahead.spread((M + 2) * (M + 2) * steps_of(task.count, layer.vectors));
 }
@@ -363,7 +375,7 @@ void compute_tiles(const MapLayer& layer, const MapTask& task, const MapTask* ne
   for (int64_t i = 0; i < task.count; ++i) tiles[i] = tile_at(task, i, M);
   transform_tiles<M>(layer, task, tiles, at, positions, direct);
   Ahead ahead;
-  look_ahead<M>(layer, task, tiles, next, ahead);
+  look_ahead<M>(layer, task, next, ahead);
   const float* weight = layer.weight;
   for (int64_t first = 0, nv; first < layer.vectors; first += nv) {
     nv = vectors_together(layer.vectors - first);
