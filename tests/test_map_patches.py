@@ -55,6 +55,7 @@ def test_cells_at_the_border_of_an_image_see_zeros_or_the_nearest_pixels(repeate
     cells = torch.tensor([[0, 2, 3, 5]], dtype=torch.int32)
     grid = Grid(4, (p + 2 * halo,) * 2, 3)
     out = Map(12, grid.height, grid.width)
+    out.inner().fill_(float("nan"))
     map_gather_(out.data, image.data, 2, rows * p, columns * p, cells, p, halo, 3, repeated)
     zeros, nearest = F.pad(values, (halo,) * 4), F.pad(values[None], (halo,) * 4, mode="replicate")[0]
     whole = zeros if repeated < 0 else torch.cat([zeros[: 8 * repeated], nearest[8 * repeated :]])
@@ -62,6 +63,7 @@ def test_cells_at_the_border_of_an_image_see_zeros_or_the_nearest_pixels(repeate
         top, left = index // columns * p, index % columns * p
         side = p + 2 * halo
         assert torch.equal(patch, whole[:, top : top + side, left : left + side])
+    assert not grid.patches(out, 0, 2)[1, 1:].any()  # where there is no patch
 
 
 def test_wrong_calls_are_refused():
@@ -82,19 +84,22 @@ def test_wrong_calls_are_refused():
         map_gather_(x, empty_map(16, 8, 12), 2, 8, 12, cells.repeat(1, 8).clamp(max=5), 4, 1, 2)
 
 
-@pytest.mark.parametrize(("side", "scale", "tile"), [(6, 1, 6), (4, 1, 4), (4, 2, 6), (4, 4, 4), (5, 3, 4)])
+@pytest.mark.parametrize(("side", "scale", "tile"), [(6, 1, 6), (4, 4, 4), (4, 8, 4), (8, 4, 6), (5, 3, 4)])
 def test_tiles_are_those_that_patches_lie_in(side, scale, tile):
     grid = Grid(7, (side, side), 4)
     inside = torch.zeros(scale * (grid.height + 1), scale * (grid.width + 1), dtype=torch.bool)
     step = scale * (side + 1)
-    for i in range(grid.count):
+    for i in range(8):  # also where the last row has no patch, so that what is there is always the same
         top, left = i // 4 * step, i % 4 * step
         inside[top : top + scale * side, left : left + scale * side] = True
     inside = inside[: scale * grid.height, : scale * grid.width]
     height, width = (-(-length // tile) for length in inside.shape)
     inside = F.pad(inside, (0, width * tile - inside.shape[1], 0, height * tile - inside.shape[0]))
     met = inside.unflatten(1, (width, tile)).unflatten(0, (height, tile)).any(dim=3).any(dim=1)
-    assert torch.equal(grid.tiles(tile, scale), met.flatten().nonzero()[:, 0].int())
+    if met.all():
+        assert grid.tiles(tile, scale) is None
+    else:
+        assert torch.equal(grid.tiles(tile, scale), met.flatten().nonzero()[:, 0].int())
     assert Grid(1, (9, 9)).tiles(tile, scale) is None
 
 

@@ -88,6 +88,12 @@ void gather_row(const FloatMap& from, int64_t group, int64_t height, int64_t wid
   }
 }
 
+void clear(const FloatMap& map, int64_t groups, const Patches& patches, int64_t patch) {
+  for (int64_t y = patches.top(patch); y < patches.top(patch) + patches.height; ++y) {
+    for (int64_t g = 0; g < groups; ++g) std::fill_n(map.at(g, y, patches.left(patch)), patches.width * kGroup, 0.f);
+  }
+}
+
 void map_gather(const Tensor& out, const Tensor& x, int64_t groups, int64_t height, int64_t width,
                 const Tensor& indices, int64_t patch_size, int64_t halo, int64_t across, int64_t repeated) {
   constexpr const char* op = "map_gather_";
@@ -101,8 +107,12 @@ void map_gather(const Tensor& out, const Tensor& x, int64_t groups, int64_t heig
   const FloatMap from(op, "x", x, groups, height, width);
   const FloatMap to(op, "out", out, groups, patches.rows(), patches.columns());
   const int64_t grain = rows_at_once(side * side * groups * kGroup);
-  torch::stable::parallel_for(0, patches.count, grain, [&](int64_t i, int64_t end) {
+  torch::stable::parallel_for(0, patches.down() * across, grain, [&](int64_t i, int64_t end) {
     for (; i < end; ++i) {
+      if (i >= patches.count) {
+        clear(to, groups, patches, i);
+        continue;
+      }
       const int64_t top = index[i] / columns * patch_size - halo, left = index[i] % columns * patch_size - halo;
       for (int64_t y = 0; y < side; ++y) {
         for (int64_t g = 0; g < groups; ++g) {

@@ -41,8 +41,9 @@ def map_gather_(
         out[t + y, g, l + x] = x[row * p - h + y, g, column * p - h + x],  0 <= y, x < q
         with indices[0, i] = row * (width / p) + column
 
-    Beyond the image are zeros, and in groups from ``repeated`` on, where that is not -1, the nearest pixels. Raises
-    InputError for an index outside the grid, for sizes that p does not divide, and for maps that are too small.
+    Beyond the image are zeros, and in groups from ``repeated`` on, where that is not -1, the nearest pixels; where the
+    last row has no patch, there are zeros. Raises InputError for an index outside the grid, for sizes that p does not
+    divide, and for maps that are too small.
     """
     op = "map_gather_"
     check_divides(op, "image", height, width, patch_size)
@@ -137,8 +138,11 @@ def _gather(
     side, columns = patch_size + 2 * halo, width // patch_size
     check_inside("map_gather_", indices, height // patch_size, columns)
     image, place = x[:, :groups, BEFORE:], torch.arange(-halo, patch_size + halo)
-    patches = _patches(out, groups, indices.shape[1], (side, side), across)
-    for index, patch in zip(indices[0].tolist(), patches, strict=True):
+    places = -(-indices.shape[1] // across) * across
+    patches = _patches(out, groups, places, (side, side), across)
+    for patch in patches[indices.shape[1] :]:
+        patch.zero_()
+    for index, patch in zip(indices[0].tolist(), patches, strict=False):
         y, left = index // columns * patch_size + place, index % columns * patch_size + place
         nearest = image[y.clamp(0, height - 1)][:, :, left.clamp(0, width - 1)]
         inside = ((y >= 0) & (y < height))[:, None] & (left >= 0) & (left < width)

@@ -162,29 +162,22 @@ class Grid:
         return (place >= inset) & (place < side * scale - inset)
 
     def tiles(self, side: int, scale: int = 1) -> Tensor | None:
-        """Numbers int32 of the tiles of ``side`` pixels that hold pixels of patches enlarged ``scale`` times.
+        """Numbers int32 of the tiles of ``side`` pixels in which pixels of patches enlarged ``scale`` times may lie.
 
         None where that is all of them.
         """
         key = side, scale
         if key not in self._tiles:
-            self._tiles[key] = None if self.is_image else self._tiles_of(side, scale)
+            rows, columns = (
+                np.logical_or.reduceat(inside, np.arange(0, len(inside), side))
+                for inside in (
+                    self._inside(self.size[0], scale, 0).repeat(self.down)[: self.height * scale].numpy(),
+                    self._inside(self.size[1], scale, 0).repeat(self.across)[: self.width * scale].numpy(),
+                )
+            )
+            met = rows[:, None] & columns
+            self._tiles[key] = None if met.all() else torch.from_numpy(np.flatnonzero(met).astype(np.int32))
         return self._tiles[key]
-
-    def _tiles_of(self, side: int, scale: int) -> Tensor | None:
-        down, across = (-(-scale * length // side) for length in (self.height, self.width))
-        met = np.zeros((down, across), dtype=bool)
-        for row in range(self.down):
-            columns = np.zeros(across, dtype=bool)
-            for column in range(min(self.across, self.count - row * self.across)):
-                columns[self._tiles_along(column, self.size[1], side, scale)] = True
-            met[self._tiles_along(row, self.size[0], side, scale)] |= columns
-        return None if met.all() else torch.from_numpy(np.flatnonzero(met).astype(np.int32))
-
-    @staticmethod
-    def _tiles_along(patch: int, length: int, side: int, scale: int) -> slice:
-        first = scale * patch * (length + 1)
-        return slice(first // side, (first + scale * length - 1) // side + 1)
 
     def frame(self, scale: int, inset: int) -> FrameRecord:
         """The size, and where the pictures of the patches are."""
