@@ -145,7 +145,9 @@ class StageWork {
     const int64_t first = from / side_, last = (to + side_ - 1) / side_;
     list_zeros(first * across_, last * across_, add);
     if (stage_.tiles.first != nullptr) return list_tiles(first * across_, last * across_, add);
-    const int64_t blocks = (across_ + most_ - 1) / most_, each = ((across_ + blocks - 1) / blocks + 1) / 2 * 2;
+    // About as many for each task, and as many as are multiplied together.
+    const int64_t blocks = (across_ + most_ - 1) / most_, together = most_ % 24 == 0 ? 24 : 12;
+    const int64_t each = (((across_ + blocks - 1) / blocks) + together - 1) / together * together;
     for (int64_t row = first; row < last; ++row) {
       for (int64_t column = 0; column < across_; column += each) {
         add(task_at(-1, std::min(each, across_ - column), row, column));
