@@ -8,14 +8,15 @@
 
 namespace mga {
 
-// `count` pictures of height x width pixels of 3 bytes. Picture i is what starts `inset` pixels behind row
-// i / across * step_y and column i % across * step_x of the rows that the layer makes.
+// `count` pictures of height x width pixels of `pixel` bytes: 3, or 12 of float32 in [0, 1]. Picture i is what starts
+// `inset` pixels behind row i / across * step_y and column i % across * step_x of the rows that the layer makes.
 struct Picture {
   uint8_t* data;
   int64_t count, height, width;
   int64_t stride, pitch;  // from picture to picture and from row to row, in bytes
   int64_t across, step_y, step_x, inset;
   float gain;
+  int64_t pixel;
 
   // Row of each picture across that row y of the layer's belongs to, or -1.
   int64_t row(int64_t y) const {
@@ -29,7 +30,8 @@ struct Picture {
       const int64_t left = (i - first) * step_x + inset;
       const int64_t begin = std::max(from, left), end = std::min(to, left + width);
       if (begin >= end) continue;
-      std::memcpy(data + i * stride + row(y) * pitch + 3 * (begin - left), bytes + 3 * begin, 3 * (end - begin));
+      std::memcpy(data + i * stride + row(y) * pitch + pixel * (begin - left), bytes + pixel * begin,
+                  pixel * (end - begin));
     }
   }
 };

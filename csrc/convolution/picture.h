@@ -7,21 +7,23 @@
 
 namespace mga {
 
-// uint8 (n, h, w, 3), whose pixels lie side by side.
+// uint8 (n, h, w, 3), or in float maps also float32, whose pixels lie side by side.
 inline Picture picture_of(const char* op, const Tensor& tensor) {
   STD_TORCH_CHECK(tensor.dim() == 4 && tensor.size(3) == 3 && tensor.stride(3) == 1 && tensor.stride(2) == 3, op,
-                  ": pictures must be uint8 (n, H, W, 3), of contiguous rows");
+                  ": pictures must be (n, H, W, 3), of contiguous rows");
+  const int64_t item = item_size(op, tensor);
   return {static_cast<uint8_t*>(tensor.mutable_data_ptr()),
           tensor.size(0),
           tensor.size(1),
           tensor.size(2),
-          tensor.stride(0),
-          tensor.stride(1),
+          tensor.stride(0) * item,
+          tensor.stride(1) * item,
           1,
           0,
           0,
           0,
-          1.f};
+          1.f,
+          3 * item};
 }
 
 // Places the pictures in an image of height x width, see Picture.

@@ -81,7 +81,8 @@ class Maps {
     place.scale = n.scale;
     STD_TORCH_CHECK(1 <= n.scale && n.scale <= kLargestScale, kOp, ": the scale of a map must be 1 to ", kLargestScale);
     place.height = height_ * n.scale, place.width = width_ * n.scale;
-    if (tensor.scalar_type() == ScalarType::Byte) {
+    const bool floats = tensor.scalar_type() == ScalarType::Float;
+    if (tensor.scalar_type() == ScalarType::Byte || (floats && tensor.dim() == 4 && tensor.size(3) == 3)) {
       place.kind = MapEnd::picture;
       place.picture = picture_of(kOp, tensor);
       cut_picture(kOp, place.picture, frame, gain, place.height, place.width);
@@ -274,13 +275,13 @@ class LayerReader {
 };
 
 void add_image(const Tensor& image, const FrameRecord& frame, int64_t scale, MapStage& stage) {
-  STD_TORCH_CHECK(image.scalar_type() == ScalarType::Byte && image.dim() == 3 && image.size(2) == 3 &&
+  const bool floats = image.scalar_type() == ScalarType::Float;
+  STD_TORCH_CHECK((floats || image.scalar_type() == ScalarType::Byte) && image.dim() == 3 && image.size(2) == 3 &&
                       image.stride(2) == 1 && image.stride(1) == 3 && image.size(0) == frame.height &&
                       image.size(1) == frame.width && scale >= 2,
-                  kOp, ": what is added must be uint8 (", frame.height, ", ", frame.width,
+                  kOp, ": what is added must be uint8 or float32 (", frame.height, ", ", frame.width,
                   ", 3), of contiguous rows, and is enlarged");
-  stage.added = {static_cast<const uint8_t*>(image.const_data_ptr()), frame.height, frame.width, image.stride(0),
-                 scale};
+  stage.added = {image.const_data_ptr(), floats, frame.height, frame.width, image.stride(0), scale};
 }
 
 // Everything that a layer reads must be there when layers run in bands.

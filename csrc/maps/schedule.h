@@ -41,20 +41,25 @@ class ThreadRoom {
   int64_t floats_ = 0;
 };
 
-// An image, uint8 (height, width, 3), enlarged bilinearly by a whole factor: the part of it that is added to a picture.
+// An image (height, width, 3), uint8 or float32 in [0, 1], enlarged bilinearly by a whole factor: the part of it that
+// is added to a picture, in 0..255.
 struct AddedImage {
-  const uint8_t* data;
+  const void* data;
+  bool floats;
   int64_t height, width, pitch, factor;
+
+  float value(int64_t at) const {
+    return floats ? 255.f * static_cast<const float*>(data)[at] : static_cast<const uint8_t*>(data)[at];
+  }
 
   // Row y of the enlargement, of the image's pixels [x, x + count): floats (count * factor, 3). `line`: room for
   // 3 (count + 2).
   void row(int64_t y, int64_t x, int64_t count, float* line, float* out) const {
     const Position at(y, height, height * factor);
-    const uint8_t *above = data + at.first * pitch, *below = data + at.second * pitch;
     for (int64_t i = -1; i <= count; ++i) {
       const int64_t column = std::min(std::max<int64_t>(x + i, 0), width - 1);
       for (int64_t c = 0; c < 3; ++c) {
-        const float from = above[3 * column + c], to = below[3 * column + c];
+        const float from = value(at.first * pitch + 3 * column + c), to = value(at.second * pitch + 3 * column + c);
         line[3 * (i + 1) + c] = from + at.share * (to - from);
       }
     }
@@ -290,9 +295,24 @@ class StageWork {
       const int64_t to = y * s + dy;
       if (stage_.picture.row(to) < 0) continue;
       if (adds) add_image(to, x, count, line, added);
-      kernels_.bytes(values + dy * each, pixel(), each, count, 255.f * stage_.picture.gain, adds ? added : nullptr,
-                     bytes);
-      stage_.picture.write(to, bytes - 3 * s * x, s * x, s * (x + count));
+      if (stage_.picture.pixel == 3) {
+        kernels_.bytes(values + dy * each, pixel(), each, count, 255.f * stage_.picture.gain, adds ? added : nullptr,
+                       bytes);
+      } else {
+        keep_units(values + dy * each, each, count, adds ? added : nullptr, reinterpret_cast<float*>(bytes));
+      }
+      stage_.picture.write(to, bytes - stage_.picture.pixel * s * x, s * x, s * (x + count));
+    }
+  }
+
+  // The same as numbers in [0, 1]; NaN as 0.
+  void keep_units(const float* values, int64_t each, int64_t count, const float* added, float* to) const {
+    for (int64_t i = 0; i < count; ++i) {
+      for (int64_t j = 0; j < each; ++j) {
+        const float value = values[i * pixel() + j] * stage_.picture.gain;
+        const float sum = added == nullptr ? value : value + added[i * each + j] / 255.f;
+        to[i * each + j] = sum > 0 ? std::min(sum, 1.f) : 0.f;
+      }
     }
   }
 

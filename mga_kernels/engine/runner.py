@@ -48,7 +48,9 @@ class Runner:
         self.free = network.masked and settings.mask == HIGH_PASS
         prepared = network if wanted in (None, dtype) else copy.deepcopy(network)  # which is converted to ``wanted``
         self.planner, self.refused = (
-            runtimes.deep(prepared, device) if deep else runtimes.prepare(prepared, device, wanted, settings.runtime)
+            runtimes.deep(prepared, device, settings.runtime)
+            if deep
+            else runtimes.prepare(prepared, device, wanted, settings.runtime)
         )
         self.narrow = self.planner.narrow or dtype  # of photographs, as far as it is watched
         self.model = network.to(device, dtype)

@@ -56,15 +56,43 @@ def prepare(
     return _pytorch(network, device, dtype), refused
 
 
-def deep(network: SRNetwork, device: torch.device) -> tuple[Planner, dict[str, str]]:
-    """The same for photographs of more than 8 bits a channel; ``network``, of float32, becomes the planner's."""
-    others = {name: "it makes bytes, and the image has more than 8 bits a channel" for name in ("own", "openvino")}
-    network = _channels_last(network.to(device))
-    planner: Planner = DeepPlanner(network)
-    if network.pair is not None and network.windows is not None:
-        base, refine = map(DeepPlanner, network.pair)
-        planner = WindowPlanner(network, base, refine)
-    return planner, {RUNTIMES[name]: reason for name, reason in others.items()}
+def deep(network: SRNetwork, device: torch.device, runtime: str = "auto") -> tuple[Planner, dict[str, str]]:
+    """The same for photographs of more than 8 bits a channel; ``network``, of float32, becomes the planner's.
+
+    What ``runtime`` cannot do for them PyTorch does.
+    """
+    refused = {"openvino": "it makes bytes, and the image has more than 8 bits a channel"}
+    if network.windows is not None:
+        assert network.pair is not None
+        base, refine = network.pair
+        planner, others = deep(base, device, runtime)
+        return WindowPlanner(network, planner, DeepPlanner(_channels_last(refine.to(device)))), others
+    made: Planner | str = f"runtime {runtime} was asked for"
+    if runtime in ("auto", "own"):
+        made = _own_deep(network, device, asked=runtime == "own")
+    if not isinstance(made, str):
+        return made, {RUNTIMES[name]: reason for name, reason in refused.items()}
+    refused = {"own": made, **refused}
+    return DeepPlanner(_channels_last(network.to(device))), {RUNTIMES[name]: why for name, why in refused.items()}
+
+
+def _own_deep(network: SRNetwork, device: torch.device, asked: bool) -> Planner | str:
+    """In float maps, in tiles of 4, whose rounding is no level of 65535; or why not."""
+    if device.type != "cpu":
+        return f"on {device} it makes bytes, and the image has more than 8 bits a channel"
+    if network.alternatives:
+        return "sub-images of classes are made of bytes"
+    kept = own.STORAGES["float32"]
+    reason = own.supported() or _against_weights(network) or (None if asked else own.slow(kept))
+    if reason is not None:
+        return reason
+    if network.pair is not None:
+        return RegionWeights.of(network, kept, torch.float32)
+    found = own.weights_of(network, kept)
+    if isinstance(found, str):
+        return found
+    kind, halves = found
+    return kind(halves, kept, torch.float32)
 
 
 def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, asked: bool = False) -> Planner | str:

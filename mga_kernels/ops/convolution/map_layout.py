@@ -44,6 +44,11 @@ def empty_map(
     return data.zero_()
 
 
+def is_picture(tensor: Tensor) -> bool:
+    """Whether a tensor that a layer ends in is pictures (n, h, w, 3), uint8 or float32, and no map or planes."""
+    return tensor.dtype == torch.uint8 or (tensor.ndim == 4 and tensor.shape[3] == 3)
+
+
 def inner(data: Tensor, height: int, width: int) -> Tensor:
     """View (groups, 8, height, width) of the pixels of an image in a map."""
     return data[:height, :, BEFORE : BEFORE + width].permute(1, 3, 0, 2)

@@ -14,7 +14,7 @@ from ..grid import describe
 from ..registry import Backend, Operator
 from . import maps_reference
 from .listed import ListedBackend, Mask, check_lists, check_masks, sums_of
-from .map_layout import GROUP, groups_of
+from .map_layout import GROUP, groups_of, is_picture
 
 OP = "convolve_maps_"
 
@@ -34,7 +34,7 @@ def convolve_maps_(
     """Run ``layers`` in their order over an image of ``frame.height`` x ``frame.width`` pixels, into ``tensors``.
 
     ``tensors``, each with a record: maps, float32 (H, C / 8, pitch, 8) as ``map_layout`` says; where a layer ends, also
-    float planes (C, H, W) or pictures uint8 (n, h, w, 3). One of scale s holds an image s times as large. ``masks``:
+    float planes (C, H, W) or pictures (n, h, w, 3), uint8 or float32. One of scale s holds an image s times as large. ``masks``:
     int16 (ceil(W / 16)), a bit a pixel of a row, and uint8 (H), one a row. ``weights``: as ``pack_map_weight`` makes
     them; of size 0 a factor for each channel. ``epilogues``: float32 (4, channels up to a multiple of 8): bias, slope,
     factor of skip, factor of also.
@@ -54,7 +54,8 @@ def convolve_maps_(
 
     Pictures: channel dy 3s + dx 3 + c is colour c of pixel (s y + dy, s x + dx), and byte = round(255 * gain * value +
     e), half to even, in 0..255, NaN as 0, where e is 0 or the bilinear enlargement of the image ``added``, uint8
-    (H, W, 3). ``frame`` says where each picture is cut out.
+    (H, W, 3). Where they are float32, number = gain * value + e / 255, in [0, 1]; ``added`` may be float32 in [0, 1],
+    too, and e is then the enlargement of 255 times it. ``frame`` says where each picture is cut out.
 
     ``parts``, of a 9x9 kernel with at most 3 outputs: a map with what its nine blocks of 3x3 make of x, in the channels
     that ``map_layout.PARTS`` says, and zeros beside the image. The sum is then that of nine parts,
@@ -116,7 +117,7 @@ def _check(
         floats = isinstance(tensor, Tensor) and tensor.dtype == torch.float32 and tensor.ndim in (3, 4)
         if not floats and not (isinstance(tensor, Tensor) and tensor.dtype == torch.uint8):
             raise InputError(f"{OP}: tensors must be maps, float planes or pictures, got {describe(tensor)}")
-        if floats and tensor.ndim == 4 and tensor.shape[3] != GROUP:
+        if floats and tensor.ndim == 4 and tensor.shape[3] != GROUP and not is_picture(tensor):
             raise InputError(f"{OP}: a map must be float32 (H, C / 8, pitch, 8), got {describe(tensor)}")
     check_masks(OP, "map", maps, masks)
     for i, layer in enumerate(layers):

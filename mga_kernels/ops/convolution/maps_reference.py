@@ -11,7 +11,7 @@ from torch import Tensor
 from ...records import FrameRecord, LayerRecord, MapRecord
 from .chain_reference import cut
 from .layout import VECTOR, enlarge
-from .map_layout import GROUP, PART_CHANNELS, PARTS, groups_of, read, write
+from .map_layout import GROUP, PART_CHANNELS, PARTS, groups_of, is_picture, read, write
 from .map_weight import unpack
 
 
@@ -62,8 +62,9 @@ def convolve_maps_(
         values = _values(layer, weight, epilogue, places)
         size = values.shape[1:]
         wanted = _wanted(tiles[layer.tiles] if layer.tiles >= 0 else None, layer.tile or 4, *size)
-        if out.tensor.dtype == torch.uint8:
-            image, wanted = _bytes(values, layer.shuffle, gain, added), _repeated(wanted, layer.shuffle)
+        if is_picture(out.tensor):
+            image = _pixels(values, layer.shuffle, gain, added, out.tensor.dtype)
+            wanted = _repeated(wanted, layer.shuffle)
             before = _whole(out.tensor, frame, *wanted.shape)
             cut(torch.where(wanted, image, before), frame, out.tensor)
             continue
@@ -86,7 +87,7 @@ def _place(tensor: Tensor, record: MapRecord, masks: list[tuple[Tensor, Tensor]]
         lanes, of_rows = masks[record.mask]
         columns = (lanes[:, None] >> torch.arange(VECTOR, dtype=torch.int16) & 1).bool().flatten()[:width]
         rows = of_rows.bool()
-    if tensor.ndim == 4 and tensor.dtype == torch.float32 and len(tensor) < height:
+    if tensor.ndim == 4 and not is_picture(tensor) and len(tensor) < height:
         tensor = tensor.new_full((height, *tensor.shape[1:]), float("nan"))
     return _Place(tensor, height, width, rows[:, None] & columns, rows)
 
@@ -152,17 +153,22 @@ def _shuffled(values: Tensor, s: int) -> Tensor:
     return F.pixel_shuffle(values.unflatten(0, (s * s, -1)).transpose(0, 1).flatten(0, 1)[None], s)[0]
 
 
-def _bytes(values: Tensor, s: int, gain: float, added: Tensor | None) -> Tensor:
-    """(3 s^2, H, W) -> uint8 (3, s H, s W): channels in the order row, column, colour."""
+def _pixels(values: Tensor, s: int, gain: float, added: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """(3 s^2, H, W) -> (3, s H, s W), uint8 or float32 in [0, 1]: channels in the order row, column, colour."""
     large = _shuffled(values, s)
-    factor = torch.tensor(255.0) * torch.tensor(gain, dtype=torch.float32)
-    beside = torch.zeros_like(large) if added is None else enlarge(added.permute(2, 0, 1).float(), *large.shape[1:])
-    return (large * factor + beside).nan_to_num(nan=0.0).clamp(0, 255).round().to(torch.uint8)
+    of_gain = torch.tensor(gain, dtype=torch.float32)
+    beside = torch.zeros_like(large)
+    if added is not None:
+        whole = 1 if added.dtype == torch.uint8 else 255
+        beside = enlarge(whole * added.permute(2, 0, 1).float(), *large.shape[1:])
+    if dtype == torch.float32:
+        return (large * of_gain + beside / 255).nan_to_num(nan=0.0).clamp(0, 1)
+    return (large * (torch.tensor(255.0) * of_gain) + beside).nan_to_num(nan=0.0).clamp(0, 255).round().to(torch.uint8)
 
 
 def _whole(pictures: Tensor, frame: FrameRecord, height: int, width: int) -> Tensor:
-    """uint8 (3, H, W): the pictures where they are cut out."""
-    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    """(3, H, W): the pictures where they are cut out."""
+    image = pictures.new_zeros(3, height, width)
     for i, picture in enumerate(pictures):
         top = i // frame.across * frame.step_y + frame.inset
         left = i % frame.across * frame.step_x + frame.inset

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ... import _native
 from ...ops import convolve_maps_, map_gather_, map_grid_scale_, map_grid_statistics, pack_map_weight
-from ...ops.convolution.map_layout import BEFORE, FEW_OUTPUTS, GROUP, empty_map, groups_of, map_pitch
+from ...ops.convolution.map_layout import BEFORE, FEW_OUTPUTS, GROUP, empty_map, groups_of, is_picture, map_pitch
 from ...records import FrameRecord, LayerRecord, MapRecord
 from ...system.allocator import huge_pages
 from .blocks import in_blocks
@@ -212,7 +212,7 @@ class MapChain(Chain):
                 tensor = _room(room_maps, grid.width, *rooms[name])
             else:
                 tensor = one if isinstance(one, Tensor) else one.data
-            picture = tensor.dtype == torch.uint8
+            picture = is_picture(tensor)
             if picture:
                 frame = grid.frame(slot.scale, slot.inset)
             plain = picture or (tensor.ndim == 3 and tensor.shape[1] != grid.height * slot.scale)

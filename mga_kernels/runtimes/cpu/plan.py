@@ -54,8 +54,8 @@ class PairWeights(Planner):
     base_planes: PlaneSizes = MappingProxyType({})
     refine_planes: PlaneSizes = MappingProxyType({})
 
-    def __init__(self, halves: Halves, kept: Storage):
-        self.storage = kept
+    def __init__(self, halves: Halves, kept: Storage, pixel: torch.dtype = torch.uint8):
+        self.storage, self.pixel = kept, pixel
         self.config, self.halo = halves.config, halves.halo
         self.channels = self.config.feature_channels
         self.value_range = halves.value_range
@@ -106,12 +106,12 @@ class PairWeights(Planner):
     ) -> None:
         """``image``: channels 0..255 and behind them ones -> coarse feature, and pictures (1, sH, sW, 3) where given.
 
-        ``rgb``: the same image as it was given, uint8 (H, W, 3).
+        ``rgb``: the same image as it was given, (H, W, 3) of type ``pixel``.
         """
 
     @abstractmethod
     def refine(self, area: Grid, x: Stored, pictures: Tensor, buffers: Buffers) -> None:
-        """Feature patches with their halo, in ``area`` -> pictures uint8 (n, sp, sp, 3)."""
+        """Feature patches with their halo, in ``area`` -> pictures (n, sp, sp, 3) of type ``pixel``."""
 
     def plan(self, height: int, width: int, capacity: int) -> PairPlan:
         return PairPlan(self, height, width, capacity)
@@ -195,7 +195,7 @@ class PairPlan(PatchPlan):
 
     def __init__(self, weights: PairWeights, height: int, width: int, capacity: int):
         super().__init__(weights.config, height, width, capacity)
-        self.weights = weights
+        self.weights, self.pixel = weights, weights.pixel
         self.tensors: list[Tensor] = []  # all that is allocated here
         self.memory = torch.empty(0).device  # the caller's choice, which holds for what is allocated later, too
         self._lent: list[Tensor] = []  # of the Refine-Net's planes, those in memory of the Base-Net's
@@ -216,7 +216,7 @@ class PairPlan(PatchPlan):
         self.taken, self.count = self._planes(weights.channels, self.grid.height, self.grid.width), 0
         spare = Spare(self.base_buffers.values()) if weights.storage.in_place else None
         self.refine_buffers = self._buffers(weights.refine_planes, self.grid.height, self.grid.width, spare)
-        self.pictures = self._keep(torch.empty(max(capacity, 1), s * p, s * p, 3, dtype=torch.uint8))
+        self.pictures = self._keep(torch.empty(max(capacity, 1), s * p, s * p, 3, dtype=self.pixel))
         self._areas: dict[int, Grid] = {}
         self._whole_feature: tuple[Stored, Buffers] | None = None
         self._whole_area: Grid | None = None
@@ -273,6 +273,7 @@ class PairPlan(PatchPlan):
     def give(self, image: Tensor) -> None:
         """The pixels of an image (H, W, 3), or blocks of them, with their reflection beyond it."""
         side = self.weights.unshuffled
+        image = image if image.dtype == torch.uint8 else 255 * image
         if side == 1:
             self.image.write_colours(image)
             _extend(self.image, *image.shape[:2])

@@ -23,14 +23,15 @@ class RegionWeights(Planner):
 
     def __init__(self, network: SRNetwork, base: PairWeights, refine: PairWeights):
         self.network, self.base, self.refine = network, base, refine
+        self.pixel = base.pixel
 
     @classmethod
-    def of(cls, network: SRNetwork, kept: Storage) -> RegionWeights | str:
+    def of(cls, network: SRNetwork, kept: Storage, pixel: torch.dtype = torch.uint8) -> RegionWeights | str:
         assert network.pair is not None
         if kept.narrow:
             return f"there are none in {kept.name} for regions"
         base, refine = network.pair
-        small, large = (_weights(part, network.config.patch_size) for part in (base, refine))
+        small, large = (_weights(part, network.config.patch_size, pixel) for part in (base, refine))
         if isinstance(small, str):
             return small
         if isinstance(large, str):
@@ -54,18 +55,20 @@ class RegionWeights(Planner):
 
     def bytes_needed(self, height: int, width: int, capacity: int, dense: bool = False) -> int:
         # The picture, which both count, is one.
-        picture = 3 * height * width * self.network.config.scale**2
+        picture = 3 * height * width * self.network.config.scale**2 * self.pixel.itemsize
         return sum(weights.bytes_needed(height, width, 0) for weights in (self.base, self.refine)) - picture
 
 
-def _weights(network: SRNetwork, cell: int) -> PairWeights | str:
+def _weights(network: SRNetwork, cell: int, pixel: torch.dtype) -> PairWeights | str:
     """Of a whole network in float maps, or why there are none; in large tiles only where cells are whole ones."""
     maps = Maps()
     found = weights_of(network, maps)
     if isinstance(found, str):
         return found
     kind, halves = found
-    return kind(halves, maps) if cell % LARGE else prepared(kind, halves, maps)
+    if pixel == torch.uint8 and cell % LARGE == 0:
+        return prepared(kind, halves, maps)
+    return kind(halves, maps, pixel)
 
 
 class RegionPlan(Plan):
@@ -76,7 +79,7 @@ class RegionPlan(Plan):
 
     def __init__(self, weights: RegionWeights, height: int, width: int, capacity: int):
         super().__init__(weights.network.config, height, width, capacity)
-        self.weights = weights
+        self.weights, self.pixel = weights, weights.pixel
         self.base, self.whole = (part.plan(height, width, 0) for part in (weights.base, weights.refine))
         self._one_image = weights.base.unshuffled == weights.refine.unshuffled and self.base.seen == self.whole.seen
         if self._one_image:
