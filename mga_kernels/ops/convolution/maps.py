@@ -129,4 +129,4 @@ def _check(
 
 
 _native.register_writing(OP)
-OPERATOR = Operator(OP, ListedBackend(OP), Backend(maps_reference.convolve_maps_))
+OPERATOR = Operator[list[Tensor]](OP, ListedBackend(OP), Backend(maps_reference.convolve_maps_))
