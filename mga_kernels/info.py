@@ -14,8 +14,10 @@ from .ops import operators
 from .runtimes.cpu import choose
 from .version import __version__
 
+Facts = dict[str, Any]  # as JSON takes them
 
-def collect() -> dict[str, Any]:
+
+def collect() -> Facts:
     """Versions, device, CPU features, build facts, and for every operator its backends.
 
     ``["operators"][op][backend]`` is None where the backend can run and else the reason why it cannot, in order of
@@ -78,7 +80,7 @@ def _gpu() -> dict[str, Any] | str:
     }
 
 
-def _line(value: Any) -> str:
+def _line(value: object) -> str:
     if isinstance(value, dict):
         if all(isinstance(item, bool) for item in value.values()):
             return " ".join(name for name, present in value.items() if present) or "none"
@@ -86,7 +88,7 @@ def _line(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def render(facts: dict[str, Any]) -> str:
+def render(facts: Facts) -> str:
     """The dict of ``collect()`` as text for people."""
     lines = [f"{name:<12} {text}" for name, text in facts["versions"].items()]
     lines += [f"{name:<12} {_line(facts[name])}" for name in ("platform", "gpu")]

@@ -14,8 +14,9 @@ from PIL import Image
 from teachers import tame, teacher_of
 
 from mga.cli import main
-from mga.conversion import convert, extended, fitting, pictures
+from mga.conversion import extended, fitting, pictures
 from mga.conversion.fitting import Fitting
+from mga.conversion.material import Material, fingerprint
 from mga.conversion.settings import Training, load_training
 from mga.conversion.teacher import halves
 from mga.evaluation.masks import every_patch
@@ -55,7 +56,8 @@ def begin(folder: Path, name: str = "state", extend: bool = False, **iterations:
     network = halves(teacher, (3, 1) if extend else (2, 1), 4)
     train, held_out = pictures.read_pairs(folder / "images", 2, 16, extend)
     given = ITERATIONS | iterations
-    return Fitting(None if extend else teacher, network, train, held_out, folder / name, {}, 1.0, given, SMALL)
+    material = Material(train, held_out, folder / name, 1.0, SMALL)
+    return Fitting(None if extend else teacher, network, material, given)
 
 
 def distances(fit: Fitting) -> tuple[float, float]:
@@ -122,7 +124,8 @@ def test_the_published_rfdn_is_extended_by_the_halves_of_the_paper(folder, small
     assert not extended.fits_the_paper(teacher_of("rfdn of 0..1"), 1)
     network = extended.extended(teacher, 1, 4, train[0])
     assert network.config.network == "rfdn"
-    fit = Fitting(None, network, train, held_out, folder / "state", {}, 1.0, {"refine": 30, "mask": 4}, SMALL)
+    material = Material(train, held_out, folder / "state", 1.0, SMALL)
+    fit = Fitting(None, network, material, {"refine": 30, "mask": 4})
     before, tail = distances(fit), network.refine.conv2.weight.clone()
     lr = fit.held_out[0][0]
     assert torch.allclose(network.coarse(lr)[0], teacher(lr), atol=1e-5)
@@ -262,9 +265,9 @@ def test_the_range_of_the_original_is_a_part_of_the_conversion(folder, small, ca
 
 def test_images_count_by_all_their_pixels():
     hr, lr = np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4, 3), np.uint8)
-    assert convert._fingerprint([[(hr, lr)]]) == convert._fingerprint([[(hr.copy(), lr)]])
-    assert convert._fingerprint([[(hr, lr)]]) != convert._fingerprint([[(hr + 1, lr)]])
-    assert convert._fingerprint([[(hr, lr)]]) != convert._fingerprint([[(hr, lr + 1)]])
+    assert fingerprint([[(hr, lr)]]) == fingerprint([[(hr.copy(), lr)]])
+    assert fingerprint([[(hr, lr)]]) != fingerprint([[(hr + 1, lr)]])
+    assert fingerprint([[(hr, lr)]]) != fingerprint([[(hr, lr + 1)]])
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from mga.cli import main
 from mga.conversion import curve, distilling, pictures
 from mga.conversion.curve import Point
 from mga.conversion.distilling import Distilling
+from mga.conversion.material import Material
 from mga.conversion.settings import Training
 from mga.training import loop
 from mga_kernels import MaskGuidedSR
@@ -57,7 +58,7 @@ def folder(tmp_path: Path) -> Path:
 
 def begin(folder: Path, name: str = "state", iterations: int = 8) -> Distilling:
     train, held_out = pictures.read_pairs(folder / "images", 2, 16, False)
-    return Distilling(teacher_of(), train, held_out, folder / name, {}, 1.0, 8, iterations, SMALL)
+    return Distilling(teacher_of(), Material(train, held_out, folder / name, 1.0, SMALL), 8, iterations)
 
 
 def loss_of(work: Distilling) -> float:

@@ -340,6 +340,13 @@ def test_without_ray_it_says_what_to_install(photos, tmp_path, model_file, monke
     assert "pip install 'mga_kernels[ray]'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("number", ["0", "many"])
+def test_a_number_of_workers_that_cannot_be(number, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["cluster", str(tmp_path), "-o", str(tmp_path / "out"), "--workers", number])
+    assert f"workers are a whole number, 1 or more, got '{number}'" in capsys.readouterr().err
+
+
 def workers_of(mark):
     """Processes of Ray's workers that upscale, of the cluster that was started with this in its environment."""
     found = []

@@ -145,25 +145,25 @@ def test_in_another_thread_signals_are_left_alone():
 
 def test_a_conversion_that_has_no_time_left_keeps_its_state(tmp_path, capsys):
     """Ctrl-C fits a mask to what there is; SIGTERM does not, since the machine may be shutting down."""
-    from mga.conversion.convert import _fit
+    from mga.conversion.convert import _finished
 
     class Fitting:
-        early = 0
+        early, finished_early = "fitting the mask", 0
 
         def run(self):
             signal.raise_signal(self.number)
 
         def finish_early(self):
-            self.early += 1
+            self.finished_early += 1
 
     fitting = Fitting()
     fitting.number = signal.SIGINT
-    assert _fit(fitting, tmp_path)
-    assert fitting.early == 1
+    assert _finished(fitting, tmp_path)
+    assert fitting.finished_early == 1
     fitting.number = signal.SIGTERM
     with stoppable(), pytest.raises(Stopped, match="the same command goes on from"):
-        _fit(fitting, tmp_path)
-    assert fitting.early == 1
+        _finished(fitting, tmp_path)
+    assert fitting.finished_early == 1
 
 
 def test_an_error_of_the_system_is_a_sentence(tmp_path, monkeypatch, capsys):

@@ -25,6 +25,7 @@ from mga_kernels.checkpoints import load_model, read_metadata
 from mga_kernels.checkpoints.native import find_model
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+from mga_kernels.networks.interface import Cells
 from mga_kernels.networks.layers import consume_halo
 
 pytestmark = pytest.mark.usefixtures("few_colours")
@@ -140,7 +141,7 @@ def test_without_supervision_the_loss_is_that_of_the_masked_network():
     model = MaskGuidedNetwork(ModelConfig("fsrcnn", 2)).eval()
     lr, hr = torch.rand(1, 3, 16, 20), torch.rand(1, 3, 32, 40)
     with torch.no_grad():
-        masked = model.unclamped(lr, k=round(objectives.SELECTED_SHARE * 20))
+        masked = model.unclamped(lr, cells=Cells(round(objectives.SELECTED_SHARE * 20)))
     loss = objectives.gated_loss(model, lr, hr, 0.0, torch.ones(()))
     assert loss.item() == pytest.approx(float((masked - hr).abs().mean()), rel=1e-5)
     probed = torch.linspace(1, 0.1, 20).reshape(1, 4, 5).requires_grad_()

@@ -6,24 +6,22 @@ whole are kept as a few rows only. ``mga_kernels.runtimes.cpu.divided`` makes th
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
-from mga_kernels.networks.layers import upsampling_steps
+from mga_kernels.networks.layers import each, upsampling_steps
 from mga_kernels.runtimes.cpu.divided import DividedWeights
 from mga_kernels.runtimes.cpu.layers import Conv, weight_and_bias
 from mga_kernels.runtimes.cpu.stages import Block, Part, Stage
 
-from .network import MEAN
+from .network import MEAN, ResidualBlock, ResidualHalf
 
 
-class ResidualWeights(DividedWeights):
+class ResidualWeights(DividedWeights[ResidualHalf]):
     keeps_shallow = True  # the state's second part is what the first convolution made
     adds_image = False
 
-    def first(self, base: Any) -> Conv:
+    def first(self, base: ResidualHalf) -> Conv:
         return self.less_mean(base.conv_first, MEAN)
 
     def last(self, conv: nn.Conv2d) -> Conv:
@@ -32,17 +30,17 @@ class ResidualWeights(DividedWeights):
         mean = torch.tensor(MEAN).repeat_interleave(len(bias) // 3)  # the light upsampler has s^2 channels of a colour
         return Conv(weight, bias + mean, floats=True)
 
-    def blocks(self, half: Any) -> list[Block]:
-        def stages(block: Any) -> Block:
+    def blocks(self, half: ResidualHalf) -> list[Block]:
+        def stages(block: ResidualBlock) -> Block:
             first, second = Conv.of(block.conv1, 0.0), Conv.of(block.conv2)  # 0.0: the slope of ReLU
             return lambda x, out: [Stage(first, x, "hidden"), Stage(second, "hidden", out, x)]
 
-        return [stages(block) for block in half.body]
+        return [stages(block) for block in each(ResidualBlock, half.body)]
 
-    def joined(self, half: Any, x: Part) -> tuple[list[Stage], Part]:
+    def joined(self, half: ResidualHalf, x: Part) -> tuple[list[Stage], Part]:
         return [Stage(Conv.of(half.conv_after_body), x, "joined", self.second)], "joined"
 
-    def upsampler(self, half: Any, x: Part, margin: bool = False) -> list[Stage]:
+    def upsampler(self, half: ResidualHalf, x: Part, margin: bool = False) -> list[Stage]:
         stages = []
         for i, step in enumerate(upsampling_steps(half.scale)):
             layer = Conv.of(half.upsampler[2 * i], shuffle=step)

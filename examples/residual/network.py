@@ -6,8 +6,6 @@ halves get the rest from ``mga_kernels.networks.divided``: patches and their hal
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -36,7 +34,9 @@ class ResidualBlock(nn.Module):
         return self.conv2(F.relu(self.conv1(x))) + x
 
 
-class _Residual(Half):
+class ResidualHalf(Half):
+    conv_first: nn.Conv2d  # of the Base-Net
+
     def __init__(self, scale: int, blocks: int, channels: int = CHANNELS, light: bool = False):
         super().__init__()
         self.parts, self.receptive_field = (channels, channels), 2 * blocks + 3
@@ -60,11 +60,13 @@ class _Residual(Half):
         return [*map(step_of, self.upsampler), self.conv_last]
 
 
-class BaseNet(BaseHalf, _Residual):
+class BaseNet(BaseHalf, ResidualHalf):
     """(N, 3, H, W) in 0..255 -> coarse image (N, 3, sH, sW) in 0..255 and state (N, 2C, H, W)."""
 
-    def __init__(self, scale: int, blocks: int = 12, **settings: Any):
-        super().__init__(scale, blocks, **settings)
+    def __init__(self, scale: int, blocks: int = 12, channels: int = CHANNELS, light: bool = False):
+        super().__init__(scale, blocks, channels, light)
+
+    def begin(self) -> None:
         self.receptive_field += self.light is None
         self.conv_first = conv(3, self.parts[0], 3)
 
@@ -73,8 +75,8 @@ class BaseNet(BaseHalf, _Residual):
         return shallow, shallow
 
 
-class RefineNet(RefineHalf, _Residual):
+class RefineNet(RefineHalf, ResidualHalf):
     """Patches of the state with a halo of one pixel, (N, 2C, p+2, p+2) -> HR patches (N, 3, sp, sp) in 0..255."""
 
-    def __init__(self, scale: int, blocks: int = 4, **settings: Any):
-        super().__init__(scale, blocks, **settings)
+    def __init__(self, scale: int, blocks: int = 4, channels: int = CHANNELS):
+        super().__init__(scale, blocks, channels)

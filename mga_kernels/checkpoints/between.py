@@ -5,19 +5,21 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import Unpack
 
 from ..errors import CheckpointError, InputError
 from ..modes import ordinary
-from ..networks import WholeNetwork
-from .loading import load_checkpoint
+from ..networks import SRNetwork, WholeNetwork
+from .loading import Decided, load_checkpoint
 
 STRONG, WEAK = "general", "general-wdn"  # in the names of the files of which the pair is published
 REMEDY = "name it by denoise_source= (--denoise-model)"
 
 
 @ordinary()
-def load_between(source: Any, denoise: float, weaker: str | os.PathLike | None = None, **decided: Any) -> WholeNetwork:
+def load_between(
+    source: object, denoise: float, weaker: str | os.PathLike | None = None, **decided: Unpack[Decided]
+) -> WholeNetwork:
     """The network of ``source``, ``denoise`` of the way from that of ``weaker`` to it, weight by weight.
 
     1 is ``source`` as it is, which denoises most, 0 ``weaker``; without that, it is the file beside ``source`` that is
@@ -34,7 +36,7 @@ def load_between(source: Any, denoise: float, weaker: str | os.PathLike | None =
     strong = _whole(strong, source)
     if _shape(strong) != _shape(weak):
         raise CheckpointError(
-            f"checkpoint: {os.fspath(source)} and {os.fspath(weaker)} are no pair: they are "
+            f"checkpoint: {source} and {os.fspath(weaker)} are no pair: they are "
             f"{_shown(strong)} and {_shown(weak)}; {REMEDY}"
         )
     other = weak.state_dict()
@@ -44,14 +46,14 @@ def load_between(source: Any, denoise: float, weaker: str | os.PathLike | None =
     return strong
 
 
-def _whole(network: Any, source: Any) -> WholeNetwork:
+def _whole(network: SRNetwork, source: object) -> WholeNetwork:
     if not isinstance(network, WholeNetwork):
         what = "a mask" if network.masked else "classes"
         raise InputError(f"checkpoint: denoise is for two whole networks, and {source} has {what}; leave denoise out")
     return network
 
 
-def _beside(source: Any) -> Path:
+def _beside(source: object) -> Path:
     """The file of the published pair that denoises least."""
     path = Path(source) if isinstance(source, str | os.PathLike) else Path()
     name = path.name.replace(STRONG, WEAK, 1)

@@ -10,7 +10,6 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -46,7 +45,7 @@ def save_black_box(
     network: BlackBoxNetwork,
     original: Mapping[str, Tensor],
     licence: dict[str, str],
-    training: dict[str, Any],
+    training: Mapping[str, object],
 ) -> None:
     """Write a model file, whole or not at all. ``original``: the tensors of which spandrel made the Refine-Net."""
     tensors = {BASE + name: tensor.detach().float().cpu() for name, tensor in network.base.state_dict().items()}

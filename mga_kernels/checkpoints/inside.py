@@ -11,7 +11,6 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor
 
@@ -61,7 +60,7 @@ class Part:
         return ".".join(self.place) or "the one at the top"
 
 
-def tensors_of(content: Any) -> State:
+def tensors_of(content: object) -> State:
     """All tensors of dictionaries in each other, by their names joined with dots. CheckpointError for too many.
 
     A list that has dictionaries is one of numbers.
@@ -84,7 +83,7 @@ def tensors_of(content: Any) -> State:
     return found
 
 
-def _entries(value: Any) -> Mapping:
+def _entries(value: object) -> Mapping:
     if isinstance(value, list | tuple) and any(isinstance(item, Mapping) for item in value):
         return dict(enumerate(value))
     return value if isinstance(value, Mapping) else {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Mapping
+from typing import TypedDict
 
 from ..errors import CheckpointError, InputError
 from ..modes import ordinary
@@ -16,9 +17,18 @@ from .recognise import recognise
 from .scales import hints_at_scale
 
 
+class Decided(TypedDict, total=False):
+    """What ``load_checkpoint`` may be told of a published network."""
+
+    colour: str | None
+    input_range: str | None
+    scale: int | None
+    expected_scale: int | None
+
+
 @ordinary()
 def load_checkpoint(
-    source: Any,
+    source: object,
     colour: str | None = None,
     input_range: str | None = None,
     scale: int | None = None,
@@ -71,7 +81,7 @@ def is_whole(source: str | os.PathLike) -> bool:
     return not is_mask_guided(read_state_dict(path))
 
 
-def _refuse(where: str, given: dict[str, Any]) -> None:
+def _refuse(where: str, given: Mapping[str, object]) -> None:
     names = [name for name, value in given.items() if value is not None]
     if names:
         raise InputError(f"checkpoint: {' and '.join(names)} cannot be given, because it is {where}; leave it out")

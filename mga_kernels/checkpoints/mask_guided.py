@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from typing import Any
 
 from ..errors import CheckpointError, InputError
 from ..networks import MaskGuidedNetwork, ModelConfig, get_network
@@ -40,12 +39,11 @@ def places_of_mask_guided(names: Collection[str]) -> dict[str, tuple[str, ...]]:
 
 
 def load_mask_guided(
-    state: State, name: str, scale: int | None = None, hints: Sequence[Hint] = (), **settings: Any
+    state: State, name: str, scale: int | None = None, hints: Sequence[Hint] = ()
 ) -> MaskGuidedNetwork:
     """Base-Net, mask and Refine-Net with these weights, fp32 on the CPU. ``scale`` and ``hints``: see ``recognise``.
 
-    ``settings`` are those of ``ModelConfig`` that differ from what the layout means: ``patch_size``, which no tensor
-    tells, or ``base={"pool": True}``. CheckpointError, beginning with ``name``, where tensors do not fit.
+    CheckpointError, beginning with ``name``, where tensors do not fit.
     """
     base = {key.removeprefix("base."): tensor for key, tensor in state.items() if key.startswith("base.")}
     refine = {key.removeprefix("refine."): tensor for key, tensor in state.items() if key.startswith("refine.")}
@@ -60,7 +58,7 @@ def load_mask_guided(
         if names is None:
             raise CheckpointError(f"{spelling.name} exists whole only")
         scale = _scale(reading, names, base, refine, scale, hints, name)
-        config = _config(reading, names, refine, scale, settings)
+        config = _config(reading, names, refine, scale)
         tensors = {f"base.{key}": tensor for key, tensor in reading.state.items()}
         tensors |= {key: tensor for key, tensor in renamed(state, RULES).items() if not key.startswith("base.")}
         network = fitted(lambda: MaskGuidedNetwork(config), tensors)
@@ -103,10 +101,7 @@ def _tried(base: State) -> int | None:
         return None
 
 
-def _config(
-    reading: Reading, names: MaskGuidedNames, refine: State, scale: int, settings: dict[str, Any]
-) -> ModelConfig:
-    base = dict(names.base) | dict(settings.pop("base", {}))
-    mask = {"order": "softmax-then-pool", "filter_source": "probability"} | dict(settings.pop("mask", {}))
+def _config(reading: Reading, names: MaskGuidedNames, refine: State, scale: int) -> ModelConfig:
+    mask = {"order": "softmax-then-pool", "filter_source": "probability"}
     split = (reading.blocks, count(refine, names.blocks))
-    return ModelConfig(reading.network, scale, split=split, base=base, mask=mask, **settings)
+    return ModelConfig(reading.network, scale, split=split, base=dict(names.base), mask=mask)

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -24,6 +24,7 @@ from ..networks import (
     BlackBoxConfig,
     ClassConfig,
     ClassNetwork,
+    Config,
     MaskGuidedNetwork,
     ModelConfig,
     RegionConfig,
@@ -102,8 +103,16 @@ def open_file(path: Path):
         ) from None
 
 
-def read_metadata(name_or_path: str | os.PathLike) -> dict[str, Any]:
-    """{"config": one of CONFIGS, "licence", "training": dict} of a model file, without its tensors."""
+class Metadata(TypedDict):
+    """``training``: whatever the command that made the file wrote about it."""
+
+    config: Config
+    licence: dict[str, str]
+    training: dict[str, Any]
+
+
+def read_metadata(name_or_path: str | os.PathLike) -> Metadata:
+    """What a model file says of itself, without its tensors."""
     path = find_model(name_or_path)
     with open_file(path) as file:
         metadata = file.metadata() or {}
@@ -145,7 +154,7 @@ def load_native(name_or_path: str | os.PathLike) -> SRNetwork:
     return filled(path, config, lambda: MADE_OF[type(config)](config))
 
 
-def filled(path: Path, config: Any, make: Callable[[], Network], prefix: str = "") -> Network:
+def filled(path: Path, config: Config, make: Callable[[], Network], prefix: str = "") -> Network:
     """What ``make`` makes of ``config``, with the tensors of the file whose names begin with ``prefix``, float32.
 
     CheckpointError where they do not fit, and where one has values that are not finite.
@@ -177,7 +186,7 @@ def save_model(
     path: str | os.PathLike,
     network: SRNetwork,
     licence: dict[str, str],
-    training: dict[str, Any],
+    training: Mapping[str, object],
     half: Collection[str] = (),
 ) -> None:
     """Write a model file, whole or not at all; the tensors of these names in float16."""
@@ -189,7 +198,11 @@ def save_model(
 
 
 def write_model(
-    path: str | os.PathLike, config: Any, tensors: dict[str, Tensor], licence: dict[str, str], training: dict[str, Any]
+    path: str | os.PathLike,
+    config: Config,
+    tensors: dict[str, Tensor],
+    licence: dict[str, str],
+    training: Mapping[str, object],
 ) -> None:
     """Write a model file of these tensors, whole or not at all."""
     form = next(form for form, kind in CONFIGS.items() if type(config) is kind)

@@ -207,7 +207,7 @@ def _reason(error: Exception) -> str:
     return re.split(r"\.\s", (str(error).strip() or type(error).__name__).splitlines()[0])[0].rstrip(".")
 
 
-def check_tensors(state: Any, name: str, size: int) -> dict[str, Tensor]:
+def check_tensors(state: object, name: str, size: int) -> dict[str, Tensor]:
     """The state dict, if it is one of ordinary tensors with finite values that fit into ``size`` bytes.
 
     A pickle can declare a tensor of any shape over a few bytes, all of whose elements are the same.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +80,7 @@ def register(registry: ArchRegistry = MAIN_REGISTRY) -> list[ArchSupport]:
     return registry.add(*supports, ignore_duplicates=True)
 
 
-def from_descriptor(descriptor: Any) -> WholeNetwork:
+def from_descriptor(descriptor: ImageModelDescriptor) -> WholeNetwork:
     """The network of an ImageModelDescriptor, in evaluation mode, fp32, on the CPU: a copy, which leaves that as it is.
 
     One that is recognised here and gives the same image becomes our own, with convolutions of ours where there are
@@ -125,7 +124,7 @@ def from_state(state: State, name: str) -> WholeNetwork:
 
 
 @torch.no_grad()
-def _our_own(descriptor: Any, network: WholeNetwork) -> WholeNetwork | None:
+def _our_own(descriptor: ImageModelDescriptor, network: WholeNetwork) -> WholeNetwork | None:
     """What the weights are recognised as, if that computes what ``network`` does."""
     try:
         found = recognise(descriptor.model.state_dict(), "spandrel", scale=descriptor.scale)

@@ -7,11 +7,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from ..errors import InputError
 from .storages import Source, inside, storage
-from .upscaler import Upscaler, result_name
+from .upscaler import Row, Upscaler, result_name
 
 TRIES = 3  # of an image at which workers ended
 _BATCH = 4  # images that a worker is given at a time
@@ -59,9 +59,7 @@ def to_do(sources: Sequence[Source], output: str, suffix: str | None = None) -> 
     return left, len(owners) - len(left)
 
 
-def upscale(
-    sources: Sequence[Source], output: str, workers: Workers | None = None, **options: Any
-) -> Iterator[dict[str, Any]]:
+def upscale(sources: Sequence[Source], output: str, workers: Workers | None = None, **options: object) -> Iterator[Row]:
     """The rows of ``Upscaler`` for ``sources``, as they are finished; ``options`` are those of it.
 
     A worker that ends is replaced and its images are given to others; one at which three ended is an error in its row.
@@ -69,7 +67,7 @@ def upscale(
     Closing the iterator ends the workers, and Ray if this has started it. InputError where Ray is not installed.
     """
     workers = workers or Workers()
-    Upscaler(output, **options)  # what is wrong with the options is said here, once
+    Upscaler(output, **cast(dict[str, Any], options))  # what is wrong with the options is said here, once
     if not sources:
         return
     storage(output).probe()
@@ -96,16 +94,16 @@ def upscale(
 class _Pool:
     """The workers of one job."""
 
-    def __init__(self, ray: Any, workers: Workers, most: int, output: str, options: dict[str, Any]) -> None:
+    def __init__(self, ray: Any, workers: Workers, most: int, output: str, options: dict[str, object]) -> None:
         self._ray = ray
         count, cpus, gpus = _shares(workers, ray.cluster_resources())
         self._count = min(count, most)
         kind = ray.remote(num_cpus=cpus, num_gpus=gpus, max_restarts=0, max_task_retries=0)(Upscaler)
         self._new: Callable[[], Any] = lambda: kind.remote(output, **options)
         self._there = storage(output)
-        self._suffix = options.get("suffix")
+        self._suffix = cast(str | None, options.get("suffix"))
 
-    def rows(self, sources: Sequence[Source]) -> Iterator[dict[str, Any]]:
+    def rows(self, sources: Sequence[Source]) -> Iterator[Row]:
         waiting, tries = deque(sources), Counter[Source]()
         idle = [self._new() for _ in range(self._count)]
         at_work: dict[Any, tuple[Any, list[Source]]] = {}
@@ -143,10 +141,10 @@ class _Pool:
 
     def _after_an_end(
         self, batch: Sequence[Source], waiting: deque[Source], tries: Counter[Source], problem: Exception
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Iterator[Row]:
         """The rows of what a worker that ended had finished or could not; the others wait again."""
         for source in batch:
-            row = {"name": source.title, "width": 0, "height": 0, "notes": "", "error": ""}
+            row: Row = {"name": source.title, "width": 0, "height": 0, "notes": "", "error": ""}
             result = result_name(source.title, self._suffix)
             if self._there.has(result):
                 yield row | {"result": result, "how": "by a worker that ended later"}

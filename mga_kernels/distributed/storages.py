@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..errors import ImageError, InputError
 from ..images import suffixes
@@ -20,6 +20,7 @@ from ..system.files import remove_left_parts, whole_file, writable_folder
 
 if TYPE_CHECKING:
     import pyarrow.fs
+    from pyarrow.parquet import ParquetFile
 
 _PART = ".mga-"  # what names of files begin with that are being made
 _OBJECTS = ("s3", "gcs", "abfs")  # whose files appear when they are whole
@@ -268,7 +269,7 @@ def _rows(place: str, name: str, bytes_column: str, name_column: str) -> list[So
     return found
 
 
-def table(place: str, name: str) -> Any:
+def table(place: str, name: str) -> ParquetFile:
     """The table of Parquet of that name, as pyarrow reads it."""
     try:
         import pyarrow

@@ -5,8 +5,9 @@ from __future__ import annotations
 import io
 import os
 import posixpath
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
 
 from ..errors import ImageError, InputError, MGAError
 from ..images import FORMATS, LOSSY, Film, Quality, encode_film, encode_image, read_picture, result_suffix
@@ -15,6 +16,9 @@ from .storages import Source, storage, table
 
 if TYPE_CHECKING:
     from ..engine.model import MaskGuidedSR
+    from ..engine.settings import Setting
+
+Row = dict[str, str | int]  # what is told of an image
 
 
 class Upscaler:
@@ -38,25 +42,26 @@ class Upscaler:
         suffix: str | None = None,
         file_quality: Quality = None,
         wrap: bool | None = None,
-        **settings: Any,
+        **settings: Setting,
     ) -> None:
         if suffix is not None and suffix not in FORMATS:
             raise InputError(f"Upscaler: the format {suffix!r} is none of {', '.join(FORMATS)}")
         self._output, self._suffix, self._size = storage(output), suffix, size or Size()
-        self._asked, self._settings, self._quality, self._wrap = model, settings, file_quality, wrap
+        self._asked, self._quality, self._wrap = model, file_quality, wrap
+        self._settings: dict[str, Any] = settings
         self._model: MaskGuidedSR | None = None
         self._group: tuple[tuple[str, str, int, str], Any] | None = None
 
-    def __call__(self, row: Mapping[str, Any]) -> dict[str, Any]:
+    def __call__(self, row: Mapping[str, object]) -> Row:
         name = str(row.get("name") or posixpath.basename(str(row.get("path") or "")))
         return self._reported(name, lambda: row["bytes"])
 
-    def upscale(self, sources: Sequence[Source]) -> list[dict[str, Any]]:
+    def upscale(self, sources: Sequence[Source]) -> list[Row]:
         """The rows of images that are still to be read."""
-        return [self._reported(source.title, lambda source=source: self._read(source)) for source in sources]
+        return [self._reported(source.title, partial(self._read, source)) for source in sources]
 
-    def _reported(self, name: str, read: Any) -> dict[str, Any]:
-        row = {"name": name, "result": "", "width": 0, "height": 0, "how": "", "notes": "", "error": ""}
+    def _reported(self, name: str, read: Callable[[], object]) -> Row:
+        row: Row = {"name": name, "result": "", "width": 0, "height": 0, "how": "", "notes": "", "error": ""}
         try:
             return row | self._made(name, read)
         except (MGAError, MemoryError, OSError) as error:
@@ -65,13 +70,13 @@ class Upscaler:
             text = f"failed unexpectedly ({type(error).__name__}: {error})"
         return row | {"error": " ".join((text if name in text else f"{name}: {text}").split())}
 
-    def _made(self, name: str, read: Any) -> dict[str, Any]:
+    def _made(self, name: str, read: Callable[[], object]) -> Row:
         from ..engine.enlarging import larger, larger_frames
 
         result = result_name(name, self._suffix)
         if self._output.has(result):
             return {"result": result, "how": "it was there"}
-        picture = read_picture(None, bytes(read()), name)
+        picture = read_picture(None, bytes(cast(bytes, read())), name)
         model = self._loaded()
         kind, size = FORMATS[posixpath.splitext(result)[1].lower()], self._size.of(*picture.size, model.scale)
         encoded, quality = io.BytesIO(), self._quality if kind in LOSSY else None

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import load_between, load_checkpoint, load_native
+from ..checkpoints.loading import Decided
 from ..errors import InputError, OutOfMemoryError
 from ..modes import ordinary
 from ..networks import VARIANTS, Config, SRNetwork
 from ..networks.amount import Amount
 from ..networks.copies import from_bytes, private_copy, to_bytes
+from ..networks.interface import Cells
 from ..networks.layers import pad_by_reflection
 from ..networks.tiny import Border
 from ..notices import warn
@@ -127,8 +129,7 @@ class MaskGuidedSR:
         ``Settings``. ``source`` may also be an ImageModelDescriptor, as spandrel loads it.
         """
         asked = Settings(**settings)  # type: ignore[arg-type]
-        decided: dict[str, Any] = {"colour": colour, "input_range": input_range, "scale": scale}
-        decided["expected_scale"] = expected_scale
+        decided = Decided(colour=colour, input_range=input_range, scale=scale, expected_scale=expected_scale)
         if denoise is None and denoise_source is None:
             return cls(load_checkpoint(source, **decided), **vars(asked))
         if denoise is None:
@@ -313,7 +314,7 @@ class MaskGuidedSR:
             runner = self._runner  # which another thread may replace meanwhile
             with runner.memory_guard(image.shape):
                 given = self._prepare(image, runner.dtype)
-                result = runner.model.unclamped(given, k, variant, selection, seed, threshold)
+                result = runner.model.unclamped(given, variant, Cells(k, selection, seed, threshold))
             if not self._watches_tensors or finite.is_finite(result):
                 break
             self._widen(runner, runner.dtype)

@@ -69,7 +69,9 @@ class Runner:
     @property
     def settings(self) -> dict[str, object]:
         """What else decides how long a plan takes, as JSON takes it: memory, and the code of a foreign network."""
-        classes = {*map(type, self.model.children()), self.config.definition.part("cpu")} - {None}
+        classes: list[type] = [*map(type, self.model.children())]
+        if (own := self.config.definition.part("cpu")) is not None:
+            classes.append(own)
         tile = {} if self.budget.tile is None else {"tile": self.budget.tile}
         free = {"mask": HIGH_PASS} if self.free else {}
         return {"memory": self.budget.memory, "network": foreign_code(*classes), **tile, **free}

@@ -7,9 +7,8 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -24,9 +23,9 @@ RUNS = 3, 20  # at least and at most, of which the median counts
 ENOUGH = 0.3  # seconds after which no more than the least number of runs is made
 
 
-def machine(device: torch.device) -> dict[str, Any]:
+def machine(device: torch.device) -> dict[str, object]:
     """What else a time depends on: the code that computes, torch, processor, threads, what the environment forces."""
-    facts: dict[str, Any] = {"code": code_version(*CODE), "torch": torch.__version__, "processor": _processor()}
+    facts: dict[str, object] = {"code": code_version(*CODE), "torch": torch.__version__, "processor": _processor()}
     facts |= {name: os.environ[name] for name in FORCING if os.environ.get(name)}
     if device.type == "cuda":
         return facts | {"device": torch.cuda.get_device_name(device)}
@@ -66,12 +65,12 @@ class Timings(Kept):
     def __init__(self) -> None:
         super().__init__("timings.json")
 
-    def get(self, key: dict[str, Any], names: Sequence[str]) -> dict[str, float] | None:
+    def get(self, key: Mapping[str, object], names: Sequence[str]) -> dict[str, float] | None:
         """The entry, where it was measured before and has these numbers."""
         entry = self.find(key)
         return entry if isinstance(entry, dict) and all(_is_time(entry.get(name)) for name in names) else None
 
-    def put(self, key: dict[str, Any], entry: dict[str, float]) -> None:
+    def put(self, key: Mapping[str, object], entry: Mapping[str, float]) -> None:
         """Keep it, in the file too. Where that cannot be written a warning says so."""
         problem = self.keep(key, entry)
         if problem is not None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import BinaryIO
+
+from .info import Info
 
 _LARGEST = 64 << 20  # bytes of a box that is read whole
 _XMP = bytes.fromhex("BE7ACFCB97A942E89C71999491E3AFAC")
@@ -113,9 +115,9 @@ def avif_without_exif(stream: BinaryIO) -> bytes | None:
     return bytes(data) if changed else None
 
 
-def jp2_metadata(stream: BinaryIO) -> dict[str, Any]:
+def jp2_metadata(stream: BinaryIO) -> Info:
     """ICC profile, EXIF, XMP and IPTC of a JP2 file, of which Pillow reads none, under the names of ``Photo.info``."""
-    info: dict[str, Any] = {}
+    info: Info = {}
     for box in boxes(stream):
         if box[0] == b"jp2h":
             for inner in boxes(stream, *box[1:]):

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 from PIL import Image, ImageCms
+
+from .info import Info
 
 # White, red, green and blue as x, y.
 _D65 = (0.3127, 0.3290)
@@ -66,7 +69,7 @@ class ColourSpace:
         return near and (self.curve == _SRGB or (len(self.curve) == 1 and abs(self.curve[0] / 2.2 - 1) < 0.02))
 
 
-def stated(info: dict[str, Any]) -> ColourSpace | None:
+def stated(info: Info) -> ColourSpace | None:
     """What the metadata of an image states by numbers; None where that is nothing."""
     if "cicp" in info:
         return _of_code_points(*info["cicp"])
@@ -124,7 +127,7 @@ def _colorants(chromaticities: tuple[float, ...]) -> tuple[np.ndarray, np.ndarra
         return adaptation, adaptation @ (directions * np.linalg.solve(directions, white))
 
 
-def _fixed(values: Any) -> bytes:
+def _fixed(values: Iterable[float]) -> bytes:
     return b"".join(struct.pack(">i", round(float(value) * 65536)) for value in values)
 
 
@@ -151,7 +154,7 @@ def _assembled(tags: dict[bytes, bytes], space: bytes) -> bytes:
     return header + struct.pack(">I", len(tags)) + b"".join(table) + body
 
 
-def in_srgb(image: Image.Image, info: dict[str, Any], notes: list[str]) -> tuple[Image.Image, dict[str, Any]]:
+def in_srgb(image: Image.Image, info: Info, notes: list[str]) -> tuple[Image.Image, Info]:
     """(image, metadata) for a format that holds no colour space: the colours become those of sRGB, if they are others.
 
     Grey stays as it is, with its profile in the metadata, and so does what no profile describes.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -13,6 +13,7 @@ from ..system.memory import require_memory
 from .exif import ORIENTATION
 from .headers import bits_per_sample, whole_numbers
 from .ifd import Damaged, Tags, read_tags
+from .info import Info
 from .jxl import read_header
 from .levels import (
     KINDS,
@@ -41,9 +42,9 @@ class TiffTags(Image.Image):
     """Stands for a TIFF file that Pillow does not open, where its metadata are read."""
 
     format = "TIFF"
-    tag_v2: dict[int, Any] = {}  # noqa: RUF012
+    tag_v2: dict[int, object] = {}  # noqa: RUF012
 
-    def __init__(self, info: dict[str, Any]):
+    def __init__(self, info: Info):
         super().__init__()
         self.info.update(info)
 
@@ -129,7 +130,7 @@ def turned(values: np.ndarray, orientation: int) -> np.ndarray:
     return values[:: -1 if rows else 1, :: -1 if columns else 1]
 
 
-def of_levels(values: np.ndarray, kind: str | None, info: dict[str, Any], notes: list[str]) -> Photo:
+def of_levels(values: np.ndarray, kind: str | None, info: Info, notes: list[str]) -> Photo:
     """The photograph of upright uint16 values (H, W, C): grey or RGB, with alpha where C is even."""
     channels = values.shape[2]
     grey, layout = channels < 3, ("I;16", "LA;16", "RGB;16", "RGBA;16")[channels - 1]

@@ -6,7 +6,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageSequence
@@ -15,6 +15,7 @@ from ..errors import ImageError
 from .deep import bits_of
 from .exif import STRUCTURAL
 from .formats import REFUSALS, metadata_options
+from .info import Options
 from .metadata import known, stated_in_file
 from .opening import open_image, opened
 from .photo import Photo, to_image
@@ -142,7 +143,7 @@ def check_holds(film: Film, kind: str, name: str) -> None:
 
 
 def write_film(
-    film: Film, frames: Sequence[tuple[Photo, float]], kind: str, stream: BinaryIO, name: str, options: dict[str, Any]
+    film: Film, frames: Sequence[tuple[Photo, float]], kind: str, stream: BinaryIO, name: str, options: Options
 ) -> list[str]:
     """Write ``frames``, those of ``film`` made larger, with their milliseconds; returns what was not kept.
 
@@ -212,15 +213,13 @@ def _of_one_mode(pictures: list[Image.Image]) -> list[Image.Image]:
     return [picture.convert(mode) for picture in pictures]
 
 
-def _playing(
-    film: Film, times: list[float], kind: str, pictures: list[Image.Image], notes: list[str]
-) -> dict[str, Any]:
+def _playing(film: Film, times: list[float], kind: str, pictures: list[Image.Image], notes: list[str]) -> Options:
     """Times, and how often it plays, as options of Pillow's writer."""
     unit = {"GIF": 10, "PNG": 0}.get(kind, 1)  # milliseconds; a PNG has fractions
     kept = [max(0, round(time / unit) * unit) if unit else time for time in times]
     if max(abs(one - other) for one, other in zip(kept, times, strict=True)) > 0.5:
         notes.append(f"{kind} counts time in {unit} ms, to which that of its frames was rounded")
-    options: dict[str, Any] = {"duration": kept}
+    options: Options = {"duration": kept}
     if film.hidden and kind == "PNG":
         options |= {"default_image": True, "duration": kept[1:]}
     if kind == "AVIF":

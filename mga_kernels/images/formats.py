@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable
-from typing import Any
 
 from PIL import Image, TiffTags
 from PIL.PngImagePlugin import PngInfo
@@ -13,6 +12,7 @@ from PIL.PngImagePlugin import PngInfo
 from .colour import icc_profile, stated
 from .exif import to_tags, without_orientation
 from .ifd import LONG, LONG8, RATIONAL, SHORT, UNDEFINED, Tags
+from .info import Info, Options
 from .tiff import IPTC, RESOLUTION_UNIT, X_RESOLUTION, XMP, Y_RESOLUTION
 
 _JPEG_SEGMENT = 65533
@@ -44,7 +44,7 @@ _NAMES = {
 }
 
 
-def metadata_options(kind: str, image: Image.Image, info: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+def metadata_options(kind: str, image: Image.Image, info: Info, notes: list[str]) -> Options:
     """Options by which Pillow's writer of ``kind`` writes the metadata ``info`` with ``image``.
 
     EXIF, XMP and IPTC of TIFF are none of them: see ``tiff_tags``. ``notes`` get a sentence on each thing that is lost.
@@ -61,7 +61,7 @@ def metadata_options(kind: str, image: Image.Image, info: dict[str, Any], notes:
     return _accepted(kind, image.mode, options, notes)
 
 
-def _png(info: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+def _png(info: Info, notes: list[str]) -> Options:
     chunks = PngInfo()
     for kind, data in png_colour_chunks(info):
         chunks.add(kind, data)
@@ -78,7 +78,7 @@ def _png(info: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     return options | _common(info, "icc_profile", "exif") | _resolution("PNG", info, 0.0127, 0.0254 * 0x7FFFFFFE, notes)
 
 
-def png_colour_chunks(info: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+def png_colour_chunks(info: Info) -> list[tuple[bytes, bytes]]:
     """cICP, gAMA, cHRM and sRGB of a PNG file as they were read; an ICC profile overrides the last three."""
     chunks = [(b"cICP", bytes(info["cicp"]))] if "cicp" in info and max(info["cicp"]) < 256 else []
     if "icc_profile" in info:
@@ -92,7 +92,7 @@ def png_colour_chunks(info: dict[str, Any]) -> list[tuple[bytes, bytes]]:
     return chunks
 
 
-def _jpeg(info: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+def _jpeg(info: Info, notes: list[str]) -> Options:
     options = _common(info, "exif", "comment", "xmp")
     if isinstance(options.get("comment"), str):
         options["comment"] = options["comment"].encode()
@@ -116,12 +116,12 @@ def iptc_segment(iptc: bytes) -> bytes:
     return b"\xff\xed" + struct.pack(">H", len(body) + 2) + body if len(body) + 2 <= 0xFFFF else b""
 
 
-def _webp(info: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+def _webp(info: Info, notes: list[str]) -> Options:
     _note_lost(info, notes, "WebP", iptc="IPTC captions", text="text chunks", comment="comment", dpi="resolution (dpi)")
     return _common(info, "exif", "xmp")
 
 
-def _avif(info: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+def _avif(info: Info, notes: list[str]) -> Options:
     _note_lost(info, notes, "AVIF", iptc="IPTC captions", text="text chunks", comment="comment", dpi="resolution (dpi)")
     options = _common(info, "exif", "xmp")
     if "exif" in options:  # with the tag in it Pillow would write the block anew
@@ -129,12 +129,12 @@ def _avif(info: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     return options
 
 
-def _heif(info: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+def _heif(info: Info, notes: list[str]) -> Options:
     _note_lost(info, notes, "HEIF", iptc="IPTC captions", text="text chunks", comment="comment", dpi="resolution (dpi)")
     return _common(info, "exif", "xmp")
 
 
-def _jxl(info: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+def _jxl(info: Info, notes: list[str]) -> Options:
     lost = {"iptc": "IPTC captions", "text": "text chunks", "comment": "comment", "dpi": "resolution (dpi)"}
     _note_lost(info, notes, "JPEG XL", **lost)
     space = stated(info)
@@ -146,12 +146,12 @@ def _jxl(info: dict[str, Any], notes: list[str]) -> dict[str, Any]:
     return options
 
 
-def _tiff(info: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+def _tiff(info: Info, notes: list[str]) -> Options:
     _note_lost(info, notes, "TIFF", text="text chunks", comment="comment")
     return _resolution("TIFF", info, 1 / 0xFFFFFFFF, 0xFFFFFFFF, notes)
 
 
-def tiff_tags(info: dict[str, Any], notes: list[str]) -> tuple[str, Tags]:
+def tiff_tags(info: Info, notes: list[str]) -> tuple[str, Tags]:
     """(byte order, EXIF, XMP and IPTC as the tags of a TIFF file)."""
     order, tags, damaged = to_tags(info["exif"]) if "exif" in info else ("<", {}, False)
     for tag, kind, length in ((X_RESOLUTION, RATIONAL, 8), (Y_RESOLUTION, RATIONAL, 8), (RESOLUTION_UNIT, SHORT, 2)):
@@ -173,7 +173,7 @@ def _is_usual(tag: int, kind: int) -> bool:
     return any({kind, usual} <= alike for alike in ({kind}, {SHORT, LONG, LONG8}, {1, UNDEFINED}))
 
 
-_OPTIONS: dict[str, Callable[[dict[str, Any], list[str]], dict[str, Any]]] = {
+_OPTIONS: dict[str, Callable[[Info, list[str]], Options]] = {
     "PNG": _png,
     "JPEG": _jpeg,
     "WEBP": _webp,
@@ -184,11 +184,11 @@ _OPTIONS: dict[str, Callable[[dict[str, Any], list[str]], dict[str, Any]]] = {
 }
 
 
-def _common(info: dict[str, Any], *keys: str) -> dict[str, Any]:
+def _common(info: Info, *keys: str) -> Options:
     return {key: info[key] for key in keys if key in info}
 
 
-def _resolution(kind: str, info: dict[str, Any], least: float, most: float, notes: list[str]) -> dict[str, Any]:
+def _resolution(kind: str, info: Info, least: float, most: float, notes: list[str]) -> Options:
     dpi = info.get("dpi")
     if dpi and not least <= min(dpi) <= max(dpi) <= most:
         notes.append(f"{kind} cannot hold its resolution of {dpi[0]:.6g} x {dpi[1]:.6g} dpi")
@@ -196,7 +196,7 @@ def _resolution(kind: str, info: dict[str, Any], least: float, most: float, note
     return {"dpi": dpi} if dpi else {}
 
 
-def _profile(kind: str, image: Image.Image, info: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+def _profile(kind: str, image: Image.Image, info: Info, notes: list[str]) -> Options:
     """The ICC profile, made where the colour space was stated by numbers."""
     space, profile = stated(info), info.get("icc_profile")
     if space is not None and not space.is_srgb:
@@ -213,11 +213,11 @@ def _profile(kind: str, image: Image.Image, info: dict[str, Any], notes: list[st
     return {"icc_profile": profile} if profile else {}
 
 
-def _accepted(kind: str, mode: str, options: dict[str, Any], notes: list[str]) -> dict[str, Any]:
+def _accepted(kind: str, mode: str, options: Options, notes: list[str]) -> Options:
     """The options that Pillow's writer takes, tried on a picture of one pixel; each that it refuses is noted."""
     if _takes(kind, mode, options):
         return options
-    kept: dict[str, Any] = {}
+    kept: Options = {}
     for key, value in options.items():
         if _takes(kind, mode, kept | {key: value}):
             kept[key] = value
@@ -226,7 +226,7 @@ def _accepted(kind: str, mode: str, options: dict[str, Any], notes: list[str]) -
     return kept
 
 
-def _takes(kind: str, mode: str, options: dict[str, Any]) -> bool:
+def _takes(kind: str, mode: str, options: Options) -> bool:
     try:
         Image.new(mode, (1, 1)).save(io.BytesIO(), kind, **options)
     except (*REFUSALS, OSError):
@@ -234,7 +234,7 @@ def _takes(kind: str, mode: str, options: dict[str, Any]) -> bool:
     return True
 
 
-def _note_lost(info: dict[str, Any], notes: list[str], kind: str, **names: str) -> None:
+def _note_lost(info: Info, notes: list[str], kind: str, **names: str) -> None:
     lost = [name for key, name in names.items() if info.get(key)]
     if lost:
         notes.append(f"{kind} cannot hold its {' and '.join(lost)}")

@@ -6,11 +6,12 @@ import io
 import struct
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from PIL import Image, JpegImagePlugin
 
 from .exif import PREFIX
+from .info import Info
 
 _EXIF, _COMMENT, _SCAN = 0xE1, 0xFE, 0xDA
 
@@ -31,7 +32,7 @@ def segments(stream: BinaryIO) -> Iterator[tuple[int, int, int]]:
         at = end
 
 
-def mended(stream: BinaryIO, notes: list[str]) -> tuple[BinaryIO, dict[str, Any]] | None:
+def mended(stream: BinaryIO, notes: list[str]) -> tuple[BinaryIO, Info] | None:
     """The file without the segments of metadata that Pillow fails with, and the EXIF block of these.
 
     None where it fails with none of them. ``notes`` say which were left out.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import io
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -18,6 +18,7 @@ from . import netpbm, png
 from .formats import metadata_options, tiff_tags
 from .headers import whole_numbers
 from .ifd import Tags
+from .info import Info, Options
 from .packing import packed
 from .tiff import PROFILE, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION, add_tags, rational
 
@@ -113,9 +114,9 @@ def _undone(values: np.ndarray) -> np.ndarray:
     return np.concatenate([np.minimum(np.rint(colours), 0xFFFF).astype(np.uint16), values[:, :, -1:]], axis=2)
 
 
-def tiff_info(order: str, tags: Tags) -> dict[str, Any]:
+def tiff_info(order: str, tags: Tags) -> Info:
     """ICC profile and resolution of a TIFF file, under the names of ``PIL.Image.info``."""
-    info: dict[str, Any] = {}
+    info: Info = {}
     if isinstance(profile := tags.get(PROFILE, (0, b""))[1], bytes) and profile:
         info["icc_profile"] = profile
     unit = whole_numbers(order, tags, RESOLUTION_UNIT, 2)[0]
@@ -125,7 +126,7 @@ def tiff_info(order: str, tags: Tags) -> dict[str, Any]:
     return info
 
 
-def write(values: np.ndarray, kind: str, stream: BinaryIO, info: dict[str, Any], notes: list[str]) -> None:
+def write(values: np.ndarray, kind: str, stream: BinaryIO, info: Info, notes: list[str]) -> None:
     """Write uint16 (H, W, C), PNG also uint8, as a file of ``kind`` with the metadata ``info`` that it can hold."""
     if values.dtype == np.uint16 and (needed := missing(kind)):
         raise ImageError(f"16 bits a channel cannot be written as {kind} here: {needed}")
@@ -139,7 +140,7 @@ def write(values: np.ndarray, kind: str, stream: BinaryIO, info: dict[str, Any],
         netpbm.write(values, stream)
 
 
-def _write_png(values: np.ndarray, stream: BinaryIO, pixel: Image.Image, options: dict[str, Any]) -> None:
+def _write_png(values: np.ndarray, stream: BinaryIO, pixel: Image.Image, options: Options) -> None:
     """The chunks that stand beside the picture are those that Pillow writes with one pixel of its kind."""
     height, width, channels = values.shape
     small = io.BytesIO()
@@ -155,9 +156,7 @@ def _write_png(values: np.ndarray, stream: BinaryIO, pixel: Image.Image, options
     png.write(stream, (width, height), 8 * values.itemsize, data, small)
 
 
-def _write_tiff(
-    values: np.ndarray, stream: BinaryIO, info: dict[str, Any], options: dict[str, Any], notes: list[str]
-) -> None:
+def _write_tiff(values: np.ndarray, stream: BinaryIO, info: Info, options: Options, notes: list[str]) -> None:
     import tifffile
 
     order, tags = tiff_tags(info, notes)  # an order which the values follow, so that the tags can stay as they are

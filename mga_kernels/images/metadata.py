@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import Any, BinaryIO
+from collections.abc import Mapping
+from typing import BinaryIO, SupportsInt, cast
 
 from PIL import Image
 
@@ -15,6 +16,7 @@ from .colour import stated
 from .exif import ORIENTATION, PREFIX, STRUCTURAL, from_tags, one_prefix, patch_exif, with_header, without_turn
 from .headers import bmp_profile
 from .ifd import EXIF_IFD, GPS_IFD, INTEROP_IFD, LONG, POINTERS, read_tags
+from .info import Info
 from .jxl import xmp as jxl_xmp
 from .png import code_points
 from .tiff import IPTC, LAYERS, RESOURCES, XMP
@@ -27,9 +29,9 @@ _RAW_PROFILE = "Raw profile type "  # how ImageMagick stores in texts of a PNG w
 _DAMAGED = (ArithmeticError, AttributeError, LookupError, OSError, SyntaxError, TypeError, ValueError, struct.error)
 
 
-def known(info: dict[Any, Any]) -> dict[str, Any]:
+def known(info: Info | Mapping[str | tuple[int, int], object]) -> Info:
     """Of ``PIL.Image.info`` what is kept, as far as it is what its name says: a text in a PNG may have any name."""
-    kept: dict[str, Any] = {
+    kept: Info = {
         key: info[key] for key in ("icc_profile", "exif", "iptc") if isinstance(info.get(key), bytes) and info[key]
     }
     packet = info.get("xmp") or info.get("XML:com.adobe.xmp")
@@ -51,7 +53,7 @@ def known(info: dict[Any, Any]) -> dict[str, Any]:
     return kept
 
 
-def _numbers(value: Any, count: int) -> tuple[float, ...]:
+def _numbers(value: object, count: int) -> tuple[float, ...]:
     """``count`` finite numbers, or nothing."""
     values = value if isinstance(value, (tuple, list)) else (value,)
     try:
@@ -61,7 +63,7 @@ def _numbers(value: Any, count: int) -> tuple[float, ...]:
     return numbers if len(numbers) == count == len(values) and all(map(math.isfinite, numbers)) else ()
 
 
-def stated_in_file(image: Image.Image, stream: BinaryIO | None, notes: list[str]) -> dict[str, Any]:
+def stated_in_file(image: Image.Image, stream: BinaryIO | None, notes: list[str]) -> Info:
     """What the file of ``image`` holds and Pillow does not tell, or not as it is; ``stream`` keeps its position.
 
     Colour spaces stated by numbers, the profile of a BMP, all metadata of JPEG 2000, EXIF, XMP and IPTC of TIFF. Empty
@@ -72,7 +74,7 @@ def stated_in_file(image: Image.Image, stream: BinaryIO | None, notes: list[str]
     position = stream.tell()
     try:
         if image.format == "TIFF":
-            found: dict[str, Any] = _of_tiff(stream, notes)
+            found: Info = _of_tiff(stream, notes)
         elif image.format == "JPEG2000":
             found = jp2_metadata(stream)
         elif image.format == "BMP":
@@ -113,7 +115,7 @@ def _of_tiff(stream: BinaryIO, notes: list[str]) -> dict[str, bytes]:
     return found
 
 
-def read_metadata(image: Image.Image, notes: list[str], stated_there: dict[str, Any]) -> tuple[dict[str, Any], int]:
+def read_metadata(image: Image.Image, notes: list[str], stated_there: Info) -> tuple[Info, int]:
     """The metadata of a loaded Pillow image that is to stand upright, and the orientation (1..8) to be applied yet.
 
     They come under the names of ``Image.info``, plus "iptc", "text" (PNG) and "cicp". ``stated_there``: more of them
@@ -166,7 +168,7 @@ def _made_exif(image: Image.Image, notes: list[str]) -> bytes | None:
         return None
 
 
-def _add_texts(info: dict[str, Any], image: Image.Image, rescued: dict[str, str], notes: list[str]) -> None:
+def _add_texts(info: Info, image: Image.Image, rescued: dict[str, str], notes: list[str]) -> None:
     """The texts of a PNG file, and what is stored as texts there for want of a chunk."""
     texts = {**getattr(image, "text", {}), **rescued}
     for key in [key for key in texts if key.startswith(_RAW_PROFILE)]:
@@ -223,7 +225,7 @@ def _as_utf8(packet: bytes) -> bytes:
     return packet.rstrip(b"\0")
 
 
-def pillows_orientation(image: Image.Image) -> Any:
+def pillows_orientation(image: Image.Image) -> object:
     """The orientation by which Pillow would turn an image, None where it finds none."""
     try:
         return image.getexif().get(ORIENTATION)
@@ -231,7 +233,7 @@ def pillows_orientation(image: Image.Image) -> Any:
         return None
 
 
-def _orientation(image: Image.Image, info: dict[str, Any], from_info: bool, notes: list[str]) -> int:
+def _orientation(image: Image.Image, info: Info, from_info: bool, notes: list[str]) -> int:
     """The orientation, 1..8, of EXIF, or of XMP where EXIF states none; 1 where there is none."""
     if image.format == "JXL" and not getattr(image, "jpeg", False):  # turned by its decoder; EXIF has no say there
         return 1
@@ -245,13 +247,13 @@ def _orientation(image: Image.Image, info: dict[str, Any], from_info: bool, note
     if told is None:
         return 1
     if told in range(1, 9):
-        return int(told)
+        return int(cast(SupportsInt, told))  # of some files a fraction
     if not isinstance(told, int):
         notes.append("its EXIF orientation is no number and was ignored")
     return 1
 
 
-def _upright(info: dict[str, Any], turn: int, notes: list[str]) -> dict[str, Any]:
+def _upright(info: Info, turn: int, notes: list[str]) -> Info:
     """The metadata of an image that stands upright, by ``turn`` if need be, and alone in its file."""
     info = dict(info)
     if "exif" in info:
@@ -265,7 +267,7 @@ def _upright(info: dict[str, Any], turn: int, notes: list[str]) -> dict[str, Any
     return info
 
 
-def resized(info: dict[str, Any], before: tuple[int, int], after: tuple[int, int]) -> dict[str, Any]:
+def resized(info: Info, before: tuple[int, int], after: tuple[int, int]) -> Info:
     """The metadata of an image that was (width, height) ``before``: what EXIF and XMP say of its size is updated."""
     info = dict(info)
     if "exif" in info:

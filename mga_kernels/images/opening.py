@@ -18,6 +18,7 @@ from ..system.threads import Lock
 from . import jpeg, plugins, png
 from .boxes import avif_without_exif
 from .headers import what_it_is
+from .info import Info
 
 # Formats of single pictures. Others that Pillow opens run outside programs, hold vectors, layers, films or readings of
 # instruments, or are known to it by name only.
@@ -128,7 +129,7 @@ def limit_off() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = before
 
 
-def mended(stream: BinaryIO, kind: str | None, notes: list[str]) -> tuple[BinaryIO, dict[str, Any]] | None:
+def mended(stream: BinaryIO, kind: str | None, notes: list[str]) -> tuple[BinaryIO, Info] | None:
     """The file without the metadata that Pillow fails with, and those of them that can be read all the same."""
     if kind == "PNG":
         return png.mended(stream, notes)
@@ -159,7 +160,7 @@ def file_of(image: Image.Image) -> Iterator[BinaryIO | None]:
         yield stream if _begins(stream, accept) else None
 
 
-def _begins(stream: Any, accept: Any) -> bool:
+def _begins(stream: Any, accept: Callable[[bytes], bool | str] | None) -> bool:
     """Whether a stream can be read and begins as ``accept`` of Pillow wants it; its position is kept."""
     try:
         position = stream.tell()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ..errors import ImageError, InputError
+from .info import Info
 from .metadata import resized
 from .result import PhotoImage
 from .xmp import goes_round
@@ -33,7 +33,7 @@ class Photo:
     mode: str = "RGB"
     format: str | None = None
     shape: tuple[int, ...] | None = None
-    info: dict[str, Any] = field(default_factory=dict)
+    info: Info = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     hidden: np.ndarray | None = None
 

@@ -6,7 +6,7 @@ import io
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 import numpy as np
 from PIL import Image, ImageCms
@@ -14,6 +14,7 @@ from PIL import Image, ImageCms
 from ..errors import ImageError, InputError, MGAError, OutOfMemoryError
 from ..system.memory import GIB, require_memory
 from .deep import DEEP_BYTES, EXTRACT, bits_of, deep_tiff, of_levels, of_tiff, refuse_deep, turned, values_of
+from .info import Info
 from .metadata import read_metadata, stated_in_file
 from .opening import Damaged, file_of, limit_off, mended, one_line, open_image, opened
 from .photo import Photo, bleed
@@ -91,7 +92,7 @@ def _from_pillow(
     name: str,
     notes: list[str] | None = None,
     stream: BinaryIO | None = None,
-    rescued: dict[str, Any] | None = None,
+    rescued: Info | None = None,
     deep: bool = False,
 ) -> Photo:
     """``stream`` is the file that ``image`` was opened from, ``rescued`` metadata that were taken out of it."""
@@ -135,7 +136,7 @@ def _from_pillow(
     return Photo(filled, coverage, grey, mode, source_format, None, info, notes, hidden)
 
 
-def from_frame(image: Image.Image, name: str, stated: dict[str, Any]) -> Photo:
+def from_frame(image: Image.Image, name: str, stated: Info) -> Photo:
     """The photograph of one frame, a decoded copy; ``stated``: what ``stated_in_file`` found of it."""
     return _from_pillow(image, name, rescued=stated)
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import io
 import os
 import warnings
-from typing import Any, BinaryIO
+from typing import IO, BinaryIO
 
 from PIL import Image
 
 from . import plugins
 from .formats import metadata_options, tiff_tags
+from .info import Info, Options
 from .metadata import known
 from .tiff import add_tags
+
+Target = str | bytes | os.PathLike[str] | os.PathLike[bytes] | IO[bytes]
 
 
 class PhotoImage(Image.Image):
@@ -23,14 +26,14 @@ class PhotoImage(Image.Image):
     """
 
     @classmethod
-    def of(cls, image: Image.Image, info: dict[str, Any]) -> PhotoImage:
+    def of(cls, image: Image.Image, info: Info) -> PhotoImage:
         """``image`` itself, with the metadata ``info``."""
         image.__class__ = cls
         image.info.update(info)
         assert isinstance(image, cls)
         return image
 
-    def save(self, fp: Any, format: str | None = None, **params: Any) -> None:
+    def save(self, fp: Target, format: str | None = None, **params: object) -> None:
         """Save as ``PIL.Image.Image.save`` does, with the metadata."""
         notes: list[str] = []
         kind = format.upper() if format else _kind(fp)
@@ -47,7 +50,7 @@ class PhotoImage(Image.Image):
         for note in notes:
             warnings.warn(note, stacklevel=2)
 
-    def _save_tiff(self, fp: Any, info: dict[str, Any], notes: list[str], params: dict[str, Any]) -> None:
+    def _save_tiff(self, fp: Target, info: Info, notes: list[str], params: Options) -> None:
         options = metadata_options("TIFF", self, info, notes) | params
         if not isinstance(fp, (str, bytes, os.PathLike)):
             buffer = io.BytesIO()  # the caller's stream need not be one that can be read
@@ -64,7 +67,7 @@ class PhotoImage(Image.Image):
             raise
 
 
-def save_tiff(image: Image.Image, stream: BinaryIO, info: dict[str, Any], notes: list[str], **options: Any) -> None:
+def save_tiff(image: Image.Image, stream: BinaryIO, info: Info, notes: list[str], **options: object) -> None:
     """Write ``image`` by Pillow with ``options`` to ``stream``, which can be read too, and add the tags of ``info``."""
     large = image.width * image.height * len(image.getbands()) > 3 << 30  # offsets of plain TIFF end at 4 GiB
     Image.Image.save(image, stream, "TIFF", **{"big_tiff": large} | options)
@@ -73,7 +76,7 @@ def save_tiff(image: Image.Image, stream: BinaryIO, info: dict[str, Any], notes:
         add_tags(stream, tags, order)
 
 
-def _kind(fp: Any) -> str:
+def _kind(fp: Target) -> str:
     """Pillow's name of the format that a path, or the name of a stream, asks for; "" where none does."""
     name = fp if isinstance(fp, (str, bytes, os.PathLike)) else getattr(fp, "name", "")
     if not isinstance(name, (str, bytes, os.PathLike)):

@@ -8,7 +8,7 @@ import stat
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -19,6 +19,7 @@ from . import plugins
 from .colour import in_srgb
 from .film import Film, check_holds, in_palette, write_film
 from .formats import REFUSALS, metadata_options
+from .info import Options
 from .levels import KINDS, missing, write
 from .metadata import known
 from .photo import Photo, to_image
@@ -33,7 +34,7 @@ LOSSY = frozenset({"JPEG", "WEBP", "AVIF", "HEIF", "JXL"})  # those that have a 
 _OPAQUE = frozenset({"JPEG", "PPM"})  # those without transparency
 # The longest side each format (JPEG: libjpeg) can hold, in pixels.
 _LONGEST = {"JPEG": 65500, "WEBP": 16383, "AVIF": 65536, "GIF": 65535}
-_ENCODING: dict[str, dict[str, Any]] = {
+_ENCODING: dict[str, Options] = {
     "PNG": {"compress_level": COMPRESSION},
     "JPEG": {"quality": 95, "subsampling": 0},
     # Lossy WebP halves the resolution of colour whatever the quality; colours below alpha 0 stay only if it is exact.
@@ -294,7 +295,7 @@ def encode_film(
     return _as_asked(encode, kind, stream, name, quality)
 
 
-def _encoding(kind: str, quality: int | None) -> dict[str, Any]:
+def _encoding(kind: str, quality: int | None) -> Options:
     if quality is None:
         return _ENCODING[kind]
     if kind == "JXL":  # of which 100 is without loss

@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
 from torch import nn
 
 from ..errors import InputError
 from ..quantities import check_whole_number, plain_fields, real
 from .interface import Reach, Windows
-from .regions import RegionConfig, RegionNetwork
+from .regions import Facts, RegionConfig, RegionNetwork
 from .registry import Network
 from .whole import WholeConfig
 
@@ -62,7 +61,7 @@ class BlackBoxConfig(RegionConfig):
         return self.window
 
     @classmethod
-    def refining(cls, facts: dict[str, Any]) -> WholeConfig:
+    def refining(cls, facts: Facts) -> WholeConfig:
         name = facts["network"]
         if not isinstance(name, str):
             raise InputError(f"model: the name of a network is a text, got {name!r}")

@@ -45,7 +45,7 @@ def to_bytes(network: nn.Module) -> bytes:
     return stream.getvalue()
 
 
-def from_bytes(content: bytes) -> Any:
+def from_bytes(content: bytes) -> nn.Module:
     """The network on the CPU. It runs code as unpickling does, of which this is a part."""
     network_names()  # a network of the user's own is found where MGA_NETWORKS says
     return torch.load(io.BytesIO(content), map_location="cpu", weights_only=False)

@@ -21,7 +21,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from .layers import PixelShuffleUpsampler, conv
 from .margins import Enlarge, Step, cropped, upsampled
+from .registry import Channels
 
 IMAGE = 4  # channels of the image in a state
 GREY = 0.5  # taken off the image of a state, so that bfloat16 holds it twice as exactly
@@ -53,7 +54,14 @@ class Layout:
     fusion: str = ""
 
 
-def channels_of_state(parts: int, default: int, image: bool = False, setting: str = SETTING) -> dict[str, Any]:
+class StateChannels(TypedDict):
+    """Two fields of a ``registry.Network``."""
+
+    feature_channels: Channels
+    mask_channels: Channels
+
+
+def channels_of_state(parts: int, default: int, image: bool = False, setting: str = SETTING) -> StateChannels:
     """Fields of a ``Network``: its state has ``parts`` of as many channels as ``setting`` says, and maybe the image."""
     return {
         "feature_channels": lambda settings: parts * settings.get(setting, default) + IMAGE * image,
@@ -87,9 +95,13 @@ class Half(nn.Module, ABC):
     light: nn.Conv2d | None
 
     def lighten(self, light: bool, scale: int, channels: int) -> bool:
-        """Whether the upsampler is the light one, which it makes."""
+        """Whether the upsampler is the light one. Makes that, and in a Base-Net what comes before the blocks."""
         self.scale, self.light = scale, conv(channels, 3 * scale * scale, 3) if light else None
+        self.begin()
         return light
+
+    def begin(self) -> None:
+        """Make what a Base-Net has beyond its blocks and upsampler, when ``parts`` and ``light`` are known."""
 
     @abstractmethod
     def advance(self, *state: Tensor) -> State:
@@ -142,6 +154,10 @@ class Distilling(Half):
     """All blocks are fused by one convolution 1x1, whose sum so far is a part of the state, as in RFDN and IMDN."""
 
     fea_conv: nn.Conv2d  # of the Base-Net
+
+    def begin(self) -> None:
+        if isinstance(self, BaseHalf):
+            self.fea_conv = conv(3, self.parts[0], 3)
 
     def build(self, scale: int, channels: int, name: str, blocks: Sequence[nn.Module], slope: float) -> None:
         self.parts, self.slope, self.names = (channels,) * 3, slope, [f"{name}{i + 1}" for i in range(len(blocks))]

@@ -94,6 +94,22 @@ class Windows:
     together: bool
 
 
+@dataclass(frozen=True)
+class Cells:
+    """Which cells are refined. ``k`` and ``selection`` None: those of the configuration.
+
+    ``k`` is clamped to the number of cells; with a ``threshold`` those of them whose mask value is larger.
+    """
+
+    k: int | None = None
+    selection: str | None = None
+    seed: int = 0
+    threshold: float | None = None
+
+
+USUAL = Cells()
+
+
 class SRNetwork(nn.Module, ABC):
     """Images are (B, 3, H, W) in [0, 1], sides no less than the network's ``minimum_size``; results (B, 3, sH, sW).
 
@@ -133,15 +149,7 @@ class SRNetwork(nn.Module, ABC):
         """Those of ``staged``, or why they do not fit this network."""
 
     @abstractmethod
-    def unclamped(
-        self,
-        image: Tensor,
-        k: int | None = None,
-        variant: str = "",
-        selection: str | None = None,
-        seed: int = 0,
-        threshold: float | None = None,
-    ) -> Tensor:
+    def unclamped(self, image: Tensor, variant: str = "", cells: Cells = USUAL) -> Tensor:
         """What ``forward`` makes of it before values are clamped, in which those that are not finite can be seen."""
 
     def convert(self, front: torch.dtype, back: torch.dtype) -> None:
@@ -215,9 +223,5 @@ class MaskedNetwork(SRNetwork):
         seed: int = 0,
         threshold: float | None = None,
     ) -> Tensor:
-        """SR image (B, 3, sH, sW) in [0, 1]; ``k`` and what follows ``variant`` matter for "masked" only.
-
-        ``k`` is clamped to the number of cells; ``k`` and ``selection`` are those of the configuration where not given.
-        With a ``threshold`` those of the K cells are refined whose mask value is larger.
-        """
-        return self.unclamped(image, k, variant, selection, seed, threshold).clamp(0, 1)
+        """SR image (B, 3, sH, sW) in [0, 1]; the cells of ``variant`` "masked" are those of ``Cells``."""
+        return self.unclamped(image, variant, Cells(k, selection, seed, threshold)).clamp(0, 1)

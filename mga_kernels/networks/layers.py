@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +13,7 @@ from torch import Tensor, nn
 from ..ops.grid import mirror_indices
 
 Size = int  # a SymInt while a graph is traced
+Kind = TypeVar("Kind", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,13 @@ def conv(in_channels: int, out_channels: int, kernel_size: int, bias: bool = Tru
 def valid_conv(in_channels: int, out_channels: int, bias: bool = True) -> nn.Conv2d:
     """Convolution 3x3 without padding: its output is one pixel smaller on each side."""
     return nn.Conv2d(in_channels, out_channels, 3, padding=0, bias=bias)
+
+
+def each(kind: type[Kind], modules: Iterable[nn.Module]) -> list[Kind]:
+    """Modules of a sequence, all of which are of this kind."""
+    found = [module for module in modules if isinstance(module, kind)]
+    assert len(found) == sum(1 for _ in modules)
+    return found
 
 
 def consume_halo(x: Tensor, conv1: nn.Module, conv2: nn.Module) -> Tensor:

@@ -21,7 +21,7 @@ from ..errors import InputError
 from ..ops import gather_patches, paste_patches_
 from .amount import above
 from .config import ModelConfig
-from .interface import FILTER_REACH, MASK_REACH, Halves, MaskedNetwork, Reach
+from .interface import FILTER_REACH, MASK_REACH, USUAL, Cells, Halves, MaskedNetwork, Reach
 from .layers import pad_by_reflection
 from .mask import MaskPrediction
 from .registry import Network
@@ -129,15 +129,7 @@ class MaskGuidedNetwork(MaskedNetwork):
         result = self.refine(F.pad(feature, (self.halo,) * 4)) if whole is None else whole(feature)
         return result / self.value_range
 
-    def unclamped(
-        self,
-        image: Tensor,
-        k: int | None = None,
-        variant: str = "masked",
-        selection: str | None = None,
-        seed: int = 0,
-        threshold: float | None = None,
-    ) -> Tensor:
+    def unclamped(self, image: Tensor, variant: str = "masked", cells: Cells = USUAL) -> Tensor:
         """What ``forward`` clamps, in which values that are not finite can be seen."""
         height, width = (side * self.config.scale for side in image.shape[-2:])
         result, feature = self.coarse(image)
@@ -146,13 +138,14 @@ class MaskGuidedNetwork(MaskedNetwork):
         elif variant == "all":
             result = self._pasted(result, feature, self.every_cell(feature))
         elif variant == "masked":
-            mask, indices = self.select(feature, self.config.k if k is None else k, selection, seed)
-            if threshold is None:
+            k = self.config.k if cells.k is None else cells.k
+            mask, indices = self.select(feature, k, cells.selection, cells.seed)
+            if cells.threshold is None:
                 result = self._pasted(result, feature, indices)
             else:  # a number of cells of its own for each image
                 images = (t.split(1) for t in (result, feature, mask, indices))
                 result = torch.cat(
-                    [self._pasted(r, f, above(m, i, threshold)) for r, f, m, i in zip(*images, strict=True)]
+                    [self._pasted(r, f, above(m, i, cells.threshold)) for r, f, m, i in zip(*images, strict=True)]
                 )
         elif variant != "base":
             raise InputError(f"variant {variant!r} does not exist; choose one of {VARIANTS}")

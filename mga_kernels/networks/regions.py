@@ -20,13 +20,15 @@ from ..ops import high_pass, output_to_image, select_patches
 from ..quantities import plain_fields, real
 from .amount import Amount, above
 from .config import HIGH_PASS
-from .interface import MaskedNetwork, Reach, SRNetwork
+from .interface import USUAL, Cells, MaskedNetwork, Reach, SRNetwork
 from .registry import Network
 from .whole import WholeConfig, WholeNetwork
 
 PATCH_SIZES = (4, 8, 12, 16, 24)
 VARIANTS = ("base", "decomposed", "masked")
 ALL = 1 << 40  # more cells than any image has
+
+Facts = dict[str, Any]  # of a configuration, as JSON has them
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class RegionConfig:
         return self.refine.definition
 
     def to_json(self) -> str:
-        facts: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self.parts}
+        facts: Facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self.parts}
         parts = {part: json.loads(getattr(self, part).to_json()) for part in self.parts}
         return json.dumps(facts | parts, sort_keys=True)
 
@@ -103,7 +105,7 @@ class RegionConfig:
             raise InputError(f"model: not a configuration of this version: {error}") from None
 
     @classmethod
-    def refining(cls, facts: dict[str, Any]) -> WholeConfig:
+    def refining(cls, facts: Facts) -> WholeConfig:
         """The Refine-Net's configuration, as it stands in a file."""
         return WholeConfig.from_json(json.dumps(facts))
 
@@ -175,15 +177,7 @@ class RegionNetwork(MaskedNetwork):
     def decomposed(self, feature: Tensor) -> Tensor:
         return self.refine(feature)
 
-    def unclamped(
-        self,
-        image: Tensor,
-        k: int | None = None,
-        variant: str = "masked",
-        selection: str | None = None,
-        seed: int = 0,
-        threshold: float | None = None,
-    ) -> Tensor:
+    def unclamped(self, image: Tensor, variant: str = "masked", cells: Cells = USUAL) -> Tensor:
         if variant == "decomposed":
             return self.refine(image)
         if variant not in VARIANTS:
@@ -192,8 +186,8 @@ class RegionNetwork(MaskedNetwork):
         if variant == "base":
             return coarse
         rows, columns = (-(-side // self.config.patch_size) for side in image.shape[-2:])
-        amount = Amount(k=k, threshold=threshold) or self.config.usual
-        mask, indices = self._select(coarse, amount.count(rows * columns, ALL), selection, seed)
+        amount = Amount(k=cells.k, threshold=cells.threshold) or self.config.usual
+        mask, indices = self._select(coarse, amount.count(rows * columns, ALL), cells.selection, cells.seed)
         return self.pasted(coarse, self.refine(image), mask, indices, amount.threshold)
 
     def pasted(

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from torch import Tensor, nn
 
@@ -23,10 +23,13 @@ from ..catalogue import ARCHITECTURES, FOLDER
 from ..errors import InputError
 
 if TYPE_CHECKING:
+    from ..checkpoints.spelling import Published
+    from ..runtimes.cpu.plan import PairWeights
     from .divided import Layout
 
 SPLIT = "-split"  # how the names of published networks cut in two end
 
+Fused = Callable[[nn.Module], tuple[Callable[[Tensor], Tensor], int]]
 Channels = int | Callable[[Mapping[str, Any]], int]
 
 
@@ -91,11 +94,11 @@ class Network:
     minimum_size: int = 1
     working_values: int = 1000
     mask_channels: Channels | None = None
-    published: object | str | None = None
+    published: Published | str | None = None
     divided: Network | str | None = None
     layout: Layout | None = None
-    cpu: type | str | None = None
-    cuda: Callable[..., Any] | str | None = None
+    cpu: type[PairWeights] | str | None = None
+    cuda: Fused | str | None = None
     extension: Extension | str | None = None
     passes_on: bool = False
 
@@ -104,7 +107,17 @@ class Network:
         """``value_range`` as ``WholeConfig`` says it."""
         return "0..255" if self.value_range == 255 else "0..1"
 
-    def part(self, field: str) -> Any:
+    @overload
+    def part(self, field: Literal["published"]) -> Published | None: ...
+    @overload
+    def part(self, field: Literal["divided"]) -> Network | None: ...
+    @overload
+    def part(self, field: Literal["cpu"]) -> type[PairWeights] | None: ...
+    @overload
+    def part(self, field: Literal["cuda"]) -> Fused | None: ...
+    @overload
+    def part(self, field: Literal["extension"]) -> Extension | None: ...
+    def part(self, field: str) -> object:
         """What a field holds, imported where it is named by a string; None where there is nothing.
 
         InputError where what it names cannot be imported.
@@ -120,6 +133,13 @@ class Network:
                 f"network: {field} of {self.name!r} is {value!r}, which cannot be imported: {error}; "
                 'give "module:name", or the object itself'
             ) from error
+
+    @property
+    def weights(self) -> type[PairWeights]:
+        """``part("cpu")`` of a network that has it."""
+        kind = self.part("cpu")
+        assert kind is not None, self.name
+        return kind
 
     def cut(self) -> Network | None:
         """The network whose halves are this one cut in two without loss.

@@ -119,7 +119,7 @@ class WholeNetwork(SRNetwork):
         """A Base-Net that, with all blocks, is this network."""
         config, found = self.config, self.staged
         assert found is not None
-        as_it_is = found is config.definition and found.part("cpu").any_settings
+        as_it_is = found is config.definition and found.weights.any_settings
         ranges = ("0..1", "0..255") if as_it_is else (found.input_range,)
         if config.colour != "rgb" or config.input_range not in ranges:
             return f"there are none for {config.colour} in {config.input_range}"

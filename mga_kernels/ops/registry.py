@@ -10,8 +10,9 @@ import importlib
 import importlib.util
 import inspect
 import os
+import sys
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32)  # what a GPU's matrix u
 BACKENDS = ("cuda", "triton", "cpu", "reference")
 _TRITON = torch.library.Library("mga_triton", "DEF")
 _TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
+Result = TypeVar("Result")
 _operators: dict[str, Operator] = {}
 _last: dict[str, str] = {}
 
@@ -39,7 +41,7 @@ class Backend:
         """Why no call at all can run here, or None."""
         return None
 
-    def can_run(self, *arguments: Any) -> str | None:
+    def can_run(self, *arguments: object) -> str | None:
         """Why this call cannot run here, or None."""
         return None
 
@@ -67,7 +69,7 @@ class NativeBackend(Backend):
                 return "the kernels are compiled in, but there is no usable NVIDIA GPU"
         return self.missing
 
-    def can_run(self, *arguments: Any) -> str | None:
+    def can_run(self, *arguments: object) -> str | None:
         missing = self.missing
         if missing is None and self.name == "cuda" and torch.version.hip is not None:
             missing = "this torch calls AMD GPUs cuda; the kernels are for NVIDIA"
@@ -88,17 +90,17 @@ class ComposedBackend(Backend):
 
     name = "cpu"
 
-    def can_run(self, *arguments: Any) -> str | None:
+    def can_run(self, *arguments: object) -> str | None:
         return _unfit(arguments, "cpu")
 
 
 class TritonBackend(Backend):
     """Triton kernels for tensors on a GPU; under Triton's interpreter (TRITON_INTERPRET=1), for tensors on the CPU.
 
-    The kernel is a torch operator, ``torch.ops.mga_triton.<op>``, with the arguments of the definition. ``module``
-    holds a launcher of the operator's name, and ``fake``, which gives the result without values; it is imported when
-    the operator first runs, so that nothing needs Triton before. An operator whose name ends in _ changes its first
-    argument, or those that ``changes`` names, and its launcher returns nothing. No backward.
+    The kernel is a torch operator, ``torch.ops.mga_triton.<op>``, with the arguments of the definition, beside which
+    stands ``fake``, which gives the result without values. ``module`` holds a launcher of the operator's name; it is
+    imported when the operator first runs, so that nothing needs Triton before. An operator whose name ends in _ changes
+    its first argument, or those that ``changes`` names, and its launcher returns nothing. No backward.
     """
 
     name = "triton"
@@ -124,7 +126,7 @@ class TritonBackend(Backend):
             return "there is no GPU that torch can use"
         return None
 
-    def can_run(self, *arguments: Any) -> str | None:
+    def can_run(self, *arguments: object) -> str | None:
         reason = _unfit(arguments, "cpu" if _interpreting() else "cuda", self.unavailable(), self.dtypes)
         return self.refuses(*arguments) if reason is None and self.refuses else reason
 
@@ -146,7 +148,7 @@ def _unfit(
     return None
 
 
-def _tensors(arguments: Iterable[Any]) -> Iterator[Tensor]:
+def _tensors(arguments: Iterable[object]) -> Iterator[Tensor]:
     """Those among the arguments and in lists of them."""
     for argument in arguments:
         if isinstance(argument, Tensor):
@@ -161,7 +163,7 @@ def _define(op: str, module: str, definition: Callable, changes: Collection[str]
             return getattr(importlib.import_module(module), op)(*arguments)
 
     def fake(*arguments: Any) -> Any:
-        return None if op.endswith("_") else importlib.import_module(module).fake(*arguments)
+        return None if op.endswith("_") else sys.modules[definition.__module__].fake(*arguments)
 
     first = next(iter(inspect.signature(definition).parameters))
     changed = list(changes) or ([first] if op.endswith("_") else [])
@@ -188,7 +190,7 @@ def _interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-class Operator:
+class Operator(Generic[Result]):
     """One operator and its backends, best first, called with the arguments of its contract after they were checked."""
 
     def __init__(self, name: str, *backends: Backend):
@@ -196,7 +198,7 @@ class Operator:
         self.backends = {backend.name: backend for backend in backends}
         _operators[name] = self
 
-    def choose(self, *arguments: Any) -> Backend:
+    def choose(self, *arguments: object) -> Backend:
         forced = os.environ.get("MGA_BACKEND")
         if forced:
             return self._forced(forced, *arguments)
@@ -205,7 +207,7 @@ class Operator:
                 return backend
         raise BackendError(f"{self.name}: no backend can run this call")
 
-    def _forced(self, name: str, *arguments: Any) -> Backend:
+    def _forced(self, name: str, *arguments: object) -> Backend:
         if name not in BACKENDS:
             raise BackendError(f"MGA_BACKEND={name}: there is no such backend; choose one of {', '.join(BACKENDS)}")
         if name not in self.backends:
@@ -215,7 +217,7 @@ class Operator:
             raise BackendError(f"MGA_BACKEND={name}: {self.name} cannot run this call there: {reason}")
         return self.backends[name]
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: object) -> Result:
         backend = self.choose(*arguments)
         result = backend.run(*arguments)
         _last[self.name] = backend.name

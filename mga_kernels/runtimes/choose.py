@@ -109,7 +109,7 @@ def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, as
     if reason is not None:
         return reason
     make: Callable[[SRNetwork, Storage], Planner | str] = partial(large_tiles.of, exact=dtype is not None)
-    faster = network.staged.part("cpu").faster
+    faster = network.staged.weights.faster
     if network.pair is not None:
         make, faster = RegionWeights.of, RegionWeights.faster
     elif network.alternatives:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,11 @@ class Kept:
         """Whether there are any."""
         return bool(self._known())
 
-    def find(self, key: dict[str, Any]) -> Any:
+    def find(self, key: Mapping[str, object]) -> object:
         """What a file says may be anything; None where it says nothing."""
         return self._known().get(_text(key))
 
-    def keep(self, key: dict[str, Any], entry: Any) -> str | None:
+    def keep(self, key: Mapping[str, object], entry: object) -> str | None:
         """In the file too, as its last; why it cannot be written, or None."""
         text, path = _text(key), cache_file(self.name)
         with self._lock:
@@ -64,11 +65,11 @@ class Kept:
             return self._entries
 
 
-def _text(key: dict[str, Any]) -> str:
+def _text(key: Mapping[str, object]) -> str:
     return json.dumps(key, sort_keys=True)
 
 
-def _save(path: Path, text: str, entry: Any) -> str | None:
+def _save(path: Path, text: str, entry: object) -> str | None:
     entries = _load(path)  # other processes may have added some
     entries.pop(text, None)
     entries = dict(list((entries | {text: entry}).items())[-MOST:])

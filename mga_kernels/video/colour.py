@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from av import VideoCodecContext
 
 UNSPECIFIED = 2  # of matrix, primaries and transfer
 # Matrices as AVCOL_SPC numbers them -> what PyAV calls those that it converts.
@@ -27,12 +30,12 @@ class VideoColour:
     full: bool
 
     @classmethod
-    def of(cls, context: Any, height: int) -> VideoColour:
+    def of(cls, context: VideoCodecContext, height: int) -> VideoColour:
         """What a codec context says; a matrix that it leaves open is what players assume for this height."""
         matrix = int(context.colorspace)
         if matrix == UNSPECIFIED:
             matrix = assumed_matrix(height)
-        full = int(context.color_range) == 2 or context.pix_fmt.startswith("yuvj")
+        full = int(context.color_range) == 2 or (context.pix_fmt or "").startswith("yuvj")
         return cls(matrix, int(context.color_primaries), int(context.color_trc), full)
 
     @property

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -15,6 +15,10 @@ from ..system.files import whole_file
 from .colour import RGB_MATRIX, VideoColour
 from .pyav import errors_of, pyav
 from .reading import Frame, Video
+
+if TYPE_CHECKING:
+    from av import VideoFrame, VideoStream
+    from av.container import OutputContainer
 
 LEAD = 60  # seconds by which pictures are later in a part: one that began before zero would be moved by its container
 
@@ -91,14 +95,14 @@ class Pictures:
         self.format, self.colour = format, colour
         self.given = pyav().VideoFrame(*size, "rgb24")
         self.last: np.ndarray | None = None  # and the picture that it became
-        self.picture: Any = None
+        self.picture: VideoFrame
 
-    def of(self, rgb: np.ndarray) -> Any:
+    def of(self, rgb: np.ndarray) -> VideoFrame:
         if rgb is not self.last:
             self.last, self.picture = rgb, self._converted(rgb)
         return self.picture
 
-    def _converted(self, rgb: np.ndarray) -> Any:
+    def _converted(self, rgb: np.ndarray) -> VideoFrame:
         """Through a frame of FFmpeg's, since converters read beyond the end of the last row."""
         flags, ranges = pyav().video.reformatter.Interpolation, pyav().video.reformatter.ColorRange
         how: dict[str, Any] = {"interpolation": flags.BICUBIC | flags.ACCURATE_RND | flags.FULL_CHR_H_INP}
@@ -112,12 +116,13 @@ class Pictures:
 
 
 class _Encoder:
-    def __init__(self, container: Any, video: Video, size: tuple[int, int], encoding: Encoding):
+    def __init__(self, container: OutputContainer, video: Video, size: tuple[int, int], encoding: Encoding):
         self.container, self.time_base = container, video.time_base
         kind, quality = encoding.kind, encoding.kind.quality
         crf = encoding.crf if encoding.crf is not None else quality
         options = kind.options | ({} if crf is None else {"crf": str(crf)})
-        stream = self.stream = container.add_stream(kind.encoder, rate=video.rate or Fraction(25), options=options)
+        rate = video.rate or Fraction(25)
+        stream = self.stream = cast("VideoStream", container.add_stream(kind.encoder, rate=rate, options=options))
         context = stream.codec_context
         stream.width, stream.height = size
         stream.pix_fmt = kind.formats[encoding.bits]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from types import ModuleType
 
 from ..errors import InputError
 
 
-def pyav() -> Any:
+def pyav() -> ModuleType:
     """The module; InputError without it."""
     try:
         import av

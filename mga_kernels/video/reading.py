@@ -7,13 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from ..errors import InputError
 from .colour import MATRICES, RGB_MATRIX, VideoColour
 from .pyav import errors_of, pyav
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
 
 PIPE = Path("-")  # standard input among the videos
 
@@ -27,7 +30,7 @@ class Frame:
     duration: int
 
 
-def open_source(path: Path) -> Any:
+def open_source(path: Path) -> InputContainer:
     """PyAV's container. A list that names other places opens none but files."""
     name, protocol = ("pipe:0", "pipe") if path == PIPE else (f"file:{path}", "file")
     return pyav().open(name, options={"protocol_whitelist": protocol})
@@ -71,7 +74,7 @@ class Video:
                 f"{self.name} has a colour matrix (number {self.colour.matrix} of ITU-T H.273) that is not converted; "
                 "convert the video to BT.709 first"
             )
-        self.time_base: Fraction = self.stream.time_base
+        self.time_base = cast(Fraction, self.stream.time_base)  # None only of streams that are being made
         self.rate: Fraction | None = self.stream.average_rate or self.stream.guessed_rate
         self.aspect: Fraction | None = self.stream.sample_aspect_ratio
         self.seconds = self.container.duration / 1e6 if self.container.duration else None
@@ -82,6 +85,7 @@ class Video:
         self.damaged = 0
         self.rotation = 0  # degrees counter-clockwise, known with the first frame
         self.notes: list[str] = []
+        assert context.format is not None  # as there is a pix_fmt
         parts = context.format.components
         if max(part.bits for part in parts) > 8:
             self.notes.append(f"its {max(part.bits for part in parts)} bits a value become 8 before the network")

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from ...networks.layers import each
 from ...runtimes.cpu.layers import Conv, plus_mean, weight_and_bias
 from ...runtimes.cpu.plan import PlainWeights
 from ...runtimes.cpu.stages import Stage, stepwise
+from . import network as edsr
 
 
-class EdsrWeights(PlainWeights):
+class EdsrWeights(PlainWeights[edsr.BaseNet]):
     """``stages`` end with the first convolution once more, which takes less than to keep till then what it made."""
 
-    def stages(self, base: Any) -> list[Stage]:
+    def stages(self, base: edsr.BaseNet) -> list[Stage]:
         first = self.less_mean(base.conv_first, base.mean, factor=self.value_range / 255)
         stages = [Stage(first, "image", "x")]
-        for block in base.body:
+        for block in each(edsr.ResidualBlock, base.body):
             weight, bias = weight_and_bias(block.conv2)
             second = Conv(weight * block.residual, None if bias is None else bias * block.residual)
             stages += [Stage(Conv.of(block.conv1, 0.0), "x", "hidden"), Stage(second, "hidden", "x", "x")]
@@ -25,5 +25,5 @@ class EdsrWeights(PlainWeights):
             Stage(Conv.of(base.conv_after_body), "x", "feature", "hidden"),
         ]
 
-    def end(self, base: Any) -> list[Stage]:
+    def end(self, base: edsr.BaseNet) -> list[Stage]:
         return stepwise(base.upsampler, "feature", self.config.scale, plus_mean(base.conv_last, base.mean))

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ...networks.divided import BaseHalf, Distilling, Layout, RefineHalf, channels_of_state
-from ...networks.layers import conv
 from ...networks.registry import Network
 from . import network as imdn
 
@@ -25,9 +22,7 @@ class _Imdn(Distilling):
 
 
 class ImdnBase(_Imdn, BaseHalf):
-    def __init__(self, scale: int, blocks: int, **settings: Any):
-        super().__init__(scale, blocks, **settings)
-        self.fea_conv = conv(3, self.parts[0], 3)
+    pass
 
 
 class ImdnRefine(_Imdn, RefineHalf):

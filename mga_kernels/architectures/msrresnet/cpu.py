@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from ...networks.layers import each
 from ...runtimes.cpu.divided import DividedWeights
 from ...runtimes.cpu.layers import Conv
 from ...runtimes.cpu.stages import Block, Part, Stage
 from . import network as msrresnet
+from .divided import MsrresnetHalf
 
 
-class MsrresnetWeights(DividedWeights):
+class MsrresnetWeights(DividedWeights[MsrresnetHalf]):
     faster = "float32"
     slope = msrresnet.SLOPE
 
-    def blocks(self, half: Any) -> list[Block]:
+    def blocks(self, half: MsrresnetHalf) -> list[Block]:
         def stages(block: msrresnet.ResidualBlock) -> Block:
             first, second = Conv.of(block.conv1, 0.0), Conv.of(block.conv2)
             return lambda x, out: [Stage(first, x, "hidden"), Stage(second, "hidden", out, x)]
 
-        return [stages(block) for block in half.recon_trunk]
+        return [stages(block) for block in each(msrresnet.ResidualBlock, half.recon_trunk)]
 
-    def upsampler(self, half: Any, x: Part, margin: bool = False) -> list[Stage]:
+    def upsampler(self, half: MsrresnetHalf, x: Part, margin: bool = False) -> list[Stage]:
         stages = []
         for i, step in enumerate(self.steps, start=1):
             layer = Conv.of(getattr(half, f"upconv{i}"), msrresnet.SLOPE, shuffle=step)

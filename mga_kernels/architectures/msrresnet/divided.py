@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,7 +22,7 @@ from ...networks.registry import Network
 from . import network as msrresnet
 
 
-class _Msrresnet(Half):
+class MsrresnetHalf(Half):
     def __init__(self, scale: int, blocks: int, channels: int = msrresnet.FEATURE_CHANNELS, light: bool = False):
         super().__init__()
         self.parts, self.receptive_field = (channels, 4), 2 * blocks + 2
@@ -51,9 +49,8 @@ class _Msrresnet(Half):
         return [*steps, self.HRconv, leaky(msrresnet.SLOPE), self.conv_last]
 
 
-class MsrresnetBase(BaseHalf, _Msrresnet):
-    def __init__(self, scale: int, blocks: int, **settings: Any):
-        super().__init__(scale, blocks, **settings)
+class MsrresnetBase(BaseHalf, MsrresnetHalf):
+    def begin(self) -> None:
         self.receptive_field += self.light is None
         self.conv_first = conv(3, self.parts[0], 3)
 
@@ -61,7 +58,7 @@ class MsrresnetBase(BaseHalf, _Msrresnet):
         return F.leaky_relu(self.conv_first(image), msrresnet.SLOPE), image_part(image)
 
 
-class MsrresnetRefine(RefineHalf, _Msrresnet):
+class MsrresnetRefine(RefineHalf, MsrresnetHalf):
     pass
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import cast
 
+from torch import nn
+
+from ...networks.layers import each
 from ...runtimes.cpu.divided import DividedWeights
 from ...runtimes.cpu.layers import Conv, beside, from_bytes, stacked
 from ...runtimes.cpu.pairs import Grid
@@ -13,6 +16,9 @@ from ...runtimes.cpu.stages import Block, Part, Stage
 from ...runtimes.cpu.storage import Storage, Stored
 from ...runtimes.cpu.trunks import StoredTrunkWeights, Trunk
 from . import network as pan
+from .divided import PanHalf
+
+Upsampling = pan.BaseNet | pan.RefineNet | PanHalf
 
 
 def block_stages(block: pan.SCPA, storage: Storage) -> Block:
@@ -49,7 +55,7 @@ class _Trunk:
             chain(area, {"x": buffers[f"trunk {1 - i % 2}"] if i else x, "out": buffers[f"trunk {i % 2}"]})
 
 
-def upsampler_stages(half: Any, steps: Sequence[int], x: Part, unpadded: set[str]) -> list[Stage]:
+def upsampler_stages(half: Upsampling, steps: Sequence[int], x: Part, unpadded: set[str]) -> list[Stage]:
     """From ``x``, the feature, to ``picture``."""
     stages: list[Stage] = []
     for i, step in enumerate(steps, start=1):
@@ -64,12 +70,12 @@ def upsampler_stages(half: Any, steps: Sequence[int], x: Part, unpadded: set[str
         ]
         x = f"convolved {i}"
     if "HRconv_extra" in unpadded:
-        stages.append(Stage(Conv.of(half.HRconv_extra, pan.SLOPE), x, "extra", crop=1))
+        stages.append(Stage(Conv.of(cast(nn.Module, half.HRconv_extra), pan.SLOPE), x, "extra", crop=1))
         x = "extra"
     return [*stages, Stage(Conv.of(half.conv_last, floats=True), x, "picture", crop="conv_last" in unpadded)]
 
 
-class PanWeights(StoredTrunkWeights):
+class PanWeights(StoredTrunkWeights[pan.BaseNet, pan.RefineNet]):
     faster = "bfloat16"
     adds_image = True
 
@@ -86,16 +92,16 @@ class PanWeights(StoredTrunkWeights):
         return upsampler_stages(refine, refine.steps, "out", pan.UNPADDED[self.config.scale])
 
 
-class DividedPanWeights(DividedWeights):
+class DividedPanWeights(DividedWeights[PanHalf]):
     faster = "bfloat16"
     keeps_shallow = True
 
-    def blocks(self, half: Any) -> list[Block]:
-        return [block_stages(block, self.storage) for block in half.SCPA_trunk]
+    def blocks(self, half: PanHalf) -> list[Block]:
+        return [block_stages(block, self.storage) for block in each(pan.SCPA, half.SCPA_trunk)]
 
-    def joined(self, half: Any, x: Part) -> tuple[list[Stage], Part]:
+    def joined(self, half: PanHalf, x: Part) -> tuple[list[Stage], Part]:
         return [Stage(Conv.of(half.trunk_conv), x, "joined", self.second)], "joined"
 
-    def upsampler(self, half: Any, x: Part, margin: bool = False) -> list[Stage]:
+    def upsampler(self, half: PanHalf, x: Part, margin: bool = False) -> list[Stage]:
         unpadded = {"upconv1", "HRconv1", *(["conv_last"] if self.steps == (3,) else [])} if margin else set()
         return upsampler_stages(half, self.steps, x, unpadded)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from ...networks.divided import (
@@ -23,7 +21,7 @@ from ...networks.registry import Network
 from . import network as pan
 
 
-class _Pan(Half):
+class PanHalf(Half):
     def __init__(
         self,
         scale: int,
@@ -60,9 +58,8 @@ class _Pan(Half):
         return [*steps, self.conv_last]
 
 
-class PanBase(BaseHalf, _Pan):
-    def __init__(self, scale: int, blocks: int, **settings: Any):
-        super().__init__(scale, blocks, **settings)
+class PanBase(BaseHalf, PanHalf):
+    def begin(self) -> None:
         self.receptive_field += self.light is None
         self.conv_first = conv(3, self.parts[0], 3)
 
@@ -71,7 +68,7 @@ class PanBase(BaseHalf, _Pan):
         return shallow, shallow, image_part(image)
 
 
-class PanRefine(RefineHalf, _Pan):
+class PanRefine(RefineHalf, PanHalf):
     pass
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...networks.interface import Halves
+from ...networks.layers import each
 from ...runtimes.cpu.layers import Conv, plus_mean, weight_and_bias
 from ...runtimes.cpu.pairs import Grid
 from ...runtimes.cpu.plan import Buffers, MakeChain
@@ -53,8 +54,8 @@ class _Trunk:
 
     def __init__(self, half: rcan.BaseNet | rcan.RefineNet, make: MakeChain):
         self.make, self.channels = make, half.conv_after_body.out_channels
-        bodies = cast(list[rcan.ResidualGroup], list(half.body))
-        groups = [cast(list[rcan.RCAB], list(body.residual_group)) for body in bodies]
+        bodies = each(rcan.ResidualGroup, half.body)
+        groups = [each(rcan.RCAB, body.residual_group) for body in bodies]
         self.attentions = [
             [cast(rcan.ChannelAttention, block.rcab[-1]).attention for block in blocks] for blocks in groups
         ]
@@ -96,14 +97,15 @@ class _Trunk:
         end(area, {**given, "raw": raw, "skip": last, "before": before, "x": x}, *factors, gain=gain)
 
 
-class RcanWeights(TrunkWeights):
+class RcanWeights(TrunkWeights[rcan.BaseNet, rcan.RefineNet]):
     faster = "float32"
     any_settings = True
 
     @classmethod
     def against(cls, halves: Halves, kept: Storage) -> str | None:
         """Packed weights in bf16 have pairs of channels."""
-        base: Any = halves.base
+        base = halves.base
+        assert isinstance(base, rcan.BaseNet)
         channels = base.conv_first.out_channels
         return f"there are none for {channels} channels, an odd number" if kept.narrow and channels % 2 else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -49,8 +48,7 @@ class _Rcan(Half):
 
 
 class RcanBase(BaseHalf, _Rcan):
-    def __init__(self, scale: int, blocks: int, **settings: Any):
-        super().__init__(scale, blocks, **settings)
+    def begin(self) -> None:
         self.conv_first = conv(3, self.parts[0], 3)
 
     def start(self, image: Tensor) -> State:

@@ -173,7 +173,7 @@ class _Trunk:
                 gate.on_patches(area, work)
 
 
-class RfdnWeights(StoredTrunkWeights):
+class RfdnWeights(StoredTrunkWeights[rfdn.BaseNet, rfdn.RefineNet]):
     faster = "bfloat16"
 
     def trunk_of(self, half: rfdn.BaseNet | rfdn.RefineNet) -> Trunk:

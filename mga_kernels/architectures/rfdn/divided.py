@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from ...networks.divided import BaseHalf, Distilling, Layout, RefineHalf, channels_of_state
-from ...networks.layers import conv
 from ...networks.registry import Network
 from . import network as rfdn
 
@@ -17,9 +14,8 @@ class _Rfdn(Distilling):
 
 
 class RfdnBase(_Rfdn, BaseHalf):
-    def __init__(self, scale: int, blocks: int, pool: bool = True, **settings: Any):
-        super().__init__(scale, blocks, pool=pool, **settings)
-        self.fea_conv = conv(3, self.parts[0], 3)
+    def __init__(self, scale: int, blocks: int, channels: int = rfdn.FEATURE_CHANNELS, pool: bool = True):
+        super().__init__(scale, blocks, channels, pool)
 
 
 class RfdnRefine(_Rfdn, RefineHalf):

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
+from ...networks.layers import each
 from ...runtimes.cpu.layers import Conv, Scale, beside, from_bytes, weight_and_bias
 from ...runtimes.cpu.plan import PlainWeights
 from ...runtimes.cpu.stages import Part, Stage
@@ -75,11 +75,12 @@ def _block(block: rrdbnet.Block, places: Sequence[_Place]) -> list[Stage]:
     ]
 
 
-class RrdbnetWeights(PlainWeights):
+class RrdbnetWeights(PlainWeights[rrdbnet.BaseNet]):
     """``stages`` end with the first convolution once more, which takes less than to keep till then what it made."""
 
-    def stages(self, base: Any) -> list[Stage]:
-        channels = base.conv_first.out_channels, base.body[0].rdb1.conv1.out_channels
+    def stages(self, base: rrdbnet.BaseNet) -> list[Stage]:
+        blocks = each(rrdbnet.Block, base.body)
+        channels = base.conv_first.out_channels, blocks[0].growth
         widths = wide, narrow = self.storage.whole(channels[0]), self.storage.whole(channels[1])
         upwards = tuple(range(wide, wide + 4 * narrow, narrow))
         places = [
@@ -91,11 +92,11 @@ class RrdbnetWeights(PlainWeights):
         self.unshuffled = base.unshuffled
         first = from_bytes(base.conv_first, self.value_range)
         stages = [Stage(first, "image", x)]
-        for block in base.body:
+        for block in blocks:
             stages += _block(block, places)
         return [*stages, Stage(first, "image", shallow), Stage(Conv.of(base.conv_body), x, "feature", shallow)]
 
-    def end(self, base: Any) -> list[Stage]:
+    def end(self, base: rrdbnet.BaseNet) -> list[Stage]:
         stages: list[Stage] = []
         x = "feature"
         for number in range(1, base.enlargements + 1):

@@ -54,6 +54,7 @@ class Block(nn.Module):
 
     def __init__(self, channels: int, growth: int, plus: bool):
         super().__init__()
+        self.growth = growth
         self.rdb1, self.rdb2, self.rdb3 = (DenseBlock(channels, growth, plus) for _ in range(3))
 
     def forward(self, x: Tensor) -> Tensor:

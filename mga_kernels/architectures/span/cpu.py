@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 from ...runtimes.cpu.layers import Conv, beside, weight_and_bias
 from ...runtimes.cpu.plan import PlainWeights
 from ...runtimes.cpu.stages import Part, Stage
+from . import network as span
 
 
-class SpanWeights(PlainWeights):
+class SpanWeights(PlainWeights[span.BaseNet]):
     """What the last but one convolution reads lies in slot "parts", where blocks write it to."""
 
     large_tiles = True
 
-    def stages(self, base: Any) -> list[Stage]:
+    def stages(self, base: span.BaseNet) -> list[Stage]:
         part = self.storage.whole(base.conv_1.out_channels)
         shallow, second, early, first = (("parts", number * part) for number in range(4))
         conv = copy.deepcopy(base.conv_1)
@@ -39,5 +39,5 @@ class SpanWeights(PlainWeights):
             *stages,
             Stage(Conv.of(base.conv_2), x, second),
             Stage(joined, "parts", "feature"),
-            Stage(Conv.of(base.upsampler[0]), "feature", "picture", enlarge=base.upsampler[1].upscale_factor),
+            Stage(Conv.of(base.upsampler[0]), "feature", "picture", enlarge=self.config.scale),
         ]

@@ -105,7 +105,7 @@ class _NormalisedTrunk:
         end(area, {**given, "raw": raw, "skip": x}, *factors, gain=gain)
 
 
-class SrresnetWeights(TrunkWeights):
+class SrresnetWeights(TrunkWeights[srresnet.BaseNet, srresnet.RefineNet]):
     faster = "float32"
 
     def _trunk(self, half: srresnet.BaseNet | srresnet.RefineNet) -> _PlainTrunk | _NormalisedTrunk:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -47,9 +45,8 @@ class _Srresnet(Half):
 
 
 class SrresnetBase(BaseHalf, _Srresnet):
-    def __init__(self, scale: int, blocks: int, norm: str = "instance", **settings: Any):
-        super().__init__(scale, blocks, norm=norm, **settings)
-        self.conv_input = conv(3, self.parts[0], 9, bias=norm == "none")
+    def begin(self) -> None:
+        self.conv_input = conv(3, self.parts[0], 9, bias=self.conv_mid.bias is not None)
 
     def start(self, image: Tensor) -> State:
         shallow = F.leaky_relu(self.conv_input(image), srresnet.SLOPE)

@@ -65,7 +65,7 @@ def _fake(patches: Tensor, weights: Tensor, biases: Tensor, slopes: Tensor, skip
     return torch.empty(size, dtype=patches.dtype, device=patches.device, memory_format=torch.channels_last)
 
 
-OPERATOR = Operator(
+OPERATOR = Operator[Tensor](
     "conv_chain",
     cuda.BACKEND,
     ComposedBackend(cpu.conv_chain),

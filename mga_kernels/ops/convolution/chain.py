@@ -104,4 +104,4 @@ def _check(
 
 
 _native.register_writing(OP)
-OPERATOR = Operator(OP, ListedBackend(OP), Backend(chain_reference.pair_chain_))
+OPERATOR = Operator[list[Tensor]](OP, ListedBackend(OP), Backend(chain_reference.pair_chain_))

@@ -193,6 +193,8 @@ def _fake_statistics(x: Tensor, groups: int, count: int, height: int, width: int
     return x.new_empty((2, count, GROUP * groups))
 
 
-GATHER = Operator("map_gather_", NativeInPlaceBackend("map_gather_", "cpu", FLOAT32), Backend(_gather))
-STATISTICS = Operator("map_grid_statistics", NativeBackend("map_grid_statistics", "cpu", FLOAT32), Backend(_statistics))
-SCALE = Operator("map_grid_scale_", NativeInPlaceBackend("map_grid_scale_", "cpu", FLOAT32), Backend(_scale))
+GATHER = Operator[Tensor]("map_gather_", NativeInPlaceBackend("map_gather_", "cpu", FLOAT32), Backend(_gather))
+STATISTICS = Operator[Tensor](
+    "map_grid_statistics", NativeBackend("map_grid_statistics", "cpu", FLOAT32), Backend(_statistics)
+)
+SCALE = Operator[Tensor]("map_grid_scale_", NativeInPlaceBackend("map_grid_scale_", "cpu", FLOAT32), Backend(_scale))

@@ -102,4 +102,6 @@ def _fake(weight: Tensor, tile: int) -> Tensor:
     return weight.new_empty(positions * inputs * groups_of(outputs) * GROUP)
 
 
-OPERATOR = Operator("pack_map_weight", NativeBackend("pack_map_weight", "cpu", (torch.float32,)), Backend(_reference))
+OPERATOR = Operator[Tensor](
+    "pack_map_weight", NativeBackend("pack_map_weight", "cpu", (torch.float32,)), Backend(_reference)
+)

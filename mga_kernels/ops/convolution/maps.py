@@ -34,10 +34,10 @@ def convolve_maps_(
     """Run ``layers`` in their order over an image of ``frame.height`` x ``frame.width`` pixels, into ``tensors``.
 
     ``tensors``, each with a record: maps, float32 (H, C / 8, pitch, 8) as ``map_layout`` says; where a layer ends, also
-    float planes (C, H, W) or pictures (n, h, w, 3), uint8 or float32. One of scale s holds an image s times as large. ``masks``:
-    int16 (ceil(W / 16)), a bit a pixel of a row, and uint8 (H), one a row. ``weights``: as ``pack_map_weight`` makes
-    them; of size 0 a factor for each channel. ``epilogues``: float32 (4, channels up to a multiple of 8): bias, slope,
-    factor of skip, factor of also.
+    float planes (C, H, W) or pictures (n, h, w, 3), uint8 or float32. One of scale s holds an image s times as large.
+    ``masks``: int16 (ceil(W / 16)), a bit a pixel of a row, and uint8 (H), one a row. ``weights``: as
+    ``pack_map_weight`` makes them; of size 0 a factor for each channel. ``epilogues``: float32 (4, channels up to a
+    multiple of 8): bias, slope, factor of skip, factor of also.
 
     A layer of size n, stride t and reach r = n // 2 (0 for t = 2, which has no padding) makes, channel by channel,
 
@@ -130,4 +130,4 @@ def _check(
 
 
 _native.register_writing(OP)
-OPERATOR = Operator(OP, ListedBackend(OP), Backend(maps_reference.convolve_maps_))
+OPERATOR = Operator[list[Tensor]](OP, ListedBackend(OP), Backend(maps_reference.convolve_maps_))

@@ -175,8 +175,8 @@ def _fake_statistics(x: Tensor, pairs: int, count: int, height: int, width: int,
     return x.new_empty((2, count, 2 * pairs), dtype=torch.float32)
 
 
-GATHER = Operator("pair_gather_", NativeInPlaceBackend("pair_gather_", "cpu", BFLOAT16), Backend(_gather))
-STATISTICS = Operator(
+GATHER = Operator[Tensor]("pair_gather_", NativeInPlaceBackend("pair_gather_", "cpu", BFLOAT16), Backend(_gather))
+STATISTICS = Operator[Tensor](
     "pair_grid_statistics", NativeBackend("pair_grid_statistics", "cpu", BFLOAT16), Backend(_statistics)
 )
-SCALE = Operator("pair_grid_scale_", NativeInPlaceBackend("pair_grid_scale_", "cpu", BFLOAT16), Backend(_scale))
+SCALE = Operator[Tensor]("pair_grid_scale_", NativeInPlaceBackend("pair_grid_scale_", "cpu", BFLOAT16), Backend(_scale))

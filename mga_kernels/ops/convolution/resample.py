@@ -77,7 +77,7 @@ def _fake_pool(x: Tensor, x_pair: int, pairs: int, height: int, width: int, size
 
 
 register_writing("pair_interpolate_")
-POOL = Operator("pair_pool", NativeBackend("pair_pool", "cpu", BFLOAT16), Backend(_pool))
-INTERPOLATE = Operator(
+POOL = Operator[Tensor]("pair_pool", NativeBackend("pair_pool", "cpu", BFLOAT16), Backend(_pool))
+INTERPOLATE = Operator[Tensor](
     "pair_interpolate_", NativeInPlaceBackend("pair_interpolate_", "cpu", BFLOAT16), Backend(_interpolate)
 )

@@ -113,6 +113,6 @@ def _fake(weight: Tensor, shuffle: int, phased: bool) -> Tensor:
     return weight.new_empty(outputs // shuffle**2 * taps * 2 * ((inputs + 1) // 2))
 
 
-OPERATOR = Operator(
+OPERATOR = Operator[Tensor](
     "pack_pair_weight", NativeBackend("pack_pair_weight", "cpu", (torch.bfloat16,)), Backend(_reference)
 )

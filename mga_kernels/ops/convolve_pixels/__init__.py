@@ -168,7 +168,7 @@ def _refuses(out: Tensor, x: Tensor, weight: Tensor, epilogue: Tensor, *others: 
     return None
 
 
-OPERATOR = Operator(
+OPERATOR = Operator[Tensor](
     OP,
     TritonBackend(
         OP,

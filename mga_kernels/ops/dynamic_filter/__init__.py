@@ -45,12 +45,8 @@ def check_filter(op: str, probability: Tensor, source: Tensor, weight: Tensor, b
         )
 
 
-@register_fake("dynamic_filter")
-def _fake(probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return probability.new_empty(probability.shape)
-
-
-OPERATOR = Operator(
+register_fake("dynamic_filter")(reference.fake)
+OPERATOR = Operator[Tensor](
     "dynamic_filter",
     TritonBackend("dynamic_filter", f"{__name__}.triton", reference.dynamic_filter, DTYPES),
     NativeBackend("dynamic_filter", "cpu", DTYPES),

@@ -45,7 +45,7 @@ def _cuda_refuses(probability: Tensor, source: Tensor, weight: Tensor, bias: Ten
     return None
 
 
-OPERATOR = Operator(
+OPERATOR = Operator[tuple[Tensor, Tensor]](
     "filter_and_select",
     NativeBackend("filter_and_select", "cuda", (torch.float32,), _cuda_refuses),
     NativeBackend("filter_and_select", "cpu", DTYPES),

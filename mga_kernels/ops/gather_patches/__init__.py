@@ -40,14 +40,8 @@ def gather_patches(feature: Tensor, indices: Tensor, patch_size: int, halo: int)
     return OPERATOR(feature, indices.contiguous(), patch_size, halo)
 
 
-@register_fake("gather_patches")
-def _fake(feature: Tensor, indices: Tensor, patch_size: int, halo: int) -> Tensor:
-    side = patch_size + 2 * halo
-    size = (indices.shape[0] * indices.shape[1], feature.shape[1], side, side)
-    return torch.empty(size, dtype=feature.dtype, device=feature.device, memory_format=reference.memory_format(feature))
-
-
-OPERATOR = Operator(
+register_fake("gather_patches")(reference.fake)
+OPERATOR = Operator[Tensor](
     "gather_patches",
     NativeBackend("gather_patches", "cuda", DTYPES),
     TritonBackend("gather_patches", f"{__name__}.triton", reference.gather_patches, DTYPES),

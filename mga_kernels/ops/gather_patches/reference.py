@@ -15,6 +15,13 @@ def memory_format(feature: Tensor) -> torch.memory_format:
     return torch.channels_last if channels_last else torch.contiguous_format
 
 
+def fake(feature: Tensor, indices: Tensor, patch_size: int, halo: int) -> Tensor:
+    """The result without its values."""
+    side = patch_size + 2 * halo
+    size = (indices.shape[0] * indices.shape[1], feature.shape[1], side, side)
+    return torch.empty(size, dtype=feature.dtype, device=feature.device, memory_format=memory_format(feature))
+
+
 def gather_patches(feature: Tensor, indices: Tensor, patch_size: int, halo: int) -> Tensor:
     batch, channels, height, width = feature.shape
     rows, columns = height // patch_size, width // patch_size

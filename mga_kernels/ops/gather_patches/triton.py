@@ -10,7 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..triton_support import axes_of, copy_words, programs_of
-from .reference import memory_format
+from .reference import fake, memory_format
 
 BLOCK = 1024  # units of a program, at most
 
@@ -50,12 +50,6 @@ def gather_patches_kernel(
     values = tl.load(source, mask=(inside & (unit < UNITS))[:, None], other=0)
     target = patches.to(tl.pointer_type(WORD)) + n * (UNITS * VECTOR) + (unit[:, None] * VECTOR + word)
     tl.store(target, values, mask=(unit < UNITS)[:, None])
-
-
-def fake(feature, indices, patch_size, halo):
-    side = patch_size + 2 * halo
-    size = (indices.shape[0] * indices.shape[1], feature.shape[1], side, side)
-    return torch.empty(size, dtype=feature.dtype, device=feature.device, memory_format=memory_format(feature))
 
 
 def gather_patches(feature: Tensor, indices: Tensor, patch_size: int, halo: int) -> Tensor:

@@ -31,17 +31,12 @@ def high_pass(picture: Tensor, side: int) -> Tensor:
     return OPERATOR(picture, side)
 
 
-@register_fake("high_pass")
-def _fake(picture: Tensor, side: int) -> Tensor:
-    batch, height, width, _ = picture.shape
-    return picture.new_empty((batch, -(-height // side), -(-width // side)), dtype=torch.float32)
-
-
 def _not_packed(picture: Tensor, side: int) -> str | None:
     return None if picture.stride()[2:] == (3, 1) else "the pixels of a row are not side by side"
 
 
-OPERATOR = Operator(
+register_fake("high_pass")(reference.fake)
+OPERATOR = Operator[Tensor](
     "high_pass",
     TritonBackend("high_pass", f"{__name__}.triton", reference.high_pass, (torch.uint8,)),
     NativeBackend("high_pass", "cpu", (torch.uint8,), _not_packed),

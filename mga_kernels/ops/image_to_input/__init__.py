@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -38,19 +36,14 @@ def image_to_input(
     return OPERATOR(image, height, width, float(value_range), dtype)
 
 
-@register_fake("image_to_input")
-def _fake(image: Tensor, height: int, width: int, value_range: float, dtype: torch.dtype) -> Tensor:
-    size = (image.shape[0], 3, height, width)
-    return torch.empty(size, dtype=dtype, device=image.device, memory_format=torch.channels_last)
-
-
-def _triton_refuses(image: Tensor, *arguments: Any) -> str | None:
+def _triton_refuses(image: Tensor, *arguments: int | float) -> str | None:
     return (
         "dtype is float64, and the scale would reach the kernel as float32" if arguments[3] == torch.float64 else None
     )
 
 
-OPERATOR = Operator(
+register_fake("image_to_input")(reference.fake)
+OPERATOR = Operator[Tensor](
     "image_to_input",
     TritonBackend("image_to_input", f"{__name__}.triton", reference.image_to_input, (torch.uint8,), _triton_refuses),
     NativeBackend("image_to_input", "cpu", (torch.uint8,)),

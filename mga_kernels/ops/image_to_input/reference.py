@@ -8,6 +8,12 @@ from torch import Tensor
 from ..grid import mirror_indices
 
 
+def fake(image: Tensor, height: int, width: int, value_range: float, dtype: torch.dtype) -> Tensor:
+    """The result without its values."""
+    size = (image.shape[0], 3, height, width)
+    return torch.empty(size, dtype=dtype, device=image.device, memory_format=torch.channels_last)
+
+
 def image_to_input(image: Tensor, height: int, width: int, value_range: float, dtype: torch.dtype) -> Tensor:
     for axis, length in ((1, height), (2, width)):
         if image.shape[axis] != length:

@@ -8,6 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ..triton_support import piece_of_row
+from .reference import fake
 
 BLOCK = 1024  # elements of a program
 
@@ -47,11 +48,6 @@ def image_to_input_kernel(
         value = tl.load(row + source, mask=wanted, other=0).to(tl.float32)
     target += (b * rows + y) * columns * 3 + element
     tl.store(target, (value * scale).to(target.dtype.element_ty), mask=wanted)
-
-
-def fake(image, height, width, value_range, dtype):
-    size = (image.shape[0], 3, height, width)
-    return torch.empty(size, dtype=dtype, device=image.device, memory_format=torch.channels_last)
 
 
 def image_to_input(image: Tensor, height: int, width: int, value_range: float, dtype: torch.dtype) -> Tensor:

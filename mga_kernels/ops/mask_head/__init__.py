@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
 from torch import Tensor
 
 from ..._native import register_fake
@@ -56,20 +53,12 @@ def mask_head(
     return OPERATOR(feature, weight1, bias1, weight2, bias2, patch_size, order)
 
 
-@register_fake("mask_head")
-def _fake(
-    feature: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor, patch_size: int, order: str
-) -> Tensor:
-    batch, _, height, width = feature.shape
-    dtype = torch.float64 if feature.dtype == torch.float64 else torch.float32
-    return feature.new_empty((batch, height // patch_size, width // patch_size), dtype=dtype)
-
-
-def _triton_refuses(feature: Tensor, *arguments: Any) -> str | None:
+def _triton_refuses(feature: Tensor, *arguments: int | float) -> str | None:
     return "patch_size is above 14, and no such cell fits its tile" if arguments[4] > 14 else None
 
 
-OPERATOR = Operator(
+register_fake("mask_head")(reference.fake)
+OPERATOR = Operator[Tensor](
     "mask_head",
     TritonBackend("mask_head", f"{__name__}.triton", reference.mask_head, FLOATS, _triton_refuses),
     NativeBackend("mask_head", "cpu", FLOATS),

@@ -31,12 +31,8 @@ def output_to_image(output: Tensor, height: int, width: int, gain: float = 1.0) 
     return OPERATOR(output, height, width, float(gain))
 
 
-@register_fake("output_to_image")
-def _fake(output: Tensor, height: int, width: int, gain: float) -> Tensor:
-    return output.new_empty((output.shape[0], height, width, 3), dtype=torch.uint8)
-
-
-OPERATOR = Operator(
+register_fake("output_to_image")(reference.fake)
+OPERATOR = Operator[Tensor](
     "output_to_image",
     TritonBackend("output_to_image", f"{__name__}.triton", reference.output_to_image, FLOATS),
     NativeBackend("output_to_image", "cpu", DTYPES),

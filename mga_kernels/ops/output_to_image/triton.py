@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ..triton_support import piece_of_row, round_to_byte
+from .reference import fake
 
 BLOCK = 1024  # elements of a program
 
@@ -38,10 +38,6 @@ def output_to_image_kernel(
     value = tl.where(value < 0, 0.0, tl.where(value > 1, 1.0, value))  # keeps NaN
     target = image + (b * rows + y) * columns * 3 + element
     tl.store(target, round_to_byte(value).to(tl.uint8), mask=wanted)
-
-
-def fake(output, height, width, gain):
-    return output.new_empty((output.shape[0], height, width, 3), dtype=torch.uint8)
 
 
 def output_to_image(output: Tensor, height: int, width: int, gain: float) -> Tensor:

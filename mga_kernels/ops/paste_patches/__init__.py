@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._native import register_fake
+from ..._native import register_writing
 from ...errors import InputError
 from ..grid import check_divides, check_indices, check_same_device, describe
 from ..registry import FLOATS, Backend, NativeInPlaceBackend, Operator, TritonBackend
@@ -49,12 +49,8 @@ def paste_patches_(image: Tensor, patches: Tensor, indices: Tensor) -> Tensor:
     return OPERATOR(image, patches, indices.contiguous())
 
 
-@register_fake(OP)
-def _fake(image: Tensor, patches: Tensor, indices: Tensor) -> None:
-    return None
-
-
-OPERATOR = Operator(
+register_writing(OP)
+OPERATOR = Operator[Tensor](
     OP,
     NativeInPlaceBackend(OP, "cuda", DTYPES),
     TritonBackend(OP, f"{__name__}.triton", reference.paste_patches_, DTYPES),

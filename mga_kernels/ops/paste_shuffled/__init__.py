@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from ..._native import register_fake
+from ..._native import register_writing
 from ...errors import InputError
 from ..grid import check_count, check_divides, check_indices, check_same_device, describe
 from ..registry import FLOATS, Backend, NativeInPlaceBackend, Operator, TritonBackend
@@ -46,16 +44,11 @@ def paste_shuffled_(image: Tensor, patches: Tensor, indices: Tensor, scale: int 
     return OPERATOR(image, patches, indices.contiguous(), scale, float(gain))
 
 
-@register_fake(OP)
-def _fake(image: Tensor, patches: Tensor, indices: Tensor, scale: int, gain: float) -> None:
-    return None
-
-
 def _cuda_refuses(image: Tensor, patches: Tensor, *_: object) -> str | None:
     return "torch.float64 of the patches is not among its dtypes" if patches.dtype == torch.float64 else None
 
 
-def _triton_refuses(image: Tensor, patches: Tensor, *arguments: Any) -> str | None:
+def _triton_refuses(image: Tensor, patches: Tensor, *arguments: int | float) -> str | None:
     return (
         "patches are float64, and the gain would reach the kernel as float32"
         if patches.dtype == torch.float64
@@ -63,7 +56,8 @@ def _triton_refuses(image: Tensor, patches: Tensor, *arguments: Any) -> str | No
     )
 
 
-OPERATOR = Operator(
+register_writing(OP)
+OPERATOR = Operator[Tensor](
     OP,
     NativeInPlaceBackend(OP, "cuda", tuple({*IMAGE_DTYPES} - {torch.float64}), _cuda_refuses),
     TritonBackend(OP, f"{__name__}.triton", reference.paste_shuffled_, IMAGE_DTYPES, _triton_refuses),

@@ -50,7 +50,7 @@ def _fake(mask: Tensor, k: int, order: str, seed: int) -> Tensor:
     return mask.new_empty((mask.shape[0], torch.sym_min(k, cells)), dtype=torch.int32)
 
 
-OPERATOR = Operator(
+OPERATOR = Operator[Tensor](
     "select_patches",
     NativeBackend("select_patches", "cuda", DTYPES),
     NativeBackend("select_patches", "cpu", DTYPES),

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Any
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...modes import ordinary
-from ...networks.divided import GREY, IMAGE
+from ...networks.divided import GREY, IMAGE, Half
 from ...networks.interface import Halves
 from ...networks.layers import upsampling_steps
 from ...ops.grid import mirror_indices
@@ -26,8 +26,10 @@ from .rescaled import repack
 from .stages import Block, Part, Stage, part_of
 from .storage import Chain, Storage, Stored
 
+Halved = TypeVar("Halved", bound=Half)
 
-class DividedWeights(PairWeights):
+
+class DividedWeights(PairWeights[Halved, Halved]):
     """A network's own class says of what stages its halves consist. ``state`` is the coarse feature or its patches.
 
     ``keeps_shallow``: the state's second part is what the first convolution makes. ``adds_image``: its last part is the
@@ -39,7 +41,7 @@ class DividedWeights(PairWeights):
     adds_image = True
     slope = 1.0  # behind the first convolution
 
-    def prepare_base(self, base: Any) -> None:
+    def prepare_base(self, base: Halved) -> None:
         scale = self.config.scale
         self.steps = upsampling_steps(scale)
         width = self.config.mask_channels  # of the state's first part
@@ -57,14 +59,14 @@ class DividedWeights(PairWeights):
             stages.append(Stage(self.last(base.light), feature, "picture", enlarge=scale))
         self.end = self._chain(stages, ["state", "picture"])
 
-    def prepare_refine(self, refine: Any) -> None:
+    def prepare_refine(self, refine: Halved) -> None:
         self.refine_trunk = self._trunk(self.blocks(refine), "x")
         stages, feature = self.joined(refine, "x")
         self.whole_end = self._chain(stages + self.upsampler(refine, feature), ["x", "state", "picture"])
         enlarging = self.upsampler(refine, feature, margin=True)
         rest: list[Stage] = []
         if self.adds_image:
-            enlarging, rest = self._with_image(enlarging, refine.conv_last)
+            enlarging, rest = self._with_image(enlarging, cast(nn.Conv2d, refine.conv_last))
         width = self.config.mask_channels
         planes: dict[str, int | tuple[int, int]] = {"block 0": width, "block 1": width}
         self.refine_end = self._chain(stages + enlarging, ["x", "state", "fused", "picture"])
@@ -85,26 +87,26 @@ class DividedWeights(PairWeights):
         return f"there are none for {odd[0]} channels, an odd number" if odd else None
 
     @abstractmethod
-    def blocks(self, half: Any) -> list[Block]:
+    def blocks(self, half: Halved) -> list[Block]:
         """Of each block its stages, from ``x`` to ``next``."""
 
-    def joined(self, half: Any, x: Part) -> tuple[list[Stage], Part]:
+    def joined(self, half: Halved, x: Part) -> tuple[list[Stage], Part]:
         """Stages from what the last block makes, ``x``, to what is upsampled, and where that is."""
         return [], x
 
     @abstractmethod
-    def upsampler(self, half: Any, x: Part, margin: bool = False) -> list[Stage]:
+    def upsampler(self, half: Halved, x: Part, margin: bool = False) -> list[Stage]:
         """Stages from ``x`` to ``picture``. ``margin``: a pixel to each side of ``x`` is context only."""
 
-    def first(self, base: Any) -> Conv:
+    def first(self, base: Halved) -> Conv:
         """The first convolution, of an image in 0..255."""
-        return from_bytes(base.conv_first, self.value_range, self.slope)
+        return from_bytes(cast(nn.Module, base.conv_first), self.value_range, self.slope)
 
     def last(self, conv: nn.Conv2d) -> Conv:
         """A convolution that makes colours."""
         return Conv.of(conv, floats=True)
 
-    def _head(self, base: Any) -> Chain:
+    def _head(self, base: Halved) -> Chain:
         first = Stage(self.first(base), "image", self.second if self.keeps_shallow else "x")
         if not self.adds_image:
             return self._chain([first], ["image", "x", "state"])
@@ -216,10 +218,10 @@ def _run(trunk: list[Chain], area: Grid, x: Stored, buffers: Buffers, last: Stor
 
 
 def _renamed(stages: list[Stage], names: dict[str, str]) -> list[Stage]:
-    def of(part: Any) -> Any:
+    def of(part: Part) -> Part:
         return (names.get(part[0], part[0]), part[1]) if isinstance(part, tuple) else names.get(part, part)
 
-    return [replace(s, x=of(s.x), out=of(s.out), skip=of(s.skip)) for s in stages]
+    return [replace(s, x=of(s.x), out=of(s.out), skip=s.skip and of(s.skip)) for s in stages]
 
 
 def _phases(scale: int) -> Tensor:

@@ -92,7 +92,7 @@ def stacked(parts: Sequence[Tensor], whole: int) -> Tensor:
     return torch.cat([F.pad(part, (0, 0, 0, 0, 0, 0, 0, whole - len(part))) for part in parts])
 
 
-def from_bytes(conv: nn.Conv2d, value_range: float, slope: float | Tensor = 1.0) -> Conv:
+def from_bytes(conv: nn.Module, value_range: float, slope: float | Tensor = 1.0) -> Conv:
     """The first convolution of a network that works in 0..``value_range``, for an image in 0..255."""
     weight, bias = weight_and_bias(conv)
     return Conv(weight * (value_range / 255), bias, slope)

@@ -6,7 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Generic, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -32,10 +32,12 @@ MARGIN = 1  # of images in a grid: with that between patches, no kernel of 5x5 s
 
 Buffers = Mapping[str, Stored]
 PlaneSizes = Mapping[str, int | tuple[int, int]]
+Base = TypeVar("Base", bound=nn.Module)
+Refine = TypeVar("Refine", bound=nn.Module)
 MakeChain = Callable[[Sequence[Stage], Sequence[str]], Chain]
 
 
-class PairWeights(Planner):
+class PairWeights(Planner, Generic[Base, Refine]):
     """A network's weights as its plans of all sizes use them.
 
     A network's own class makes chains of its halves, says which planes they work in, ``base_planes`` and
@@ -61,11 +63,11 @@ class PairWeights(Planner):
         self.value_range = halves.value_range
         self.gain = 1 / self.value_range
         self.chains: list[Chain] = []  # all, those of the Refine-Net behind ``of_image`` others
-        self.prepare_base(halves.base)
+        self.prepare_base(cast(Base, halves.base))
         self.mask = None if halves.mask is None else _MaskBranch(halves.mask, self.config.selection, self.chain)
         self.of_image = len(self.chains)
         if halves.refine is not None:
-            self.prepare_refine(halves.refine)
+            self.prepare_refine(cast(Refine, halves.refine))
 
     @property
     def description(self) -> str:
@@ -93,12 +95,12 @@ class PairWeights(Planner):
         return less_mean(conv, mean, slope, self.storage.narrow, factor)
 
     @abstractmethod
-    def prepare_base(self, base: Any) -> None:
+    def prepare_base(self, base: Base) -> None:
         """Make the chains of the Base-Net, a float32 module on the CPU, and set ``base_planes``."""
 
-    @abstractmethod
-    def prepare_refine(self, refine: Any) -> None:
-        """The same for the Refine-Net, after ``prepare_base``."""
+    def prepare_refine(self, refine: Refine) -> None:
+        """The same for the Refine-Net, after ``prepare_base``; InputError where the class has none."""
+        raise InputError(f"{self.config.network} has no Refine-Net in convolutions of our own")
 
     @abstractmethod
     def base(
@@ -109,9 +111,9 @@ class PairWeights(Planner):
         ``rgb``: the same image as it was given, (H, W, 3) of type ``pixel``.
         """
 
-    @abstractmethod
     def refine(self, area: Grid, x: Stored, pictures: Tensor, buffers: Buffers) -> None:
         """Feature patches with their halo, in ``area`` -> pictures (n, sp, sp, 3) of type ``pixel``."""
+        raise InputError(f"{self.config.network} has no Refine-Net in convolutions of our own")
 
     def plan(self, height: int, width: int, capacity: int) -> PairPlan:
         return PairPlan(self, height, width, capacity)
@@ -134,7 +136,7 @@ class PairWeights(Planner):
         return self.storage.room_bytes(of_image, *size) + self.storage.room_bytes(of_patches, *refined, images=dense)
 
 
-class GridWeights(PairWeights):
+class GridWeights(PairWeights[Base, Refine]):
     """A network whose Base-Net also runs over many small images at once, side by side in a grid (``class_plan``)."""
 
     @abstractmethod
@@ -142,7 +144,7 @@ class GridWeights(PairWeights):
         """A new chain from "image" to "picture". Each image has a border of MARGIN pixels of zeros."""
 
 
-class PlainWeights(PairWeights):
+class PlainWeights(PairWeights[Base, nn.Module]):
     """A network that exists whole only: a chain from "image" to "picture", of the ``stages`` that its class lists.
 
     Where there is an ``end``, they lead to "feature", and the end from there to "picture", in a chain of its own.
@@ -156,21 +158,18 @@ class PlainWeights(PairWeights):
         return f"there are none in {kept.name} for {halves.config.network} yet" if kept.narrow else None
 
     @abstractmethod
-    def stages(self, base: Any) -> list[Stage]: ...
+    def stages(self, base: Base) -> list[Stage]: ...
 
-    def end(self, base: Any) -> list[Stage]:
+    def end(self, base: Base) -> list[Stage]:
         """What is computed at the size of the result, which takes the most memory."""
         return []
 
-    def prepare_base(self, base: Any) -> None:
+    def prepare_base(self, base: Base) -> None:
         stages, end = self.stages(base), self.end(base)
         self.trunk = self.chain(stages, ["image", "feature" if end else "picture"])
         self.last = self.chain(end, ["feature", "picture"]) if end else None
         if end:
             self.base_planes = {"feature": self.trunk.channels_of("feature")}
-
-    def prepare_refine(self, refine: Any) -> None:
-        raise InputError(f"{self.config.network} exists whole only, so it has no Refine-Net")
 
     def base(
         self, area: Grid, image: Stored, feature: Stored, picture: Tensor | None, rgb: Tensor, buffers: Buffers
@@ -180,9 +179,6 @@ class PlainWeights(PairWeights):
         self.trunk(area, given, gain=self.gain)
         if self.last is not None:
             self.last(area, given, gain=self.gain)
-
-    def refine(self, area: Grid, x: Stored, pictures: Tensor, buffers: Buffers) -> None:
-        raise InputError(f"{self.config.network} exists whole only, so it has no Refine-Net")
 
 
 class PairPlan(PatchPlan):

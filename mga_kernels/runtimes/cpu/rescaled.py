@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .layers import Scale
 from .pairs import Grid
-from .plan import Buffers, MakeChain, PairWeights
+from .plan import Base, Buffers, MakeChain, PairWeights, Refine
 from .stages import Stage
 from .storage import Chain, Stored
 
@@ -80,7 +80,7 @@ def repack(area: Grid, loose: Stored, tight: Grid, planes: Stored, scale: int = 
     tight.patches(planes, 0, groups).copy_(area.patches(loose, 0, groups, scale)[..., inner, inner])
 
 
-class TrunkWeights(PairWeights):
+class TrunkWeights(PairWeights[Base, Refine]):
     """Networks that are a convolution, a trunk, and an upsampler that enlarges in steps.
 
     ``trunk(area, x, buffers, end, given, gain)`` runs the blocks of a half and the chain ``end`` behind them, which

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Protocol
+from typing import Protocol
 
 from torch import Tensor
 
 from .layers import Conv
 from .pairs import Grid
-from .plan import Buffers, PairWeights, PlaneSizes
+from .plan import Base, Buffers, PairWeights, PlaneSizes, Refine
 from .stages import Stage
 from .storage import Stored
 
@@ -27,7 +27,7 @@ class Trunk(Protocol):
     def __call__(self, area: Grid, x: Stored, buffers: Buffers) -> None: ...
 
 
-class StoredTrunkWeights(PairWeights):
+class StoredTrunkWeights(PairWeights[Base, Refine]):
     """A network's own class says what its trunks are, and what leads from "out" to "picture".
 
     ``adds_image``: the image, bilinearly enlarged, is added to the coarse image.
@@ -36,21 +36,21 @@ class StoredTrunkWeights(PairWeights):
     adds_image = False
 
     @abstractmethod
-    def trunk_of(self, half: Any) -> Trunk: ...
+    def trunk_of(self, half: Base | Refine) -> Trunk: ...
 
     @abstractmethod
-    def first(self, base: Any) -> Conv:
+    def first(self, base: Base) -> Conv:
         """The first convolution, of an image in 0..255."""
 
     @abstractmethod
-    def base_upsampler(self, base: Any) -> list[Stage]:
+    def base_upsampler(self, base: Base) -> list[Stage]:
         """From "out" to "picture"."""
 
     @abstractmethod
-    def refine_upsampler(self, refine: Any) -> list[Stage]:
+    def refine_upsampler(self, refine: Refine) -> list[Stage]:
         """The same of patches, whose halo is used up."""
 
-    def prepare_base(self, base: Any) -> None:
+    def prepare_base(self, base: Base) -> None:
         self.trunk = self.trunk_of(base)
         self.base_planes = {**self.trunk.planes, **self.shallow}
         self.head = self.chain([Stage(self.first(base), "image", "x")], ["image", "x"])
@@ -58,7 +58,7 @@ class StoredTrunkWeights(PairWeights):
         stages = [*self.trunk.end, *self.base_upsampler(base)]
         self.end_in_picture = self.chain(stages, [*self.trunk.whole, "out", "picture"])
 
-    def prepare_refine(self, refine: Any) -> None:
+    def prepare_refine(self, refine: Refine) -> None:
         self.refine_trunk = self.trunk_of(refine)
         self.refine_planes = self.refine_trunk.planes
         stages = [*self.refine_trunk.end, *self.refine_upsampler(refine)]

@@ -8,11 +8,14 @@ from within. So a process in which a capture has failed makes no other, and keep
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from .transfers import Lane
+
+if TYPE_CHECKING:
+    from torch.cuda.graphs import _POOL_HANDLE as Pool
 
 _failed: list[str] = []  # why, of the captures that did
 
@@ -31,7 +34,7 @@ def give_back_unused_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def capture(work: Callable[[], None], lane: Lane, pool: Any) -> Callable[[], None]:
+def capture(work: Callable[[], None], lane: Lane, pool: Pool | None) -> Callable[[], None]:
     """What replays ``work``, captured in ``lane`` with its memory in ``pool``.
 
     Raises CannotCapture where it meets what a graph cannot hold, and what ``work`` raised where that is no matter of

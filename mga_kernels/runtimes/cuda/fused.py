@@ -65,7 +65,7 @@ class FusedRefine:
     def of(cls, network: SRNetwork) -> FusedRefine | None:
         """As the network's field ``cuda`` makes it of its Refine-Net; None without one."""
         make = network.config.definition.part("cuda")
-        return None if make is None else cls(network, *make(network.back))
+        return None if make is None or network.back is None else cls(network, *make(network.back))
 
     def __call__(self, feature: Tensor, indices: Tensor) -> Tensor:
         """Coarse feature (1, C, p Hp, p Wp) and cells (1, n) -> (n, 3 r^2, m, m) in the network's range."""

@@ -30,7 +30,7 @@ class OwnPlanner(Planner):
         self.device, self.narrow, self.storage = device, dtype, Pixels(dtype)
         self.wants_graph = captured and device.type == "cuda"
         with device:  # where what the network's class makes of its weights is, and what it keeps of its modules
-            self.weights = halves.config.definition.part("cpu")(_moved(halves, device), self.storage)
+            self.weights = halves.config.definition.weights(_moved(halves, device), self.storage)
 
     @classmethod
     def of(
@@ -45,7 +45,7 @@ class OwnPlanner(Planner):
         halves = network.halves()
         if isinstance(halves, str):
             return halves
-        refused = halves.config.definition.part("cpu").against(halves, Pixels(dtype))
+        refused = halves.config.definition.weights.against(halves, Pixels(dtype))
         return refused or cls(halves, device, dtype, captured)
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,9 @@ from ...ops.grid import mirror_indices
 from ...system.threads import one_thread
 from ..plan import PatchPlan, Planner
 from ..precision import describe, in_bf16, picture
+
+if TYPE_CHECKING:
+    import openvino
 
 EXAMPLE = 16  # sides of the image with which a network is traced, at least
 AT_ONCE = 128  # patches that a graph refines at once: more leave the caches
@@ -91,7 +94,7 @@ class OpenvinoPlanner(Planner):
         picture = 3 * self.config.scale**2 * math.prod(padded_size(self.config, height, width))
         return working_bytes(self.config, self.working_values, height, width, self.dtype.itemsize) + picture
 
-    def compile_base(self, height: int, width: int, coarse_image: bool) -> Any:
+    def compile_base(self, height: int, width: int, coarse_image: bool) -> openvino.InferRequest:
         """Request: bytes (1, h, w, 3) -> the coarse image as bytes, if wanted, and the feature, if there is one,
         channels-last."""
         import openvino
@@ -110,7 +113,7 @@ class OpenvinoPlanner(Planner):
             self._channels_last(steps.output(1 if coarse_image else 0))
         return self._compile(steps.build(), self.dtype)
 
-    def compile_refine(self, count: int, height: int, width: int, whole: bool = False) -> Any:
+    def compile_refine(self, count: int, height: int, width: int, whole: bool = False) -> openvino.InferRequest:
         """Request: features (count, h, w, C) -> what they are refined to as bytes, channels-last.
 
         ``whole``: for -D, by a Refine-Net that has a call of its own for it.

@@ -18,7 +18,7 @@ from mga_kernels.system.files import whole_file
 
 from ..console.lines import one_line
 from ..upscaling.jobs import EXTENSION
-from .options import SHIPPED, add_model_arguments, number, patches, quality, size_of
+from .options import SHIPPED, add_model_arguments, number, quality, size_of, whole
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address", metavar="A", help="of the cluster, such as auto (default: RAY_ADDRESS, or one here)"
     )
-    parser.add_argument("--workers", type=patches, metavar="N", help="how many (default: as many as there is room for)")
-    above = number("a share is a number above 0", True)
+    workers = whole("workers are a whole number, 1 or more", 1)
+    parser.add_argument("--workers", type=workers, metavar="N", help="how many (default: as many as there is room for)")
+    above = number("a share is a number above 0", above=0)
     parser.add_argument("--cpus", type=above, metavar="N", help="of each worker (default 2, with a GPU 1)")
     parser.add_argument(
         "--gpus", type=above, metavar="N", help="of each worker, 0.5 too (default 1 where there are any)"

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import track
@@ -32,9 +31,6 @@ from mga_kernels.system.files import identities
 from ..evaluation.testsets import find_pairs, scale_of
 from ..files.records import Record, write_text
 from .options import DEFAULT_MODEL, add_model_arguments, add_overrides
-
-if TYPE_CHECKING:
-    pass
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
 
 from mga_kernels.errors import InputError
 
@@ -12,14 +11,14 @@ from .options import SHIPPED
 
 with loading():  # PyTorch's modules
     from mga_kernels.engine.model import MaskGuidedSR
+    from mga_kernels.engine.settings import Setting
 
 
 def load(
     args: argparse.Namespace,
     scale: int | None = None,
     expected_scale: int | None = None,
-    runtime: str = "auto",
-    **settings: str | float | None,
+    **settings: Setting,
 ) -> MaskGuidedSR:
     """The model that ``--model`` and the options beside it name.
 
@@ -38,7 +37,6 @@ def load(
         dtype=args.dtype,
         denoise=getattr(args, "denoise", None),
         denoise_source=getattr(args, "denoise_model", None),
-        runtime=runtime,
         **settings,
     )
     if scale not in (None, model.scale):
@@ -46,13 +44,13 @@ def load(
     return model
 
 
-def load_by_scale(args: argparse.Namespace, **settings: Any) -> MaskGuidedSR:
+def load_by_scale(args: argparse.Namespace, **settings: Setting) -> MaskGuidedSR:
     """``load`` for a command that shrinks what the model makes to its ``--scale`` (``options.add_size_arguments``).
 
     That decides what a file leaves open; InputError where it is more than the model's.
     """
     expected = int(args.scale) if args.scale in SHIPPED else None
-    model = load(args, expected_scale=expected, **settings)
+    model = load(args, None, expected, **settings)
     if args.scale is not None and args.scale > model.scale:
         wanted = f"not for --scale {args.scale:g}"
         raise InputError(f"{args.command}: the model {args.model} is for x{model.scale}, {wanted}")

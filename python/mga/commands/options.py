@@ -16,15 +16,7 @@ from ..settings.values import parse_size
 MASK_GUIDED = {2: "fsrcnn-x2", 3: "fsrcnn-x3", 4: "rfdn-x4"}  # by scale
 SHIPPED = MASK_GUIDED | {2: "span-x2", 4: "span-x4"}  # the best of each scale
 DEFAULT_MODEL = MASK_GUIDED[4]  # of commands about masks
-OF_MASKS = (
-    "k",
-    "fraction",
-    "threshold",
-    "max_ms",
-    "mode",
-    "mask",
-    "save_mask",
-)  # options that only a mask-guided one has
+OF_MASKS = "k", "fraction", "threshold", "max_ms", "mode", "mask", "save_mask"  # that only a mask-guided one has
 
 Value = TypeVar("Value")
 
@@ -41,10 +33,35 @@ def word(parse: Callable[[str], Value]) -> Callable[[str], Value]:
     return read
 
 
-def patches(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"K is a number of patches, 0 or more, got {text!r}")
-    return int(text)
+def whole(what: str, least: int = 0, most: float = math.inf) -> Callable[[str], int]:
+    """The type of an option that is a whole number; ``what`` says so where it is none."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdecimal()) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"{what}, got {text!r}")
+        return int(text)
+
+    return read
+
+
+def number(
+    what: str, above: float = -math.inf, least: float = -math.inf, most: float = math.inf
+) -> Callable[[str], float]:
+    """The same of any finite number."""
+
+    def read(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or value <= above or not least <= value <= most:
+            raise argparse.ArgumentTypeError(f"{what}, got {text!r}")
+        return value
+
+    return read
+
+
+patches = whole("K is a number of patches, 0 or more")
 
 
 def shipped_for(args: argparse.Namespace) -> str:
@@ -63,19 +80,11 @@ def shipped_for(args: argparse.Namespace) -> str:
     return models[min(one for one in models if one >= args.scale)]
 
 
-def pixels(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"a side is a number of pixels above 0, got {text!r}")
-    return int(text)
-
-
 def quality(text: str) -> int | str:
     """That of a file, a number, or that of the picture, a word."""
     if text.isascii() and text.isalpha():
         return text.lower()
-    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= 100:
-        raise argparse.ArgumentTypeError(f"the quality is a whole number from 1 to 100, or a word, got {text!r}")
-    return int(text)
+    return whole("the quality is a whole number from 1 to 100, or a word", 1, 100)(text)
 
 
 def bytes_of(text: str) -> int:
@@ -86,32 +95,10 @@ def bytes_of(text: str) -> int:
         raise argparse.ArgumentTypeError(message) from None
 
 
-def share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"the fraction is a share of the cells from 0 to 1, got {text!r}")
-    return value
-
-
-def number(what: str, positive: bool) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not math.isfinite(value) or (positive and value <= 0):
-            raise argparse.ArgumentTypeError(f"{what}, got {text!r}")
-        return value
-
-    return parse
-
-
 def add_amount_arguments(parser: argparse.ArgumentParser) -> None:
     amount = parser.add_mutually_exclusive_group()
     amount.add_argument("--k", type=patches, metavar="N", help="refine N patches an image (default: the model's K)")
+    share = number("the fraction is a share of the cells from 0 to 1", least=0, most=1)
     amount.add_argument("--fraction", type=share, metavar="F", help="refine this share of an image's cells, 0 to 1")
 
 
@@ -128,12 +115,35 @@ def add_model_arguments(parser: argparse.ArgumentParser, by_scale: Mapping[int, 
         parser.set_defaults(shipped=by_scale)
         add_size_arguments(parser, by_scale)
     add_amount_arguments(parser)
+    add_device_arguments(parser)
+    add_conventions(parser, "published networks, where their tensors do not tell")
+
+
+def add_device_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
     parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default auto)")
-    decide = parser.add_argument_group("published networks, where their tensors do not tell")
+
+
+def add_conventions(parser: argparse.ArgumentParser, of: str) -> None:
+    decide = parser.add_argument_group(of)
     decide.add_argument("--colour", metavar="C", help="what the network works on: rgb, ycbcr or y")
     decide.add_argument("--input-range", metavar="R", help="its values: 0..1, 0..255, of y 16..235, of ycbcr clipped")
     decide.add_argument("--model-scale", type=int, metavar="S", help="its scale")
+
+
+def add_way_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--mode",
+        choices=("masked", "dense", "auto"),
+        help="masked (default, where there is a mask), dense: the Refine-Net or the whole network over everything, "
+        "auto: the faster of both, measured once for each size",
+    )
+    parser.add_argument(
+        "--runtime",
+        default="auto",
+        choices=("auto", "own", "openvino", "pytorch"),
+        help="what runs the network: our own convolutions, OpenVINO or PyTorch (default: the first that can)",
+    )
 
 
 def add_size_arguments(parser: argparse.ArgumentParser, by_scale: Mapping[int, str]) -> None:
@@ -141,12 +151,13 @@ def add_size_arguments(parser: argparse.ArgumentParser, by_scale: Mapping[int, s
     names = ", ".join(by_scale.values())
     parser.add_argument(
         "--scale",
-        type=number("the scale is a number above 0, such as 2 or 1.5", True),
+        type=number("the scale is a number above 0, such as 2 or 1.5", above=0),
         metavar="S",
         help=f"enlarge S times, such as 2 or 1.5: by {names}, or by --model, whose result is shrunk to that",
     )
     size = word(parse_size)
     parser.add_argument("--size", type=size, metavar="WxH", help="as large as fits into so many pixels, as 3840x2160")
+    pixels = whole("a side is a number of pixels above 0", 1)
     parser.add_argument("--width", type=pixels, metavar="W", help="so many pixels wide")
     parser.add_argument("--height", type=pixels, metavar="H", help="so many pixels high")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from .options import patches
+from .options import add_conventions, add_device_arguments, patches
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,13 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--k", type=patches, nargs="+", metavar="N", help="the K to measure (default: 0, 250, 500, ... all cells)"
     )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
-    parser.add_argument("--dtype", default="auto", help="auto, float32, float16 or bfloat16 (default auto)")
+    add_device_arguments(parser)
     parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
-    decide = parser.add_argument_group("the original, where its tensors do not tell")
-    decide.add_argument("--colour", metavar="C", help="what it works on: rgb, ycbcr or y")
-    decide.add_argument("--input-range", metavar="R", help="its values: 0..1, 0..255, of y 16..235, of ycbcr clipped")
-    decide.add_argument("--model-scale", type=int, metavar="S", help="its scale: 2, 3 or 4")
+    add_conventions(parser, "the original, where its tensors do not tell")
 
 
 def run(args: argparse.Namespace) -> int:

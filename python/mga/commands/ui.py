@@ -21,7 +21,7 @@ from ..console.said import said_by_thread
 from ..page.visits import Limits, Visits
 from ..upscaling.jobs import EXTENSION
 from . import upscale
-from .options import number
+from .options import number, whole
 
 if TYPE_CHECKING:
     from ..page.work import Asked
@@ -29,20 +29,7 @@ if TYPE_CHECKING:
 PORT = 7860
 _FORMATS = ("png", "jpg", "webp", "tiff", "avif", "heic", "jxl", "ppm", "gif")
 # What a page may ask of `mga upscale`; the other options name files of this machine or are of its process.
-_ASKABLE = frozenset(
-    {
-        "--model",
-        "--quality",
-        "--scale",
-        "--size",
-        "--width",
-        "--height",
-        "--format",
-        "--fraction",
-        "--wrap",
-        "--no-wrap",
-    }
-)
+_ASKABLE = frozenset("--model --quality --scale --size --width --height --format --fraction --wrap --no-wrap".split())
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -52,25 +39,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let other machines use the page where --host is open to them; there is no password",
     )
-    parser.add_argument("--port", type=_port, metavar="N", help=f"which port (default {PORT}); 0 is any that is free")
+    port = whole("a port is a number up to 65535", most=65535)
+    parser.add_argument("--port", type=port, metavar="N", help=f"which port (default {PORT}); 0 is any that is free")
     parser.add_argument(
         "--model", action="append", default=[], metavar="PATH", help="also offer this file of a network (repeatable)"
     )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, ... (default auto)")
-    most = number("a limit is a number above 0", True)
+    most = number("a limit is a number above 0", above=0)
     parser.add_argument(
         "--max-megabytes", type=most, default=256.0, metavar="N", help="of a file that is sent (default 256)"
     )
     parser.add_argument(
         "--max-megapixels", type=most, default=200.0, metavar="N", help="of an image and of its result (default 200)"
     )
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or int(text) > 65535:
-        raise argparse.ArgumentTypeError(f"a port is a number up to 65535, got {text!r}")
-    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -24,7 +24,7 @@ from ..files.folders import image_suffixes
 from ..files.lists import read_list, write_list
 from ..upscaling.jobs import EXTENSION, STREAM, Request, Source, find_inputs, named, plan, unfinished, without_results
 from ..upscaling.work import upscale_all
-from .options import SHIPPED, Value, add_model_arguments, bytes_of, number, quality, size_of
+from .options import SHIPPED, Value, add_model_arguments, add_way_arguments, bytes_of, number, quality, size_of
 
 if TYPE_CHECKING:
     from mga_kernels.engine.model import MaskGuidedSR
@@ -34,19 +34,19 @@ def _add_photograph_arguments(parser: argparse.ArgumentParser) -> None:
     """What ``mga upscale`` can choose besides the model: it runs photographs, the others run tensors."""
     parser.add_argument(
         "--threshold",
-        type=number("the threshold is a mask value, a number around 0 to 1", False),
+        type=number("the threshold is a mask value, a number around 0 to 1"),
         metavar="T",
         help="refine only cells whose predicted error is larger: 0 is none, 1 that of the worst cells (at most --k)",
     )
     parser.add_argument(
         "--max-ms",
-        type=number("the time is a number of milliseconds above 0", True),
+        type=number("the time is a number of milliseconds above 0", above=0),
         metavar="MS",
         help="refine as many cells as there is time for, measured once for each image size on this machine",
     )
     parser.add_argument(
         "--denoise",
-        type=number("the strength is a number from 0 to 1", False),
+        type=number("the strength is a number from 0 to 1"),
         metavar="D",
         help="0 to 1, the network as it is: mix it with the one that denoises least (Real-ESRGAN's -dn)",
     )
@@ -55,12 +55,7 @@ def _add_photograph_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME|PATH",
         help="the network that denoises least (default: the general-wdn file beside a general one)",
     )
-    parser.add_argument(
-        "--mode",
-        choices=("masked", "dense", "auto"),
-        help="masked (default, where there is a mask), dense: the Refine-Net or the whole network over everything, "
-        "auto: the faster of both, measured once for each size",
-    )
+    add_way_arguments(parser)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -136,12 +131,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="cut images into tiles of N pixels a side whatever their size, with 16 pixels around each: little memory, "
         "but where the network looks further the picture is not that of the whole image",
-    )
-    parser.add_argument(
-        "--runtime",
-        default="auto",
-        choices=("auto", "own", "openvino", "pytorch"),
-        help="what runs the network: our own convolutions, OpenVINO or PyTorch (default: the first that can)",
     )
     parser.add_argument(
         "--mask",

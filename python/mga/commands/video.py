@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -16,16 +16,10 @@ from mga_kernels.system.files import remove_left_parts, writable_folder
 from ..console.lines import one_line
 from ..console.pipes import check_in, frames_out
 from ..upscaling.jobs import named
-from .options import MASK_GUIDED, add_model_arguments, size_of
+from .options import MASK_GUIDED, add_model_arguments, add_way_arguments, size_of, whole
 
 if TYPE_CHECKING:
     from ..upscaling.video import Told
-
-
-def levels(text: str) -> int:
-    if not (text.isascii() and text.isdecimal()) or int(text) > 255:
-        raise argparse.ArgumentTypeError(f"the tolerance is a number of levels from 0 to 255, got {text!r}")
-    return int(text)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,11 +38,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--crf", type=int, metavar="N", help="quality: smaller is better and larger (h264 14, hevc 19, av1 24)"
     )
     parser.add_argument("--bits", type=int, default=8, choices=(8, 10), help="of a value in the result (default 8)")
-    parser.add_argument("--mode", choices=("masked", "dense", "auto"), help="as for `mga upscale`")
-    parser.add_argument("--runtime", default="auto", choices=("auto", "own", "openvino", "pytorch"), help="likewise")
+    add_way_arguments(parser)
     parser.add_argument(
         "--tolerance",
-        type=levels,
+        type=whole("the tolerance is a number of levels from 0 to 255", most=255),
         default=0,
         metavar="N",
         help="of noisy videos: what differs from the frame before by N of 255 levels or less stays (default 0)",
@@ -65,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     """The command. A run that was broken off goes on where it was, frame for frame the same."""
     from mga_kernels.video import PIPE, Encoding, Video, container_of
 
-    from ..upscaling.video import Parts, recipe_of, stream_video, upscale_video
+    from ..upscaling.video import Asked, Parts, stream_video, upscale_video
     from .models import load_by_scale
 
     source, target, size = args.input, args.output, size_of(args)
@@ -84,18 +77,22 @@ def run(args: argparse.Namespace) -> int:
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
             task = progress.add_task(escape(one_line(source.name)), total=video.count)
-            facts: dict[str, Any] = {
-                "progress": lambda done: progress.update(task, completed=done),
-                "tolerance": args.tolerance,
-                "reuse": not args.no_reuse,
-            }
+            asked = Asked(
+                model,
+                video,
+                size,
+                encoding,
+                lambda done: progress.update(task, completed=done),
+                args.tolerance,
+                not args.no_reuse,
+            )
             if target == PIPE:
                 with frames_out() as write:
-                    _say(args, stream_video(model, video, write, size, encoding, **facts))
+                    _say(args, stream_video(asked, write))
                 return 0
-            parts = Parts(target, recipe_of(source, model, size, encoding, args.tolerance), args.overwrite)
+            parts = Parts(target, asked.recipe(source), args.overwrite)
             try:
-                told = upscale_video(model, video, target, parts, size, encoding, **facts)
+                told = upscale_video(asked, target, parts)
             finally:
                 if source == PIPE:  # which nobody can read again
                     parts.remove()

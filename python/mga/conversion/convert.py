@@ -18,7 +18,6 @@ from mga_kernels.system.files import writable_folder
 
 from ..console.process import Stopped
 from ..evaluation.testsets import only_scale
-from ..files.claim import flat
 from ..files.records import Record
 from ..settings.values import parse_split
 from ..training.packs import Pair
@@ -27,6 +26,7 @@ from .black_box import Asked, with_black_box
 from .distilling import Distilling
 from .extended import extended, fits_the_paper
 from .fitting import Fitting
+from .material import Material
 from .pictures import read_pairs
 from .settings import Training
 from .teacher import can_lighten, check_convertible, check_refinable, check_split, halves, whole_only
@@ -83,23 +83,12 @@ def convert(asked: Request) -> bool:
         network = extended(teacher, split[1], asked.patch_size or CELL, train[0], training.seed)
     else:
         network = halves(teacher, split, asked.patch_size or CELL, light=upsampler == "light", seed=training.seed)
-    begun = {
-        "original": hashlib.sha256(asked.checkpoint.read_bytes()).hexdigest(),
-        "split": list(split),
-        "upsampler": upsampler,
-        "patch size": asked.patch_size or CELL,
-        "minutes": asked.minutes,
-        "images": _fingerprint(train),
-    }
-    claimed = begun | {"held-out images": _fingerprint([held_out])} | training.changed()
-    claimed |= flat({"original": json.loads(teacher.config.to_json())})  # what its file and the options say together
-    folder = asked.output.with_suffix(".state")
-    wanted = None if extend else teacher
-    fitting = Fitting(wanted, network, train, held_out, folder, claimed, asked.minutes, training=training)
+    made_by = {"split": list(split), "upsampler": upsampler, "patch size": asked.patch_size or CELL}
+    fitting = Fitting(None if extend else teacher, network, _material(asked, teacher, train, held_out, made_by))
     blocks = f"{split[0]}+{split[1]} blocks"
     print(f"{teacher.config.network} x{teacher.config.scale}, {blocks}, {asked.minutes:g} minutes", flush=True)
-    stopped = _fit(fitting, folder)
-    _save(asked, network, fitting, begun | {"images": sum(map(len, train)), **training.changed()})
+    stopped = _finished(fitting, fitting.folder)
+    _save(asked, network, fitting)
     print(f"written: {asked.output}")
     if extend and fitting.gain is not None and fitting.gain <= 0:
         print(
@@ -117,21 +106,12 @@ def _regions(asked: Request, loaded: SRNetwork) -> bool:
         raise InputError("convert: --upsampler is for --split; regions are refined of what a network of its own makes")
     patch_size = asked.patch_size or distilling.CELL
     train, held_out = read_pairs(asked.images, teacher.config.scale, asked.training.crop, False)
-    begun = {
-        "original": hashlib.sha256(asked.checkpoint.read_bytes()).hexdigest(),
-        "way": "regions",
-        "patch size": patch_size,
-        "minutes": asked.minutes,
-        "images": _fingerprint(train),
-    }
-    claimed = begun | {"held-out images": _fingerprint([held_out])} | asked.training.changed()
-    claimed |= flat({"original": json.loads(teacher.config.to_json())})
-    folder = asked.output.with_suffix(".state")
+    material = _material(asked, teacher, train, held_out, {"way": "regions", "patch size": patch_size})
     print(f"{teacher.config.network} x{teacher.config.scale}, regions, {asked.minutes:g} minutes", flush=True)
-    work = Distilling(teacher, train, held_out, folder, claimed, asked.minutes, patch_size, training=asked.training)
-    stopped = _run(work, folder)
+    work = Distilling(teacher, material, patch_size)
+    stopped = _finished(work, material.folder)
     print(work.report())
-    facts = begun | {"images": sum(map(len, train)), **asked.training.changed()} | work.facts()
+    facts = material.facts() | work.facts()
     save_model(asked.output, work.network, *_notes(asked, facts, work.planned(), work.finished))
     print(f"written: {asked.output}")
     _note_unless(work.pays)
@@ -148,7 +128,7 @@ def _black_box(asked: Request) -> bool:
         )
 
     def notes(facts: Record) -> tuple[dict[str, str], Record]:
-        begun = {"original": hashlib.sha256(asked.checkpoint.read_bytes()).hexdigest(), "minutes": asked.minutes}
+        begun = {"original": _digest(asked.checkpoint), "minutes": asked.minutes}
         return _notes(asked, begun | facts, {}, True)
 
     wanted = Asked(
@@ -165,36 +145,34 @@ def _note_unless(pays: bool) -> None:
         print("note: refining regions does not pay for this network here; stay with the original", file=sys.stderr)
 
 
-def _run(work: Distilling, folder: Path) -> bool:
-    """Whether Ctrl-C stopped it: then what there is is measured and written."""
+def _finished(work: Fitting | Distilling, folder: Path) -> bool:
+    """Whether Ctrl-C stopped it: then what there is is made the best of, unless it is stopped again.
+
+    Another signal leaves no time for that, as when the machine shuts down.
+    """
+    again = f"the same command goes on from {folder}"
     try:
         work.run()
         return False
     except Stopped as signal:
-        signal.args = (f"the same command goes on from {folder}",)
+        signal.args = (again,)
         raise
     except KeyboardInterrupt:
-        print(f"stopped: measuring what there is; the same command goes on from {folder}", file=sys.stderr, flush=True)
-        work.measure()
+        print(f"stopped: {work.early}; {again}", file=sys.stderr, flush=True)
+        work.finish_early()
         return True
 
 
-def _fit(fitting: Fitting, folder: Path) -> bool:
-    """Whether Ctrl-C stopped it: then the mask is fitted to what there is, unless it is stopped again.
+def _material(
+    asked: Request, teacher: WholeNetwork, train: list[list[Pair]], held_out: list[Pair], made_by: Record
+) -> Material:
+    folder, original = asked.output.with_suffix(".state"), json.loads(teacher.config.to_json())
+    made_by = {"original": _digest(asked.checkpoint), **made_by}
+    return Material(train, held_out, folder, asked.minutes, asked.training, made_by, original)
 
-    Another signal leaves no time for that, as when the machine shuts down.
-    """
-    try:
-        fitting.run()
-        return False
-    except Stopped as signal:
-        signal.args = (f"the same command goes on from {folder}",)
-        raise
-    except KeyboardInterrupt:
-        again = f"the same command goes on from {folder}"
-        print(f"stopped: fitting the mask, then writing what there is; {again}", file=sys.stderr, flush=True)
-        fitting.finish_early()
-        return True
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _check_paths(asked: Request) -> None:
@@ -230,19 +208,13 @@ def _upsampler(asked: Request, teacher: WholeNetwork) -> str:
     return asked.upsampler or ("light" if can else "copied")
 
 
-def _fingerprint(groups: list[list[Pair]]) -> str:
-    """Of pixels, those of the HR images too."""
-    digest = hashlib.sha256()
-    for hr, lr in (pair for group in groups for pair in group):
-        digest.update(repr((hr.shape, lr.shape)).encode() + hr.tobytes() + lr.tobytes())
-    return digest.hexdigest()
-
-
-def _save(asked: Request, network: MaskGuidedNetwork, fitting: Fitting, begun: Record) -> None:
+def _save(asked: Request, network: MaskGuidedNetwork, fitting: Fitting) -> None:
     more: Record = {"way": "split" if fitting.teacher is not None else "extend", "results": fitting.results}
     if fitting.mask_unit:
         more["mask_unit"] = fitting.mask_unit
-    save_model(asked.output, network, *_notes(asked, begun | more, fitting.planned(), fitting.finished))
+    save_model(
+        asked.output, network, *_notes(asked, fitting.material.facts() | more, fitting.planned(), fitting.finished)
+    )
 
 
 def _notes(asked: Request, facts: Record, iterations: dict[str, int], finished: bool) -> tuple[dict[str, str], Record]:

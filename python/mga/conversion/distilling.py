@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -21,17 +20,14 @@ from torch import Tensor, nn
 
 from mga_kernels.catalogue import SMALL
 from mga_kernels.networks import RegionConfig, RegionNetwork, WholeConfig, WholeNetwork
-from mga_kernels.system.files import writable_folder
 
 from ..complexity.counting import WholeCosts
-from ..files.claim import claim_folder
-from ..files.records import Record
 from ..training.loop import Ema, pace_of, run_steps
 from ..training.packs import Crops, Pair
-from ..training.schedule import Plan, Schedule
+from ..training.schedule import Schedule
 from .curve import Measuring
 from .light import fit_last
-from .settings import Training
+from .material import Material
 
 BASE_SHARE = 0.12  # of the published network's operations that the small one may take
 BASES = ((2, 16), (2, 24), (3, 24), (3, 32), (4, 32), (4, 48), (3, 64), (4, 64), (6, 64))  # blocks and channels
@@ -47,34 +43,33 @@ MEASURED = 320  # side of what is looked at of a held-out image
 
 
 class Distilling(Measuring):
-    """One conversion. ``folder`` holds what it was begun with, the planned iterations and the state of the training."""
+    """One conversion."""
+
+    early = "measuring what there is"
 
     def __init__(
         self,
         teacher: WholeNetwork,
-        train: list[list[Pair]],
-        held_out: list[Pair],
-        folder: Path,
-        begun: Record,
-        minutes: float,
+        material: Material,
         patch_size: int = CELL,
         iterations: int | None = None,
-        training: Training | None = None,
     ):
-        self.minutes, self.given = minutes, iterations
-        self.training = training or Training()
-        self.folder, self.plan = folder, Plan(folder / "iterations.json")
+        self.material, self.training, self.given = material, material.training, iterations
         network = RegionNetwork(RegionConfig(base_config(teacher), teacher.config, patch_size)).eval()
         network.requires_grad_(False)
         network.refine.load_state_dict(teacher.state_dict())
-        super().__init__(network, teacher, [middle(lr, MEASURED) for _, lr in held_out or train[0][:1]], "own")
+        super().__init__(
+            network, teacher, [middle(lr, MEASURED) for _, lr in material.held_out or material.train[0][:1]], "own"
+        )
         self.of_its_kind = start_from(self.network)
         self.finished = False
-        writable_folder(folder)
-        remedy = "go on with that one, remove the folder or choose another -o"
-        claim_folder(folder / "conversion.json", begun, "convert", remedy)
+        self.plan = material.claim()
         self.crops = Crops(
-            self._painted(train), teacher.config.scale, self._crop(), 2 * self.training.batch, self.training.seed
+            self._painted(material.train),
+            teacher.config.scale,
+            self._crop(),
+            2 * self.training.batch,
+            self.training.seed,
         )
 
     def _crop(self) -> int:
@@ -88,7 +83,7 @@ class Distilling(Measuring):
         began = time.perf_counter()
         self.whole.upscale(parts[0][0])
         pace = (time.perf_counter() - began) / parts[0][0][..., 0].size
-        room = min(TARGET_PIXELS, 60 * self.minutes * TARGET_SHARE / pace) / len(parts)
+        room = min(TARGET_PIXELS, 60 * self.material.minutes * TARGET_SHARE / pace) / len(parts)
         chosen = [spread(group, max(1, int(room / side**2))) for group in parts]
         total = sum(map(len, chosen))
         painting = track((part for group in chosen for part in group), "pictures of the published network", total=total)
@@ -100,6 +95,9 @@ class Distilling(Measuring):
         self._train()
         self.measure()
         self.finished = True
+
+    def finish_early(self) -> None:
+        self.measure()
 
     def measure(self) -> None:
         """What it brings, as far as it is trained."""
@@ -118,7 +116,7 @@ class Distilling(Measuring):
         ema = Ema(body, self.training.ema_decay)
         every = max(1, min(500, count // 8))
         try:
-            run_steps("base", body, schedule, self.folder / "base.state", every, self._loss, lambda: "", ema)
+            run_steps("base", body, schedule, self.material.folder / "base.state", every, self._loss, lambda: "", ema)
         finally:
             ema.copy_to(body)
             body.eval().requires_grad_(False)
@@ -130,7 +128,7 @@ class Distilling(Measuring):
         return (255 * (made - wanted)[..., edge:-edge, edge:-edge]).square().mean()
 
     def _iterations(self, body: torch.nn.Module) -> int:
-        return max(1, round(60 * self.minutes * (0.9 - TARGET_SHARE) / pace_of(body, self._loss, 3)))
+        return max(1, round(60 * self.material.minutes * (0.9 - TARGET_SHARE) / pace_of(body, self._loss, 3)))
 
     def planned(self) -> dict[str, int]:
         """Iterations of the steps that were begun."""

@@ -38,8 +38,9 @@ def extended(
     network = MaskGuidedNetwork(ModelConfig(config.network, config.scale, patch_size, split=(config.blocks, added)))
     network.base.load_state_dict(teacher.body.state_dict())
     network.eval().requires_grad_(False)
-    start = config.definition.part("extension").start
-    start(network.base, network.refine, network.config.split, _largest(network, train))
+    extension = config.definition.part("extension")
+    assert extension is not None, "fits_the_paper says so"
+    extension.start(network.base, network.refine, network.config.split, _largest(network, train))
     start_as_probability(network.mask)
     return network
 

@@ -25,47 +25,39 @@ from torch import Tensor, nn
 
 from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
 from mga_kernels.runtimes.precision import fast_bf16
-from mga_kernels.system.files import writable_folder
 
 from ..evaluation.masks import every_patch
-from ..files.claim import claim_folder
-from ..files.records import Record
 from ..training.loop import Ema, pace_of, run_steps
 from ..training.objectives import feature_statistics, fold_spread, image_loss, mask_loss
 from ..training.packs import Crops, Pair, to_tensors
-from ..training.schedule import Plan, Schedule
+from ..training.schedule import Schedule
 from .light import fit_last
-from .settings import SHARES, Training
+from .material import Material
+from .settings import SHARES
 from .teacher import tail_parameters
 
 PACE_STEPS = 3  # timed to turn minutes into iterations
 QUICK = 40  # iterations of a mask that is fitted to what a stopped conversion has got to
 STATISTICS = 4  # batches of which the feature's deviation and the unit of the mask are taken
 FITTED = 16  # batches to which a light upsampler is fitted by least squares
-PLAN_FILE = "iterations.json"
 SEEN = 96  # LR pixels a side of what is looked at of a held-out image
 
 
 class Fitting:
-    """One conversion. ``folder`` holds what it was begun with, the planned iterations, and a state for each step."""
+    """One conversion."""
+
+    early = "fitting the mask, then writing what there is"
 
     def __init__(
         self,
         teacher: WholeNetwork | None,
         network: MaskGuidedNetwork,
-        train: list[list[Pair]],
-        held_out: list[Pair],
-        folder: Path,
-        begun: Record,
-        minutes: float,
+        material: Material,
         iterations: dict[str, int] | None = None,
-        training: Training | None = None,
     ):
-        """Without a ``teacher`` the HR images of the pairs are what is wanted. ``train``: groups, which are drawn from
-        equally often. ``iterations`` replaces the minutes."""
-        self.training = training or Training()
-        self.teacher, self.network, self.folder, self.minutes = teacher, network, folder, minutes
-        self.given, self.plan = iterations or {}, Plan(folder / PLAN_FILE)
+        """Without a ``teacher`` the HR images of the pairs are what is wanted. ``iterations`` replaces the minutes."""
+        self.material, self.training, self.folder = material, material.training, material.folder
+        self.teacher, self.network, self.given = teacher, network, iterations or {}
         self.shares = SHARES["extend" if teacher is None else "split"]
         self.results: dict[str, str] = {}
         self.mask_unit = 0.0  # luma difference that is mask value 1, once it is known
@@ -77,11 +69,9 @@ class Fitting:
         self.bf16 = fast_bf16() and network.value_range == 1
         scale, p = network.config.scale if teacher is None else 1, network.config.patch_size
         crop = self.training.crop // p * p
-        self.crops = Crops(train, scale, crop, self.training.batch, self.training.seed)
-        self.held_out = [self._target(*to_tensors([_middle(pair, scale, p)])) for pair in held_out]
-        writable_folder(folder)
-        remedy = "go on with that one, remove the folder or choose another -o"
-        claim_folder(folder / "conversion.json", begun, "convert", remedy)
+        self.crops = Crops(material.train, scale, crop, self.training.batch, self.training.seed)
+        self.held_out = [self._target(*to_tensors([_middle(pair, scale, p)])) for pair in material.held_out]
+        self.plan = material.claim()
 
     @torch.no_grad()
     def _target(self, lr: Tensor, hr: Tensor) -> tuple[Tensor, Tensor]:
@@ -189,7 +179,7 @@ class Fitting:
 
     def _iterations(self, step: str, module: nn.Module, loss: Callable[[int], Tensor]) -> int:
         pace = pace_of(module, loss, PACE_STEPS)
-        return max(1, round(60 * self.minutes * self.shares[step] / pace))
+        return max(1, round(60 * self.material.minutes * self.shares[step] / pace))
 
     @torch.no_grad()
     def _validated(self, step: str, spread: Tensor, unit: float) -> str:

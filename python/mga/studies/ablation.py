@@ -28,7 +28,7 @@ import torch
 
 from mga_kernels.checkpoints import read_metadata
 from mga_kernels.errors import InputError
-from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, RegionConfig
 from mga_kernels.networks.config import PATCH_SIZES
 from mga_kernels.system.files import whole_file, writable_folder
 
@@ -90,7 +90,7 @@ def run_study(asked: Request) -> str:
         if given := [name for name, value in options.items() if value]:
             raise InputError(f"ablate: {given[0]} is for studies that train; {asked.study} runs one model")
         config = read_metadata(asked.subject)["config"]
-        if not config.masked:
+        if not isinstance(config, ModelConfig | RegionConfig):
             raise InputError(f"ablate: {asked.subject} is a whole network without a mask; name a mask-guided model")
         sets = find_sets(asked.sets, config.scale, asked.only)
         rows = _rows_of_model(asked, config)
@@ -116,7 +116,7 @@ def _report(asked: Request, study: Study, scale: int, rows: list[Row], sets: lis
     return text
 
 
-def _rows_of_model(asked: Request, config: ModelConfig) -> list[Row]:
+def _rows_of_model(asked: Request, config: ModelConfig | RegionConfig) -> list[Row]:
     name = Path(asked.subject).stem
     if asked.study == "k":
         if asked.k is not None:

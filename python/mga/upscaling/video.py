@@ -81,33 +81,69 @@ class Parts:
             self.folder.rmdir()
 
 
-def upscale_video(
-    model: MaskGuidedSR,
-    video: Video,
-    target: Path,
-    kept: Parts,
-    size: Size,
-    encoding: Encoding,
-    progress: Callable[[int], None] = lambda frames: None,
-    tolerance: int = 0,
-    reuse: bool = True,
-) -> Told:
-    """Write ``target``, going on behind the parts that are there. ``progress`` is told how many frames are done.
+@dataclass(frozen=True)
+class Asked:
+    """What is to be made of a video. ``progress`` is told how many frames are done; the rest is as for ``Frames``."""
 
-    ``tolerance`` and ``reuse`` are those of ``Frames``.
-    """
-    told, parts = _begun(model, video, size, encoding), kept.found()
+    model: MaskGuidedSR
+    video: Video
+    size: Size
+    encoding: Encoding
+    progress: Callable[[int], None] = lambda frames: None
+    tolerance: int = 0
+    reuse: bool = True
+
+    def begun(self) -> tuple[Told, Frames]:
+        video, encoding = self.video, self.encoding
+        asked = self.size.of(video.width, video.height, self.model.scale)
+        told = Told(encoding.size(*asked))
+        if told.size != asked:
+            sizes = " became ".join(f"{width}x{height}" for width, height in (asked, told.size))
+            told.notes.append(f"{sizes}, since {encoding.codec} needs even sides")
+        return told, Frames(self.model, self.tolerance, self.reuse)
+
+    def upscaled(self, film: Frames, frames: Iterator[Frame], told: Told) -> Iterator[Frame]:
+        last = made = np.empty(0, np.uint8)
+        for number, frame in enumerate(frames):
+            large = film.upscale(frame.rgb)
+            if large is not last:  # else the encoder is to see that it is the same
+                last, made = large, shrink(large, told.size)
+            yield Frame(made, frame.pts, frame.duration)
+            self.progress(told.frames + number + 1)
+
+    def recipe(self, source: Path) -> Record:
+        """What the parts of a video depend on, as JSON takes it. Those of PIPE are nobody else's."""
+        model = self.model
+        return flat(
+            {
+                "video": secrets.token_hex(8) if source == PIPE else content_of(source, "video"),
+                "network": model.config.to_json(),
+                "weights": weights_of(model.model),
+                "settings": {name: str(value) for name, value in vars(model.settings).items()},
+                "size": asdict(self.size),
+                "encoding": asdict(self.encoding),
+                "tolerance": self.tolerance,
+                "frames of a part": PART,
+                "code": code_version("mga_kernels", "mga.upscaling", exact=True),
+            }
+        )
+
+
+def upscale_video(asked: Asked, target: Path, kept: Parts) -> Told:
+    """Write ``target``, going on behind the parts that are there."""
+    video, encoding, parts = asked.video, asked.encoding, kept.found()
+    told, film = asked.begun()
     told.frames = told.found = sum(map(frames_in, parts))
-    frames, film = video.frames(told.found), Frames(model, tolerance, reuse)
+    frames = video.frames(told.found)
     started = time.perf_counter()
     while (first := next(frames, None)) is not None:
         if not parts:
             kept.begin()
         parts.append(kept.path(len(parts)))
         some = chain([first], islice(frames, PART - 1))
-        if tolerance:  # what a frame is then depends on those before it, and a run may go on with any part
+        if asked.tolerance:  # what a frame is then depends on those before it, and a run may go on with any part
             film.restart()
-        told.frames += write_segment(parts[-1], _upscaled(film, some, told, progress), video, told.size, encoding)
+        told.frames += write_segment(parts[-1], asked.upscaled(film, some, told), video, told.size, encoding)
     told.seconds = time.perf_counter() - started
     if not parts:
         raise InputError(f"{video.name} has no frame that can be decoded")
@@ -116,59 +152,13 @@ def upscale_video(
     return told
 
 
-def stream_video(
-    model: MaskGuidedSR,
-    video: Video,
-    write: Callable[[bytes], object],
-    size: Size,
-    encoding: Encoding,
-    progress: Callable[[int], None] = lambda frames: None,
-    tolerance: int = 0,
-    reuse: bool = True,
-) -> Told:
-    """Give the result to ``write`` as y4m, pictures alone; everything else as for ``upscale_video``."""
-    told, film = _begun(model, video, size, encoding), Frames(model, tolerance, reuse)
+def stream_video(asked: Asked, write: Callable[[bytes], object]) -> Told:
+    """Give the result to ``write`` as y4m, pictures alone."""
+    video, (told, film) = asked.video, asked.begun()
     started = time.perf_counter()
-    made = _upscaled(film, video.frames(), told, progress)
-    notes = write_y4m(write, made, video, told.size, encoding)
+    notes = write_y4m(write, asked.upscaled(film, video.frames(), told), video, told.size, asked.encoding)
     told.frames, told.seconds = film.told.frames, time.perf_counter() - started
     if not told.frames:
         raise InputError(f"{video.name} has no frame that can be decoded")
     told.notes += [*video.notes, *notes, *filter(None, [str(film.told)])]
     return told
-
-
-def _begun(model: MaskGuidedSR, video: Video, size: Size, encoding: Encoding) -> Told:
-    asked = size.of(video.width, video.height, model.scale)
-    told = Told(encoding.size(*asked))
-    if told.size != asked:
-        sizes = " became ".join(f"{width}x{height}" for width, height in (asked, told.size))
-        told.notes.append(f"{sizes}, since {encoding.codec} needs even sides")
-    return told
-
-
-def _upscaled(film: Frames, frames: Iterator[Frame], told: Told, progress: Callable[[int], None]) -> Iterator[Frame]:
-    last = made = np.empty(0, np.uint8)
-    for number, frame in enumerate(frames):
-        large = film.upscale(frame.rgb)
-        if large is not last:  # else the encoder is to see that it is the same
-            last, made = large, shrink(large, told.size)
-        yield Frame(made, frame.pts, frame.duration)
-        progress(told.frames + number + 1)
-
-
-def recipe_of(source: Path, model: MaskGuidedSR, size: Size, encoding: Encoding, tolerance: int = 0) -> Record:
-    """What the parts of a video depend on, as JSON takes it. Those of PIPE are nobody else's."""
-    return flat(
-        {
-            "video": secrets.token_hex(8) if source == PIPE else content_of(source, "video"),
-            "network": model.config.to_json(),
-            "weights": weights_of(model.model),
-            "settings": {name: str(value) for name, value in vars(model.settings).items()},
-            "size": asdict(size),
-            "encoding": asdict(encoding),
-            "tolerance": tolerance,
-            "frames of a part": PART,
-            "code": code_version("mga_kernels", "mga.upscaling", exact=True),
-        }
-    )
