@@ -82,3 +82,49 @@ def test_maps_that_are_written_twice_are_not_kept():
     made, whole = changes.run(torch.from_numpy(frame), model.upscale(image))
     assert not whole
     assert np.array_equal(made, model.upscale(frame))
+
+
+def test_room_is_asked_for_until_maps_have_theirs(monkeypatch):
+    """What the system has left is many small files to read, for each frame."""
+    model, scene, asked = MaskGuidedSR(network_of("span"), runtime="own", dtype="float32"), image_of(), []
+    frames = Frames(model)
+    frames.upscale(scene)
+    monkeypatch.setattr(model._runner.budget, "room", lambda held: (asked.append(1), KEPT)[1])
+    for i in range(4):
+        frames.upscale(changed(scene, (40, 70 + i, 2, 2)))
+    assert frames.told.parts == 3
+    assert len(asked) == 1
+
+
+def test_boxes_that_meet_are_worth_more_boxes():
+    """Tiles in which several meet are computed once: apart they are less work than one box around both."""
+    model, scene = MaskGuidedSR(network_of("span"), runtime="own", dtype="float32"), image_of(200, 300)
+    model.upscale(scene)
+    parts = model._runner.plan(200, 300).in_parts()
+
+    def share(*places):
+        return parts.choose((changed(scene, *places) != scene).any(axis=2), KEPT)
+
+    one, other = (16, 16, 3, 3), (28, 28, 3, 3)
+    assert share(one, other) < 0.85 * (share(one) + share(other))
+
+
+def test_how_many_times_as_fast_is_over_a_frame_that_had_its_buffers(monkeypatch):
+    """Those of the first frames are made and filled; one more is made where it is a small part of all the time."""
+    model, scene, clock = MaskGuidedSR(network_of("compact"), runtime="own"), image_of(), [0.0]
+    monkeypatch.setattr("mga_kernels.engine.frames.time.perf_counter", lambda: clock[0])
+    upscale, seconds = model.upscale, iter([30.0, 1.0])
+
+    def timed(image):
+        clock[0] += next(seconds)
+        return upscale(image)
+
+    monkeypatch.setattr(model, "upscale", timed)
+    frames = Frames(model)
+    for _ in range(10):
+        frames.upscale(scene)
+    frames.compare()
+    assert frames.told.whole == [30.0]
+    frames.told.seconds = 1000.0
+    frames.compare()
+    assert (frames.told.frames, frames.told.whole, frames.told.speed_up) == (10, [30.0, 1.0], 0.01)

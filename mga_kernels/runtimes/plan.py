@@ -28,10 +28,14 @@ class Parts(Protocol):
 
     keeps: bool
 
+    @property
+    def kept(self) -> bool:
+        """Whether the memory to keep it in has been taken, so that no room is needed any more."""
+
     def choose(self, changed: np.ndarray, room: int) -> float:
         """``changed``, bool (H, W): those parts, of which there are some. Returns the share of the work they are.
 
-        ``room``: bytes that may be taken to keep what layers made, so that it is a smaller one.
+        ``room``: bytes that may be taken to keep what layers made, so that it is a smaller one; unless it is ``kept``.
         """
 
     def run(self, image: Tensor, before: np.ndarray) -> tuple[np.ndarray, bool]:

@@ -142,10 +142,16 @@ class Changes:
         self._once = max(writes.values()) == 1  # so that after a run every map is still there
         self._maps = KeptMaps(self._rows, self._shared, self.size)
 
+    @property
+    def kept(self) -> bool:
+        """See ``Parts.kept``."""
+        return self._maps.there
+
     def choose(self, changed: Marks, room: int) -> float:
         """See ``Parts.choose``."""
-        self.keeps = self._once and (self._maps.there or self._maps.bytes <= room * PART_OF_ROOM)
-        margin = self.margin / 2 if self.keeps else self.margin  # of a layer, on average
+        self.keeps = self._once and (self.kept or self._maps.bytes <= room * PART_OF_ROOM)
+        # Of a layer, on average, and a quarter of it, since tiles in which boxes meet are computed once.
+        margin = (self.margin / 2 if self.keeps else self.margin) / 4
         wanted = self._changing(boxes_of(self._given(changed), margin))
         if not self.keeps:
             wanted = self._needed(wanted)

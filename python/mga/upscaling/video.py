@@ -145,6 +145,7 @@ def upscale_video(asked: Asked, target: Path, kept: Parts) -> Told:
             film.restart()
         told.frames += write_segment(parts[-1], asked.upscaled(film, some, told), video, told.size, encoding)
     told.seconds = time.perf_counter() - started
+    film.compare()
     if not parts:
         raise InputError(f"{video.name} has no frame that can be decoded")
     told.notes += [*video.notes, *assemble(parts, video, target), *filter(None, [str(film.told)])]
@@ -158,6 +159,7 @@ def stream_video(asked: Asked, write: Callable[[bytes], object]) -> Told:
     started = time.perf_counter()
     notes = write_y4m(write, asked.upscaled(film, video.frames(), told), video, told.size, asked.encoding)
     told.frames, told.seconds = film.told.frames, time.perf_counter() - started
+    film.compare()
     if not told.frames:
         raise InputError(f"{video.name} has no frame that can be decoded")
     told.notes += [*video.notes, *notes, *filter(None, [str(film.told)])]
