@@ -17,7 +17,7 @@ from tiny_model import write_tiny_model
 from mga.cli import main
 from mga_kernels import MaskGuidedSR
 from mga_kernels.video import Video
-from mga_kernels.video.assembling import _packets
+from mga_kernels.video.streams import Beside
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +190,9 @@ def test_where_a_file_cannot_be_read_any_further_it_ends(tmp_path):
         assert (len(list(video.frames())), video.damaged) == (5, 1)
         assert video.notes == ["it has 1 part that cannot be decoded, and the frames of these are missing"]
         whole.seek(0)
-        assert len(list(_packets(video.container, {1: whole.streams[1]}, Fraction(0)))) == 5
+        with av.open(str(tmp_path / "out.mkv"), "w") as out:
+            source = SimpleNamespace(demux=five, streams=whole.streams, format=whole.format, chapters=whole.chapters)
+            assert len(list(Beside(source, out, 0, []).packets(Fraction(0)))) == 5
 
 
 def test_a_frame_in_the_middle_that_is_damaged_is_left_out(tmp_path, mga_video):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from fractions import Fraction
 from itertools import chain, pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ from ..system.files import whole_file
 from .encoding import LEAD
 from .pyav import errors_of, pyav
 from .reading import PIPE, Video, open_source
+from .streams import Beside, Timed
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
 
@@ -46,10 +47,10 @@ def assemble(parts: Sequence[Path], video: Video, target: Path) -> list[str]:
                     notes.append("only its pictures were taken, as it can be read but once")
             else:
                 out.metadata.update({key: value for key, value in source.metadata.items() if key not in _OF_CONTAINERS})
-                copies = _copies(source, out, notes)
-                if source.chapters():
-                    out.set_chapters(source.chapters())
-                roads += [_packets(source, copies, video.start)] * bool(copies)
+                stream.metadata.update(video.titles)
+                beside = Beside(source, out, video.stream.index, notes)
+                beside.begin()
+                roads.append(beside.packets(video.start))
             for _, _, packet in heapq.merge(*roads, key=lambda entry: entry[:2]):
                 end = max(end, (packet.dts + (packet.duration or 0)) * packet.time_base)
                 out.mux(packet)
@@ -61,29 +62,6 @@ def assemble(parts: Sequence[Path], video: Video, target: Path) -> list[str]:
 
 
 _OF_CONTAINERS = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
-
-Timed = tuple[Fraction, int, Any]  # when a packet is decoded, the stream's number, the packet
-
-
-def _copies(source: Any, out: Any, notes: list[str]) -> dict[int, Any]:
-    """The streams of ``out`` by the number of the stream of ``source`` that each copies."""
-    copies = {}
-    chapters = "mp4" in source.format.name and bool(source.chapters())  # which there are a stream, too
-    for stream in source.streams:
-        if stream.type == "video":
-            continue
-        if stream.type == "data" and chapters:
-            chapters = False
-            continue
-        name = stream.codec_context.name if stream.codec_context is not None else stream.type
-        if stream.type not in ("audio", "subtitle") or name not in out.supported_codecs:
-            notes.append(f"{out.format.name} does not take its {stream.type} ({name}), which was left out; try .mkv")
-            continue
-        copy = copies[stream.index] = out.add_stream_from_template(stream, opaque=True)
-        copy.metadata.update(stream.metadata)
-        copy.disposition = stream.disposition
-    return copies
-
 
 def _pictures(parts: Sequence[Path], stream: Any) -> Iterator[Timed]:
     """The packets in the order of decoding. When each is decoded the parts do not say for their first ones.
@@ -112,18 +90,6 @@ def frames_in(part: Path) -> int:
 def _packets_of(part: Path) -> Iterator[Any]:
     with pyav().open(f"file:{part}") as container:
         yield from (packet for packet in container.demux(container.streams.video[0]) if packet.pts is not None)
-
-
-def _packets(source: Any, copies: dict[int, Any], start: Fraction) -> Iterator[Timed]:
-    with suppress(pyav().error.InvalidDataError):  # where the file was cut off
-        for packet in source.demux([source.streams[index] for index in copies]):
-            if packet.dts is None:
-                continue
-            number, earlier = packet.stream.index, round(start / packet.time_base)
-            packet.pts = None if packet.pts is None else packet.pts - earlier
-            packet.dts -= earlier
-            packet.stream = copies[number]
-            yield packet.dts * packet.time_base, number, packet
 
 
 def container_of(target: Path) -> str:

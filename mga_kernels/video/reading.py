@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 PIPE = Path("-")  # standard input among the videos
+TITLES = "language", "title", "name"  # of what is said of a stream that which is true of a larger one
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Video:
     """The first video stream of a file or of PIPE; a context manager. InputError where there is none that can be read.
 
     ``count``: frames, as the file says or estimated from its length, None where nothing tells. ``start``: seconds that
-    are taken from all times, of streams that begin when the camera or the station did. ``notes`` say what the frames do
+    are taken from all times, of streams that begin when the camera or the station did. ``titles``: its names and its
+    language. ``notes`` say what the frames do
     not carry, and after the last one what was ``damaged``: packets that could not be decoded.
     """
 
@@ -83,6 +85,7 @@ class Video:
         running = self.container.format.flags & pyav().format.Flags.ts_discont.value
         self.start = Fraction(self.container.start_time or 0, 1_000_000) if running else Fraction(0)
         self.damaged = 0
+        self.titles = {key: self.stream.metadata[key] for key in TITLES if key in self.stream.metadata}
         self.rotation = 0  # degrees counter-clockwise, known with the first frame
         self.notes: list[str] = []
         assert context.format is not None  # as there is a pix_fmt
