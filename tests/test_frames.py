@@ -167,7 +167,7 @@ def test_parts_are_those_of_the_whole_frame(name, room):
     """Whatever the maps held before. With maps of the last frame, each of which is followed by one from another."""
     model, image = MaskGuidedSR(network_of(name), runtime="own", dtype="float32"), image_of(47, 91)
     parts, before = model._runner.plan(47, 91).in_parts(), model.upscale(image)
-    keeps = bool(room) and name in ("compact", "span", "msrresnet")  # the others write maps twice
+    keeps = bool(room)
     last, made = image, before
     for number, place in enumerate(PLACES):
         frame = changed(image, *place)

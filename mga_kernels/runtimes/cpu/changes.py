@@ -143,6 +143,11 @@ class Changes:
         self._maps = KeptMaps(self._rows, self._shared, self.size)
 
     @property
+    def apart(self) -> bool:
+        """Whether no layer is to write over what another has made."""
+        return self._listing or self.keeps
+
+    @property
     def kept(self) -> bool:
         """See ``Parts.kept``."""
         return self._maps.there

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,6 +21,7 @@ from ...ops import convolve_maps_, map_gather_, map_grid_scale_, map_grid_statis
 from ...ops.convolution.map_layout import BEFORE, FEW_OUTPUTS, GROUP, empty_map, groups_of, is_picture, map_pitch
 from ...records import FrameRecord, LayerRecord, MapRecord
 from ...system.allocator import huge_pages
+from .apart import apart
 from .blocks import in_blocks
 from .layers import Conv, Layer, Scale
 from .pairs import Grid, forced_backend
@@ -137,7 +139,7 @@ class MapChain(Chain):
     """
 
     def __init__(self, stages: Sequence[Stage], external: Sequence[str], tile: int = TILE):
-        self.stages, self.external = list(stages), list(external)
+        self.stages, self.external, self.tile = list(stages), list(external), tile
         divided = in_blocks(stages)
         self.in_blocks = None if divided is None else MapChain(divided, external, tile)
         self.layers = [_adding(pack(stage.layer, stage.enlarge, stage.stride, tile), stage) for stage in self.stages]
@@ -172,6 +174,16 @@ class MapChain(Chain):
             lead=self.rows.leads[number],
         )
 
+    @cached_property
+    def apart(self) -> MapChain:
+        """The same layers, of which none writes over what another has made; itself where that cannot be."""
+        stages = apart(self.stages, self.external)
+        if stages is None:
+            return self
+        chain = MapChain(stages, self.external, self.tile)
+        chain.apart = chain
+        return chain
+
     def rows_of(self, images: bool) -> Rows:
         return self.rows if self.in_blocks is None or not images else self.in_blocks.rows
 
@@ -189,6 +201,8 @@ class MapChain(Chain):
     ) -> list[Tensor]:
         if self.in_blocks is not None and grid.is_image and grid.regions is None:
             return self.in_blocks(grid, given, epilogues, masks, added, gain)
+        if grid.regions is not None and grid.regions.apart and self.apart is not self:
+            return self.apart(grid, given, epilogues, masks, added, gain)
         records: Sequence[LayerRecord] = self.records
         lists: list[Tensor] = []
         kept = None

@@ -56,6 +56,8 @@ class Regions:
     """How far around cells of ``cell`` pixels each layer is computed, of the chains that ``run`` calls one after the
     other, over a grid whose ``regions`` this is. ``choose`` says for which cells, before ``run`` is called again."""
 
+    apart = False  # layers may write over what others have made
+
     def __init__(self, cell: int, halo: int, run: Callable[[Regions], None]):
         """InputError where cells are not whole tiles, or where a layer needs the whole image."""
         self.cell, self.halo = cell, halo
