@@ -15,6 +15,8 @@ from tiny_model import write_tiny_model
 
 from mga.cli import main
 from mga_kernels import MaskGuidedSR
+from mga_kernels.video import CODECS
+from mga_kernels.video.assembling import CONTAINERS, TAKEN
 
 LINES = [(200, 600, "Hello <i>world</i>, grüße – 你好"), (900, 300, "Two\nlines")]  # ms, ms, text
 SHOWN = ["Hello world, grüße – 你好", "Two\nlines"]
@@ -197,3 +199,22 @@ def test_another_video_is_said_to_be_left_out(tmp_path, mga_video):
                 out.mux(again)
     said = mga_video(tmp_path / "in.mkv", "-o", tmp_path / "out.mkv")
     assert "only its first video was upscaled, and the other (ffv1) was left out; `ffmpeg -i IN -map 0:1 " in said
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm", ".m4v"])
+@pytest.mark.parametrize("codec", [None, *CODECS])
+def test_codecs_and_containers(tmp_path, mga_video, model_file, capsys, suffix, codec):
+    """What is written can be read; what a container does not take is said before anything is computed."""
+    make(tmp_path / "in.mkv", pictures(2, 64, 64))
+    target, asked = tmp_path / f"out{suffix}", [] if codec is None else ["--codec", codec]
+    if codec is not None and codec not in TAKEN[CONTAINERS[suffix]]:
+        words = ["video", str(tmp_path / "in.mkv"), "-o", str(target), *asked, "--model", str(model_file)]
+        assert main(words) == 1
+        assert f"{suffix} does not take {codec}; choose --codec " in capsys.readouterr().err
+        assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+        return
+    mga_video(tmp_path / "in.mkv", "-o", target, *asked)
+    with av.open(str(target)) as container:
+        assert len(list(container.decode(video=0))) == 2
+        found = container.streams.video[0].codec_context.codec.canonical_name
+    assert found == (codec or ("av1" if suffix == ".webm" else "h264"))

@@ -12,12 +12,18 @@ from typing import Any
 
 from ..errors import InputError
 from ..system.files import whole_file
-from .encoding import LEAD
+from .encoding import CODECS, LEAD
 from .pyav import errors_of, pyav
 from .reading import PIPE, Video, open_source
 from .streams import Beside, Timed
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+TAKEN = {  # codecs of pictures that containers take, the usual one first
+    "mp4": ("h264", "hevc", "av1", "ffv1"),
+    "mov": ("h264", "hevc"),
+    "matroska": ("h264", "hevc", "av1", "ffv1"),
+    "webm": ("av1",),
+}
 
 
 def assemble(parts: Sequence[Path], video: Video, target: Path) -> list[str]:
@@ -99,3 +105,13 @@ def container_of(target: Path) -> str:
         names = ", ".join(CONTAINERS)
         raise InputError(f"cannot write {target}: the extension {target.suffix or '(none)'} is none of {names}")
     return kind
+
+
+def codec_in(target: Path, asked: str | None) -> str:
+    """The codec that is asked for, or the usual one of the container; InputError where that does not take it."""
+    taken = TAKEN[container_of(target)]
+    codec = asked or taken[0]
+    if codec in CODECS and codec not in taken:
+        others = " or ".join(f"--codec {name}" for name in taken)
+        raise InputError(f"video: {target.suffix} does not take {codec}; choose {others}, or another extension, as .mkv")
+    return codec

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Any
 
 from ...ops.convolution.map_layout import GROUP
 from .rows import Use, reads, written
@@ -61,7 +62,8 @@ def apart(stages: Sequence[Stage], external: Collection[str]) -> list[Stage] | N
         name = f"{slot} {first}"
         return (name, channel) if channel else name
 
-    return [
-        replace(stage, **{name: moved(getattr(stage, name), number) for name, number in fields.items()})
-        for stage, fields in zip(stages, uses, strict=True)
-    ]
+    found = []
+    for stage, fields in zip(stages, uses, strict=True):
+        parts: dict[str, Any] = {name: moved(getattr(stage, name), number) for name, number in fields.items()}
+        found.append(replace(stage, **parts))
+    return found

@@ -33,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="OUT",
         help=".mp4, .mkv, .mov, .m4v or .webm, - for y4m to standard output",
     )
-    parser.add_argument("--codec", metavar="C", help="h264 (default), hevc, av1, or ffv1 without loss")
+    parser.add_argument("--codec", metavar="C", help="h264 (default; of .webm av1), hevc, av1, or ffv1 without loss")
     parser.add_argument(
         "--crf", type=int, metavar="N", help="quality: smaller is better and larger (h264 14, hevc 19, av1 24)"
     )
@@ -56,18 +56,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """The command. A run that was broken off goes on where it was, frame for frame the same."""
-    from mga_kernels.video import PIPE, Encoding, Video, container_of
+    from mga_kernels.video import PIPE, Encoding, Video, codec_in
 
     from ..upscaling.video import Asked, Parts, stream_video, upscale_video
     from .models import load_by_scale
 
     source, target, size = args.input, args.output, size_of(args)
-    encoding = Encoding(args.codec or "h264", args.crf, args.bits)
+    codec = args.codec or "h264" if target == PIPE else codec_in(target, args.codec)
+    encoding = Encoding(codec, args.crf, args.bits)
     if source == PIPE:
         check_in("a video into the command, such as ffmpeg -i in.mkv -f yuv4mpegpipe - |")
-    if target != PIPE:
-        container_of(target)
-    elif args.codec is not None or args.crf is not None:
+    if target == PIPE and (args.codec is not None or args.crf is not None):
         raise InputError("video: standard output is y4m, raw pictures, so --codec and --crf have no meaning there")
     with Video(source) as video:
         if target != PIPE:
