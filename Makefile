@@ -1,4 +1,4 @@
-# make setup | test | test-portable | sanitize | demo | bench | images | site | lint | clean          PYTHON=python3.12 chooses the interpreter of .venv
+# make setup | test | test-portable | test-cluster | sanitize | demo | bench | images | site | lint | clean          PYTHON=python3.12 chooses the interpreter of .venv
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ CONSTRAINTS := $(VENV)/constraints.txt
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check
 SOURCES := pyproject.toml constraints.txt setup.py $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/*.*)
 
-.PHONY: setup test test-portable sanitize demo bench images site lint clean
+.PHONY: setup test test-portable test-cluster sanitize demo bench images site lint clean
 setup: $(STAMP)
 
 # A constraint may not name a local version (+cpu), so torch goes first and by itself.
@@ -55,6 +55,11 @@ FASTER = $(if $(filter-out portable,$(word $(1),$(USUAL))),$(2))
 test-portable: setup
 	MGA_CPU_ISA=baseline $(TEST) $(patsubst %,tests/test_%.py,$(PORTABLE) $(call FASTER,1,$(CONVOLUTIONS)) $(call FASTER,2,$(PAIRS))) \
 	  $(if $(call FASTER,2,yes),,-k 'not (bfloat16 and (plans or runtimes or safety))')
+
+# What needs Ray and a server of S3's protocol, which are large: `make test` skips these tests where they are not installed.
+test-cluster: setup
+	$(INSTALL) 'ray[data]' pyarrow fsspec s3fs 'moto[server]'
+	$(BIN)/python -m pytest -q -rs tests/test_distributed.py tests/test_object_storage.py
 
 sanitize: setup
 	.ci/sanitize $(BIN)/python

@@ -25,10 +25,10 @@ from mga_kernels.distributed.storages import inside
 from mga_kernels.errors import ImageError, InputError
 
 needs_arrow = pytest.mark.skipif(
-    importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed: pip install 'mga_kernels[ray]'"
+    importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed: make test-cluster"
 )
 needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'mga_kernels[ray]'"
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed: make test-cluster"
 )
 
 

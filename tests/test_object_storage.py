@@ -20,9 +20,9 @@ from mga_kernels.distributed.job import to_do, upscale
 from mga_kernels.distributed.storages import inside
 from mga_kernels.errors import ImageError, InputError
 
-pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install 'mga_kernels[ray]'")
-server = pytest.importorskip("moto.server", reason="there is no S3 server: pip install 'moto[server]'")
-boto3 = pytest.importorskip("boto3", reason="boto3 is not installed: pip install 'moto[server]'")
+pytest.importorskip("pyarrow", reason="pyarrow is not installed: make test-cluster")
+server = pytest.importorskip("moto.server", reason="there is no S3 server: make test-cluster")
+boto3 = pytest.importorskip("boto3", reason="boto3 is not installed: make test-cluster")
 KINDS = ["s3", "s3a"]  # of which pyarrow has the first itself, and fsspec the other by s3fs
 
 
@@ -72,7 +72,7 @@ def bucket(running, request):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_bucket_is_a_storage_as_a_folder_is(kind, bucket):
     if kind == "s3a" and importlib.util.find_spec("s3fs") is None:
-        pytest.skip("s3fs is not installed")
+        pytest.skip("s3fs is not installed: make test-cluster")
     name, holds = bucket
     there = storage(f"{kind}://{name}/place")
     assert there.names() == {}

@@ -156,6 +156,7 @@ def test_a_wrong_file_is_a_sentence(name, content, sentence, page, tmp_path, tem
         page.send(tmp_path / "file", name)
     assert str(temporary) not in str(refusal.value)
     assert "\n" not in str(refusal.value)
+    assert str(refusal.value).count(name.split("/")[-1]) == 1
     assert not found(temporary, name.split("/")[-1])
 
 

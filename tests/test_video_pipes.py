@@ -93,6 +93,13 @@ def test_from_a_pipe_into_a_file(tmp_path, model_file):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv"]
 
 
+@pytest.mark.parametrize("codec", ["h264", "hevc", "av1", "ffv1"])
+def test_encoders_say_nothing_of_themselves(tmp_path, model_file, codec):
+    make(tmp_path / "in.mkv", pictures(2, 64, 64))
+    code, _, said = piped(model_file, tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", "--codec", codec)
+    assert (code, said) == (0, "")
+
+
 def test_times_that_y4m_cannot_say(tmp_path, model_file):
     for times, said in ((TIMES, True), ([3 * number for number in range(12)], False)):
         make(tmp_path / "in.mkv", pictures(), times)

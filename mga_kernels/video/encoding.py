@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -119,6 +120,7 @@ class _Encoder:
     def __init__(self, container: OutputContainer, video: Video, size: tuple[int, int], encoding: Encoding):
         self.container, self.time_base = container, video.time_base
         kind, quality = encoding.kind, encoding.kind.quality
+        os.environ.setdefault("SVT_LOG", "1")  # errors; the encoder of AV1 says on standard error what it sets, too
         crf = encoding.crf if encoding.crf is not None else quality
         options = kind.options | ({} if crf is None else {"crf": str(crf)})
         rate = video.rate or Fraction(25)

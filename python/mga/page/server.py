@@ -239,7 +239,7 @@ def _about(path: Path, problem: BaseException) -> BaseException:
     """The problem with a file that was received, named as its owner knows it."""
     if not isinstance(problem, Exception):
         return problem
-    return InputError(line_about(path, problem).replace(f"{path.parent}/", ""))
+    return InputError(line_about(Path(path.name), problem).replace(f"{path.parent}/", ""))
 
 
 def _refusal(text: str, code: int) -> Response:
