@@ -159,11 +159,11 @@ def command(video: Path, model: str, *options: str) -> tuple[float, str]:
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, reused
 
 
-def commands(models: list[str], frames: int, codec: str, turns: int) -> Iterator[str]:
+def commands(models: list[str], films: list[str], frames: int, codec: str, turns: int) -> Iterator[str]:
     yield "| model | film | codec of the film | work that was reused | with reuse, s | without, s | times as fast |"
     yield "|---|---|---|" + "--:|" * 4
     with tempfile.TemporaryDirectory() as folder:
-        for kind, film in FILMS.items():
+        for kind, film in ((kind, FILMS[kind]) for kind in films):
             video = Path(folder) / f"{kind}.mkv"
             write(video, film(frames), codec)
             for name in models:
@@ -187,11 +187,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--frames", type=int, default=FRAMES)
     parser.add_argument("--every", type=int, default=10, help="of so many frames one is made as a whole, too")
     parser.add_argument("--commands", choices=FORMATS, metavar="CODEC", help="time whole commands: ffv1 or libx264")
+    parser.add_argument("--films", nargs="+", choices=FILMS, default=[*FILMS], metavar="FILM", help=f"of {[*FILMS]}")
     parser.add_argument("--turns", type=int, default=1, help="of each command")
     parser.add_argument("-o", "--output", type=Path, help="where the table goes, as Markdown")
     options = parser.parse_args(arguments)
     if options.commands:
-        for line in commands(options.models, options.frames, options.commands, options.turns):
+        for line in commands(options.models, options.films, options.frames, options.commands, options.turns):
             print(line, flush=True)
         return
     torch.set_num_threads(1)
@@ -200,8 +201,8 @@ def main(arguments: list[str] | None = None) -> None:
     for name in options.models:
         model = MaskGuidedSR.from_pretrained(name)
         model.upscale(texture(HEIGHT, WIDTH, 0))
-        for kind, film in FILMS.items():
-            frames, taken, whole = measure(model, film(options.frames), options.every)
+        for kind in options.films:
+            frames, taken, whole = measure(model, FILMS[kind](options.frames), options.every)
             told = frames.told
             counts = told.same, told.parts, len(told.whole)
             cells = [name, kind, *counts, f"{told.work / told.frames:.0%}"]
