@@ -69,6 +69,7 @@ def assemble(parts: Sequence[Path], video: Video, target: Path) -> list[str]:
 
 _OF_CONTAINERS = {"major_brand", "minor_version", "compatible_brands", "encoder", "duration"}
 
+
 def _pictures(parts: Sequence[Path], stream: Any) -> Iterator[Timed]:
     """The packets in the order of decoding. When each is decoded the parts do not say for their first ones.
 
@@ -113,5 +114,5 @@ def codec_in(target: Path, asked: str | None) -> str:
     codec = asked or taken[0]
     if codec in CODECS and codec not in taken:
         others = " or ".join(f"--codec {name}" for name in taken)
-        raise InputError(f"video: {target.suffix} does not take {codec}; choose {others}, or another extension, as .mkv")
+        raise InputError(f"video: {target.suffix} does not take {codec}; choose {others}, or a name as OUT.mkv")
     return codec

@@ -7,9 +7,13 @@ import mimetypes
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .pyav import pyav
+
+if TYPE_CHECKING:
+    from av.container import InputContainer, OutputContainer
+    from av.stream import Stream
 
 Timed = tuple[Fraction, int, Any]  # when a packet is decoded, the stream's number, the packet
 Road = Callable[[Any], list[Any]]  # from a packet of the original to those of the result
@@ -35,11 +39,14 @@ class Beside:
     ``pictures`` is the number of the stream that is upscaled. ``notes`` say what the container does not hold.
     """
 
-    def __init__(self, source: Any, out: Any, pictures: int, notes: list[str]):
-        self._source, self._out, self._notes = source, out, notes
+    def __init__(self, source: InputContainer, out: OutputContainer, pictures: int, notes: list[str]):
+        self._source: Any = source
+        self._out: Any = out
+        self._notes = notes
         self._roads: dict[int, Road] = {}
         self._covers: list[Any] = []  # streams of ``out`` of one packet each, and these
         chapters = "mp4" in source.format.name and bool(source.chapters())  # which there are a stream, too
+        stream: Any
         for stream in source.streams:
             if stream.index == pictures:
                 continue
@@ -150,7 +157,7 @@ _OF_ANYTHING = "application/octet-stream"
 _IMAGES = {"mjpeg": "image/jpeg", "png": "image/png"}
 
 
-def takes(kind: str, stream: Any) -> bool:
+def takes(kind: str, stream: Stream) -> bool:
     """Whether a container takes a stream of this codec: a trial, since some refuse what they list."""
     try:
         with pyav().open(io.BytesIO(), "w", format=kind) as trial:

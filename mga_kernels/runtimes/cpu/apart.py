@@ -62,8 +62,8 @@ def apart(stages: Sequence[Stage], external: Collection[str]) -> list[Stage] | N
         name = f"{slot} {first}"
         return (name, channel) if channel else name
 
-    found = []
+    separate = []
     for stage, fields in zip(stages, uses, strict=True):
         parts: dict[str, Any] = {name: moved(getattr(stage, name), number) for name, number in fields.items()}
-        found.append(replace(stage, **parts))
-    return found
+        separate.append(replace(stage, **parts))
+    return separate
