@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
 from mga_kernels.networks import WholeConfig, WholeNetwork
@@ -37,5 +38,5 @@ def changed(image, *places):
     found = image.copy()
     for top, left, height, width in places:
         top, left = top % image.shape[0], left % image.shape[1]
-        found[top : top + height, left : left + width] ^= 0xD7
+        found[top : top + height, left : left + width] ^= np.iinfo(found.dtype).max // 0xFF * 0xD7
     return found

@@ -157,7 +157,35 @@ def test_ten_bits_of_a_result(tmp_path, mga_video):
     make(tmp_path / "ten.mkv", pictures(2), None, "libx265", "yuv420p10le")
     code, output = mga_video(tmp_path / "ten.mkv", "-o", tmp_path / "eight.mkv")
     assert code == 0
-    assert "its 10 bits a value become 8 before the network" in output.out
+    assert "its 10 bits a value become 8; --bits 10 keeps them" in output.out
+
+
+@pytest.mark.parametrize("scale", ["2", "1.5"])
+def test_ten_bits_stay_ten(tmp_path, mga_video, monkeypatch, scale):
+    """A ramp so smooth that 8 bits would show a fourth of its levels."""
+    monkeypatch.setattr(MaskGuidedSR, "upscale", repeated)
+    ramp = np.linspace(20000, 36000, 128).astype(np.uint16)
+    frame = av.VideoFrame.from_ndarray(
+        np.ascontiguousarray(np.broadcast_to(ramp[None, :, None], (32, 128, 3))), "rgb48le"
+    )
+    with av.open(str(tmp_path / "in.mkv"), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 128, 32, "gbrp10le"
+        for number in range(3):
+            given = frame.reformat(format="gbrp10le")
+            given.pts = number
+            container.mux(stream.encode(given))
+        container.mux(stream.encode(None))
+    words = [tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", "--codec", "ffv1", "--bits", 10, "--scale", scale]
+    code, output = mga_video(*words)
+    assert (code, output.err) == (0, "")
+    assert "bits a value" not in output.out
+    with av.open(str(tmp_path / "out.mkv")) as container:
+        pictures = [one.reformat(format="rgb48le").to_ndarray() for one in container.decode(video=0)]
+    assert len(pictures) == 3
+    levels = pictures[0][8, :, 0].astype(int)
+    assert len(np.unique(levels)) > 120  # 8 bits have 62 between both ends
+    assert (levels[0], levels[-1]) == (pytest.approx(20000, abs=70), pytest.approx(36000, abs=70))
 
 
 def interlaced(path):

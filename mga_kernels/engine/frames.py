@@ -131,7 +131,8 @@ class Frames:
         """The frame as it is taken, and what changed of it; None for nothing."""
         differs = rgb != last
         if self.tolerance:
-            differs &= np.maximum(rgb, last) - np.minimum(rgb, last) > self.tolerance
+            tolerance = self.tolerance * (257 if rgb.dtype == np.uint16 else 1)
+            differs &= np.maximum(rgb, last) - np.minimum(rgb, last) > tolerance
         if not differs.any():
             return rgb, None
         changed = differs if rgb.ndim == 2 else any_channel(differs)

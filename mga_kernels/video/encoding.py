@@ -90,11 +90,12 @@ def write_segment(path: Path, frames: Iterable[Frame], video: Video, size: tuple
 
 
 class Pictures:
-    """Makes pictures of ``format`` of frames of RGB of ``size``; ``colour`` where the format is YCbCr."""
+    """Makes pictures of ``format`` of frames of RGB of ``size``, uint16 where they are ``deep``; ``colour`` where the
+    format is YCbCr."""
 
-    def __init__(self, size: tuple[int, int], format: str, colour: VideoColour | None):
+    def __init__(self, size: tuple[int, int], format: str, colour: VideoColour | None, deep: bool):
         self.format, self.colour = format, colour
-        self.given = pyav().VideoFrame(*size, "rgb24")
+        self.given = pyav().VideoFrame(*size, "rgb48le" if deep else "rgb24")
         self.last: np.ndarray | None = None  # and the picture that it became
         self.picture: VideoFrame
 
@@ -112,7 +113,8 @@ class Pictures:
             how["dst_color_range"] = ranges.JPEG if self.colour.full else ranges.MPEG
         plane = self.given.planes[0]
         rows = np.frombuffer(plane, np.uint8).reshape(-1, plane.line_size)
-        np.copyto(rows[: len(rgb), : rgb[0].size], rgb.reshape(len(rgb), -1))
+        values = np.ascontiguousarray(rgb).reshape(len(rgb), -1).view(np.uint8)
+        np.copyto(rows[: len(values), : values.shape[1]], values)
         return self.given.reformat(format=self.format, **how)
 
 
@@ -138,7 +140,7 @@ class _Encoder:
         if colour is not None:
             context.colorspace, context.color_range = colour.matrix, 2 if colour.full else 1
         context.color_primaries, context.color_trc = video.colour.primaries, video.colour.transfer
-        self.pictures = Pictures(size, kind.formats[encoding.bits], colour)
+        self.pictures = Pictures(size, kind.formats[encoding.bits], colour, video.deep)
 
     def add(self, frame: Frame) -> None:
         picture = self.pictures.of(frame.rgb)

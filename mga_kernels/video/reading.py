@@ -24,7 +24,7 @@ TITLES = "language", "title", "name"  # of what is said of a stream that which i
 
 @dataclass(frozen=True)
 class Frame:
-    """``rgb`` uint8 (H, W, 3); ``pts`` and ``duration`` in the video's time base, the latter 0 if it is not known."""
+    """``rgb`` uint8 or uint16 (H, W, 3); ``pts`` and ``duration`` in the video's time base, the latter 0 if unknown."""
 
     rgb: np.ndarray
     pts: int
@@ -90,12 +90,18 @@ class Video:
         self.notes: list[str] = []
         assert context.format is not None  # as there is a pix_fmt
         parts = context.format.components
-        if max(part.bits for part in parts) > 8:
-            self.notes.append(f"its {max(part.bits for part in parts)} bits a value become 8 before the network")
+        self.bits, self.deep = max(part.bits for part in parts), False
         if any(part.is_alpha for part in parts):
             self.notes.append("its transparency was left out")
         if self.colour.transfer in (16, 18):
             self.notes.append("it is HDR, and the network takes its values as if they were not")
+
+    def keep_bits(self, bits: int) -> None:
+        """Frames become uint16 where the video and a result of ``bits`` bits a value have more than 8; else a note says
+        what is lost."""
+        self.deep = min(self.bits, bits) > 8
+        if self.bits > 8 and not self.deep:
+            self.notes.append(f"its {self.bits} bits a value become 8; --bits 10 keeps them")
 
     def frames(self, done: int = 0) -> Iterator[Frame]:
         """All frames behind the first ``done``. InputError for interlaced ones, and for a size that changes on the way.
@@ -154,7 +160,7 @@ class Video:
         if self.colour.matrix != RGB_MATRIX:
             how |= {"src_colorspace": self.colour.name, "dst_color_range": ranges.JPEG}
             how["src_color_range"] = ranges.JPEG if self.colour.full else ranges.MPEG
-        return frame.reformat(format="rgb24", **how).to_ndarray()
+        return frame.reformat(format="rgb48le" if self.deep else "rgb24", **how).to_ndarray()
 
     def close(self) -> None:
         self.container.close()

@@ -22,7 +22,7 @@ def write_y4m(
     """
     rate, aspect = video.rate or Fraction(25), video.aspect or Fraction(0, 1)
     colour = VideoColour(assumed_matrix(size[1]), UNSPECIFIED, UNSPECIFIED, full=False)
-    pictures = Pictures(size, encoding.kind.formats[encoding.bits], colour)
+    pictures = Pictures(size, encoding.kind.formats[encoding.bits], colour, video.deep)
     ratios = f"F{rate.numerator}:{rate.denominator} Ip A{aspect.numerator}:{aspect.denominator}"
     sampling = f"C{_SAMPLING[encoding.bits]} XCOLORRANGE=LIMITED"
     write(f"YUV4MPEG2 W{size[0]} H{size[1]} {ratios} {sampling}\n".encode())

@@ -95,6 +95,7 @@ class Asked:
 
     def begun(self) -> tuple[Told, Frames]:
         video, encoding = self.video, self.encoding
+        video.keep_bits(encoding.bits)
         asked = self.size.of(video.width, video.height, self.model.scale)
         told = Told(encoding.size(*asked))
         if told.size != asked:
