@@ -179,14 +179,31 @@ def test_colours_that_were_multiplied_by_alpha(tmp_path):
     assert np.array_equal(found.alpha, alpha)
 
 
-def test_a_transparent_colour_of_png(tmp_path):
-    pixels = noise()
+@pytest.mark.parametrize("extra", [(0,), (2, 0), (0, 2)])
+def test_channels_that_are_no_transparency_are_left_out_with_a_note(tmp_path, extra):
+    pixels = np.concatenate([noise(), *(noise(1)[:, :, None] for _ in extra)], axis=2)
+    photo = read_image(write(tmp_path / "a.tif", pixels, extrasamples=extra), deep=True)
+    assert photo.notes == ["its extra channel, which is not marked as transparency, was left out"]
+    assert (photo.alpha is None) is (extra[0] == 0)
+    assert np.array_equal(photo.rgb, pixels[:, :, :3])
+
+
+def with_transparent_colour(path, pixels):
+    """A PNG file, of which the pixel in the third row and fourth column is transparent."""
     plain = imagecodecs.png_encode(pixels)
-    key = b"tRNS" + pixels[2, 3].astype(">u2").tobytes()
-    chunk = struct.pack(">I", 6) + key + struct.pack(">I", zlib.crc32(key))
-    (tmp_path / "a.png").write_bytes(plain[:33] + chunk + plain[33:])
-    found = read_image(tmp_path / "a.png", deep=True)
+    key = b"tRNS" + np.asarray(pixels[2, 3], ">u2").tobytes()
+    chunk = struct.pack(">I", len(key) - 4) + key + struct.pack(">I", zlib.crc32(key))
+    path.write_bytes(plain[:33] + chunk + plain[33:])
+    return path
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_transparent_colour_of_png(tmp_path, channels):
+    path = with_transparent_colour(tmp_path / "a.png", noise(channels))
+    found = read_image(path, deep=True)
     assert np.argwhere(found.alpha == 0).tolist() == [[2, 3]]
+    with pytest.raises(ImageError, match="16 bits per channel"):  # of grey, Pillow states the level beside I;16
+        read_image(Image.open(path), deep=True)
 
 
 @pytest.mark.parametrize(
@@ -287,7 +304,7 @@ def test_without_the_extra_it_is_named(tmp_path, mga_upscale, monkeypatch, suffi
 
 def test_odd_deep_tiffs_are_refused_with_a_sentence(tmp_path):
     kinds = {
-        "32 bits": (noise().astype(np.uint32), {}),
+        "integers": (noise().astype(np.uint32), {}),
         "floating-point": (noise().astype(np.float32), {}),
         "signed": (noise().astype(np.int16), {}),
         "16 bits": (noise(4), {"photometric": "separated"}),
@@ -295,6 +312,11 @@ def test_odd_deep_tiffs_are_refused_with_a_sentence(tmp_path):
     for words, (pixels, options) in kinds.items():
         with pytest.raises(ImageError, match=f"{words}.*would be lost"):
             read_image(write(tmp_path / "a.tif", pixels, **options), deep=True)
+        if not options:  # grey ones are opened by Pillow
+            path = write(tmp_path / "grey.tif", pixels[:, :, 0], photometric="minisblack")
+            for source in (path, Image.open(path)):
+                with pytest.raises(ImageError, match=f"bits per channel.*{words.partition(' ')[0]}.*would be lost"):
+                    read_image(source, deep=True)
     write(tmp_path / "a.tif", np.stack([noise(), noise()]))
     with pytest.raises(ImageError, match="holds 2 frames or pages"):
         read_image(tmp_path / "a.tif", deep=True)

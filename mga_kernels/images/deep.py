@@ -11,7 +11,7 @@ from PIL import Image
 from ..errors import ImageError
 from ..system.memory import require_memory
 from .exif import ORIENTATION
-from .headers import bits_per_sample, whole_numbers
+from .headers import bits_per_sample, what_it_is, whole_numbers
 from .ifd import Damaged, Tags, read_tags
 from .info import Info
 from .jxl import read_header
@@ -71,12 +71,23 @@ def bits_of(image: Image.Image, name: str, file: BinaryIO | None) -> int:
     return bits
 
 
-def refuse_deep(image: Image.Image, name: str, bits: int, deep: bool, in_memory: bool) -> None:
-    """ImageError for an image of more than 8 bits a channel that cannot be read with them."""
+def refuse_deep(
+    image: Image.Image, name: str, bits: int, deep: bool, in_memory: bool, file: BinaryIO | None
+) -> None:
+    """ImageError for an image of more than 8 bits a channel that cannot be read with them.
+
+    ``file``: what it was opened from. Of TIFF files ``of_tiff`` has read those that can be, before Pillow opened them.
+    """
     remedy = TO_EIGHT
-    if deep and in_memory and image.mode.startswith("I;16"):
+    if deep and in_memory and image.mode.startswith("I;16") and "transparency" not in image.info:
         return
-    if deep and not in_memory and image.format in KINDS and image.mode not in ("F", "CMYK"):
+    if image.format == "TIFF" and file is not None:
+        position = file.tell()
+        what = what_it_is(file, "TIFF")
+        file.seek(position)
+        if what is not None:
+            raise ImageError(f"{name} {what}")
+    if deep and not in_memory and image.format in KINDS - {"TIFF"} and image.mode not in ("F", "CMYK"):
         if not (needed := missing(image.format)):
             return
         remedy = f"{needed}, or {TO_EIGHT}"
@@ -114,7 +125,7 @@ def of_tiff(stream: BinaryIO, name: str, order: str, tags: Tags) -> Photo:
     what = f"reading {name} ({width}x{height} pixels)"
     require_memory(width * height * DEEP_BYTES, what, "crop it or use a machine with more memory")
     try:
-        values = read_tiff(stream, order, tags, name)
+        values = read_tiff(stream, order, tags, name, notes)
         info, _ = read_metadata(TiffTags(tiff_info(order, tags)), notes, stated_in_file(TiffTags({}), stream, notes))
     except Exception as problem:
         raise damaged(name, problem) from problem

@@ -24,6 +24,7 @@ from .tiff import PROFILE, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION, add_tags
 
 KINDS = frozenset({"PNG", "TIFF", "PPM"})  # that hold 16 bits a channel here
 TO_EIGHT = "convert it to 8 bits first (for example `magick IN -depth 8 OUT`)"
+EXTRA_CHANNEL = "its extra channel, which is not marked as transparency, was left out"
 _MODULES = {"PNG": ("imagecodecs",), "TIFF": ("tifffile", "imagecodecs"), "PPM": ()}
 _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA, _FORMAT = 258, 262, 277, 338, 339
 _WHITE_IS_0, _BLACK_IS_0, _RGB = 0, 1, 2
@@ -75,7 +76,7 @@ def is_grey_or_rgb(order: str, tags: Tags) -> bool:
     return set(kinds) == {1} and photometric in (_WHITE_IS_0, _BLACK_IS_0, _RGB)
 
 
-def read_tiff(stream: BinaryIO, order: str, tags: Tags, name: str) -> np.ndarray:
+def read_tiff(stream: BinaryIO, order: str, tags: Tags, name: str, notes: list[str]) -> np.ndarray:
     """The same of a TIFF file that ``is_grey_or_rgb``, of 9 to 16 bits. ImageError where it has several pages."""
     import tifffile
 
@@ -97,7 +98,10 @@ def read_tiff(stream: BinaryIO, order: str, tags: Tags, name: str) -> np.ndarray
     if photometric == _WHITE_IS_0:
         values[:, :, 0] = 0xFFFF - values[:, :, 0]
     kinds = whole_numbers(order, tags, _EXTRA, 0) if _EXTRA in tags else ()
-    if not kinds or kinds[0] not in (_ASSOCIATED, _UNASSOCIATED) or values.shape[2] == colours:
+    opaque = not kinds or kinds[0] not in (_ASSOCIATED, _UNASSOCIATED) or values.shape[2] == colours
+    if values.shape[2] > colours + (not opaque):
+        notes.append(EXTRA_CHANNEL)
+    if opaque:
         return values[:, :, :colours]
     return _undone(values[:, :, : colours + 1]) if kinds[0] == _ASSOCIATED else values[:, :, : colours + 1]
 
