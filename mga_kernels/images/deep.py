@@ -71,9 +71,7 @@ def bits_of(image: Image.Image, name: str, file: BinaryIO | None) -> int:
     return bits
 
 
-def refuse_deep(
-    image: Image.Image, name: str, bits: int, deep: bool, in_memory: bool, file: BinaryIO | None
-) -> None:
+def refuse_deep(image: Image.Image, name: str, bits: int, deep: bool, in_memory: bool, file: BinaryIO | None) -> None:
     """ImageError for an image of more than 8 bits a channel that cannot be read with them.
 
     ``file``: what it was opened from. Of TIFF files ``of_tiff`` has read those that can be, before Pillow opened them.
