@@ -230,6 +230,7 @@ def test_arrays_and_grey_pillow_images_come_back_as_they_came(doubling):
         assert made.dtype == np.uint16
         assert made.shape == (12, 18, *pixels.shape[2:])
         assert doubling.upscale(pixels if channels > 1 else pixels[:, :, None]).ndim == 3
+        assert np.array_equal(doubling.upscale(pixels.astype(">u2")), made)
     picture = doubling.upscale(Image.fromarray(noise(1)))
     assert picture.mode == "I;16"
     assert np.array_equal(np.asarray(picture), doubling.upscale(noise(1)))

@@ -52,6 +52,8 @@ def read_image(source: str | os.PathLike[str] | Image.Image | np.ndarray, deep: 
 
 
 def _from_array(array: np.ndarray, deep: bool) -> Photo:
+    if deep and array.dtype == np.dtype(np.uint16).newbyteorder():  # as files have it, of most significant byte first
+        array = array.astype(np.uint16)
     if array.dtype != np.uint8 and not (deep and array.dtype == np.uint16):
         remedy = "scale it to 0..255, round, and convert with astype(np.uint8)"
         raise InputError(f"read_image: expected a uint8 {'or uint16 ' * deep}array, got {array.dtype}; {remedy}")
