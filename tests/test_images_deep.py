@@ -49,6 +49,14 @@ def write(path, pixels, **tiff):
     return path
 
 
+def with_chunk(path, pixels, chunk):
+    """A PNG file with one more chunk, its kind and data."""
+    plain = imagecodecs.png_encode(pixels)
+    whole = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    path.write_bytes(plain[:33] + whole + plain[33:])
+    return path
+
+
 def stored(path):
     """The levels in a file, by its library."""
     if path.suffix == ".png":
@@ -120,6 +128,32 @@ def test_deep_images_are_turned_upright_like_others(tmp_path, suffix, orientatio
     assert np.array_equal(np.sort(found.rgb, axis=None), np.sort(pixels, axis=None))
 
 
+@pytest.mark.parametrize("kind", [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_orientation_of_any_type_turns_deep_tiffs_as_others(tmp_path, order, kind):
+    value = {2: "6", 5: (6, 1), 10: (6, 1)}.get(kind, 6)
+    options = {"byteorder": order, "extratags": [(274, kind, 0 if kind == 2 else 1, value, True)]}
+    pixels = noise()
+    found = read_image(write(tmp_path / "deep.tif", pixels, **options), deep=True)
+    plain = read_image(write(tmp_path / "plain.tif", (pixels >> 8).astype(np.uint8), **options))
+    assert np.array_equal(found.rgb >> 8, plain.rgb)
+    assert (found.rgb.shape[:2] == (9, 6)) is (kind > 2)
+
+
+def test_what_decoders_say_is_not_heard(tmp_path, caplog):
+    """Of an EXIF block with the prefix of JPEG, or an orientation that is none, in words that name no file."""
+    path = with_chunk(tmp_path / "a.png", noise(), b"eXIf" + make_exif(6))
+    found = read_image(path, deep=True)
+    assert np.array_equal(found.rgb, np.rot90(noise(), -1))
+    odd = write(tmp_path / "a.tif", noise(), extratags=[(274, 11, 1, 9.0, True)])
+    assert np.array_equal(read_image(odd, deep=True).rgb, noise())
+    assert not caplog.records
+    tifffile.imread(odd)
+    assert "ORIENTATION" in caplog.text
+    imagecodecs.png_decode(path.read_bytes())
+    assert "eXIf" in caplog.text
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_grey_and_transparency(tmp_path, mga_upscale, suffix, channels):
@@ -188,18 +222,10 @@ def test_channels_that_are_no_transparency_are_left_out_with_a_note(tmp_path, ex
     assert np.array_equal(photo.rgb, pixels[:, :, :3])
 
 
-def with_transparent_colour(path, pixels):
-    """A PNG file, of which the pixel in the third row and fourth column is transparent."""
-    plain = imagecodecs.png_encode(pixels)
-    key = b"tRNS" + np.asarray(pixels[2, 3], ">u2").tobytes()
-    chunk = struct.pack(">I", len(key) - 4) + key + struct.pack(">I", zlib.crc32(key))
-    path.write_bytes(plain[:33] + chunk + plain[33:])
-    return path
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_transparent_colour_of_png(tmp_path, channels):
-    path = with_transparent_colour(tmp_path / "a.png", noise(channels))
+    pixels = noise(channels)
+    path = with_chunk(tmp_path / "a.png", pixels, b"tRNS" + np.asarray(pixels[2, 3], ">u2").tobytes())
     found = read_image(path, deep=True)
     assert np.argwhere(found.alpha == 0).tolist() == [[2, 3]]
     with pytest.raises(ImageError, match="16 bits per channel"):  # of grey, Pillow states the level beside I;16

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..errors import ImageError
 from ..system.memory import require_memory
-from .exif import ORIENTATION
+from .exif import ORIENTATION, block_of
 from .headers import bits_per_sample, what_it_is, whole_numbers
 from .ifd import Damaged, Tags, read_tags
 from .info import Info
@@ -28,7 +28,7 @@ from .levels import (
     tiff_bits,
     tiff_info,
 )
-from .metadata import read_metadata, stated_in_file
+from .metadata import pillows_orientation_of, read_metadata, stated_in_file
 from .photo import Photo, bleed
 
 EXTRACT = "make files of them (for example `magick IN -coalesce OUT-%03d.png`) and upscale those, as a folder"
@@ -127,12 +127,13 @@ def of_tiff(stream: BinaryIO, name: str, order: str, tags: Tags) -> Photo:
         info, _ = read_metadata(TiffTags(tiff_info(order, tags)), notes, stated_in_file(TiffTags({}), stream, notes))
     except Exception as problem:
         raise damaged(name, problem) from problem
-    upright = turned(values, whole_numbers(order, tags, ORIENTATION, 1)[0])
+    own = {tag: value for tag, value in tags.items() if tag == ORIENTATION}  # of whatever type
+    upright = turned(values, pillows_orientation_of(block_of(own, order)) if own else 1)
     return of_levels(upright, "TIFF", info, notes)
 
 
-def turned(values: np.ndarray, orientation: int) -> np.ndarray:
-    """(H, W, C) upright."""
+def turned(values: np.ndarray, orientation: Any) -> np.ndarray:
+    """(H, W, C) upright; as they lie where the orientation, as Pillow has it, is none."""
     if orientation in (5, 6, 7, 8):
         values = values.swapaxes(0, 1)
     rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)

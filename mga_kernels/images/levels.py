@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
@@ -48,8 +52,28 @@ def read_png(stream: BinaryIO) -> np.ndarray:
     import imagecodecs
 
     stream.seek(0)
-    values = np.asarray(imagecodecs.png_decode(stream.read()))
+    with _unheard("imagecodecs"):
+        values = np.asarray(imagecodecs.png_decode(stream.read()))
     return values if values.ndim == 3 else values[:, :, None]
+
+
+@contextmanager
+def _unheard(name: str) -> Iterator[None]:
+    """Within it nothing that a logger of this name is told by this thread is heard.
+
+    libpng and tifffile warn of what stands oddly beside a picture, libpng of rows that are interlaced, too, in words
+    that name no file.
+    """
+    logger, thread = logging.getLogger(name), threading.get_ident()
+
+    def of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger.addFilter(of_others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(of_others)
 
 
 def read_ppm(stream: BinaryIO) -> np.ndarray:
@@ -83,7 +107,7 @@ def read_tiff(stream: BinaryIO, order: str, tags: Tags, name: str, notes: list[s
     bits, (photometric, *_) = tiff_bits(order, tags), whole_numbers(order, tags, _PHOTOMETRIC, 1)
     colours = 1 if photometric != _RGB else 3
     stream.seek(0)
-    with tifffile.TiffFile(stream) as file:
+    with _unheard("tifffile"), tifffile.TiffFile(stream) as file:
         if len(file.pages) > 1:
             many = f"{len(file.pages)} frames or pages and only single images are upscaled"
             raise ImageError(f"{name} holds {many}; make files of them (for example `magick IN OUT-%03d.tif`)")
