@@ -81,7 +81,7 @@ def test_a_smooth_gradient_keeps_its_levels(tmp_path, mga_upscale, doubling, suf
     expected = doubling(tensor)[0].permute(1, 2, 0).numpy() * 65535
     assert np.abs(made - expected).max() <= 2  # nothing is rounded to bytes between, where it would be 128
     plain = doubling.upscale(read_image(path, deep=True).in_eight_bits().rgb)
-    assert np.abs(made / 257.0 - plain).max() < 3  # and it is the same picture
+    assert np.abs(made / 257.0 - plain).max() < 5  # and it is the same picture, which bytes may have in bf16
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
-from typing import BinaryIO, SupportsInt, cast
+from typing import Any, BinaryIO, SupportsInt, cast
 
 from PIL import Image
 
