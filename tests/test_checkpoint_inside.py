@@ -45,6 +45,7 @@ WORDS = (
     "netG G g g_ema generator Generator params-ema params_ema params model model_ema model_state_dict state_dict "
     "state_dict_ema ema ema_model network net net_g netG_ema generator_ema weights module sd student G_ema my_model"
 ).split()
+EMA_NUMBERS = {"decay": torch.tensor(0.999), "num_updates": torch.tensor(7), "step": torch.tensor([7])}
 SETTINGS = {"milestones": Counter({1: 1, 2: 1}), "betas": (0.9, 0.99), "device": torch.device("cpu")}
 AROUND: dict[str, Any] = {
     **{f"{word}: ": {word: NETWORK} for word in WORDS},
@@ -62,7 +63,7 @@ AROUND: dict[str, Any] = {
     "averaged model": {"n_averaged": torch.tensor(5)} | behind("module."),
     "averaged model of a parallel one": {"n_averaged": torch.tensor(5)} | behind("module.module."),
     "average behind a prefix": {"ema_model.n_averaged": torch.tensor(5)} | behind("ema_model.module."),
-    "epoch among the tensors": NETWORK | {"epoch": 3, "n_averaged": torch.tensor(5), "name": "x"},
+    "epoch among the tensors": NETWORK | {"epoch": torch.tensor(3), "n_averaged": torch.tensor(5), "name": "x"},
     "training": training(NETWORK),
     "training with a schedule": training(NETWORK, scheduler=SETTINGS),
     "GAN": {"netG": NETWORK, "netD": DISCRIMINATOR, "optimizer_G": OPTIMIZER, "optimizer_D": OPTIMIZER},
@@ -110,6 +111,11 @@ AVERAGED: dict[str, tuple[Any, str, str]] = {
     "G": ({"G": OTHER, "G_ema": NETWORK, "D": DISCRIMINATOR}, "G_ema", "G"),
     "g_ema": ({"g": OTHER, "g_ema": NETWORK, "d": DISCRIMINATOR}, "g_ema", "g"),
     "mmagic": (behind("generator.", OTHER) | behind("generator_ema."), "generator_ema", "generator"),
+    "numbers among the tensors": (
+        {"state_dict": behind("model.", OTHER) | behind("model_ema.") | behind("model_ema.", EMA_NUMBERS)},
+        "state_dict.model_ema",
+        "state_dict.model",
+    ),
     "swa": ({"net": OTHER, "swa_model": NETWORK}, "swa_model", "net"),
     "counted": ({"net": OTHER, "other": {"n_averaged": torch.tensor(5)} | behind("module.")}, "other.module", "net"),
     "at the top": (OTHER | behind("ema."), "ema", "the one at the top"),

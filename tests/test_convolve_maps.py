@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from map_layers import Case, map_of, poisoned, run, whole
 
-from mga_kernels import _native, ops
+from mga_kernels import ops
 from mga_kernels.ops.convolution.map_layout import groups_of, map_pitch, read
 from mga_kernels.records import FrameRecord, MapRecord
 from mga_kernels.runtimes.cpu.pairs import lanes
@@ -348,8 +348,6 @@ def test_infinities_reach_no_further_than_in_a_plain_convolution(tile, value, sl
 @pytest.mark.parametrize("channels", [48, 50, 64])
 def test_the_error_of_tiles_of_4_is_at_most_three_times_that_of_sums_one_after_the_other(channels):
     """Which PyTorch has, too, but for what it does to (C, H, W) with AVX-512: less than two thirds of it."""
-    if _native.map_kernels()[0] == "portable":
-        pytest.skip("the portable kernels round a product and a sum each")
     case, image = Case(channels, channels, 3, 4), torch.randn(channels, 60, 92)
     exact, weight = case.sums(image), case.weight.flatten(1)
     taps = F.unfold(image[None], 3, padding=1)[0]

@@ -52,6 +52,16 @@ def text(folder):
     return "b.png", "not an image"
 
 
+def pointer(folder):
+    (folder / "b.png").write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d' * 32}\nsize 12345\n")
+    return "b.png", "a git-lfs pointer to a file of 12,345 bytes, not the file; run `git lfs pull`"
+
+
+def page(folder):
+    (folder / "b.jpg").write_text("<!DOCTYPE html><html><head><title>Log in</title></head></html>")
+    return "b.jpg", 'a web page ("Log in"), saved instead of the file'
+
+
 def one_byte(folder):
     (folder / "b.png").write_bytes(b"x")
     return "b.png", "not an image"
@@ -65,7 +75,7 @@ def half(folder):
 
 def measurements(folder):
     Image.new("F", (4, 4)).save(folder / "b.tif")
-    return "b.tif", "more than 8 bits"
+    return "b.tif", "32 bits per channel (floating-point numbers)"
 
 
 def output_that_is_a_folder(folder):
@@ -80,7 +90,8 @@ def name_too_long_for_its_output(folder):
     return name, "File name too long"
 
 
-FAULTS = (lost_link, endless_link, pipe, device, no_bytes, text, one_byte, half, measurements, output_that_is_a_folder)
+FAULTS = (lost_link, endless_link, pipe, device, no_bytes, text, pointer, page, one_byte, half, measurements)
+FAULTS += (output_that_is_a_folder,)
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -49,6 +49,14 @@ def write(path, pixels, **tiff):
     return path
 
 
+def with_chunk(path, pixels, chunk):
+    """A PNG file with one more chunk, its kind and data."""
+    plain = imagecodecs.png_encode(pixels)
+    whole = struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    path.write_bytes(plain[:33] + whole + plain[33:])
+    return path
+
+
 def stored(path):
     """The levels in a file, by its library."""
     if path.suffix == ".png":
@@ -73,7 +81,7 @@ def test_a_smooth_gradient_keeps_its_levels(tmp_path, mga_upscale, doubling, suf
     expected = doubling(tensor)[0].permute(1, 2, 0).numpy() * 65535
     assert np.abs(made - expected).max() <= 2  # nothing is rounded to bytes between, where it would be 128
     plain = doubling.upscale(read_image(path, deep=True).in_eight_bits().rgb)
-    assert np.abs(made / 257.0 - plain).max() < 3  # and it is the same picture
+    assert np.abs(made / 257.0 - plain).max() < 5  # and it is the same picture, which bytes may have in bf16
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
@@ -118,6 +126,32 @@ def test_deep_images_are_turned_upright_like_others(tmp_path, suffix, orientatio
     found = read_image(path, deep=True)
     assert np.array_equal(found.rgb >> 8, read_image(tmp_path / "plain.png").rgb)
     assert np.array_equal(np.sort(found.rgb, axis=None), np.sort(pixels, axis=None))
+
+
+@pytest.mark.parametrize("kind", [1, 2, 3, 4, 5, 6, 8, 9, 10, 11, 12])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_orientation_of_any_type_turns_deep_tiffs_as_others(tmp_path, order, kind):
+    value = {2: "6", 5: (6, 1), 10: (6, 1)}.get(kind, 6)
+    options = {"byteorder": order, "extratags": [(274, kind, 0 if kind == 2 else 1, value, True)]}
+    pixels = noise()
+    found = read_image(write(tmp_path / "deep.tif", pixels, **options), deep=True)
+    plain = read_image(write(tmp_path / "plain.tif", (pixels >> 8).astype(np.uint8), **options))
+    assert np.array_equal(found.rgb >> 8, plain.rgb)
+    assert (found.rgb.shape[:2] == (9, 6)) is (kind > 2)
+
+
+def test_what_decoders_say_is_not_heard(tmp_path, caplog):
+    """Of an EXIF block with the prefix of JPEG, or an orientation that is none, in words that name no file."""
+    path = with_chunk(tmp_path / "a.png", noise(), b"eXIf" + make_exif(6))
+    found = read_image(path, deep=True)
+    assert np.array_equal(found.rgb, np.rot90(noise(), -1))
+    odd = write(tmp_path / "a.tif", noise(), extratags=[(274, 11, 1, 9.0, True)])
+    assert np.array_equal(read_image(odd, deep=True).rgb, noise())
+    assert not caplog.records
+    tifffile.imread(odd)
+    assert "ORIENTATION" in caplog.text
+    imagecodecs.png_decode(path.read_bytes())
+    assert "eXIf" in caplog.text
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -179,14 +213,23 @@ def test_colours_that_were_multiplied_by_alpha(tmp_path):
     assert np.array_equal(found.alpha, alpha)
 
 
-def test_a_transparent_colour_of_png(tmp_path):
-    pixels = noise()
-    plain = imagecodecs.png_encode(pixels)
-    key = b"tRNS" + pixels[2, 3].astype(">u2").tobytes()
-    chunk = struct.pack(">I", 6) + key + struct.pack(">I", zlib.crc32(key))
-    (tmp_path / "a.png").write_bytes(plain[:33] + chunk + plain[33:])
-    found = read_image(tmp_path / "a.png", deep=True)
+@pytest.mark.parametrize("extra", [(0,), (2, 0), (0, 2)])
+def test_channels_that_are_no_transparency_are_left_out_with_a_note(tmp_path, extra):
+    pixels = np.concatenate([noise(), *(noise(1)[:, :, None] for _ in extra)], axis=2)
+    photo = read_image(write(tmp_path / "a.tif", pixels, extrasamples=extra), deep=True)
+    assert photo.notes == ["its extra channel, which is not marked as transparency, was left out"]
+    assert (photo.alpha is None) is (extra[0] == 0)
+    assert np.array_equal(photo.rgb, pixels[:, :, :3])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_transparent_colour_of_png(tmp_path, channels):
+    pixels = noise(channels)
+    path = with_chunk(tmp_path / "a.png", pixels, b"tRNS" + np.asarray(pixels[2, 3], ">u2").tobytes())
+    found = read_image(path, deep=True)
     assert np.argwhere(found.alpha == 0).tolist() == [[2, 3]]
+    with pytest.raises(ImageError, match="16 bits per channel"):  # of grey, Pillow states the level beside I;16
+        read_image(Image.open(path), deep=True)
 
 
 @pytest.mark.parametrize(
@@ -213,6 +256,7 @@ def test_arrays_and_grey_pillow_images_come_back_as_they_came(doubling):
         assert made.dtype == np.uint16
         assert made.shape == (12, 18, *pixels.shape[2:])
         assert doubling.upscale(pixels if channels > 1 else pixels[:, :, None]).ndim == 3
+        assert np.array_equal(doubling.upscale(pixels.astype(">u2")), made)
     picture = doubling.upscale(Image.fromarray(noise(1)))
     assert picture.mode == "I;16"
     assert np.array_equal(np.asarray(picture), doubling.upscale(noise(1)))
@@ -287,7 +331,7 @@ def test_without_the_extra_it_is_named(tmp_path, mga_upscale, monkeypatch, suffi
 
 def test_odd_deep_tiffs_are_refused_with_a_sentence(tmp_path):
     kinds = {
-        "32 bits": (noise().astype(np.uint32), {}),
+        "integers": (noise().astype(np.uint32), {}),
         "floating-point": (noise().astype(np.float32), {}),
         "signed": (noise().astype(np.int16), {}),
         "16 bits": (noise(4), {"photometric": "separated"}),
@@ -295,6 +339,11 @@ def test_odd_deep_tiffs_are_refused_with_a_sentence(tmp_path):
     for words, (pixels, options) in kinds.items():
         with pytest.raises(ImageError, match=f"{words}.*would be lost"):
             read_image(write(tmp_path / "a.tif", pixels, **options), deep=True)
+        if not options:  # grey ones are opened by Pillow
+            path = write(tmp_path / "grey.tif", pixels[:, :, 0], photometric="minisblack")
+            for source in (path, Image.open(path)):
+                with pytest.raises(ImageError, match=f"bits per channel.*{words.partition(' ')[0]}.*would be lost"):
+                    read_image(source, deep=True)
     write(tmp_path / "a.tif", np.stack([noise(), noise()]))
     with pytest.raises(ImageError, match="holds 2 frames or pages"):
         read_image(tmp_path / "a.tif", deep=True)

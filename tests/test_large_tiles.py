@@ -28,7 +28,14 @@ def cache(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def tried(monkeypatch):
+def portable_may_differ(monkeypatch):
+    """The portable kernels round a product and a sum each, which is seen in tiles of 6: 86 dB of SPAN, not 95."""
+    if _native.map_kernels()[0] == "portable":
+        monkeypatch.setattr(large_tiles, "ALIKE", 80.0)
+
+
+@pytest.fixture
+def tried(monkeypatch, portable_may_differ):
     """A function: which tiles another process would give a network, and whether it would try them."""
     plain, calls = large_tiles._likeness, []
     monkeypatch.setattr(large_tiles, "_likeness", lambda *results: calls.append(1) or plain(*results))
@@ -60,9 +67,7 @@ def tiles_of(model: MaskGuidedSR) -> set[int]:
 
 
 @pytest.mark.parametrize(("kind", "tile"), [("span", 6), ("compact", 6), ("edsr", 4)])
-def test_networks_that_ask_for_large_tiles_have_them(kind, tile):
-    if _native.map_kernels()[0] == "portable":
-        pytest.skip("the portable kernels round a product and a sum each, which is seen in tiles of 6")
+def test_networks_that_ask_for_large_tiles_have_them(kind, tile, portable_may_differ):
     assert tiles_of(MaskGuidedSR(network(kind), runtime="own")) == {tile}
 
 

@@ -304,7 +304,14 @@ def test_where_memory_runs_out_it_is_tried_again_without_the_others(step, error)
     assert sorted(tried) in ([1, 1, 2], [1, 1, 2, 2])
 
 
-@pytest.mark.parametrize(("arguments", "part"), [({"ahead": -1}, "0 or more, got -1"), ({"savers": 0}, "got 0")])
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        ({"ahead": -1}, "0 or more, got -1"),
+        ({"savers": 0}, "got 0"),
+        ({"save": ["a.png"]}, "save is a function .* got list"),
+    ],
+)
 def test_wrong_arguments_are_refused_at_once(model, arguments, part):
     with pytest.raises(InputError, match=part):
         model.upscale_all([], **arguments)

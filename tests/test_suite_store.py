@@ -14,6 +14,7 @@ from tiny_model import write_tiny_model
 
 from mga.cli import main
 from mga.evaluation.suite import runners, store
+from mga_kernels import version
 from mga_kernels.checkpoints import save_model
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 
@@ -180,16 +181,11 @@ def test_figures_are_of_a_machine(folder, measured):
 
 def test_the_code_of_the_figures_is_that_which_computes():
     """A change of a table's layout or of a text measures nothing anew; one of a metric or a kernel does."""
-    packages = (
-        "mga_kernels",
-        "mga.evaluation.metrics",
-        "mga.evaluation.resize",
-        "mga.evaluation.suite.table",
-        "mga.evaluation.suite.runners",
-        "mga.evaluation.masks",
-    )
-    assert set(packages) <= set(store.MEASURING)
-    assert not any("evaluation.suite.markdown".startswith(name.removeprefix("mga.")) for name in store.MEASURING)
+    files = {f"{name.partition('.')[0]}/{file}" for name in store.MEASURING for file, _ in version._sources(name)}
+    computing = "complexity/counting evaluation/masks evaluation/metrics evaluation/resize evaluation/testsets"
+    computing += " evaluation/suite/runners evaluation/suite/table"
+    assert {"mga_kernels/engine/model.py", *(f"mga/{name}.py" for name in computing.split())} <= files
+    assert not {file for file in files if "markdown" in file} | {"mga/complexity/table.py"} & files
 
 
 def test_the_code_of_a_network_of_ones_own_counts(tmp_path, monkeypatch):

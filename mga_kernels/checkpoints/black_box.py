@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 from ..networks import BlackBoxConfig, BlackBoxNetwork, WholeNetwork
-from .kinds import shown
+from ..system.texts import shown
 from .native import filled, open_file, write_model
 
 BASE, REFINE = "base.", "refine."

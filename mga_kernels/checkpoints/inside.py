@@ -20,6 +20,8 @@ from ..errors import CheckpointError
 AROUND = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
 COUNTED = ("total_ops", "total_params")  # what thop leaves in every module
 COUNT = "n_averaged"  # beside a module in PyTorch's AveragedModel
+# Single numbers that those and others who average keep there, or a training among the tensors.
+NUMBERS = frozenset({COUNT, *"decay num_updates updates initted step steps global_step iteration epoch".split()})
 # Words of names, which are parted by _, - and capitals.
 AVERAGED = frozenset({"ema", "swa", "averaged"})
 GENERATOR = frozenset({"g", "gen", "generator", "student"})
@@ -110,7 +112,8 @@ def find_networks(tensors: State, places: Places) -> list[Part]:
             continue
         own = name.removeprefix(prefix)
         start = own.partition(".")[0]
-        if not _is_beside(start) and not AVERAGED & _words(start) and own != COUNT:
+        number = own in NUMBERS and tensors[original].numel() == 1
+        if not number and not _is_beside(start) and not AVERAGED & _words(start):
             states[prefix][own] = tensors[original]
             origin[prefix] = original
     counted = {_around(name.split(".")[:-1]) for name in tensors if name.rpartition(".")[2] == COUNT}

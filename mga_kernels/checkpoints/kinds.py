@@ -5,16 +5,13 @@ At most the first HEAD bytes of a file are read and the directory of an archive;
 
 from __future__ import annotations
 
-import codecs
 import json
 import re
 import zipfile
 from pathlib import Path
 
-HEAD = 8192
-SHOWN = 60  # characters of a name or a text that somebody else wrote
+from ..system.texts import AGAIN, HEAD, shown, stand_in, text_of
 
-AGAIN = "download it again"
 UNPACK = "unpack it and give the file of weights inside"
 OTHER = "give a file of weights: .pth, .pt, .ckpt or .safetensors"
 STATE = "save its state_dict() as a .pth where it was made"
@@ -119,18 +116,11 @@ def is_ncnn(path: Path) -> bool:
 def text_kind(path: Path) -> str | None:
     """``kind_of`` for a file that could not be read and is a text after all; an old pickle is one, too."""
     with path.open("rb") as stream:
-        text = _text(stream.read(HEAD))
+        text = text_of(stream.read(HEAD))
     if text is None or not text.strip():
         return None
     lines = text.strip().splitlines()
     return TEXTS.get(path.suffix.lower(), f'a text, "{shown(lines[0])}", not weights; {OTHER}')
-
-
-def shown(text: str) -> str:
-    """A name or a text of others as part of a sentence: one line, not long, nothing that a terminal would obey."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    line = re.sub(r"\.\s", "; ", line).replace('"', "'").rstrip(".")
-    return line if len(line) <= SHOWN else line[: SHOWN - 3] + "..."
 
 
 def _folder(path: Path) -> str:
@@ -144,33 +134,13 @@ def _folder(path: Path) -> str:
     return f"a folder; give a file of weights{f', such as {shown(files[0])} in it' if files else ''}"
 
 
-def _text(head: bytes) -> str | None:
-    """The bytes as text, if they are one."""
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        text = head[: len(head) // 2 * 2].decode("utf-16", errors="replace")
-    else:
-        try:
-            text = codecs.getincrementaldecoder("utf-8-sig")().decode(head)  # a letter may be cut at the end
-        except UnicodeDecodeError:
-            text = head.decode("latin-1")
-    odd = sum(not (c.isprintable() or c in "\t\r\n\f") for c in text)
-    return text if odd == 0 and text else None
-
-
 def _known_text(head: bytes) -> str | None:
     """Texts that cannot be the beginning of weights, not even of an old pickle."""
-    text = _text(head)
-    text = None if text is None else text.lstrip("\ufeff \t\r\n\f")
+    if (what := stand_in(head)) is not None:
+        return what
+    text = text_of(head)
     if not text:
         return None
-    if re.match(r"version \S+\s+(ext-\S+ \S+\s+)*oid sha256:", text):
-        stated = re.search(r"^size (\d{1,15})\s*$", text, re.MULTILINE)
-        held = f" of {int(stated[1]):,} bytes" if stated else ""
-        return f"a git-lfs pointer to a file{held}, not the file; run `git lfs pull` in its repository, or {AGAIN}"
-    if re.match(r"(\.\./)*(\S*/)?annex/objects/", text):
-        return "a git-annex pointer to a file, not the file; run `git annex get` in its repository"
-    if re.match(r"(md5: \w+\s+)?(wdir: \S+\s+)?outs:\s", text):
-        return "a DVC pointer to a file, not the file; run `dvc pull` in its repository"
     if text[0] == "<":
         return _markup(text)
     return _json(text) if text[0] in "{[" else None
@@ -182,16 +152,9 @@ def _markup(text: str) -> str:
         return FRAMEWORK.format("OpenVINO (.xml)")
     if "<svg" in start:
         return IMAGE.format("SVG")
-    if re.match(r"<\?xml|<[a-z]", start) and "<html" not in start and not re.match(r"<(head|body|title|script)", start):
-        reason = re.search(r"<(?:message|code)>([^<]{1,200})<", text, re.IGNORECASE)
-        what = f', "{shown(reason[1])}"' if reason else ""
-        return f"an XML text{what}, as servers answer when they refuse a download, not weights; {AGAIN}"
-    title = re.search(r"<title[^>]*>([^<]{1,200})", text, re.IGNORECASE)
-    named = f' ("{shown(title[1])}")' if title and title[1].strip() else ""
-    return (
-        f"a web page{named}, saved instead of the file; open its link in a browser and download the file itself, "
-        "which may need a login or a confirmation"
-    )
+    reason = re.search(r"<(?:message|code)>([^<]{1,200})<", text, re.IGNORECASE)
+    what = f', "{shown(reason[1])}"' if reason else ""
+    return f"an XML text{what}, as servers answer when they refuse a download, not weights; {AGAIN}"
 
 
 def _json(text: str) -> str:

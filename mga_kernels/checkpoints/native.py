@@ -34,8 +34,9 @@ from ..networks import (
     WholeNetwork,
 )
 from ..system.files import whole_file
+from ..system.texts import shown
 from .building import without_memory
-from .kinds import kind_of, shown
+from .kinds import kind_of
 
 FORMAT = "mga_kernels"
 # Forms of networks that are not divided: without a mask, two whole ones of which one refines regions, which is ours or

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from ..errors import CheckpointError, CheckpointNote
 from ..notices import quiet, warn
+from ..system.texts import AGAIN, shown
 from .foreign import foreign_network
 from .inside import Part, best, find_networks, guess, tensors_of
-from .kinds import AGAIN, STATE, kind_of, shown, text_kind
+from .kinds import STATE, kind_of, text_kind
 from .mask_guided import places_of_mask_guided
 from .pickles import kind_of_pickle, unneeded
 from .recognise import places_of_networks

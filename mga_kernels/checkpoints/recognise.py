@@ -12,10 +12,10 @@ from ..errors import CheckpointError, CheckpointNote, InputError
 from ..networks.colour import COLOURS, INPUT_RANGES, ONLY
 from ..networks.whole import SCALES, WholeConfig, WholeNetwork
 from ..notices import warn
+from ..system.texts import shown
 from .building import without_memory
 from .foreign import foreign_network, prefixes
 from .inside import MOST_NETWORKS
-from .kinds import shown
 from .probe import is_studio_luma, right_colours, right_way
 from .scales import Hint
 from .spelling import Reading, Spelling, State, spellings_that

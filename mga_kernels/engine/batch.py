@@ -99,12 +99,16 @@ def upscale_all(
     images besides the one that is computed are held, so memory stays bounded. An image that fails, or that ``save``
     fails with, comes with its ``error`` in its turn. Arrays and PIL images must stay as they are until their turn.
     Closing the iterator, or Ctrl-C while it works, waits for the images that are being read or saved, not for others;
-    where the code around it may fail, ``contextlib.closing`` makes sure of it. InputError for a wrong ``ahead``, and
-    for one image in place of several, of which the letters or rows would be taken for images.
+    where the code around it may fail, ``contextlib.closing`` makes sure of it. InputError for a wrong ``ahead`` or
+    ``save``, and for one image in place of several, of which the letters or rows would be taken for images.
     """
     if not isinstance(sources, Iterable) or _is_one_image(sources):
         raise InputError(
             f"upscale_all: expected images to go through, got one {type(sources).__name__}; put it in a list"
+        )
+    if save is not None and not callable(save):
+        raise InputError(
+            f"upscale_all: save is a function that writes what it is given, an Upscaled, got {type(save).__name__}"
         )
 
     from .begun import Begun as OnGpu  # here, since it needs the model, whose module needs this one

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
 from ..errors import ImageError
 from ..system.memory import require_memory
-from .exif import ORIENTATION
-from .headers import bits_per_sample, whole_numbers
+from .exif import ORIENTATION, block_of
+from .headers import bits_per_sample, what_it_is, whole_numbers
 from .ifd import Damaged, Tags, read_tags
 from .info import Info
 from .jxl import read_header
@@ -28,7 +28,7 @@ from .levels import (
     tiff_bits,
     tiff_info,
 )
-from .metadata import read_metadata, stated_in_file
+from .metadata import pillows_orientation_of, read_metadata, stated_in_file
 from .photo import Photo, bleed
 
 EXTRACT = "make files of them (for example `magick IN -coalesce OUT-%03d.png`) and upscale those, as a folder"
@@ -71,12 +71,21 @@ def bits_of(image: Image.Image, name: str, file: BinaryIO | None) -> int:
     return bits
 
 
-def refuse_deep(image: Image.Image, name: str, bits: int, deep: bool, in_memory: bool) -> None:
-    """ImageError for an image of more than 8 bits a channel that cannot be read with them."""
+def refuse_deep(image: Image.Image, name: str, bits: int, deep: bool, in_memory: bool, file: BinaryIO | None) -> None:
+    """ImageError for an image of more than 8 bits a channel that cannot be read with them.
+
+    ``file``: what it was opened from. Of TIFF files ``of_tiff`` has read those that can be, before Pillow opened them.
+    """
     remedy = TO_EIGHT
-    if deep and in_memory and image.mode.startswith("I;16"):
+    if deep and in_memory and image.mode.startswith("I;16") and "transparency" not in image.info:
         return
-    if deep and not in_memory and image.format in KINDS and image.mode not in ("F", "CMYK"):
+    if image.format == "TIFF" and file is not None:
+        position = file.tell()
+        what = what_it_is(file, "TIFF")
+        file.seek(position)
+        if what is not None:
+            raise ImageError(f"{name} {what}")
+    if deep and not in_memory and image.format in KINDS - {"TIFF"} and image.mode not in ("F", "CMYK"):
         if not (needed := missing(image.format)):
             return
         remedy = f"{needed}, or {TO_EIGHT}"
@@ -114,16 +123,17 @@ def of_tiff(stream: BinaryIO, name: str, order: str, tags: Tags) -> Photo:
     what = f"reading {name} ({width}x{height} pixels)"
     require_memory(width * height * DEEP_BYTES, what, "crop it or use a machine with more memory")
     try:
-        values = read_tiff(stream, order, tags, name)
+        values = read_tiff(stream, order, tags, name, notes)
         info, _ = read_metadata(TiffTags(tiff_info(order, tags)), notes, stated_in_file(TiffTags({}), stream, notes))
     except Exception as problem:
         raise damaged(name, problem) from problem
-    upright = turned(values, whole_numbers(order, tags, ORIENTATION, 1)[0])
+    own = {tag: value for tag, value in tags.items() if tag == ORIENTATION}  # of whatever type
+    upright = turned(values, pillows_orientation_of(block_of(own, order)) if own else 1)
     return of_levels(upright, "TIFF", info, notes)
 
 
-def turned(values: np.ndarray, orientation: int) -> np.ndarray:
-    """(H, W, C) upright."""
+def turned(values: np.ndarray, orientation: Any) -> np.ndarray:
+    """(H, W, C) upright; as they lie where the orientation, as Pillow has it, is none."""
     if orientation in (5, 6, 7, 8):
         values = values.swapaxes(0, 1)
     rows, columns = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)

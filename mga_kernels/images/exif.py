@@ -140,8 +140,13 @@ def resized(exif: bytes, width: int, height: int) -> bytes:
 def from_tags(tags: Tags, order: str) -> tuple[bytes, bool]:
     """The block that holds these tags of a TIFF file, empty where there are none, and whether a value did not fit."""
     tags, lost = narrow({tag: value for tag, value in tags.items() if tag != ORIENTATION}, order)
+    return (block_of(tags, order) if tags else b""), lost
+
+
+def block_of(tags: Tags, order: str) -> bytes:
+    """The block that holds these tags."""
     header = {"<": b"II*\0\x08\0\0\0", ">": b"MM\0*\0\0\0\x08"}[order]
-    return (PREFIX + header + write_tags(tags, order, 8) if tags else b""), lost
+    return PREFIX + header + write_tags(tags, order, 8)
 
 
 def to_tags(exif: bytes) -> tuple[str, Tags, bool]:

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import importlib
 import io
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import numpy as np
@@ -24,6 +28,7 @@ from .tiff import PROFILE, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION, add_tags
 
 KINDS = frozenset({"PNG", "TIFF", "PPM"})  # that hold 16 bits a channel here
 TO_EIGHT = "convert it to 8 bits first (for example `magick IN -depth 8 OUT`)"
+EXTRA_CHANNEL = "its extra channel, which is not marked as transparency, was left out"
 _MODULES = {"PNG": ("imagecodecs",), "TIFF": ("tifffile", "imagecodecs"), "PPM": ()}
 _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA, _FORMAT = 258, 262, 277, 338, 339
 _WHITE_IS_0, _BLACK_IS_0, _RGB = 0, 1, 2
@@ -47,8 +52,28 @@ def read_png(stream: BinaryIO) -> np.ndarray:
     import imagecodecs
 
     stream.seek(0)
-    values = np.asarray(imagecodecs.png_decode(stream.read()))
+    with _unheard("imagecodecs"):
+        values = np.asarray(imagecodecs.png_decode(stream.read()))
     return values if values.ndim == 3 else values[:, :, None]
+
+
+@contextmanager
+def _unheard(name: str) -> Iterator[None]:
+    """Within it nothing that a logger of this name is told by this thread is heard.
+
+    libpng and tifffile warn of what stands oddly beside a picture, libpng of rows that are interlaced, too, in words
+    that name no file.
+    """
+    logger, thread = logging.getLogger(name), threading.get_ident()
+
+    def of_others(record: logging.LogRecord) -> bool:
+        return record.thread != thread
+
+    logger.addFilter(of_others)
+    try:
+        yield
+    finally:
+        logger.removeFilter(of_others)
 
 
 def read_ppm(stream: BinaryIO) -> np.ndarray:
@@ -75,14 +100,14 @@ def is_grey_or_rgb(order: str, tags: Tags) -> bool:
     return set(kinds) == {1} and photometric in (_WHITE_IS_0, _BLACK_IS_0, _RGB)
 
 
-def read_tiff(stream: BinaryIO, order: str, tags: Tags, name: str) -> np.ndarray:
+def read_tiff(stream: BinaryIO, order: str, tags: Tags, name: str, notes: list[str]) -> np.ndarray:
     """The same of a TIFF file that ``is_grey_or_rgb``, of 9 to 16 bits. ImageError where it has several pages."""
     import tifffile
 
     bits, (photometric, *_) = tiff_bits(order, tags), whole_numbers(order, tags, _PHOTOMETRIC, 1)
     colours = 1 if photometric != _RGB else 3
     stream.seek(0)
-    with tifffile.TiffFile(stream) as file:
+    with _unheard("tifffile"), tifffile.TiffFile(stream) as file:
         if len(file.pages) > 1:
             many = f"{len(file.pages)} frames or pages and only single images are upscaled"
             raise ImageError(f"{name} holds {many}; make files of them (for example `magick IN OUT-%03d.tif`)")
@@ -97,7 +122,10 @@ def read_tiff(stream: BinaryIO, order: str, tags: Tags, name: str) -> np.ndarray
     if photometric == _WHITE_IS_0:
         values[:, :, 0] = 0xFFFF - values[:, :, 0]
     kinds = whole_numbers(order, tags, _EXTRA, 0) if _EXTRA in tags else ()
-    if not kinds or kinds[0] not in (_ASSOCIATED, _UNASSOCIATED) or values.shape[2] == colours:
+    opaque = not kinds or kinds[0] not in (_ASSOCIATED, _UNASSOCIATED) or values.shape[2] == colours
+    if values.shape[2] > colours + (not opaque):
+        notes.append(EXTRA_CHANNEL)
+    if opaque:
         return values[:, :, :colours]
     return _undone(values[:, :, : colours + 1]) if kinds[0] == _ASSOCIATED else values[:, :, : colours + 1]
 

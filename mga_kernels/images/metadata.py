@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
-from typing import BinaryIO, SupportsInt, cast
+from typing import Any, BinaryIO, SupportsInt, cast
 
 from PIL import Image
 
@@ -233,15 +233,20 @@ def pillows_orientation(image: Image.Image) -> object:
         return None
 
 
+def pillows_orientation_of(exif: bytes) -> Any:
+    """The same of an image that has this block."""
+    image = Image.Image()
+    image.info["exif"] = exif
+    return pillows_orientation(image)
+
+
 def _orientation(image: Image.Image, info: Info, from_info: bool, notes: list[str]) -> int:
     """The orientation, 1..8, of EXIF, or of XMP where EXIF states none; 1 where there is none."""
     if image.format == "JXL" and not getattr(image, "jpeg", False):  # turned by its decoder; EXIF has no say there
         return 1
     told = pillows_orientation(image)
     if told is None and "exif" in info and not from_info:  # which Pillow has not seen
-        seen = Image.Image()
-        seen.info["exif"] = info["exif"]
-        told = pillows_orientation(seen)
+        told = pillows_orientation_of(info["exif"])
     if told is None and "xmp" in info:
         told = xmp_packet.orientation(info["xmp"])
     if told is None:

@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 from PIL import Image, ImageFile
 
 from ..errors import ImageError
+from ..system.texts import HEAD, stand_in
 from ..system.threads import Lock
 from . import jpeg, plugins, png
 from .boxes import avif_without_exif
@@ -115,6 +116,9 @@ def open_image(stream: BinaryIO, name: str) -> ImageFile.ImageFile:
         raise failed
     if prefix.startswith(b"\x1a\x45\xdf\xa3") or (prefix[4:8] == b"ftyp" and prefix[8:11] in _VIDEOS):
         raise ImageError(f"{name} is a video and not an image; `mga video` takes videos")
+    stream.seek(0)
+    if (what := stand_in(stream.read(HEAD))) is not None:
+        raise ImageError(f"{name} is {what}")
     raise ImageError(f"{name} is not an image of a kind that can be read here ({', '.join(READABLE)})")
 
 

@@ -15,6 +15,7 @@ from ..errors import ImageError, InputError, MGAError, OutOfMemoryError
 from ..system.memory import GIB, require_memory
 from .deep import DEEP_BYTES, EXTRACT, bits_of, deep_tiff, of_levels, of_tiff, refuse_deep, turned, values_of
 from .info import Info
+from .levels import EXTRA_CHANNEL
 from .metadata import read_metadata, stated_in_file
 from .opening import Damaged, file_of, limit_off, mended, one_line, open_image, opened
 from .photo import Photo, bleed
@@ -51,6 +52,8 @@ def read_image(source: str | os.PathLike[str] | Image.Image | np.ndarray, deep: 
 
 
 def _from_array(array: np.ndarray, deep: bool) -> Photo:
+    if deep and array.dtype == np.dtype(np.uint16).newbyteorder():  # as files have it, of most significant byte first
+        array = array.astype(np.uint16)
     if array.dtype != np.uint8 and not (deep and array.dtype == np.uint16):
         remedy = "scale it to 0..255, round, and convert with astype(np.uint8)"
         raise InputError(f"read_image: expected a uint8 {'or uint16 ' * deep}array, got {array.dtype}; {remedy}")
@@ -104,7 +107,7 @@ def _from_pillow(
     with nullcontext(stream) if stream is not None else file_of(image) as file:
         bits = bits_of(image, name, file)
         if bits > 8:
-            refuse_deep(image, name, bits, deep, stream is None)
+            refuse_deep(image, name, bits, deep, stream is None, file)
         there = stated_in_file(image, file, notes) | (rescued or {})
     _load(image, name, bits > 8)
     _note_extra_channels(image, notes)
@@ -184,7 +187,7 @@ def _refuse_frames(image: Image.Image, name: str, notes: list[str], in_memory: b
 
 def _note_extra_channels(image: Image.Image, notes: list[str]) -> None:
     if image.mode == "RGBX" or (hasattr(image, "tag_v2") and image.tag_v2.get(338) and image.mode in ("RGB", "CMYK")):
-        notes.append("its extra channel, which is not marked as transparency, was left out")
+        notes.append(EXTRA_CHANNEL)
 
 
 def _to_rgb(

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ..kinds import is_ncnn, shown
+from ...system.texts import shown
+from ..kinds import is_ncnn
 
 MAGIC = "7767517"
 LARGEST_GRAPH = 4 << 20  # bytes of a .param; the largest of a published network has 0.2 MB

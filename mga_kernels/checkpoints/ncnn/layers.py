@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...errors import CheckpointError
-from ..kinds import shown
+from ...system.texts import shown
 from .graph import Graph, Layer
 
 MOST_VALUES = 1 << 24  # of one result

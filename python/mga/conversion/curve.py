@@ -68,7 +68,9 @@ class Measuring:
         values = torch.cat([mask.flatten() for mask in masks]).sort(descending=True).values
 
         def point(share: float) -> Point:
-            threshold = float(values[min(round(share * len(values)), len(values) - 1)]) if share < 1 else -1.0
+            first = min(round(share * len(values)), len(values) - 1)  # that is not refined
+            # In the middle to the last that is, so that what kernels round otherwise moves no cell across.
+            threshold = float(values[max(first - 1, 0) : first + 1].mean()) if share < 1 else -1.0
             return Point(share, threshold, self._db(coarse, whole, masks, threshold, side))
 
         halo = self._halo(whole, masks, point(0.3).threshold, side)
