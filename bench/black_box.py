@@ -52,11 +52,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", required=True, help="folder of images")
     parser.add_argument("--count", type=int, default=black_box.IMAGES, help="images that are measured")
-    parser.add_argument("--side", type=int, default=black_box.LARGEST, help="of what is looked at of each")
+    parser.add_argument("--side", type=int, default=curve.LARGEST, help="of what is looked at of each")
     parser.add_argument("--repeats", type=int, default=curve.REPEATS, help="of which the best time counts")
     parser.add_argument("-o", "--output", help="where the model is kept, a .safetensors file")
     asked = parser.parse_args()
-    black_box.IMAGES, black_box.LARGEST, black_box.SMALLEST = asked.count, asked.side, asked.side
+    black_box.IMAGES, curve.LARGEST, curve.SMALLEST = asked.count, asked.side, asked.side
     curve.REPEATS = asked.repeats
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "swinir-light-random.pth"

@@ -244,8 +244,8 @@ def test_a_base_net_is_asked_for_by_black_boxes_only(folder, capsys):
 
 def test_images_are_so_large_that_it_ends_in_time(folder):
     refine = from_state(state_of(), "it")
-    assert conversion.side_for(refine, 1e-9) == conversion.SMALLEST
-    assert conversion.side_for(refine, 1e9) == conversion.LARGEST
+    assert conversion.side_for(refine, 1e-9) == curve.SMALLEST
+    assert conversion.side_for(refine, 1e9) == curve.LARGEST
 
 
 # --- with spandrel itself

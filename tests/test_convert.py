@@ -14,7 +14,8 @@ from PIL import Image
 from teachers import tame, teacher_of
 
 from mga.cli import main
-from mga.conversion import extended, fitting, pictures
+from mga.conversion import extended, fitting, pictures, split_curve
+from mga.conversion.curve import luma
 from mga.conversion.fitting import Fitting
 from mga.conversion.material import Material, fingerprint
 from mga.conversion.settings import Training, load_training
@@ -235,6 +236,44 @@ def test_an_extension_that_gains_nothing_says_so(folder, small, capsys, monkeypa
     monkeypatch.setattr(Fitting, "_scores", lambda *_: (30.0, refined))
     assert mga(folder, "--minutes", "0.01", "--extend", "1") == 0
     assert ("stay with the original" in capsys.readouterr().err) == (refined < 30)
+
+
+@pytest.mark.parametrize(("last", "time", "pays"), [(45.5, 0.8, True), (44.5, 0.8, False), (45.5, 0.95, False)])
+def test_a_split_says_whether_it_pays(folder, small, capsys, monkeypatch, last, time, pays):
+    """By the first share that is near enough to the original, and faster."""
+    shares = split_curve.SHARES
+    of_share = dict(zip(shares, [30.0] * (len(shares) - 2) + [last, 60.0], strict=True))
+    seconds = [2.0, *([1.0] * (len(shares) - 2)), 2 * time, 2.1]
+    monkeypatch.setattr(split_curve, "_db", lambda model, *_: of_share[model.settings.fraction])
+    monkeypatch.setattr(split_curve, "best_of", lambda runs: seconds)
+    assert mga(folder, "--minutes", "0.01", "--split", "2+1") == 0
+    printed = capsys.readouterr()
+    verdict = (
+        f"it pays: {last} dB to the published network in {time:.2f} of its time" if pays else "it does not pay: 45"
+    )
+    assert verdict in printed.out
+    assert ("note: this split does not pay" in printed.err) == (not pays)
+    facts = read_metadata(folder / "out.safetensors")["training"]
+    assert facts["pays"] == pays
+    assert facts["curve"][-2] == {"share": shares[-2], "db": last, "time": time}
+
+
+def test_the_curve_of_a_split_is_what_upscaling_does(folder, small):
+    teacher = recognise(torch.load(folder / "published.pth", weights_only=True), "published.pth")
+    network = halves(teacher, (2, 1), 4)
+    images = [np.asarray(Image.open(folder / f"images/{number}.png")) for number in (0, 3)]
+    points = split_curve.SplitCurve(network, teacher, images).points
+    whole = [np.asarray(MaskGuidedSR(teacher).upscale(image)) for image in images]
+    for point in points:
+        made = [np.asarray(MaskGuidedSR(network, fraction=point.share).upscale(image)) for image in images]
+        assert point.db == pytest.approx(np.mean([metric(*pair) for pair in zip(made, whole, strict=True)]), abs=1e-6)
+        assert point.time is not None
+        assert point.time > 0
+    assert points[-1].db > points[0].db
+
+
+def metric(made: np.ndarray, wanted: np.ndarray) -> float:
+    return 10 * np.log10(255**2 / max(np.square(luma(made) - luma(wanted)).mean(), 1e-5))
 
 
 def test_a_state_of_another_conversion_is_refused(folder, small, capsys):

@@ -67,6 +67,7 @@ def loss_of(work: Distilling) -> float:
 
 
 def test_the_small_network_comes_nearer_and_the_published_one_stays(folder, small, monkeypatch):
+    monkeypatch.setattr(distilling, "BUSY_WEIGHT", 1.0)
     work = begin(folder, iterations=120)
     published = {name: value.clone() for name, value in teacher_of().state_dict().items()}
     before = loss_of(work)
@@ -77,6 +78,37 @@ def test_the_small_network_comes_nearer_and_the_published_one_stays(folder, smal
     assert loss_of(work) < fitted[0], "training"
     for name, value in work.network.refine.state_dict().items():
         assert torch.equal(value, published[name])
+
+
+def test_a_large_base_net_does_not_fall_apart(folder, small, monkeypatch):
+    monkeypatch.setattr(distilling, "BASES", ((6, 64),))
+    train, held_out = pictures.read_pairs(folder / "images", 2, 16, False)
+    material = Material(train, held_out, folder / "large", 1.0, Training(crop=16, batch=2))
+    work = Distilling(teacher_of(), material, 8, 60)
+    losses, loss = [], work._loss
+    monkeypatch.setattr(work, "_loss", lambda number: losses.append(loss(number)) or losses[-1])
+    work._train()
+    assert max(loss.item() for loss in losses) < 4 * losses[0].item()
+
+
+def test_errors_count_little_where_cells_will_be_refined(folder, small, monkeypatch):
+    torch.manual_seed(0)
+    wanted = 0.5 + 0.001 * torch.rand(2, 3, 64, 96)
+    wanted[1, :, :, 48:] = torch.rand(3, 64, 48)  # a quarter, and what is around its edge is the rest of the busy
+    weights = distilling.weights_of(wanted, 2, 8)
+    assert weights.shape == (2, 1, 64, 96)
+    assert (weights[1, :, :, 48:] == distilling.BUSY_WEIGHT).all()
+    assert (weights[0] == 1).all()
+    assert (weights[1, :, :, :36] == 1).all()
+    assert distilling.weights_of(torch.zeros(1, 3, 32, 32), 2, 8).unique().tolist() == [1.0]
+    work, losses = begin(folder), []
+    monkeypatch.setattr(work, "crops", lambda number: (torch.zeros(2, 3, 32, 48), wanted))
+    for image in (0, 1):
+        wrong = torch.zeros_like(wanted)
+        wrong[image, :, 16:48, 56:80] = 0.1
+        monkeypatch.setattr(work.network.base, "forward", lambda lr, made=wanted + wrong: made)
+        losses.append(float(work._loss(0)))
+    assert losses[1] == pytest.approx(distilling.BUSY_WEIGHT * losses[0], rel=1e-4)
 
 
 def test_what_is_measured_is_what_upscaling_does(folder, small):
@@ -100,6 +132,17 @@ def test_what_is_measured_is_what_upscaling_does(folder, small):
         assert point.time > 0
 
 
+def test_parts_of_images_are_measured_that_the_minutes_have_room_for(folder, small, monkeypatch):
+    monkeypatch.setattr(curve, "SMALLEST", 24)
+    train, held_out = pictures.read_pairs(folder / "images", 2, 16, False)
+    sides = [
+        max(max(image.shape[:2]) for image in begun.held_out)
+        for minutes in (1e-9, 1e9)
+        for begun in [Distilling(teacher_of(), Material(train, held_out, folder / f"{minutes}", minutes, SMALL), 8)]
+    ]
+    assert sides == [24, max(max(lr.shape[:2]) for _, lr in held_out)]
+
+
 def test_a_conversion_that_was_stopped_goes_on_to_the_same_weights(folder, small, monkeypatch):
     whole = begin(folder, "whole")
     whole._train()
@@ -119,6 +162,20 @@ def test_a_conversion_that_was_stopped_goes_on_to_the_same_weights(folder, small
     again._train()
     for name, value in whole.network.base.state_dict().items():
         assert torch.equal(again.network.base.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize("blocks", [3, 1])  # the latter's channels are not the small network's
+def test_what_was_trained_needs_no_pictures_of_the_published_network_again(folder, small, monkeypatch, blocks):
+    teacher = teacher_of() if blocks == 3 else WholeNetwork(WholeConfig("compact", 2, 1, {"channels": 8})).eval()
+    train, held_out = pictures.read_pairs(folder / "images", 2, 16, False)
+    begun = lambda: Distilling(teacher, Material(train, held_out, folder / "done", 1.0, SMALL), 8, 8)  # noqa: E731
+    whole, again = begun(), begun()
+    whole.run()
+    monkeypatch.setattr(Distilling, "_painted", lambda self: pytest.fail("made again"))
+    again.run()
+    for name, value in whole.network.base.state_dict().items():
+        assert torch.equal(again.network.base.state_dict()[name], value), name
+    assert again.points
 
 
 def mga(folder: Path, *arguments: object) -> int:

@@ -11,7 +11,8 @@ from mga_kernels.checkpoints.native import load_native, save_model
 from mga_kernels.errors import InputError
 from mga_kernels.export import export_model
 from mga_kernels.networks import RegionConfig, RegionNetwork, WholeConfig, WholeNetwork
-from mga_kernels.ops import high_pass
+from mga_kernels.networks.detail import detail, evened
+from mga_kernels.ops import high_pass, select_patches
 from mga_kernels.runtimes.cpu.maps import Maps
 from mga_kernels.runtimes.cpu.region_plan import RegionWeights
 
@@ -159,12 +160,35 @@ def test_a_file_holds_it_whole(tmp_path):
 def test_the_usual_amount_is_the_quality_or_the_share():
     image = image_of()
     coarse = MaskGuidedSR(network_of("compact"), k=0).upscale(image)
-    mask = high_pass(torch.from_numpy(np.asarray(coarse).copy())[None], 8 * network_of("compact").config.scale)
+    picture = torch.from_numpy(np.asarray(coarse).copy())[None]
+    mask = detail(picture, 8 * network_of("compact").config.scale, True)
     middle = float(mask.median())
     by_quality = MaskGuidedSR(network_of("compact", quality="high", qualities={"high": middle}))
     assert len(by_quality.explain(image).indices) == int((mask > middle).sum())
     assert len(MaskGuidedSR(network_of("compact", share=0.5)).explain(image).indices) == round(0.5 * mask.numel())
     assert len(MaskGuidedSR(network_of("compact", share=0.5), k=7).explain(image).indices) == 7
+
+
+def test_cells_beside_others_come_before_cells_alone():
+    """By as much detail, since their halo is shared; where all have the same nothing changes."""
+    mask = torch.zeros(1, 5, 7)
+    mask[0, 1, 1] = mask[0, 3, 4] = mask[0, 3, 5] = mask[0, 2, 5] = 1.0
+    values = evened(mask)[0]
+    assert values[3, 5] > values[1, 1]
+    assert values[1, 1] == pytest.approx((0.5 + 0.5 / 9) ** 0.5)
+    assert values[0, 0] == pytest.approx((0.5 / 9) ** 0.5)
+    assert torch.allclose(evened(torch.full((2, 3, 4), 0.3)), torch.tensor(0.3))
+
+
+@pytest.mark.parametrize("tile", [None, 32])
+def test_cells_are_chosen_by_the_evened_detail_of_the_coarse_picture(tile):
+    network, image = network_of("compact"), image_of()
+    coarse = np.asarray(MaskGuidedSR(network, k=0).upscale(image)).copy()
+    side = 8 * network.config.scale
+    mask = evened(high_pass(torch.from_numpy(coarse)[None], side))
+    found = MaskGuidedSR(network, k=5, tile=tile, runtime="own").explain(image)
+    assert np.array_equal(found.indices, select_patches(mask, 5)[0].numpy())
+    assert np.array_equal(found.mask, mask[0].numpy())
 
 
 def test_a_flat_image_needs_no_refinement():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mga.files.records import to_json
+from mga_kernels.checkpoints import read_metadata, shipped_models
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench/results"
@@ -34,6 +35,23 @@ def test_the_page_of_images_is_made_from_their_records(monkeypatch):
     import report
 
     assert (RESULTS / "images.md").read_text() == report.table(report.load(RESULTS))
+
+
+@pytest.mark.parametrize("page", ["masks.md", "masks_avx512_bf16.md"])
+def test_each_shipped_mask_was_compared_with_the_free_one_and_the_better_is_the_usual_one(page):
+    """By the mean over sets and shares; where both are level, the free one."""
+    lines = [line for line in (RESULTS / page).read_text().splitlines() if line.startswith("| ")]
+    table = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    shares = [column for column, title in enumerate(table[0]) if title.endswith("%")]
+    found: dict[str, dict[str, list[float]]] = {}
+    for row in table[1:]:
+        found.setdefault(row[0], {}).setdefault(row[2], []).extend(float(row[column]) for column in shares)
+    shipped = {name: read_metadata(file)["config"] for name, file in shipped_models().items()}
+    guided = {name: config for name, config in shipped.items() if config.masked}
+    assert found.keys() == guided.keys()
+    for name, config in guided.items():
+        level = {way: sum(values) / len(values) for way, values in found[name].items()}
+        assert config.usual_mask == ("learned" if level["learned"] > level["high-pass"] + 0.0005 else "high-pass"), name
 
 
 @pytest.mark.parametrize("levels", [0, 1, 2, 9])

@@ -48,6 +48,7 @@ class ClassConfig:
     shares: tuple[float, ...] = ()
 
     patch_size, k, selection, usual_mask, value_range = 1, 0, "largest", "learned", 1.0  # not annotated, so no fields
+    halos_shared = False
     feature_channels, mask_channels, usual = 0, 0, Amount()
     qualities: ClassVar[Mapping[str, float]] = MappingProxyType({})
     converted_bytes, masked = 4, False

@@ -47,6 +47,7 @@ class ModelConfig:
 
     # Not annotated, so no fields.
     masked = True  # whether there is a mask, by which some cells are refined
+    halos_shared = False  # whether cells that touch share what is computed around them
     converted_bytes = 0  # for each value of the picture beside those of the network
     usual = Amount()  # what is refined where nothing is asked for: ``k``
     qualities: ClassVar[Mapping[str, float]] = MappingProxyType({})  # thresholds by name, of models that have some

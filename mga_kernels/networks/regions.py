@@ -3,7 +3,8 @@
 The small one is the Base-Net, distilled from the large one. The large one, the Refine-Net, is a published network as it
 is. It runs over connected regions of cells, from the image on, so that neighbours see each other as in the whole
 image; where all cells are refined the picture is the published network's. Which cells come first is seen in the coarse
-picture: those with the most of what a mean over 3 x 3 pixels takes away (``ops.high_pass``), a mask that costs nothing.
+picture: those with the most of what a mean over 3 x 3 pixels takes away, and with such beside them (``detail``), a mask
+that costs nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..ops import high_pass, output_to_image, select_patches
+from ..ops import output_to_image, select_patches
 from ..quantities import plain_fields, real
 from .amount import Amount, above
 from .config import HIGH_PASS
+from .detail import detail
 from .interface import USUAL, Cells, MaskedNetwork, Reach, SRNetwork
 from .registry import Network
 from .whole import WholeConfig, WholeNetwork
@@ -50,7 +52,7 @@ class RegionConfig:
     qualities: dict[str, float] = field(default_factory=dict)
 
     selection, value_range, feature_channels, mask_channels, k = "largest", 1.0, 3, 3, ALL
-    usual_mask = HIGH_PASS
+    usual_mask, halos_shared = HIGH_PASS, True
     converted_bytes, masked = 4, True
     parts: ClassVar[tuple[str, str]] = ("base", "refine")
 
@@ -171,7 +173,7 @@ class RegionNetwork(MaskedNetwork):
 
     def _select(self, coarse: Tensor, k: int, selection: str | None, seed: int) -> tuple[Tensor, Tensor]:
         picture = output_to_image(coarse, *coarse.shape[2:])
-        mask = high_pass(picture, self.config.patch_size * self.config.scale)
+        mask = detail(picture, self.config.patch_size * self.config.scale, self.config.halos_shared)
         return mask, select_patches(mask, k, selection or self.config.selection, seed)
 
     def decomposed(self, feature: Tensor) -> Tensor:

@@ -44,6 +44,7 @@ class WholeConfig:
     original: Network | None = field(default=None, compare=False, repr=False)
 
     patch_size, k, selection, usual_mask, value_range = 1, 0, "largest", "learned", 1.0  # not annotated, so no fields
+    halos_shared = False
     feature_channels, mask_channels, usual = 0, 0, Amount()
     qualities: ClassVar[Mapping[str, float]] = MappingProxyType({})
     converted_bytes = 4  # for each value of the picture, as its colours are converted

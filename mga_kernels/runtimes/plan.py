@@ -13,9 +13,10 @@ from torch import Tensor
 from ..modes import ordinary
 from ..networks import Config
 from ..networks.amount import above
+from ..networks.detail import detail
 from ..networks.interface import padded_size
 from ..networks.layers import Place
-from ..ops import high_pass, output_to_image, paste_patches_, select_patches
+from ..ops import output_to_image, paste_patches_, select_patches
 
 CELLS = "which cells of {} are refined depends on the whole frame"  # why no parts of one are run
 
@@ -65,7 +66,7 @@ class Plan(ABC):
     uint8, or float32 in [0, 1].
 
     ``threshold``: only cells whose mask value is larger are refined. ``free``: cells are chosen by what is seen in the
-    coarse image (``ops.high_pass``), not by the network's mask. ``finite``, on the plan's device: whether
+    coarse image (``networks.detail``), not by the network's mask. ``finite``, on the plan's device: whether
     all values since ``start`` were finite before they became bytes; None where a plan does not look.
 
     ``place``: where the image that ``coarse`` gets is a tile of a larger one, for plans whose planner ``takes_place``.
@@ -145,7 +146,7 @@ class Plan(ABC):
         picture = self.crop(self.shown)[None]
         if picture.dtype != torch.uint8:
             picture = output_to_image(picture.permute(0, 3, 1, 2), *picture.shape[1:3])
-        seen = high_pass(picture, self.config.patch_size * self.config.scale)
+        seen = detail(picture, self.config.patch_size * self.config.scale, self.config.halos_shared)
         rows, columns = self.cells  # more than there are where the network takes no image so small
         mask = F.pad(seen, (0, columns - seen.shape[2], 0, rows - seen.shape[1]))
         return mask, select_patches(mask, k, self.config.selection)

@@ -22,7 +22,7 @@ from mga_kernels.errors import InputError
 from mga_kernels.networks import BlackBoxConfig, BlackBoxNetwork, WholeNetwork
 
 from ..files.records import Record
-from .curve import AS_WHOLE, Measuring
+from .curve import AS_WHOLE, Measuring, side_within
 from .pictures import middles
 from .sight import Sight, sight_of
 
@@ -30,9 +30,7 @@ BASE = "span-x4-fast"
 CELL = 8  # LR pixels a side
 HALOS = (8, 16, 24, 32, 48, 64, 96)  # LR pixels, rounded up to whole windows
 IMAGES = 4  # that are measured
-LARGEST, SMALLEST = 320, 96  # sides of what is looked at of each
 Notes = Callable[[Record], tuple[dict[str, str], Record]]
-RUNS = 30  # whole pictures that measuring takes about as long as
 PROBE = 64  # side of the image by which it is told how large others may be
 
 
@@ -118,8 +116,7 @@ def side_for(refine: WholeNetwork, minutes: float) -> int:
     model.upscale(noise)
     began = time.perf_counter()
     model.upscale(noise)
-    pace = (time.perf_counter() - began) / PROBE**2
-    return int(min(LARGEST, max(SMALLEST, (60 * minutes / RUNS / pace) ** 0.5)))
+    return side_within(60 * minutes, (time.perf_counter() - began) / PROBE**2)
 
 
 def with_black_box(asked: Asked, output: Path, notes: Notes) -> bool:

@@ -23,12 +23,14 @@ from ..settings.values import parse_split
 from ..training.packs import Pair
 from . import black_box, distilling
 from .black_box import Asked, with_black_box
+from .curve import LARGEST
 from .distilling import Distilling
 from .extended import extended, fits_the_paper
 from .fitting import Fitting
 from .material import Material
 from .pictures import read_pairs
 from .settings import Training
+from .split_curve import SplitCurve
 from .teacher import can_lighten, check_convertible, check_refinable, check_split, halves, whole_only
 
 MOST_ADDED = 64  # blocks
@@ -88,8 +90,14 @@ def convert(asked: Request) -> bool:
     blocks = f"{split[0]}+{split[1]} blocks"
     print(f"{teacher.config.network} x{teacher.config.scale}, {blocks}, {asked.minutes:g} minutes", flush=True)
     stopped = _finished(fitting, fitting.folder)
-    _save(asked, network, fitting)
+    curve = None
+    if not extend:
+        curve = SplitCurve(network, teacher, [distilling.middle(lr, LARGEST) for _, lr in held_out or train[0][:1]])
+        print(curve.report())
+    _save(asked, network, fitting, curve.facts() if curve is not None else {})
     print(f"written: {asked.output}")
+    if curve is not None and not curve.pays:
+        print("note: this split does not pay for this network here; stay with the original", file=sys.stderr)
     if extend and fitting.gain is not None and fitting.gain <= 0:
         print(
             "note: on the held-out images what was added does not make the picture better; stay with the original, or "
@@ -208,8 +216,9 @@ def _upsampler(asked: Request, teacher: WholeNetwork) -> str:
     return asked.upsampler or ("light" if can else "copied")
 
 
-def _save(asked: Request, network: MaskGuidedNetwork, fitting: Fitting) -> None:
+def _save(asked: Request, network: MaskGuidedNetwork, fitting: Fitting, measured: Record) -> None:
     more: Record = {"way": "split" if fitting.teacher is not None else "extend", "results": fitting.results}
+    more |= measured
     if fitting.mask_unit:
         more["mask_unit"] = fitting.mask_unit
     save_model(

@@ -1,8 +1,8 @@
 """A published network that refines regions of what a small one makes: ``mga convert --regions``.
 
 "base"     a small network (``catalogue.SMALL``) of at most BASE_SHARE of the operations learns, by squared differences,
-           the pictures that the published one makes of the user's images; no HR image is needed. The published
-           network's own weights stay
+           the pictures that the published one makes of the user's images; no HR image is needed. What it makes of the
+           busiest parts, which will be refined, counts little. The published network's own weights stay
 "measure"  on images that were not trained on: the smallest halo with which a region is as in the whole picture, what a
            share of the cells brings and what it takes, and above which values of the mask the result is as near to the
            published network's as QUALITIES say
@@ -11,35 +11,42 @@
 from __future__ import annotations
 
 import time
+from functools import cached_property
 from typing import cast
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from rich.progress import track
 from torch import Tensor, nn
 
 from mga_kernels.catalogue import SMALL
 from mga_kernels.networks import RegionConfig, RegionNetwork, WholeConfig, WholeNetwork
+from mga_kernels.runtimes.precision import fast_bf16
 
 from ..complexity.counting import WholeCosts
 from ..training.loop import Ema, pace_of, run_steps
 from ..training.packs import Crops, Pair
 from ..training.schedule import Schedule
-from .curve import Measuring
+from .curve import Measuring, side_within
 from .light import fit_last
 from .material import Material
 
 BASE_SHARE = 0.12  # of the published network's operations that the small one may take
 BASES = ((2, 16), (2, 24), (3, 24), (3, 32), (4, 32), (4, 48), (3, 64), (4, 64), (6, 64))  # blocks and channels
 FITTED = 8  # batches to which the last convolution is fitted by least squares, before all layers are trained
-RATE, FITTED_RATE = 4e-3, 1e-3  # the latter behind layers that were taken over
+RATE, FITTED_RATE = 4e-3, 1e-3  # the latter behind layers that were taken over;
+STEADY = 128  # blocks times channels; with more of them the former is as much lower, or training falls apart
 CROP = 32  # LR pixels a side at most: more of them teach more than larger ones do
 CELL = 12  # LR pixels a side: whole tiles of 4 and of 6
+LUMA = (0.299, 0.587, 0.114)
 MARGIN = 4  # LR pixels at the border of a crop, where the published network saw more
 TARGET_PIXELS = 2_000_000  # LR pixels of which the published network makes pictures at most,
 TARGET_SHARE = 0.2  # and no more than fit into this share of the time
 SIDE = 96  # of the parts of images that they are
-MEASURED = 320  # side of what is looked at of a held-out image
+MEASURING_SHARE = 0.1  # of the time that measuring takes
+BUSY = 0.3  # of a batch: where it has most detail, which the published network will make,
+BUSY_WEIGHT = 0.1  # an error counts so much of one elsewhere
 
 
 class Distilling(Measuring):
@@ -58,33 +65,40 @@ class Distilling(Measuring):
         network = RegionNetwork(RegionConfig(base_config(teacher), teacher.config, patch_size)).eval()
         network.requires_grad_(False)
         network.refine.load_state_dict(teacher.state_dict())
-        super().__init__(
-            network, teacher, [middle(lr, MEASURED) for _, lr in material.held_out or material.train[0][:1]], "own"
-        )
+        looked_at = [lr for _, lr in material.held_out or material.train[0][:1]]
+        super().__init__(network, teacher, looked_at, "own")
+        self.bf16 = fast_bf16()
         self.of_its_kind = start_from(self.network)
         self.finished = False
         self.plan = material.claim()
-        self.crops = Crops(
-            self._painted(material.train),
-            teacher.config.scale,
-            self._crop(),
-            2 * self.training.batch,
-            self.training.seed,
-        )
+        side = max(SIDE, self._crop())
+        self.parts = [[part for _, lr in group for part in parts_of(lr, side)] for group in material.train]
+        self.pace = self._pace()
+        measured = side_within(60 * material.minutes * MEASURING_SHARE, self.pace)
+        self.held_out = [middle(lr, measured) for lr in looked_at]
 
     def _crop(self) -> int:
         return min(self.training.crop, CROP)
 
-    def _painted(self, groups: list[list[Pair]]) -> list[list[Pair]]:
-        """Parts of images, spread over them, with the pictures that the published network makes of them."""
-        side = max(SIDE, self._crop())
-        parts = [[part for _, lr in group for part in parts_of(lr, side)] for group in groups]
-        self.whole.upscale(parts[0][0])
+    def _pace(self) -> float:
+        """Seconds in which the published network makes the picture of a pixel."""
+        part = self.parts[0][0]
+        self.whole.upscale(part)
         began = time.perf_counter()
-        self.whole.upscale(parts[0][0])
-        pace = (time.perf_counter() - began) / parts[0][0][..., 0].size
-        room = min(TARGET_PIXELS, 60 * self.material.minutes * TARGET_SHARE / pace) / len(parts)
-        chosen = [spread(group, max(1, int(room / side**2))) for group in parts]
+        self.whole.upscale(part)
+        return (time.perf_counter() - began) / part[..., 0].size
+
+    @cached_property
+    def crops(self) -> Crops:
+        """Of pictures that are made when there is something to learn from them."""
+        return Crops(
+            self._painted(), self.teacher.config.scale, self._crop(), 2 * self.training.batch, self.training.seed
+        )
+
+    def _painted(self) -> list[list[Pair]]:
+        """Parts of images, spread over them, with the pictures that the published network makes of them."""
+        room = min(TARGET_PIXELS, 60 * self.material.minutes * TARGET_SHARE / self.pace) / len(self.parts)
+        chosen = [spread(group, max(1, int(room / group[0][..., 0].size))) for group in self.parts]
         total = sum(map(len, chosen))
         painting = track((part for group in chosen for part in group), "pictures of the published network", total=total)
         pictures = iter([(np.asarray(self.whole.upscale(part)), part) for part in painting])
@@ -106,29 +120,37 @@ class Distilling(Measuring):
     def _train(self) -> None:
         body = self.network.base.body.requires_grad_(True)
         body.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if self.of_its_kind:  # to random layers a fit has weights that are too large to learn on
+        state = self.material.folder / "base.state"
+        if self.of_its_kind and not state.exists():  # to random layers a fit has weights that are too large to learn on
             last = cast(nn.Sequential, body.body)[-1]
             assert isinstance(last, nn.Conv2d)
             fit_last(last, self.network.base, self.teacher.config.scale, 1.0, map(self.crops, range(FITTED)))
         count = self.plan.iterations("base", lambda: self.given or self._iterations(body))
-        peak = self.training.rates.get("base", FITTED_RATE if self.of_its_kind else RATE)
+        base = self.network.config.base
+        rate = RATE * min(1, STEADY / (base.blocks * base.settings["channels"]))
+        peak = self.training.rates.get("base", FITTED_RATE if self.of_its_kind else rate)
         schedule = Schedule(count, 1, max(1, min(100, count // 10)), 0.1 * peak, peak, 0.01 * peak)
         ema = Ema(body, self.training.ema_decay)
         every = max(1, min(500, count // 8))
         try:
-            run_steps("base", body, schedule, self.material.folder / "base.state", every, self._loss, lambda: "", ema)
+            run_steps("base", body, schedule, state, every, self._loss, lambda: "", ema)
         finally:
             ema.copy_to(body)
             body.eval().requires_grad_(False)
 
     def _loss(self, number: int) -> Tensor:
         lr, wanted = self.crops(number)
-        made = self.network.base(lr.contiguous(memory_format=torch.channels_last))
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            made = self.network.base(lr.contiguous(memory_format=torch.channels_last))
         edge = min(MARGIN, lr.shape[2] // 4) * self.network.config.scale
-        return (255 * (made - wanted)[..., edge:-edge, edge:-edge]).square().mean()
+        wrong = (255 * (made.float() - wanted)).square().mean(1, keepdim=True)
+        weights = weights_of(wanted, self.teacher.config.scale, self.network.config.patch_size)
+        wrong, weights = (part[..., edge:-edge, edge:-edge] for part in (wrong, weights))
+        return (wrong * weights).sum() / weights.sum()
 
     def _iterations(self, body: torch.nn.Module) -> int:
-        return max(1, round(60 * self.material.minutes * (0.9 - TARGET_SHARE) / pace_of(body, self._loss, 3)))
+        seconds = 60 * self.material.minutes * (1 - TARGET_SHARE - MEASURING_SHARE)
+        return max(1, round(seconds / pace_of(body, self._loss, 3)))
 
     def planned(self) -> dict[str, int]:
         """Iterations of the steps that were begun."""
@@ -164,6 +186,21 @@ def start_from(network: RegionNetwork) -> bool:
         elif value.ndim == 4:
             torch.nn.init.kaiming_normal_(value, 0.2)
     return same
+
+
+@torch.no_grad()
+def weights_of(wanted: Tensor, scale: int, cell: int) -> Tensor:
+    """(B, 1, sH, sW): what an error counts, 1 or, where a cell around it would be among the first to be refined,
+    BUSY_WEIGHT.
+
+    ``wanted``: (B, 3, sH, sW). Detail is what the mask sees (``ops.high_pass``), around each LR pixel.
+    """
+    light = F.pad((wanted * wanted.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    detail = F.avg_pool2d((light[..., 1:-1, 1:-1] - F.avg_pool2d(light, 3, 1)).square(), scale)
+    detail = F.avg_pool2d(detail, cell // 2 * 2 + 1, 1, cell // 2, count_include_pad=False)
+    most = detail.flatten().kthvalue(max(1, round((1 - BUSY) * detail.numel()))).values
+    weights = torch.where(detail > most, BUSY_WEIGHT, 1.0)
+    return weights.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
 
 
 def parts_of(image: np.ndarray, side: int) -> list[np.ndarray]:
