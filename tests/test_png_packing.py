@@ -66,6 +66,24 @@ def test_paeth_is_the_predictor_of_the_standard():
     assert found.tolist() == [predicted(*three) for three in neighbours]
 
 
+@pytest.mark.parametrize("top", [True, False])
+def test_the_build_filters_as_the_definition_does(top):
+    assert packing._filter is not packing._filtered, "the module _host was not built"
+    random = np.random.default_rng(1)
+    pictures = [values(37, 29, channels) for channels in (1, 2, 3, 4)] + [values(1, 1, 3)]
+    pictures += [
+        random.integers(0, 256, (20, 70_000 // 3, 3), np.uint8)[:, ::2],
+        np.full((3, 90_000, 3), 128, np.uint8),
+    ]
+    for one in pictures:
+        assert np.array_equal(packing._filter(one, top), packing._filtered(one, top))
+
+
+def test_without_the_build_rows_are_filtered_all_the_same(monkeypatch):
+    monkeypatch.setattr(packing, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
+    assert packing._of_build() is packing._filtered
+
+
 def test_a_photograph_is_packed_here():
     one, stream = photo(40, 30), io.BytesIO()
     encode_image(one, "PNG", stream, "a file")

@@ -9,8 +9,9 @@ and texts it would make much larger, so each piece begins with a trial.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def _piece(values: np.ndarray, start: int, rows: int, level: int) -> tuple[bytes
     end, step = min(start + rows, len(values)), max(1, _CACHED // values[0].nbytes)
     data, checksum, size = [], 1, 0
     for first in range(start, end, step):
-        filtered = _filtered(values[max(first - 1, 0) : min(first + step, end)], first == 0).data
+        filtered = _filter(values[max(first - 1, 0) : min(first + step, end)], first == 0).data
         checksum, size = zlib.adler32(filtered, checksum), size + filtered.nbytes
         if first == start:
             packer, begun = _tried(filtered, level)
@@ -89,6 +90,17 @@ def _paeth(left: np.ndarray, up: np.ndarray, beyond: np.ndarray) -> np.ndarray:
     by_left, by_up = np.abs(by_left, out=by_left), np.abs(by_up, out=by_up)
     is_left = (by_left <= by_up) & (by_left <= by_beyond)
     return np.where(is_left, left, np.where(by_up <= by_beyond, up, beyond))
+
+
+def _of_build() -> Callable[[np.ndarray, bool], np.ndarray]:
+    """``_filtered`` as the build made it, which takes a tenth of the time."""
+    try:
+        return import_module("mga_kernels._host").filtered_rows
+    except (ImportError, AttributeError):  # not built, or by an older build
+        return _filtered
+
+
+_filter = _of_build()
 
 
 def joined(first: int, second: int, size: int) -> int:
