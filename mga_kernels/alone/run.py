@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from importlib import import_module
 from typing import Any
@@ -40,16 +41,19 @@ class Run:
         self.program, self.height, self.width = program, height, width
         self._bands = [band_of(chain.places, chain.largest, height, width) for chain in program.chains]
         self._rooms = [rooms_of(c.places, height, band) for c, band in zip(program.chains, self._bands, strict=True)]
+        self._sizes = {"image": (COLOURS + 1, 1), **program.planes}  # channels and scales
+        self._left: np.ndarray | None = None  # of the memory of all maps
         self._maps: dict[Room, np.ndarray] = {}
         self._planes: dict[str, np.ndarray] = {}
 
     @property
     def bytes(self) -> int:
         """What it takes, with the picture that it makes."""
-        planes = [(COLOURS + 1, 1), *self.program.planes.values()]
-        maps = sum(4 * GROUP * groups_of(n) * map_pitch(s * self.width) * s * self.height for n, s in planes)
-        picture = COLOURS * self.program.scale**2 * self.height * self.width
-        return maps + picture + bytes_of(self._rooms, self.width)
+        return self._bytes_of_maps() + COLOURS * self.program.scale**2 * self.height * self.width
+
+    def _bytes_of_maps(self) -> int:
+        shapes = (self._shape(groups_of(n), scale * self.height, scale) for n, scale in self._sizes.values())
+        return sum(4 * math.prod(shape) for shape in shapes) + bytes_of(self._rooms, self.width)
 
     def __call__(self, rgb: np.ndarray) -> np.ndarray:
         """uint8 (H, W, 3) -> uint8 (sH, sW, 3)."""
@@ -62,9 +66,8 @@ class Run:
 
     def _given(self, rgb: np.ndarray) -> dict[str, np.ndarray]:
         if not self._planes:
-            sizes = {"image": (COLOURS + 1, 1), **self.program.planes}
-            for name, (channels, scale) in sizes.items():
-                self._planes[name] = _map(groups_of(channels), scale * self.height, scale * self.width)
+            for name, (channels, scale) in self._sizes.items():
+                self._planes[name] = self._map(self._shape(groups_of(channels), scale * self.height, scale))
         pixels = self._planes["image"][:, 0, BEFORE : BEFORE + self.width]
         pixels[..., :COLOURS], pixels[..., COLOURS] = rgb, 1
         return self._planes
@@ -95,13 +98,19 @@ class Run:
         known = self._maps.get(room)
         if known is None:
             most = max(count for rooms in self._rooms for other, count in rooms.values() if other == room)
-            known = self._maps[room] = _map(room.groups, most, room.scale * self.width)
+            known = self._maps[room] = self._map(self._shape(room.groups, most, room.scale))
         return known[:rows] if rows < len(known) else known
 
+    def _shape(self, groups: int, rows: int, scale: int) -> tuple[int, int, int, int]:
+        return rows, groups, map_pitch(scale * self.width), GROUP
 
-def _map(groups: int, height: int, width: int) -> np.ndarray:
-    shape = height, groups, map_pitch(width), GROUP
-    return aligned(int(np.prod(shape)), np.float32).reshape(shape)
+    def _map(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Zeros. All maps lie side by side, since the system has large pages for large blocks of memory only."""
+        if self._left is None:
+            self._left = aligned(self._bytes_of_maps() // 4, np.float32)
+        count = math.prod(shape)
+        made, self._left = self._left[:count], self._left[count:]
+        return made.reshape(shape)
 
 
 def threads() -> int:
