@@ -1,17 +1,13 @@
 // Tensors without PyTorch: memory of the caller, with those members of torch::stable::Tensor that readers ask for. Of
 // torch only headers that need none of its libraries.
 #pragma once
-#include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
-
 #include <cstdint>
-#include <stdexcept>
 #include <utility>
 #include <vector>
 
-namespace mga {
+#include "items.h"
 
-using torch::headeronly::ScalarType;
+namespace mga {
 
 class Tensor {
  public:
@@ -47,5 +43,7 @@ class Tensor {
   std::vector<int64_t> sizes_, strides_;
   bool writable_;
 };
+
+inline int item_size(const char* op, const Tensor& tensor) { return item_size(op, tensor.scalar_type()); }
 
 }  // namespace mga
