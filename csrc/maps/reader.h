@@ -306,7 +306,7 @@ inline void check_bands(const std::vector<MapStage>& stages, int64_t height, int
                   " would not find what it needs of layer ", other, "; change leads, or the rows of maps");
 }
 
-// See mga_kernels/ops/convolution/maps.py. `on_threads` calls the work() of a ChainRun on up to tasks() threads at once.
+// See mga_kernels/ops/convolution/maps.py. `on_threads` calls a ChainRun's work() on up to tasks() threads at once.
 template <typename OnThreads>
 void convolve_maps(const std::vector<Tensor>& tensors, const std::vector<int64_t>& maps,
                    const std::vector<Tensor>& lanes, const std::vector<Tensor>& rows,
