@@ -2,6 +2,7 @@
 
 ``mga_kernels/_C.so``       torch operators through the LibTorch stable ABI: torch >= 2.11, any Python
 ``mga_kernels/_host.*.so``  pybind11 module for what is no tensor op
+``mga_kernels/_alone.*.so`` pybind11 module with the convolutions in float maps once more, for NumPy's arrays
 
 Environment:
   MGA_CUDA=auto|0|1   CUDA kernels: if a toolkit is found (default), never, or fail without a toolkit
@@ -31,6 +32,7 @@ from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
 CSRC = ROOT / "csrc"
+ALONE = [CSRC / "alone/module.cpp", CSRC / "maps/kernels.cpp", CSRC / "simd/instruction_set.cpp"]
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 TORCH_TARGET = "2.11"
 TORCH_TARGET_MACRO = "0x020b000000000000"
@@ -142,7 +144,8 @@ def isa_files(csrc: Path = CSRC, machine: str | None = None) -> list[IsaFile]:
 
 def library_sources() -> list[Path]:
     """The C++ files of the library that are the same for all processors."""
-    return sorted(set(CSRC.rglob("*.cpp")) - {CSRC / "host.cpp"} - set(CSRC.glob("*/isa/*.cpp")))
+    others = {CSRC / "host.cpp", CSRC / "alone/module.cpp", *CSRC.glob("*/isa/*.cpp")}
+    return sorted(set(CSRC.rglob("*.cpp")) - others)
 
 
 def isa_header(files: list[IsaFile]) -> str:
@@ -229,7 +232,8 @@ class BuildNative(build_ext):
         output.parent.mkdir(parents=True, exist_ok=True)
         kind = f"{'cuda' if self.toolkit else 'cpu'}-{self.sanitize.replace(',', '-') or 'release'}"
         ninja = NinjaFile(Path(self.build_temp).resolve() / kind / ext.name.rpartition(".")[2])
-        (self.torch_library if ext.name == "mga_kernels._C" else self.host_module)(ninja, output)
+        makers = {"_C": self.torch_library, "_host": self.host_module, "_alone": self.alone_module}
+        makers[ext.name.rpartition(".")[2]](ninja, output)
         ninja.run(verbose=self.verbose > 1)
 
     def optimisation(self) -> str:
@@ -278,7 +282,6 @@ class BuildNative(build_ext):
         ninja.link("link", output)
 
     def host_module(self, ninja: NinjaFile, output: Path) -> None:
-        pybind11 = package_dir("pybind11")
         facts = [
             define("MGA_VERSION", VERSION),
             define("MGA_TORCH_TARGET", TORCH_TARGET),
@@ -291,14 +294,31 @@ class BuildNative(build_ext):
                 define("MGA_CUDA_VERSION", toolkit_version(self.toolkit)),
                 define("MGA_CUDA_ARCHS", ";".join(cuda_archs())),
             ]
+        self.python_module(ninja, " ".join(facts))
+        ninja.compile("cxx", CSRC / "host.cpp")
+        ninja.link("link", output)
+
+    def alone_module(self, ninja: NinjaFile, output: Path) -> None:
+        # Of torch the headers that need none of its libraries.
+        torch = package_dir("torch")
+        self.python_module(ninja, f"-I'{CSRC}' -I'{ninja.folder}' -DMGA_ALONE -isystem '{torch}/include'")
+        isa = isa_files()
+        for source in ALONE:
+            ninja.compile("cxx", source)
+        for file in isa:
+            if file.kind == "maps":
+                ninja.compile("cxx", file.path, file.flags)
+        write_if_changed(ninja.folder / "instruction_sets.h", isa_header(isa))
+        ninja.link("link", output)
+
+    def python_module(self, ninja: NinjaFile, flags: str) -> None:
+        """The rules of a module of pybind11."""
         python = sysconfig.get_paths()["include"]
         self.compiler_rules(
             ninja,
-            f"{' '.join(facts)} -isystem '{pybind11}/include' -isystem '{python}'",
+            f"{flags} -isystem '{package_dir('pybind11')}/include' -isystem '{python}'",
             "-undefined dynamic_lookup" if MACOS else "",  # Python itself is there when the module is loaded
         )
-        ninja.compile("cxx", CSRC / "host.cpp")
-        ninja.link("link", output)
 
     def get_ext_filename(self, fullname: str) -> str:
         # The operators depend on no Python version, and their file name says so.
@@ -308,6 +328,6 @@ class BuildNative(build_ext):
 
 
 setup(
-    ext_modules=[Extension("mga_kernels._C", []), Extension("mga_kernels._host", [])],
+    ext_modules=[Extension(f"mga_kernels.{name}", []) for name in ("_C", "_host", "_alone")],
     cmdclass={"build_ext": BuildNative},
 )

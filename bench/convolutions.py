@@ -25,7 +25,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mga_kernels import __version__, _native, ops
-from mga_kernels.ops.convolution.map_layout import GROUP, empty_map, groups_of, read, write
+from mga_kernels.alone.layout import GROUP, groups_of
+from mga_kernels.ops.convolution.map_layout import empty_map, read, write
 from mga_kernels.records import FrameRecord, LayerRecord, MapRecord
 from mga_kernels.runtimes.cpu.layers import Conv
 from mga_kernels.runtimes.cpu.maps import Map, MapChain

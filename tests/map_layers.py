@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mga_kernels import ops
-from mga_kernels.ops.convolution.map_layout import BEFORE, GROUP, empty_map, groups_of, read, write
+from mga_kernels.alone.layout import BEFORE, GROUP, groups_of
+from mga_kernels.ops.convolution.map_layout import empty_map, read, write
 from mga_kernels.records import FrameRecord, LayerRecord, MapRecord
 
 Mask = tuple[Tensor, Tensor]

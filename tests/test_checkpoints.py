@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from mga.cli import main
 from mga.commands.shipped import describe
 from mga_kernels import MaskGuidedSR
+from mga_kernels.catalogue import SHIPPED
 from mga_kernels.checkpoints import (
     is_whole,
     load_checkpoint,
@@ -26,7 +27,6 @@ from mga_kernels.checkpoints import (
     save_model,
     shipped_models,
 )
-from mga_kernels.checkpoints.native import SHIPPED
 from mga_kernels.errors import CheckpointError, InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeNetwork
 

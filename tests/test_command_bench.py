@@ -49,6 +49,25 @@ def test_other_pictures_are_not_timed(command, tmp_path):
         command.compare(checkouts, "4x4", 3)
 
 
+def test_pictures_of_other_models_have_one_size(command, tmp_path, capsys):
+    checkouts = [Checkout(tmp_path / f"{level}.png", level, [1.0, 1.0]) for level in (7, 9)]
+    command.compare(checkouts, "4x4", 1, alike=False)
+    assert "1.000 times" in capsys.readouterr().out
+    Image.fromarray(np.zeros((4, 8, 3), dtype=np.uint8)).save(checkouts[1].picture)
+    checkouts[0].seconds, checkouts[1].seconds = iter([1.0]), iter([1.0])
+    with pytest.raises(SystemExit, match="4x4: the pictures differ"):
+        command.compare(checkouts, "4x4", 1, alike=False)
+
+
+def test_what_is_held_down_is_told_to_all_who_compute(command, tmp_path):
+    place = tmp_path, tmp_path / "image.jpg", tmp_path / "picture.png"
+    free, held = command.Command(*place, None), command.Command(*place, None, "avx2")
+    told = {name: held.environment[name] for name in held.environment if held.environment[name] in ("avx2", "AVX2")}
+    assert set(told) == {"MGA_CPU_ISA", "ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS"}
+    assert held.words == [*free.words, "--dtype", "float32"]
+    assert "--model" not in free.words
+
+
 def test_a_checkout_against_itself(command, monkeypatch, capsys):
     words = ["command.py", str(ROOT), str(ROOT), "--sizes", "8x6", "--rounds", "1", "--model"]
     monkeypatch.setattr(sys, "argv", [*words, "fsrcnn-x2"])

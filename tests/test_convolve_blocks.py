@@ -10,10 +10,10 @@ from map_layers import map_of, whole
 from torch import Tensor
 
 from mga_kernels import MaskGuidedSR, ops
+from mga_kernels.alone.layout import PART_CHANNELS, PARTS
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.ops.convolution import maps_reference
-from mga_kernels.ops.convolution.map_layout import PART_CHANNELS, PARTS
 from mga_kernels.records import FrameRecord, LayerRecord, MapRecord
 from mga_kernels.runtimes.cpu import blocks
 from mga_kernels.runtimes.cpu.blocks import in_blocks

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from map_layers import Case, map_of, poisoned, run, whole
 
 from mga_kernels import ops
-from mga_kernels.ops.convolution.map_layout import groups_of, map_pitch, read
+from mga_kernels.alone.layout import groups_of, map_pitch
+from mga_kernels.ops.convolution.map_layout import read
 from mga_kernels.records import FrameRecord, MapRecord
 from mga_kernels.runtimes.cpu.pairs import lanes
 

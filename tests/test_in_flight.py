@@ -18,7 +18,7 @@ from test_cuda_whole import whole_network
 from mga.upscaling import work
 from mga_kernels import MaskGuidedSR, runtimes
 from mga_kernels.engine import begun
-from mga_kernels.engine.batch import overlap
+from mga_kernels.engine.overlap import overlap
 from mga_kernels.errors import OutOfMemoryError
 from mga_kernels.notices import warn
 from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner

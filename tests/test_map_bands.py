@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mga_kernels import MaskGuidedSR, ops
+from mga_kernels.alone.rooms import BAND
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.ops.convolution import maps_reference
@@ -18,7 +19,7 @@ from mga_kernels.records import FrameRecord, LayerRecord, MapRecord
 from mga_kernels.runtimes.cpu.layers import Conv, Scale
 from mga_kernels.runtimes.cpu.maps import Map, MapChain, Maps
 from mga_kernels.runtimes.cpu.pairs import Grid
-from mga_kernels.runtimes.cpu.rows import BAND, Rows
+from mga_kernels.runtimes.cpu.rows import Rows
 from mga_kernels.runtimes.cpu.stages import Stage, part_of
 
 

@@ -66,6 +66,24 @@ def test_paeth_is_the_predictor_of_the_standard():
     assert found.tolist() == [predicted(*three) for three in neighbours]
 
 
+@pytest.mark.parametrize("top", [True, False])
+def test_the_build_filters_as_the_definition_does(top):
+    assert packing._filter is not packing._filtered, "the module _host was not built"
+    random = np.random.default_rng(1)
+    pictures = [values(37, 29, channels) for channels in (1, 2, 3, 4)] + [values(1, 1, 3)]
+    pictures += [
+        random.integers(0, 256, (20, 70_000 // 3, 3), np.uint8)[:, ::2],
+        np.full((3, 90_000, 3), 128, np.uint8),
+    ]
+    for one in pictures:
+        assert np.array_equal(packing._filter(one, top), packing._filtered(one, top))
+
+
+def test_without_the_build_rows_are_filtered_all_the_same(monkeypatch):
+    monkeypatch.setattr(packing, "import_module", lambda name: (_ for _ in ()).throw(ImportError(name)))
+    assert packing._of_build() is packing._filtered
+
+
 def test_a_photograph_is_packed_here():
     one, stream = photo(40, 30), io.BytesIO()
     encode_image(one, "PNG", stream, "a file")
@@ -162,3 +180,13 @@ def test_runs_are_enough_for_grain_and_not_for_a_drawing(monkeypatch, make, stra
     assert len(zlib.decompress(b"".join(packing.packed(rgb, 4)))) == len(rgb) + rgb.nbytes
     assert max(packed, key=packed.get) == strategy
     assert sum(packed.values()) < 1.2 * rgb.nbytes, "most of them once"
+
+
+def test_rows_of_one_colour_before_a_drawing_say_nothing():
+    """A trial of them finds runs as good as anything else, and what follows is no noise."""
+    rgb = drawing()
+    rows = packing.PIECE // rgb[0].nbytes
+    for start in range(0, len(rgb), rows):
+        rgb[start : start + 80] = 255
+    ours, theirs = sizes(rgb)
+    assert ours < 1.01 * theirs

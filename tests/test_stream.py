@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 from tiny_model import write_tiny_model
 
-from mga_kernels.engine.batch import overlap
 from mga_kernels.engine.model import MaskGuidedSR
+from mga_kernels.engine.overlap import overlap
 from mga_kernels.errors import ImageError, InputError, OutOfMemoryError
 from mga_kernels.images import read_image
 

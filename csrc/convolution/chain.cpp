@@ -310,15 +310,6 @@ void pair_chain(const std::vector<Tensor>& tensors, const std::vector<int64_t>& 
   chain.run();
 }
 
-std::string record_fields(std::string name) {
-  if (name == SlotRecord::kName) return SlotRecord::kFields;
-  if (name == StageRecord::kName) return StageRecord::kFields;
-  if (name == FrameRecord::kName) return FrameRecord::kFields;
-  if (name == MapRecord::kName) return MapRecord::kFields;
-  if (name == LayerRecord::kName) return LayerRecord::kFields;
-  return "";
-}
-
 }  // namespace
 }  // namespace mga
 

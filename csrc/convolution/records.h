@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "torch/glue.h"
+#include "tensors.h"
 
 namespace mga {
 
@@ -62,6 +62,16 @@ MGA_RECORD(LayerRecord, "layer", MGA_LAYER_FIELDS)
 #undef MGA_RECORD
 #undef MGA_MEMBER
 #undef MGA_NAME
+
+// The fields of the record of this name, with spaces between them; empty where there is none.
+inline std::string record_fields(std::string name) {
+  if (name == SlotRecord::kName) return SlotRecord::kFields;
+  if (name == StageRecord::kName) return StageRecord::kFields;
+  if (name == FrameRecord::kName) return FrameRecord::kFields;
+  if (name == MapRecord::kName) return MapRecord::kFields;
+  if (name == LayerRecord::kName) return LayerRecord::kFields;
+  return "";
+}
 
 // Records of which the numbers stand one after the other.
 template <typename Record>

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "maps/schedule.h"
-#include "torch/glue.h"
+#include "tensors.h"
 
 namespace mga {
 

@@ -4,12 +4,11 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
-#include <torch/headeronly/core/ScalarType.h>
-#include <torch/headeronly/util/Exception.h>
 
 #include <cstdint>
 #include <string>
 
+#include "items.h"
 #include "types.h"
 #ifdef MGA_WITH_CUDA
 #include "cuda/kernels.h"
@@ -20,24 +19,9 @@ extern "C" __attribute__((weak)) AOTITorchError aoti_torch_get_current_cuda_stre
 
 namespace mga {
 
-using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 
-inline int item_size(const char* op, const Tensor& tensor) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::Byte:
-      return 1;
-    case ScalarType::Half:
-    case ScalarType::BFloat16:
-      return 2;
-    case ScalarType::Float:
-      return 4;
-    case ScalarType::Double:
-      return 8;
-    default:
-      STD_TORCH_CHECK(false, op, ": dtype is none of float16, bfloat16, float32, float64 and uint8");
-  }
-}
+inline int item_size(const char* op, const Tensor& tensor) { return item_size(op, tensor.scalar_type()); }
 
 // The grain of a parallel loop whose rounds handle `items` numbers each. A thread is worth waking for about 0.1 ms of
 // work: where other programs keep the processor busy it may take milliseconds to come.

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ..catalogue import shipped_models
 from ..errors import CheckpointError, InputError
 from ..modes import ordinary
 from ..networks import (
@@ -56,13 +57,6 @@ MADE_OF: dict[type, Callable[[Any], SRNetwork]] = {
     ClassConfig: ClassNetwork,
 }
 Network = TypeVar("Network", bound=SRNetwork)
-
-SHIPPED = Path(__file__).resolve().parent.parent / "weights"
-
-
-def shipped_models() -> dict[str, Path]:
-    """Name -> file of the models that come with the package."""
-    return {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"))}
 
 
 def find_model(name_or_path: str | os.PathLike) -> Path:

@@ -12,7 +12,8 @@ from ..images import Film, Photo
 from ..images.photo import resize
 from ..images.size import Size, shrink
 from ..system.memory import require_memory
-from .batch import Begun, Then
+from .overlap import Begun, Then
+from .quick import Quick
 
 if TYPE_CHECKING:
     from .model import MaskGuidedSR
@@ -34,7 +35,9 @@ def fitted(photo: Photo, result: Photo, size: tuple[int, int]) -> Photo:
     return result if result.size == size else photo.upscaled(shrink(result.rgb, size))
 
 
-def larger(model: MaskGuidedSR, photo: Photo, size: tuple[int, int], wrap: bool | None = None) -> tuple[Photo, str]:
+def larger(
+    model: MaskGuidedSR | Quick, photo: Photo, size: tuple[int, int], wrap: bool | None = None
+) -> tuple[Photo, str]:
     """The photograph of (width, height) ``size``, and what made it, in words.
 
     ``wrap``: its left and right edges meet, as those of a panorama of 360 degrees; None where its metadata say so.
@@ -47,9 +50,11 @@ def larger(model: MaskGuidedSR, photo: Photo, size: tuple[int, int], wrap: bool 
 
 
 def begin_larger(
-    model: MaskGuidedSR, photo: Photo, size: tuple[int, int], wrap: bool | None = None
+    model: MaskGuidedSR | Quick, photo: Photo, size: tuple[int, int], wrap: bool | None = None
 ) -> Begun[tuple[Photo, str]] | None:
     """``larger``, begun on a GPU; None where that is not how it is made."""
+    if isinstance(model, Quick):
+        return None
     from .begun import Begun as OnGpu  # which needs the model
 
     if (photo.goes_round if wrap is None else wrap) or _no_larger(photo, size):
@@ -66,7 +71,7 @@ def _as_asked(photo: Photo, size: tuple[int, int], made: Result) -> tuple[Photo,
     return fitted(photo, cast(Photo, made.image), size), refinement(made.refined)
 
 
-def _all_round(model: MaskGuidedSR, photo: Photo, size: tuple[int, int]) -> tuple[Photo, str]:
+def _all_round(model: MaskGuidedSR | Quick, photo: Photo, size: tuple[int, int]) -> tuple[Photo, str]:
     """``larger``, with what is beyond each edge at the other: as far as the network looks, and resizing."""
     width, height = photo.size
     reach = model.model.reach
@@ -86,7 +91,7 @@ def _all_round(model: MaskGuidedSR, photo: Photo, size: tuple[int, int]) -> tupl
     return replace(result, notes=[*result.notes, _JOINED]), how
 
 
-def larger_frames(model: MaskGuidedSR, film: Film, asked: Size) -> tuple[list[tuple[Photo, float]], str]:
+def larger_frames(model: MaskGuidedSR | Quick, film: Film, asked: Size) -> tuple[list[tuple[Photo, float]], str]:
     """All frames with their milliseconds, and what made the last of them. Equal ones that follow are made once."""
     width, height = asked.of(*film.size, model.scale)
     what = f"upscaling the {film.count} frames of {film.name} to {width}x{height}"

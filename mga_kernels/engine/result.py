@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from .pictures import Picture
+if TYPE_CHECKING:
+    from .pictures import Picture
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 GIB = 1 << 30
+RESERVE = 0.1  # share of what is available that is left to everything else
 _UNLIMITED = 1 << 60
 _LIMITS = (  # files of the limit and the usage, and what the statistics call memory that can be had back
     ("memory.max", "memory.current", "inactive_file"),

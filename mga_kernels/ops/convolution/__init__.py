@@ -1,4 +1,4 @@
-"""The convolutions of the CPU runtime, in pair planes (``layout``) or float maps (``map_layout``).
+"""The convolutions of the CPU runtime, in pair planes (``layout``) or float maps (``alone.layout``).
 
 Each function is the contract of an operator.
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ..._native import register_fake, register_writing
+from ...alone.layout import BEFORE, GROUP, map_pitch
 from ...errors import InputError
 from ..grid import check_count, check_divides, check_indices, check_inside, describe
 from ..registry import Backend, NativeBackend, NativeInPlaceBackend, Operator
 from .layout import leaky
-from .map_layout import BEFORE, GROUP, map_pitch
 
 FLOAT32 = (torch.float32,)
 

@@ -7,10 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..._native import register_fake
+from ...alone.layout import FEW_OUTPUTS, GROUP, groups_of
 from ...errors import InputError
 from ..grid import describe
 from ..registry import Backend, NativeBackend, Operator
-from .map_layout import FEW_OUTPUTS, GROUP, groups_of
 
 _HALF = 0.5**0.5
 # What a kernel of three values is at the m + 2 positions of a tile.

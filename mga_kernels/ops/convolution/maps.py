@@ -8,13 +8,14 @@ import torch
 from torch import Tensor
 
 from ... import _native
+from ...alone.layout import GROUP, groups_of
 from ...errors import InputError
 from ...records import FrameRecord, LayerRecord, MapRecord
 from ..grid import describe
 from ..registry import Backend, Operator
 from . import maps_reference
 from .listed import ListedBackend, Mask, check_lists, check_masks, sums_of
-from .map_layout import GROUP, groups_of, is_picture
+from .map_layout import is_picture
 
 OP = "convolve_maps_"
 
@@ -33,8 +34,9 @@ def convolve_maps_(
 ) -> list[Tensor]:
     """Run ``layers`` in their order over an image of ``frame.height`` x ``frame.width`` pixels, into ``tensors``.
 
-    ``tensors``, each with a record: maps, float32 (H, C / 8, pitch, 8) as ``map_layout`` says; where a layer ends, also
-    float planes (C, H, W) or pictures (n, h, w, 3), uint8 or float32. One of scale s holds an image s times as large.
+    ``tensors``, each with a record: maps, float32 (H, C / 8, pitch, 8) as ``alone.layout`` says; where a layer ends,
+    also float planes (C, H, W) or pictures (n, h, w, 3), uint8 or float32. One of scale s holds an image s times as
+    large.
     ``masks``: int16 (ceil(W / 16)), a bit a pixel of a row, and uint8 (H), one a row. ``weights``: as
     ``pack_map_weight`` makes them; of size 0 a factor for each channel. ``epilogues``: float32 (4, channels up to a
     multiple of 8): bias, slope, factor of skip, factor of also.
@@ -58,7 +60,7 @@ def convolve_maps_(
     too, and e is then the enlargement of 255 times it. ``frame`` says where each picture is cut out.
 
     ``parts``, of a 9x9 kernel with at most 3 outputs: a map with what its nine blocks of 3x3 make of x, in the channels
-    that ``map_layout.PARTS`` says, and zeros beside the image. The sum is then that of nine parts,
+    that ``alone.layout.PARTS`` says, and zeros beside the image. The sum is then that of nine parts,
 
         sum[o, y, x] = bias[o] + sum over i, j of parts[PARTS[i][j][o], y + 3 (i - 1), x + 3 (j - 1)]
 

@@ -8,10 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...alone.layout import GROUP, PART_CHANNELS, PARTS, groups_of
 from ...records import FrameRecord, LayerRecord, MapRecord
 from .chain_reference import cut
 from .layout import VECTOR, enlarge
-from .map_layout import GROUP, PART_CHANNELS, PARTS, groups_of, is_picture, read, write
+from .map_layout import is_picture, read, write
 from .map_weight import unpack
 
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 
-from ...ops.convolution.map_layout import PART_CHANNELS, PARTS
+from ...alone.layout import PART_CHANNELS, PARTS
 from .layers import Conv
 from .stages import Stage
 

@@ -23,12 +23,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...alone.rooms import bytes_of
 from ...errors import InputError
 from ...networks.layers import pad_by_reflection
 from ...records import LayerRecord
 from .boxes import Boxes, Marks, any_of, boxes_of
 from .maps import Map, MapChain
-from .rows import Rows, Use, bytes_of, reads, written
+from .rows import Rows, Use, reads, written
 from .stages import part_of
 from .storage import Stored
 

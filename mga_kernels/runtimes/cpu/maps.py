@@ -17,15 +17,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ... import _native
+from ...alone.layout import BEFORE, FEW_OUTPUTS, GROUP, groups_of, map_pitch
+from ...alone.rooms import Room, bytes_of
 from ...ops import convolve_maps_, map_gather_, map_grid_scale_, map_grid_statistics, pack_map_weight
-from ...ops.convolution.map_layout import BEFORE, FEW_OUTPUTS, GROUP, empty_map, groups_of, is_picture, map_pitch
+from ...ops.convolution.map_layout import empty_map, is_picture
 from ...records import FrameRecord, LayerRecord, MapRecord
 from ...system.allocator import huge_pages
 from .apart import apart
 from .blocks import in_blocks
 from .layers import Conv, Layer, Scale
 from .pairs import Grid, forced_backend
-from .rows import Room, Rows, Slot, bytes_of
+from .rows import Rows, Slot
 from .stages import Stage, part_of
 from .storage import Chain, Mask, Spare, Storage, Stored
 

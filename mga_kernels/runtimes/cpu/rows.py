@@ -1,35 +1,16 @@
-"""What memory the maps between the layers of a chain need: all rows, or those of a band.
-
-Layer by layer, maps that are not in use at the same time share a room. In bands of rows every map has a room of its
-own, which holds the rows between where it is written and where it is last read (csrc/maps/run.h).
-"""
+"""Which rooms (``alone.rooms``) the maps between the layers of a chain have, by what its stages read and write."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from ...ops.convolution.map_layout import GROUP, PART_CHANNELS, groups_of, map_pitch
+from ...alone.layout import PART_CHANNELS, groups_of
+from ...alone.rooms import Place, Room, Rooms, band_of, rooms_of
 from .stages import Part, Stage, part_of
-
-# Rows of the largest map: enough tiles for threads not to wait for each other. Of the image at least whole tiles of 4
-# and of 6.
-BAND, LEAST = 48, 12
-SMALL = 32 << 20  # bytes of maps of all rows that are worth no bands
-
-
-class Room(NamedTuple):
-    """A map for slots of so many groups of channels and this scale; those that are in use together have numbers."""
-
-    groups: int
-    scale: int
-    number: int
-
-
-Rooms = dict[str, tuple[Room, int]]  # of slots by their names, and how many rows
 
 
 @dataclass
@@ -118,14 +99,15 @@ class Rows:
             *(math.ceil((later.factor * rounded + use.reach) / (later.factor * scale)) for use in overwritten),
         ]
 
-    def held(self, name: str, band: int) -> int:
-        """Rows of a slot that are in use at a time."""
-        return self.slots[name].scale * band + self._beyond[name]
+    @cached_property
+    def places(self) -> dict[str, Place]:
+        """Of each slot that is not external."""
+        return {name: Place(self.shared[name], self.own[name], self._beyond_band(name)) for name in self.inner}
 
     @cached_property
-    def _beyond(self) -> dict[str, int]:
-        """Of each slot that is not external, rows in use beside those of the band itself."""
-        return {name: self._beyond_band(name) for name in self.inner}
+    def largest(self) -> int:
+        """The scale of the largest map."""
+        return max(slot.scale for slot in self.slots.values())
 
     def _beyond_band(self, name: str) -> int:
         scale = self.slots[name].scale
@@ -142,10 +124,7 @@ class Rows:
 
     def rooms(self, height: int, band: int) -> Rooms:
         """The room of each slot that is not external, and its rows."""
-        if band == 0:
-            return {name: (self.shared[name], height * self.slots[name].scale) for name in self.inner}
-        whole = {name: height * self.slots[name].scale for name in self.inner}
-        return {name: (self.own[name], min(self.held(name, band), whole[name])) for name in self.inner}
+        return rooms_of(self.places, height, band)
 
     def kept(self, height: int) -> Rooms:
         """A room for each slot, of all rows, so that every map is still there after a run."""
@@ -153,18 +132,7 @@ class Rows:
 
     def band(self, height: int, width: int) -> int:
         """The rows of a band, or 0 where maps of all rows need no more memory, or little."""
-        rows = max(LEAST, BAND // max(self.slots[name].scale for name in self.slots) // LEAST * LEAST)
-        layer_by_layer, in_bands = (bytes_of([self.rooms(height, band)], width) for band in (0, rows))
-        return rows if layer_by_layer > max(in_bands, SMALL) else 0
-
-
-def bytes_of(chains: Iterable[Rooms], width: int) -> int:
-    """Of the rooms of chains, which they share, for an image of this width."""
-    sizes: dict[Room, int] = {}
-    for rooms in chains:
-        for room, rows in rooms.values():
-            sizes[room] = max(sizes.get(room, 0), rows)
-    return sum(4 * GROUP * room.groups * map_pitch(room.scale * width) * rows for room, rows in sizes.items())
+        return band_of(self.places, self.largest, height, width)
 
 
 def _parts_read(stage: Stage) -> list[Part]:

@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...alone.layout import GROUP
+from ...alone.rooms import Room
 from ...ops import convolve_pixels_, gather_patches
-from ...ops.convolution.map_layout import GROUP
 from ...ops.convolve_pixels.layout import STEP, pack_pixel_weight, padded, tiles_of, whole
 from ..cpu.layers import Conv, Layer, Scale
 from ..cpu.pairs import Grid
-from ..cpu.rows import Room, Rows, Slot
+from ..cpu.rows import Rows, Slot
 from ..cpu.stages import Part, Stage, part_of
 from ..cpu.storage import Chain, Mask, Spare, Storage, Stored
 

@@ -11,7 +11,7 @@ import torch
 from ...errors import OutOfMemoryError
 from ...networks import SRNetwork
 from ...notices import warn
-from ...system.memory import GIB, device_memory, out_of_memory, require_memory
+from ...system.memory import GIB, RESERVE, device_memory, out_of_memory, require_memory
 from ..cuda.capture import give_back_unused_memory
 from ..plan import PatchPlan, Plan, Planner
 from ..pytorch.modules import ModulePlanner
@@ -22,7 +22,6 @@ from .tiling import CONTEXT, Overlap, Tiling, asked, tilings
 
 TRIED_KEPT = 16
 PORTION = 1024  # patches of an image in tiles that are gathered and refined at a time
-RESERVE = 0.1  # share of what is available that is left to everything else
 
 logger = logging.getLogger("mga_kernels")
 Key = tuple[int, int, int, bool]  # height, width, capacity, dense

@@ -9,9 +9,7 @@ import tomllib
 
 import numpy as np
 
-from mga_kernels.checkpoints import read_metadata, shipped_models
-from mga_kernels.checkpoints.native import SHIPPED
-from mga_kernels.engine import MaskGuidedSR
+from mga_kernels.catalogue import SHIPPED, shipped_models, written_in
 
 from ..files.records import Record
 from ..settings.values import parse_size
@@ -41,11 +39,11 @@ def describe(size: tuple[int, int] | None = None) -> dict[str, Record]:
     known = tomllib.loads(FACTS.read_text())
     models: dict[str, Record] = {}
     for name, path in shipped_models().items():
-        config, facts = read_metadata(path)["config"], known.get(name, {})
+        said, facts = written_in(path), known.get(name, {})
         models[name] = {
-            "network": config.network,
-            "scale": config.scale,
-            "masked": config.masked,
+            "network": said["config"]["network"],
+            "scale": said["config"]["scale"],
+            "masked": said["form"] is None,
             "megabytes": round(path.stat().st_size / 1e6, 2),
             "purpose": facts.get("purpose", ""),
             "psnr_y": facts.get("psnr", {}),
@@ -57,6 +55,8 @@ def describe(size: tuple[int, int] | None = None) -> dict[str, Record]:
 
 
 def _seconds(name: str, size: tuple[int, int]) -> float:
+    from mga_kernels.engine import MaskGuidedSR  # which brings PyTorch
+
     model = MaskGuidedSR.from_pretrained(name)
     image = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     model.upscale(image)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.markup import escape
 
+from mga_kernels.engine.quick import Quick, find, keep
 from mga_kernels.errors import InputError
 from mga_kernels.images import AtMost, Quality
 
@@ -229,7 +230,7 @@ def _run(args: argparse.Namespace, request: Request) -> int:
     done: list[Path] = []
     try:
         if jobs:
-            upscale_all(lambda: load(args), jobs, request, failures, done)
+            upscale_all(lambda: quickest(args), jobs, request, failures, done)
     finally:
         if args.failures is not None:  # which may be the list of this run, so what it did not come to stays in it
             write_list(args.failures, [*failures.entries, *unfinished(jobs, request, failures, done)])
@@ -237,6 +238,32 @@ def _run(args: argparse.Namespace, request: Request) -> int:
         shown = ", ".join(path.name for path in passed_over[:3]) + (", ..." if len(passed_over) > 3 else "")
         print(f"mga: not images by their names, so not upscaled: {one_line(shown)}", file=sys.stderr)
     return failures.exit_code(total)
+
+
+# Options that leave a model as it is: each has one of these values.
+_PLAIN: dict[str, tuple[object, ...]] = {
+    **dict.fromkeys(("k", "fraction", "threshold", "max_ms", "memory", "tile", "mask", "save_mask"), (None,)),
+    **dict.fromkeys(("colour", "input_range", "model_scale", "denoise", "denoise_model"), (None,)),
+    "mode": (None, "dense"),
+    "runtime": ("auto", "own"),
+    "dtype": ("auto", "float32"),  # programs are in float32
+    "device": ("auto", "cpu"),
+}
+
+
+def quickest(args: argparse.Namespace) -> MaskGuidedSR | Quick:
+    """The model that the options name, without PyTorch where that can be."""
+    plain = all(getattr(args, name) in values for name, values in _PLAIN.items())
+    plain = plain and picture_quality(args) in (None, "whole") and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) == 1
+    if not plain or "torch" in sys.modules:
+        return load(args)
+    quick = find(args.model, args.device, lambda: load(args))
+    if quick is not None and (args.scale is None or args.scale <= quick.scale):
+        return quick
+    model = load(args)
+    if quick is None:
+        keep(args.model, args.device, model)
+    return model
 
 
 def load(args: argparse.Namespace) -> MaskGuidedSR:

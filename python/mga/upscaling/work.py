@@ -41,8 +41,9 @@ from ..drawing.overlay import draw_overlay
 from .jobs import STREAM, Job, Request, has_result, refuse_names_that_fold
 
 if TYPE_CHECKING:
-    from mga_kernels.engine.batch import Begun
     from mga_kernels.engine.model import MaskGuidedSR
+    from mga_kernels.engine.overlap import Begun
+    from mga_kernels.engine.quick import Quick
 
 _WRITERS = max(1, min(4, (os.cpu_count() or 1) // 4))  # most formats are packed by one processor, for seconds
 
@@ -71,7 +72,11 @@ class Work:
 
 
 def upscale_all(
-    load: Callable[[], MaskGuidedSR], jobs: Sequence[Job], request: Request, failures: Failures, done: list[Path]
+    load: Callable[[], MaskGuidedSR | Quick],
+    jobs: Sequence[Job],
+    request: Request,
+    failures: Failures,
+    done: list[Path],
 ) -> None:
     """Upscale all jobs by the model that ``load`` gives, once it is known that their folders can be written to.
 
@@ -94,9 +99,11 @@ def upscale_all(
                 folder.rmdir()
 
 
-def _run_all(model: MaskGuidedSR, jobs: Sequence[Job], request: Request, failures: Failures, done: list[Path]) -> None:
+def _run_all(
+    model: MaskGuidedSR | Quick, jobs: Sequence[Job], request: Request, failures: Failures, done: list[Path]
+) -> None:
     """Upscale all jobs, adding to ``done`` what is finished."""
-    from mga_kernels.engine.batch import overlap
+    from mga_kernels.engine.overlap import overlap
 
     console = Console(highlight=False, markup=False, soft_wrap=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -173,7 +180,7 @@ def _lines(said: Callable[[], list[str]], work: Work, request: Request, done: li
     return lines + [f"  {Path(work.job.name).name}: {note}" for note in said()]
 
 
-def compute_job(model: MaskGuidedSR, work: Work, asked: Size, wrap: bool | None = None) -> Work:
+def compute_job(model: MaskGuidedSR | Quick, work: Work, asked: Size, wrap: bool | None = None) -> Work:
     """Upscale the photograph of ``work``, or shrink it where the result is no larger."""
     # Here, since the engine brings PyTorch, and what is refused at once should not wait for its seconds.
     from mga_kernels.engine.enlarging import fitted, larger, larger_frames, refinement
@@ -198,14 +205,14 @@ def compute_job(model: MaskGuidedSR, work: Work, asked: Size, wrap: bool | None 
 
 
 def begin_job(
-    model: MaskGuidedSR, work: Work, request: Request, noted: Callable[[Callable[[], Work]], Work]
+    model: MaskGuidedSR | Quick, work: Work, request: Request, noted: Callable[[Callable[[], Work]], Work]
 ) -> Begun[Work] | None:
     """``compute_job`` of a photograph, begun on a GPU; None where that is not how it is made.
 
     ``noted`` runs what is left to do then.
     """
-    from mga_kernels.engine.batch import Then
     from mga_kernels.engine.enlarging import begin_larger
+    from mga_kernels.engine.overlap import Then
 
     photo, started = work.photo, time.perf_counter()
     if isinstance(photo, Film) or work.job.mask is not None:
