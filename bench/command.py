@@ -27,18 +27,11 @@ from pathlib import Path
 
 import numpy as np
 from compare_commits import turns
+from held import HELD, add_held
 from images import size_of, test_image
 from PIL import Image
 
 QUALITY = 92  # of the JPEG
-HELD = {
-    "avx2": {
-        "MGA_CPU_ISA": "avx2",
-        "ATEN_CPU_CAPABILITY": "avx2",
-        "ONEDNN_MAX_CPU_ISA": "AVX2",
-        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
-    }
-}
 
 
 class Command:
@@ -86,7 +79,7 @@ def main() -> None:
     parser.add_argument("--model", help="a shipped one by name, or a file (default: what each checkout takes)")
     parser.add_argument("--sizes", nargs="+", type=size_of, default=[(48, 36), (960, 540)], help="WIDTHxHEIGHT, ...")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--held", choices=HELD, help="run as on a processor with no more than this")
+    add_held(parser)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -6,8 +6,8 @@ Each contender runs in a process of its own, which shows its peak memory. They a
 all that compute one function must make one picture. Then they take turns; each leaves when it has used its share of the
 budget or has run 9 times. Where not all fit into memory together, there are several heats, with ours in each of them.
 The figures go to bench/results/images_NETWORK-xSCALE_SIZE_INSTRUCTIONS.json, one for each kind of processor, named by
-its best instruction set; `python bench/report.py` makes tables and plots of all. Runtimes other than PyTorch come with
-`pip install -e .[peers]`.
+its best instruction set, or the one that --held names; `python bench/report.py` makes tables and plots of all. Runtimes
+other than PyTorch come with `pip install -e .[peers]`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from contenders import OURS, Contender, Original, Run, contenders, make, make_networks
+from held import FREE, add_held, hold
 from turns import ROUNDS, Player, contest, play
 
 from mga.complexity.counting import NetworkCosts, measure
@@ -147,7 +148,9 @@ def stages(network: MaskGuidedNetwork, image: np.ndarray, k: int, rounds: int) -
     }
 
 
-def wanted(name: str, only: list[str]) -> bool:
+def wanted(name: str, only: list[str], held: str | None) -> bool:
+    if held and any(free in name for free in FREE):
+        return False
     return name == OURS or not only or any(part in name for part in only)
 
 
@@ -158,7 +161,7 @@ def run_one(args: argparse.Namespace, network_name: str, scale: int, size: str) 
     network, original = make_networks(network_name, scale, image)
     config = network.config
     k = min(config.k, math.prod(-(-side // config.patch_size) for side in (height, width)))
-    listed = [c for c in contenders(network, original, (height, width), k) if wanted(c.name, args.only)]
+    listed = [c for c in contenders(network, original, (height, width), k) if wanted(c.name, args.only, args.held)]
     if args.play:
         play_one(args, listed, image, network, k)
         sys.exit(0)
@@ -187,7 +190,7 @@ def run_one(args: argparse.Namespace, network_name: str, scale: int, size: str) 
         "lr": [width, height],
         "k": k,
         "threads": torch.get_num_threads(),
-        "processor": processor(),
+        "processor": processor() + (f", held to {args.held}" if args.held else ""),
         "versions": {name: _version(name) for name in ("torch", "openvino", "onnxruntime", "ncnn")}
         | {"mga_kernels": __version__},
         "gmacs": {name: round(value, 3) for name, value in gmacs(config, width, height, k).items()},
@@ -261,13 +264,15 @@ def main() -> None:
     )
     parser.add_argument("--budget", type=float, default=20.0, help="seconds for each contender (default 20)")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
+    add_held(parser)
     parser.add_argument("--play", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
+    hold(args.held)
     combinations = [(n, scale, size) for n in args.networks for scale in args.scales for size in args.sizes]
     if len(combinations) > 1:
         for name, scale, size in combinations:
             one = ["--networks", name, "--scales", str(scale), "--sizes", size, "--budget", str(args.budget)]
-            one += ["--out", str(args.out), "--only", *args.only]
+            one += ["--out", str(args.out), "--only", *args.only, *(["--held", args.held] if args.held else [])]
             if subprocess.run([sys.executable, __file__, *one], env=os.environ).returncode:
                 sys.exit(1)
         return

@@ -15,6 +15,7 @@ import time
 
 import numpy as np
 import torch
+from held import add_held, hold
 from images import LEAST_BF16, LEAST_FP32, psnr, size_of, test_image
 
 from mga_kernels import MaskGuidedSR
@@ -57,7 +58,9 @@ def main() -> None:
     parser.add_argument("--size", type=size_of, default=(480, 270), help="of the image, WIDTHxHEIGHT (default 480x270)")
     parser.add_argument("--rounds", type=int, default=4)
     parser.add_argument("--dtype", default="auto", help="auto, float32 or bfloat16 (default auto)")
+    add_held(parser)
     args = parser.parse_args()
+    hold(args.held)
     print(f"{args.size[0]}x{args.size[1]}, {torch.get_num_threads()} threads")
     for model in args.models:
         measure(model, test_image(*args.size), args.rounds, args.dtype)

@@ -114,7 +114,7 @@ def images(monkeypatch):
 def test_whole_images_are_checked_timed_and_reported(images, tmp_path, quick_python):
     import report
 
-    args = argparse.Namespace(only=["D, ours", "D, PyTorch bf16", "as written"], budget=0.01, play=None)
+    args = argparse.Namespace(only=["D, ours", "D, PyTorch bf16", "as written"], budget=0.01, play=None, held=None)
     record = images.run_one(args, "fsrcnn", 4, "192x160")
     (tmp_path / "images_fsrcnn-x4_192x160.json").write_text(json.dumps(record))
     assert record["missing"] == {}
