@@ -24,6 +24,7 @@ ARCHITECTURES = (
 )
 SMALL = "compact"  # makes the coarse image where a published network refines regions
 FOLDER = f"{__package__}.architectures"
+Facts = dict[str, Any]  # as JSON holds them
 SHIPPED = Path(__file__).resolve().parent / "weights"
 
 
@@ -32,7 +33,7 @@ def shipped_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(SHIPPED.glob("*.safetensors"))}
 
 
-def written_in(path: Path) -> dict[str, Any]:
+def written_in(path: Path) -> Facts:
     """What a model file that ships says of itself: "form" (None of a mask-guided one) and "config", without PyTorch.
 
     ``checkpoints.read_metadata`` reads those of users, which may be damaged.

@@ -85,12 +85,12 @@ def test_tiny_and_narrow_ones(size):
     assert decibels(own, exact) > ALIKE
 
 
-@pytest.mark.parametrize("backend", ["cpu", "reference"])
+@pytest.mark.parametrize("forced", ["cpu", "reference"])
 @pytest.mark.parametrize("added", [None, torch.uint8, torch.float32])
-def test_pictures_of_floats_are_the_definition(monkeypatch, added, backend):
+def test_pictures_of_floats_are_the_definition(monkeypatch, added, forced):
     """Of one image, with what is added, and of patches; beyond [0, 1] as the ends, NaN as 0."""
     torch.manual_seed(3)
-    monkeypatch.setenv("MGA_BACKEND", backend)
+    monkeypatch.setenv("MGA_BACKEND", forced)
     weight = torch.randn(12, 8, 3, 3) / 6
     chain = MapChain([Stage(Conv(weight, torch.zeros(12)), "x", "picture", enlarge=2)], ["x", "picture"])
     for grid in (Grid(1, (9, 14)), Grid(5, (4, 6), 2)):

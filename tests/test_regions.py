@@ -5,7 +5,7 @@ import pytest
 import torch
 from film_networks import SHAPES, image_of
 
-from mga_kernels import MaskGuidedSR, _native
+from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_checkpoint
 from mga_kernels.checkpoints.native import load_native, save_model
 from mga_kernels.errors import InputError
@@ -67,8 +67,6 @@ def test_all_cells_are_the_whole_network(name, patch_size):
 
 def test_cells_of_12_are_whole_tiles_of_6():
     """With which some networks, run as they are, go faster: what is refined has its picture, bit by bit."""
-    if _native.map_kernels()[0] == "portable":
-        pytest.skip("the portable kernels round a product and a sum each, so that tiles of 6 would be seen")
     network, image = network_of("compact", patch_size=12), image_of()
     planner = RegionWeights.of(network, Maps())
     assert {side for call in planner.plan(83, 150, 0).regions.calls for side in call[0].sides} == {4, 6}

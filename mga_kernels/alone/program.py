@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,7 @@ class Program:
         return sum(array.nbytes for array in _arrays(self))
 
 
-def write(path: Path, key: dict[str, Any], program: Program) -> None:
+def write(path: Path, key: Mapping[str, object], program: Program) -> None:
     """Keep ``program`` with what it depends on. InputError or OSError where that cannot be written."""
     data, shapes = bytearray(), []
     for array in _arrays(program):
@@ -101,7 +101,7 @@ def write(path: Path, key: dict[str, Any], program: Program) -> None:
         stream.write(data)
 
 
-def read(path: Path, key: dict[str, Any]) -> Program | None:
+def read(path: Path, key: Mapping[str, object]) -> Program | None:
     """The program of a file; None where there is none, it depends on something else or it is damaged."""
     try:
         with path.open("rb") as stream:

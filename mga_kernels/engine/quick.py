@@ -115,7 +115,7 @@ def keep(name: str, device: str, model: MaskGuidedSR) -> None:
             pass
 
 
-def _place(name: str) -> tuple[Path, dict[str, Any]] | None:
+def _place(name: str) -> tuple[Path, dict[str, object]] | None:
     """The file of a model's program, and what it depends on."""
     file = SHIPPED / f"{name}.safetensors"
     if any(os.environ.get(variable) for variable in FORCING) or not file.is_file():
@@ -136,7 +136,12 @@ def _place(name: str) -> tuple[Path, dict[str, Any]] | None:
         text = version.read_text()
     except OSError:
         return None
-    key = {"package": _package(), "model": [found.st_size, found.st_mtime_ns], "torch": text, "kernels": names}
+    key: dict[str, object] = {
+        "package": _package(),
+        "model": [found.st_size, found.st_mtime_ns],
+        "torch": text,
+        "kernels": names,
+    }
     return path / f"{name}-{names}.mga", key
 
 

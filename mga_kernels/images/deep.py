@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -132,7 +132,7 @@ def of_tiff(stream: BinaryIO, name: str, order: str, tags: Tags) -> Photo:
     return of_levels(upright, "TIFF", info, notes)
 
 
-def turned(values: np.ndarray, orientation: Any) -> np.ndarray:
+def turned(values: np.ndarray, orientation: object) -> np.ndarray:
     """(H, W, C) upright; as they lie where the orientation, as Pillow has it, is none."""
     if orientation in (5, 6, 7, 8):
         values = values.swapaxes(0, 1)

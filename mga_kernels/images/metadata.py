@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping
-from typing import Any, BinaryIO, SupportsInt, cast
+from typing import BinaryIO, SupportsInt, cast
 
 from PIL import Image
 
@@ -233,7 +233,7 @@ def pillows_orientation(image: Image.Image) -> object:
         return None
 
 
-def pillows_orientation_of(exif: bytes) -> Any:
+def pillows_orientation_of(exif: bytes) -> object:
     """The same of an image that has this block."""
     image = Image.Image()
     image.info["exif"] = exif
