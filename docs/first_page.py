@@ -1,5 +1,5 @@
-"""What mkdocs does before it builds the site: README.md becomes its first page, and what that and the pages of docs/ link
-to outside docs/ becomes a page too, so that every link leads somewhere."""
+"""What mkdocs does before it builds the site: README.md becomes its first page, and what that and the pages of docs/
+link to outside docs/ becomes a page too, so that every link leads somewhere."""
 
 from __future__ import annotations
 
