@@ -52,7 +52,18 @@ def test_3x3_is_the_definition(outputs, inputs, height, width, tile):
 @pytest.mark.parametrize("size", [1, 5, 7, 9])
 @pytest.mark.parametrize(
     ("outputs", "inputs", "height", "width"),
-    [(1, 8, 5, 5), (2, 20, 3, 9), (3, 64, 9, 30), (4, 1, 1, 1), (56, 3, 10, 61), (25, 128, 2, 3), (64, 10, 11, 12)],
+    [
+        *[
+            (1, 8, 5, 5),
+            (2, 20, 3, 9),
+            (3, 64, 9, 30),
+            (4, 1, 1, 1),
+            (56, 3, 10, 61),
+            (25, 128, 2, 3),
+            (64, 10, 11, 12),
+        ],
+        (3, 8, 5, 12),  # whose last pixels are followed by four, and then by no memory
+    ],
 )
 def test_other_kernels_are_the_definition(outputs, inputs, height, width, size):
     case = Case(outputs, inputs, size, slope=0.2, bias=outputs != 25)

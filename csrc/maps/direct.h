@@ -164,7 +164,9 @@ void sum_dots(const Stretch& now, const MapTap* taps, float* sums, Ahead& ahead)
     ahead.step();
     int64_t pixel[4];
     for (int64_t p = 0; p < 4; ++p) {
-      const int64_t at = i + p * kEach < now.count ? i + p * kEach : now.count - 1;
+      // What is left over sees the last whole vector once more: a map may end behind its last pixels.
+      const int64_t wanted = i + p * kEach, last = now.count > kEach ? now.count - kEach : 0;
+      const int64_t at = wanted < now.count ? wanted : last;
       pixel[p] = ((now.x + at) * layer.stride - reach) * kGroup;
     }
     V dots[OUTPUTS][4]{};
