@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mga.cli import main
+from mga_kernels import MaskGuidedSR
+
 av = pytest.importorskip("av", reason="needs PyAV")
 
 TIMES = [0, 3, 6, 9, 15, 18, 30, 33, 36, 39, 42, 48]  # of a variable frame rate, in 1/90 s
@@ -63,6 +66,17 @@ def make(path, frames, times=None, codec="ffv1", pix_fmt="bgr0", sound=False, **
 def repeated(model, image):
     """In the place of a network whose result is not known."""
     return image.repeat(2, axis=0).repeat(2, axis=1)
+
+
+def repeating_command(model_file, capsys, monkeypatch):
+    """`mga video` with pixels that are repeated in the place of what the network makes: its exit code and output."""
+    monkeypatch.setattr(MaskGuidedSR, "upscale", repeated)
+
+    def run(*arguments):
+        code = main(["video", "--model", str(model_file), "--dtype", "float32", *map(str, arguments)])
+        return code, capsys.readouterr()
+
+    return run
 
 
 def decoded(path):

@@ -248,10 +248,8 @@ def test_a_split_says_whether_it_pays(folder, small, capsys, monkeypatch, last, 
     monkeypatch.setattr(split_curve, "best_of", lambda runs: seconds)
     assert mga(folder, "--minutes", "0.01", "--split", "2+1") == 0
     printed = capsys.readouterr()
-    verdict = (
-        f"it pays: {last} dB to the published network in {time:.2f} of its time" if pays else "it does not pay: 45"
-    )
-    assert verdict in printed.out
+    verdict = f"it pays: {last} dB to the published network in {time:.2f} of its time"
+    assert (verdict if pays else "it does not pay: 45") in printed.out
     assert ("note: this split does not pay" in printed.err) == (not pays)
     facts = read_metadata(folder / "out.safetensors")["training"]
     assert facts["pays"] == pays

@@ -24,12 +24,13 @@ from mga_kernels.distributed.job import Workers, _Pool, _shares, to_do
 from mga_kernels.distributed.storages import inside
 from mga_kernels.errors import ImageError, InputError
 
-needs_arrow = pytest.mark.skipif(
-    importlib.util.find_spec("pyarrow") is None, reason="pyarrow is not installed: make test-cluster"
-)
-needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="Ray is not installed: make test-cluster"
-)
+
+def needs(package: str) -> pytest.MarkDecorator:
+    missing = importlib.util.find_spec(package) is None
+    return pytest.mark.skipif(missing, reason=f"{package} is not installed: make test-cluster")
+
+
+needs_arrow, needs_ray = needs("pyarrow"), needs("ray")
 
 
 @pytest.fixture(scope="module")

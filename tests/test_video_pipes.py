@@ -11,10 +11,9 @@ from types import SimpleNamespace
 import commands
 import numpy as np
 import pytest
-from films_made import TIMES, av, decoded, make, packets, pictures, repeated
+from films_made import TIMES, av, decoded, make, packets, pictures, repeating_command
 from tiny_model import write_tiny_model
 
-from mga.cli import main
 from mga_kernels import MaskGuidedSR
 from mga_kernels.video import Video
 from mga_kernels.video.streams import Beside
@@ -27,14 +26,7 @@ def model_file(tmp_path_factory):
 
 @pytest.fixture
 def mga_video(model_file, capsys, monkeypatch):
-    """With pixels that are repeated in the place of a result that is not known."""
-    monkeypatch.setattr(MaskGuidedSR, "upscale", repeated)
-
-    def run(*arguments):
-        code = main(["video", "--model", str(model_file), "--dtype", "float32", *map(str, arguments)])
-        return code, capsys.readouterr()
-
-    return run
+    return repeating_command(model_file, capsys, monkeypatch)
 
 
 def piped(model_file, *arguments, data=b"", **options):

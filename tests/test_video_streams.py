@@ -10,11 +10,10 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from films_made import av, make, pictures, repeated
+from films_made import av, make, pictures, repeating_command
 from tiny_model import write_tiny_model
 
 from mga.cli import main
-from mga_kernels import MaskGuidedSR
 from mga_kernels.video import CODECS
 from mga_kernels.video.assembling import CONTAINERS, TAKEN
 
@@ -31,11 +30,11 @@ def model_file(tmp_path_factory):
 
 @pytest.fixture
 def mga_video(model_file, capsys, monkeypatch):
-    monkeypatch.setattr(MaskGuidedSR, "upscale", repeated)
+    """What `mga video` prints where all goes well."""
+    command = repeating_command(model_file, capsys, monkeypatch)
 
     def run(*arguments):
-        code = main(["video", "--model", str(model_file), "--dtype", "float32", *map(str, arguments)])
-        output = capsys.readouterr()
+        code, output = command(*arguments)
         assert code == 0, output.err
         return output.out
 

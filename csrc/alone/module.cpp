@@ -81,5 +81,4 @@ PYBIND11_MODULE(_alone, m) {
         "See mga_kernels.ops.convolve_maps_; arrays of whole images, without masks and lists.");
   m.def("record_fields", &mga::record_fields, "The fields of a record by its name, with spaces between them.");
   m.def("map_kernels", [] { return std::string(mga::map_kernels().name); }, "Which kernels run.");
-  m.def("kernels_are_fast", [] { return mga::map_kernels().fast; }, "Whether they are worth choosing.");
 }

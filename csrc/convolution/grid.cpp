@@ -4,27 +4,18 @@
 #include <vector>
 
 #include "convolution/kernels.h"
+#include "convolution/patches.h"
 #include "convolution/planes.h"
 
 namespace mga {
 namespace {
 
-// Patches of height x width, `across` in a row, one pixel between them.
-struct Patches {
-  int64_t count, height, width, across;
-
-  int64_t down() const { return (count + across - 1) / across; }
-  int64_t columns() const { return across * (width + 1) - 1; }
-  int64_t top(int64_t row) const { return row * (height + 1); }
-};
-
 PairPlanes planes_of(const char* op, const char* name, const Tensor& tensor, const Patches& patches, int64_t pairs) {
-  STD_TORCH_CHECK(patches.count >= 1 && patches.height >= 1 && patches.width >= 1 && patches.across >= 1, op,
-                  ": there are no patches");
+  STD_TORCH_CHECK(patches.exist(), op, ": there are no patches");
   const PairPlanes planes = pair_planes(op, tensor, 0, patches.columns());
-  STD_TORCH_CHECK(1 <= pairs && pairs <= planes.pairs && patches.top(patches.down()) - 1 <= planes.height, op, ": ",
+  STD_TORCH_CHECK(1 <= pairs && pairs <= planes.pairs && patches.rows() <= planes.height, op, ": ",
                   name, " has ", planes.pairs, " pairs of ", planes.height, " rows, not ", pairs, " of ",
-                  patches.top(patches.down()) - 1);
+                  patches.rows());
   return planes;
 }
 
@@ -41,7 +32,7 @@ Tensor grid_statistics(const Tensor& x, int64_t pairs, int64_t count, int64_t he
     std::vector<float> columns(4 * vectors * 16);
     for (int64_t i = begin; i < end; ++i) {
       const int64_t row = i / pairs, pair = i % pairs;
-      kernels.sum_rows(from, pair, patches.top(row), height, vectors, columns.data());
+      kernels.sum_rows(from, pair, patches.top_of_row(row), height, vectors, columns.data());
       for (int64_t patch = row * across; patch < std::min((row + 1) * across, count); ++patch) {
         const float* first = columns.data() + patch % across * (width + 1);
         for (int64_t what = 0; what < 4; ++what) {
@@ -89,8 +80,8 @@ void grid_scale(const Tensor& out, const Tensor& x, const std::optional<Tensor>&
           std::fill(first, first + width, given[what % 2][patch * 2 * pairs + 2 * pair + what / 2]);
         }
       }
-      kernels.scale_rows(from, skip ? &other : nullptr, to, pair, patches.top(row), height, vectors, values.data(),
-                         lanes.data(), float(slope));
+      kernels.scale_rows(from, skip ? &other : nullptr, to, pair, patches.top_of_row(row), height, vectors,
+                         values.data(), lanes.data(), float(slope));
     }
   });
 }

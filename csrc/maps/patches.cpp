@@ -4,6 +4,7 @@
 #include <cstring>
 #include <optional>
 
+#include "convolution/patches.h"
 #include "maps/layout.h"
 #include "torch/glue.h"
 
@@ -21,33 +22,22 @@ Half load(const float* from) {
 }
 void store(float* to, Half v) { std::memcpy(to, &v, sizeof v); }
 
-// Patches of height x width, `across` in a row, one pixel between them.
-struct Patches {
-  int64_t count, height, width, across;
-
-  int64_t down() const { return (count + across - 1) / across; }
-  int64_t rows() const { return down() * (height + 1) - 1; }
-  int64_t columns() const { return across * (width + 1) - 1; }
-  int64_t top(int64_t patch) const { return patch / across * (height + 1); }
-  int64_t left(int64_t patch) const { return patch % across * (width + 1); }
-
-  // Calls run(group, y, patch) for every row of pixels of every patch, in the order in which they lie in a map: patch
-  // by patch, none of it would be fetched ahead.
-  template <typename Run>
-  void for_each_row(int64_t groups, Run&& run) const {
-    const int64_t grain = rows_at_once(across * height * width * groups * kGroup);
-    torch::stable::parallel_for(0, down(), grain, [&](int64_t row, int64_t end) {
-      for (; row < end; ++row) {
-        const int64_t first = row * across, last = std::min(first + across, count), top = row * (height + 1);
-        for (int64_t y = top; y < top + height; ++y) {
-          for (int64_t g = 0; g < groups; ++g) {
-            for (int64_t patch = first; patch < last; ++patch) run(g, y, patch);
-          }
+// Calls run(group, y, patch) for every row of pixels of every patch, in the order in which they lie in a map: patch
+// by patch, none of it would be fetched ahead.
+template <typename Run>
+void for_each_row(const Patches& p, int64_t groups, Run&& run) {
+  const int64_t grain = rows_at_once(p.across * p.height * p.width * groups * kGroup);
+  torch::stable::parallel_for(0, p.down(), grain, [&](int64_t row, int64_t end) {
+    for (; row < end; ++row) {
+      const int64_t first = row * p.across, last = std::min(first + p.across, p.count), top = p.top_of_row(row);
+      for (int64_t y = top; y < top + p.height; ++y) {
+        for (int64_t g = 0; g < groups; ++g) {
+          for (int64_t patch = first; patch < last; ++patch) run(g, y, patch);
         }
       }
-    });
-  }
-};
+    }
+  });
+}
 
 // A map, of which `groups` groups of an image of this size are used.
 struct FloatMap {
@@ -70,8 +60,9 @@ struct FloatMap {
 };
 
 Patches patches_of(const char* op, int64_t count, int64_t height, int64_t width, int64_t across) {
-  STD_TORCH_CHECK(count >= 1 && height >= 1 && width >= 1 && across >= 1, op, ": there are no patches");
-  return {count, height, width, across};
+  const Patches patches{count, height, width, across};
+  STD_TORCH_CHECK(patches.exist(), op, ": there are no patches");
+  return patches;
 }
 
 // Pixels [left, left + side) of row y of an image; beyond it zeros, or the nearest pixel.
@@ -133,7 +124,7 @@ Tensor map_grid_statistics(const Tensor& x, int64_t groups, int64_t count, int64
   Tensor out = torch::stable::empty({2, count, groups * kGroup}, ScalarType::Float);
   auto* const to = static_cast<float*>(out.mutable_data_ptr());
   std::fill_n(to, 2 * count * groups * kGroup, 0.f);
-  patches.for_each_row(groups, [&](int64_t g, int64_t y, int64_t patch) {
+  for_each_row(patches, groups, [&](int64_t g, int64_t y, int64_t patch) {
     const float* const row = from.at(g, y, patches.left(patch));
     float* const sums = to + (patch * groups + g) * kGroup;
     float* const squares = sums + count * groups * kGroup;
@@ -185,7 +176,7 @@ void map_grid_scale(const Tensor& out, const Tensor& x, const std::optional<Tens
   const auto* const factor = static_cast<const float*>(factors.const_data_ptr());
   const auto* const offset = static_cast<const float*>(offsets.const_data_ptr());
   const auto run = skip ? scale_row<true> : scale_row<false>;
-  patches.for_each_row(groups, [&](int64_t g, int64_t y, int64_t patch) {
+  for_each_row(patches, groups, [&](int64_t g, int64_t y, int64_t patch) {
     const int64_t left = patches.left(patch), channel = (patch * groups + g) * kGroup;
     run(from.at(g, y, left), other.at(g, y, left), factor + channel, offset + channel, float(slope), width,
         to.at(g, y, left));
