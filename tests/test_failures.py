@@ -1,6 +1,5 @@
 """One file that fails costs no other, whatever it is, and neither does a stream that cannot be written to."""
 
-import ctypes
 import errno
 import io
 import os
@@ -178,10 +177,8 @@ def test_of_several_inputs_those_that_exist_are_done(tmp_path, folder, mga_upsca
     assert not (tmp_path / "other").exists()
 
 
-def obey_permissions():
-    """Also as root, who may otherwise read everything: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH are given up."""
-    for capability in (1, 2):
-        ctypes.CDLL(None).prctl(24, capability)  # PR_CAPBSET_DROP
+# Also as root, who may otherwise read everything: CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH go, by PR_CAPBSET_DROP.
+OBEY_PERMISSIONS = "import ctypes; [ctypes.CDLL(None).prctl(24, capability) for capability in (1, 2)]"
 
 
 def test_what_may_not_be_read_is_a_line(tmp_path, folder, model_file):
@@ -193,7 +190,7 @@ def test_what_may_not_be_read_is_a_line(tmp_path, folder, model_file):
         (tmp_path / name).chmod(mode)
     inputs = [folder, tmp_path / "closed", tmp_path / "listed", tmp_path / "listed" / "listed.png"]
     code, _, errors = commands.run(
-        *("upscale", *inputs, "-o", tmp_path / "out", "--model", model_file), before=obey_permissions
+        *("upscale", *inputs, "-o", tmp_path / "out", "--model", model_file), before=OBEY_PERMISSIONS
     )
     if code == 0:
         pytest.skip("this user may read everything")
@@ -333,9 +330,8 @@ def test_files_do_not_take_the_place_of_streams_that_are_closed_from_the_start(t
     )
     path = tmp_path / "file"
     code = subprocess.call(
-        [sys.executable, "-c", program, str(path)],
+        commands.after("[os.close(number) for number in range(3)]", [sys.executable, "-c", program, str(path)]),
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        preexec_fn=lambda: [os.close(number) for number in range(3)],
     )
     assert code == 0
     assert int(path.read_text()) > 2

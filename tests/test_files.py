@@ -3,12 +3,12 @@
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 import torch
@@ -186,12 +186,14 @@ def test_a_second_signal_leaves_nothing_either(tmp_path):
         "    signal.raise_signal(signal.SIGINT)\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program, str(tmp_path / "out.bin")],
+        commands.after(
+            "import signal; signal.signal(signal.SIGINT, signal.SIG_DFL)",
+            [sys.executable, "-c", program, str(tmp_path / "out.bin")],
+        ),
         capture_output=True,
         text=True,
         timeout=120,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert result.stdout == "1\n"
     assert "KeyboardInterrupt" in result.stderr

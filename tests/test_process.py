@@ -188,12 +188,11 @@ def test_nohup(tmp_path):
         "print('done')\n"
     )
     result = subprocess.run(
-        [sys.executable, "-c", program],
+        commands.after("import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)", [sys.executable, "-c", program]),
         capture_output=True,
         text=True,
         timeout=100,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
     )
     assert (result.returncode, result.stdout, result.stderr) == (0, "done\n", "")
 

@@ -243,9 +243,10 @@ def test_a_file_of_a_network_by_its_path(server, page, tmp_path):
 
 
 def test_two_visits_know_nothing_of_each_other(server, model_file, tmp_path):
+    Image.fromarray(noise(240, 320)).save(tmp_path / "large.png")
     Image.fromarray(noise()).save(tmp_path / "a.png")
     one, other = server.opened(), server.opened()
-    ids = one.start([one.send(tmp_path / "a.png") for _ in range(8)], "--model", model_file)
+    ids = one.start([one.send(tmp_path / "large.png") for _ in range(20)], "--model", model_file)
     task = other.upscale(tmp_path / "a.png", "--model", model_file)
     states = [one.tasks()[id]["state"] for id in ids]
     assert task["state"] == "done"

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from fractions import Fraction
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from films_made import av, make, pictures, repeating_command
 from tiny_model import write_tiny_model
 
 from mga.cli import main
-from mga_kernels.video import CODECS
+from mga_kernels.video import CODECS, encoding
 from mga_kernels.video.assembling import CONTAINERS, TAKEN
 
 LINES = [(200, 600, "Hello <i>world</i>, grüße – 你好"), (900, 300, "Two\nlines")]  # ms, ms, text
@@ -217,3 +218,26 @@ def test_codecs_and_containers(tmp_path, mga_video, model_file, capsys, suffix, 
         assert len(list(container.decode(video=0))) == 2
         found = container.streams.video[0].codec_context.codec.canonical_name
     assert found == (codec or ("av1" if suffix == ".webm" else "h264"))
+
+
+@pytest.mark.parametrize("time", [10**7, -(10**12)])
+def test_encoders_need_not_know_when_pictures_are_decoded(tmp_path, mga_video, monkeypatch, time):
+    """x265 leaves it undefined in a part of fewer pictures than it looks ahead, as a film's last part may be."""
+    begun = encoding._Encoder.__init__
+
+    def undefined(encoder, *settings):
+        begun(encoder, *settings)
+        encode = encoder.stream.encode
+
+        def packets(picture):
+            for packet in encode(picture):
+                packet.dts = time
+                yield packet
+
+        encoder.stream = SimpleNamespace(encode=packets)
+
+    monkeypatch.setattr(encoding._Encoder, "__init__", undefined)
+    make(tmp_path / "in.mkv", pictures(2, 64, 64))
+    mga_video(tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", "--codec", "hevc")
+    with av.open(str(tmp_path / "in.mkv")) as before, av.open(str(tmp_path / "out.mkv")) as after:
+        assert [frame.time for frame in after.decode(video=0)] == [frame.time for frame in before.decode(video=0)]

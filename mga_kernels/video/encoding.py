@@ -18,7 +18,7 @@ from .pyav import errors_of, pyav
 from .reading import Frame, Video
 
 if TYPE_CHECKING:
-    from av import VideoFrame, VideoStream
+    from av import Packet, VideoFrame, VideoStream
     from av.container import OutputContainer
 
 LEAD = 60  # seconds by which pictures are later in a part: one that began before zero would be moved by its container
@@ -120,7 +120,7 @@ class Pictures:
 
 class _Encoder:
     def __init__(self, container: OutputContainer, video: Video, size: tuple[int, int], encoding: Encoding):
-        self.container, self.time_base = container, video.time_base
+        self.container, self.time_base, self.written = container, video.time_base, 0
         kind, quality = encoding.kind, encoding.kind.quality
         os.environ.setdefault("SVT_LOG", "1")  # errors; the encoder of AV1 says on standard error what it sets, too
         crf = encoding.crf if encoding.crf is not None else quality
@@ -146,7 +146,14 @@ class _Encoder:
         picture = self.pictures.of(frame.rgb)
         picture.pts, picture.duration = frame.pts + round(LEAD / self.time_base), frame.duration
         picture.time_base = self.time_base
-        self.container.mux(self.stream.encode(picture))
+        self._write(self.stream.encode(picture))
 
     def finish(self) -> None:
-        self.container.mux(self.stream.encode(None))
+        self._write(self.stream.encode(None))
+
+    def _write(self, packets: Iterable[Packet]) -> None:
+        """In the order of decoding. The times of that are not read from parts, and x265 leaves them undefined in one
+        of fewer pictures than it looks ahead, so they are merely ones that a container takes."""
+        for packet in packets:
+            packet.dts, self.written = self.written, self.written + 1
+            self.container.mux(packet)
