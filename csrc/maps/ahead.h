@@ -7,7 +7,7 @@ class Ahead {
     const int64_t lines = (pixels * kGroup * 4 + 63) / 64 + 1;
     places_[count_++] = {&source, y, y + rows, x, groups, lines};
     total_ += rows * groups * lines;
-    if (count_ == 1) find_row();
+    if (count_ == 1) find_run();
   }
 
   // What a layer adds to tiles of M x M pixels of what it makes, but where it has just read it.
@@ -25,9 +25,12 @@ class Ahead {
   void spread(int64_t steps) { rate_ = (total_ + steps - 1) / steps; }
 
   INLINE void step() {
-    for (int64_t n = rate_; n > 0 && now_ < count_; --n) {
-      __builtin_prefetch(at_ + line_ * 64, 0, 2);
-      if (++line_ == places_[now_].lines) next_run();
+    for (int64_t left = rate_; left > 0 && now_ < count_;) {
+      const int64_t lines = left < lines_ ? left : lines_;
+      for (const char* const end = at_ + lines * 64; at_ < end; at_ += 64) __builtin_prefetch(at_, 0, 2);
+      left -= lines;
+      lines_ -= lines;
+      if (lines_ == 0) next_run();
     }
   }
 
@@ -38,23 +41,23 @@ class Ahead {
   };
 
   void next_run() {
-    line_ = 0;
-    at_ += 4 * group_floats_;
-    if (++group_ < places_[now_].groups) return;
-    group_ = 0;
-    if (++places_[now_].row == places_[now_].end) ++now_;
-    if (now_ < count_) find_row();
+    if (++group_ == places_[now_].groups) {
+      group_ = 0;
+      if (++places_[now_].row == places_[now_].end) ++now_;
+      if (now_ == count_) return;
+    }
+    find_run();
   }
-  void find_row() {
+  void find_run() {
     const Place& place = places_[now_];
     const MapTap row = tap(*place.source, place.row);
-    group_floats_ = row.group;
-    at_ = reinterpret_cast<const char*>(row.at + place.x * kGroup);
+    at_ = reinterpret_cast<const char*>(row.at + group_ * row.group + place.x * kGroup);
+    lines_ = place.lines;
   }
 
   static constexpr int64_t kMost = 3 * 48;  // of three maps for each tile of a task
   Place places_[kMost];
   int64_t count_ = 0, total_ = 0, rate_ = 0;
-  int64_t now_ = 0, group_ = 0, line_ = 0, group_floats_ = 0;
+  int64_t now_ = 0, group_ = 0, lines_ = 0;  // lines of this run that are left, from at_ on
   const char* at_ = nullptr;
 };

@@ -6,23 +6,24 @@
 #include "maps/vector_of_compiler.h"
 #endif
 
-// Sigmoids of several vectors side by side, since each is a long chain of sums: 1 / (1 + e^-x), with e^x to about 1e-7
-// relative for x in [-87, 88], outside as at the ends; NaN stays NaN. See simd/vec.h.
+// Sigmoids of several vectors side by side, since each is a long chain of sums: 1 / (1 + e^-x), with e^-x to about 2e-7
+// relative for x in [-87, 88], outside as at the ends; NaN stays NaN. e^-x is 2^n e^-r, n whole, |r| <= ln 2 / 2: the
+// polynomial is that of the fifth degree with the least largest error relative to e^-r, among those that are 1 at 0.
 template <int N, typename V>
 INLINE void sigmoids(const V* x, V* to) {
   constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which then is the low bits
-  V shifted[N], r[N], p[N];
+  V n[N], shifted[N], r[N], p[N];
   UNROLL for (int i = 0; i < N; ++i) {
-    r[i] = within(-x[i], -87.0f, 88.0f);
-    shifted[i] = fma(r[i], all<V>(1.44269504f), all<V>(kRound));
-    const V n = shifted[i] - all<V>(kRound);
-    r[i] = fma(n, all<V>(-0.693359375f), r[i]);  // ln 2 in two parts
-    r[i] = fma(n, all<V>(2.12194440e-4f), r[i]);
-    p[i] = all<V>(1.0f / 5040);
+    r[i] = within(x[i], -87.0f, 88.0f);
+    shifted[i] = fma(r[i], all<V>(-1.44269504f), all<V>(kRound));
+    n[i] = shifted[i] - all<V>(kRound);
+    r[i] = fma(n[i], all<V>(0.693359375f), r[i]);  // ln 2 in two parts
+    r[i] = fma(n[i], all<V>(-2.12194440e-4f), r[i]);
+    p[i] = all<V>(-0.00829031484f);
   }
-  constexpr float kTaylor[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f};
-  UNROLL for (float c : kTaylor) { UNROLL for (int i = 0; i < N; ++i) p[i] = fma(p[i], r[i], all<V>(c)); }
-  UNROLL for (int i = 0; i < N; ++i) to[i] = all<V>(1.0f) / (all<V>(1.0f) + p[i] * two_to_the(shifted[i]));
+  constexpr float kFactors[] = {0.0418979305f, -0.166676362f, 0.499991495f, -0.999999707f, 1.0f};
+  UNROLL for (float c : kFactors) { UNROLL for (int i = 0; i < N; ++i) p[i] = fma(p[i], r[i], all<V>(c)); }
+  UNROLL for (int i = 0; i < N; ++i) to[i] = inverse(all<V>(1.0f) + times_two_to_the(p[i], n[i], shifted[i]));
 }
 
 // The vectors in which NV of 8 that lie side by side are computed.

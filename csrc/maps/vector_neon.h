@@ -57,11 +57,15 @@ INLINE float32x4_t within(float32x4_t x, float low, float high) {
 }
 INLINE V8 within(V8 x, float low, float high) { return {within(x.low, low, high), within(x.high, low, high)}; }
 
-// 2^n, of n as the low bits of a number to which 1.5 * 2^23 was added.
-INLINE float32x4_t two_to_the(float32x4_t n) {
-  return vreinterpretq_f32_u32(vaddq_u32(vshlq_n_u32(vreinterpretq_u32_f32(n), 23), vdupq_n_u32(0x3f800000)));
+// v * 2^n of whole n in [-127, 126], which `shifted` has as its low bits: 1.5 * 2^23 was added to it.
+INLINE float32x4_t times_two_to_the(float32x4_t v, float32x4_t shifted) {
+  const uint32x4_t power = vaddq_u32(vshlq_n_u32(vreinterpretq_u32_f32(shifted), 23), vdupq_n_u32(0x3f800000));
+  return vmulq_f32(v, vreinterpretq_f32_u32(power));
 }
-INLINE V8 two_to_the(V8 n) { return {two_to_the(n.low), two_to_the(n.high)}; }
+INLINE V8 times_two_to_the(V8 v, V8, V8 shifted) {
+  return {times_two_to_the(v.low, shifted.low), times_two_to_the(v.high, shifted.high)};
+}
+INLINE V8 inverse(V8 v) { return all(1.f) / v; }
 
 // 16 bytes: values rounded half to even, in 0..255, NaN as 0.
 INLINE uint16x4_t words_of(float32x4_t v) { return vqmovun_s32(vcvtnq_s32_f32(v)); }

@@ -70,8 +70,24 @@ INLINE V8 within(V8 x, float low, float high) {
 #endif
 }
 
-// 2^n, of n as the low bits of a number to which 1.5 * 2^23 was added.
-INLINE V8 two_to_the(V8 n) { return (V8)(((I8)n << 23) + 0x3f800000); }
+// v * 2^n of whole n in [-127, 126], which `shifted` has as its low bits: 1.5 * 2^23 was added to it.
+INLINE V8 times_two_to_the(V8 v, [[maybe_unused]] V8 n, [[maybe_unused]] V8 shifted) {
+#if defined(__AVX512F__)
+  return _mm256_scalef_ps(v, n);
+#else
+  return v * (V8)(((I8)shifted << 23) + 0x3f800000);
+#endif
+}
+
+// 1 / v of v in [1, 2^126]; with AVX-512, whose approximation has 14 bits, to about an ulp.
+INLINE V8 inverse(V8 v) {
+#if defined(__AVX512F__)
+  const V8 about = _mm256_rcp14_ps(v);
+  return fma(about, _mm256_fnmadd_ps(v, about, all(1.f)), about);
+#else
+  return all(1.f) / v;
+#endif
+}
 
 #if defined(__AVX512F__)
 typedef float V16 __attribute__((vector_size(64)));
@@ -88,11 +104,15 @@ INLINE I16 less(V16 a, V16 b) { return a < b; }
 INLINE I16 not_zero(V16 v) { return v != 0.f; }
 INLINE V16 choose(I16 which, V16 a, V16 b) { return which ? a : b; }
 INLINE V16 only(I16 which, V16 v) { return (V16)((I16)v & which); }
+constexpr __mmask16 kAllLanes = 0xffff;  // for g++ takes what it leaves undefined without a mask for a mistake
 INLINE V16 within(V16 x, float low, float high) {
-  x = choose(less(x, all<V16>(low)), all<V16>(low), x);
-  return choose(less(all<V16>(high), x), all<V16>(high), x);
+  return _mm512_maskz_min_ps(kAllLanes, all<V16>(high), _mm512_maskz_max_ps(kAllLanes, all<V16>(low), x));
 }
-INLINE V16 two_to_the(V16 n) { return (V16)(((I16)n << 23) + 0x3f800000); }
+INLINE V16 times_two_to_the(V16 v, V16 n, V16) { return _mm512_maskz_scalef_ps(kAllLanes, v, n); }
+INLINE V16 inverse(V16 v) {
+  const V16 about = _mm512_maskz_rcp14_ps(kAllLanes, v);
+  return fma(about, _mm512_fnmadd_ps(v, about, all<V16>(1.f)), about);
+}
 
 INLINE V16 both(V8 a, V8 b) {
   return __builtin_shufflevector(a, b, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);

@@ -30,6 +30,28 @@ static inline Wide multiply_add(Wide a, Wide b, Wide c) {
   for (int i = 0; i < 2; ++i) sum.half[i] = _mm256_fmadd_ps(x.half[i], y.half[i], sum.half[i]);
   return sum.whole;
 }
+// Of both halves.
+template <typename Each>
+static inline Wide each_half(Wide a, Wide b, Each each) {
+  Halves x{a}, y{b};
+  for (int i = 0; i < 2; ++i) x.half[i] = each(x.half[i], y.half[i]);
+  return x.whole;
+}
+static inline Wide least(Wide a, Wide b) {
+  return each_half(a, b, [](__m256 x, __m256 y) { return _mm256_min_ps(x, y); });
+}
+static inline Wide greatest(Wide a, Wide b) {
+  return each_half(a, b, [](__m256 x, __m256 y) { return _mm256_max_ps(x, y); });
+}
+// v * 2^n of whole n, where 2^n is a normal number.
+static inline __m256 scaled_half(__m256 v, __m256 n) {
+  const __m256i power = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+  return _mm256_mul_ps(v, _mm256_castsi256_ps(_mm256_slli_epi32(power, 23)));
+}
+static inline Wide scaled(Wide v, Wide n) { return each_half(v, n, scaled_half); }
+static inline __m256 inverse_half(__m256 v) { return _mm256_div_ps(_mm256_set1_ps(1.f), v); }
+static inline Wide inverse(Wide v) { return all(1.f) / v; }
+static inline Wide multiply_subtract_from(Wide a, Wide b, Wide c) { return multiply_add(-a, b, c); }
 
 }  // namespace emulated
 
@@ -39,3 +61,10 @@ static inline Wide multiply_add(Wide a, Wide b, Wide c) {
 #define _mm512_loadu_ps emulated::load
 #define _mm512_storeu_ps emulated::store
 #define _mm512_fmadd_ps emulated::multiply_add
+#define _mm512_fnmadd_ps emulated::multiply_subtract_from
+#define _mm512_min_ps emulated::least
+#define _mm512_max_ps emulated::greatest
+#define _mm512_scalef_ps emulated::scaled
+#define _mm256_scalef_ps emulated::scaled_half
+#define _mm512_rcp14_ps emulated::inverse
+#define _mm256_rcp14_ps emulated::inverse_half
