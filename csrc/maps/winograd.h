@@ -114,7 +114,11 @@ INLINE bool transform_inputs(const MapTap* taps, int64_t x, int64_t count, const
   for (int64_t g = 0; g < at.groups; ++g) {
     for (int64_t c = 0; c < M * count + 4; c += 2) {
       V16 d[N], t[N];
-      UNROLL for (int i = 0; i < N; ++i) d[i] = load<V16>(taps[i].at + g * taps[i].group + (x - 2 + c) * kGroup);
+      UNROLL for (int i = 0; i < N; ++i) {
+        const float* const from = taps[i].at + g * taps[i].group + (x - 2 + c) * kGroup;
+        d[i] = load<V16>(from);
+        __builtin_prefetch(from + taps[i].group);
+      }
       Transform<M>::in(d, t);
       UNROLL for (int i = 0; i < N; ++i) store(&columns[i][c * kGroup], t[i]);
       check = fma(t[0], V16{}, check);
