@@ -62,9 +62,9 @@ static inline Wide multiply_subtract_from(Wide a, Wide b, Wide c) { return multi
 #define _mm512_storeu_ps emulated::store
 #define _mm512_fmadd_ps emulated::multiply_add
 #define _mm512_fnmadd_ps emulated::multiply_subtract_from
-#define _mm512_min_ps emulated::least
-#define _mm512_max_ps emulated::greatest
-#define _mm512_scalef_ps emulated::scaled
+#define _mm512_maskz_min_ps(lanes, a, b) emulated::least(a, b)
+#define _mm512_maskz_max_ps(lanes, a, b) emulated::greatest(a, b)
+#define _mm512_maskz_scalef_ps(lanes, v, n) emulated::scaled(v, n)
 #define _mm256_scalef_ps emulated::scaled_half
-#define _mm512_rcp14_ps emulated::inverse
+#define _mm512_maskz_rcp14_ps(lanes, v) emulated::inverse(v)
 #define _mm256_rcp14_ps emulated::inverse_half
