@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mga_kernels import MaskGuidedSR, _native
+from mga_kernels import MaskGuidedSR
 from mga_kernels.networks.whole import WholeConfig, WholeNetwork
 from mga_kernels.runtimes.cpu import large_tiles
 from mga_kernels.runtimes.cpu.maps import Maps, pack
@@ -28,14 +28,13 @@ def cache(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def portable_may_differ(monkeypatch):
-    """The portable kernels round a product and a sum each, which is seen in tiles of 6: 86 dB of SPAN, not 95."""
-    if _native.map_kernels()[0] == "portable":
-        monkeypatch.setattr(large_tiles, "ALIKE", 80.0)
+def less_is_alike(monkeypatch):
+    """Pictures of these networks, of random weights, are alike to 86 to 95 dB, by the processor: a few bytes differ."""
+    monkeypatch.setattr(large_tiles, "ALIKE", 80.0)
 
 
 @pytest.fixture
-def tried(monkeypatch, portable_may_differ):
+def tried(monkeypatch, less_is_alike):
     """A function: which tiles another process would give a network, and whether it would try them."""
     plain, calls = large_tiles._likeness, []
     monkeypatch.setattr(large_tiles, "_likeness", lambda *results: calls.append(1) or plain(*results))
@@ -67,7 +66,7 @@ def tiles_of(model: MaskGuidedSR) -> set[int]:
 
 
 @pytest.mark.parametrize(("kind", "tile"), [("span", 6), ("compact", 6), ("edsr", 4)])
-def test_networks_that_ask_for_large_tiles_have_them(kind, tile, portable_may_differ):
+def test_networks_that_ask_for_large_tiles_have_them(kind, tile, less_is_alike):
     assert tiles_of(MaskGuidedSR(network(kind), runtime="own")) == {tile}
 
 
