@@ -15,7 +15,7 @@ from pictures import picture
 from PIL import Image
 from test_plain_plans import network
 
-from mga_kernels import MaskGuidedSR
+from mga_kernels import MaskGuidedSR, _native
 from mga_kernels.alone import program as programs
 from mga_kernels.alone import run as running
 from mga_kernels.alone.program import Chain, Program
@@ -45,7 +45,7 @@ sys.exit(code)
 
 
 def engine(name: str) -> MaskGuidedSR:
-    return MaskGuidedSR(network(name), device="cpu")
+    return MaskGuidedSR(network(name), device="cpu", runtime="own")
 
 
 def program(name: str) -> Program:
@@ -222,7 +222,7 @@ def test_a_kept_model_is_found_until_something_changes(tmp_path, monkeypatch):
     monkeypatch.setenv("MGA_CACHE", str(tmp_path))
     load = Loaded("span")
     assert quick.find("span-x4-fast", "auto", load) is None
-    quick.keep("span-x4-fast", "auto", MaskGuidedSR.from_pretrained("span-x4-fast", device="cpu"))
+    quick.keep("span-x4-fast", "auto", MaskGuidedSR.from_pretrained("span-x4-fast", device="cpu", runtime="own"))
     assert isinstance(quick.find("span-x4-fast", "cpu", load), Quick)
     assert quick.find("span-x4", "cpu", load) is None
     assert quick.find("../span-x4-fast", "cpu", load) is None
@@ -243,7 +243,7 @@ def test_where_pytorch_may_find_a_gpu_only_the_cpu_asked_for_is_quick(tmp_path, 
     monkeypatch.setenv("MGA_CACHE", str(tmp_path))
     monkeypatch.setattr(made_of.torch.version, "cuda", "13.0")
     monkeypatch.setattr(quick, "DEVICES", (str(tmp_path / "device"),))
-    model, load = MaskGuidedSR.from_pretrained("span-x4-fast", device="cpu"), Loaded("span")
+    model, load = MaskGuidedSR.from_pretrained("span-x4-fast", device="cpu", runtime="own"), Loaded("span")
 
     def found() -> list[bool]:
         return [quick.find("span-x4-fast", device, load) is not None for device in ("auto", "cpu")]
@@ -263,7 +263,7 @@ def test_where_pytorch_may_find_a_gpu_only_the_cpu_asked_for_is_quick(tmp_path, 
 def test_where_nothing_can_be_kept_nothing_is_said(tmp_path, monkeypatch, recwarn):
     (tmp_path / "file").touch()
     monkeypatch.setenv("MGA_CACHE", str(tmp_path / "file"))
-    quick.keep("span-x4-fast", "auto", MaskGuidedSR.from_pretrained("span-x4-fast", device="cpu"))
+    quick.keep("span-x4-fast", "auto", MaskGuidedSR.from_pretrained("span-x4-fast", device="cpu", runtime="own"))
     with pytest.raises((InputError, OSError)):
         programs.write(tmp_path / "file/programs/x", KEY, program("span-odd"))
     assert not recwarn
@@ -292,6 +292,7 @@ def test_models_are_listed_without_pytorch_and_as_their_files_say(tmp_path):
         assert facts == (config.network, config.scale, config.masked)
 
 
+@pytest.mark.skipif(not _native.map_kernels()[1], reason="where our convolutions are slow, PyTorch's are chosen")
 def test_the_second_command_needs_no_pytorch_and_makes_the_same_file(tmp_path):
     Image.fromarray(picture(30, 41)).save(tmp_path / "photo.png")
     options = [], ["--dtype", "float32", "--mode", "dense"], ["--quality", "whole", "--device", "cpu"]
