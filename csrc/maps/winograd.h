@@ -155,7 +155,11 @@ INLINE bool transform_inputs(const MapTap* taps, int64_t x, int64_t count, const
   for (int64_t g = 0; g < at.groups; ++g) {
     for (int64_t c = 0; c < M * count + 2; ++c) {
       V8 d[N], t[N];
-      UNROLL for (int i = 0; i < N; ++i) d[i] = load(taps[i].at + g * taps[i].group + (x - 1 + c) * kGroup);
+      UNROLL for (int i = 0; i < N; ++i) {
+        const float* const from = taps[i].at + g * taps[i].group + (x - 1 + c) * kGroup;
+        d[i] = load(from);
+        if (c % 2 == 0) __builtin_prefetch(from + taps[i].group);
+      }
       Transform<M>::in(d, t);
       UNROLL for (int i = 0; i < N; ++i) store(&columns[i][c * kGroup], t[i]);
       check = fma(t[0], V8{}, check);
