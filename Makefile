@@ -39,9 +39,11 @@ $(STAMP): $(SOURCES)
 	@touch $@
 
 # A file's tests stay in one process, since they share what is dear to make; conftest.py puts long files first. Processes
-# that tests start would each compile the package anew if bytecode were not kept.
+# that tests start would each compile the package anew if bytecode were not kept. A test that hangs fails after minutes,
+# and says where it stood.
 export PYTHONDONTWRITEBYTECODE =
-TEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+HANGS := -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
+TEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(HANGS)
 test: setup
 	$(TEST)
 

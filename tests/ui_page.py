@@ -63,11 +63,13 @@ class Page:
 
     def finished(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Those tasks when there is nothing more to do for them."""
-        while True:
+        end = time.monotonic() + 120
+        while time.monotonic() < end:
             tasks = self.tasks()
             if all(tasks[id]["state"] in ("done", "failed") for id in ids):
                 return [tasks[id] for id in ids]
             time.sleep(0.02)
+        raise AssertionError(f"tasks that do not end: {[tasks[id]['state'] for id in ids]}")
 
     def upscale(self, path: Path, *options: object, mask: bool = False) -> dict[str, Any]:
         return self.finished(self.start([self.send(path)], *options, mask=mask))[0]
