@@ -42,7 +42,7 @@ $(STAMP): $(SOURCES)
 # that tests start would each compile the package anew if bytecode were not kept. A test that hangs fails after minutes,
 # and says where it stood.
 export PYTHONDONTWRITEBYTECODE =
-HANGS := -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true
+HANGS := -o faulthandler_timeout=600 -o faulthandler_exit_on_timeout=true --max-worker-restart 2
 TEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder $(HANGS)
 test: setup
 	$(TEST)
