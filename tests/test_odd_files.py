@@ -40,7 +40,8 @@ def bounded(what: str) -> Iterator[None]:
         assert _status("VmHWM") - before < MEMORY, what
 
 
-def refused(path: Path, fault: str) -> None:
+def refused(path: Path, fault: str) -> str:
+    """What is said of it."""
     with bounded(fault), pytest.raises(CheckpointError) as caught:
         load_checkpoint(path)
     said = str(caught.value).replace("...", "")
@@ -50,6 +51,7 @@ def refused(path: Path, fault: str) -> None:
     assert re.search(r"\w{3}", reason), said
     assert not re.search(r"\.\s|Traceback|Error\b(?! while| code)", reason), said
     assert len(reason) < 500, said
+    return said
 
 
 def test_there_are_hundreds():

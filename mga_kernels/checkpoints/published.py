@@ -29,6 +29,7 @@ NO_MEMORY = "can't allocate memory"  # of PyTorch's allocator
 LARGEST = 1 << 30  # bytes of a file: many times the largest of the networks, with what an optimiser keeps
 LARGEST_STATED = 1 << 50  # bytes that a safetensors file is believed to have had
 LONGEST = 8 << 20  # bytes of the list of tensors that a larger file is named by
+PYTORCH = (b"PK\x03\x04", b"\x80\x02")  # how its files begin, archives and others
 LEGACY = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."  # how PyTorch's files begin that are no archives
 TRAINING = ("state", "param_groups", "optimizers", "schedulers", "optimizer", "optimizer_states", "lr_schedulers")
 
@@ -136,10 +137,15 @@ def _kind_of_large(path: Path) -> str | None:
 
 
 def _is_safetensors(path: Path) -> bool:
-    """By its beginning, the length of a JSON text; the name decides where the file is too short or damaged."""
+    """By its beginning, the length of a JSON text, or that of PyTorch's files under another name.
+
+    The name decides where the file is too short or damaged.
+    """
     with path.open("rb") as stream:
         head = stream.read(9)
-    return path.suffix == ".safetensors" or (len(head) == 9 and head[8:] == b"{" and head[4:8] == bytes(4))
+    if len(head) == 9 and head[8:] == b"{" and head[4:8] == bytes(4):
+        return True
+    return path.suffix == ".safetensors" and not head.startswith(PYTORCH)
 
 
 def _read_safetensors(path: Path, name: str) -> Mapping[str, Tensor]:
@@ -178,8 +184,8 @@ def _read_pickle(path: Path, name: str) -> Any:
     try:
         asked = unneeded(path)
         if asked is None:
-            with quiet():  # about formats that are no longer written
-                return torch.load(path, map_location="cpu", weights_only=True)
+            with quiet(), path.open("rb") as stream:  # about formats that are no longer written; not by its name
+                return torch.load(stream, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can end the unpickler in any way
         kind = _kind_of_unread(path)
         if kind is not None:

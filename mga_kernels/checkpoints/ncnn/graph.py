@@ -118,11 +118,11 @@ def _text(path: Path, largest: int, what: str) -> str:
 
 
 def _layers(text: str) -> Iterator[Layer]:
-    lines = text.splitlines()
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     counts = lines[1].split() if len(lines) > 1 else []
     if lines[:1] != [MAGIC] or len(counts) != 2 or not all(count.isascii() and count.isdigit() for count in counts):
         raise CheckpointError(f"it does not begin with {MAGIC} and two numbers; download it again")
-    rows = [row for row in lines[2:] if row.strip()]
+    rows = lines[2:]
     stated = int(counts[0][:12])
     if stated > MOST_LAYERS or len(rows) > MOST_LAYERS:
         raise CheckpointError(f"it has {max(stated, len(rows)):,} layers, and at most {MOST_LAYERS:,} are read")

@@ -173,6 +173,8 @@ def _outputs(layer: Layer, taken: list[Tensor], image: Tensor) -> dict[str, Tens
         raise CheckpointError(f"its layer {shown(layer.name)} has another number of inputs or outputs than its kind")
     try:
         return {layer.outputs[0]: COMPUTED[layer.kind](layer, *taken)}
+    except CheckpointError:  # which says all already
+        raise
     except (RuntimeError, TypeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise CheckpointError(f"its layer {shown(layer.name)} cannot be computed: {reason}") from None
