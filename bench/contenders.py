@@ -192,8 +192,22 @@ def openvino(module: nn.Module, value_range: float, size: tuple[int, int], preci
     return run
 
 
-def ncnn(module: nn.Module, value_range: float, size: tuple[int, int]) -> Run:
-    """In float32 as all that is compared with it: ncnn would store halves where the processor can."""
+def ncnn_net(graph: str, weights: str, exact: bool = True) -> Any:
+    """ncnn's own ``Net`` of these two files; ``exact`` as of ``ncnn``."""
+    import ncnn as runtime
+
+    net = runtime.Net()
+    net.opt.num_threads = torch.get_num_threads()
+    if exact:
+        net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
+        net.opt.use_bf16_storage = False
+    if net.load_param(graph) or net.load_model(weights):
+        raise RuntimeError(f"ncnn cannot load {Path(graph).name}")
+    return net
+
+
+def ncnn(module: nn.Module, value_range: float, size: tuple[int, int], exact: bool = True) -> Run:
+    """``exact``: in float32 as all that is compared with it; ncnn would store halves where the processor can."""
     import ncnn as runtime
     import pnnx  # its own converter, which is a program
 
@@ -203,12 +217,7 @@ def ncnn(module: nn.Module, value_range: float, size: tuple[int, int]) -> Run:
         shape = f"inputshape=[1,3,{size[0]},{size[1]}]f32"
         command = [pnnx.EXEC_PATH, traced, shape, "fp16=0", f"ncnnparam={graph}", f"ncnnbin={weights}"]
         subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=NCNN_SECONDS)
-        net = runtime.Net()
-        net.opt.num_threads = torch.get_num_threads()
-        net.opt.use_fp16_packed = net.opt.use_fp16_storage = net.opt.use_fp16_arithmetic = False
-        net.opt.use_bf16_storage = False
-        if net.load_param(graph) or net.load_model(weights):
-            raise RuntimeError("ncnn cannot load what its converter made of it")
+        net = ncnn_net(graph, weights, exact)
 
     def run(image: np.ndarray) -> np.ndarray:
         tensor = to_network(image, value_range)[0].contiguous().numpy()  # whose memory the extractor reads

@@ -37,6 +37,14 @@ def test_the_page_of_images_is_made_from_their_records(monkeypatch):
     assert (RESULTS / "images.md").read_text() == report.table(report.load(RESULTS))
 
 
+def test_the_page_of_published_files_is_made_from_its_record(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    import published
+
+    record = json.loads((RESULTS / "published.json").read_text())
+    assert (RESULTS / "published.md").read_text() == published.table(record)
+
+
 @pytest.mark.parametrize("page", ["masks.md", "masks_avx512_bf16.md"])
 def test_each_shipped_mask_was_compared_with_the_free_one_and_the_better_is_the_usual_one(page):
     """By the mean over sets and shares; where both are level, the free one."""
