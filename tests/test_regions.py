@@ -65,19 +65,19 @@ def test_all_cells_are_the_whole_network(name, patch_size):
     assert np.array_equal(every, whole)
 
 
-def test_cells_of_12_are_whole_tiles_of_6():
-    """With which some networks, run as they are, go faster: what is refined has its picture, bit by bit."""
-    network, image = network_of("compact", patch_size=12), image_of()
-    planner = RegionWeights.of(network, Maps())
-    assert {side for call in planner.plan(83, 150, 0).regions.calls for side in call[0].sides} == {4, 6}
+@pytest.mark.parametrize("name", REFINING)
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+def test_cells_of_12_are_in_the_tiles_of_the_network_alone(name, dtype):
+    """Which are those of 6 where they make it faster: where every cell is refined it is its picture, bit by bit."""
+    network, image = network_of(name, patch_size=12), image_of()
+    planner = RegionWeights.of(network, Maps(), exact=dtype != "auto")
+    sides = {side for call in planner.plan(83, 150, 0).regions.calls for side in call[0].sides}
+    assert sides == {4, 6} or name != "compact"
     alone = WholeNetwork(network.config.refine)
     alone.load_state_dict(network.refine.state_dict())
-    whole = np.asarray(MaskGuidedSR(alone, runtime="own").upscale(image))
-    found = MaskGuidedSR(network, runtime="own", fraction=0.3).explain(image)
-    cells = np.zeros(found.mask.size, bool)
-    cells[found.indices] = True
-    inside = cells.reshape(found.mask.shape).repeat(48, 0).repeat(48, 1)[: whole.shape[0], : whole.shape[1]]
-    assert np.array_equal(np.asarray(found.image)[inside], whole[inside])
+    whole = np.asarray(MaskGuidedSR(alone, runtime="own", dtype=dtype).upscale(image))
+    every = np.asarray(MaskGuidedSR(network, runtime="own", dtype=dtype, fraction=1.0).upscale(image))
+    assert np.array_equal(every, whole)
 
 
 @pytest.mark.parametrize("name", ["compact", "msrresnet"])

@@ -108,10 +108,11 @@ def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, as
     reason = own.supported() or _against_weights(network)
     if reason is not None:
         return reason
-    make: Callable[[SRNetwork, Storage], Planner | str] = partial(large_tiles.of, exact=dtype is not None)
+    exact = dtype is not None
+    make: Callable[[SRNetwork, Storage], Planner | str] = partial(large_tiles.of, exact=exact)
     faster = network.staged.weights.faster
     if network.pair is not None:
-        make, faster = RegionWeights.of, RegionWeights.faster
+        make, faster = partial(RegionWeights.of, exact=exact), RegionWeights.faster
     elif network.alternatives:
         make = ClassWeights.of
     return own.fastest(lambda kept: make(network, kept), faster, dtype, asked)

@@ -8,8 +8,8 @@ from torch import Tensor
 from ...modes import ordinary
 from ...networks import RegionConfig, SRNetwork
 from ..plan import CELLS, Plan, Planner
+from . import large_tiles
 from .choose import weights_of
-from .large_tiles import LARGE, prepared
 from .maps import Maps
 from .plan import PairWeights
 from .regions import Regions
@@ -26,12 +26,15 @@ class RegionWeights(Planner):
         self.pixel = base.pixel
 
     @classmethod
-    def of(cls, network: SRNetwork, kept: Storage, pixel: torch.dtype = torch.uint8) -> RegionWeights | str:
+    def of(
+        cls, network: SRNetwork, kept: Storage, pixel: torch.dtype = torch.uint8, exact: bool = False
+    ) -> RegionWeights | str:
+        """``exact``: as of ``large_tiles.of``."""
         assert network.pair is not None
         if kept.narrow:
             return f"there are none in {kept.name} for regions"
         base, refine = network.pair
-        small, large = (_weights(part, network.config.patch_size, pixel) for part in (base, refine))
+        small, large = (_weights(part, network.config.patch_size, pixel, exact) for part in (base, refine))
         if isinstance(small, str):
             return small
         if isinstance(large, str):
@@ -59,16 +62,13 @@ class RegionWeights(Planner):
         return sum(weights.bytes_needed(height, width, 0) for weights in (self.base, self.refine)) - picture
 
 
-def _weights(network: SRNetwork, cell: int, pixel: torch.dtype) -> PairWeights | str:
-    """Of a whole network in float maps, or why there are none; in large tiles only where cells are whole ones."""
-    maps = Maps()
-    found = weights_of(network, maps)
-    if isinstance(found, str):
-        return found
-    kind, halves = found
-    if pixel == torch.uint8 and cell % LARGE == 0:
-        return prepared(kind, halves, maps)
-    return kind(halves, maps, pixel)
+def _weights(network: SRNetwork, cell: int, pixel: torch.dtype, exact: bool) -> PairWeights | str:
+    """Of a whole network in float maps as when it runs alone, or why there are none; in large tiles only where cells
+    are whole ones."""
+    if pixel == torch.uint8 and cell % large_tiles.LARGE == 0:
+        return large_tiles.of(network, Maps(), exact)
+    found = weights_of(network, Maps())
+    return found if isinstance(found, str) else found[0](found[1], Maps(), pixel)
 
 
 class RegionPlan(Plan):
