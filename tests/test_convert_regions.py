@@ -132,6 +132,39 @@ def test_what_is_measured_is_what_upscaling_does(folder, small):
         assert point.time > 0
 
 
+def test_the_halo_is_the_one_that_takes_least_time(folder, small, monkeypatch):
+    monkeypatch.setattr(curve, "HALOS", (0, 4))  # of which the second is all that the network sees
+    monkeypatch.setattr(curve, "AS_WHOLE", 1000.0)  # so that it is tried
+    monkeypatch.setattr(curve, "QUALITIES", {"high": 36.0})  # so that not all cells are refined
+    work, seconds, made = begin(folder, iterations=60), [1.0, 2.0], []
+
+    def best_of(runs):
+        if len(runs) > len(seconds):
+            return [1.0] * len(runs)
+        made.extend(np.asarray(run()) for run in runs)
+        return seconds
+
+    monkeypatch.setattr(curve, "best_of", best_of)
+    work._train()
+    for halo in curve.HALOS:
+        work.measure()
+        assert work.network.config.halo == halo
+        assert not np.array_equal(*made), "each run has its own halo"
+        made.clear()
+        seconds.reverse()
+
+
+def test_with_a_halo_that_makes_errors_more_cells_are_needed(folder, small, monkeypatch):
+    work, asked = begin(folder), []
+    fastest = work._fastest
+    monkeypatch.setattr(work, "_try_halos", lambda *them: work.halos.update({0: 45.5, 4: 90.0}))
+    monkeypatch.setattr(work, "_fastest", lambda shares: (asked.extend(shares), fastest(shares))[1])
+    work.measure()
+    (without, more), (with_all, fewer) = asked
+    assert (without, with_all) == (0, 4)
+    assert more > fewer
+
+
 def test_parts_of_images_are_measured_that_the_minutes_have_room_for(folder, small, monkeypatch):
     monkeypatch.setattr(curve, "SMALLEST", 24)
     train, held_out = pictures.read_pairs(folder / "images", 2, 16, False)
