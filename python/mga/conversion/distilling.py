@@ -3,9 +3,9 @@
 "base"     a small network (``catalogue.SMALL``) of at most BASE_SHARE of the operations learns, by squared differences,
            the pictures that the published one makes of the user's images; no HR image is needed. What it makes of the
            busiest parts, which will be refined, counts little. The published network's own weights stay
-"measure"  on images that were not trained on: the smallest halo with which a region is as in the whole picture, what a
-           share of the cells brings and what it takes, and above which values of the mask the result is as near to the
-           published network's as QUALITIES say
+"measure"  on images that were not trained on: with which halo a quality takes least time, what a share of the cells
+           brings and what it takes, and above which values of the mask the result is as near to the published network's
+           as QUALITIES say
 """
 
 from __future__ import annotations
