@@ -27,7 +27,8 @@ def _upsampler(half: srresnet.BaseNet | srresnet.RefineNet, x: str, scale: int) 
 class _PlainTrunk:
     """The blocks without normalisation, a chain each, from ``x`` to one of two planes.
 
-    ``ends(stages, whole)`` is a chain that begins with the last convolution and the long skip, in slot ``out``.
+    ``ends(stages, whole)`` is a chain that begins with the last convolution and the long skip, in slot ``out``;
+    ``alone``: nothing uses the planes of the blocks before it any more.
     """
 
     planes: ClassVar[dict[str, int | tuple[int, int]]] = {"block 0": CHANNELS, "block 1": CHANNELS}
@@ -40,8 +41,9 @@ class _PlainTrunk:
             self.chains.append(make(stages, ["x", "next"]))
         self.end = Stage(Conv.of(half.conv_mid), "last", "out", "x")
 
-    def ends(self, stages: list[Stage], whole: list[str]) -> Chain:
-        return self.make([self.end, *stages], ["last", "x", *whole])
+    def ends(self, stages: list[Stage], whole: list[str], alone: bool = False) -> Chain:
+        spare = [name for name in self.planes if name != f"block {(len(self.chains) - 1) % 2}"] if alone else []
+        return self.make([self.end, *stages], ["last", "x", *whole], spare)
 
     def __call__(self, area: Grid, x: Stored, buffers: Buffers, end: Chain, given: Given, gain: float) -> None:
         last = x
@@ -49,7 +51,7 @@ class _PlainTrunk:
             following = buffers[f"block {i % 2}"]
             chain(area, {"x": last, "next": following})
             last = following
-        end(area, {**given, "last": last, "x": x}, gain=gain)
+        end(area, {**buffers, **given, "last": last, "x": x}, gain=gain)
 
 
 class _NormalisedTrunk:
@@ -82,10 +84,12 @@ class _NormalisedTrunk:
             for i, conv in enumerate(convolutions)
         ][1:]
 
-    def ends(self, stages: list[Stage], whole: list[str]) -> RescaledChain:
+    def ends(self, stages: list[Stage], whole: list[str], alone: bool = False) -> RescaledChain:
+        last = f"raw {(len(self.norms) - 1) % 2}"
+        spare = [name for name in self.planes if name != (last if last in self.planes else "raw 0")] if alone else []
         renamed = [replace(s, x="scaled") if s.x == "out" else s for s in stages]
         whole = ["scaled" if name == "out" else name for name in whole]
-        return RescaledChain(self.make, CHANNELS, 1.0, True, renamed, whole)
+        return RescaledChain(self.make, CHANNELS, 1.0, True, renamed, whole, spare)
 
     def __call__(self, area: Grid, x: Stored, buffers: Buffers, end: RescaledChain, given: Given, gain: float) -> None:
         raw, last = buffers["raw 0"], x
@@ -102,7 +106,7 @@ class _NormalisedTrunk:
             raw = to
         factors = normalise(area, total, self.norms[-1])
         given = {("scaled" if name == "out" else name): planes for name, planes in given.items()}
-        end(area, {**given, "raw": raw, "skip": x}, *factors, gain=gain)
+        end(area, {**buffers, **given, "raw": raw, "skip": x}, *factors, gain=gain)
 
 
 class SrresnetWeights(TrunkWeights[srresnet.BaseNet, srresnet.RefineNet]):
@@ -119,7 +123,8 @@ class SrresnetWeights(TrunkWeights[srresnet.BaseNet, srresnet.RefineNet]):
         head = Stage(from_bytes(base.conv_input, self.value_range, srresnet.SLOPE), "image", "x")
         self.head = self.chain([head], ["image", "x"])
         self.end = self.trunk.ends([], ["out"])
-        self.end_in_picture = self.trunk.ends(_upsampler(base, "out", self.config.scale), ["out", "picture"])
+        upsampler = _upsampler(base, "out", self.config.scale)
+        self.end_in_picture = self.trunk.ends(upsampler, ["out", "picture"], alone=True)
 
     def prepare_refine(self, refine: srresnet.RefineNet) -> None:
         self.tight = self.config.scale == TIGHT_SCALE

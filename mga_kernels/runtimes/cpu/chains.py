@@ -152,7 +152,7 @@ class Pairs(Storage):
     def planes(self, channels: int, height: int, width: int, spare: Spare | None = None) -> Planes:
         return Planes(channels, height, width)
 
-    def chain(self, stages: Sequence[Stage], external: Sequence[str]) -> PairChain:
+    def chain(self, stages: Sequence[Stage], external: Sequence[str], spare: Sequence[str] = ()) -> PairChain:
         return PairChain(stages, external)
 
     def gather(
@@ -166,7 +166,14 @@ class Pairs(Storage):
             part[:, :, VECTOR - 1], part[:, :, VECTOR + width] = part[:, :, VECTOR], part[:, :, VECTOR + width - 1]
         pair_gather_(out.data, x.data, out.groups, height, width, indices, p, halo, grid.across)
 
-    def room_bytes(self, chains: Iterable[Chain], height: int, width: int, images: bool = True) -> int:
+    def room_bytes(
+        self,
+        chains: Iterable[Chain],
+        height: int,
+        width: int,
+        images: bool = True,
+        planes: Mapping[str, Stored] | None = None,
+    ) -> int:
         """Rows that the threads keep for themselves."""
         rings = [chain.ring_bytes(width) for chain in chains if isinstance(chain, PairChain)]
         return torch.get_num_threads() * max(rings, default=0)

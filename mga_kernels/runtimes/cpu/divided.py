@@ -7,6 +7,7 @@ patches it comes by a convolution of the state's image part, whose border is con
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TypeVar, cast
 
@@ -57,7 +58,7 @@ class DividedWeights(PairWeights[Halved, Halved]):
             stages += self.upsampler(base, feature)
         else:
             stages.append(Stage(self.last(base.light), feature, "picture", enlarge=scale))
-        self.end = self._chain(stages, ["state", "picture"])
+        self.end = self._chain(stages, ["state", "picture"], list(self.base_planes))
 
     def prepare_refine(self, refine: Halved) -> None:
         self.refine_trunk = self._trunk(self.blocks(refine), "x")
@@ -140,10 +141,10 @@ class DividedWeights(PairWeights[Halved, Halved]):
         named = {fused: "fused"}
         return _renamed([*stages[:used], enlarged], named), _renamed([*rest, adding], named)
 
-    def _chain(self, stages: list[Stage], whole: list[str]) -> Chain:
+    def _chain(self, stages: list[Stage], whole: list[str], spare: Sequence[str] = ()) -> Chain:
         """Of those that are given as a whole, with what the stages use."""
         used = {part_of(part)[0] for s in stages for part in (s.x, s.out, s.skip) if part}
-        return self.chain(stages, [name for name in whole if name in used])
+        return self.chain(stages, [name for name in whole if name in used], spare)
 
     def _trunk(self, blocks: list[Block], first: Part) -> list[Chain]:
         """A chain for each block, from ``x`` to ``next``; what the first one reads is the part ``first``."""
@@ -159,7 +160,8 @@ class DividedWeights(PairWeights[Halved, Halved]):
         self.head(area, {"image": image, "x": x, "state": feature})
         _run(self.trunk, area, x, buffers, feature)
         if picture is not None:
-            self.end(area, {"state": feature, "picture": picture}, added=self._added(rgb), gain=self.gain)
+            given: dict[str, Stored | Tensor] = {**buffers, "state": feature, "picture": picture}
+            self.end(area, given, added=self._added(rgb), gain=self.gain)
 
     def refine(self, area: Grid, x: Stored, pictures: Tensor, buffers: Buffers) -> None:
         given: dict[str, Stored | Tensor] = {"x": _run(self.refine_trunk, area, x, buffers), "state": x}

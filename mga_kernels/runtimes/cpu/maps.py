@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ... import _native
 from ...alone.layout import BEFORE, FEW_OUTPUTS, GROUP, groups_of, map_pitch
-from ...alone.rooms import Room, bytes_of
+from ...alone.rooms import Room, Rooms, bytes_of
 from ...ops import convolve_maps_, map_gather_, map_grid_scale_, map_grid_statistics, pack_map_weight
 from ...ops.convolution.map_layout import empty_map, is_picture
 from ...records import FrameRecord, LayerRecord, MapRecord
@@ -50,6 +50,10 @@ class Map(Stored):
     @property
     def groups(self) -> int:
         return self.data.shape[1]
+
+    def clear_borders(self) -> None:
+        """Zeros on both sides of the pixels, where memory has been in use for something else."""
+        _clear_borders(self.data, self.width)
 
     def inner(self, height: int | None = None, width: int | None = None) -> Tensor:
         view = self.data[: height or self.height, :, BEFORE : BEFORE + (width or self.width)]
@@ -136,14 +140,14 @@ def _order(outputs: int, shuffle: int, enlarge: int) -> Tensor:
 class MapChain(Chain):
     """``stages`` in their order. The tensors of ``external`` slots come with each call; the others are in rooms.
 
-    A room is a map of a grid, which the chains that run over it share. Whole images are convolved ``in_blocks`` where
-    that is worth it; too much of a patch is its border.
+    A room is a map of a grid, which the chains that run over it share; those of a chain with ``spare`` planes lie in
+    these. Whole images are convolved ``in_blocks`` where that is worth it; too much of a patch is its border.
     """
 
-    def __init__(self, stages: Sequence[Stage], external: Sequence[str], tile: int = TILE):
-        self.stages, self.external, self.tile = list(stages), list(external), tile
+    def __init__(self, stages: Sequence[Stage], external: Sequence[str], tile: int = TILE, spare: Sequence[str] = ()):
+        self.stages, self.external, self.tile, self.spare = list(stages), list(external), tile, tuple(spare)
         divided = in_blocks(stages)
-        self.in_blocks = None if divided is None else MapChain(divided, external, tile)
+        self.in_blocks = None if divided is None else MapChain(divided, external, tile, spare)
         self.layers = [_adding(pack(stage.layer, stage.enlarge, stage.stride, tile), stage) for stage in self.stages]
         self.rows = Rows(self.stages, external, [layer.tile or SIDE for layer in self.layers])
         self.slots: dict[str, Slot] = self.rows.slots
@@ -217,7 +221,10 @@ class MapChain(Chain):
             records, lists = self._around_gaps(grid)
         band = self.rows.band(grid.height, grid.width) if kept is None else 0
         rooms = self.rows.rooms(grid.height, band) if kept is None else self.rows.kept(grid.height)
-        room_maps = grid.rooms.maps if kept is None else kept.maps
+        spare = [given[name] for name in self.spare] if grid.regions is None else []
+        lenders = [one for one in spare if isinstance(one, Map)]
+        own_rooms = grid.rooms.within(lenders) if lenders else grid.rooms
+        room_maps = own_rooms.maps if kept is None else kept.maps
         frame = FrameRecord(grid.height, grid.width)
         tensors: list[Tensor] = []
         maps: list[MapRecord] = []
@@ -225,7 +232,9 @@ class MapChain(Chain):
         for name, slot in self.slots.items():
             one = given.get(name) if kept is None else kept.instead(given.get(name))
             if one is None:
-                tensor = _room(room_maps, grid.width, *rooms[name])
+                tensor = _room(room_maps, grid.width, *rooms[name], own_rooms.spare)
+                if lenders:
+                    _clear_borders(tensor, grid.width * slot.scale)
             else:
                 tensor = one if isinstance(one, Tensor) else one.data
             picture = is_picture(tensor)
@@ -243,7 +252,7 @@ class MapChain(Chain):
             scale = self.stages[number].layer
             assert isinstance(scale, Scale)
             layers[number] = _adding(_scale(scale, epilogue), self.stages[number])
-        return convolve_maps_(
+        measured = convolve_maps_(
             tensors,
             maps,
             used,
@@ -255,6 +264,9 @@ class MapChain(Chain):
             gain,
             added,
         )
+        for lender in lenders:
+            lender.clear_borders()
+        return measured
 
     def _around_gaps(self, grid: Grid) -> tuple[list[LayerRecord], list[Tensor]]:
         """The records, with lists of the tiles that patches lie in: what is between them stays zero."""
@@ -271,11 +283,26 @@ class MapChain(Chain):
         return records, lists
 
 
-def _room(maps: dict[tuple[int, int, int], Tensor], width: int, room: Room, rows: int) -> Tensor:
+def _room(maps: dict[tuple[int, int, int], Tensor], width: int, room: Room, rows: int, spare: Spare | None) -> Tensor:
     tensor = maps.get(room)
     if tensor is None or len(tensor) < rows:
-        tensor = maps[room] = Map(room.groups * GROUP, rows, width * room.scale).data
+        tensor = maps[room] = Map(room.groups * GROUP, rows, width * room.scale, spare).data
     return tensor
+
+
+def _clear_borders(data: Tensor, width: int) -> None:
+    """Zeros beside the ``width`` pixels of each row of a map."""
+    data[:, :, :BEFORE].zero_()
+    data[:, :, BEFORE + width :].zero_()
+
+
+def _rooms_beside(rooms: Rooms, planes: Iterable[Stored], width: int) -> Rooms:
+    """Those that no spare planes have memory for."""
+    spare, lent = Spare(planes), set()
+    for name, (room, rows) in rooms.items():
+        if room not in lent and spare.take(bytes_of([{name: (room, rows)}], width) // 4) is not None:
+            lent.add(room)
+    return {name: (room, rows) for name, (room, rows) in rooms.items() if room not in lent}
 
 
 class Maps(Storage):
@@ -290,8 +317,8 @@ class Maps(Storage):
     def planes(self, channels: int, height: int, width: int, spare: Spare | None = None) -> Map:
         return Map(channels, height, width, spare)
 
-    def chain(self, stages: Sequence[Stage], external: Sequence[str]) -> MapChain:
-        return MapChain(stages, external, self.tile)
+    def chain(self, stages: Sequence[Stage], external: Sequence[str], spare: Sequence[str] = ()) -> MapChain:
+        return MapChain(stages, external, self.tile, spare)
 
     def gather(
         self, grid: Grid, out: Stored, x: Stored, cells: tuple[int, int], indices: Tensor, halo: int, repeated: int
@@ -301,9 +328,21 @@ class Maps(Storage):
         group = repeated // GROUP if repeated >= 0 else -1
         map_gather_(out.data, x.data, out.groups, height, width, indices, p, halo, grid.across, group)
 
-    def room_bytes(self, chains: Iterable[Chain], height: int, width: int, images: bool = True) -> int:
-        own = [chain.rows_of(images) for chain in chains if isinstance(chain, MapChain)]
-        return bytes_of([rows.rooms(height, rows.band(height, width)) for rows in own], width)
+    def room_bytes(
+        self,
+        chains: Iterable[Chain],
+        height: int,
+        width: int,
+        images: bool = True,
+        planes: Mapping[str, Stored] | None = None,
+    ) -> int:
+        shared: list[Rooms] = []
+        for chain in chains:
+            assert isinstance(chain, MapChain)
+            rows = chain.rows_of(images)
+            rooms = rows.rooms(height, rows.band(height, width))
+            shared.append(_rooms_beside(rooms, [planes[name] for name in chain.spare] if planes else [], width))
+        return bytes_of(shared, width)
 
     def kernels(self) -> str:
         return forced_backend() or _native.map_kernels()[0]

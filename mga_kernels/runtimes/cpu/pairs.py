@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -22,7 +23,7 @@ from ...ops import pack_pair_weight, pair_grid_scale_, pair_grid_statistics
 from ...ops.convolution.layout import VECTOR, pitch, pixels
 from ...records import FrameRecord
 from .layers import Conv, Layer
-from .storage import Stored
+from .storage import Spare, Stored
 
 if TYPE_CHECKING:
     from .changes import Changes
@@ -108,13 +109,25 @@ def pack(layer: Layer) -> Packed:
 
 @dataclass
 class Rooms:
-    """Maps by number of groups, scale and number, which chains over one grid share; and those of denser grids."""
+    """Maps by number of groups, scale and number, which chains over one grid share; and those of denser grids.
+
+    ``spare``: memory in which they are made as far as it goes, in the place of memory of their own.
+    """
 
     maps: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
     denser: dict[tuple[int, int], Rooms] = field(default_factory=dict)
+    spare: Spare | None = None
+    lent: dict[tuple[int, ...], Rooms] = field(default_factory=dict)
 
     def of(self, size: tuple[int, int]) -> Rooms:
         return self.denser.setdefault(size, Rooms())
+
+    def within(self, planes: Sequence[Stored]) -> Rooms:
+        """Those in the memory of planes that are not in use meanwhile."""
+        key = tuple(one.data.data_ptr() for one in planes)
+        if key not in self.lent:
+            self.lent[key] = Rooms(spare=Spare(planes))
+        return self.lent[key]
 
 
 class Grid:

@@ -34,7 +34,7 @@ Buffers = Mapping[str, Stored]
 PlaneSizes = Mapping[str, int | tuple[int, int]]
 Base = TypeVar("Base", bound=nn.Module)
 Refine = TypeVar("Refine", bound=nn.Module)
-MakeChain = Callable[[Sequence[Stage], Sequence[str]], Chain]
+MakeChain = Callable[..., Chain]  # as ``PairWeights.chain``
 
 
 class PairWeights(Planner, Generic[Base, Refine]):
@@ -83,9 +83,9 @@ class PairWeights(Planner, Generic[Base, Refine]):
         """A plane for what the first convolution makes, where the feature is not written over it as its long skip."""
         return {} if self.storage.in_place else {"shallow": self.channels}
 
-    def chain(self, stages: Sequence[Stage], external: Sequence[str]) -> Chain:
+    def chain(self, stages: Sequence[Stage], external: Sequence[str], spare: Sequence[str] = ()) -> Chain:
         """Every chain of this network is made here."""
-        self.chains.append(self.storage.chain(stages, external))
+        self.chains.append(self.storage.chain(stages, external, spare))
         return self.chains[-1]
 
     def closing_pair(self, conv1: nn.Conv2d, conv2: nn.Conv2d) -> tuple[Conv, Conv]:
@@ -133,7 +133,8 @@ class PairWeights(Planner, Generic[Base, Refine]):
             return self.storage.room_bytes(self.chains, *size)
         refined = size if dense else (grid.height, grid.width)
         of_image, of_patches = self.chains[: self.of_image], self.chains[self.of_image :]
-        return self.storage.room_bytes(of_image, *size) + self.storage.room_bytes(of_patches, *refined, images=dense)
+        for_image = self.storage.room_bytes(of_image, *size, planes=plan.base_buffers)
+        return for_image + self.storage.room_bytes(of_patches, *refined, images=dense)
 
 
 class GridWeights(PairWeights[Base, Refine]):

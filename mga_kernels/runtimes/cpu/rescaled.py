@@ -26,19 +26,27 @@ class RescaledChain:
     """``scaled`` = leaky(factor * ``raw`` + offset + ``skip``), then ``stages``.
 
     Of an image the first is a stage of the chain; patches have factors of their own and are rescaled before it.
-    Where ``scaled`` is in ``whole``, it is kept; otherwise patches overwrite ``raw``.
+    Where ``scaled`` is in ``whole``, it is kept; otherwise patches overwrite ``raw``. ``spare``: see
+    ``Chain``.
     """
 
     def __init__(
-        self, make: MakeChain, channels: int, slope: float, skip: bool, stages: Sequence[Stage], whole: Sequence[str]
+        self,
+        make: MakeChain,
+        channels: int,
+        slope: float,
+        skip: bool,
+        stages: Sequence[Stage],
+        whole: Sequence[str],
+        spare: Sequence[str] = (),
     ):
         self.scale, self.slope = Scale(channels, slope), slope
         head = Stage(self.scale, "raw", "scaled", "skip" if skip else None)
-        self.of_image = make([head, *stages], ["raw", *(["skip"] if skip else []), *whole])
+        self.of_image = make([head, *stages], ["raw", *(["skip"] if skip else []), *whole], spare)
         others = [name for name in whole if name != "scaled"]
         self.of_patches = None
         if stages:
-            self.of_patches = make([replace(s, measure=False) for s in stages], ["scaled", *others])
+            self.of_patches = make([replace(s, measure=False) for s in stages], ["scaled", *others], spare)
 
     def __call__(
         self, area: Grid, given: Mapping[str, Stored | Tensor], factors: Tensor, offsets: Tensor, gain: float = 1.0

@@ -95,9 +95,13 @@ class Stored(ABC):
 
 
 class Chain(ABC):
-    """Stages that run over an image or the patches of a grid, see ``pairs.PairChain`` and ``maps.MapChain``."""
+    """Stages that run over an image or the patches of a grid, see ``pairs.PairChain`` and ``maps.MapChain``.
+
+    ``spare``: planes that it is given, but neither reads nor writes, and that nothing reads when it has run.
+    """
 
     slots: Mapping[str, object]
+    spare: Sequence[str] = ()
 
     def at(self, part: Part | None) -> tuple[int, int]:
         """Number of a slot, and its first channel; -1 for none."""
@@ -144,7 +148,7 @@ class Storage(ABC):
         """Planes of zeros, or where ``spare`` has room for them, of what is there."""
 
     @abstractmethod
-    def chain(self, stages: Sequence[Stage], external: Sequence[str]) -> Chain: ...
+    def chain(self, stages: Sequence[Stage], external: Sequence[str], spare: Sequence[str] = ()) -> Chain: ...
 
     @abstractmethod
     def gather(
@@ -156,8 +160,18 @@ class Storage(ABC):
         """
 
     @abstractmethod
-    def room_bytes(self, chains: Iterable[Chain], height: int, width: int, images: bool = True) -> int:
-        """Memory that these chains take for ``images`` or patches of this size, beside what they are given."""
+    def room_bytes(
+        self,
+        chains: Iterable[Chain],
+        height: int,
+        width: int,
+        images: bool = True,
+        planes: Mapping[str, Stored] | None = None,
+    ) -> int:
+        """Memory that these chains take for ``images`` or patches of this size, beside what they are given.
+
+        ``planes``: those that are spare, by their names.
+        """
 
     @abstractmethod
     def kernels(self) -> str:

@@ -56,7 +56,8 @@ class StoredTrunkWeights(PairWeights[Base, Refine]):
         self.head = self.chain([Stage(self.first(base), "image", "x")], ["image", "x"])
         self.end = self.chain(self.trunk.end, [*self.trunk.whole, "out"])
         stages = [*self.trunk.end, *self.base_upsampler(base)]
-        self.end_in_picture = self.chain(stages, [*self.trunk.whole, "out", "picture"])
+        spare = [name for name in self.trunk.planes if name not in self.trunk.whole]
+        self.end_in_picture = self.chain(stages, [*self.trunk.whole, "out", "picture"], spare)
 
     def prepare_refine(self, refine: Refine) -> None:
         self.refine_trunk = self.trunk_of(refine)

@@ -224,7 +224,7 @@ class Pixels(Storage):
     def planes(self, channels: int, height: int, width: int, spare: Spare | None = None) -> PixelMap:
         return PixelMap(channels, height, width, self.dtype)
 
-    def chain(self, stages: Sequence[Stage], external: Sequence[str]) -> PixelChain:
+    def chain(self, stages: Sequence[Stage], external: Sequence[str], spare: Sequence[str] = ()) -> PixelChain:
         return PixelChain(self, stages, external)
 
     def gather(
@@ -240,7 +240,14 @@ class Pixels(Storage):
         target = grid.patches(out, 0, out.groups)
         target.copy_(taken.unflatten(1, (out.groups, STEP)).unflatten(0, (grid.down, grid.across)))
 
-    def room_bytes(self, chains: Iterable[Chain], height: int, width: int, images: bool = True) -> int:
+    def room_bytes(
+        self,
+        chains: Iterable[Chain],
+        height: int,
+        width: int,
+        images: bool = True,
+        planes: Mapping[str, Stored] | None = None,
+    ) -> int:
         rooms = {room for chain in chains if isinstance(chain, PixelChain) for room in chain.rows.shared.values()}
         return sum(self._bytes(room, height, width) for room in rooms)
 
