@@ -71,6 +71,34 @@ def test_other_kernels_are_the_definition(outputs, inputs, height, width, size):
     assert_close(run(case, image), case.expected(image))
 
 
+@pytest.mark.parametrize(
+    ("outputs", "part", "there", "parts"), [(50, 32, 25, 4), (40, 24, 20, 2), (96, 16, 12, 2), (9, 8, 3, 2)]
+)
+def test_inputs_without_weights_are_left_out_of_1x1_kernels(outputs, part, there, parts):
+    """As those are that fill parts of a map up to whole groups: what a map holds there is not even looked at."""
+    case = Case(outputs, part * parts, 1, slope=0.2)
+    missing = torch.arange(part * parts) % part >= there
+    case.weight[:, missing] = 0
+    for height, width in ((5, 7), (9, 230)):
+        image = torch.randn(part * parts, height, width)
+        expected = case.expected(image)
+        assert_close(run(case, image), expected)
+        image[missing] = float("nan")
+        assert_close(run(case, image), expected)
+
+
+@pytest.mark.parametrize("tile", [4, 6])
+@pytest.mark.parametrize("outputs", [8, 24, 40])
+def test_kernels_with_rows_and_columns_of_zeros_are_the_definition(outputs, tile):
+    """Which have no weights at some positions of a tile: those of an image enlarged by repetition are 2x2."""
+    case = Case(4 * outputs, 12, 3, tile, slope=0.2)
+    phases = case.weight.view(2, 2, outputs, 12, 3, 3)
+    phases[0, ..., 2, :], phases[1, ..., 0, :], phases[:, 0, ..., 2], phases[:, 1, ..., 0] = 0, 0, 0, 0
+    for height, width in ((5, 7), (9, 230)):
+        image = torch.randn(12, height, width)
+        assert_close(run(case, image), case.expected(image), tile)
+
+
 @pytest.mark.parametrize(("height", "width"), [(3, 3), (10, 13), (41, 230)])
 @pytest.mark.parametrize(("outputs", "inputs", "size"), [(16, 12, 3), (3, 10, 3), (20, 3, 5)])
 def test_a_stride_is_the_definition(outputs, inputs, size, height, width):

@@ -9,10 +9,64 @@ constexpr int64_t kPart = 3;     // pixels from the centre of a part of a 9x9 ke
 
 INLINE int64_t strided_row(const MapLayer& layer) { return (kBlock + kSpare) * groups_of(layer.inputs) * 2 * kGroup; }
 
+constexpr int64_t kFewGroups = 32;  // of inputs that are looked at for such as have no weights
+
+// What inputs are multiplied with. Where parts of what a 1x1 kernel reads end within a group, the rest of the group has
+// no weights and is left out: `lengths` of the groups, which are whole where there are none.
+struct Multiplied {
+  const float* weight;
+  int64_t inputs, lengths[kFewGroups];
+};
+
+INLINE bool can_leave_out(const MapLayer& layer) {
+  return layer.size == 1 && layer.stride == 1 && layer.outputs > kFewOutputs && groups_of(layer.inputs) <= kFewGroups;
+}
+
 inline int64_t room_for_rows(const MapLayer& layer, int64_t) {
   const int64_t runs = layer.size * layer.size * groups_of(layer.inputs) * 4;
   const int64_t sums = (kLeadIn + kBlock + kColumns) * kMostTogether * kGroup;
-  return runs + sums + (layer.stride == 2 ? layer.size * strided_row(layer) : 0);
+  const int64_t weights = can_leave_out(layer) ? layer.inputs * layer.vectors * kGroup : 0;
+  return runs + sums + weights + (layer.stride == 2 ? layer.size * strided_row(layer) : 0);
+}
+
+// Calls run(weights of the panel, floats of an input) for each panel.
+template <typename Run>
+INLINE void for_each_panel(const MapLayer& layer, Run&& run) {
+  const float* weight = layer.weight;
+  for (int64_t first = 0, nv; first < layer.vectors; first += nv, weight += layer.inputs * nv * kGroup) {
+    nv = panel_of(layer.vectors - first);
+    run(weight, nv * kGroup);
+  }
+}
+
+INLINE bool has_weights(const MapLayer& layer, int64_t input) {
+  bool found = false;
+  for_each_panel(layer, [&](const float* weight, int64_t wide) {
+    for (int64_t o = 0; o < wide && !found; o += kGroup) found = !is_zero(load(weight + input * wide + o));
+  });
+  return found;
+}
+
+// `room`: for the weights of those that have any.
+inline Multiplied multiplied(const MapLayer& layer, float* room) {
+  Multiplied all{layer.weight, layer.inputs, {}};
+  if (!can_leave_out(layer)) return all;
+  int64_t inputs = 0;
+  for (int64_t g = 0; g < groups_of(layer.inputs); ++g) {
+    const int64_t left = layer.inputs - g * kGroup;
+    int64_t length = left < kGroup ? left : kGroup;
+    while (length > 1 && !has_weights(layer, g * kGroup + length - 1)) --length;
+    all.lengths[g] = length;
+    inputs += length;
+  }
+  if (inputs == layer.inputs) return all;
+  all.weight = room, all.inputs = inputs;
+  for_each_panel(layer, [&](const float* weight, int64_t wide) {
+    for (int64_t g = 0; g < groups_of(layer.inputs); ++g, weight += kGroup * wide) {
+      for (int64_t i = 0; i < all.lengths[g] * wide; i += kGroup, room += kGroup) store(room, load(weight + i));
+    }
+  });
+  return all;
 }
 
 // Rows of a layer, of which pixels [x, x + count) of row y are computed now.
@@ -52,7 +106,8 @@ inline void separate(const Stretch& now, const MapTap* taps, float* to) {
 }
 
 // The runs of channels that are multiplied with a panel of weights, in their order: taps, then groups.
-INLINE int64_t runs_of(const Stretch& now, const MapTap* taps, const float* separated, Run* runs) {
+INLINE int64_t runs_of(const Stretch& now, const Multiplied& all, const MapTap* taps, const float* separated,
+                       Run* runs) {
   const MapLayer& layer = now.layer;
   const int64_t groups = groups_of(layer.inputs), reach = layer.stride == 1 ? layer.size / 2 : 0;
   int64_t count = 0;
@@ -64,7 +119,7 @@ INLINE int64_t runs_of(const Stretch& now, const MapTap* taps, const float* sepa
         if (layer.stride == 2) {
           at = separated + i * strided_row(layer) + ((2 * g + j % 2) * (kBlock + kSpare) + j / 2) * kGroup;
         }
-        runs[count++] = {at, left < kGroup ? left : kGroup};
+        runs[count++] = {at, can_leave_out(layer) ? all.lengths[g] : left < kGroup ? left : kGroup};
       }
     }
   }
@@ -99,10 +154,10 @@ void finish_stretch(const Stretch& now, int64_t first, const float* sums) {
 }
 
 template <int NV>
-void panel_of_stretch(const Stretch& now, const Run* runs, int64_t count, int64_t first, const float* weight,
-                      float* sums, Ahead& ahead) {
+void panel_of_stretch(const Stretch& now, const Run* runs, int64_t count, int64_t first, int64_t inputs,
+                      const float* weight, float* sums, Ahead& ahead) {
   const MapLayer& layer = now.layer;
-  const int64_t panel = layer.size * layer.size * layer.inputs * kPanel<NV> * kGroup;
+  const int64_t panel = layer.size * layer.size * inputs * kPanel<NV> * kGroup;
   for (int64_t i = 0, pixels; i < now.count; i += pixels) {
     pixels = pixels_together<NV>(now.count - i);
     int64_t x = now.x + i;
@@ -116,24 +171,25 @@ void panel_of_stretch(const Stretch& now, const Run* runs, int64_t count, int64_
   finish_stretch<NV>(now, first, sums + kLeadIn * NV * kGroup);
 }
 
-INLINE void panels_of_stretch(const Stretch& now, const MapTap* taps, float* room, Ahead& ahead) {
+INLINE void panels_of_stretch(const Stretch& now, const Multiplied& all, const MapTap* taps, float* room,
+                              Ahead& ahead) {
   const MapLayer& layer = now.layer;
   Run* runs = reinterpret_cast<Run*>(room);
   float* sums = room + layer.size * layer.size * groups_of(layer.inputs) * 4;
   float* separated = sums + (kLeadIn + kBlock + kColumns) * kMostTogether * kGroup;
   if (layer.stride == 2) separate(now, taps, separated);
-  const int64_t count = runs_of(now, taps, separated, runs);
-  const float* weight = layer.weight;
+  const int64_t count = runs_of(now, all, taps, separated, runs);
+  const float* weight = all.weight;
   for (int64_t first = 0, nv; first < layer.vectors; first += nv) {
     nv = vectors_together(layer.vectors - first);
-    if (nv == 1) panel_of_stretch<1>(now, runs, count, first, weight, sums, ahead);
-    if (nv == 2) panel_of_stretch<2>(now, runs, count, first, weight, sums, ahead);
-    if (nv == 3) panel_of_stretch<3>(now, runs, count, first, weight, sums, ahead);
+    if (nv == 1) panel_of_stretch<1>(now, runs, count, first, all.inputs, weight, sums, ahead);
+    if (nv == 2) panel_of_stretch<2>(now, runs, count, first, all.inputs, weight, sums, ahead);
+    if (nv == 3) panel_of_stretch<3>(now, runs, count, first, all.inputs, weight, sums, ahead);
     if constexpr (kTogether) {
-      if (nv == 4) panel_of_stretch<4>(now, runs, count, first, weight, sums, ahead);
-      if (nv == 6) panel_of_stretch<6>(now, runs, count, first, weight, sums, ahead);
+      if (nv == 4) panel_of_stretch<4>(now, runs, count, first, all.inputs, weight, sums, ahead);
+      if (nv == 6) panel_of_stretch<6>(now, runs, count, first, all.inputs, weight, sums, ahead);
     }
-    weight += layer.size * layer.size * layer.inputs * nv * kGroup;
+    weight += layer.size * layer.size * all.inputs * nv * kGroup;
   }
 }
 
@@ -175,14 +231,16 @@ void sum_dots(const Stretch& now, const MapTap* taps, float* sums, Ahead& ahead)
       for (int64_t column = 0; column < layer.size; ++column) {
         const float* at = taps[row].at + column * kGroup;
         for (int64_t g = 0; g < groups; ++g, at += taps[row].group, weight += OUTPUTS * kGroup) {
-          V x[4];
-          UNROLL for (int p = 0; p < 4; ++p) {
-            x[p] = load<V>(at + pixel[p]);
-            keep(x[p]);
-          }
+          // Of three outputs 12 sums, 3 weights and a pixel fill 16 registers: all pixels at a time would be one more.
+          V w[OUTPUTS];
           UNROLL for (int o = 0; o < OUTPUTS; ++o) {
-            const V w = repeated(weight + o * kGroup, V{});
-            UNROLL for (int p = 0; p < 4; ++p) dots[o][p] = fma(x[p], w, dots[o][p]);
+            w[o] = repeated(weight + o * kGroup, V{});
+            keep(w[o]);
+          }
+          UNROLL for (int p = 0; p < 4; ++p) {
+            V x = load<V>(at + pixel[p]);
+            keep(x);
+            UNROLL for (int o = 0; o < OUTPUTS; ++o) dots[o][p] = fma(x, w[o], dots[o][p]);
           }
         }
       }
@@ -267,7 +325,7 @@ INLINE void factors_of_stretch(const Stretch& now, const MapTap& row, float* sum
   }
 }
 
-inline void compute_stretch(const Stretch& now, Ahead& ahead, float* room) {
+inline void compute_stretch(const Stretch& now, const Multiplied& all, Ahead& ahead, float* room) {
   const MapLayer& layer = now.layer;
   const int64_t size = layer.size == 0 ? 1 : layer.size;
   MapTap taps[kLargestMapKernel];
@@ -276,7 +334,8 @@ inline void compute_stretch(const Stretch& now, Ahead& ahead, float* room) {
   }
   if (layer.size == 0) return factors_of_stretch(now, taps[0], room, ahead);
   if (layer.has_parts) return parts_of_stretch(now, taps, room, ahead);
-  layer.outputs <= kFewOutputs ? dots_of_stretch(now, taps, room, ahead) : panels_of_stretch(now, taps, room, ahead);
+  if (layer.outputs <= kFewOutputs) return dots_of_stretch(now, taps, room, ahead);
+  panels_of_stretch(now, all, taps, room, ahead);
 }
 
 // Tiles side by side of a task, from the one with this number on: a block of the image.
@@ -298,6 +357,8 @@ struct Block {
 };
 
 inline void compute_rows(const MapLayer& layer, const MapTask& task, const MapTask* next, float* room) {
+  const Multiplied all = multiplied(layer, room);
+  if (all.weight == room) room += all.inputs * layer.vectors * kGroup;
   const int64_t size = layer.size == 0 ? 1 : layer.size;
   for (int64_t i = 0; i < task.count;) {
     const Block block(layer, task, i);
@@ -311,7 +372,7 @@ inline void compute_rows(const MapLayer& layer, const MapTask& task, const MapTa
         const Block following(layer, i < task.count ? task : *next, i < task.count ? i : 0);
         look_ahead({layer, task, following.row, following.column, following.count}, size, ahead);
       }
-      compute_stretch({layer, task, y, block.column, block.count}, ahead, room);
+      compute_stretch({layer, task, y, block.column, block.count}, all, ahead, room);
     }
   }
 }

@@ -165,9 +165,13 @@ INLINE void store_bytes(uint8_t* to, V8 low, V8 high) {
 // Whether all lanes are zeros of any sign.
 INLINE bool is_zero(V8 v) {
   const I8 same = v == 0.f;
+#if defined(__AVX__)
+  return _mm256_movemask_ps((__m256)same) == 0xff;
+#else
   int32_t every = -1;
   UNROLL for (int i = 0; i < 8; ++i) every &= same[i];
   return every != 0;
+#endif
 }
 
 // The sum of the lanes of each of four vectors, in the order of hadd.

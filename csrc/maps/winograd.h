@@ -331,18 +331,43 @@ void transform_outputs(const MapLayer& layer, const MapTask& task, const TileAt*
   }
 }
 
+// At which positions a panel has weights: kernels of 2x2, as those of an enlargement by repetition are, have none at
+// some. `step` floats a position, `panels` of them `apart`.
+template <int NP>
+INLINE int positions_in_use(const float* weight, int64_t step, int panels, int64_t apart, int* positions) {
+  int count = 0;
+  for (int p = 0; p < NP; ++p, weight += step) {
+    bool zeros = true;
+    for (int i = 0; i < panels && zeros; ++i) {
+      for (int64_t at = 0; at < step && zeros; at += kGroup) zeros = is_zero(load(weight + i * apart + at));
+    }
+    positions[count] = p;
+    count += zeros ? 0 : 1;
+  }
+  return count;
+}
+
 template <int M, int NV>
 void multiply_panel(const MapLayer& layer, const MapTask& task, const Positions& at, const Run* runs,
                     const float* weight, float* sums, Ahead& ahead) {
   constexpr int NP = (M + 2) * (M + 2);
   const int64_t step = layer.inputs * kPanel<NV> * kGroup, pitch = NP * NV * kGroup;
-  for (int p = 0; p < NP; ++p, weight += step) {
-    const float* fetched = weight + step;  // the weights of the next position
+  int positions[NP + 1];
+  const int count = positions_in_use<NP>(weight, step, NV / kPanel<NV>, NP * step, positions);
+  positions[count] = NP;
+  for (int i = 0, p = 0; p < NP; ++p) {
+    if (p < positions[i]) {
+      for (int64_t t = 0; t < task.count; ++t) {
+        for (int v = 0; v < NV; ++v) store(sums + t * pitch + (p * NV + v) * kGroup, V8{});
+      }
+      continue;
+    }
+    const float* fetched = weight + positions[++i] * step;  // the weights that come next
     int64_t fetch = 0;
     for (int64_t t = 0, tiles; t < task.count; t += tiles) {
       tiles = pixels_together<NV>(task.count - t);
       ahead.step();
-      multiply<NV>(tiles, runs, at.groups, p * at.position + t * kGroup, weight, NP * step,
+      multiply<NV>(tiles, runs, at.groups, p * at.position + t * kGroup, weight + p * step, NP * step,
                    sums + t * pitch + p * NV * kGroup, pitch, fetched + fetch);
       fetch += layer.inputs * fetched_a_value<NV>(tiles);
       if (fetch >= step) fetch = 0;
