@@ -84,23 +84,27 @@ def test_wrong_calls_are_refused():
         map_gather_(x, empty_map(16, 8, 12), 2, 8, 12, cells.repeat(1, 8).clamp(max=5), 4, 1, 2)
 
 
+@pytest.mark.parametrize("inset", [0, 1, 4])
 @pytest.mark.parametrize(("side", "scale", "tile"), [(6, 1, 6), (4, 4, 4), (4, 8, 4), (8, 4, 6), (5, 3, 4)])
-def test_tiles_are_those_that_patches_lie_in(side, scale, tile):
+def test_tiles_are_those_that_patches_lie_in(side, scale, tile, inset):
+    if 2 * inset >= side * scale:
+        inset = 2
     grid = Grid(7, (side, side), 4)
     inside = torch.zeros(scale * (grid.height + 1), scale * (grid.width + 1), dtype=torch.bool)
     step = scale * (side + 1)
     for i in range(8):  # also where the last row has no patch, so that what is there is always the same
         top, left = i // 4 * step, i % 4 * step
-        inside[top : top + scale * side, left : left + scale * side] = True
+        inner = slice(inset, scale * side - inset)
+        inside[top:, left:][inner, inner] = True
     inside = inside[: scale * grid.height, : scale * grid.width]
     height, width = (-(-length // tile) for length in inside.shape)
     inside = F.pad(inside, (0, width * tile - inside.shape[1], 0, height * tile - inside.shape[0]))
     met = inside.unflatten(1, (width, tile)).unflatten(0, (height, tile)).any(dim=3).any(dim=1)
     if met.all():
-        assert grid.tiles(tile, scale) is None
+        assert grid.tiles(tile, scale, inset) is None
     else:
-        assert torch.equal(grid.tiles(tile, scale), met.flatten().nonzero()[:, 0].int())
-    assert Grid(1, (9, 9)).tiles(tile, scale) is None
+        assert torch.equal(grid.tiles(tile, scale, inset), met.flatten().nonzero()[:, 0].int())
+    assert Grid(1, (9, 9)).tiles(tile, scale, 0) is None
 
 
 def test_what_lies_between_patches_is_not_computed_and_changes_nothing(monkeypatch):
@@ -127,3 +131,29 @@ def test_what_lies_between_patches_is_not_computed_and_changes_nothing(monkeypat
         one.write(patch)
         chain(alone, {"s0": one, "picture": picture})
         assert (picture[0].int() - computed[0][i].int()).abs().max() <= 1
+
+
+def test_of_pictures_only_the_tiles_that_they_show_are_computed(monkeypatch):
+    torch.manual_seed(0)
+    count = 7
+    first, last = nn.Conv2d(12, 48, 3, padding=1), nn.Conv2d(12, 3, 3, padding=1)
+    stages = [
+        Stage(Conv.of(first, 0.2, shuffle=2), "s0", "s1", crop=2),
+        Stage(Conv.of(last, floats=True), "s1", "picture", crop=2),
+    ]
+    grid, x, _ = grid_of(count, 8, 4, 12)
+    chain = MapChain(stages, ["s0", "picture"])
+    tiles, computed = [], []
+    real = Grid.tiles
+    for shown in (True, False):
+        monkeypatch.setattr(
+            Grid,
+            "tiles",
+            lambda self, side, scale, inset, s=shown: tiles.append(inset) or real(self, side, scale, inset * s),
+        )
+        pictures = torch.zeros(count, 8, 8, 3, dtype=torch.uint8)
+        chain(grid, {"s0": x, "picture": pictures})
+        computed.append(pictures)
+    assert tiles[:2] == [0, 4]
+    assert torch.equal(*computed)
+    assert computed[0].any()

@@ -218,7 +218,7 @@ class MapChain(Chain):
                 return []
             records, lists, kept = found
         elif not grid.is_image:
-            records, lists = self._around_gaps(grid)
+            records, lists = self._around_gaps(grid, given)
         band = self.rows.band(grid.height, grid.width) if kept is None else 0
         rooms = self.rows.rooms(grid.height, band) if kept is None else self.rows.kept(grid.height)
         spare = [given[name] for name in self.spare] if grid.regions is None else []
@@ -268,13 +268,20 @@ class MapChain(Chain):
             lender.clear_borders()
         return measured
 
-    def _around_gaps(self, grid: Grid) -> tuple[list[LayerRecord], list[Tensor]]:
-        """The records, with lists of the tiles that patches lie in: what is between them stays zero."""
+    def _around_gaps(self, grid: Grid, given: Mapping[str, Stored | Tensor]) -> tuple[list[LayerRecord], list[Tensor]]:
+        """The records, with lists of the tiles that patches lie in: what is between them stays zero.
+
+        Of pictures, of which nothing else is read, the tiles of what they show.
+        """
         records: list[LayerRecord] = []
-        numbers: dict[tuple[int, int], int] = {}
+        numbers: dict[tuple[int, int, int], int] = {}
         lists: list[Tensor] = []
         for record, stage in zip(self.records, self.stages, strict=True):
-            how = record.tile or SIDE, self.slots[part_of(stage.x)[0]].scale
+            name = part_of(stage.out)[0]
+            pictures = given.get(name)
+            shown = isinstance(pictures, Tensor) and is_picture(pictures)
+            inset = self.slots[name].inset // stage.factor if shown else 0
+            how = record.tile or SIDE, self.slots[part_of(stage.x)[0]].scale, inset
             tiles = grid.tiles(*how) if stage.stride == 1 else None
             if tiles is not None and how not in numbers:
                 numbers[how] = len(lists)

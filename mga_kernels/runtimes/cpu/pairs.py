@@ -147,7 +147,7 @@ class Grid:
         self.rooms = rooms or Rooms()
         self._masks: dict[tuple[int, int], tuple[Tensor, Tensor] | None] = {}
         self._denser: dict[tuple[int, int], Grid] = {}
-        self._tiles: dict[tuple[int, int], Tensor | None] = {}
+        self._tiles: dict[tuple[int, int, int], Tensor | None] = {}
 
     @property
     def is_image(self) -> bool:
@@ -174,18 +174,18 @@ class Grid:
         place = torch.arange((side + 1) * scale)
         return (place >= inset) & (place < side * scale - inset)
 
-    def tiles(self, side: int, scale: int = 1) -> Tensor | None:
+    def tiles(self, side: int, scale: int = 1, inset: int = 0) -> Tensor | None:
         """Numbers int32 of the tiles of ``side`` pixels in which pixels of patches enlarged ``scale`` times may lie.
 
-        None where that is all of them.
+        Less ``inset`` at their border. None where that is all of them.
         """
-        key = side, scale
+        key = side, scale, inset
         if key not in self._tiles:
             rows, columns = (
                 np.logical_or.reduceat(inside, np.arange(0, len(inside), side))
                 for inside in (
-                    self._inside(self.size[0], scale, 0).repeat(self.down)[: self.height * scale].numpy(),
-                    self._inside(self.size[1], scale, 0).repeat(self.across)[: self.width * scale].numpy(),
+                    self._inside(self.size[0], scale, inset).repeat(self.down)[: self.height * scale].numpy(),
+                    self._inside(self.size[1], scale, inset).repeat(self.across)[: self.width * scale].numpy(),
                 )
             )
             met = rows[:, None] & columns
