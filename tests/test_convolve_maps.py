@@ -87,18 +87,6 @@ def test_inputs_without_weights_are_left_out_of_1x1_kernels(outputs, part, there
         assert_close(run(case, image), expected)
 
 
-@pytest.mark.parametrize("tile", [4, 6])
-@pytest.mark.parametrize("outputs", [8, 24, 40])
-def test_kernels_with_rows_and_columns_of_zeros_are_the_definition(outputs, tile):
-    """Which have no weights at some positions of a tile: those of an image enlarged by repetition are 2x2."""
-    case = Case(4 * outputs, 12, 3, tile, slope=0.2)
-    phases = case.weight.view(2, 2, outputs, 12, 3, 3)
-    phases[0, ..., 2, :], phases[1, ..., 0, :], phases[:, 0, ..., 2], phases[:, 1, ..., 0] = 0, 0, 0, 0
-    for height, width in ((5, 7), (9, 230)):
-        image = torch.randn(12, height, width)
-        assert_close(run(case, image), case.expected(image), tile)
-
-
 @pytest.mark.parametrize(("height", "width"), [(3, 3), (10, 13), (41, 230)])
 @pytest.mark.parametrize(("outputs", "inputs", "size"), [(16, 12, 3), (3, 10, 3), (20, 3, 5)])
 def test_a_stride_is_the_definition(outputs, inputs, size, height, width):
@@ -145,10 +133,18 @@ def test_extreme_sums_pass_the_sigmoid():
 
 @pytest.mark.parametrize("tile", [0, 4, 6])
 @pytest.mark.parametrize("shuffle", [2, 3, 4])
-def test_a_pixel_shuffle_is_the_definition(shuffle, tile):
-    """Channels of the weight are in the order row, column, channel."""
-    channels, height, width = 16, 5, 13
+@pytest.mark.parametrize("channels", [8, 16, 24])
+@pytest.mark.parametrize("enlarging", [False, True])
+def test_a_pixel_shuffle_is_the_definition(shuffle, channels, enlarging, tile):
+    """Channels of the weight are in the order row, column, channel.
+
+    Kernels of an enlargement by repetition have rows and columns of zeros, so no weights at some positions of a tile.
+    """
+    height, width = 5, 13
     case = Case(channels * shuffle**2, 12, 3, tile, {"shuffle": shuffle}, slope=0.2)
+    if enlarging:
+        phases = case.weight.view(shuffle, shuffle, channels, 12, 3, 3)
+        phases[:-1, ..., 2, :], phases[1:, ..., 0, :], phases[:, :-1, ..., 2], phases[:, 1:, ..., 0] = 0, 0, 0, 0
     image = torch.randn(12, height, width)
     out = poisoned(channels, height * shuffle, width * shuffle)
     ops.convolve_maps_(

@@ -332,12 +332,12 @@ void transform_outputs(const MapLayer& layer, const MapTask& task, const TileAt*
 }
 
 // At which positions a panel has weights: kernels of 2x2, as those of an enlargement by repetition are, have none at
-// some. `step` floats a position, `panels` of them `apart`.
+// some. `step` floats a position, `panels` of them `apart`; of no panels all.
 template <int NP>
 INLINE int positions_in_use(const float* weight, int64_t step, int panels, int64_t apart, int* positions) {
   int count = 0;
   for (int p = 0; p < NP; ++p, weight += step) {
-    bool zeros = true;
+    bool zeros = panels > 0;
     for (int i = 0; i < panels && zeros; ++i) {
       for (int64_t at = 0; at < step && zeros; at += kGroup) zeros = is_zero(load(weight + i * apart + at));
     }
@@ -353,7 +353,9 @@ void multiply_panel(const MapLayer& layer, const MapTask& task, const Positions&
   constexpr int NP = (M + 2) * (M + 2);
   const int64_t step = layer.inputs * kPanel<NV> * kGroup, pitch = NP * NV * kGroup;
   int positions[NP + 1];
-  const int count = positions_in_use<NP>(weight, step, NV / kPanel<NV>, NP * step, positions);
+  // Only what is shuffled may be an enlargement: weights are looked at in vain elsewhere, and are not in the cache yet.
+  const int panels = task.out.shuffle == 1 ? 0 : NV / kPanel<NV>;
+  const int count = positions_in_use<NP>(weight, step, panels, NP * step, positions);
   positions[count] = NP;
   for (int i = 0, p = 0; p < NP; ++p) {
     if (p < positions[i]) {
