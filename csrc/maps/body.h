@@ -32,6 +32,7 @@ struct MapTap {
 #include "maps/vector.h"
 #include "maps/finish.h"
 #include "maps/ahead.h"
+#include "maps/transform.h"
 #include "maps/winograd.h"
 #include "maps/direct.h"
 // clang-format on

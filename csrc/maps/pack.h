@@ -6,7 +6,7 @@
 
 namespace mga {
 
-// The transformation of a kernel of three values to m + 2 positions; see Transform in winograd.h for the points.
+// The transformation of a kernel of three values to m + 2 positions; see transform.h for the points.
 inline std::vector<std::vector<double>> positions_of_kernel(int64_t tile) {
   if (tile == 4) {
     const double a = 0.70710678118654752440, b = 2 * a;  // the root of 1/2
