@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 
 import torch
@@ -28,7 +29,9 @@ class _Gate:
     """
 
     def __init__(self, esa: rfdn.ESA, weights: PairWeights):
-        self.esa, self.inner, self.narrow = esa, esa.conv1.out_channels, weights.storage.narrow
+        # PyTorch chooses by how weights lie in memory how it sums, and a copy of a network may have them otherwise.
+        self.esa = copy.deepcopy(esa).to(memory_format=torch.contiguous_format)
+        self.inner, self.narrow = esa.conv1.out_channels, weights.storage.narrow
         self.part = weights.storage.whole(self.inner)
         self.reduce = Conv.of(esa.conv1)
         strided = Stage(Conv.of(esa.conv2), ("work", self.part), "strided", stride=1 if self.narrow else 2)
