@@ -30,7 +30,9 @@ class _Gate:
 
     def __init__(self, esa: rfdn.ESA, weights: PairWeights):
         # PyTorch chooses by how weights lie in memory how it sums, and a copy of a network may have them otherwise.
-        self.esa = copy.deepcopy(esa).to(memory_format=torch.contiguous_format)
+        self.esa = copy.deepcopy(esa)
+        for parameter in self.esa.parameters():
+            parameter.data = parameter.data.contiguous()
         self.inner, self.narrow = esa.conv1.out_channels, weights.storage.narrow
         self.part = weights.storage.whole(self.inner)
         self.reduce = Conv.of(esa.conv1)
