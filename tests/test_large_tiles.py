@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from mga_kernels import MaskGuidedSR
+from mga_kernels import MaskGuidedSR, _native
 from mga_kernels.networks.whole import WholeConfig, WholeNetwork
 from mga_kernels.runtimes.cpu import large_tiles
 from mga_kernels.runtimes.cpu.maps import Maps, pack
@@ -28,13 +28,14 @@ def cache(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def less_is_alike(monkeypatch):
-    """Pictures of these networks, of random weights, are alike to 86 to 95 dB, by the processor: a few bytes differ."""
-    monkeypatch.setattr(large_tiles, "ALIKE", 80.0)
+def portable_may_differ(monkeypatch):
+    """The portable kernels round a product and a sum each, which is seen in tiles of 6: 86 dB of SPAN, not 95."""
+    if _native.map_kernels()[0] == "portable":
+        monkeypatch.setattr(large_tiles, "ALIKE", 80.0)
 
 
 @pytest.fixture
-def tried(monkeypatch, less_is_alike):
+def tried(monkeypatch, portable_may_differ):
     """A function: which tiles another process would give a network, and whether it would try them."""
     plain, calls = large_tiles._likeness, []
     monkeypatch.setattr(large_tiles, "_likeness", lambda *results: calls.append(1) or plain(*results))
@@ -48,10 +49,16 @@ def tried(monkeypatch, less_is_alike):
 
 
 def network(kind: str, above: float = 0.0) -> WholeNetwork:
-    """``above``: added to all that the last convolution of "compact" reads, and taken off what it makes."""
+    """``above``: added to all that the last convolution of "compact" reads, and taken off what it makes.
+
+    SPAN of random weights is alike in tiles of 6 to 86 to 92 dB, by the few bytes that differ, and where its last
+    convolution is weak to more.
+    """
     torch.manual_seed(2)
     input_range = "0..255" if kind == "edsr" else "0..1"
     made = WholeNetwork(WholeConfig(kind, 2, 2, SETTINGS[kind], input_range=input_range)).eval().requires_grad_(False)
+    if kind == "span":
+        made.body.upsampler[0].weight *= 0.01
     if kind == "compact":
         *_, before, _, last = made.body.body
         before.bias += above
@@ -66,7 +73,7 @@ def tiles_of(model: MaskGuidedSR) -> set[int]:
 
 
 @pytest.mark.parametrize(("kind", "tile"), [("span", 6), ("compact", 6), ("edsr", 4)])
-def test_networks_that_ask_for_large_tiles_have_them(kind, tile, less_is_alike):
+def test_networks_that_ask_for_large_tiles_have_them(kind, tile, portable_may_differ):
     assert tiles_of(MaskGuidedSR(network(kind), runtime="own")) == {tile}
 
 
@@ -96,7 +103,7 @@ def test_a_narrow_verdict_is_that_of_a_larger_picture(monkeypatch, found, tile):
 def test_pictures_in_large_tiles_are_those_in_small_ones(monkeypatch, kind):
     image = (255 * picture(67, 83)[0].permute(1, 2, 0)).byte().numpy()
     large = np.asarray(MaskGuidedSR(network(kind), runtime="own").upscale(image))
-    monkeypatch.setattr(large_tiles, "ALIKE", np.inf)
+    monkeypatch.setattr(large_tiles, "_alike", lambda *results: False)
     monkeypatch.setattr(large_tiles, "_sides", Kept("other.json"))
     small = MaskGuidedSR(network(kind), runtime="own")
     assert tiles_of(small) == {4}
