@@ -6,6 +6,7 @@ told by quick_python.py what to do.
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import runpy
@@ -19,7 +20,8 @@ import tempfile
 import textwrap
 from pathlib import Path
 
-LONG = 1800  # seconds
+LONG = 540  # seconds, less than a test may take, so that it is this that ends what hangs
+SECONDS = "SECONDS_OF_A_FORK"  # the variable with those that one may take
 CLIENT = Path(__file__).resolve().with_name("quick_python.py")
 TESTS = "import sys, pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', *sys.argv[1:]]))"
 COMMAND = "import sys; from mga.cli import main; sys.exit(main())"
@@ -46,14 +48,14 @@ class Forks:
         assert self._process.stdout.readline() == b"listens\n", "the process that is to be forked has ended"
 
     def result(
-        self, code: str, *arguments: object, folder: Path | None = None, **environment: str | None
+        self, code: str, *arguments: object, folder: Path | None = None, seconds: int = LONG, **environment: str | None
     ) -> subprocess.CompletedProcess[str]:
         """What became of the code in ``folder``, with this process's environment but for what is given; None: without.
 
-        It is ended when it takes too long.
+        What takes longer than ``seconds`` is ended by SIGALRM and says where all its threads stood.
         """
         words = [self.python, "-c", textwrap.dedent(code), *map(str, arguments)]
-        named = {**os.environ, **self._own, **environment}
+        named = {**os.environ, **self._own, **environment, SECONDS: str(seconds)}
         named = {name: value for name, value in named.items() if value is not None}
         options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "env": named, "cwd": folder}
         return subprocess.run(words, **options)
@@ -137,7 +139,6 @@ def _between(asking: socket.socket) -> dict:
 def _become(asked: dict, streams: list[int]) -> None:
     """What the fork does before its code: it is as if Python had been started with these words."""
     os.setpgid(0, 0)
-    signal.alarm(LONG)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         usual = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
@@ -148,6 +149,8 @@ def _become(asked: dict, streams: list[int]) -> None:
     os.chdir(asked["folder"])
     os.environ.clear()
     os.environ.update(asked["environment"])
+    faulthandler.register(signal.SIGALRM, chain=True)
+    signal.alarm(int(os.environ.pop(SECONDS, LONG)))
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[1:1] = [path for path in paths if path and path not in sys.path]
     if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():  # is read when PyTorch is imported

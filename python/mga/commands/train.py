@@ -9,6 +9,7 @@ from ..training.classes import Classes
 from ..training.recipe import ClassRecipe, load_recipe
 from ..training.run import Budget
 from ..training.three_step import ThreeStep
+from ..training.workers import leave
 from .options import add_overrides
 
 
@@ -28,7 +29,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     recipe = load_recipe(args.config, overrides_of(args.overrides, "train"))
     budget = Budget.parse(args.budget) if args.budget else Budget()
-    training = Classes(recipe, budget) if isinstance(recipe, ClassRecipe) else ThreeStep(recipe, budget)
-    target = training.run((args.step,) if args.step else ())
+    try:
+        training = Classes(recipe, budget) if isinstance(recipe, ClassRecipe) else ThreeStep(recipe, budget)
+        target = training.run((args.step,) if args.step else ())
+    finally:
+        leave()
     print(f"written: {target}")
     return 0

@@ -74,3 +74,9 @@ class Workers:
     def wait(self) -> None:
         if self.world > 1:
             torch.distributed.barrier()
+
+
+def leave() -> None:
+    """Part from the other processes of a training: what joins them has threads, which may outlive Python's end."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
