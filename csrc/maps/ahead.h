@@ -27,7 +27,9 @@ class Ahead {
   INLINE void step() {
     for (int64_t left = rate_; left > 0 && now_ < count_;) {
       const int64_t lines = left < lines_ ? left : lines_;
-      for (const char* const end = at_ + lines * 64; at_ < end; at_ += 64) __builtin_prefetch(at_, 0, 2);
+      const char *at = at_, *const end = at + lines * 64;
+      for (; at < end; at += 64) __builtin_prefetch(at, 0, 2);
+      at_ = end;
       left -= lines;
       lines_ -= lines;
       if (lines_ == 0) next_run();

@@ -113,6 +113,17 @@ INLINE void finish(const MapTask& task, const RowEnd& end, const Constants<V>& c
   float* const* out = end.out + v;
   UNROLL for (int j = 0; j < N; ++j) value[j] = value[j] + constants.bias;
   finish_values<E, N>(constants, end.skip + v, x * kGroup, value);
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == sizeof(V16) && N % 2 == 0) {
+    if (count >= N && pixel == kGroup && reinterpret_cast<uintptr_t>(out[0] + x * kGroup) % 64 == 0) {
+      UNROLL for (int j = 0; j < N; j += 2) {
+        past ? stream_lines(out, (x + j) * kGroup, value[j], value[j + 1])
+             : store_lines(out, (x + j) * kGroup, value[j], value[j + 1]);
+      }
+      return;
+    }
+  }
+#endif
   UNROLL for (int j = 0; j < N; ++j) {
     if (j >= count) break;
     past ? stream_groups(out, (x + j) * pixel, value[j]) : store_groups(out, (x + j) * pixel, value[j]);

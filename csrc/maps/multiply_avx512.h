@@ -36,15 +36,27 @@ struct Sums {
 template <int NV, int WIDE>
 INLINE void multiply(const Run* runs, int64_t count, int64_t shift, const float* weight, int64_t panel, float* sums,
                      int64_t pitch, const float* fetched) {
-  constexpr int kWidth = kPanel<NV> * kGroup;
+  constexpr int kWidth = kPanel<NV> * kGroup, kLine = 16;
   constexpr int kFetched = fetched_a_value<NV>(WIDE * kPixels<NV>);
   Sums<NV, WIDE> total;
   total.clear();
+  // At a time two, where there are registers for that.
+  constexpr int kValues = Sums<NV, WIDE>::kCount * ((NV + 1) / 2) <= 12 ? 2 : 1;
+  const auto fetch = [&] {
+    UNROLL for (int i = 0; i < NV / kPanel<NV>; ++i) __builtin_prefetch(fetched + i * panel);
+  };
   for (const Run* run = runs; run < runs + count; ++run) {
     const float* x = run->at + shift;
-    for (int64_t k = 0; k < run->length; ++k, weight += kWidth, fetched += kFetched) {
-      __builtin_prefetch(fetched);
-      UNROLL for (int i = 1; i < NV / kPanel<NV>; ++i) __builtin_prefetch(fetched + i * panel);
+    int64_t k = 0;
+    for (; k + kValues <= run->length; k += kValues, weight += kValues * kWidth) {
+      UNROLL for (int i = 0; i < kValues; ++i) {
+        if (i * kFetched % kLine == 0) fetch();
+        total.add(x + k + i, weight + i * kWidth, panel);
+        fetched += kFetched;
+      }
+    }
+    for (; k < run->length; ++k, weight += kWidth, fetched += kFetched) {
+      fetch();
       total.add(x + k, weight, panel);
     }
   }

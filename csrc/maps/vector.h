@@ -6,24 +6,30 @@
 #include "maps/vector_of_compiler.h"
 #endif
 
-// Sigmoids of several vectors side by side, since each is a long chain of sums: 1 / (1 + e^-x), with e^-x to about 2e-7
-// relative for x in [-87, 88], outside as at the ends; NaN stays NaN. e^-x is 2^n e^-r, n whole, |r| <= ln 2 / 2: the
-// polynomial is that of the fifth degree with the least largest error relative to e^-r, among those that are 1 at 0.
+#if !defined(__AVX512F__)
+// Of t = factor * x, kept within [-126, 126] by keeping x within 87 of 0, the whole number next to it, as the low bits
+// of `whole`, and how far t is from it.
+constexpr float kPowers[] = {0.00132647273f, 0.00967151299f, 0.0555073358f, 0.240222424f, 0.693147004f, 1.0f};
+INLINE void split(V8 x, float factor, V8& fraction, V8& whole) {
+  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+  x = within(x, -87.0f, 87.0f);
+  whole = fma(x, all(factor), all(kRound));
+  fraction = fma(x, all(factor), all(kRound) - whole);
+}
+#endif
+
+// Sigmoids of several vectors side by side, since each is a long chain of sums: 1 / (1 + 2^t), t = -x log2 e, which is
+// right to about 2e-7 for x in [-87, 87], outside as at the ends; NaN stays NaN. Of 2^f, f the fraction of t, the
+// polynomial is that of the fifth degree with the least largest relative error, among those that are 1 at 0.
 template <int N, typename V>
 INLINE void sigmoids(const V* x, V* to) {
-  constexpr float kRound = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer, which then is the low bits
-  V n[N], shifted[N], r[N], p[N];
+  V f[N], whole[N], p[N];
   UNROLL for (int i = 0; i < N; ++i) {
-    r[i] = within(x[i], -87.0f, 88.0f);
-    shifted[i] = fma(r[i], all<V>(-1.44269504f), all<V>(kRound));
-    n[i] = shifted[i] - all<V>(kRound);
-    r[i] = fma(n[i], all<V>(0.693359375f), r[i]);  // ln 2 in two parts
-    r[i] = fma(n[i], all<V>(-2.12194440e-4f), r[i]);
-    p[i] = all<V>(-0.00829031484f);
+    split(x[i], -1.44269504f, f[i], whole[i]);
+    p[i] = all<V>(kPowers[0]);
   }
-  constexpr float kFactors[] = {0.0418979305f, -0.166676362f, 0.499991495f, -0.999999707f, 1.0f};
-  UNROLL for (float c : kFactors) { UNROLL for (int i = 0; i < N; ++i) p[i] = fma(p[i], r[i], all<V>(c)); }
-  UNROLL for (int i = 0; i < N; ++i) to[i] = inverse(all<V>(1.0f) + times_two_to_the(p[i], n[i], shifted[i]));
+  UNROLL for (int d = 1; d < 6; ++d) { UNROLL for (int i = 0; i < N; ++i) p[i] = fma(p[i], f[i], all<V>(kPowers[d])); }
+  UNROLL for (int i = 0; i < N; ++i) to[i] = inverse(all<V>(1.0f) + times_two_to_the(p[i], whole[i]));
 }
 
 // The vectors in which NV of 8 that lie side by side are computed.

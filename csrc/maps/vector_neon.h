@@ -57,13 +57,12 @@ INLINE float32x4_t within(float32x4_t x, float low, float high) {
 }
 INLINE V8 within(V8 x, float low, float high) { return {within(x.low, low, high), within(x.high, low, high)}; }
 
-// v * 2^n of whole n in [-127, 126], which `shifted` has as its low bits: 1.5 * 2^23 was added to it.
-INLINE float32x4_t times_two_to_the(float32x4_t v, float32x4_t shifted) {
-  const uint32x4_t power = vaddq_u32(vshlq_n_u32(vreinterpretq_u32_f32(shifted), 23), vdupq_n_u32(0x3f800000));
+INLINE float32x4_t times_two_to_the(float32x4_t v, float32x4_t whole) {
+  const uint32x4_t power = vaddq_u32(vshlq_n_u32(vreinterpretq_u32_f32(whole), 23), vdupq_n_u32(0x3f800000));
   return vmulq_f32(v, vreinterpretq_f32_u32(power));
 }
-INLINE V8 times_two_to_the(V8 v, V8, V8 shifted) {
-  return {times_two_to_the(v.low, shifted.low), times_two_to_the(v.high, shifted.high)};
+INLINE V8 times_two_to_the(V8 v, V8 whole) {
+  return {times_two_to_the(v.low, whole.low), times_two_to_the(v.high, whole.high)};
 }
 INLINE V8 inverse(V8 v) { return all(1.f) / v; }
 

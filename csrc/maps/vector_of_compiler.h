@@ -60,6 +60,17 @@ INLINE I8 not_zero(V8 v) { return v != 0.f; }
 INLINE V8 choose(I8 which, V8 a, V8 b) { return which ? a : b; }
 INLINE V8 only(I8 which, V8 v) { return (V8)((I8)v & which); }
 
+#if defined(__AVX512F__)
+// Of t = factor * x, kept below 127, the fraction in [0, 1); the whole part is taken of t itself.
+constexpr float kPowers[] = {0.00186713017f, 0.00901702978f, 0.0557999127f, 0.240164444f, 0.693151295f, 1.0f};
+constexpr float kMostWhole = 126.0f;
+constexpr int kDown = 9;  // to the whole number below, without a fault
+INLINE void split(V8 x, float factor, V8& fraction, V8& whole) {
+  whole = _mm256_min_ps(all(kMostWhole), x * all(factor));
+  fraction = _mm256_reduce_ps(whole, kDown);
+}
+INLINE V8 times_two_to_the(V8 v, V8 whole) { return _mm256_scalef_ps(v, whole); }
+#else
 // x, and the end of the range for what is outside; NaN stays NaN.
 INLINE V8 within(V8 x, float low, float high) {
 #if defined(__AVX__)
@@ -69,15 +80,8 @@ INLINE V8 within(V8 x, float low, float high) {
   return choose(less(all(high), x), all(high), x);
 #endif
 }
-
-// v * 2^n of whole n in [-127, 126], which `shifted` has as its low bits: 1.5 * 2^23 was added to it.
-INLINE V8 times_two_to_the(V8 v, [[maybe_unused]] V8 n, [[maybe_unused]] V8 shifted) {
-#if defined(__AVX512F__)
-  return _mm256_scalef_ps(v, n);
-#else
-  return v * (V8)(((I8)shifted << 23) + 0x3f800000);
+INLINE V8 times_two_to_the(V8 v, V8 whole) { return v * (V8)(((I8)whole << 23) + 0x3f800000); }
 #endif
-}
 
 // 1 / v of v in [1, 2^126]; with AVX-512, whose approximation has 14 bits, to about an ulp.
 INLINE V8 inverse(V8 v) {
@@ -105,10 +109,11 @@ INLINE I16 not_zero(V16 v) { return v != 0.f; }
 INLINE V16 choose(I16 which, V16 a, V16 b) { return which ? a : b; }
 INLINE V16 only(I16 which, V16 v) { return (V16)((I16)v & which); }
 constexpr __mmask16 kAllLanes = 0xffff;  // for g++ takes what it leaves undefined without a mask for a mistake
-INLINE V16 within(V16 x, float low, float high) {
-  return _mm512_maskz_min_ps(kAllLanes, all<V16>(high), _mm512_maskz_max_ps(kAllLanes, all<V16>(low), x));
+INLINE void split(V16 x, float factor, V16& fraction, V16& whole) {
+  whole = _mm512_maskz_min_ps(kAllLanes, all<V16>(kMostWhole), x * all<V16>(factor));
+  fraction = _mm512_maskz_reduce_ps(kAllLanes, whole, kDown);
 }
-INLINE V16 times_two_to_the(V16 v, V16 n, V16) { return _mm512_maskz_scalef_ps(kAllLanes, v, n); }
+INLINE V16 times_two_to_the(V16 v, V16 whole) { return _mm512_maskz_scalef_ps(kAllLanes, v, whole); }
 INLINE V16 inverse(V16 v) {
   const V16 about = _mm512_maskz_rcp14_ps(kAllLanes, v);
   return fma(about, _mm512_fnmadd_ps(v, about, all<V16>(1.f)), about);
@@ -136,6 +141,17 @@ INLINE V16 lows_of(V16 a, V16 b) {
 }
 INLINE V16 highs_of(V16 a, V16 b) {
   return __builtin_shufflevector(a, b, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+}
+// Around the caches in whole lines; `to` is aligned to 64 bytes.
+INLINE void stream(float* to, V16 v) { _mm512_stream_ps(to, v); }
+// What two pixels side by side have of two groups: a line of each.
+INLINE void store_lines(float* const* to, int64_t at, V16 a, V16 b) {
+  store(to[0] + at, lows_of(a, b));
+  store(to[1] + at, highs_of(a, b));
+}
+INLINE void stream_lines(float* const* to, int64_t at, V16 a, V16 b) {
+  stream(to[0] + at, lows_of(a, b));
+  stream(to[1] + at, highs_of(a, b));
 }
 #endif
 

@@ -1,6 +1,7 @@
 // What csrc/maps uses of AVX-512, in two halves of AVX2, so that a processor with AVX2 and FMA can run it: the compiler
 // makes halves of the vectors of its extension by itself. Stands in front of the compiler's header of this name.
 #pragma once
+#include <cmath>
 #include_next <immintrin.h>
 
 #define __AVX512F__ 1
@@ -43,10 +44,21 @@ static inline Wide least(Wide a, Wide b) {
 static inline Wide greatest(Wide a, Wide b) {
   return each_half(a, b, [](__m256 x, __m256 y) { return _mm256_max_ps(x, y); });
 }
-// v * 2^n of whole n, where 2^n is a normal number.
+// v * 2^floor(n), 0 where 2^floor(n) is less than a normal number.
 static inline __m256 scaled_half(__m256 v, __m256 n) {
-  const __m256i power = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+  const __m256 whole = _mm256_max_ps(_mm256_set1_ps(-127.f), _mm256_floor_ps(n));  // NaN is the second, and stays
+  const __m256i power = _mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127));
   return _mm256_mul_ps(v, _mm256_castsi256_ps(_mm256_slli_epi32(power, 23)));
+}
+// v - floor(v), 0 of what is infinite.
+static inline __m256 fraction_half(__m256 v) {
+  const __m256 infinite = _mm256_cmp_ps(_mm256_andnot_ps(_mm256_set1_ps(-0.f), v), _mm256_set1_ps(HUGE_VALF), _CMP_EQ_OQ);
+  return _mm256_andnot_ps(infinite, _mm256_sub_ps(v, _mm256_floor_ps(v)));
+}
+static inline Wide fraction(Wide v) {
+  Halves x{v};
+  for (int i = 0; i < 2; ++i) x.half[i] = fraction_half(x.half[i]);
+  return x.whole;
 }
 static inline Wide scaled(Wide v, Wide n) { return each_half(v, n, scaled_half); }
 static inline __m256 inverse_half(__m256 v) { return _mm256_div_ps(_mm256_set1_ps(1.f), v); }
@@ -66,5 +78,8 @@ static inline Wide multiply_subtract_from(Wide a, Wide b, Wide c) { return multi
 #define _mm512_maskz_max_ps(lanes, a, b) emulated::greatest(a, b)
 #define _mm512_maskz_scalef_ps(lanes, v, n) emulated::scaled(v, n)
 #define _mm256_scalef_ps emulated::scaled_half
+#define _mm512_maskz_reduce_ps(lanes, v, down) emulated::fraction(v)
+#define _mm256_reduce_ps(v, down) emulated::fraction_half(v)
+#define _mm512_stream_ps emulated::store
 #define _mm512_maskz_rcp14_ps(lanes, v) emulated::inverse(v)
 #define _mm256_rcp14_ps emulated::inverse_half
