@@ -208,7 +208,6 @@ def ncnn_net(graph: str, weights: str, exact: bool = True) -> Any:
 
 def ncnn(module: nn.Module, value_range: float, size: tuple[int, int], exact: bool = True) -> Run:
     """``exact``: in float32 as all that is compared with it; ncnn would store halves where the processor can."""
-    import ncnn as runtime
     import pnnx  # its own converter, which is a program
 
     with tempfile.TemporaryDirectory() as folder:
@@ -217,13 +216,20 @@ def ncnn(module: nn.Module, value_range: float, size: tuple[int, int], exact: bo
         shape = f"inputshape=[1,3,{size[0]},{size[1]}]f32"
         command = [pnnx.EXEC_PATH, traced, shape, "fp16=0", f"ncnnparam={graph}", f"ncnnbin={weights}"]
         subprocess.run(command, cwd=folder, check=True, capture_output=True, timeout=NCNN_SECONDS)
-        net = ncnn_net(graph, weights, exact)
+        return ncnn_run(ncnn_net(graph, weights, exact), "in0", "out0", value_range)
+
+
+def ncnn_run(net: Any, source: str, result: str, value_range: float) -> Run:
+    """ncnn's ``Net`` from bytes to bytes, between these two blobs."""
+    import ncnn as runtime
 
     def run(image: np.ndarray) -> np.ndarray:
         tensor = to_network(image, value_range)[0].contiguous().numpy()  # whose memory the extractor reads
         extractor = net.create_extractor()
-        extractor.input("in0", runtime.Mat(tensor))
-        _, output = extractor.extract("out0")
+        extractor.input(source, runtime.Mat(tensor))
+        status, output = extractor.extract(result)
+        if status:
+            raise RuntimeError(f"ncnn cannot run the graph: status {status}")
         return to_bytes(torch.from_numpy(np.array(output))[None], value_range)
 
     return run

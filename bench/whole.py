@@ -6,8 +6,9 @@ Takes names of shipped models and files. All make the picture of one image of --
 the rounds, and ratios to our own convolutions, of the clock and of the processor, which others on the machine disturb
 less. Pictures of others must be ours to 60 dB, to 40 where one of both runs in bfloat16. OpenVINO and PyTorch run as
 they do here with ``runtime=``; ONNX Runtime and ncnn as whoever converts the network has them, by PyTorch's exporter
-and by ncnn's own, which takes minutes where there are hundreds of layers. These two are left out where networks have
-colours converted around them, and with --held, which does not hold them.
+and by ncnn's own, which takes minutes and much memory where there are hundreds of layers: of a graph of ncnn
+(FILE.param), ncnn runs the graph itself. These two are left out where networks have colours converted around them, and
+with --held, which does not hold them.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import statistics
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from contenders import Contender, Run, make, ncnn, onnxruntime
+from contenders import Contender, Run, make, ncnn, ncnn_net, ncnn_run, onnxruntime
 from held import add_held, hold
 from images import LEAST_BF16, LEAST_FP32, psnr, size_of, test_image
 
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_checkpoint
+from mga_kernels.checkpoints.ncnn.graph import Graph
 from mga_kernels.errors import InputError
 from mga_kernels.networks import WholeNetwork
 
@@ -66,11 +69,20 @@ def others(model: str, size: tuple[int, int]) -> Iterator[tuple[str, Way | str]]
         return
     ways = {
         "ONNX Runtime": (lambda: onnxruntime(network, 1.0, size), "float32"),
-        "ncnn": (lambda: ncnn(network, 1.0, EXAMPLE, exact=False), "float32, stored as it does by itself"),
+        "ncnn": (lambda: by_ncnn(model, network), "float32, stored as it does by itself"),
     }
     for name, (function, told) in ways.items():
         found = make(Contender(name, "original", function))
         yield name, found if isinstance(found, str) else Way(found, told)
+
+
+def by_ncnn(model: str, network: WholeNetwork) -> Run:
+    """The graph that ``model`` is, or one that ncnn's converter makes of the network."""
+    if Path(model).suffix != ".param":
+        return ncnn(network, 1.0, EXAMPLE, exact=False)
+    graph = Graph(Path(model))
+    net = ncnn_net(model, str(Path(model).with_suffix(".bin")), exact=False)
+    return ncnn_run(net, graph.source, graph.result, 1.0)
 
 
 def measure(model: str, image: np.ndarray, rounds: int, dtype: str, held: bool) -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 from types import ModuleType
 
 import made_files
+import made_graphs
 import numpy as np
 import pytest
 from hostile_files import zipped
 
 from mga_kernels import MaskGuidedSR
+from mga_kernels.checkpoints.ncnn.graph import Graph
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (14, 18, 3), dtype=np.uint8)
 
@@ -66,3 +68,23 @@ def test_who_is_missing_is_named(whole, file, monkeypatch, capsys):
 def test_who_cannot_be_held_is_left_out(whole, file, capsys):
     whole.measure(file, IMAGE, 1, "float32", held=True)
     assert not {"ONNX", "ncnn"} & set(capsys.readouterr().out.split())
+
+
+def test_a_graph_of_ncnn_is_run_as_it_is(whole, tmp_path, monkeypatch, capsys):
+    """Not what a converter makes of the network that it was read as."""
+    made_graphs.graph(tmp_path, "compact")
+    file = str(tmp_path / "compact.param")
+    reading = MaskGuidedSR.from_checkpoint(file, device="cpu", runtime="pytorch", dtype="float32")
+    given = []
+
+    def run(net, source, result, value_range):
+        given.append((net, source, result, value_range))
+        return reading.upscale
+
+    monkeypatch.setattr(whole, "ncnn", None)
+    monkeypatch.setattr(whole, "ncnn_net", lambda graph, weights, exact: (Path(graph).name, Path(weights).name, exact))
+    monkeypatch.setattr(whole, "ncnn_run", run)
+    whole.measure(file, IMAGE, 1, "float32", held=False)
+    graph = Graph(Path(file))
+    assert given == [(("compact.param", "compact.bin", False), graph.source, graph.result, 1.0)]
+    assert f"{file}" in capsys.readouterr().out.splitlines()[-1]
