@@ -34,12 +34,24 @@ INLINE RowEnd row_end(const MapLayer& layer, const MapTarget& out, int64_t first
   return end;
 }
 
-// What becomes of a sum and its bias. Those but `any` have code of their own, and no second addend, sums or mask.
+// What becomes of a sum and its bias. Those but `any` have code of their own, and no second addend, sums or mask; gates
+// are the last of it, with what they weigh as it is.
 enum class Ending { plain, silu, sigmoid_gate, span_gate, any };
+
+// Whether a gate is the last of it: no slope, and what it weighs is added as it is. Beside the outputs all are zeros.
+INLINE bool gate_is_last(const MapLayer& layer, const MapTask& task) {
+  const int64_t channels = layer.vectors * kGroup;
+  const float *const slope = layer.epilogue + channels, *const of_skip = slope + channels;
+  for (int64_t c = 0; c < layer.outputs; ++c) {
+    if (slope[c] != 1.0f || of_skip[c] != 1.0f) return false;
+  }
+  return layer.activation != MapActivation::silu && task.out.shuffle == 1;
+}
 
 INLINE Ending ending_of(const MapLayer& layer, const MapTask& task) {
   const bool silu = layer.activation == MapActivation::silu, gated = layer.gate != MapGate::none;
-  if (layer.has_also || task.statistics != nullptr || task.out.lanes != nullptr || (silu && gated)) return Ending::any;
+  if (layer.has_also || task.statistics != nullptr || task.out.lanes != nullptr) return Ending::any;
+  if (gated && !gate_is_last(layer, task)) return Ending::any;
   if (gated) return layer.gate == MapGate::sigmoid ? Ending::sigmoid_gate : Ending::span_gate;
   return silu ? Ending::silu : Ending::plain;
 }
@@ -87,10 +99,12 @@ INLINE void finish_values(const Constants<V>& constants, const float* const* ski
   if (E == Ending::sigmoid_gate || E == Ending::span_gate) {
     sigmoids<N>(value, gate);
     UNROLL for (int j = 0; j < N; ++j) {
-      const V added = load_groups<V>(skip, at + j * kGroup) * constants.of_skip;
+      const V added = load_groups<V>(skip, at + j * kGroup);
       value[j] = E == Ending::sigmoid_gate ? gate[j] * added : (value[j] + added) * (gate[j] - all<V>(0.5f));
     }
-  } else if (skip[0] != nullptr) {
+    return;
+  }
+  if (skip[0] != nullptr) {
     UNROLL for (int j = 0; j < N; ++j) {
       value[j] = fma(load_groups<V>(skip, at + j * kGroup), constants.of_skip, value[j]);
     }

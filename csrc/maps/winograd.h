@@ -39,7 +39,8 @@ INLINE void transform_rows(const float (&columns)[M + 2][kFloats], int64_t first
 }
 
 // `count` tiles side by side: the columns that neighbours share are transformed once. Returns whether some input is not
-// finite: it would be spread over the whole tile. All inputs of a column are in its first or last value.
+// finite: it would be spread over the whole tile. All inputs of a column are in its first or last value; where only their
+// product is too large, a task is looked at more closely in vain.
 #if defined(__AVX512F__)
 // Two pixels at a time, and then two tiles. The first pair begins a pixel further left, where maps are aligned; what is
 // beside the tiles only makes a task look more closely.
@@ -58,8 +59,7 @@ INLINE bool transform_inputs(const MapTap* taps, int64_t x, int64_t count, const
       }
       Transform<M>::in(d, t);
       UNROLL for (int i = 0; i < N; ++i) store(&columns[i][c * kGroup], t[i]);
-      check = fma(t[0], V16{}, check);
-      check = fma(t[N - 1], V16{}, check);
+      check = fma(t[0], t[N - 1], check);
     }
     int64_t tile = 0;
     for (; tile + 1 < count; tile += 2) {
@@ -81,7 +81,7 @@ INLINE bool transform_inputs(const MapTap* taps, int64_t x, int64_t count, const
     }
     if (tile < count) transform_rows<M>(columns, tile * M + 1, to + (g * at.tiles + tile) * kGroup, at.position);
   }
-  return !is_zero(low_of(check) + high_of(check));
+  return !is_zero((low_of(check) + high_of(check)) * V8{});
 }
 #else
 template <int M>
@@ -99,14 +99,13 @@ INLINE bool transform_inputs(const MapTap* taps, int64_t x, int64_t count, const
       }
       Transform<M>::in(d, t);
       UNROLL for (int i = 0; i < N; ++i) store(&columns[i][c * kGroup], t[i]);
-      check = fma(t[0], V8{}, check);
-      check = fma(t[N - 1], V8{}, check);
+      check = fma(t[0], t[N - 1], check);
     }
     for (int64_t tile = 0; tile < count; ++tile) {
       transform_rows<M>(columns, tile * M, to + (g * at.tiles + tile) * kGroup, at.position);
     }
   }
-  return !is_zero(check);
+  return !is_zero(check * V8{});
 }
 #endif
 
@@ -233,6 +232,9 @@ void transform_outputs(const MapLayer& layer, const MapTask& task, const TileAt*
                        const float* sums, const bool* direct) {
   using V = VectorOf<NV>;
   constexpr int N = M + 2, kVectors = sizeof(V) / sizeof(V8);
+  // Sums of several panels have left the first level of the cache, and are fetched a tile ahead.
+  constexpr int kSteps = M * NV / kVectors, kLine = 16;
+  constexpr int kFetched = NV > kLargestPanel ? (N * N * NV * kGroup / kLine + kSteps - 1) / kSteps : 0;
   alignas(64) float columns[M][N][NV * kGroup];
   Constants<V> constants[NV / kVectors];
   for (int v = 0; v < NV; v += kVectors) constants[v / kVectors] = constants_of<V>(layer, first + v);
@@ -257,9 +259,11 @@ void transform_outputs(const MapLayer& layer, const MapTask& task, const TileAt*
         UNROLL for (int r = 0; r < M; ++r) store(&columns[r][j][v * kGroup], y[r]);
       }
     }
+    const float* fetched = sums + N * N * NV * kGroup;  // of the next tile
     for (int r = 0; r < M; ++r) {
       UNROLL for (int v = 0; v < NV; v += kVectors) {
         V m[N], y[M];
+        UNROLL for (int line = 0; line < kFetched; ++line, fetched += kLine) __builtin_prefetch(fetched);
         UNROLL for (int j = 0; j < N; ++j) m[j] = load<V>(&columns[r][j][v * kGroup]);
         Transform<M>::out(m, y);
         finish_row<M, E>(layer, task, ends[r], constants[v / kVectors], first, v, tile.column, width, y);
