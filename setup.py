@@ -239,7 +239,8 @@ class BuildNative(build_ext):
     def optimisation(self) -> str:
         if self.sanitize:
             return f"-O1 -g1 -fno-omit-frame-pointer -fsanitize={self.sanitize} -fno-sanitize-recover=undefined"
-        return "-O3"
+        # Aligned, so that how fast a loop is does not depend on what is linked before it: 2 to 3 % of SPAN.
+        return "-O3 -falign-functions=64 -falign-loops=32"
 
     def compiler_rules(self, ninja: NinjaFile, flags: str, libraries: str) -> None:
         cxx = os.environ.get("CXX", "g++")
