@@ -217,14 +217,15 @@ class ChainRun {
     int64_t first, last;
   };
 
-  // One, but of the few that are left of a layer in a row as many as let all threads have some: each thread reads the
-  // layer's weights anew, which takes as long as a task does.
+  // One, but of the few that are left of a layer in a row as many as let all threads have some, if others have another
+  // layer to go on with: each thread reads a layer's weights anew, which takes as long as a task does.
   Taken take(int64_t threads) {
     int64_t first = next_.load(std::memory_order_relaxed), last;
     do {
       if (first >= tasks()) return {first, first};
-      const int64_t left = ends_[first] - first;
-      last = first + (left > kFew ? 1 : std::max<int64_t>(1, std::min(left, kFew / threads)));
+      const int64_t end = ends_[first], left = end - first;
+      const bool alone = left > kFew || end == tasks();
+      last = first + (alone ? 1 : std::max<int64_t>(1, std::min(left, kFew / threads)));
     } while (!next_.compare_exchange_weak(first, last, std::memory_order_relaxed));
     return {first, last};
   }
