@@ -241,3 +241,33 @@ def test_encoders_need_not_know_when_pictures_are_decoded(tmp_path, mga_video, m
     mga_video(tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", "--codec", "hevc")
     with av.open(str(tmp_path / "in.mkv")) as before, av.open(str(tmp_path / "out.mkv")) as after:
         assert [frame.time for frame in after.decode(video=0)] == [frame.time for frame in before.decode(video=0)]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_results_that_are_too_small_for_a_codec_are_refused(tmp_path, model_file, capsys, codec):
+    """By the sides that its encoder takes, which makes the smallest."""
+    make(tmp_path / "in.mkv", [np.full((32, 32, 3), 90, np.uint8)] * 3)
+    arguments = [str(tmp_path / "in.mkv"), "--model", str(model_file), "--codec", codec, "-o"]
+    least = CODECS[codec].least
+    assert main(["video", *arguments, str(tmp_path / "least.mkv"), "--size", f"{least}x{least}"]) == 0
+    with av.open(str(tmp_path / "least.mkv")) as container:
+        assert [(frame.width, frame.height) for frame in container.decode(video=0)] == [(least, least)] * 3
+    capsys.readouterr()
+    if least == 1:
+        return
+    assert main(["video", *arguments, str(tmp_path / "small.mkv"), "--size", f"{least - 1}x{least - 1}"]) == 1
+    small = f"{least - 1}x{least - 1} is too small for {codec}, which takes sides of {least} pixels or more"
+    assert capsys.readouterr().err == f"mga: video: {small}; ask for a larger result\n"
+    assert [path.name for path in tmp_path.iterdir() if "small" in path.name] == []
+
+
+def test_a_quality_that_a_codec_does_not_have_is_refused(tmp_path, model_file, capsys):
+    """x264 takes 99 for 51 without a word, the others end with numbers of theirs."""
+    make(tmp_path / "in.mkv", pictures(2))
+    for codec, worst in (("h264", 51), ("hevc", 51), ("av1", 63)):
+        for crf in (-1, worst + 1):
+            arguments = ["--codec", codec, "--crf", str(crf), "-o", str(tmp_path / "out.mkv")]
+            assert main(["video", str(tmp_path / "in.mkv"), "--model", str(model_file), *arguments]) == 1
+            said = f"mga: video: --crf of {codec} is from 0 to {worst}, got {crf}\n"
+            assert capsys.readouterr().err == said
+    assert not (tmp_path / "out.mkv").exists()
