@@ -15,6 +15,7 @@ from films_made import av, make, pictures, repeating_command
 from tiny_model import write_tiny_model
 
 from mga.cli import main
+from mga_kernels.engine import Frames
 from mga_kernels.video import CODECS, encoding
 from mga_kernels.video.assembling import CONTAINERS, TAKEN
 
@@ -271,3 +272,25 @@ def test_a_quality_that_a_codec_does_not_have_is_refused(tmp_path, model_file, c
             said = f"mga: video: --crf of {codec} is from 0 to {worst}, got {crf}\n"
             assert capsys.readouterr().err == said
     assert not (tmp_path / "out.mkv").exists()
+
+
+def test_two_runs_do_not_make_one_video(tmp_path, model_file, capsys, monkeypatch):
+    """Or parts of both would be in it: the second one is told so, whatever it is asked, and the first goes on."""
+    make(tmp_path / "in.mkv", pictures(4))
+    out, ended = tmp_path / "out.mkv", []
+    arguments = ["video", str(tmp_path / "in.mkv"), "-o", str(out), "--model", str(model_file)]
+    real = Frames.upscale
+
+    def meanwhile(self, rgb):
+        monkeypatch.setattr(Frames, "upscale", real)
+        for words in ([], ["--overwrite"], ["--no-reuse", "--overwrite"]):
+            ended.append((main([*arguments, *words]), capsys.readouterr().err))
+        return real(self, rgb)
+
+    monkeypatch.setattr(Frames, "upscale", meanwhile)
+    assert main(arguments) == 0
+    said = f"mga: video: another run is making {out}; wait until it has ended, or choose another name\n"
+    assert ended == [(1, said)] * 3
+    assert len(list(av.open(str(out)).decode(video=0))) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv"]
+    assert main([*arguments, "--overwrite"]) == 0

@@ -95,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
             finally:
                 if source == PIPE:  # which nobody can read again
                     parts.remove()
+                parts.release()
     _say(args, told)
     return 0
 
