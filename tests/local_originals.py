@@ -188,10 +188,15 @@ def span_folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return result
 
 
+def steps_of(scale: int) -> list[int]:
+    """Of an upsampler that enlarges by 3, or by 2 as often as it takes."""
+    return {2: [2], 3: [3], 4: [2, 2], 8: [2, 2, 2]}[scale]
+
+
 def rcan(scale: int, unshuffled: int = 1, groups: int = 2, blocks: int = 2, nf: int = 8) -> Original:
     """As the community trains it: values in 0..1, no mean colour, a pixel unshuffle before the first convolution."""
     w, first = Doubles(), "head.0" if unshuffled == 1 else "head.1"
-    steps = [2, 2] if scale * unshuffled == 4 else [scale * unshuffled]
+    steps = steps_of(scale * unshuffled)
     w.conv(first, 3 * unshuffled**2, nf, 3)
     for g in range(groups):
         for b in range(blocks):
@@ -236,7 +241,7 @@ def edsr(
     )
     block, up = ("body.{}.conv{}", "upsample") if basicsr else ("body.{}.body.{}", "tail.0")
     places = (1, 2) if basicsr else (0, 2)
-    steps = [2, 2] if scale == 4 else [scale]
+    steps = steps_of(scale)
     w.conv(first, 3, nf, 3)
     for n in range(blocks):
         for place in places:

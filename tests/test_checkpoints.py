@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 
+import local_originals as originals
 import pytest
 import torch
 from network_zoo import photographs
@@ -27,6 +28,7 @@ from mga_kernels.checkpoints import (
     save_model,
     shipped_models,
 )
+from mga_kernels.checkpoints.published import check_tensors
 from mga_kernels.errors import CheckpointError, InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeNetwork
 
@@ -240,3 +242,20 @@ def test_unreadable_published_files(tmp_path, content):
         path.write_bytes(content)
     with pytest.raises(CheckpointError, match="checkpoint: "):
         read_state_dict(path)
+
+
+@pytest.mark.parametrize("kind", ["float8_e4m3fn", "float8_e5m2"])
+def test_numbers_of_8_bits_are_what_they_say(tmp_path, kind):
+    """As programs that save memory store them; PyTorch does not compute with them."""
+    state, forward = originals.compact(2)
+    narrow = {name: tensor.to(getattr(torch, kind)) for name, tensor in state.items()}
+    save_file(narrow, tmp_path / "net.safetensors")
+    state.update({name: tensor.float() for name, tensor in narrow.items()})
+    image = photographs(12, 15)[:1]
+    assert (load_checkpoint(tmp_path / "net.safetensors")(image) - forward(image)).abs().max() < 1e-4
+
+
+def test_numbers_that_pytorch_cannot_convert_are_named():
+    packed = torch.zeros(8, 1, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    with pytest.raises(CheckpointError, match=r"^it: body.0.weight is of float4_e2m1fn_x2, which is not read; save it"):
+        check_tensors({"body.0.weight": packed}, "it", 1000)

@@ -183,7 +183,7 @@ def test_image_larger_than_memory(tmp_path, photos, mga_upscale, monkeypatch, st
     monkeypatch.setattr("mga_kernels.system.memory.available_memory", lambda: room)
     code, output = mga_upscale(photos / "a.png", "-o", tmp_path / "out.png")
     assert code == 1
-    assert_one_sentence(output, step, "14x10", "GiB", "; ")
+    assert_one_sentence(output, step, "14x10", "KiB are available; ")
     assert not (tmp_path / "out.png").exists()
 
 

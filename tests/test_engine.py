@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import weakref
 
 import numpy as np
@@ -117,6 +118,7 @@ def test_k_and_fraction_together_are_refused():
         (torch.zeros(3, 8, 8), r"expected a float tensor \(B, 3, H, W\)"),
         (torch.zeros(1, 1, 8, 8), "expected a float tensor"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "expected a float tensor"),
+        (torch.zeros(1, 3, 8, 8).to(torch.float8_e5m2), "expected a tensor of float32, .* got torch.float8_e5m2"),
         (torch.zeros(1, 3, 8, 8, device="meta"), "got one on the device meta"),
         (torch.zeros(1, 3, 8, 8).to_sparse(), "got one of layout sparse_coo"),
         (np.zeros((1, 3, 8, 8), np.float32), "got ndarray"),
@@ -137,7 +139,9 @@ def test_unknown_names_are_refused(arguments):
         make_model()(picture(1, 8, 8), **arguments)
 
 
-@pytest.mark.parametrize("arguments", [{"device": "cuda:99"}, {"device": "toaster"}, {"dtype": "int8"}])
+@pytest.mark.parametrize(
+    "arguments", [{"device": "cuda:99"}, {"device": "toaster"}, {"device": "meta"}, {"device": None}, {"dtype": "int8"}]
+)
 def test_impossible_devices_and_types_are_refused(arguments):
     with pytest.raises(InputError, match=r"cannot be used|not supported"):
         MaskGuidedSR(MaskGuidedNetwork(ModelConfig("fsrcnn", 2)), **arguments)
@@ -255,3 +259,8 @@ def test_the_road_runs_on_the_fastest_backend_there_is(monkeypatch):
 def test_from_pretrained_names_the_problem():
     with pytest.raises(CheckpointError, match="nor an existing file"):
         MaskGuidedSR.from_pretrained("nothing")
+    with pytest.raises(CheckpointError, match="nor an existing file"):
+        MaskGuidedSR.from_pretrained("n" * 5000)
+    for what in (None, 5, b"fsrcnn-x2", io.BytesIO()):
+        with pytest.raises(InputError, match=f"expected a name or a path, got {type(what).__name__}"):
+            MaskGuidedSR.from_pretrained(what)

@@ -280,6 +280,22 @@ def test_frames_of_other_kinds_are_made_as_a_whole_unless_they_stay(kind):
         assert (frames.told.same, len(frames.told.whole), frames.told.reason) == (1, 2, "")
 
 
+def test_equal_numbers_of_another_type_are_another_frame():
+    """0 is black in bytes and in 16 bits, and 200 of 255 is not 200 of 65535."""
+    model, small = MaskGuidedSR(network_of("compact"), device="cpu", dtype="float32"), image_of(24, 30)
+    film = Frames(model)
+    film.upscale(small)
+    made = film.upscale(small.astype(np.uint16))
+    assert made.dtype == np.uint16
+    assert np.array_equal(made, model.upscale(small.astype(np.uint16)))
+    for wrong in (np.zeros((24, 30, 3), np.float32), np.zeros((24, 30, 3), bool)):
+        film.upscale(np.zeros((24, 30, 3), np.uint8))
+        with pytest.raises(InputError, match="expected a uint8 or uint16 array"):
+            film.upscale(wrong)
+    with pytest.raises(InputError, match=r"a frame is an array, .* got list"):
+        film.upscale([[0]])
+
+
 def test_a_frame_may_take_the_memory_of_the_one_before():
     """And what was given out is not written to, neither by the next frame nor by its owner."""
     model, image = MaskGuidedSR(network_of("compact"), runtime="own"), image_of()
@@ -319,7 +335,7 @@ def test_with_a_tolerance_noise_is_no_change_and_drift_is():
         assert np.array_equal(shown, model.upscale((image + seen).astype(np.uint8))), step
 
 
-@pytest.mark.parametrize("tolerance", [-1, 2.5, "3"])
+@pytest.mark.parametrize("tolerance", [-1, 2.5, "3", 256])
 def test_a_tolerance_that_cannot_be(tolerance):
     with pytest.raises(InputError, match="tolerance is a number of levels"):
         Frames(SimpleNamespace(), tolerance=tolerance)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from pictures import make_exif, profile
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 from upscaling import the_line_about
 
 from mga_kernels import MaskGuidedSR
@@ -188,6 +188,38 @@ KINDS_OF_TIFF = {
 }
 
 
+@pytest.mark.parametrize("compression", ["webp", "jpegxl", "jpeg2000", "lerc", "png", "jpegxr"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_tiffs_of_8_bits_in_compressions_that_pillow_lacks(tmp_path, doubling, compression, channels):
+    """As those of 16 bits are read; the result has 8."""
+    pixels = (noise(channels, 20, 24) >> 8).astype(np.uint8)
+    if channels == 1 and compression == "webp":
+        pytest.skip("WebP has colours")
+    options = {"extrasamples": ["unassalpha"]} if channels == 4 else {}
+    photometric = "rgb" if channels > 1 else "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", pixels, compression=compression, photometric=photometric, **options)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        stored = file.pages.first.asarray()
+    for deep in (False, True):
+        found = read_image(tmp_path / "a.tif", deep=deep)
+        assert (found.rgb.dtype, found.mode) == (np.uint8, {1: "L", 3: "RGB", 4: "RGBA"}[channels])
+        assert np.array_equal(found.levels().squeeze(), stored)
+    assert doubling.upscale(str(tmp_path / "a.tif")).size == (48, 40)
+
+
+def test_a_compression_that_pillow_lacks_is_named_where_the_extra_is_not_there(tmp_path, monkeypatch):
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8, 3), np.uint8), compression="webp", photometric="rgb")
+    for name in ("tifffile", "imagecodecs"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setattr(TiffImagePlugin.TiffImageFile, "load", _undecodable)  # as in most of its builds
+    with pytest.raises(ImageError, match=r"Pillow cannot read here .*50001.; install tifffile and imagecodecs"):
+        read_image(tmp_path / "a.tif")
+
+
+def _undecodable(image):
+    raise OSError("decoder error -2")
+
+
 @pytest.mark.parametrize("kind", KINDS_OF_TIFF)
 def test_kinds_of_tiff(tmp_path, kind):
     options, change = KINDS_OF_TIFF[kind]
@@ -345,7 +377,7 @@ def test_odd_deep_tiffs_are_refused_with_a_sentence(tmp_path):
                 with pytest.raises(ImageError, match=f"bits per channel.*{words.partition(' ')[0]}.*would be lost"):
                     read_image(source, deep=True)
     write(tmp_path / "a.tif", np.stack([noise(), noise()]))
-    with pytest.raises(ImageError, match="holds 2 frames or pages"):
+    with pytest.raises(ImageError, match="holds 2 frames or pages of 16 bits a channel, of which"):
         read_image(tmp_path / "a.tif", deep=True)
 
 

@@ -158,7 +158,7 @@ def test_what_is_not_read_here_is_named_as_what_it_is(tmp_path):
         "16 bits per channel .signed": tiff(16, 2),
         "12 bits per channel .integers.": tiff(12, 1),
         "raw photograph": tiff(14, 1, 32803),
-        "TIFF file of a kind that cannot be read here .RGB, 8 bits a channel, compression 34712.": tiff(8, 1, 2, 34712),
+        "TIFF file of a kind that cannot be read here .RGB, 8 bits a channel, compression 34713.": tiff(8, 1, 2, 34713),
         "12 bits per channel": jpeg().replace(b"\xff\xc0\x00\x11\x08", b"\xff\xc1\x00\x11\x0c"),
     }
     for match, data in cases.items():

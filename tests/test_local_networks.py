@@ -77,7 +77,7 @@ def test_every_spelling_of_rrdbnet_gives_the_same_picture(case):
             check(network, forward, size)
 
 
-@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize(("convolutions", "nf"), [(1, 6), (4, 8), (16, 5)])
 def test_compact(scale, convolutions, nf):
     state, forward = tempered(originals.compact(scale, convolutions, nf))
@@ -94,7 +94,7 @@ def test_compact(scale, convolutions, nf):
     assert recognise(one, "it").body.body[1].weight.shape == (nf,), "one slope for all is one for each"
 
 
-@pytest.mark.parametrize(("scale", "unshuffled"), [(4, 1), (2, 1), (2, 2), (1, 4)])
+@pytest.mark.parametrize(("scale", "unshuffled"), [(4, 1), (2, 1), (8, 1), (2, 2), (1, 4)])
 def test_rcan_as_the_community_trains_it(scale, unshuffled):
     state, forward = tempered(originals.rcan(scale, unshuffled))
     network = recognise(state, "it")
@@ -109,7 +109,7 @@ def test_rcan_as_the_community_trains_it(scale, unshuffled):
     assert np.abs(model.upscale(picture) - (255 * expected.clamp(0, 1)).round().numpy()).max() <= 1
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4])
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
 @pytest.mark.parametrize("basicsr", [False, True])
 def test_edsr(scale, basicsr):
     state, forward = originals.edsr(scale, basicsr, blocks=3)
@@ -158,7 +158,7 @@ def test_what_only_resembles_compact_is_refused():
     for what, changed in with_noise(dict(state), 3).items():
         with pytest.raises(CheckpointError, match=r"SRVGGNetCompact, but|of no network that is known"):
             recognise(changed, what)
-    with pytest.raises(CheckpointError, match="makes 75 channels of 3, which is not x1, x2, x3 or x4"):
+    with pytest.raises(CheckpointError, match="makes 75 channels of 3, which is not x1, x2, x3, x4, x8 or x16"):
         recognise(dict(originals.compact(5, 2)[0]), "it")
 
 
@@ -217,7 +217,7 @@ def test_infinite_shifts_decide_nothing():
     assert right_colours([network])[0] is None
 
 
-@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("known", KNOWN[:3], ids=lambda known: known.input_range)
 def test_span_as_it_is_trained_and_folded(known, scale):
     value_range, mean = known.settings["value_range"], known.settings["mean"]

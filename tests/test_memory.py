@@ -65,3 +65,6 @@ def test_require_memory(monkeypatch):
     memory.require_memory(3 << 29, "this", "do that")
     with pytest.raises(OutOfMemoryError, match=r"^this needs about 2.0 GiB .* and 1.5 GiB are available; do that$"):
         memory.require_memory(1 << 31, "this", "do that")
+    monkeypatch.setattr(memory, "available_memory", lambda: 700)
+    with pytest.raises(OutOfMemoryError, match=r"needs about 3\.0 MiB of memory and 0\.7 KiB are available"):
+        memory.require_memory(3 << 20, "this", "do that")

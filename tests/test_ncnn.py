@@ -9,6 +9,7 @@ import tracemalloc
 import warnings
 
 import local_originals as originals
+import made_graphs
 import ncnn_files
 import numpy as np
 import pytest
@@ -278,3 +279,13 @@ def test_the_published_graph_that_shrinks(shared_data, tmp_path):
         warnings.simplefilter("error", CheckpointNote)
         config = load_checkpoint(tmp_path / "a.param").config
     assert (config.scale, config.settings["enlarged"]) == (2, 4)
+
+
+def test_suffixes_in_capitals_are_found_beside_each_other(tmp_path):
+    """As some systems write names."""
+    text, data = made_graphs.graph(tmp_path, "compact")
+    for graph, weights in (("a.PARAM", "a.BIN"), ("b.param", "b.BIN"), ("c.PARAM", "c.bin")):
+        (tmp_path / graph).write_text(text)
+        (tmp_path / weights).write_bytes(data)
+        for name in (graph, weights):
+            assert load_checkpoint(tmp_path / name).config.network == "compact"

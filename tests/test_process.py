@@ -18,6 +18,7 @@ import mga.cli
 import mga.demo
 from mga.cli import COMMANDS, main
 from mga.console.process import Stopped, stoppable
+from mga.console.screen import screen
 from mga_kernels.images import read_image
 from mga_kernels.system.files import whole_file
 
@@ -177,6 +178,29 @@ def test_an_error_of_the_system_is_a_sentence(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("MGA_DEBUG", "1")
     with pytest.raises(FileNotFoundError):
         main(["info"])
+
+
+def test_an_error_that_nobody_has_foreseen_is_a_sentence(monkeypatch, capsys):
+    def run(args):
+        return int("a\nb")
+
+    module = SimpleNamespace(add_arguments=lambda parser: None, run=run)
+    monkeypatch.setattr(mga.cli, "importlib", SimpleNamespace(import_module=lambda name: module))
+    assert main(["info"]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("mga: info failed unexpectedly (ValueError: invalid literal")
+    assert said.endswith("); the environment MGA_DEBUG=1 shows where\n")
+    assert said.count("\n") == 1
+    monkeypatch.setenv("MGA_DEBUG", "1")
+    with pytest.raises(ValueError, match="invalid literal"):
+        main(["info"])
+
+
+@pytest.mark.parametrize("columns", ["0", " 00 ", "1", "many", ""])
+def test_lines_are_there_however_wide_the_screen_is_said_to_be(monkeypatch, capsys, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    screen(highlight=False, soft_wrap=True).print("a.png -> b.png")
+    assert capsys.readouterr().out == "a.png -> b.png\n"
 
 
 def test_nohup(tmp_path):

@@ -194,3 +194,14 @@ def test_lists_that_cannot_be_used(tmp_path, tree, mga_upscale, listed, part):
     assert code == 1
     assert "is the name of an image, and it would be a text" in output.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_list_of_failures_that_cannot_be_written_is_said_before_the_work(tmp_path, tree, mga_upscale):
+    """Not after a night of it. It may lie in the folder of results, which is made for it."""
+    nowhere = tmp_path / "nowhere"
+    code, output = mga_upscale(tree, "-o", tmp_path / "out", "--failures", nowhere / "failed")
+    assert (code, output.out) == (1, "")
+    assert output.err == f"mga: cannot write {nowhere}/failed: the folder {nowhere} does not exist; create it first\n"
+    assert not (tmp_path / "out").exists()
+    assert mga_upscale(tree, "-o", tmp_path / "new", "--failures", tmp_path / "new/failed")[0] == 0
+    assert (tmp_path / "new/failed").read_bytes() == b""

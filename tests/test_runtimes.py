@@ -6,14 +6,16 @@ import resource
 import subprocess
 import sys
 
+import local_originals as originals
 import numpy as np
 import pytest
 import torch
+from network_zoo import photographs
 from PIL import Image
 
 from mga.evaluation.metrics import psnr_y
 from mga_kernels import MaskGuidedSR, runtimes
-from mga_kernels.checkpoints import load_model
+from mga_kernels.checkpoints import load_model, recognise
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.ops import output_to_image, paste_patches_
@@ -284,3 +286,23 @@ def test_pytorch_plans_keep_memory_and_count_their_owners():
     several.clear()
     gc.collect()
     assert allocator._owners == before
+
+
+@pytest.mark.filterwarnings("ignore::mga_kernels.errors.CheckpointNote")
+@pytest.mark.parametrize("original", [originals.compact, originals.span], ids=["compact", "span"])
+@pytest.mark.parametrize("scale", [4, 8])
+def test_a_pixel_shuffle_that_kernels_do_not_make_is_made_by_pytorch(original, scale):
+    """They make one of 4 at once at most."""
+    state, forward = original(scale)
+    network = recognise(dict(state), "it", input_range=None if original is originals.compact else "0..255")
+    model = MaskGuidedSR(network, device="cpu", dtype="float32")
+    image = photographs(13, 17)[0]
+    made = model.upscale((image.permute(1, 2, 0) * 255).round().byte().numpy())
+    with torch.no_grad():
+        expected = (255 * forward((255 * image[None]).round() / 255).clamp(0, 1)).round()[0].permute(1, 2, 0)
+    assert expected.std() > 5, "a flat picture proves nothing"
+    assert np.abs(made - expected.numpy()).max() <= 1
+    deep = model.upscale((image.permute(1, 2, 0) * 65535).round().to(torch.int32).numpy().astype(np.uint16))
+    assert np.abs(deep / 257 - made).max() <= 2
+    reasons = [reason for reason in model.info()["why not"] if "pixel shuffle of 8" in reason]
+    assert len(reasons) == (scale == 8)

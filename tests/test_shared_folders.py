@@ -67,6 +67,38 @@ def test_what_processes_cannot_share(tmp_path, many, mga_upscale, monkeypatch):
     assert "no work for several processes" in output.err
 
 
+WRONG_SHARES = {
+    "no WORLD_SIZE": {"RANK": "3"},
+    "more than there are": {"RANK": "2", "WORLD_SIZE": "2"},
+    "before the first": {"RANK": "-1", "WORLD_SIZE": "2"},
+    "none": {"WORLD_SIZE": "0"},
+    "words": {"RANK": "first", "WORLD_SIZE": "2"},
+    "a fraction": {"RANK": "0", "WORLD_SIZE": "2.0"},
+    "words on this machine": {"LOCAL_WORLD_SIZE": "all"},
+    "more than there are on this machine": {"LOCAL_RANK": "1"},
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_SHARES)
+def test_a_share_that_cannot_be_is_a_sentence(tmp_path, many, mga_upscale, monkeypatch, wrong):
+    """Not images that are left out without a word."""
+    for name, value in WRONG_SHARES[wrong].items():
+        monkeypatch.setenv(name, value)
+    code, output = mga_upscale(many, "-o", tmp_path / "out")
+    assert (code, output.out) == (1, "")
+    assert output.err.count("\n") == 1
+    assert any(f"{name}={value}" in output.err for name, value in WRONG_SHARES[wrong].items())
+    assert "as torchrun" in output.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_share_that_is_empty_is_none(tmp_path, many, mga_upscale, monkeypatch):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "")
+    assert mga_upscale(many, "-o", tmp_path / "out")[0] == 0
+    assert names(tmp_path / "out") == names(many)
+
+
 @pytest.mark.slow
 def test_torchrun_with_one_process_killed(tmp_path, many, model_file):
     """The others are ended, too; the same command again makes what is missing, and nothing twice."""

@@ -320,6 +320,8 @@ def test_wrong_hosts_and_ports(server, capsys):
     assert "a port is a number up to 65535" in capsys.readouterr().err
     assert main(["ui", "--model", "missing.pth", "--port", "0"]) == 1
     assert "missing.pth" in capsys.readouterr().err
+    assert main(["ui", "--device", "toaster", "--port", str(port)]) == 1
+    assert "device 'toaster' cannot be used here" in capsys.readouterr().err
 
 
 def test_without_its_packages_it_says_what_to_install(monkeypatch, capsys):

@@ -15,6 +15,7 @@ from films_made import av, make, pictures, repeating_command
 from tiny_model import write_tiny_model
 
 from mga.cli import main
+from mga_kernels.engine import Frames
 from mga_kernels.video import CODECS, encoding
 from mga_kernels.video.assembling import CONTAINERS, TAKEN
 
@@ -241,3 +242,55 @@ def test_encoders_need_not_know_when_pictures_are_decoded(tmp_path, mga_video, m
     mga_video(tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", "--codec", "hevc")
     with av.open(str(tmp_path / "in.mkv")) as before, av.open(str(tmp_path / "out.mkv")) as after:
         assert [frame.time for frame in after.decode(video=0)] == [frame.time for frame in before.decode(video=0)]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_results_that_are_too_small_for_a_codec_are_refused(tmp_path, model_file, capsys, codec):
+    """By the sides that its encoder takes, which makes the smallest."""
+    make(tmp_path / "in.mkv", [np.full((32, 32, 3), 90, np.uint8)] * 3)
+    arguments = [str(tmp_path / "in.mkv"), "--model", str(model_file), "--codec", codec, "-o"]
+    least = CODECS[codec].least
+    assert main(["video", *arguments, str(tmp_path / "least.mkv"), "--size", f"{least}x{least}"]) == 0
+    with av.open(str(tmp_path / "least.mkv")) as container:
+        assert [(frame.width, frame.height) for frame in container.decode(video=0)] == [(least, least)] * 3
+    capsys.readouterr()
+    if least == 1:
+        return
+    assert main(["video", *arguments, str(tmp_path / "small.mkv"), "--size", f"{least - 1}x{least - 1}"]) == 1
+    small = f"{least - 1}x{least - 1} is too small for {codec}, which takes sides of {least} pixels or more"
+    assert capsys.readouterr().err == f"mga: video: {small}; ask for a larger result\n"
+    assert [path.name for path in tmp_path.iterdir() if "small" in path.name] == []
+
+
+def test_a_quality_that_a_codec_does_not_have_is_refused(tmp_path, model_file, capsys):
+    """x264 takes 99 for 51 without a word, the others end with numbers of theirs."""
+    make(tmp_path / "in.mkv", pictures(2))
+    for codec, worst in (("h264", 51), ("hevc", 51), ("av1", 63)):
+        for crf in (-1, worst + 1):
+            arguments = ["--codec", codec, "--crf", str(crf), "-o", str(tmp_path / "out.mkv")]
+            assert main(["video", str(tmp_path / "in.mkv"), "--model", str(model_file), *arguments]) == 1
+            said = f"mga: video: --crf of {codec} is from 0 to {worst}, got {crf}\n"
+            assert capsys.readouterr().err == said
+    assert not (tmp_path / "out.mkv").exists()
+
+
+def test_two_runs_do_not_make_one_video(tmp_path, model_file, capsys, monkeypatch):
+    """Or parts of both would be in it: the second one is told so, whatever it is asked, and the first goes on."""
+    make(tmp_path / "in.mkv", pictures(4))
+    out, ended = tmp_path / "out.mkv", []
+    arguments = ["video", str(tmp_path / "in.mkv"), "-o", str(out), "--model", str(model_file)]
+    real = Frames.upscale
+
+    def meanwhile(self, rgb):
+        monkeypatch.setattr(Frames, "upscale", real)
+        for words in ([], ["--overwrite"], ["--no-reuse", "--overwrite"]):
+            ended.append((main([*arguments, *words]), capsys.readouterr().err))
+        return real(self, rgb)
+
+    monkeypatch.setattr(Frames, "upscale", meanwhile)
+    assert main(arguments) == 0
+    said = f"mga: video: another run is making {out}; wait until it has ended, or choose another name\n"
+    assert ended == [(1, said)] * 3
+    assert len(list(av.open(str(out)).decode(video=0))) == 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv"]
+    assert main([*arguments, "--overwrite"]) == 0

@@ -18,6 +18,7 @@ from ..errors import CheckpointError
 from ..networks import BlackBoxConfig, BlackBoxNetwork, WholeNetwork
 from ..system.texts import shown
 from .native import filled, open_file, write_model
+from .published import widened
 
 BASE, REFINE = "base.", "refine."
 
@@ -59,7 +60,8 @@ def load_black_box(path: Path, config: BlackBoxConfig) -> BlackBoxNetwork:
     base = filled(path, config.base, lambda: WholeNetwork(config.base), BASE)
     name = f"model: {path}"
     with open_file(path) as file:
-        state = {key.removeprefix(REFINE): file.get_tensor(key) for key in file.keys() if key.startswith(REFINE)}
+        refining = [key for key in file.keys() if key.startswith(REFINE)]
+        state = {key.removeprefix(REFINE): widened(file.get_tensor(key), f"{name}: {key}") for key in refining}
         others = [key for key in file.keys() if not key.startswith((BASE, REFINE))]
     if others:
         raise CheckpointError(

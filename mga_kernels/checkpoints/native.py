@@ -60,12 +60,14 @@ Network = TypeVar("Network", bound=SRNetwork)
 
 
 def find_model(name_or_path: str | os.PathLike) -> Path:
-    """The file of a shipped model or of a path; CheckpointError where there is none."""
+    """The file of a shipped model or of a path; CheckpointError where there is none, InputError for what is no path."""
     shipped = shipped_models()
+    if not isinstance(os.fspath(name_or_path) if isinstance(name_or_path, os.PathLike) else name_or_path, str):
+        raise InputError(f"model: expected a name or a path, got {type(name_or_path).__name__}")
     if str(name_or_path) in shipped:
         return shipped[str(name_or_path)]
     path = Path(name_or_path)
-    if path.is_file():
+    if os.path.isfile(path):  # which is false for a name too long, too
         return path
     raise CheckpointError(
         f"model: {str(name_or_path)!r} is neither a shipped model ({', '.join(shipped) or 'none'}) nor an existing file"

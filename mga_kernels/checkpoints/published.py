@@ -25,6 +25,7 @@ from .mask_guided import places_of_mask_guided
 from .pickles import kind_of_pickle, unneeded
 from .recognise import places_of_networks
 
+COMPUTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NO_MEMORY = "can't allocate memory"  # of PyTorch's allocator
 LARGEST = 1 << 30  # bytes of a file: many times the largest of the networks, with what an optimiser keeps
 LARGEST_STATED = 1 << 50  # bytes that a safetensors file is believed to have had
@@ -232,7 +233,19 @@ def check_tensors(state: object, name: str, size: int) -> dict[str, Tensor]:
     if sum(held.values()) > size or declared > size:
         most = max(declared, sum(held.values()))
         raise CheckpointError(f"{name} declares {most:,} bytes of tensors and has {size:,}; refused")
-    for key, tensor in state.items():
+    wide = {key: widened(tensor, f"{name}: {shown(key)}") for key, tensor in state.items()}
+    for key, tensor in wide.items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise CheckpointError(f"{name} is damaged: tensor {shown(key)} holds NaN or infinity")
-    return dict(state)
+    return wide
+
+
+def widened(tensor: Tensor, name: str) -> Tensor:
+    """Numbers of 8 bits, with which PyTorch does not compute, as float32. CheckpointError for those of fewer bits."""
+    if not tensor.is_floating_point() or tensor.dtype in COMPUTED:
+        return tensor
+    try:
+        return tensor.float()
+    except RuntimeError:
+        kind = str(tensor.dtype).removeprefix("torch.")
+        raise CheckpointError(f"{name} is of {kind}, which is not read; save it as float16 or float32") from None

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..errors import CheckpointError, InputError
 from ..networks.config import SCALES
 from ..networks.registry import Network, package_networks, users_networks
+from ..networks.whole import SCALES as WHOLE_SCALES
 
 State = Mapping[str, Tensor]
 MOST = 1000  # blocks; the published networks have up to 20
@@ -175,6 +176,18 @@ def shuffled_scale(values: int, channels: int, allowed: Collection[int] = SCALES
         known = f"{', '.join(others)} or {last}"
         raise CheckpointError(f"its upsampler makes {values} channels of {channels}, which is not {known}")
     return scale
+
+
+def stepwise_scale(state: State) -> int:
+    """The scale of "upsampler.0", ".2" and so on, as ``networks.layers.stepwise_upsampler`` numbers them."""
+    values, channels = shape(state, "upsampler.0.weight")[:2]
+    steps = 1
+    while f"upsampler.{2 * steps}.weight" in state:
+        steps += 1
+    step = shuffled_scale(values, channels, (2, 3) if steps == 1 else (2,))
+    if step**steps > max(WHOLE_SCALES):
+        raise CheckpointError(f"it enlarges {steps} times by 2, and {max(WHOLE_SCALES)} times in all is the most")
+    return int(step**steps)
 
 
 def slope_per_channel(slope: Tensor, channels: int) -> Tensor:

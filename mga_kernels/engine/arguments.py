@@ -12,6 +12,7 @@ from ..ops.select_patches import ORDERS
 from ..quantities import check_whole_number
 
 WHOLE = "whole"  # the variant of a network without a mask
+KINDS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)  # of tensors; PyTorch computes with no others
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -20,9 +21,12 @@ def choose_device(device: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(0, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"device {str(device)!r} cannot be used here: {str(error).splitlines()[0]}") from None
+        torch.zeros(1, device=chosen).item()  # which the device meta cannot say
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0].partition(". ")[0]
+        raise InputError(
+            f"device {str(device)!r} cannot be used here ({reason}); choose auto, cpu or, with a GPU, cuda"
+        ) from None
     return chosen
 
 
@@ -62,6 +66,9 @@ def check_tensor(image: Tensor, variant: str, selection: str | None) -> None:
     if image.is_meta or image.layout != torch.strided:
         kind = "on the device meta" if image.is_meta else f"of layout {str(image.layout).removeprefix('torch.')}"
         raise InputError(f"MaskGuidedSR: expected a tensor that holds every value, got one {kind}; give a dense one")
+    if image.dtype not in KINDS:
+        kinds = ", ".join(str(kind).removeprefix("torch.") for kind in KINDS)
+        raise InputError(f"MaskGuidedSR: expected a tensor of {kinds}, got {image.dtype}; convert it with to()")
     low, high = torch.aminmax(image)
     if not (low >= 0 and high <= 1):  # false for NaN too
         raise InputError(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
+from ..errors import InputError
 from ..modes import ordinary
 from ..networks.tiny import SIDE
 from ..quantities import check_whole_number
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 # Of the work of a frame: where more is to be done, all of it is as fast; the first where what layers made is kept.
 MOST_KEPT, MOST = 0.9, 0.65
 DEAREST = 0.05  # of the time of a film, which a frame that is made to compare may take
+MOST_TOLERANCE = 255
 Changed = np.ndarray  # bool (H, W)
 
 
@@ -79,6 +81,11 @@ def any_channel(marks: np.ndarray) -> Changed:
     return found
 
 
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether equal values of both are equal frames."""
+    return one.shape == other.shape and one.dtype == other.dtype
+
+
 class Frames:
     """Upscales the frames of a film with ``model``, each as ``model.upscale`` does.
 
@@ -94,6 +101,8 @@ class Frames:
     def __init__(self, model: MaskGuidedSR, tolerance: int = 0, reuse: bool = True):
         self.model, self.reuse = model, reuse
         self.tolerance = check_whole_number("Frames: tolerance is a number of levels", tolerance, 0)
+        if self.tolerance > MOST_TOLERANCE:
+            raise InputError(f"Frames: tolerance is a number of levels, {MOST_TOLERANCE} at most, got {tolerance}")
         self.told = Reused()
         self._last: tuple[np.ndarray, np.ndarray] | None = None
 
@@ -114,7 +123,9 @@ class Frames:
         """uint8 (H, W, 3) -> (sH, sW, 3), which cannot be written to. Parts are only made of such frames, but any array
         that ``MaskGuidedSR.upscale`` takes may come, and its memory may take the next frame."""
         started = time.perf_counter()
-        last = self._last if self._last is not None and self._last[0].shape == rgb.shape else None
+        if not isinstance(rgb, np.ndarray):
+            raise InputError(f"Frames: a frame is an array, such as numpy.asarray(image), got {type(rgb).__name__}")
+        last = self._last if self._last is not None and _alike(self._last[0], rgb) else None
         made, share = None, 1.0
         if self.reuse and last is not None:
             rgb, changed = self._changes(rgb, last[0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import BinaryIO
 
 import numpy as np
@@ -34,7 +35,9 @@ from .photo import Photo, bleed
 EXTRACT = "make files of them (for example `magick IN -coalesce OUT-%03d.png`) and upscale those, as a folder"
 _MODES = ("I", "F", "I;16", "I;16L", "I;16B", "I;16N")
 _PIXELS = re.compile(r";(16[BLN]|32)")  # in Pillow's name of how samples are stored
-_WIDTH, _HEIGHT = 256, 257
+_WIDTH, _HEIGHT, _COMPRESSION = 256, 257, 259
+# Compressions that Pillow lacks, in most of its builds also WebP's: JPEG 2000, LERC, PNG, JPEG XR, WebP and JPEG XL.
+_NOT_PILLOWS = frozenset({33003, 33005, 34712, 34887, 34933, 34934, 50001, 50002, 52546})
 DEEP_BYTES = 60  # a pixel: four channels of 16 bits as they lie, spread, turned, and float planes for the edges
 
 
@@ -103,20 +106,34 @@ def values_of(image: Image.Image, name: str, bits: int, stream: BinaryIO | None)
         raise damaged(name, problem) from problem
 
 
-def deep_tiff(stream: BinaryIO) -> tuple[str, Tags] | None:
-    """(byte order, tags) of a TIFF file with integers of 9 to 16 bits a channel; None of any other."""
+def own_tiff(stream: BinaryIO, deep: bool) -> tuple[str, Tags] | None:
+    """(byte order, tags) of a TIFF file that ``of_tiff`` reads, not Pillow; None of any other.
+
+    Such a file holds integers of 9 to 16 bits a channel, where these are asked for (``deep``), or of 8 in a compression
+    that Pillow lacks and the extra has.
+    """
     stream.seek(0)
     try:
         order, tags, _ = read_tags(stream)
     except Damaged:
         return None
-    return (order, tags) if 8 < tiff_bits(order, tags) <= 16 and is_grey_or_rgb(order, tags) else None
+    bits, compression = tiff_bits(order, tags), whole_numbers(order, tags, _COMPRESSION, 1)[0]
+    ours = deep if 8 < bits <= 16 else bits == 8 and compression in _NOT_PILLOWS and not missing("TIFF")
+    return (order, tags) if ours and is_grey_or_rgb(order, tags) else None
+
+
+def lacking(image: Image.Image) -> str:
+    """What a TIFF file needs that Pillow could not decode, as words to follow its name; empty of any other image."""
+    compression = getattr(image, "tag_v2", {}).get(_COMPRESSION)
+    if compression not in _NOT_PILLOWS or not (needed := missing("TIFF")):
+        return ""
+    return f"is compressed in a way that Pillow cannot read here (TIFF's number {compression}); {needed}"
 
 
 def of_tiff(stream: BinaryIO, name: str, order: str, tags: Tags) -> Photo:
-    """A TIFF file of 9 to 16 bits a channel, which Pillow opens as far as it is grey."""
+    """A TIFF file of ``own_tiff``; of 9 to 16 bits a channel Pillow opens it as far as it is grey."""
+    bits = tiff_bits(order, tags)
     if needed := missing("TIFF"):
-        bits = tiff_bits(order, tags)
         raise ImageError(f"{name} has {bits} bits per channel, which would be lost; {needed}, or {TO_EIGHT}")
     notes: list[str] = []
     width, height = (whole_numbers(order, tags, tag, 0)[0] for tag in (_WIDTH, _HEIGHT))
@@ -129,7 +146,9 @@ def of_tiff(stream: BinaryIO, name: str, order: str, tags: Tags) -> Photo:
         raise damaged(name, problem) from problem
     own = {tag: value for tag, value in tags.items() if tag == ORIENTATION}  # of whatever type
     upright = turned(values, pillows_orientation_of(block_of(own, order)) if own else 1)
-    return of_levels(upright, "TIFF", info, notes)
+    photo = of_levels(upright, "TIFF", info, notes)
+    mode = "L" if photo.mode == "I;16" else photo.mode.removesuffix(";16")  # as Pillow calls those of 8 bits
+    return photo if bits > 8 else replace(photo.in_eight_bits(), mode=mode)
 
 
 def turned(values: np.ndarray, orientation: object) -> np.ndarray:

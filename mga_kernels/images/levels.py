@@ -101,7 +101,7 @@ def is_grey_or_rgb(order: str, tags: Tags) -> bool:
 
 
 def read_tiff(stream: BinaryIO, order: str, tags: Tags, name: str, notes: list[str]) -> np.ndarray:
-    """The same of a TIFF file that ``is_grey_or_rgb``, of 9 to 16 bits. ImageError where it has several pages."""
+    """The same of a TIFF file that ``is_grey_or_rgb``, of 8 to 16 bits. ImageError where it has several pages."""
     import tifffile
 
     bits, (photometric, *_) = tiff_bits(order, tags), whole_numbers(order, tags, _PHOTOMETRIC, 1)
@@ -109,8 +109,9 @@ def read_tiff(stream: BinaryIO, order: str, tags: Tags, name: str, notes: list[s
     stream.seek(0)
     with _unheard("tifffile"), tifffile.TiffFile(stream) as file:
         if len(file.pages) > 1:
-            many = f"{len(file.pages)} frames or pages and only single images are upscaled"
-            raise ImageError(f"{name} holds {many}; make files of them (for example `magick IN OUT-%03d.tif`)")
+            many = f"{len(file.pages)} frames or pages of {bits} bits a channel"
+            remedy = "of which only single images are upscaled; make"
+            raise ImageError(f"{name} holds {many}, {remedy} files of them (for example `magick IN OUT-%03d.tif`)")
         page = file.pages.first
         values = page.asarray()
         if page.planarconfig == tifffile.PLANARCONFIG.SEPARATE and values.ndim == 3:

@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 
 from ..errors import ImageError, InputError, MGAError, OutOfMemoryError
 from ..system.memory import GIB, require_memory
-from .deep import DEEP_BYTES, EXTRACT, bits_of, deep_tiff, of_levels, of_tiff, refuse_deep, turned, values_of
+from .deep import DEEP_BYTES, EXTRACT, bits_of, lacking, of_levels, of_tiff, own_tiff, refuse_deep, turned, values_of
 from .info import Info
 from .levels import EXTRA_CHANNEL
 from .metadata import read_metadata, stated_in_file
@@ -75,7 +75,7 @@ def _from_array(array: np.ndarray, deep: bool) -> Photo:
 def read_stream(stream: BinaryIO, name: str, deep: bool = False) -> Photo:
     """``read_image`` of what a binary stream that can be sought in holds; ``name`` is what errors call it."""
     notes: list[str] = []
-    if deep and (found := deep_tiff(stream)) is not None:
+    if (found := own_tiff(stream, deep)) is not None:
         return of_tiff(stream, name, *found)
     try:
         return _from_pillow(open_image(stream, name), name, notes, stream, deep=deep)
@@ -164,6 +164,8 @@ def _load(image: Image.Image, name: str, deep: bool) -> None:
         size = f"{needed / GIB:.1f} GiB"
         raise OutOfMemoryError(f"reading {name} ({width}x{height}) ran out of memory near {size}; crop it") from problem
     except Exception as problem:
+        if needed := lacking(image):
+            raise ImageError(f"{name} {needed}") from problem
         raise Damaged(f"{name} is damaged and cannot be read ({one_line(problem)})", image.format) from problem
 
 

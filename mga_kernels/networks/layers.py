@@ -56,8 +56,9 @@ class PixelShuffleUpsampler(nn.Sequential):
 
 
 def upsampling_steps(scale: int) -> tuple[int, ...]:
-    """Factors of a network that upsamples in steps: 4 is two steps of 2."""
-    return (2, 2) if scale == 4 else (scale,)
+    """Factors of a network that upsamples in steps: 4 is two steps of 2, 8 is three."""
+    steps = scale.bit_length() - 1
+    return (2,) * steps if steps and scale == 1 << steps else (scale,)
 
 
 def stepwise_upsampler(channels: int, scale: int, bias: bool = True, slope: float | None = None) -> nn.Sequential:

@@ -34,10 +34,7 @@ def whole_file(path: str | os.PathLike[str], error: type[InputError] = InputErro
     path = Path(path)
     target = _regular(path, error)
     with _temporary_name(target.parent) as temporary, ExitStack() as held:
-        try:
-            file = held.enter_context(_made(temporary))
-        except (OSError, ValueError) as problem:  # ValueError: a zero byte in the name
-            raise error(f"cannot write {path}: {_reason(target.parent, problem)}") from problem
+        file = _begun(path, temporary, held, error)
         try:
             stream = io.BufferedRandom(file)
             yield stream
@@ -56,6 +53,21 @@ def whole_file(path: str | os.PathLike[str], error: type[InputError] = InputErro
             os.replace(temporary, target)
         except OSError as problem:
             raise error(f"cannot write {path}: {problem.strerror or problem}") from problem
+
+
+def check_file(path: str | os.PathLike[str], error: type[InputError] = InputError) -> None:
+    """``error`` where ``whole_file`` could not write ``path``, before the work whose result it is to hold."""
+    path = Path(path)
+    with _temporary_name(_regular(path, error).parent) as temporary, ExitStack() as held:
+        _begun(path, temporary, held, error).close()
+
+
+def _begun(path: Path, temporary: Path, held: ExitStack, error: type[InputError]) -> _File:
+    """The file ``temporary``, of which ``path`` is to be made, marked while ``held`` is."""
+    try:
+        return held.enter_context(_made(temporary))
+    except (OSError, ValueError) as problem:  # ValueError: a zero byte in the name
+        raise error(f"cannot write {path}: {_reason(temporary.parent, problem)}") from problem
 
 
 class _File(io.FileIO):

@@ -107,8 +107,16 @@ def require_memory(needed: int, what: str, remedy: str) -> None:
 def out_of_memory(needed: int, available: int, what: str, remedy: str) -> OutOfMemoryError:
     """The error that says so."""
     return OutOfMemoryError(
-        f"{what} needs about {needed / GIB:.1f} GiB of memory and {available / GIB:.1f} GiB are available; {remedy}"
+        f"{what} needs about {_in_words(needed)} of memory and {_in_words(available)} are available; {remedy}"
     )
+
+
+def _in_words(size: int) -> str:
+    """ "1.5 GiB", or what is no tenth of that in a smaller unit, so that it is not said to be nothing."""
+    for unit, name in ((GIB, "GiB"), (GIB >> 10, "MiB"), (GIB >> 20, "KiB")):
+        if size >= 0.1 * unit:
+            return f"{size / unit:.1f} {name}"
+    return f"{size} bytes"
 
 
 def _field(text: str, name: str) -> int | None:

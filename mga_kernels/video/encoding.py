@@ -26,7 +26,8 @@ LEAD = 60  # seconds by which pictures are later in a part: one that began befor
 
 @dataclass(frozen=True)
 class Codec:
-    """``encoder``: FFmpeg's name; ``formats``: of pixels, by bits a value; ``quality``: the CRF where none is given.
+    """``encoder``: FFmpeg's name; ``formats``: of pixels, by bits a value; ``quality``: the CRF where none is given,
+    ``worst`` the largest that there is; ``least``: the smallest side that the encoder takes.
 
     That of h264 belongs to its preset: files as large as those of "medium" with CRF 17, half a dB less near 51, in a
     third of the time, which is that of a fast network.
@@ -35,6 +36,8 @@ class Codec:
     encoder: str
     formats: dict[int, str]
     quality: int | None
+    worst: int
+    least: int
     options: dict[str, str]
 
     @property
@@ -44,10 +47,10 @@ class Codec:
 
 _YUV = {8: "yuv420p", 10: "yuv420p10le"}
 CODECS = {
-    "h264": Codec("libx264", _YUV, 14, {"preset": "veryfast"}),
-    "hevc": Codec("libx265", _YUV, 19, {"x265-params": "log-level=error"}),
-    "av1": Codec("libsvtav1", _YUV, 24, {}),
-    "ffv1": Codec("ffv1", {8: "bgr0", 10: "gbrp10le"}, None, {"level": "3", "slicecrc": "1"}),
+    "h264": Codec("libx264", _YUV, 14, 51, 2, {"preset": "veryfast"}),
+    "hevc": Codec("libx265", _YUV, 19, 51, 16, {"x265-params": "log-level=error"}),
+    "av1": Codec("libsvtav1", _YUV, 24, 63, 4, {}),
+    "ffv1": Codec("ffv1", {8: "bgr0", 10: "gbrp10le"}, None, 0, 1, {"level": "3", "slicecrc": "1"}),
 }
 
 
@@ -66,14 +69,23 @@ class Encoding:
             raise InputError(f"video: results have 8 or 10 bits a value, got {self.bits}")
         if self.crf is not None and CODECS[self.codec].quality is None:
             raise InputError(f"video: {self.codec} is without loss, so --crf has no meaning; leave it out")
+        if self.crf is not None and not 0 <= self.crf <= self.kind.worst:
+            raise InputError(f"video: --crf of {self.codec} is from 0 to {self.kind.worst}, got {self.crf}")
 
     @property
     def kind(self) -> Codec:
         return CODECS[self.codec]
 
     def size(self, width: int, height: int) -> tuple[int, int]:
-        """The largest size of results that is not larger: 4:2:0 has even sides."""
-        return (width - width % 2, height - height % 2) if self.kind.subsampled else (width, height)
+        """The largest size of results that is not larger: 4:2:0 has even sides. InputError for what is too small."""
+        sides = (width - width % 2, height - height % 2) if self.kind.subsampled else (width, height)
+        if min(sides) < self.kind.least:
+            least = self.kind.least
+            raise InputError(
+                f"video: {width}x{height} is too small for {self.codec}, which takes sides of {least} pixels or more; "
+                "ask for a larger result"
+            )
+        return sides
 
 
 def write_segment(path: Path, frames: Iterable[Frame], video: Video, size: tuple[int, int], encoding: Encoding) -> int:

@@ -14,6 +14,7 @@ from mga_kernels.errors import InputError, MGAError
 
 from .commands.options import shipped_for
 from .console.debug import debugging
+from .console.failures import unexpected
 from .console.lines import one_line
 from .console.loading import loading
 from .console.notes import shown_notes
@@ -111,6 +112,11 @@ def _run(argv: list[str]) -> int:
         how = f"ended by {interrupt.signal.name}" if isinstance(interrupt, Stopped) else "interrupted"
         print(f"mga: {how}{': ' + str(interrupt) if str(interrupt) else ''}", file=sys.stderr)
         return exit_code(interrupt)
+    except Exception as error:  # a fault of ours: a sentence says it as well as a screen of code
+        if debugging():
+            raise
+        print(f"mga: {one_line(unexpected(str(command), error))}", file=sys.stderr)
+        return 1
 
 
 def _sentence(error: Exception, command: str | None) -> str:

@@ -10,7 +10,7 @@ from ...networks.interface import Halves
 from ...networks.layers import each
 from ...runtimes.cpu.layers import Conv, Scale, beside, from_bytes, weight_and_bias
 from ...runtimes.cpu.plan import PlainWeights
-from ...runtimes.cpu.stages import Part, Stage
+from ...runtimes.cpu.stages import Part, Stage, against_shuffle
 from ...runtimes.cpu.storage import Storage
 from . import network as compact
 
@@ -28,7 +28,7 @@ class CompactWeights(PlainWeights[compact.BaseNet]):
         assert isinstance(base, compact.BaseNet)
         if base.enlarged != base.scale:
             return f"there are none for what is enlarged {base.enlarged} times and shrunk to {base.scale}"
-        return super().against(halves, kept)
+        return super().against(halves, kept) or against_shuffle(base.enlarged)
 
     def stages(self, base: compact.BaseNet) -> list[Stage]:
         layers = list(base.body)

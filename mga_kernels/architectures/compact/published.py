@@ -20,7 +20,6 @@ from ...checkpoints.spelling import (
 from ...errors import CheckpointError
 from ...networks.whole import SCALES
 
-MOST_SCALE = 4
 MOST = 2000  # layers; the published networks have up to 67
 
 
@@ -32,7 +31,7 @@ def _compact(state: State) -> Reading:
     if last % 2 or last > MOST:
         raise CheckpointError(f"its last layer is number {last}, where a convolution follows up to {MOST} in pairs")
     values = shape(state, f"body.{last}.weight")[0]
-    scale = shuffled_scale(values, 3, [scale for scale in SCALES if scale <= MOST_SCALE])
+    scale = shuffled_scale(values, 3, SCALES)
     result = dict(state)
     for number in range(1, last, 2):
         shape(state, f"body.{number}.weight", 1)

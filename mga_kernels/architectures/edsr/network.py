@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...networks.layers import conv, stepwise_upsampler
+from ...networks.layers import conv, stepwise_upsampler, upsampling_steps
 
 CHANNELS = 64
 MEAN = (0.4488 * 255, 0.4371 * 255, 0.4040 * 255)  # of DIV2K
@@ -50,7 +50,7 @@ class BaseNet(nn.Module):
         super().__init__()
         self.mean = tuple(mean)
         self.receptive_field = 2 * blocks + 4
-        self.working_values = 2 * channels * 4 ** (scale // 2) + 4 * channels
+        self.working_values = 2 * channels * 4 ** len(upsampling_steps(scale)) + 4 * channels
         self.conv_first = conv(3, channels, 3)
         self.body = nn.Sequential(*(ResidualBlock(channels, residual) for _ in range(blocks)))
         self.conv_after_body = conv(channels, channels, 3)

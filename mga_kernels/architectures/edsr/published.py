@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from ...checkpoints.mean_shift import mean_shift, without_shift
-from ...checkpoints.spelling import Published, Reading, Spelling, State, count, renamed, shape, shuffled_scale
+from ...checkpoints.spelling import Published, Reading, Spelling, State, count, renamed, shape, stepwise_scale
 from .network import MEAN, WIDE, WIDE_RESIDUAL
 
 
 def _edsr(state: State, spelling: str, mean: tuple[float, ...], ranges: tuple[str, ...]) -> Reading:
     """Of tensors with our names."""
-    values, channels = shape(state, "upsampler.0.weight")[:2]
-    scale = shuffled_scale(values, channels) ** (2 if "upsampler.2.weight" in state else 1)
+    scale, channels = stepwise_scale(state), shape(state, "upsampler.0.weight")[1]
     settings = {"channels": channels, "mean": mean}
     settings |= {"residual": WIDE_RESIDUAL} if channels >= WIDE else {}  # which no tensor tells
     return Reading("edsr", spelling, dict(state), count(state, r"body\.(\d+)\."), settings, (scale,), ranges=ranges)

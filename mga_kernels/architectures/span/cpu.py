@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 
+from ...networks.interface import Halves
 from ...runtimes.cpu.layers import Conv, beside, weight_and_bias
 from ...runtimes.cpu.plan import PlainWeights
-from ...runtimes.cpu.stages import Part, Stage
+from ...runtimes.cpu.stages import Part, Stage, against_shuffle
+from ...runtimes.cpu.storage import Storage
 from . import network as span
 
 
@@ -14,6 +16,10 @@ class SpanWeights(PlainWeights[span.BaseNet]):
     """What the last but one convolution reads lies in slot "parts", where blocks write it to."""
 
     large_tiles = True
+
+    @classmethod
+    def against(cls, halves: Halves, kept: Storage) -> str | None:
+        return super().against(halves, kept) or against_shuffle(halves.config.scale)
 
     def stages(self, base: span.BaseNet) -> list[Stage]:
         part = self.storage.whole(base.conv_1.out_channels)

@@ -64,8 +64,14 @@ def param_of(path: str | os.PathLike) -> Path | None:
     path = Path(path)
     if not path.is_file():
         return None
-    graph = path.with_suffix(".param") if path.suffix.lower() == ".bin" else path
+    graph = _beside(path, ".param") if path.suffix.lower() == ".bin" else path
     return graph if is_ncnn(graph) else None
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    """The file of the same name with ``suffix``, which may be in capitals."""
+    named = [path.with_suffix(ending) for ending in (suffix, suffix.upper())]
+    return next((one for one in named if one.is_file()), named[0])
 
 
 class Graph:
@@ -74,7 +80,7 @@ class Graph:
     def __init__(self, path: Path):
         layers = list(_layers(_text(path, LARGEST_GRAPH, "graph")))
         self._check_names(layers)
-        weights = path.with_suffix(".bin")
+        weights = _beside(path, ".bin")
         if not weights.is_file():
             raise CheckpointError(f"its weights are missing: {weights.name} must lie beside it")
         reader = _Reader(weights)

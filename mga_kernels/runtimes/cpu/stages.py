@@ -10,6 +10,8 @@ from torch import nn
 from ...networks.layers import upsampling_steps
 from .layers import Conv, Layer
 
+MOST_SHUFFLE = 4  # of a layer, which kernels make at once
+
 Part = str | tuple[str, int]  # a slot, or the part of it from this channel on, see Storage.whole
 
 
@@ -54,6 +56,11 @@ Block = Callable[[Part, Part], list[Stage]]  # from one slot to another
 def part_of(part: Part) -> tuple[str, int]:
     """The slot, and its first channel."""
     return (part, 0) if isinstance(part, str) else part
+
+
+def against_shuffle(s: int) -> str | None:
+    """Why no layer can end in a pixel shuffle of ``s`` at once, or None."""
+    return f"there are none for a pixel shuffle of {s}" if s > MOST_SHUFFLE else None
 
 
 def stepwise(upsampler: Iterable[nn.Module], x: str, scale: int, last: Conv, slope: float = 1.0) -> list[Stage]:

@@ -9,14 +9,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mga_kernels.errors import InputError
 from mga_kernels.images import FORMATS, LOSSY
-from mga_kernels.system.files import whole_file
+from mga_kernels.system.files import check_file, whole_file
 
 from ..console.lines import one_line
+from ..console.screen import screen
 from ..upscaling.jobs import EXTENSION
 from .options import SHIPPED, add_model_arguments, number, quality, size_of, whole
 
@@ -69,6 +69,8 @@ def run(args: argparse.Namespace) -> int:
     settings = _settings(args)
     here = argparse.Namespace(**vars(args) | {"device": "cpu"})
     load_by_scale(here, quality=settings["quality"])  # which says what is wrong before there are workers
+    if args.failures is not None and Path(args.output) not in args.failures.parents:  # else its folder is made first
+        check_file(args.failures)
     found = find(args.inputs, args.bytes_column, args.name_column)
     sources, there = to_do(found, args.output, suffix)
     workers = Workers(args.workers, args.cpus, args.gpus, args.address)
@@ -96,7 +98,7 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 
 def _shown(rows: Any, total: int) -> tuple[int, list[dict[str, Any]]]:
     """(how many were done, the rows of those that failed), with a line about each of these."""
-    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    console = screen(stderr=True, highlight=False, markup=False, soft_wrap=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     done, failed = 0, []
     with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar, closing(rows):

@@ -18,7 +18,6 @@ import argparse
 import json
 from pathlib import Path
 
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -28,6 +27,7 @@ from mga_kernels.networks import VARIANTS
 from mga_kernels.ops.select_patches import ORDERS
 from mga_kernels.system.files import identities
 
+from ..console.screen import screen
 from ..evaluation.testsets import find_pairs, scale_of
 from ..files.records import Record, write_text
 from .options import DEFAULT_MODEL, add_model_arguments, add_overrides
@@ -155,10 +155,10 @@ def _run_folder(args: argparse.Namespace) -> int:
         for hr, _ in pairs:
             check_output(args.save / f"{hr.stem}.png", overwrite=True, inputs=inputs)
     model = load(args, args.scale, runtime="pytorch")  # images go through it as tensors, so nothing else is prepared
-    console = Console(highlight=False)
+    console = screen(highlight=False)
     result = {"model": str(args.model)} | evaluate(
         model,
-        track(pairs, "evaluating", console=Console(stderr=True), transient=True, disable=not console.is_terminal),
+        track(pairs, "evaluating", console=screen(stderr=True), transient=True, disable=not console.is_terminal),
         variant_of(model, args.variant[0] if args.variant else "masked"),
         args.selection,
         args.seed,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from rich.console import Console
-
+from ..console.screen import screen
 from .options import add_conventions, add_device_arguments, patches
 
 
@@ -29,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..report.write import write_report
 
-    console = Console(stderr=True, highlight=False, markup=False)
+    console = screen(stderr=True, highlight=False, markup=False)
     with console.status("report") as status:
         written = write_report(
             args.model,

@@ -65,6 +65,10 @@ def run(args: argparse.Namespace) -> int:
     except ImportError as error:
         need = f"needs the packages starlette and uvicorn ({error})"
         raise InputError(f"ui: the page {need}; pip install 'mga_kernels[ui]'") from error
+    if args.device not in ("auto", "cpu"):  # else nobody would know before the first picture
+        from mga_kernels.engine.arguments import choose_device
+
+        choose_device(args.device)
     models = [*_shipped(), *map(_of_file, args.model)]
     limits = Limits(int(args.max_megabytes * 1e6), int(args.max_megapixels * 1e6))
     with closing(_listening(args)) as listening, said_by_thread() as said:

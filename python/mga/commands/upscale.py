@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,18 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 
 from mga_kernels.engine.quick import Quick, find, keep
 from mga_kernels.errors import InputError
 from mga_kernels.images import AtMost, Quality
+from mga_kernels.system.files import check_file
 
 from ..console.failures import Failures
 from ..console.lines import one_line
 from ..console.pipes import bytes_in, bytes_out
+from ..console.screen import screen
 from ..files.folders import image_suffixes
 from ..files.lists import read_list, write_list
+from ..settings.processes import share_of_all, share_of_machine
 from ..upscaling.jobs import EXTENSION, STREAM, Request, Source, find_inputs, named, plan, unfinished, without_results
 from ..upscaling.work import upscale_all
 from .options import SHIPPED, Value, add_model_arguments, add_way_arguments, bytes_of, number, quality, size_of
@@ -186,10 +187,10 @@ def request_of(args: argparse.Namespace) -> Request:
 
 def _share(args: argparse.Namespace) -> tuple[int, int]:
     """(number of this process, how many share the images), as torchrun and the like tell them."""
-    rank, world = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
-    if world > 1 and args.failures is not None:
+    found = share_of_all()
+    if found.world > 1 and args.failures is not None:
         raise InputError("upscale: several processes cannot write one list of --failures; go on with --skip-existing")
-    return rank, world
+    return found.rank, found.world
 
 
 def _of_files(args: argparse.Namespace) -> Quality:
@@ -230,7 +231,7 @@ def _run(args: argparse.Namespace, request: Request) -> int:
     done: list[Path] = []
     try:
         if jobs:
-            upscale_all(lambda: quickest(args), jobs, request, failures, done)
+            upscale_all(lambda: _ready(args), jobs, request, failures, done)
     finally:
         if args.failures is not None:  # which may be the list of this run, so what it did not come to stays in it
             write_list(args.failures, [*failures.entries, *unfinished(jobs, request, failures, done)])
@@ -238,6 +239,13 @@ def _run(args: argparse.Namespace, request: Request) -> int:
         shown = ", ".join(path.name for path in passed_over[:3]) + (", ..." if len(passed_over) > 3 else "")
         print(f"mga: not images by their names, so not upscaled: {one_line(shown)}", file=sys.stderr)
     return failures.exit_code(total)
+
+
+def _ready(args: argparse.Namespace) -> MaskGuidedSR | Quick:
+    """The model, once it is known that there can be a list of failures; the folder of results may hold it."""
+    if args.failures is not None:
+        check_file(args.failures)
+    return quickest(args)
 
 
 # Options that leave a model as it is: each has one of these values.
@@ -254,7 +262,7 @@ _PLAIN: dict[str, tuple[object, ...]] = {
 def quickest(args: argparse.Namespace) -> MaskGuidedSR | Quick:
     """The model that the options name, without PyTorch where that can be."""
     plain = all(getattr(args, name) in values for name, values in _PLAIN.items())
-    plain = plain and picture_quality(args) in (None, "whole") and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) == 1
+    plain = plain and picture_quality(args) in (None, "whole") and share_of_machine().world == 1
     if not plain or "torch" in sys.modules:
         return load(args)
     quick = find(args.model, args.device, lambda: load(args))
@@ -270,7 +278,7 @@ def load(args: argparse.Namespace) -> MaskGuidedSR:
     """The model that the options name."""
     from .models import load_by_scale
 
-    if args.device == "auto" and int(os.environ.get("LOCAL_WORLD_SIZE", 1)) > 1:
+    if args.device == "auto" and share_of_machine().world > 1:
         from ..training.workers import device_of
 
         args.device = str(device_of(args.device))
@@ -284,7 +292,7 @@ def load(args: argparse.Namespace) -> MaskGuidedSR:
 @contextmanager
 def _status() -> Iterator[Callable[[str], None]]:
     """A function that shows on a terminal what goes on, until the block ends."""
-    console = Console(stderr=True, highlight=False)
+    console = screen(stderr=True, highlight=False)
     if not console.is_terminal:
         yield lambda text: None
         return

@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -15,6 +14,7 @@ from mga_kernels.system.files import remove_left_parts, writable_folder
 
 from ..console.lines import one_line
 from ..console.pipes import check_in, frames_out
+from ..console.screen import screen
 from ..upscaling.jobs import named
 from .options import MASK_GUIDED, add_model_arguments, add_way_arguments, size_of, whole
 
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         if target != PIPE:
             _check_target(source, target, args.overwrite)
         model = load_by_scale(args, mode=args.mode, runtime=args.runtime)
-        console = Console(stderr=True, highlight=False)
+        console = screen(stderr=True, highlight=False)
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
             task = progress.add_task(escape(one_line(source.name)), total=video.count)
@@ -95,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
             finally:
                 if source == PIPE:  # which nobody can read again
                     parts.remove()
+                parts.release()
     _say(args, told)
     return 0
 

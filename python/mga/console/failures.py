@@ -51,12 +51,18 @@ class Failures:
         return 1 if self.count else 0
 
 
+def unexpected(what: str, error: Exception) -> str:
+    """What to say where ``what``, a file or a command, failed with an error that nobody has foreseen."""
+    kind, text = type(error).__name__, " ".join(str(error).split())
+    told = f"{kind}: {text}" if text else kind
+    return f"{what} failed unexpectedly ({told}); the environment MGA_DEBUG=1 shows where"
+
+
 def line_about(file: Path, error: Exception) -> str:
     """What to say of a ``file`` that failed with ``error``."""
     if not isinstance(error, MGAError):
         kind, text = type(error).__name__, " ".join(str(error).split())
         if isinstance(error, MemoryError):
             return f"{file}: memory ran out ({text or kind}); use a smaller image or close other programs"
-        what = f"{kind}: {text}" if text else kind
-        return f"{file} failed unexpectedly ({what}); the environment MGA_DEBUG=1 shows where"
+        return unexpected(str(file), error)
     return str(error) if str(file) in str(error) else f"{file}: {error}"

@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -48,6 +49,35 @@ def claim_folder(record: Path, facts: Record, command: str, remedy: str, write: 
         named = [f"{name} = {_text(found, name)}, this one has {_text(facts, name)}" for name in differing[:SHOWN]]
         more = f"; {len(differing) - SHOWN} more differ" if len(differing) > SHOWN else ""
         raise InputError(f"{command}: {record.parent} holds a run with {'; '.join(named)}{more}; {remedy}")
+
+
+def hold_folder(folder: Path, otherwise: str) -> int | None:
+    """Make ``folder`` if need be and keep other runs out of it until what is returned is closed (``os.close``).
+
+    InputError ``otherwise`` where another run has it. A run that is killed holds nothing. None where the system or the
+    disk has no such marks: then two runs are not told from one.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    while True:
+        folder.mkdir(exist_ok=True)
+        with suppress(FileNotFoundError):  # another run has ended meanwhile, and removed it
+            place = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(place), os.stat(folder)):
+                    return place
+            except BlockingIOError:
+                os.close(place)
+                raise InputError(otherwise) from None
+            except FileNotFoundError:
+                pass
+            except OSError:
+                os.close(place)
+                return None
+            os.close(place)
 
 
 def _text(facts: Record, name: str) -> str:

@@ -17,7 +17,6 @@ model.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,6 +37,7 @@ from ..evaluation.suite.runners import Row
 from ..evaluation.suite.table import measure
 from ..evaluation.testsets import ImageSet, find_sets
 from ..files.records import write_text
+from ..settings.processes import share_of_all
 from ..settings.toml import overrides_of
 from ..settings.values import amount, parse_split
 from ..training.recipe import STRATEGIES, Recipe, load_recipe
@@ -96,7 +96,7 @@ def run_study(asked: Request) -> str:
         rows = _rows_of_model(asked, config)
         writable_folder(asked.output)
         return _report(asked, study, config.scale, rows, sets)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if share_of_all().world > 1:
         raise InputError("ablate: runs in one process; leave out torchrun")
     recipe = load_recipe(asked.subject, overrides_of(asked.overrides, "ablate"))
     if not isinstance(recipe, Recipe):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 import torch
 from torch import nn
 
 from mga_kernels.errors import InputError
+
+from ..settings.processes import share_of_all, share_of_machine
 
 CPU = torch.device("cpu")
 
@@ -21,16 +22,16 @@ def device_of(wanted: str) -> torch.device:
         device = torch.device(wanted)
     except RuntimeError:
         raise InputError(f"train: device {wanted!r} does not exist; choose auto, cpu, cuda or cuda:N") from None
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1")))
-    if device.type != "cuda" or here == 1:
+    here = share_of_machine()
+    if device.type != "cuda" or here.world == 1:
         return device
     if device.index is not None:
         raise InputError(
-            f'train: device = "{wanted}" is one GPU for {here} processes; set "cuda", then each has its own'
+            f'train: device = "{wanted}" is one GPU for {here.world} processes; set "cuda", then each has its own'
         )
-    own, count = int(os.environ.get("LOCAL_RANK", os.environ.get("RANK", "0"))), torch.cuda.device_count()
+    own, count = here.rank, torch.cuda.device_count()
     if own >= count:
-        raise InputError(f"there are {here} processes and {count} GPUs; start one process for each GPU")
+        raise InputError(f"there are {here.world} processes and {count} GPUs; start one process for each GPU")
     torch.cuda.set_device(own)  # for what takes the current one, as collectives do
     return torch.device("cuda", own)
 
@@ -42,9 +43,8 @@ class Workers:
     """
 
     def __init__(self, device: torch.device = CPU):
-        self.rank, self.world = (
-            int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1))
-        )
+        found = share_of_all()
+        self.rank, self.world = found.rank, found.world
         if self.world > 1 and not torch.distributed.is_initialized():
             torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
 

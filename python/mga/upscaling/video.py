@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +21,7 @@ from mga_kernels.system.files import remove_left_parts
 from mga_kernels.version import code_version
 from mga_kernels.video import PIPE, Encoding, Frame, Video, assemble, frames_in, write_segment, write_y4m
 
-from ..files.claim import claim_folder, content_of, flat, weights_of
+from ..files.claim import claim_folder, content_of, flat, hold_folder, weights_of
 from ..files.records import Record
 
 if TYPE_CHECKING:
@@ -44,16 +45,23 @@ class Told:
 class Parts:
     """The folder OUT.parts, in which parts of a video of one ``recipe`` are kept until all are there.
 
-    ``anew``: those that are there are removed. InputError names what differs where they are of another recipe. The
-    folder is made with the first part.
+    ``anew``: those that are there are removed. InputError names what differs where they are of another recipe, and says
+    where another run is making them. The folder is made with the first part, and is this run's own until ``release``.
     """
 
     def __init__(self, target: Path, recipe: Record, anew: bool):
         self.folder, self.recipe = target.with_name(target.name + ".parts"), recipe
-        if anew:
-            self.remove()
-        if any(self.folder.glob(NAMES)):
-            self.claim()
+        self._held: int | None = None
+        if self.folder.is_dir():
+            self._hold()
+        try:
+            if anew:
+                self.remove()
+            if any(self.folder.glob(NAMES)):
+                self.claim()
+        except BaseException:
+            self.release()
+            raise
 
     def claim(self) -> None:
         """Note what the parts are made by, or compare it."""
@@ -68,7 +76,7 @@ class Parts:
 
     def begin(self) -> None:
         """Make the folder; a record without parts is of a run that made none."""
-        self.folder.mkdir(exist_ok=True)
+        self._hold()
         (self.folder / RECIPE).unlink(missing_ok=True)
         self.claim()
 
@@ -79,6 +87,19 @@ class Parts:
         remove_left_parts(self.folder)
         with suppress(OSError):
             self.folder.rmdir()
+        self.release()
+
+    def _hold(self) -> None:
+        if self._held is None:
+            target = self.folder.with_suffix("")
+            remedy = "wait until it has ended, or choose another name"
+            self._held = hold_folder(self.folder, f"video: another run is making {target}; {remedy}")
+
+    def release(self) -> None:
+        """Let other runs have the folder."""
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
 
 @dataclass(frozen=True)

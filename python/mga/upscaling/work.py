@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -37,6 +36,7 @@ from mga_kernels.system.files import remove_left_parts, writable_folder
 from ..console.failures import Failures
 from ..console.lines import one_line
 from ..console.said import said_by_thread
+from ..console.screen import screen
 from ..drawing.overlay import draw_overlay
 from .jobs import STREAM, Job, Request, has_result, refuse_names_that_fold
 
@@ -105,7 +105,7 @@ def _run_all(
     """Upscale all jobs, adding to ``done`` what is finished."""
     from mga_kernels.engine.overlap import overlap
 
-    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console = screen(highlight=False, markup=False, soft_wrap=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     both = console.is_terminal and sys.stderr.isatty()  # a log of errors stays one while the bar is shown
     bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True, redirect_stderr=both)

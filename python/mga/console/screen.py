@@ -1,0 +1,19 @@
+"""What is shown on the screen, or goes into a log in its place."""
+
+from __future__ import annotations
+
+import os
+
+from rich.console import Console
+
+_USUAL = 80  # columns, where nothing is known
+
+
+def screen(*, stderr: bool = False, highlight: bool = True, markup: bool = True, soft_wrap: bool = False) -> Console:
+    """rich's Console. Where the environment says that there are 0 columns, it has the usual number.
+
+    Some programs that are no terminals set COLUMNS=0 for what they start; rich would then print nothing at all.
+    """
+    columns = os.environ.get("COLUMNS", "").strip()
+    width = _USUAL if columns.isdigit() and int(columns) == 0 else None
+    return Console(width=width, stderr=stderr, highlight=highlight, markup=markup, soft_wrap=soft_wrap)
