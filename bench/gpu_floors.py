@@ -116,8 +116,9 @@ def conv_chain(args: tuple, made: list) -> tuple[int, int, bool]:
 def convolve_pixels(args: tuple, made: list) -> tuple[int, int, bool]:
     """With the channels that it computes, zeros among them."""
     out, x, weight, _, *added = args[:6]
-    pixels = out.numel() // out.shape[-1] // args[12] ** 2
-    operations = 2 * pixels * weight.numel() if args[10] else 0
+    kernel, _, shuffle = args[12:15]
+    pixels = out.numel() // out.shape[-1] // shuffle**2
+    operations = 2 * pixels * weight.numel() if kernel else 0
     return operations, size((out, x, weight, added)), True
 
 

@@ -23,7 +23,7 @@ PATCH_SIZES, SCALES = (2, 4, 8), (2, 3, 4)
 ORDERS = ("softmax-then-pool", "pool-then-softmax")
 MEMORY_FORMATS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
 WALKED = ("compact", "span")  # networks of which every convolution is compiled
-OPTIONAL = "skip", "also", "tiles", "sums", "finite", "added"  # tensors of convolve_pixels_
+OPTIONAL = "skip", "also", "tiles", "sums", "finite", "added", "count", "chosen"  # tensors of convolve_pixels_
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -132,7 +132,7 @@ def walked_launches(name: str) -> Iterator[tuple[str, tuple]]:
             plan._run_all(False, 0)
     known = set()
     for out, x, weight, _, *others in made.calls:
-        size, *numbers = others[6:]
+        size, *numbers = others[len(OPTIONAL) :]
         there = [word for word, one in zip(OPTIONAL, others, strict=False) if one is not None]
         kind = "bytes" if out.dtype == torch.uint8 else str(out.shape[2])
         key = size, x.shape[2], kind, *numbers[:4], *there
@@ -174,8 +174,8 @@ def _pixel_arguments(dtype: torch.dtype, channels: int, outputs: int, size: int,
     out = torch.empty(outputs, *out.shape[:2]).permute(1, 2, 0) if has.get("plane") else out
     skip = torch.empty_like(out) if has.get("skip") else None
     finite = torch.ones((), dtype=torch.bool) if has.get("bytes") else None
-    numbers = size, 1, s, has.get("gate", 0), has.get("activation", 0), [], 1.0
-    return out, x, weight, torch.empty(5, whole), skip, None, None, None, finite, None, *numbers
+    numbers = size, 1, s, has.get("gate", 0), has.get("activation", 0), [], 1.0, 0
+    return out, x, weight, torch.empty(5, whole), skip, None, None, None, finite, None, None, None, *numbers
 
 
 def launches() -> Iterator[tuple]:

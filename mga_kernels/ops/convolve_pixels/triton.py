@@ -58,6 +58,8 @@ def convolve_pixels_kernel(
     sums,  # (tiles, 2, P)
     finite,  # a byte
     added,  # bytes (h, w, 3)
+    count,  # int32
+    chosen,  # bytes (rows, columns)
     units,  # tiles times blocks of outputs
     tiles_x,
     height,  # H'
@@ -79,6 +81,7 @@ def convolve_pixels_kernel(
     added_height,
     added_width,
     added_y,
+    chosen_columns,
     factor,  # 255 * gain
     programs,
     CHANNELS: tl.constexpr,
@@ -95,6 +98,8 @@ def convolve_pixels_kernel(
     HAS_TILES: tl.constexpr,
     HAS_SUMS: tl.constexpr,
     HAS_FINITE: tl.constexpr,
+    HAS_COUNT: tl.constexpr,
+    CELL: tl.constexpr,  # pixels of the side of a cell, 0 where none are chosen
     ADDED: tl.constexpr,  # by which it is enlarged, 0 for none
     BYTES: tl.constexpr,  # of a word that is written of a picture, 0 where out is floating
     CELLS: tl.constexpr,
@@ -115,16 +120,25 @@ def convolve_pixels_kernel(
     M: tl.constexpr = TILE_Y * TILE_X
     PARTS: tl.constexpr = N // BLOCK_N
     REACH: tl.constexpr = SIZE // 2 if STRIDE == 1 else 0
+    STEPS: tl.constexpr = SIZE * SIZE * (CHANNELS // BLOCK_K)
     m = tl.arange(0, M)
     k = tl.arange(0, BLOCK_K)
+    if HAS_COUNT:
+        units = tl.minimum(units, tl.load(count) * PARTS)
     for unit in tl.range(tl.program_id(0), units, programs):
         tile = unit // PARTS
         n = unit % PARTS * BLOCK_N + tl.arange(0, BLOCK_N)
+        steps = STEPS
         if HAS_TILES:
-            tile = tl.load(tiles + tile)
+            listed = tl.load(tiles + tile)
+            tile = tl.where(listed < -1, -2 - listed, listed)
+            steps = tl.where(listed >= 0, STEPS, 0)  # what becomes zeros, or is none, is not multiplied for
         y = tile // tiles_x * TILE_Y + m // TILE_X
         column = tile % tiles_x * TILE_X + m % TILE_X
         here = (tile >= 0) & (y < height) & (column < width)
+        if CELL > 0:
+            cell = y // CELL * chosen_columns + column // CELL
+            here = here & (tl.load(chosen + cell, mask=here, other=0) != 0)
 
         if SIZE == 0:
             source = y.to(OFFSET) * x_y + column.to(OFFSET) * x_x
@@ -135,7 +149,7 @@ def convolve_pixels_kernel(
             top = y * STRIDE - REACH
             left = column * STRIDE - REACH
             corner = top.to(OFFSET) * x_y + left.to(OFFSET) * x_x
-            for step in tl.range(0, SIZE * SIZE * (CHANNELS // BLOCK_K), num_stages=STAGES):
+            for step in tl.range(0, steps, num_stages=STAGES):
                 tap = step // (CHANNELS // BLOCK_K)
                 first = step % (CHANNELS // BLOCK_K) * BLOCK_K
                 dy = tap // SIZE
@@ -167,6 +181,8 @@ def convolve_pixels_kernel(
             values = tl.where(values < 0, tl.where(slope == 0, 0.0, values * slope), values)
         elif ACTIVATION == 2:
             values = values * tl.sigmoid(values)
+        if HAS_TILES:
+            values = tl.where(listed >= 0, values, 0.0)
 
         if BYTES == 0:
             P: tl.constexpr = OUTPUTS // (SHUFFLE * SHUFFLE)
@@ -250,6 +266,8 @@ def convolve_pixels_(
     sums: Tensor | None,
     finite: Tensor | None,
     added: Tensor | None,
+    count: Tensor | None,
+    chosen: Tensor | None,
     size: int,
     stride: int,
     shuffle: int,
@@ -257,6 +275,7 @@ def convolve_pixels_(
     activation: int,
     cells: list[int],
     gain: float,
+    cell: int,
 ) -> None:
     picture = out.dtype == torch.uint8
     outputs = shuffle**2 * (3 if picture else out.shape[2])
@@ -275,7 +294,8 @@ def convolve_pixels_(
     counts = tuple(out.shape[:3]) if picture else (0, 0, 0)
     period_y, period_x, first, end_y, end_x, beside = cells or (0, 0, 0, 0, 0, 1)
     half = x.element_size() == 2
-    block_k = next(k for k in ((64, 32, 16) if half else (16,)) if x.shape[2] % k == 0)
+    most = 16 if not half else 64 if block > 32 else 32  # with 64, bytes spill on sm_100 where outputs are few
+    block_k = next(k for k in (64, 32, 16) if k <= most and x.shape[2] % k == 0)
     programs = min(units, PROGRAMS_EACH * _processors(x.device))
     convolve_pixels_kernel[(programs,)](
         out,
@@ -288,6 +308,8 @@ def convolve_pixels_(
         sums,
         None if finite is None else finite.view(torch.uint8),
         added,
+        count,
+        None if chosen is None else chosen.contiguous().view(torch.uint8),
         units,
         across,
         height,
@@ -303,6 +325,7 @@ def convolve_pixels_(
         also_of.stride(1),
         *counts,
         *((0, 0, 0) if added is None else (*added.shape[:2], added.stride(0))),
+        0 if chosen is None else chosen.shape[1],
         255.0 * gain,
         programs,
         CHANNELS=x.shape[2],
@@ -319,6 +342,8 @@ def convolve_pixels_(
         HAS_TILES=tiles is not None,
         HAS_SUMS=sums is not None,
         HAS_FINITE=finite is not None,
+        HAS_COUNT=count is not None,
+        CELL=cell,
         ADDED=0 if added is None else shuffle * height // added.shape[0],
         BYTES=_word(out, shuffle, first, period_x) if picture else 0,
         CELLS=bool(cells),
