@@ -127,7 +127,8 @@ def test_outputs_are_padded_to_whole_blocks():
 
 
 def changed(given, **values):
-    names = "out x weight epilogue skip also tiles sums finite added count chosen size stride shuffle gate activation cells gain cell"
+    tensors = "out x weight epilogue skip also tiles sums finite added count chosen"
+    names = f"{tensors} size stride shuffle gate activation cells gain cell"
     return {**dict(zip(names.split(), given, strict=True)), **values}
 
 

@@ -46,7 +46,8 @@ def enlarged(added, y, x, c, inside, height, width, stride, RATIO: tl.constexpr)
     return upper + v * (low + u * (d - low) - upper)
 
 
-@triton.jit
+# One kernel for all lists of a layer's, wherever they begin.
+@triton.jit(do_not_specialize_on_alignment=["tiles", "count", "chosen"])
 def convolve_pixels_kernel(
     out,  # (s H', s W', P), or bytes (n, h, w, 3)
     x,  # (H, W, C)
