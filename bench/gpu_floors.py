@@ -281,7 +281,7 @@ def table(record: dict[str, Any]) -> str:
         "from bytes to bytes, as the plans for GPUs run it in one CUDA graph, nothing compiled: modules of PyTorch",
         "and our operators, or convolutions of our own, whose zeros count that fill channels up to a multiple of 16.",
         f"Of regions the Base-Net is Compact of {BASE.blocks} blocks and {BASE.settings['channels']} channels; refined",
-        f"are cells of {CELL} pixels in three discs, with a halo of {HALO}, and the launches include the lists of tiles.",
+        f"are cells of {CELL} pixels in three discs, with a halo of {HALO}, and launches include the lists of tiles.",
         "",
         "**Nothing here is measured.** Launches, operations and bytes are counted; times are arithmetic with the rates",
         f"of an H100 SXM ({record['bandwidth'] / 1e12:g} TB/s, {record['rate'] / 1e12:g} TFLOP/s). The floor of the",

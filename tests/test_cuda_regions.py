@@ -40,6 +40,14 @@ def plan_of(network, dtype=torch.float32, device=CPU, captured=True, size=(HEIGH
     return OwnPlanner(weights, storage, device, captured).plan(*size, cells)
 
 
+@pytest.fixture
+def gpu_floors(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    import gpu_floors
+
+    return gpu_floors
+
+
 def photograph(seed=1) -> torch.Tensor:
     return torch.from_numpy(image_of(HEIGHT, WIDTH, seed))
 
@@ -174,11 +182,8 @@ def test_values_that_are_not_finite_are_told_of_what_is_refined_alone():
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_nothing_on_the_road_reads_a_value_back_whatever_is_chosen(name, monkeypatch):
+def test_nothing_on_the_road_reads_a_value_back_whatever_is_chosen(name, gpu_floors):
     """Tensors without values have none; and what depends on values has the size of all that there could be."""
-    monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    import gpu_floors
-
     plan = plan_of(network_of(name), torch.float16, META)
     for threshold, (dense, k) in itertools.product((None, 0.1), ((False, 45), (False, 1), (True, 0))):
         plan.threshold = threshold
@@ -216,6 +221,19 @@ def test_modules_of_such_networks_run_in_a_graph_too(name, fake_graphs):
         assert_nearly(plan.run(image), (255 * wanted).round().byte())
     assert FakeGraph.captures > 0
     assert "uncaptured" not in plan.planner.description
+
+
+@pytest.mark.parametrize("kind", ["own", "modules"])
+def test_of_images_in_tiles_the_cells_are_given_on_the_cpu(kind, gpu_floors):
+    """Another device than that of the picture; one without values stands for it."""
+    network = network_of("compact")
+    plan = plan_of(network, torch.float16, META) if kind == "own" else None
+    plan = plan or CudaGraphPlanner(network, META).plan(HEIGHT, WIDTH, 9)
+    with gpu_floors.one_launch_each(), torch.no_grad():
+        tile = plan.buffer()
+        plan.show(photograph(), tile)
+        plan.refine(torch.tensor([[1, 7]], dtype=torch.int32), tile)
+    assert tile.device == META
 
 
 def test_on_a_gpu_they_are_what_is_chosen_from(monkeypatch):

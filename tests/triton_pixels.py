@@ -4,7 +4,7 @@ import pytest
 import torch
 from pixel_layers import LAYERS, arguments
 from torch import nn
-from triton_kernels import DEVICE, FLOATS
+from triton_kernels import DEVICE, FLOATS, INTERPRETING
 from triton_kernels import poisoned_outputs as poisoned_outputs
 
 from mga_kernels import ops
@@ -74,7 +74,7 @@ def test_what_is_not_finite_is_told(name, bad, generator):
     assert bool(finite) == bool(wanted) == (name != "two added")
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, HALF[0]])
+@pytest.mark.parametrize("dtype", FLOATS[:1] if INTERPRETING else FLOATS)
 def test_a_chain_in_regions_is_the_whole_chain(dtype):
     """Of three layers, the last one enlarging: all cells, and some whose halo holds all that is seen, in floats."""
     torch.manual_seed(4)

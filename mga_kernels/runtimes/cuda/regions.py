@@ -65,7 +65,8 @@ class Boxes:
         met = (self.rows @ cells.float() @ self.columns).flatten(1) > 0.5  # how many cells are near
         computed, written = met.chunk(2)
         layers, tiles = computed.shape
-        entries, place = torch.where(computed, *self.numbers), written.cumsum(dim=1)
+        entries = torch.where(computed, self.numbers[0], self.numbers[1])
+        place = written.cumsum(dim=1)
         lists = entries.new_empty(layers, 1 + tiles)  # the first takes what is not listed
         lists.scatter_(1, place * written, entries)
         lengths = place[:, -1].int()
