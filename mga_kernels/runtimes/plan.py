@@ -128,10 +128,10 @@ class Plan(ABC):
     def grid_of(self, indices: Tensor) -> Tensor:
         """bool (rows, columns): the cells at ``indices`` (1, n), of which -1 is none."""
         rows, columns = self.cells
-        none = rows * columns  # a place behind them: which are none is not known without waiting for a device
-        cells = torch.zeros(none + 1, dtype=torch.bool, device=indices.device)
-        cells.index_fill_(0, indices.masked_fill(indices < 0, none).flatten().long(), True)
-        return cells[:none].view(rows, columns)
+        # Index -1 is the last place, behind them all: how many are none is not known without waiting for a device.
+        cells = torch.zeros(rows * columns + 1, dtype=torch.bool, device=indices.device)
+        cells.index_fill_(0, indices.flatten().long(), True)
+        return cells[:-1].view(rows, columns)
 
     def show(self, image: Tensor, out: Tensor | None) -> None:
         """``coarse``; cells may be chosen by the coarse image in ``out``, until something is pasted into it."""

@@ -26,7 +26,6 @@ from .stages import part_of
 from .storage import Stored
 
 Given = Mapping[str, Stored | Tensor]
-Map = tuple[int, int]  # which it is: its memory, and where in that it begins
 Marks = NDArray[np.bool_]
 
 
@@ -63,7 +62,7 @@ class Surroundings(ABC):
     def __init__(self, cell: int, halo: int, run: Callable[[Surroundings], None]):
         """InputError where a layer needs the whole image."""
         self.cell, self.halo, self.next = cell, halo, 0
-        self.calls: list[tuple[Rows, dict[str, Map]]] = []
+        self.calls: list[tuple[Rows, dict[str, int]]] = []
         self._listing = True
         run(self)
         self._listing = False
@@ -81,7 +80,7 @@ class Surroundings(ABC):
         if self._listing:
             if any(stage.stride != 1 or stage.measure for stage in rows.stages):
                 raise InputError("regions: a layer with a stride or sums over the image needs the whole image")
-            self.calls.append((rows, {name: _map(given[name].data) for name in rows.external}))
+            self.calls.append((rows, {name: given[name].data.data_ptr() for name in rows.external}))
             return None
         number, self.next = self.next, self.next + 1
         return number
@@ -96,7 +95,7 @@ class Surroundings(ABC):
         for call in reversed(range(len(self.calls))):
             rows, external = self.calls[call]
 
-            def of_all(use: Use, call: int = call, external: dict[str, Map] = external) -> Use:
+            def of_all(use: Use, call: int = call, external: dict[str, int] = external) -> Use:
                 """With a name of its slot that no other call has for another map."""
                 return use._replace(slot=f"{external.get(use.slot, call)} {'' if use.slot in external else use.slot}")
 
@@ -114,10 +113,6 @@ class Surroundings(ABC):
                 for use in reads(stage):
                     looks.append(_Look(of_all(use), (least or wanted) + use.reach, tiles * side + use.reach, least))
         return found
-
-
-def _map(data: Tensor) -> Map:
-    return int(data.untyped_storage()._cdata), int(data.storage_offset())
 
 
 class Regions(Surroundings):
