@@ -13,17 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_support import dot, float32_precision, offset_type
+from ..triton_support import dot, finite_words, float32_precision, offset_type
 from .layout import TILE, block_of, padded, tiles_of
 
 PROGRAMS_EACH = 4  # programs of a multiprocessor: as many as the larger blocks leave shared memory for, and one more
 PROCESSORS = 132  # where there is no GPU to ask
-
-
-@triton.jit
-def finite_words(values):
-    """1 where a value is finite."""
-    return (tl.abs(values) < float("inf")).to(tl.int32)
 
 
 @triton.jit
@@ -44,6 +38,43 @@ def enlarged(added, y, x, c, inside, height, width, stride, RATIO: tl.constexpr)
     d = tl.load(first + below * stride + right * 3, mask=inside, other=0).to(tl.float32)
     upper = a + u * (b - a)
     return upper + v * (low + u * (d - low) - upper)
+
+
+@triton.jit
+def products(
+    values,  # what they are added to, (M, BLOCK_N)
+    x,
+    weight,
+    here,  # (M): whether there is a pixel,
+    top,  # and the first that its kernel reads
+    left,
+    n,
+    x_height,
+    x_width,
+    x_y,
+    x_x,
+    CHANNELS: tl.constexpr,
+    N: tl.constexpr,
+    SIZE: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    OFFSET: tl.constexpr,
+    STAGES: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """The sums of a tile, over the taps and the channels of a tap."""
+    k = tl.arange(0, BLOCK_K)
+    corner = top.to(OFFSET) * x_y + left.to(OFFSET) * x_x
+    for step in tl.range(0, SIZE * SIZE * (CHANNELS // BLOCK_K), num_stages=STAGES):
+        tap = step // (CHANNELS // BLOCK_K)
+        first = step % (CHANNELS // BLOCK_K) * BLOCK_K
+        dy = tap // SIZE
+        dx = tap % SIZE
+        inside = here & (top + dy >= 0) & (top + dy < x_height) & (left + dx >= 0) & (left + dx < x_width)
+        shift = dy.to(OFFSET) * x_y + dx.to(OFFSET) * x_x + first
+        a = tl.load(x + shift + (corner[:, None] + k[None, :]), mask=inside[:, None], other=0.0)
+        b = tl.load(weight + (tap * CHANNELS + first + k)[:, None] * N + n[None, :])
+        values = dot(a, b, values, PRECISION)
+    return values
 
 
 # One kernel for all lists of a layer's, wherever they begin.
@@ -121,19 +152,15 @@ def convolve_pixels_kernel(
     M: tl.constexpr = TILE_Y * TILE_X
     PARTS: tl.constexpr = N // BLOCK_N
     REACH: tl.constexpr = SIZE // 2 if STRIDE == 1 else 0
-    STEPS: tl.constexpr = SIZE * SIZE * (CHANNELS // BLOCK_K)
     m = tl.arange(0, M)
-    k = tl.arange(0, BLOCK_K)
     if HAS_COUNT:
         units = tl.minimum(units, tl.load(count) * PARTS)
     for unit in tl.range(tl.program_id(0), units, programs):
         tile = unit // PARTS
         n = unit % PARTS * BLOCK_N + tl.arange(0, BLOCK_N)
-        steps = STEPS
         if HAS_TILES:
             listed = tl.load(tiles + tile)
             tile = tl.where(listed < -1, -2 - listed, listed)
-            steps = tl.where(listed >= 0, STEPS, 0)  # what becomes zeros, or is none, is not multiplied for
         y = tile // tiles_x * TILE_Y + m // TILE_X
         column = tile % tiles_x * TILE_X + m % TILE_X
         here = (tile >= 0) & (y < height) & (column < width)
@@ -149,17 +176,11 @@ def convolve_pixels_kernel(
             values = tl.zeros((M, BLOCK_N), tl.float32)
             top = y * STRIDE - REACH
             left = column * STRIDE - REACH
-            corner = top.to(OFFSET) * x_y + left.to(OFFSET) * x_x
-            for step in tl.range(0, steps, num_stages=STAGES):
-                tap = step // (CHANNELS // BLOCK_K)
-                first = step % (CHANNELS // BLOCK_K) * BLOCK_K
-                dy = tap // SIZE
-                dx = tap % SIZE
-                inside = here & (top + dy >= 0) & (top + dy < x_height) & (left + dx >= 0) & (left + dx < x_width)
-                shift = dy.to(OFFSET) * x_y + dx.to(OFFSET) * x_x + first
-                a = tl.load(x + shift + (corner[:, None] + k[None, :]), mask=inside[:, None], other=0.0)
-                b = tl.load(weight + (tap * CHANNELS + first + k)[:, None] * N + n[None, :])
-                values = dot(a, b, values, PRECISION)
+            if not HAS_TILES or listed >= 0:  # what becomes zeros, or is none, is not multiplied for
+                values = products(
+                    *(values, x, weight, here, top, left, n, x_height, x_width, x_y, x_x),
+                    *(CHANNELS, N, SIZE, BLOCK_K, OFFSET, STAGES, PRECISION),
+                )
 
         values = values * tl.load(epilogue + 4 * N + n)[None, :] + tl.load(epilogue + n)[None, :]
         known = here[:, None] & (n < OUTPUTS)[None, :]
