@@ -318,6 +318,8 @@ def convolve_pixels_(
     half = x.element_size() == 2
     most = 16 if not half else 64 if block > 32 else 32  # with 64, bytes spill on sm_100 where outputs are few
     block_k = next(k for k in (64, 32, 16) if k <= most and x.shape[2] % k == 0)
+    listed = tiles is not None
+    wide = block == 128 or (picture and (listed or block == 64)) or (listed and block_k == 16)
     programs = min(units, PROGRAMS_EACH * _processors(x.device))
     convolve_pixels_kernel[(programs,)](
         out,
@@ -361,7 +363,7 @@ def convolve_pixels_(
         OUT_C=1 if picture else out.stride(2),
         HAS_SKIP=skip is not None,
         HAS_ALSO=also is not None and gate == 0,
-        HAS_TILES=tiles is not None,
+        HAS_TILES=listed,
         HAS_SUMS=sums is not None,
         HAS_FINITE=finite is not None,
         HAS_COUNT=count is not None,
@@ -382,7 +384,7 @@ def convolve_pixels_(
         BLOCK_K=block_k,
         STAGES=(3 if block_k == 64 else 4) if half else 2,
         PRECISION=float32_precision(),
-        num_warps=8 if block == 128 or (picture and block == 64) else 4,  # with fewer, bytes spill on gfx942
+        num_warps=8 if wide else 4,  # with fewer, bytes spill on gfx942, or on sm_120 where few channels are read
     )
 
 
