@@ -8,8 +8,8 @@ It needs torch >= 2.11 with CUDA, a CUDA toolkit, a C++ compiler, ninja, pybind1
   kernels    every operator in a CUDA graph, backends interleaved with PyTorch eager (and, with --compile,
              torch.compile), by CUDA events, with floors and spread, at C = 64 and 50; which targets are met
   engine     whole photographs at x4, 1080p and 4K, bytes to bytes, of five networks -M in a CUDA graph against stock
-             -D, of SPAN, Compact and RRDBNet the whole network against itself, each network and size in a process of
-             its own (see ``gpu_engine.py``)
+             -D, of SPAN, Compact and RRDBNet the whole network against itself, of SPAN, Compact and MSRResNet 30 % of
+             the cells in regions, each network and size in a process of its own (see ``gpu_engine.py``)
   train      `mga train` with each of --configs and --budget, into a folder of its own under --runs, where its states
              and its weights are; what --limit stopped goes on with the next call
 
@@ -32,10 +32,11 @@ from typing import Any
 
 import gpu_quick
 from gpu_process import ROOT, Clock, end_on_sigterm, stamp
-from gpu_stages import BUILD, PYTEST, SANITIZED, SANITIZER_TOOLS, STAGES, TESTS, WHOLE, run_stage, together
+from gpu_stages import BUILD, PYTEST, REGIONS, SANITIZED, SANITIZER_TOOLS, STAGES, TESTS, WHOLE, run_stage, together
 
 RESULTS = ROOT / "bench/results"
-PLANNED_FOR_GPU = [*sorted(path.parent.name for path in ROOT.glob("mga_kernels/architectures/*/cuda.py")), *WHOLE]
+DIVIDED = sorted(path.parent.name for path in ROOT.glob("mga_kernels/architectures/*/cuda.py"))
+PLANNED_FOR_GPU = [*DIVIDED, *WHOLE, *REGIONS]
 SIZES = ["1080p", "4K"]
 WITHOUT_GPU = ["kernels", "engine", "train", "quick"]
 ASKED_FOR = ["train", "quick"]  # which a call without stages does not run

@@ -4,8 +4,9 @@
 
 One network at one size. Of mask-guided ones -M runs in a CUDA graph, its halves eager or compiled, its Refine-Net plain
 or fused; -D is what a user has without us: channels-last float16, eager or by torch.compile with max-autotune, whose
-CUDA graphs are on. Of those without a mask (SPAN, Compact, RRDBNet) both run the whole network, W. All get the same
-transfers through pinned memory. A contender is checked against -M, -D or W in float32 before it is timed; one that
+CUDA graphs are on. Of those without a mask (SPAN, Compact, RRDBNet) both run the whole network, W. Of those that refine
+regions (span-regions) -M refines 30 % of the cells, -D is the large network alone, which ours runs, too. All get the
+same transfers through pinned memory. A contender is checked against -M, -D or W in float32 before it is timed; one that
 fails is recorded with its error. FILE is written after each contender, so that a process stopped for want of time has
 lost only what it was making. ``--compile-only`` makes the plan in our own convolutions and nothing else, so that many
 such processes compile at a time what those that measure find in Triton's cache. ``--device cpu`` runs the same code
@@ -25,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import gpu_floors
 import numpy as np
 import torch
 from contenders import Decomposed, lively, make_networks
@@ -37,7 +39,7 @@ from mga.complexity.counting import costs_of
 from mga.evaluation.metrics import psnr_rgb
 from mga_kernels import ops
 from mga_kernels.modes import exact_float32
-from mga_kernels.networks import MaskGuidedNetwork, WholeConfig, WholeNetwork
+from mga_kernels.networks import MaskGuidedNetwork, RegionConfig, RegionNetwork, WholeConfig, WholeNetwork
 from mga_kernels.ops import image_to_input, output_to_image
 from mga_kernels.runtimes.cuda import graph as cuda_graph
 from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner, Settings
@@ -65,18 +67,26 @@ OURS_WHOLE = {
     "W, graph, eager": Settings(),
     "W, graph, compiled": Settings(compiled=True),
 }
+OURS_REGIONS = {
+    "M, graph, own convolutions": None,
+    "D, graph, own convolutions": None,
+    "M, graph, eager": Settings(),
+}
 STOCK = {f"{function}, {how}": mode for function in "DW" for how, mode in (("eager", None), ("torch.compile", MODE))}
-PLANS = OURS | OURS_WHOLE
-WHOLE = {"span": 6, "compact": 16, "rrdbnet": 23}  # networks without a mask, of which others publish weights: blocks
+PLANS = OURS | OURS_WHOLE | OURS_REGIONS
+WHOLE = ("span", "compact", "rrdbnet")  # networks without a mask, of which others publish weights
+REGIONS = {f"{name}-regions": name for name in gpu_floors.REFINING}
+SHARE = 0.3  # of the cells that are refined in regions
 # What takes longest to make comes last.
 ORDER = ("M, graph, own convolutions", "M, graph, eager", "D, eager", "M, graph, fused", "D, torch.compile")
 CONTENDERS = (*ORDER, "M, graph, compiled", "M, graph, compiled, fused")
+OF_REGIONS = (*OURS_REGIONS, "D, eager", "D, torch.compile")
 OF_WHOLE = ("W, graph, own convolutions", "W, graph, eager", "W, eager", "W, torch.compile", "W, graph, compiled")
 
 
 @dataclass(frozen=True)
 class Case:
-    network: MaskGuidedNetwork | WholeNetwork
+    network: MaskGuidedNetwork | WholeNetwork | RegionNetwork
     image: Tensor  # uint8 (H, W, 3) on the host
     k: int
     device: torch.device
@@ -88,6 +98,8 @@ class Case:
 
     @property
     def contenders(self) -> tuple[str, ...]:
+        if isinstance(self.network, RegionNetwork):
+            return OF_REGIONS
         return CONTENDERS if self.network.masked else OF_WHOLE
 
     def work(self) -> dict[str, float]:
@@ -96,16 +108,39 @@ class Case:
         if isinstance(self.network, MaskGuidedNetwork):
             return gmacs(self.network.config, width, height, self.k)
         with torch.inference_mode(False):
-            return {"W": costs_of(self.network.config).cost("whole", width, height).macs / 1e9}
+            costs = costs_of(self.network.config)
+            if isinstance(self.network, WholeNetwork):
+                return {"W": costs.cost("whole", width, height).macs / 1e9}
+            both = {"M": ("masked", width, height, self.k), "D": ("decomposed", width, height)}
+            return {key: costs.cost(*given).macs / 1e9 for key, given in both.items()}
 
 
 def whole_network(name: str, image: np.ndarray) -> WholeNetwork:
     """A published architecture with random weights, whose pictures have the contrast of photographs."""
     torch.manual_seed(0)
-    network = WholeNetwork(WholeConfig(name, SCALE, WHOLE[name])).eval().requires_grad_(False)
+    network = WholeNetwork(WholeConfig(name, SCALE, gpu_floors.WHOLE[name])).eval().requires_grad_(False)
+    make_lively(network, image)
+    return network
+
+
+def region_network(name: str, image: np.ndarray) -> RegionNetwork:
+    """The same of two networks, of which one refines regions of what the other makes."""
+    torch.manual_seed(0)
+    config = RegionConfig(
+        gpu_floors.BASE,
+        WholeConfig(name, SCALE, gpu_floors.WHOLE[name]),
+        gpu_floors.CELL,
+        gpu_floors.HALO,
+    )
+    network = RegionNetwork(config).eval().requires_grad_(False)
+    for part in (network.base, network.refine):
+        make_lively(part, image)
+    return network
+
+
+def make_lively(network: WholeNetwork, image: np.ndarray) -> None:
     part = torch.from_numpy(np.ascontiguousarray(image[:48, :48])).permute(2, 0, 1)[None] / 255
     lively(network.body, lambda: network.unclamped(part), 1.0)
-    return network
 
 
 def make_case(name: str, size: str, kind: str) -> Case:
@@ -115,6 +150,10 @@ def make_case(name: str, size: str, kind: str) -> Case:
     device, dtype = torch.device(kind), torch.float16 if kind == "cuda" else torch.float32
     if name in WHOLE:
         return Case(whole_network(name, image), torch.from_numpy(image), 0, device, dtype)
+    if name in REGIONS:
+        regions = region_network(REGIONS[name], image)
+        cells = math.prod(-(-side // regions.config.patch_size) for side in (height, width))
+        return Case(regions, torch.from_numpy(image), round(SHARE * cells), device, dtype)
     network, _ = make_networks(name, SCALE, image)
     config = network.config
     k = min(config.k, math.prod(-(-side // config.patch_size) for side in (height, width)))
@@ -124,7 +163,7 @@ def make_case(name: str, size: str, kind: str) -> Case:
 def stock(case: Case, mode: str | None, dtype: torch.dtype) -> Run:
     """-D or W as PyTorch runs it, channels-last; ``mode`` of torch.compile, None for eager."""
     network = copy.deepcopy(case.network)
-    module = Decomposed(network) if isinstance(network, MaskGuidedNetwork) else Unclamped(network)
+    module: nn.Module = Decomposed(network) if isinstance(network, MaskGuidedNetwork) else Unclamped(alone(network))
     module.eval().to(case.device, dtype)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if mode is not None:
@@ -144,6 +183,11 @@ def stock(case: Case, mode: str | None, dtype: torch.dtype) -> Run:
         return result
 
     return run
+
+
+def alone(network: MaskGuidedNetwork | WholeNetwork | RegionNetwork) -> Any:
+    """The network that runs over all of an image: of two, that which refines."""
+    return network.refine if isinstance(network, RegionNetwork) else network
 
 
 class Unclamped(nn.Module):
@@ -167,16 +211,20 @@ def exact(case: Case) -> dict[str, Tensor]:
         return {"M": plan.run(case.image), "D": stock(case, None, torch.float32)(case.image)}
 
 
-def own_plan(case: Case, settings: Settings | None) -> ReplayedPlan:
-    """``settings`` of the network's modules; None for convolutions of our own, which are in float16."""
+def own_plan(case: Case, settings: Settings | None, function: str = "M") -> ReplayedPlan:
+    """``settings`` of the network's modules; None for convolutions of our own, which are in float16.
+
+    ``function``: D for the network alone that refines regions.
+    """
+    network, k = (alone(case.network), 0) if function == "D" else (case.network, case.k)
     planner: CudaGraphPlanner | OwnPlanner | str
     if settings is None:
-        planner = OwnPlanner.of(case.network, case.device)
+        planner = OwnPlanner.of(network, case.device)
     else:
-        planner = CudaGraphPlanner(case.network, case.device, case.dtype, settings)
+        planner = CudaGraphPlanner(network, case.device, case.dtype, settings)
     if isinstance(planner, str):
         raise RuntimeError(planner)
-    plan = planner.plan(*case.size, case.k)
+    plan = planner.plan(*case.size, k)
     plan.warm()
     return plan
 
@@ -271,7 +319,7 @@ class Session:
         if name in STOCK:
             self.runs[name] = stock(self.case, STOCK[name], self.case.dtype)
             return {"psnr against float32": checked(name, self.runs[name], self.case, self.wanted)}
-        plan = own_plan(self.case, PLANS[name])
+        plan = own_plan(self.case, PLANS[name], name[0])
         self.runs[name] = plan.run
         row: dict[str, Any] = {"psnr against float32": checked(name, plan.run, self.case, self.wanted)}
         row["backends"] = {op: ops.last_backend(op) for op in ops.operators() if ops.last_backend(op)}
@@ -317,7 +365,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--compile-only", action="store_true", help="the kernels of our own convolutions, without times"
     )
-    known = (*CONTENDERS, *OF_WHOLE)
+    known = tuple(dict.fromkeys((*CONTENDERS, *OF_WHOLE, *OF_REGIONS)))
     parser.add_argument("--contenders", nargs="*", default=[], metavar="NAME", help=f"of {'; '.join(known)}")
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--rounds", type=int, default=20)

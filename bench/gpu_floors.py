@@ -9,23 +9,33 @@ them is measured**: the rates are those of data sheets and reports, and the esti
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from discs import cells_in_discs
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from mga_kernels import ops
-from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeConfig, WholeNetwork
+from mga_kernels.networks import (
+    MaskGuidedNetwork,
+    ModelConfig,
+    RegionConfig,
+    RegionNetwork,
+    WholeConfig,
+    WholeNetwork,
+)
 from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner, Settings
-from mga_kernels.runtimes.cuda.own import OwnPlanner
+from mga_kernels.runtimes.cuda.own import OwnPlanner, OwnRegions
+from mga_kernels.runtimes.cuda.regions import PixelRegions
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench/results"
@@ -33,6 +43,9 @@ META = torch.device("meta")
 HEIGHT, WIDTH, SCALE = 540, 960, 4
 DIVIDED = ("fsrcnn", "pan", "rfdn", "srresnet", "rcan", "imdn")
 WHOLE = {"span": 6, "compact": 16, "edsr": 16, "imdn": 8, "msrresnet": 16, "rrdbnet": 23}  # published blocks
+REFINING = ("span", "compact", "msrresnet")  # regions, of what a small network makes:
+BASE = WholeConfig("compact", SCALE, 4, {"channels": 32})
+CELL, HALO, SHARES = 12, 8, (0.1, 0.3, 1.0)  # as `mga convert` has them, and shares of the cells that are refined
 
 BANDWIDTH, RATE = 3.0e12, 790e12  # of an H100 SXM: bytes/s read plus written by a copy, fp16 operations/s of matrices
 # Of the estimate: the share of the bandwidth that a simple kernel reaches; the share of the rate that a convolution
@@ -64,11 +77,16 @@ class Launches:
 
 
 class Counter(TorchDispatchMode):
-    """Within it every operator that starts kernels is put on a list."""
+    """Within it every operator that starts kernels is put on a list.
 
-    def __init__(self) -> None:
+    ``listed``: of every convolution over a list of tiles, in their order, the shares of the tiles that are computed and
+    that are written; of those that it does not have, all.
+    """
+
+    def __init__(self, listed: Iterable[tuple[float, float]] = ()) -> None:
         super().__init__()
         self.launches: list[Launches] = []
+        self.listed = iter(listed)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -80,7 +98,10 @@ class Counter(TorchDispatchMode):
         made = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
         if view or name in NOTHING or any(made is g for g in given):
             return result
-        self.launches += counted(name, func, args, kwargs, given, made, result)
+        found = counted(name, func, args, kwargs, given, made, result)
+        if name == "convolve_pixels_" and args[6] is not None:
+            found = [over_a_list(args, *next(self.listed, (1.0, 1.0)))]
+        self.launches += found
         return result
 
 
@@ -116,9 +137,18 @@ def conv_chain(args: tuple, made: list) -> tuple[int, int, bool]:
 def convolve_pixels(args: tuple, made: list) -> tuple[int, int, bool]:
     """With the channels that it computes, zeros among them."""
     out, x, weight, _, *added = args[:6]
-    pixels = out.numel() // out.shape[-1] // args[12] ** 2
-    operations = 2 * pixels * weight.numel() if args[10] else 0
+    kernel, _, shuffle = args[12:15]
+    pixels = out.numel() // out.shape[-1] // shuffle**2
+    operations = 2 * pixels * weight.numel() if kernel else 0
     return operations, size((out, x, weight, added)), True
+
+
+def over_a_list(args: tuple, computed: float, written: float) -> Launches:
+    """``convolve_pixels_`` of tiles; what they read beside them counts for those beside them."""
+    out, x, weight, _, *added = args[:6]
+    operations, _, even = convolve_pixels(args, [])
+    moved = computed * size((x, added)) + written * size(out) + size((weight, args[6]))
+    return Launches("convolve_pixels_", 1, round(computed * operations), round(moved), even)
 
 
 def size(tensors: Any) -> int:
@@ -168,6 +198,37 @@ def walk(planner: Any, dense: bool, k: int, height: int, width: int) -> list[Lau
     return counter.launches
 
 
+def refining(name: str) -> OwnPlanner:
+    """Of a network that refines regions in our own convolutions."""
+    config = RegionConfig(BASE, WholeConfig(name, SCALE, WHOLE[name]), CELL, HALO)
+    planner = OwnPlanner.of(RegionNetwork(config).eval().requires_grad_(False), META)
+    assert isinstance(planner, OwnPlanner), planner
+    return planner
+
+
+def walk_regions(planner: OwnPlanner, share: float, height: int, width: int) -> list[Launches]:
+    """Of a share of the cells, in discs; how many tiles that are is counted here, with values."""
+    rows, columns = (-(-side // CELL) for side in (height, width))
+    plan = cast(OwnRegions, planner.plan(height, width, rows * columns))
+    with torch.no_grad(), one_launch_each():
+        plan._run_all(False, rows * columns)  # what is made once is made here
+        regions = cast(PixelRegions, plan.inner.regions)
+        listed = list(shares_of(regions, cells_in_discs(rows, columns, share), height, width))
+        with Counter(listed) as counter:
+            plan._run_all(False, rows * columns)
+    return counter.launches
+
+
+def shares_of(regions: PixelRegions, cells: Tensor, height: int, width: int) -> Iterator[tuple[float, float]]:
+    """Of the tiles of each layer, those that are computed and those that are written."""
+    counted = copy.copy(regions)
+    counted.choose(cells, height, width)
+    for around in (each for layers in regions.around for each in layers):
+        tiles, length = counted.lists[around]
+        entries = tiles[: int(length)]
+        yield int((entries >= 0).sum()) / len(tiles), len(entries) / len(tiles)
+
+
 def roads(height: int, width: int) -> Iterator[tuple[str, str, list[Launches]]]:
     """Network, way of running it, launches from the bytes of an image to those of its picture."""
     for name in DIVIDED:
@@ -189,6 +250,10 @@ def roads(height: int, width: int) -> Iterator[tuple[str, str, list[Launches]]]:
         own = OwnPlanner.of(whole, META)
         if not isinstance(own, str):
             yield name, "whole, own convolutions", walk(own, False, 0, height, width)
+    for name in REFINING:
+        planner = refining(name)
+        for share in SHARES:
+            yield name, f"regions of {share:.0%}, own convolutions", walk_regions(planner, share, height, width)
 
 
 def row(launches: list[Launches], bandwidth: float, rate: float) -> dict[str, Any]:
@@ -215,6 +280,8 @@ def table(record: dict[str, Any]) -> str:
         f"By `python bench/gpu_floors.py`: one image of {width}x{height} at x{SCALE} in fp16 with K = 1000,",
         "from bytes to bytes, as the plans for GPUs run it in one CUDA graph, nothing compiled: modules of PyTorch",
         "and our operators, or convolutions of our own, whose zeros count that fill channels up to a multiple of 16.",
+        f"Of regions the Base-Net is Compact of {BASE.blocks} blocks and {BASE.settings['channels']} channels; refined",
+        f"are cells of {CELL} pixels in three discs, with a halo of {HALO}, and launches include the lists of tiles.",
         "",
         "**Nothing here is measured.** Launches, operations and bytes are counted; times are arithmetic with the rates",
         f"of an H100 SXM ({record['bandwidth'] / 1e12:g} TB/s, {record['rate'] / 1e12:g} TFLOP/s). The floor of the",

@@ -21,6 +21,7 @@ from gpu_stages import (
     ENDING,
     ON_KERNELS,
     OPERATOR_TESTS,
+    REGIONS,
     SKIPPED,
     STAGES,
     WHOLE,
@@ -30,9 +31,10 @@ from gpu_stages import (
 )
 
 Found = dict[str, Any]
-IN_TURN = ("rfdn", *WHOLE, "srresnet", "fsrcnn", "pan", "rcan")
+IN_TURN = ("rfdn", *WHOLE, *REGIONS, "srresnet", "fsrcnn", "pan", "rcan")
 FIRST = "engine rrdbnet 4K"  # with which every kind of question has a first answer
 EAGER_WHOLE = ["W, graph, own convolutions", "W, graph, eager", "W, eager"]
+EAGER_REGIONS = ["M, graph, own convolutions", "D, graph, own convolutions", "M, graph, eager", "D, eager"]
 EAGER = ["M, graph, own convolutions", "M, graph, eager", "D, eager", "M, graph, fused"]
 COMPILED = ["M, graph, own convolutions", "M, graph, eager", "D, torch.compile", "M, graph, compiled"]
 CLOSING = 3.0  # seconds kept for ending and recording
@@ -119,7 +121,7 @@ def results_of_tests(record: Path) -> Found:
 
 def steps() -> dict[str, Step]:
     operators = [f"tests/test_{name}.py" for name in (*OPERATOR_TESTS, "backends")]
-    graphs = ["tests/test_cuda_graph.py", "tests/test_cuda_whole.py", "tests/test_cuda_own.py"]
+    graphs = [f"tests/test_cuda_{name}.py" for name in ("graph", "whole", "own", "regions")]
     triton = [f"tests/triton_{name}.py" for name in ("kernels", "pixels", "high_pass", "operators")]
     some = {"tests": ["cuda_device", "test_filter_and_select"]}
     bf16 = part("kernels", ENDING, configurations=["C=64 bfloat16"], compile=False)
@@ -132,7 +134,7 @@ def steps() -> dict[str, Step]:
         "kernels of networks": Step(20, 120, compile_all, usual=50),
     }
     for network in IN_TURN:
-        contenders = EAGER_WHOLE if network in WHOLE else EAGER
+        contenders = EAGER_WHOLE if network in WHOLE else EAGER_REGIONS if network in REGIONS else EAGER
         run_one = part("engine", networks=[network], sizes=["4K"], contenders=contenders)
         made[f"engine {network} 4K"] = Step(25, 60, run_one, needs_gpu=False, usual=30 if network == "rcan" else 18)
     for tool in ("memcheck", "racecheck"):

@@ -11,9 +11,11 @@ from __future__ import annotations
 import argparse
 import math
 import statistics
+from typing import cast
 
 import numpy as np
 import torch
+from discs import cells_in_discs
 from regions import seconds_of
 
 from mga.conversion.distilling import CELL, base_config
@@ -26,21 +28,10 @@ from mga_kernels.runtimes.cpu.regions import Regions
 
 SIZE = 540, 960
 SHARES = (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
-DISCS = ((0.3, 0.25), (0.55, 0.7), (0.75, 0.35))  # centres, as parts of height and width
-
-
-def cells_in_discs(rows: int, columns: int, share: float) -> torch.Tensor:
-    """bool (rows, columns): the nearest to one of the centres, so many of them."""
-    y, x = torch.meshgrid((torch.arange(rows) + 0.5) / rows, (torch.arange(columns) + 0.5) / columns, indexing="ij")
-    away = torch.stack([((y - cy) * rows / columns).square() + (x - cx).square() for cy, cx in DISCS]).amin(0)
-    cells = torch.zeros(rows * columns, dtype=torch.bool)
-    cells[away.flatten().topk(max(1, round(share * rows * columns)), largest=False).indices] = True
-    return cells.view(rows, columns)
 
 
 def share_of_products(regions: Regions) -> float:
     """Of the multiplications over all tiles, those of the tiles that the chosen cells need."""
-    assert regions.extents is not None
     done = of_all = 0.0
     for (rows, _), extents in zip(regions.calls, regions.extents, strict=True):
         for stage, extent in zip(rows.stages, extents, strict=True):
@@ -87,7 +78,8 @@ def line_of(plan: RegionPlan, share: float, indices: torch.Tensor, out: torch.Te
         (seconds_of(lambda: plan.refine(indices, out)), seconds_of(lambda: plan.decomposed(out)))
         for _ in range(repeats)
     ]
-    spent, products = statistics.median(mine / whole for mine, whole in runs), share_of_products(plan.regions)
+    products = share_of_products(cast(Regions, plan.regions))
+    spent = statistics.median(mine / whole for mine, whole in runs)
     return f"{share:6.2f} {products:9.3f} {spent:6.3f} {spent / products:15.2f}"
 
 

@@ -1,7 +1,8 @@
 """Every launch that the operators' Triton kernels make, for ``triton_report.py``.
 
 The coarse features of the five networks in each dtype and patch size, and the layers of networks in our own
-convolutions: some by hand, and all of those networks that are WALKED.
+convolutions: some by hand, all of those networks that are WALKED, and those of ``gpu_floors.REFINING`` over lists of
+tiles.
 """
 
 from __future__ import annotations
@@ -22,8 +23,10 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 PATCH_SIZES, SCALES = (2, 4, 8), (2, 3, 4)
 ORDERS = ("softmax-then-pool", "pool-then-softmax")
 MEMORY_FORMATS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
-WALKED = ("compact", "span")  # networks of which every convolution is compiled
-OPTIONAL = "skip", "also", "tiles", "sums", "finite", "added"  # tensors of convolve_pixels_
+WALKED = ("compact", "span", "msrresnet", "rrdbnet")  # networks of which every convolution is compiled
+# Tensors of convolve_pixels_, behind the first four.
+OPTIONAL = "skip", "also", "tiles", "sums", "finite", "added", "count", "chosen"
+TILES = 4 + OPTIONAL.index("tiles")
 
 
 def _name(dtype: torch.dtype) -> str:
@@ -116,23 +119,31 @@ def pixel_launches() -> Iterator[tuple]:
     for name, layer in PIXEL_LAYERS.items():
         yield f"{name} float16", "convolve_pixels_", _pixel_arguments(torch.float16, *layer), False
     for network in WALKED:
-        for case, arguments in walked_launches(network):
+        for case, arguments in walked_launches(whole(network), 0):
             yield f"{network}, {case} float16", "convolve_pixels_", arguments, False
+    for network in gpu_floors.REFINING:
+        for case, arguments in walked_launches(gpu_floors.refining(network), 1):
+            if arguments[TILES] is not None:
+                yield f"{network} in regions, {case} float16", "convolve_pixels_", arguments, False
 
 
-def walked_launches(name: str) -> Iterator[tuple[str, tuple]]:
-    """The convolutions that a whole network at x4 makes, each once, by the road of its plan in our own convolutions."""
+def whole(name: str) -> OwnPlanner:
     network = WholeNetwork(WholeConfig(name, 4, gpu_floors.WHOLE[name])).eval().requires_grad_(False)
     planner = OwnPlanner.of(network, gpu_floors.META)
     assert isinstance(planner, OwnPlanner), planner
-    plan = planner.plan(gpu_floors.HEIGHT, gpu_floors.WIDTH, 0)
+    return planner
+
+
+def walked_launches(planner: OwnPlanner, k: int) -> Iterator[tuple[str, tuple]]:
+    """The convolutions that a network at x4 makes, each once, by the road of its plan in our own convolutions."""
+    plan = planner.plan(gpu_floors.HEIGHT, gpu_floors.WIDTH, k)
     with torch.no_grad(), gpu_floors.one_launch_each():
-        plan._run_all(False, 0)
+        plan._run_all(False, k)
         with Calls("convolve_pixels_") as made:
-            plan._run_all(False, 0)
+            plan._run_all(False, k)
     known = set()
     for out, x, weight, _, *others in made.calls:
-        size, *numbers = others[6:]
+        size, *numbers = others[len(OPTIONAL) :]
         there = [word for word, one in zip(OPTIONAL, others, strict=False) if one is not None]
         kind = "bytes" if out.dtype == torch.uint8 else str(out.shape[2])
         key = size, x.shape[2], kind, *numbers[:4], *there
@@ -174,8 +185,8 @@ def _pixel_arguments(dtype: torch.dtype, channels: int, outputs: int, size: int,
     out = torch.empty(outputs, *out.shape[:2]).permute(1, 2, 0) if has.get("plane") else out
     skip = torch.empty_like(out) if has.get("skip") else None
     finite = torch.ones((), dtype=torch.bool) if has.get("bytes") else None
-    numbers = size, 1, s, has.get("gate", 0), has.get("activation", 0), [], 1.0
-    return out, x, weight, torch.empty(5, whole), skip, None, None, None, finite, None, *numbers
+    numbers = size, 1, s, has.get("gate", 0), has.get("activation", 0), [], 1.0, 0
+    return out, x, weight, torch.empty(5, whole), skip, None, None, None, finite, None, None, None, *numbers
 
 
 def launches() -> Iterator[tuple]:

@@ -292,8 +292,8 @@ def convolve_pixels(case: str, device: str, dtype: torch.dtype = torch.float32, 
         """A part of the image is enough: every pixel has the same small neighbourhood."""
         exact = torch.empty_like(out[:, : 16 * SCALE] if case == "bytes" else out[:16])
         of_skip = more["skip"][:16] if case == "skip" else None
-        numbers = 3, 1, more.get("shuffle", 1), 0, more.get("activation", 0), [], more.get("gain", 1.0)
-        none = [None] * 5
+        numbers = 3, 1, more.get("shuffle", 1), 0, more.get("activation", 0), [], more.get("gain", 1.0), 0
+        none = [None] * 7
         _reference("convolve_pixels_")(exact, x[:16], weight, epilogue, of_skip, *none, *numbers)
         got, seen = (call()[0, : 15 * SCALE], exact[0, : 15 * SCALE]) if case == "bytes" else (call()[:15], exact[:15])
         allowed = 1.0 if case == "bytes" else _share(dtype) * float(seen.abs().max())

@@ -56,7 +56,7 @@ def cases(generator: torch.Generator, dtype: torch.dtype) -> dict[str, Arguments
         "image_to_input": (small, 24, 32, 1.0, dtype),
         "output_to_image": (random(generator, 2, 3, 24, 32).to(dtype), 21, 30, 1.0),
         **convolution_cases(generator),
-        "convolve_pixels_": pixel_layer("two added", dtype, generator),
+        "convolve_pixels_": pixel_layer("a counted list with zeros", dtype, generator),
         "conv_chain": (random(generator, 40, 16, 6, 6).to(half), *(t.to(half) for t in chain), [-1, 0, -1], 1),
     }
 

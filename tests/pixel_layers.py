@@ -5,7 +5,7 @@ import torch
 from mga_kernels.ops.convolve_pixels.layout import pack_pixel_weight, padded, tiles_of, whole
 
 HEIGHT, WIDTH = 6, 19  # two tiles of 8 x 16, which go beyond the image
-PLAIN = {"size": 3, "stride": 1, "shuffle": 1, "gate": 0, "activation": 0, "cells": [], "gain": 1.0}
+PLAIN = {"size": 3, "stride": 1, "shuffle": 1, "gate": 0, "activation": 0, "cells": [], "gain": 1.0, "cell": 0}
 PATCHES = [5, 6, 1, 3, 4, 3]  # period of rows, of columns, first, end of rows, of columns, across
 
 # Channels, outputs, and what else a layer has; ``bytes``: pictures of so many rows and columns.
@@ -18,6 +18,13 @@ LAYERS = {
     "gate and also, which it leaves": (16, 16, {"size": 1, "gate": 1, "skip": True, "also": True}),
     "two added": (16, 16, {"size": 1, "skip": True, "also": True, "activation": 1}),
     "tiles": (16, 16, {"size": 1, "tiles": [1, -1], "sums": True}),
+    "a counted list with zeros": (16, 16, {"tiles": [-3, 0, 1], "count": 2, "skip": True, "sums": True}),
+    "chosen cells of a list": (16, 16, {"size": 1, "tiles": [0, 1], "count": 1, "cell": 3, "sums": True}),
+    "bytes x4 of chosen cells": (
+        16,
+        48,
+        {"size": 1, "shuffle": 4, "bytes": (1, 4 * HEIGHT, 4 * WIDTH), "tiles": [1, 0, -1], "count": 1, "cell": 4},
+    ),
     "shuffle": (16, 64, {"size": 1, "shuffle": 2}),
     "shuffle of patches": (16, 64, {"size": 1, "shuffle": 2, "cells": [10, 12, 2, 6, 8, 3]}),
     "factors": (20, 20, {"size": 0, "skip": True, "activation": 1}),
@@ -59,4 +66,10 @@ def arguments(name: str, dtype: torch.dtype, generator: torch.Generator) -> tupl
     down, across = tiles_of(height, width)
     sums = torch.full((down * across, 2, outputs), 9.0) if has.get("sums") else None
     image = torch.randint(256, (HEIGHT, WIDTH, 3), generator=generator, dtype=torch.uint8) if has.get("added") else None
-    return out, x, weight, epilogue, *added, tiles, sums, torch.tensor(True), image, *numbers.values()
+    count = torch.tensor(has["count"], dtype=torch.int32) if "count" in has else None
+    side = numbers["cell"]
+    chosen = torch.rand(-(-height // side), -(-width // side), generator=generator) < 0.5 if side else None
+    return (
+        *(out, x, weight, epilogue, *added, tiles, sums, torch.tensor(True), image, count, chosen),
+        *numbers.values(),
+    )

@@ -107,19 +107,40 @@ def test_networks_without_a_mask_race_themselves(gpu, tmp_path):
     assert found["claim"]["met"] == (found["claim"]["ours/stock time"] <= 1)
 
 
+def test_networks_that_refine_regions_race_the_network_alone(gpu, tmp_path):
+    given = "--device", "cpu", "--tiny", "--out", tmp_path, "--networks", "compact-regions", "--rounds", "1"
+    code, said = gpu("engine", *given, "--contenders", "M, graph, eager", "D, eager", "W, eager")
+    assert code == 0, said.err
+    (path,) = tmp_path.glob("gpu-cpu-*.json")
+    found = json.loads(path.read_text())["stages"]["engine"]["compact-regions tiny"]
+    assert set(found["contenders"]) == {"M, graph, eager", "D, eager"}
+    assert found["failed"] == {}
+    assert 0.2 < found["claim"]["M/D GMACs"] < 0.6
+
+
 def test_every_network_of_the_engine_stage_is_made(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))
     import gpu_engine
     import gpu_stages
 
     assert list(gpu_engine.WHOLE) == gpu_stages.WHOLE
-    for ours, of in ((gpu_engine.OURS, gpu_engine.CONTENDERS), (gpu_engine.OURS_WHOLE, gpu_engine.OF_WHOLE)):
+    assert list(gpu_engine.REGIONS) == gpu_stages.REGIONS
+    kinds = (
+        (gpu_engine.OURS, gpu_engine.CONTENDERS),
+        (gpu_engine.OURS_WHOLE, gpu_engine.OF_WHOLE),
+        (gpu_engine.OURS_REGIONS, gpu_engine.OF_REGIONS),
+    )
+    for ours, of in kinds:
         assert set(of) - set(gpu_engine.STOCK) == set(ours)
     assert {*gpu_engine.STOCK} < {*gpu_engine.CONTENDERS, *gpu_engine.OF_WHOLE}
     for name in gpu_stages.WHOLE:
         case = gpu_engine.make_case(name, "tiny", "cpu")
         assert case.network.config.network == name
         assert case.k == 0
+    for name in gpu_stages.REGIONS:
+        case = gpu_engine.make_case(name, "tiny", "cpu")
+        assert (case.network.config.network, case.k) == (name.removesuffix("-regions"), 2)
+        assert case.contenders == gpu_engine.OF_REGIONS
 
 
 def test_a_contender_that_fails_costs_only_itself(monkeypatch, tmp_path):

@@ -80,6 +80,31 @@ def test_tiles_leave_the_others_and_sums_are_theirs(generator, free_choice):
         assert torch.equal(some[number], sums[number] if listed else torch.full_like(some[number], 9))
 
 
+def test_a_counted_list_computes_empties_and_leaves(generator, free_choice):
+    """By hand: what lies behind the count is not there; of tiles that become zeros nothing is added either."""
+    x, _, packed, epilogue = layer(generator)
+    whole_image, part, skip = (torch.full((HEIGHT, WIDTH, 7), 9.0, dtype=torch.float64) for _ in range(3))
+    epilogue[2] = 1.0
+    convolve_pixels_(whole_image, x, packed, epilogue, skip)
+    tiles = torch.tensor([2, -2, -1, 1], dtype=torch.int32)
+    given = {"tiles": tiles, "count": torch.tensor(3, dtype=torch.int32)}
+    convolve_pixels_(part, x, packed, epilogue, skip, **given)
+    assert torch.equal(part[8:, :16], whole_image[8:, :16])
+    assert not part[:8, :16].any()
+    assert (part[:, 16:] == 9).all()
+    some, chosen = torch.full_like(part, 9), torch.zeros(4, 7, dtype=torch.bool)
+    chosen[2, 4] = True  # of cells of 3 pixels: two rows become zeros, one is computed
+    convolve_pixels_(some, x, packed, epilogue, skip, **given, chosen=chosen, cell=3)
+    chosen[2, 4], chosen[3, 0] = False, True
+    convolve_pixels_(some, x, packed, epilogue, skip, **given, chosen=chosen, cell=3)
+    inside = torch.zeros(HEIGHT, WIDTH, dtype=torch.bool)
+    inside[9:, :3] = inside[8, 12:15] = True
+    assert torch.equal(some[inside], whole_image[inside])
+    assert not some[6:8, 12:15].any()
+    inside[6:8, 12:15] = True
+    assert (some[~inside] == 9).all()
+
+
 def test_packed_weights_keep_what_float16_would_lose(generator):
     """Weights of an image in 0..255 are hundreds of times smaller, down among numbers that have few bits."""
     weight = torch.randn(40, 3, 3, 3, generator=generator) / 255 / 1000
@@ -102,7 +127,8 @@ def test_outputs_are_padded_to_whole_blocks():
 
 
 def changed(given, **values):
-    names = "out x weight epilogue skip also tiles sums finite added size stride shuffle gate activation cells gain"
+    tensors = "out x weight epilogue skip also tiles sums finite added count chosen"
+    names = f"{tensors} size stride shuffle gate activation cells gain cell"
     return {**dict(zip(names.split(), given, strict=True)), **values}
 
 
@@ -123,6 +149,11 @@ def changed(given, **values):
         ("3x3", {"skip": torch.zeros(4, 4, 24)}, "skip must be floating and as large as out"),
         ("3x3", {"gate": 1}, "gate 1 multiplies skip, which is missing"),
         ("3x3", {"tiles": torch.zeros(3)}, r"tiles must be int32 \(n\)"),
+        ("3x3", {"count": torch.tensor(1, dtype=torch.int32)}, r"count must be int32 \(\), of a list of tiles"),
+        ("tiles", {"count": torch.tensor(1)}, r"count must be int32 \(\), of a list of tiles, got .* torch.int64"),
+        ("3x3", {"chosen": torch.ones(2, 5, dtype=torch.bool)}, "cell .*1 or more.* 0"),
+        ("3x3", {"chosen": torch.ones(2, 4, dtype=torch.bool), "cell": 4}, "chosen must be bool .* at least 2x5 cells"),
+        ("3x3", {"chosen": torch.ones(2, 5), "cell": 4}, "chosen must be bool .* at least 2x5 cells"),
         ("3x3", {"sums": torch.zeros(3, 2, 24)}, r"sums must be float32 \(2, 2, channels of out\)"),
         ("shuffle", {"sums": torch.zeros(2, 2, 16)}, "sums .* without a shuffle"),
         ("3x3", {"finite": torch.zeros(1)}, "finite must be a bool of no dimension"),

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from test_cuda_whole import whole_network
+from test_regions import network_of
 
 from mga_kernels.runtimes.cuda import choice
 from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner
@@ -90,6 +91,17 @@ def test_what_was_measured_before_is_not_measured_again(made, monkeypatch):
         monkeypatch.setattr(choice, "MEASURED", {"GPU of the table": {"compact x2": kind}})
         assert isinstance(choice.fastest(network, CUDA, None), OwnPlanner) == (kind == "own")
         assert made == [kind]
+
+
+def test_networks_that_refine_regions_are_measured_by_themselves(made, monkeypatch):
+    monkeypatch.setattr(
+        choice, "MEASURED", {"GPU of the table": {"compact x4": "modules", "compact x4 in regions": "own"}}
+    )
+    choice.fastest(network_of("compact", patch_size=12), CUDA, None)
+    assert made == ["own"]
+    monkeypatch.setattr(choice, "MEASURED", {})
+    choice.fastest(network_of("compact", patch_size=12), CUDA, None)
+    assert made[-1] == f"raced {22 * 40 // 4}"
 
 
 def test_without_convolutions_of_our_own_the_modules_run(made, monkeypatch):

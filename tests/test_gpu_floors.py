@@ -60,6 +60,26 @@ def test_operators_of_ours_are_one_launch(floors):
         assert chosen.kernels == 2
 
 
+def test_of_a_list_the_tiles_that_are_computed_and_written_count(floors):
+    """By hand: of 4 tiles of 128 pixels one is computed, and that and another are written."""
+    out, x = (torch.empty(16, 32, 16, dtype=torch.float16, device="meta") for _ in range(2))
+    weight, tiles = torch.empty(9, 16, 16, dtype=torch.float16), torch.empty(4, dtype=torch.int32)
+    arguments = (out, x, weight, None, None, None, tiles, *[None] * 5, 3, 1, 1)
+    found = floors.over_a_list(arguments, 0.25, 0.5)
+    pixel, weights = 2 * 16, 2 * 9 * 16 * 16
+    assert found.operations == 2 * 128 * 9 * 16 * 16
+    assert found.bytes == 128 * pixel + 2 * 128 * pixel + weights + 4 * 4
+
+
+def test_regions_of_more_cells_take_more_and_as_many_launches(record):
+    rows = {(row["network"], row["road"]): row["counted"] for row in record["rows"]}
+    for name in ("span", "compact", "msrresnet"):
+        some, more, every = (rows[name, f"regions of {share}%, own convolutions"] for share in (10, 30, 100))
+        assert some["launches"] == more["launches"] == every["launches"]
+        whole = rows[name, "whole, own convolutions"]["GFLOP"]
+        assert some["GFLOP"] < more["GFLOP"] < 0.6 * whole < whole < every["GFLOP"] < 1.15 * whole
+
+
 def test_the_page_is_made_from_the_record(floors, record):
     assert (ROOT / "bench/results/gpu_floors.md").read_text() == floors.table(record)
     assert "Nothing here is measured" in floors.table(record)
@@ -71,9 +91,10 @@ def test_the_record_has_every_network_and_is_what_is_counted(floors, record, mon
     assert {network for network, _ in rows} == packaged
     monkeypatch.setattr(floors, "DIVIDED", ("fsrcnn",))
     monkeypatch.setattr(floors, "WHOLE", {"compact": floors.WHOLE["compact"]})
+    monkeypatch.setattr(floors, "REFINING", ("compact",))
     again = {
         (network, road): floors.row(launches, record["bandwidth"], record["rate"])
         for network, road, launches in floors.roads(floors.HEIGHT, floors.WIDTH)
     }
-    assert len(again) == 7
+    assert len(again) == 7 + len(floors.SHARES)
     assert again == {name: rows[name] for name in again}

@@ -18,7 +18,7 @@ SOME = (
     r"^mask_head C=50 float16 p=4 softmax|^mask_head C=64 float32 p=4 softmax\S+$|^dynamic_filter S=1 float32|"
     r"^gather_patches C=50 float16 p=4 channels-last|^paste_patches_ q=16 float16 NCHW|"
     r"^paste_shuffled_ p=4 x4 float16 into uint8 channels-last|^(image_to_input|output_to_image) float16 packed|"
-    r"^high_pass side=48|^convolve_pixels_ 3x3 C=64, skip"
+    r"^high_pass side=48|^convolve_pixels_ 3x3 C=64, skip|^convolve_pixels_ span in regions, 3x3 C=48 to 48, skip"
 )
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="Triton is not installed")
 
@@ -117,7 +117,8 @@ def test_a_convolution_multiplies_in_matrix_units_and_loads_16_bytes(run):
 def test_the_committed_table_says_what_every_convolution_is_made_of():
     rows = json.loads((ROOT / "bench/results/triton_kernels.json").read_text())["launches"]
     convolutions = [row for row in rows if row["op"] == "convolve_pixels_"]
-    assert {"compact", "span"} < {row["case"].split(",")[0] for row in convolutions}
+    in_regions = {f"{name} in regions" for name in ("span", "compact", "msrresnet")}
+    assert in_regions | {"compact", "span", "rrdbnet"} < {row["case"].split(",")[0] for row in convolutions}
     for row in convolutions:
         assert list(row["code"]) == TARGETS[:-1], row["case"]
         for found in row["code"].values():

@@ -3,10 +3,16 @@
 import pytest
 import torch
 from pixel_layers import LAYERS, arguments
-from triton_kernels import DEVICE, FLOATS
+from torch import nn
+from triton_kernels import DEVICE, FLOATS, INTERPRETING
 from triton_kernels import poisoned_outputs as poisoned_outputs
 
 from mga_kernels import ops
+from mga_kernels.runtimes.cpu.layers import Conv
+from mga_kernels.runtimes.cpu.pairs import Grid
+from mga_kernels.runtimes.cpu.stages import Stage
+from mga_kernels.runtimes.cuda.pixels import PixelChain, PixelMap, Pixels
+from mga_kernels.runtimes.cuda.regions import PixelRegions
 
 OPERATOR = ops.operators()["convolve_pixels_"]
 HALF = [dtype for dtype in FLOATS if dtype != torch.float32]
@@ -25,7 +31,7 @@ def both(given):
             mine[0] = given[0].permute(2, 0, 1).to(DEVICE, copy=True).permute(1, 2, 0)
         assert OPERATOR.backends[name].can_run(*mine) is None
         OPERATOR.backends[name].run(*mine)
-        found.append([mine[0], mine[7], mine[8]])
+        found.append([mine[0], mine[7], mine[8]])  # out, sums, finite
     return found
 
 
@@ -66,3 +72,34 @@ def test_what_is_not_finite_is_told(name, bad, generator):
     given[1][2, 3, 3] = bad  # between patches
     (*_, finite), (*_, wanted) = both(given)
     assert bool(finite) == bool(wanted) == (name != "two added")
+
+
+@pytest.mark.parametrize("dtype", FLOATS[:1] if INTERPRETING else FLOATS)
+def test_a_chain_in_regions_is_the_whole_chain(dtype):
+    """Of three layers, the last one enlarging: all cells, and some whose halo holds all that is seen, in floats."""
+    torch.manual_seed(4)
+    height, width, cells = 24, 40, torch.zeros(3, 5, dtype=torch.bool)
+    cells[1, 1] = cells[2, 4] = True
+    with torch.device(DEVICE), torch.no_grad():
+        layers = [nn.Conv2d(16, 16, 3), nn.Conv2d(16, 16, 3), nn.Conv2d(16, 48, 1)]
+        convs = [Conv.of(layers[0], 0.1), Conv.of(layers[1]), Conv.of(layers[2], 0.1, shuffle=2, floats=True)]
+        stages = [Stage(convs[0], "image", "a"), Stage(convs[1], "a", "b", "a"), Stage(convs[2], "b", "out")]
+        storage, grid = Pixels(dtype), Grid(1, (height, width))
+        chain, image = PixelChain(storage, stages, ["image", "out"]), PixelMap(16, height, width, dtype)
+        image.write(torch.randn(16, height, width))
+
+        def run(regions, value=0.0):
+            out = torch.full((12, 2 * height, 2 * width), value)
+            grid.regions = regions
+            chain(grid, {"image": image, "out": out})
+            return out
+
+        whole, regions = run(None), PixelRegions(8, 4, run)
+        for chosen in (torch.ones_like(cells), cells):
+            for held in grid.rooms.maps.values():
+                held.fill_(torch.nan)
+            regions.choose(chosen.to(DEVICE), height, width)
+            found = run(regions, 9.0)
+            inside = chosen.repeat_interleave(16, 0).repeat_interleave(16, 1).to(DEVICE)
+            torch.testing.assert_close(found[:, inside], whole[:, inside], rtol=0, atol=1e-5)
+    assert (found[:, :16, 64:] == 9).all(), "far from both"

@@ -109,3 +109,9 @@ def round_to_byte(value):
     value = value * 255
     value = (value + 12582912.0) - 12582912.0  # above 2^23, floats are whole numbers
     return tl.where(value != value, 0.0, value)
+
+
+@triton.jit
+def finite_words(values):
+    """1 where a value is finite."""
+    return (tl.abs(values) < float("inf")).to(tl.int32)

@@ -127,9 +127,11 @@ class Plan(ABC):
 
     def grid_of(self, indices: Tensor) -> Tensor:
         """bool (rows, columns): the cells at ``indices`` (1, n), of which -1 is none."""
-        cells = torch.zeros(self.cells, dtype=torch.bool, device=indices.device)
-        cells.view(-1)[indices[indices >= 0].long()] = True
-        return cells
+        rows, columns = self.cells
+        # Index -1 is the last place, behind them all: how many are none is not known without waiting for a device.
+        cells = torch.zeros(rows * columns + 1, dtype=torch.bool, device=indices.device)
+        cells.index_fill_(0, indices.flatten().long(), True)
+        return cells[:-1].view(rows, columns)
 
     def show(self, image: Tensor, out: Tensor | None) -> None:
         """``coarse``; cells may be chosen by the coarse image in ``out``, until something is pasted into it."""

@@ -27,6 +27,8 @@ def convolve_pixels_(
     sums: Tensor | None = None,
     finite: Tensor | None = None,
     added: Tensor | None = None,
+    count: Tensor | None = None,
+    chosen: Tensor | None = None,
     size: int = 3,
     stride: int = 1,
     shuffle: int = 1,
@@ -34,6 +36,7 @@ def convolve_pixels_(
     activation: int = 0,
     cells: Sequence[int] = (),
     gain: float = 1.0,
+    cell: int = 0,
 ) -> Tensor:
     """Convolve ``x`` into ``out`` and return it.
 
@@ -60,10 +63,17 @@ def convolve_pixels_(
     of patches, of which pixel (y, x) is where first <= y % period < end, and the same for x. Others are written as
     zeros. Picture i is the part from i // across periods down and i % across to the right on, from ``first`` on.
 
-    ``tiles``: int32 (n), numbers of tiles of 8 x 16 pixels, row by row, of what is made before a shuffle; -1 for none.
-    Only these are computed, and the others stay. ``sums``: float32 (tiles of the image, 2, P), which takes the sums of
-    the values of each tile that is computed, and of their squares, before they are rounded. ``finite``: bool (), made
-    False where a value that is written is not finite.
+    ``tiles``: int32 (n), numbers of tiles of 8 x 16 pixels, row by row, of what is made before a shuffle; -1 for none,
+    and -2 - i for tile i whose values become zeros. Only these are written, and the others stay. ``count``: int32 (),
+    how many of the list there are, all without it; the host does not look at it, so that a CUDA graph serves every
+    list that is no longer than n. ``chosen``: bool (rows, columns), of cells of ``cell`` x ``cell`` pixels of what is
+    made before a shuffle; pixels of other cells stay.
+
+        out[:, y, x] stays unless y, x is in tile i, i or -2 - i in tiles[: count], and chosen[y // cell, x // cell]
+
+    ``sums``: float32 (tiles of the image, 2, P), which takes the sums of the values of each tile that is written, and
+    of their squares, before they are rounded. ``finite``: bool (), made False where a value that is written is not
+    finite.
 
     ``out`` must not be what is read, but may be what is added. Raises InputError for other shapes and dtypes. Not
     differentiable.
@@ -74,12 +84,11 @@ def convolve_pixels_(
     )
     _check_numbers(size, stride, shuffle, gate, activation, cells)
     made = _check_layer(out, x, weight, epilogue, size, stride, shuffle)
-    _check_others(out, skip, also, tiles, sums, finite, added, gate, shuffle, made)
-    check_same_device(
-        OP, out, *(t for t in (x, weight, epilogue, skip, also, tiles, sums, finite, added) if t is not None)
-    )
-    numbers = size, stride, shuffle, gate, activation, list(cells), float(gain)
-    return OPERATOR(out, x, weight, epilogue, skip, also, tiles, sums, finite, added, *numbers)
+    _check_others(out, skip, also, sums, finite, added, gate, shuffle, made)
+    cell = _check_list(tiles, count, chosen, cell, made)
+    tensors = x, weight, epilogue, skip, also, tiles, sums, finite, added, count, chosen
+    check_same_device(OP, out, *(tensor for tensor in tensors if tensor is not None))
+    return OPERATOR(out, *tensors, size, stride, shuffle, gate, activation, list(cells), float(gain), cell)
 
 
 def _check_numbers(size: int, stride: int, shuffle: int, gate: int, activation: int, cells: Sequence[int]) -> None:
@@ -126,7 +135,6 @@ def _check_others(
     out: Tensor,
     skip: Tensor | None,
     also: Tensor | None,
-    tiles: Tensor | None,
     sums: Tensor | None,
     finite: Tensor | None,
     added: Tensor | None,
@@ -142,8 +150,6 @@ def _check_others(
             )
     if gate and skip is None:
         raise InputError(f"{OP}: gate {gate} multiplies skip, which is missing")
-    if tiles is not None and (tiles.ndim != 1 or tiles.dtype != torch.int32):
-        raise InputError(f"{OP}: tiles must be int32 (n), got {describe(tiles)}")
     down, across = tiles_of(*made)
     if sums is not None and (
         picture or shuffle > 1 or sums.dtype != torch.float32 or tuple(sums.shape) != (down * across, 2, out.shape[2])
@@ -155,6 +161,25 @@ def _check_others(
         raise InputError(f"{OP}: finite must be a bool of no dimension, got {describe(finite)}")
     if added is not None and (not picture or added.dtype != torch.uint8 or added.ndim != 3 or added.shape[2] != 3):
         raise InputError(f"{OP}: added must be uint8 (h, w, 3), for pictures, got {describe(added)}")
+
+
+def _check_list(
+    tiles: Tensor | None, count: Tensor | None, chosen: Tensor | None, cell: int, made: tuple[int, int]
+) -> int:
+    """The side of a cell, 0 where none are chosen."""
+    if tiles is not None and (tiles.ndim != 1 or tiles.dtype != torch.int32):
+        raise InputError(f"{OP}: tiles must be int32 (n), got {describe(tiles)}")
+    if count is not None and (tiles is None or count.ndim or count.dtype != torch.int32):
+        raise InputError(f"{OP}: count must be int32 (), of a list of tiles, got {describe(count)}")
+    if chosen is None:
+        return 0
+    cell = check_count(OP, "cell", cell, 1)
+    least = tuple(-(-side // cell) for side in made)
+    if chosen.dtype != torch.bool or chosen.ndim != 2 or any(n < m for n, m in zip(chosen.shape, least, strict=True)):
+        raise InputError(
+            f"{OP}: chosen must be bool (rows, columns) of at least {least[0]}x{least[1]} cells, got {describe(chosen)}"
+        )
+    return cell
 
 
 def _refuses(out: Tensor, x: Tensor, weight: Tensor, epilogue: Tensor, *others: object) -> str | None:

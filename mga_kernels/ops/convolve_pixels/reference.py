@@ -20,6 +20,8 @@ def convolve_pixels_(
     sums: Tensor | None,
     finite: Tensor | None,
     added: Tensor | None,
+    count: Tensor | None,
+    chosen: Tensor | None,
     size: int,
     stride: int,
     shuffle: int,
@@ -27,10 +29,19 @@ def convolve_pixels_(
     activation: int,
     cells: list[int],
     gain: float,
+    cell: int,
 ) -> Tensor:
     outputs = shuffle**2 * (3 if out.dtype == torch.uint8 else out.shape[2])
     values = _values(x, weight, epilogue[:, :outputs], skip, also, size, stride, gate, activation)
-    wanted = _wanted(tiles, *values.shape[:2]).to(x.device)
+    if tiles is not None and count is not None:
+        tiles = tiles[: int(count)]
+    wanted = _of_tiles(None if tiles is None else _numbers(tiles), *values.shape[:2]).to(x.device)
+    if tiles is not None:
+        emptied = _of_tiles(-2 - tiles, *values.shape[:2]).to(x.device)
+        values = torch.where(emptied[..., None], torch.zeros_like(values), values)
+    if chosen is not None:
+        wanted &= _repeated(chosen, cell)[: wanted.shape[0], : wanted.shape[1]]
+        values = torch.where(wanted[..., None], values, torch.zeros_like(values))  # of which no sums are taken
     values, wanted = _shuffled(values, shuffle), _repeated(wanted, shuffle)
     if out.dtype == torch.uint8:
         _write_pictures(out, values, wanted, finite, added, cells, gain)
@@ -43,8 +54,8 @@ def convolve_pixels_(
         kept = F.pad(values * 1.0, (0, 0, 0, -values.shape[1] % TILE[1], 0, -values.shape[0] % TILE[0]))
         each = kept.unflatten(1, (-1, TILE[1])).unflatten(0, (-1, TILE[0])).transpose(1, 2).flatten(2, 3).flatten(0, 1)
         measured = torch.stack([each.sum(dim=1), each.square().sum(dim=1)], dim=1)
-        chosen = torch.arange(len(each), device=x.device) if tiles is None else tiles[tiles >= 0].long()
-        sums[chosen] = measured[chosen].to(sums.dtype)
+        listed = torch.arange(len(each), device=x.device) if tiles is None else _numbers(tiles)
+        sums[listed] = measured[listed].to(sums.dtype)
     out[wanted] = values[wanted].to(out.dtype)
     return out
 
@@ -85,12 +96,18 @@ def _values(
     return torch.where(values < 0, scaled, values) if activation == 1 else values
 
 
-def _wanted(tiles: Tensor | None, height: int, width: int) -> Tensor:
-    """bool (H, W): the pixels of a list of tiles."""
+def _numbers(tiles: Tensor) -> Tensor:
+    """Of a list, those that are computed or become zeros."""
+    numbers = torch.where(tiles < -1, -2 - tiles, tiles)
+    return numbers[numbers >= 0].long()
+
+
+def _of_tiles(numbers: Tensor | None, height: int, width: int) -> Tensor:
+    """bool (H, W): the pixels of these tiles, of which negative ones are none; of all without them."""
     down, across = tiles_of(height, width)
-    chosen = torch.full((down * across,), tiles is None)
-    if tiles is not None:
-        chosen[tiles[tiles >= 0].long().cpu()] = True
+    chosen = torch.full((down * across,), numbers is None)
+    if numbers is not None:
+        chosen[numbers[numbers >= 0].long().cpu()] = True
     whole = chosen.view(down, across).repeat_interleave(TILE[0], dim=0).repeat_interleave(TILE[1], dim=1)
     return whole[:height, :width]
 

@@ -13,17 +13,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ..triton_support import dot, float32_precision, offset_type
+from ..triton_support import dot, finite_words, float32_precision, offset_type
 from .layout import TILE, block_of, padded, tiles_of
 
 PROGRAMS_EACH = 4  # programs of a multiprocessor: as many as the larger blocks leave shared memory for, and one more
 PROCESSORS = 132  # where there is no GPU to ask
-
-
-@triton.jit
-def finite_words(values):
-    """1 where a value is finite."""
-    return (tl.abs(values) < float("inf")).to(tl.int32)
 
 
 @triton.jit
@@ -47,6 +41,44 @@ def enlarged(added, y, x, c, inside, height, width, stride, RATIO: tl.constexpr)
 
 
 @triton.jit
+def products(
+    values,  # what they are added to, (M, BLOCK_N)
+    x,
+    weight,
+    here,  # (M): whether there is a pixel,
+    top,  # and the first that its kernel reads
+    left,
+    n,
+    x_height,
+    x_width,
+    x_y,
+    x_x,
+    CHANNELS: tl.constexpr,
+    N: tl.constexpr,
+    SIZE: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    OFFSET: tl.constexpr,
+    STAGES: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """The sums of a tile, over the taps and the channels of a tap."""
+    k = tl.arange(0, BLOCK_K)
+    corner = top.to(OFFSET) * x_y + left.to(OFFSET) * x_x
+    for step in tl.range(0, SIZE * SIZE * (CHANNELS // BLOCK_K), num_stages=STAGES):
+        tap = step // (CHANNELS // BLOCK_K)
+        first = step % (CHANNELS // BLOCK_K) * BLOCK_K
+        dy = tap // SIZE
+        dx = tap % SIZE
+        inside = here & (top + dy >= 0) & (top + dy < x_height) & (left + dx >= 0) & (left + dx < x_width)
+        shift = dy.to(OFFSET) * x_y + dx.to(OFFSET) * x_x + first
+        a = tl.load(x + shift + (corner[:, None] + k[None, :]), mask=inside[:, None], other=0.0)
+        b = tl.load(weight + (tap * CHANNELS + first + k)[:, None] * N + n[None, :])
+        values = dot(a, b, values, PRECISION)
+    return values
+
+
+# One kernel for all lists of a layer's, wherever they begin.
+@triton.jit(do_not_specialize_on_alignment=["tiles", "count", "chosen"])
 def convolve_pixels_kernel(
     out,  # (s H', s W', P), or bytes (n, h, w, 3)
     x,  # (H, W, C)
@@ -58,6 +90,8 @@ def convolve_pixels_kernel(
     sums,  # (tiles, 2, P)
     finite,  # a byte
     added,  # bytes (h, w, 3)
+    count,  # int32
+    chosen,  # bytes (rows, columns)
     units,  # tiles times blocks of outputs
     tiles_x,
     height,  # H'
@@ -79,6 +113,7 @@ def convolve_pixels_kernel(
     added_height,
     added_width,
     added_y,
+    chosen_columns,
     factor,  # 255 * gain
     programs,
     CHANNELS: tl.constexpr,
@@ -95,6 +130,8 @@ def convolve_pixels_kernel(
     HAS_TILES: tl.constexpr,
     HAS_SUMS: tl.constexpr,
     HAS_FINITE: tl.constexpr,
+    HAS_COUNT: tl.constexpr,
+    CELL: tl.constexpr,  # pixels of the side of a cell, 0 where none are chosen
     ADDED: tl.constexpr,  # by which it is enlarged, 0 for none
     BYTES: tl.constexpr,  # of a word that is written of a picture, 0 where out is floating
     CELLS: tl.constexpr,
@@ -116,15 +153,20 @@ def convolve_pixels_kernel(
     PARTS: tl.constexpr = N // BLOCK_N
     REACH: tl.constexpr = SIZE // 2 if STRIDE == 1 else 0
     m = tl.arange(0, M)
-    k = tl.arange(0, BLOCK_K)
+    if HAS_COUNT:
+        units = tl.minimum(units, tl.load(count) * PARTS)
     for unit in tl.range(tl.program_id(0), units, programs):
         tile = unit // PARTS
         n = unit % PARTS * BLOCK_N + tl.arange(0, BLOCK_N)
         if HAS_TILES:
-            tile = tl.load(tiles + tile)
+            listed = tl.load(tiles + tile)
+            tile = tl.where(listed < -1, -2 - listed, listed)
         y = tile // tiles_x * TILE_Y + m // TILE_X
         column = tile % tiles_x * TILE_X + m % TILE_X
         here = (tile >= 0) & (y < height) & (column < width)
+        if CELL > 0:
+            cell = y // CELL * chosen_columns + column // CELL
+            here = here & (tl.load(chosen + cell, mask=here, other=0) != 0)
 
         if SIZE == 0:
             source = y.to(OFFSET) * x_y + column.to(OFFSET) * x_x
@@ -134,17 +176,11 @@ def convolve_pixels_kernel(
             values = tl.zeros((M, BLOCK_N), tl.float32)
             top = y * STRIDE - REACH
             left = column * STRIDE - REACH
-            corner = top.to(OFFSET) * x_y + left.to(OFFSET) * x_x
-            for step in tl.range(0, SIZE * SIZE * (CHANNELS // BLOCK_K), num_stages=STAGES):
-                tap = step // (CHANNELS // BLOCK_K)
-                first = step % (CHANNELS // BLOCK_K) * BLOCK_K
-                dy = tap // SIZE
-                dx = tap % SIZE
-                inside = here & (top + dy >= 0) & (top + dy < x_height) & (left + dx >= 0) & (left + dx < x_width)
-                shift = dy.to(OFFSET) * x_y + dx.to(OFFSET) * x_x + first
-                a = tl.load(x + shift + (corner[:, None] + k[None, :]), mask=inside[:, None], other=0.0)
-                b = tl.load(weight + (tap * CHANNELS + first + k)[:, None] * N + n[None, :])
-                values = dot(a, b, values, PRECISION)
+            if not HAS_TILES or listed >= 0:  # what becomes zeros, or is none, is not multiplied for
+                values = products(
+                    *(values, x, weight, here, top, left, n, x_height, x_width, x_y, x_x),
+                    *(CHANNELS, N, SIZE, BLOCK_K, OFFSET, STAGES, PRECISION),
+                )
 
         values = values * tl.load(epilogue + 4 * N + n)[None, :] + tl.load(epilogue + n)[None, :]
         known = here[:, None] & (n < OUTPUTS)[None, :]
@@ -167,6 +203,8 @@ def convolve_pixels_kernel(
             values = tl.where(values < 0, tl.where(slope == 0, 0.0, values * slope), values)
         elif ACTIVATION == 2:
             values = values * tl.sigmoid(values)
+        if HAS_TILES:
+            values = tl.where(listed >= 0, values, 0.0)
 
         if BYTES == 0:
             P: tl.constexpr = OUTPUTS // (SHUFFLE * SHUFFLE)
@@ -250,6 +288,8 @@ def convolve_pixels_(
     sums: Tensor | None,
     finite: Tensor | None,
     added: Tensor | None,
+    count: Tensor | None,
+    chosen: Tensor | None,
     size: int,
     stride: int,
     shuffle: int,
@@ -257,6 +297,7 @@ def convolve_pixels_(
     activation: int,
     cells: list[int],
     gain: float,
+    cell: int,
 ) -> None:
     picture = out.dtype == torch.uint8
     outputs = shuffle**2 * (3 if picture else out.shape[2])
@@ -275,7 +316,10 @@ def convolve_pixels_(
     counts = tuple(out.shape[:3]) if picture else (0, 0, 0)
     period_y, period_x, first, end_y, end_x, beside = cells or (0, 0, 0, 0, 0, 1)
     half = x.element_size() == 2
-    block_k = next(k for k in ((64, 32, 16) if half else (16,)) if x.shape[2] % k == 0)
+    most = 16 if not half else 64 if block > 32 else 32  # with 64, bytes spill on sm_100 where outputs are few
+    block_k = next(k for k in (64, 32, 16) if k <= most and x.shape[2] % k == 0)
+    listed = tiles is not None
+    wide = block == 128 or (picture and (listed or block == 64)) or (listed and block_k == 16)
     programs = min(units, PROGRAMS_EACH * _processors(x.device))
     convolve_pixels_kernel[(programs,)](
         out,
@@ -288,6 +332,8 @@ def convolve_pixels_(
         sums,
         None if finite is None else finite.view(torch.uint8),
         added,
+        count,
+        None if chosen is None else chosen.contiguous().view(torch.uint8),
         units,
         across,
         height,
@@ -303,6 +349,7 @@ def convolve_pixels_(
         also_of.stride(1),
         *counts,
         *((0, 0, 0) if added is None else (*added.shape[:2], added.stride(0))),
+        0 if chosen is None else chosen.shape[1],
         255.0 * gain,
         programs,
         CHANNELS=x.shape[2],
@@ -316,9 +363,11 @@ def convolve_pixels_(
         OUT_C=1 if picture else out.stride(2),
         HAS_SKIP=skip is not None,
         HAS_ALSO=also is not None and gate == 0,
-        HAS_TILES=tiles is not None,
+        HAS_TILES=listed,
         HAS_SUMS=sums is not None,
         HAS_FINITE=finite is not None,
+        HAS_COUNT=count is not None,
+        CELL=cell,
         ADDED=0 if added is None else shuffle * height // added.shape[0],
         BYTES=_word(out, shuffle, first, period_x) if picture else 0,
         CELLS=bool(cells),
@@ -335,7 +384,7 @@ def convolve_pixels_(
         BLOCK_K=block_k,
         STAGES=(3 if block_k == 64 else 4) if half else 2,
         PRECISION=float32_precision(),
-        num_warps=8 if block == 128 or (picture and block == 64) else 4,  # with fewer, bytes spill on gfx942
+        num_warps=8 if wide else 4,  # with fewer, bytes spill on gfx942, or on sm_120 where few channels are read
     )
 
 

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -30,6 +31,10 @@ from .pairs import Grid, forced_backend
 from .rows import Rows, Slot
 from .stages import Stage, part_of
 from .storage import Chain, Mask, Spare, Storage, Stored
+
+if TYPE_CHECKING:
+    from .changes import Changes
+    from .regions import Regions
 
 FEW_INPUTS = 4  # in tiles these would be transformed for less than they save
 TILE = 4
@@ -205,15 +210,16 @@ class MapChain(Chain):
         added: Tensor | None = None,
         gain: float = 1.0,
     ) -> list[Tensor]:
-        if self.in_blocks is not None and grid.is_image and grid.regions is None:
+        regions = cast("Regions | Changes | None", grid.regions)
+        if self.in_blocks is not None and grid.is_image and regions is None:
             return self.in_blocks(grid, given, epilogues, masks, added, gain)
-        if grid.regions is not None and grid.regions.apart and self.apart is not self:
+        if regions is not None and regions.apart and self.apart is not self:
             return self.apart(grid, given, epilogues, masks, added, gain)
         records: Sequence[LayerRecord] = self.records
         lists: list[Tensor] = []
         kept = None
-        if grid.regions is not None:
-            found = grid.regions.lists_of(self.rows, given, records)
+        if regions is not None:
+            found = regions.lists_of(self.rows, given, records)
             if found is None:
                 return []
             records, lists, kept = found
@@ -221,7 +227,7 @@ class MapChain(Chain):
             records, lists = self._around_gaps(grid, given)
         band = self.rows.band(grid.height, grid.width) if kept is None else 0
         rooms = self.rows.rooms(grid.height, band) if kept is None else self.rows.kept(grid.height)
-        spare = [given[name] for name in self.spare] if grid.regions is None else []
+        spare = [given[name] for name in self.spare] if regions is None else []
         lenders = [one for one in spare if isinstance(one, Map)]
         own_rooms = grid.rooms.within(lenders) if lenders else grid.rooms
         room_maps = own_rooms.maps if kept is None else kept.maps

@@ -27,7 +27,7 @@ from .storage import Spare, Stored
 
 if TYPE_CHECKING:
     from .changes import Changes
-    from .regions import Regions
+    from .regions import Surroundings
 
 
 def forced_backend() -> str | None:
@@ -138,7 +138,7 @@ class Grid:
     """
 
     place: Place | None = None
-    regions: Regions | Changes | None = None  # where chains in float maps run, None for all of the image
+    regions: Surroundings | Changes | None = None  # where chains in maps run, None for all of the image
 
     def __init__(self, count: int, size: tuple[int, int], across: int = 1, rooms: Rooms | None = None):
         self.count, self.size, self.across = count, size, across

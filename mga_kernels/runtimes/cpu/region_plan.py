@@ -1,6 +1,8 @@
-"""Two whole networks of which one refines regions (``networks.regions``), both in float maps."""
+"""Two whole networks of which one refines regions (``networks.regions``), both in convolutions of our own."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -12,17 +14,26 @@ from . import large_tiles
 from .choose import weights_of
 from .maps import Maps
 from .plan import PairWeights
-from .regions import Regions
+from .regions import Regions, Surroundings
 from .storage import Storage
+
+Run = Callable[[Surroundings], None]
 
 
 class RegionWeights(Planner):
-    """``of``: why a network has no such plan, or its plans."""
+    """``of``: why a network has no such plan in float maps, or its plans. ``kind``: what makes its storage's lists."""
 
     faster = "float32"  # the only one
 
-    def __init__(self, network: SRNetwork, base: PairWeights, refine: PairWeights):
-        self.network, self.base, self.refine = network, base, refine
+    def __init__(
+        self,
+        network: SRNetwork,
+        base: PairWeights,
+        refine: PairWeights,
+        kind: Callable[[int, int, Run], Surroundings] = Regions,
+    ):
+        self.network, self.config, self.kind = network, network.config, kind
+        self.base, self.refine = base, refine
         self.pixel = base.pixel
 
     @classmethod
@@ -39,12 +50,12 @@ class RegionWeights(Planner):
             return small
         if isinstance(large, str):
             return large
-        return cls.against(refine) or cls(network, small, large)
+        return cls.against(refine, kept) or cls(network, small, large)
 
     @classmethod
-    def against(cls, refine: SRNetwork) -> str | None:
-        """Why a whole network cannot refine regions, or None."""
-        found = weights_of(refine, Maps())
+    def against(cls, refine: SRNetwork, kept: Storage | None = None) -> str | None:
+        """Why a whole network cannot refine regions in a storage, by default in float maps, or None."""
+        found = weights_of(refine, kept or Maps())
         if isinstance(found, str) or found[0].only_chains:
             return found if isinstance(found, str) else None
         return f"{refine.config.network} has steps between its convolutions that need the whole image"
@@ -87,7 +98,7 @@ class RegionPlan(Plan):
             self.whole.image = self.base.image
         self.image, self._given = torch.empty(0), False
         self._picture = torch.empty(0, 0, 3, dtype=torch.uint8)
-        self._regions: Regions | None = None
+        self._regions: Surroundings | None = None
 
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
         self.image, self._given = image, self._one_image and out is not None
@@ -112,15 +123,21 @@ class RegionPlan(Plan):
 
     @property
     @ordinary()
-    def regions(self) -> Regions:
+    def regions(self) -> Surroundings:
         """Made at the first refinement."""
         if self._regions is None:
             side = self.weights.refine.unshuffled
             config = self.config
-            self._regions = Regions(config.patch_size // side, config.halo // side, self._run)
+            self._regions = self.weights.kind(config.patch_size // side, config.halo // side, self._run)
         return self._regions
 
-    def _run(self, regions: Regions) -> None:
+    def forget(self) -> None:
+        """Let go of the image and the picture, and of what was made for them."""
+        self.image, self._picture = torch.empty(0), torch.empty(0, 0, 3, dtype=torch.uint8)
+        if self._regions is not None:
+            self._regions.forget()
+
+    def _run(self, regions: Surroundings) -> None:
         self.whole.area.regions = regions
         try:
             self.whole.run_base(self.image, self._picture)

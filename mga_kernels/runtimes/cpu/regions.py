@@ -9,6 +9,7 @@ whole image would give; nothing else that is in the maps has a part in them.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -52,25 +53,82 @@ class _Look(NamedTuple):
     least: int
 
 
-class Regions:
+class Surroundings(ABC):
     """How far around cells of ``cell`` pixels each layer is computed, of the chains that ``run`` calls one after the
     other, over a grid whose ``regions`` this is. ``choose`` says for which cells, before ``run`` is called again."""
 
     apart = False  # layers may write over what others have made
 
-    def __init__(self, cell: int, halo: int, run: Callable[[Regions], None]):
-        """InputError where cells are not whole tiles, or where a layer needs the whole image."""
-        self.cell, self.halo = cell, halo
+    def __init__(self, cell: int, halo: int, run: Callable[[Surroundings], None]):
+        """InputError where a layer needs the whole image."""
+        self.cell, self.halo, self.next = cell, halo, 0
         self.calls: list[tuple[Rows, dict[str, int]]] = []
-        self.extents: list[list[Extent]] | None = None  # by call and layer, None while the calls are listed
+        self._listing = True
         run(self)
-        self.extents = self._extents()
-        self.next = 0
+        self._listing = False
+
+    @abstractmethod
+    def choose(self, cells: Tensor, height: int, width: int) -> None:
+        """``cells``, bool (rows, columns), of an image of ``height`` x ``width`` pixels."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Let go of what was made for an image."""
+
+    def call(self, rows: Rows, given: Given) -> int | None:
+        """Which of the calls a chain's is; None while they are listed, and nothing is to run."""
+        if self._listing:
+            if any(stage.stride != 1 or stage.measure for stage in rows.stages):
+                raise InputError("regions: a layer with a stride or sums over the image needs the whole image")
+            self.calls.append((rows, {name: given[name].data.data_ptr() for name in rows.external}))
+            return None
+        number, self.next = self.next, self.next + 1
+        return number
+
+    def extents_of(self, sides: Callable[[Rows], Sequence[int]]) -> list[list[Extent]]:
+        """By call and layer, along one axis, along which the tiles of a chain's layers have these ``sides``.
+
+        From the last layer to the first.
+        """
+        looks: list[_Look] = []
+        found: list[list[Extent]] = [[] for _ in self.calls]
+        for call in reversed(range(len(self.calls))):
+            rows, external = self.calls[call]
+
+            def of_all(use: Use, call: int = call, external: dict[str, int] = external) -> Use:
+                """With a name of its slot that no other call has for another map."""
+                return use._replace(slot=f"{external.get(use.slot, call)} {'' if use.slot in external else use.slot}")
+
+            for stage, side in zip(reversed(rows.stages), reversed(sides(rows)), strict=True):
+                scale, out = rows.slots[part_of(stage.x)[0]].scale, of_all(written(stage))
+                later = [look for look in looks if look.use.meets(out)]
+                wanted = math.ceil(max((look.wanted for look in later), default=0) / stage.factor)
+                limit = math.ceil(max((look.least for look in later), default=0) / stage.factor)
+                limit = max(limit, scale * self.halo)
+                tiles = math.ceil(min(wanted, limit) / side)
+                least = tiles * side if tiles * side < wanted else 0
+                seen = max((look.seen for look in later), default=0)
+                zeros = max(tiles, math.ceil(seen / (stage.factor * side)))
+                found[call].insert(0, Extent(side, scale, tiles, zeros))
+                for use in reads(stage):
+                    looks.append(_Look(of_all(use), (least or wanted) + use.reach, tiles * side + use.reach, least))
+        return found
+
+
+class Regions(Surroundings):
+    """In float maps, whose tiles are squares, of which cells are whole ones."""
+
+    def __init__(self, cell: int, halo: int, run: Callable[[Surroundings], None]):
+        """InputError where cells are not whole tiles, or where a layer needs the whole image."""
+        super().__init__(cell, halo, run)
+        self.extents = self.extents_of(lambda rows: rows.sides)
+        self.forget()
+
+    def forget(self) -> None:
         self.cells = np.zeros((0, 0), dtype=bool)
         self.lists: dict[Extent, tuple[Tensor, Tensor]] = {}
 
     def choose(self, cells: Tensor, height: int, width: int) -> None:
-        """``cells``, bool (rows, columns), of an image of ``height`` x ``width`` pixels."""
         self.cells, self.size, self.next = cells.numpy(), (height, width), 0
         self.lists = {}
 
@@ -80,15 +138,13 @@ class Regions:
         """The records of a chain, the lists that they name, and maps for its slots where it is not to work in those of
         its grid (``changes.KeptMaps``); None while calls are listed, and nothing is to run.
         """
-        if self.extents is None:
-            if any(record.stride != 1 or record.statistics >= 0 for record in records):
-                raise InputError("regions: a layer with a stride or sums over the image needs the whole image")
+        number = self.call(rows, given)
+        if number is None:
             for stage, side in zip(rows.stages, rows.sides, strict=True):
                 if self.cell * rows.slots[part_of(stage.x)[0]].scale % side:
                     raise InputError(f"regions: cells of {self.cell} pixels are not whole tiles of {side}")
-            self.calls.append((rows, {name: given[name].data.data_ptr() for name in rows.external}))
             return None
-        extents, self.next = self.extents[self.next], self.next + 1
+        extents = self.extents[number]
         numbers: dict[Extent, int] = {}
         lists: list[Tensor] = []
         for extent in extents:
@@ -112,32 +168,6 @@ class Regions:
             wider = _within(computed, extent.zeros - extent.tiles)
             self.lists[extent] = _numbers(computed), _numbers(wider & ~computed)
         return self.lists[extent]
-
-    def _extents(self) -> list[list[Extent]]:
-        """From the last layer to the first."""
-        looks: list[_Look] = []
-        found: list[list[Extent]] = [[] for _ in self.calls]
-        for call in reversed(range(len(self.calls))):
-            rows, external = self.calls[call]
-
-            def of_all(use: Use, call: int = call, external: dict[str, int] = external) -> Use:
-                """With a name of its slot that no other call has for another map."""
-                return use._replace(slot=f"{external.get(use.slot, call)} {'' if use.slot in external else use.slot}")
-
-            for stage, side in zip(reversed(rows.stages), reversed(rows.sides), strict=True):
-                scale, out = rows.slots[part_of(stage.x)[0]].scale, of_all(written(stage))
-                later = [look for look in looks if look.use.meets(out)]
-                wanted = math.ceil(max((look.wanted for look in later), default=0) / stage.factor)
-                limit = math.ceil(max((look.least for look in later), default=0) / stage.factor)
-                limit = max(limit, scale * self.halo)
-                tiles = math.ceil(min(wanted, limit) / side)
-                least = tiles * side if tiles * side < wanted else 0
-                seen = max((look.seen for look in later), default=0)
-                zeros = max(tiles, math.ceil(seen / (stage.factor * side)))
-                found[call].insert(0, Extent(side, scale, tiles, zeros))
-                for use in reads(stage):
-                    looks.append(_Look(of_all(use), (least or wanted) + use.reach, tiles * side + use.reach, least))
-        return found
 
 
 def _within(chosen: Marks, tiles: int) -> Marks:

@@ -22,7 +22,8 @@ from ..precision import picture
 from .graph import CudaGraphPlanner
 from .own import OwnPlanner
 
-# Of each GPU by its name, the faster plan, "own" or "modules", of networks by name and scale. No GPU has been measured.
+# Of each GPU by its name, the faster plan, "own" or "modules", of networks by name and scale, and "in
+# regions" where they refine those. No GPU has been measured.
 MEASURED: dict[str, dict[str, str]] = {}
 SIZE = 272, 480  # of the image that is timed: whole cells, of which a quarter is refined
 REPEATS = 5
@@ -33,7 +34,8 @@ Clock = Callable[[], float]
 
 def fastest(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
     """The planner; ``dtype`` None is float16."""
-    known = MEASURED.get(name_of(device), {}).get(f"{network.config.network} x{network.config.scale}")
+    regions = "" if network.pair is None else " in regions"
+    known = MEASURED.get(name_of(device), {}).get(f"{network.config.network} x{network.config.scale}{regions}")
     if known is None and not torch.cuda.is_available():
         known = "modules"
     own = "" if known == "modules" else OwnPlanner.of(network, device, dtype)

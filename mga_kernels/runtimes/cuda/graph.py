@@ -13,7 +13,7 @@ from ...networks import SRNetwork
 from ...ops import paste_shuffled_
 from ..finite import is_finite
 from ..precision import describe
-from ..pytorch.modules import ModulePatches, ModulePlanner
+from ..pytorch.modules import ModulePatches, ModulePlan, ModulePlanner, ModuleRegions
 from .capture import may_capture
 from .fused import FusedRefine
 from .replayed import ReplayedPlan
@@ -68,10 +68,11 @@ class CudaGraphPlanner(ModulePlanner):
         return ", ".join(parts)
 
     def plan(self, height: int, width: int, capacity: int) -> CudaGraphPlan:
-        return CudaGraphPlan(self, height, width, capacity)
+        kind = CudaGraphPatches if self.network.pair is None else CudaGraphRegions
+        return kind(self, height, width, capacity)
 
 
-class CudaGraphPlan(ReplayedPlan, ModulePatches):
+class CudaGraphPlan(ReplayedPlan, ModulePlan):
     """A network's modules one after the other, our operators between them."""
 
     planner: CudaGraphPlanner
@@ -79,6 +80,18 @@ class CudaGraphPlan(ReplayedPlan, ModulePatches):
     def __init__(self, planner: CudaGraphPlanner, height: int, width: int, capacity: int):
         super().__init__(planner, height, width, capacity)
         self.prepare(self.finite, planner.wants_graph)
+
+    def _forget(self) -> None:
+        """The memory is the graph's."""
+        self.feature, self._chosen = torch.empty(0), None
+
+
+class CudaGraphRegions(CudaGraphPlan, ModuleRegions):
+    """Of networks that refine regions; what is refined is all of the image."""
+
+
+class CudaGraphPatches(CudaGraphPlan, ModulePatches):
+    """Of whole networks, of which no cells are refined, and of those that refine patches."""
 
     def refine(self, indices: Tensor, out: Tensor) -> None:
         fused = self.planner.fused
@@ -91,5 +104,5 @@ class CudaGraphPlan(ReplayedPlan, ModulePatches):
         paste_shuffled_(image, values, indices, fused.shuffle, gain)  # type: ignore[call-arg]
 
     def _forget(self) -> None:
-        """The memory is the graph's."""
-        self.feature, self.taken, self._chosen = torch.empty(0), torch.empty(0), None
+        super()._forget()
+        self.taken = torch.empty(0)

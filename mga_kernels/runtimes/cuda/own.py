@@ -12,25 +12,28 @@ from torch import Tensor
 from ...networks import SRNetwork
 from ...networks.interface import Halves
 from ...networks.mask import MaskPrediction
-from ..plan import PatchPlan, Planner
+from ..cpu.plan import PairWeights
+from ..cpu.region_plan import RegionPlan, RegionWeights
+from ..plan import PatchPlan, Plan, Planner
 from .capture import may_capture
 from .pixels import Pixels
+from .regions import PixelRegions
 from .replayed import IN_FLIGHT, ReplayedPlan
 
 
 class OwnPlanner(Planner):
-    """``network`` on ``device`` in convolutions of our own; ``of`` says where there are none.
+    """A network's ``weights`` in ``storage`` on ``device``; ``of`` says where there are none.
 
     ``captured=False`` launches every kernel by itself.
     """
 
     takes_place = begins = True
 
-    def __init__(self, halves: Halves, device: torch.device, dtype: torch.dtype, captured: bool = True):
-        self.device, self.narrow, self.storage = device, dtype, Pixels(dtype)
+    def __init__(
+        self, weights: PairWeights | RegionWeights, storage: Pixels, device: torch.device, captured: bool = True
+    ):
+        self.weights, self.storage, self.device, self.narrow = weights, storage, device, storage.dtype
         self.wants_graph = captured and device.type == "cuda"
-        with device:  # where what the network's class makes of its weights is, and what it keeps of its modules
-            self.weights = halves.config.definition.weights(_moved(halves, device), self.storage)
 
     @classmethod
     def of(
@@ -40,29 +43,52 @@ class OwnPlanner(Planner):
         dtype = dtype or torch.float16
         if dtype not in (torch.float16, torch.bfloat16):
             return f"convolutions of our own are in float16 and bfloat16, and {str(dtype)[6:]} was asked for"
-        if network.staged is None:
-            return f"there are none for {network.config.network} yet"
-        halves = network.halves()
-        if isinstance(halves, str):
-            return halves
-        refused = halves.config.definition.weights.against(halves, Pixels(dtype))
-        return refused or cls(halves, device, dtype, captured)
+        storage = Pixels(dtype)
+        weights = weights_of(network, storage, device)
+        return weights if isinstance(weights, str) else cls(weights, storage, device, captured)
 
     @property
     def description(self) -> str:
+        what = ", in regions" if isinstance(self.weights, RegionWeights) else ""
         how = "in a CUDA graph" if self.wants_graph and may_capture() else "uncaptured"
-        return f"{self.storage.description}, {how}"
+        return f"{self.storage.description}{what}, {how}"
 
     def plan(self, height: int, width: int, capacity: int) -> OwnPlan:
-        return OwnPlan(self, height, width, capacity)
+        kind = OwnRegions if isinstance(self.weights, RegionWeights) else OwnPatches
+        return kind(self, height, width, capacity)
 
     def bytes_needed(self, height: int, width: int, capacity: int, dense: bool = False) -> int:
         slots = 3 * IN_FLIGHT * height * width * (1 + self.weights.config.scale**2)
         return self.weights.bytes_needed(height, width, capacity, dense) + slots
 
 
-class OwnPlan(ReplayedPlan, PatchPlan):
+def weights_of(network: SRNetwork, storage: Pixels, device: torch.device) -> PairWeights | RegionWeights | str:
+    """The weights of a network, or of the two whole ones of which one refines regions, or why there are none."""
+    if network.pair is not None:
+        base, refine = network.pair
+        reason = RegionWeights.against(refine, storage)
+        small, large = (reason or weights_of(part, storage, device) for part in (base, refine))
+        for part in (small, large):
+            if not isinstance(part, PairWeights):
+                return str(part)
+        return RegionWeights(network, cast(PairWeights, small), cast(PairWeights, large), PixelRegions)
+    if network.staged is None:
+        return f"there are none for {network.config.network} yet"
+    halves = network.halves()
+    if isinstance(halves, str):
+        return halves
+    kind = halves.config.definition.weights
+    refused = kind.against(halves, storage)
+    if refused is not None:
+        return cast(str, refused)
+    with device:  # where what the network's class makes of its weights is, and what it keeps of its modules
+        return cast(PairWeights, kind(_moved(halves, device), storage))
+
+
+class OwnPlan(ReplayedPlan):
     """The steps are those of the plan for CPUs (``inner``), which has its tensors on the GPU."""
+
+    inner: Plan
 
     def __init__(self, planner: OwnPlanner, height: int, width: int, capacity: int):
         super().__init__(planner.weights.config, height, width, capacity)
@@ -80,6 +106,24 @@ class OwnPlan(ReplayedPlan, PatchPlan):
         self.inner.place = self.place
         self._call(self.inner.coarse, image.to(self.device), out)
 
+    def decomposed(self, out: Tensor) -> None:
+        self._call(self.inner.decomposed, out)
+
+    def _call(self, step: Any, *arguments: Any) -> Any:
+        """On the device, with pictures that tell this plan of values that are not finite."""
+        self.planner.storage.finite = self.flag
+        with self.device:
+            return step(*arguments)
+
+    def _forget(self) -> None:
+        self._chosen = None
+
+
+class OwnPatches(OwnPlan, PatchPlan):
+    """Of whole networks, of which no cells are refined, and of those that refine patches."""
+
+    inner: PatchPlan
+
     def select(self, k: int) -> tuple[Tensor, Tensor]:
         return self._call(self.inner.select, k)
 
@@ -95,17 +139,21 @@ class OwnPlan(ReplayedPlan, PatchPlan):
     def refined(self) -> Tensor:
         return self._call(self.inner.refined)
 
-    def decomposed(self, out: Tensor) -> None:
-        self._call(self.inner.decomposed, out)
 
-    def _call(self, step: Any, *arguments: Any) -> Any:
-        """On the device, with pictures that tell this plan of values that are not finite."""
-        self.planner.storage.finite = self.flag
-        with self.device:
-            return step(*arguments)
+class OwnRegions(OwnPlan):
+    """Of networks that refine regions, in lists of tiles that are made on the device."""
+
+    inner: RegionPlan
+
+    def select(self, k: int) -> tuple[Tensor, Tensor]:
+        return self._call(self.by_detail, k)
+
+    def refine(self, indices: Tensor, out: Tensor) -> None:
+        self._call(self.inner.refine, indices.to(self.device), out)
 
     def _forget(self) -> None:
-        self._chosen = None
+        super()._forget()
+        self.inner.forget()
 
 
 def _moved(halves: Halves, device: torch.device) -> Halves:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -23,6 +24,7 @@ from ..cpu.pairs import Grid
 from ..cpu.rows import Rows, Slot
 from ..cpu.stages import Part, Stage, part_of
 from ..cpu.storage import Chain, Mask, Spare, Storage, Stored
+from .regions import Listed, PixelRegions
 
 SILU = 2  # the activation of ``convolve_pixels_``
 
@@ -134,9 +136,14 @@ class PixelChain(Chain):
             layer = self.stages[number].layer
             assert isinstance(layer, Scale)
             layers[number] = _adding(scale(layer, epilogue), self.stages[number])
+        regions = cast(PixelRegions | None, grid.regions)
+        lists = None if regions is None else regions.lists_of(self.rows, given)
+        if regions is not None and lists is None:
+            return []
         measured = []
-        for stage, packed in zip(self.stages, layers, strict=True):
-            sums = self._run(stage, packed, grid, given, added, gain)
+        for number, (stage, packed) in enumerate(zip(self.stages, layers, strict=True)):
+            listed = None if lists is None else lists[number]
+            sums = self._run(stage, packed, grid, given, added, gain, listed)
             if sums is not None:
                 measured.append(sums.sum(dim=0, dtype=torch.float64)[:, : stage.layer.channels])
         return measured
@@ -149,6 +156,7 @@ class PixelChain(Chain):
         given: Mapping[str, Stored | Tensor],
         added: Tensor | None,
         gain: float,
+        listed: Listed | None,
     ) -> Tensor | None:
         size = stage.layer.size
         x = self._part(grid, given, stage.x, whole(stage.layer.inputs))
@@ -164,9 +172,12 @@ class PixelChain(Chain):
             packed.epilogue,
             None if stage.skip is None else self._part(grid, given, stage.skip, packed.outputs),
             None if stage.also is None else self._part(grid, given, stage.also, packed.outputs),
+            tiles=None if listed is None else listed.tiles,
             sums=sums,
             finite=self.storage.finite if picture else None,
             added=added if picture else None,
+            count=None if listed is None else listed.length,
+            **(self._cells_of(stage, grid) if picture else {}),
             size=size,
             stride=stage.stride,
             shuffle=stage.factor,
@@ -176,6 +187,13 @@ class PixelChain(Chain):
             gain=gain,
         )
         return sums
+
+    def _cells_of(self, stage: Stage, grid: Grid) -> dict[str, Any]:
+        """Those of which a picture shows what the stage makes, where that is not all."""
+        if grid.regions is None:
+            return {}
+        regions = cast(PixelRegions, grid.regions)
+        return {"chosen": regions.cells, "cell": regions.cell * self.slots[part_of(stage.x)[0]].scale}
 
     def _part(self, grid: Grid, given: Mapping[str, Stored | Tensor], part: Part, channels: int) -> Tensor:
         """(H, W, channels) of a slot, from its part's first channel on; float planes as such; pictures as they are."""

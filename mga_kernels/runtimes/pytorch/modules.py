@@ -144,7 +144,7 @@ class ModuleRegions(ModulePlan):
         return feature  # the image itself, which ends where it ends
 
     def refine(self, indices: Tensor, out: Tensor) -> None:
-        chosen = self.grid_of(indices)
+        chosen = self.grid_of(indices.to(self.device))  # of an image in tiles they are on the CPU
         if not indices.numel():
             return
         whole = torch.empty_like(out)
