@@ -86,7 +86,8 @@ inline std::vector<Need> needs_of(const std::vector<MapStage>& stages, size_t nu
 class ChainRun {
  public:
   ChainRun(const MapKernels& kernels, const std::vector<MapStage>& stages, int64_t height, int64_t band)
-      : kernels_(kernels), stages_(stages), states_(new State[stages.size()]) {
+      : kernels_(kernels), stages_(stages), states_(new State[stages.size()]), tasks_(tasks_of_thread()) {
+    tasks_.clear();
     std::vector<int32_t> count(stages.size(), 0);
     for (size_t i = 0; i < stages.size(); ++i) {
       work_.emplace_back(kernels, stages[i]);
@@ -151,6 +152,12 @@ class ChainRun {
   }
 
  private:
+  // The calling thread's own, so that the next image needs no memory for them; other threads only read them.
+  static std::vector<TaskAt>& tasks_of_thread() {
+    thread_local std::vector<TaskAt> tasks;
+    return tasks;
+  }
+
   // How far a layer is. Rows of tiles, of which the first `done` are complete.
   struct State {
     std::unique_ptr<std::atomic<int32_t>[]> left;  // tasks of each row
@@ -241,7 +248,7 @@ class ChainRun {
   std::unique_ptr<State[]> states_;
   std::vector<StageWork> work_;
   std::vector<std::vector<Need>> needs_;
-  std::vector<TaskAt> tasks_;
+  std::vector<TaskAt>& tasks_;
   int64_t room_ = 0;
   std::atomic<int64_t> next_{0};
   std::atomic<size_t> complete_{0};
