@@ -12,8 +12,6 @@ to bench/results/convolutions_KERNELS_9x9.md.
 from __future__ import annotations
 
 import argparse
-import platform
-import re
 import statistics
 import sys
 import time
@@ -22,6 +20,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from images import processor
 from torch import Tensor
 
 from mga_kernels import __version__, _native, ops
@@ -157,13 +156,6 @@ def measure(channels: int, width: int, height: int, rounds: int) -> tuple[str, s
     parts = " | ".join(f"{100 * medians[f'share {share}'] / medians['4']:.1f} %" for share in SHARES)
     row = f"| {channels} | {width}x{height}"
     return f"{row} | {speed} | {ratio} | {error} |", f"{row} | {medians['4'] * 1e3:.1f} ms | {parts} |"
-
-
-def processor() -> str:
-    """Its name where the system says it."""
-    info = Path("/proc/cpuinfo")
-    found = re.search(r"model name\s*: (.*)", info.read_text()) if info.exists() else None
-    return found[1].strip() if found else platform.processor() or platform.machine()
 
 
 def machine(rounds: int) -> str:

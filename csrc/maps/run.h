@@ -86,7 +86,8 @@ inline std::vector<Need> needs_of(const std::vector<MapStage>& stages, size_t nu
 class ChainRun {
  public:
   ChainRun(const MapKernels& kernels, const std::vector<MapStage>& stages, int64_t height, int64_t band)
-      : kernels_(kernels), stages_(stages), states_(new State[stages.size()]) {
+      : kernels_(kernels), stages_(stages), states_(new State[stages.size()]), tasks_(tasks_of_thread()) {
+    tasks_.clear();
     std::vector<int32_t> count(stages.size(), 0);
     for (size_t i = 0; i < stages.size(); ++i) {
       work_.emplace_back(kernels, stages[i]);
@@ -102,10 +103,9 @@ class ChainRun {
         for (int64_t row = first; row <= last; ++row) states_[i].left[row].fetch_add(1, std::memory_order_relaxed);
       });
     });
-    ends_.resize(tasks_.size());
     for (size_t i = tasks_.size(); i-- > 0;) {
       const bool last = i + 1 == tasks_.size() || tasks_[i + 1].stage != tasks_[i].stage;
-      ends_[i] = last ? int64_t(i) + 1 : ends_[i + 1];
+      tasks_[i].end = last ? int32_t(i) + 1 : tasks_[i + 1].end;
     }
     for (size_t i = 0; i < stages.size(); ++i) {
       if (stages[i].statistics != nullptr) sums_of(i).assign(count[i] * 2 * channels(i), 0.f);
@@ -156,6 +156,12 @@ class ChainRun {
   }
 
  private:
+  // The calling thread's own, so that the next image needs no memory for them; other threads only read them.
+  static std::vector<TaskAt>& tasks_of_thread() {
+    thread_local std::vector<TaskAt> tasks;
+    return tasks;
+  }
+
   // How far a layer is. Rows of tiles, of which the first `done` are complete.
   struct State {
     std::unique_ptr<std::atomic<int32_t>[]> left;  // tasks of each row
@@ -223,7 +229,7 @@ class ChainRun {
     int64_t first = next_.load(std::memory_order_relaxed), last;
     do {
       if (first >= tasks()) return {first, first};
-      const int64_t end = ends_[first], left = end - first;
+      const int64_t end = tasks_[first].end, left = end - first;
       const bool alone = left > kFew || end == tasks();
       last = first + (alone ? 1 : std::max<int64_t>(1, std::min(left, kFew / threads)));
     } while (!next_.compare_exchange_weak(first, last, std::memory_order_relaxed));
@@ -266,8 +272,7 @@ class ChainRun {
   std::unique_ptr<State[]> states_;
   std::vector<StageWork> work_;
   std::vector<std::vector<Need>> needs_;
-  std::vector<TaskAt> tasks_;
-  std::vector<int64_t> ends_;  // behind the tasks of the same layer that follow a task
+  std::vector<TaskAt>& tasks_;
   int64_t room_ = 0;
   std::atomic<int64_t> next_{0};
   std::atomic<size_t> complete_{0};

@@ -19,9 +19,11 @@ from .pictures import Picture
 class Explanation:
     """What happened to one image.
 
-    ``coarse`` and ``image`` are of the kind that ``upscale`` returns. ``mask`` float32 (Hp, Wp) and ``indices`` int32
-    (K,), raster order: cell i covers p x p LR pixels from row i // Wp * p and column i % Wp * p, with p =
-    ``patch_size``. ``timings`` are seconds by stage. ``refined``: cells refined, None where the dense network made it.
+    ``coarse`` and ``image`` are of the kind that ``upscale`` returns. ``mask`` float32 (Hp, Wp): what the cells were
+    chosen by, the error that the network's mask predicts or the detail of the coarse image (``Settings.mask``).
+    ``indices`` int32 (K,), raster order: cell i covers p x p LR pixels from row i // Wp * p and column i % Wp * p, with
+    p = ``patch_size``. ``timings``: seconds of "read", "base", "mask", "refine" and "write". ``refined``: cells
+    refined, None where the dense network made it.
     """
 
     coarse: Picture

@@ -40,9 +40,11 @@ Value = TypeVar("Value")
 
 
 class MaskGuidedSR:
-    """A network ready to run on tensors and photographs. ``Settings`` lists what it takes beside the network.
+    """A network ready to run on tensors and photographs: -M, -B, -A and -D of the paper (section 3), or as a whole.
 
-    InputError for arguments that cannot be.
+    ``Settings`` lists what it takes beside the network; InputError for arguments that cannot be. ``network``: its name.
+    ``patch_size``: the side of a cell in LR pixels, 1 without a mask. ``mode``, ``runtime``, ``k``, ``fraction`` and
+    ``memory`` (bytes) are those of ``Settings``, the last three None where not asked for; ``amount``: what K is by.
     """
 
     @ordinary()
@@ -187,7 +189,7 @@ class MaskGuidedSR:
         return self._runner.model
 
     def grid(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns of cells of an LR image of this size."""
+        """Rows and columns of cells of an LR image of so many pixels, those that it fills in part included."""
         return self._runner.grid(*check_size(height, width))
 
     @ordinary()
@@ -205,7 +207,10 @@ class MaskGuidedSR:
 
     @ordinary()
     def warmup(self, height: int, width: int) -> None:
-        """Allocate what photographs of this size need, so that the first of them is as fast as those after it."""
+        """Allocate what photographs of this size need, so that the first of them is as fast as those after it.
+
+        OutOfMemoryError where there is no room for one.
+        """
         size = check_size(height, width)
         with self._lock, allowed_threads():
             runner = self._runner
@@ -297,7 +302,7 @@ class MaskGuidedSR:
         says, which is "largest" unless it was trained for something else. The result is on the model's device.
         Raises InputError for a wrong shape, type or value (NaN, outside [0, 1]), OutOfMemoryError for too big an image.
 
-        In float16 it waits for the device, to see whether all values are finite (see ``from_pretrained``).
+        In float16 it waits for the device, to see whether all values are finite (see ``Settings``).
         """
         variant = variant or self._exact.variants[-1]
         check_tensor(image, variant, selection)
@@ -338,7 +343,8 @@ class MaskGuidedSR:
         A path or a PIL image gives a PIL image, a uint8 or uint16 array one of the same layout, a Photo a Photo.
         Orientation, alpha, grey levels, colour profile and metadata are kept (see ``mga_kernels.images``); what cannot
         be kept is said in a warning, or in the ``notes`` of a Photo. ``out``, uint8 (sH, sW, 3), takes the result of
-        an RGB array and is returned. ``return_result``: a Result instead, whose notes are no warnings.
+        an RGB array and is returned. ``return_result``: a Result instead, whose notes are no warnings. ImageError for a
+        file that cannot be read or kept as it is, InputError for another image, OutOfMemoryError where none has room.
         """
         timings = Timings(self.device)
         with timings.of("read"):
@@ -367,7 +373,10 @@ class MaskGuidedSR:
 
     @ordinary()
     def explain(self, image: ImageLike) -> Explanation:
-        """Upscale one photograph and return what was predicted, selected and refined on the way."""
+        """Upscale one photograph and return what was predicted, selected and refined on the way.
+
+        Errors as of ``upscale``; InputError for a network without a mask.
+        """
         if self.whole:
             raise InputError("explain: a whole network has no mask, so there is nothing to explain; use upscale")
         timings = Timings(self.device)

@@ -17,7 +17,6 @@ from ..notices import quiet
 from .program import any_size
 
 OPSET = 18
-XNNPACK = "executorch.backends.xnnpack.partition.xnnpack_partitioner"
 METADATA = "metadata.json"  # the facts in a .pt2 file
 
 

@@ -77,8 +77,8 @@ class ModulePlan(Plan):
         self.feature = torch.empty(0)
         self.finite: Tensor = torch.ones((), dtype=torch.bool, device=planner.device)
         if self.device.type == "cpu":
-            needed = KEPT_SHARE * planner.bytes_needed(height, width, capacity)
-            self.keeps_memory = needed < available_memory() and keep_memory(self)
+            if KEPT_SHARE * planner.bytes_needed(height, width, capacity) < available_memory():
+                keep_memory(self)
 
     @property
     def device(self) -> torch.device:
