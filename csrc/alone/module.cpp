@@ -45,7 +45,7 @@ void run_on_threads(ChainRun& work, int64_t most) {
   std::vector<std::exception_ptr> errors(count);
   const auto run = [&](int64_t number) {
     try {
-      work.work(count);
+      work.work();
     } catch (...) {
       errors[number] = std::current_exception();
     }

@@ -15,9 +15,9 @@ void convolve_maps_in_torch(const std::vector<Tensor>& tensors, const std::vecto
                 [](ChainRun& work) {
                   const int64_t threads = std::min<int64_t>(torch::stable::get_num_threads(), work.tasks());
                   if (threads <= 1) {
-                    work.work(threads);
+                    work.work();
                   } else {
-                    torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) { work.work(threads); });
+                    torch::stable::parallel_for(0, threads, 1, [&](int64_t, int64_t) { work.work(); });
                   }
                 });
 }

@@ -1,6 +1,6 @@
 // The layers of a call, run by several threads: one after the other over whole maps, or in bands of rows, so that maps
 // between them need memory for a few rows only. Tasks have an order in which they could run one by one; each thread
-// takes the next ones, and waits until the rows that they need are there, and until nobody needs those that they write
+// takes the next one, and waits until the rows that it needs are there, and until nobody needs those that it writes
 // over. Nothing of a result depends on the number of threads. No torch header.
 #pragma once
 #include <atomic>
@@ -103,10 +103,6 @@ class ChainRun {
         for (int64_t row = first; row <= last; ++row) states_[i].left[row].fetch_add(1, std::memory_order_relaxed);
       });
     });
-    for (size_t i = tasks_.size(); i-- > 0;) {
-      const bool last = i + 1 == tasks_.size() || tasks_[i + 1].stage != tasks_[i].stage;
-      tasks_[i].end = last ? int32_t(i) + 1 : tasks_[i + 1].end;
-    }
     for (size_t i = 0; i < stages.size(); ++i) {
       if (stages[i].statistics != nullptr) sums_of(i).assign(count[i] * 2 * channels(i), 0.f);
       advance(i);
@@ -130,10 +126,10 @@ class ChainRun {
 
   int64_t tasks() const { return int64_t(tasks_.size()); }
 
-  // What each of so many threads does until nothing is left.
-  void work(int64_t threads) {
+  // What each thread does until nothing is left.
+  void work() {
     try {
-      work_on(ThreadRoom::of_thread(room_ + 64), threads);
+      work_on(ThreadRoom::of_thread(room_ + 64));
     } catch (...) {
       failed_.store(true);  // or others would wait for what this thread has taken
       throw;
@@ -218,31 +214,11 @@ class ChainRun {
     return true;
   }
 
-  // Tasks [first, last), none where all are taken.
-  struct Taken {
-    int64_t first, last;
-  };
-
-  // One, but of the few that are left of a layer in a row as many as let all threads have some, if others have another
-  // layer to go on with: each thread reads a layer's weights anew, which takes as long as a task does.
-  Taken take(int64_t threads) {
-    int64_t first = next_.load(std::memory_order_relaxed), last;
-    do {
-      if (first >= tasks()) return {first, first};
-      const int64_t end = tasks_[first].end, left = end - first;
-      const bool alone = left > kFew || end == tasks();
-      last = first + (alone ? 1 : std::max<int64_t>(1, std::min(left, kFew / threads)));
-    } while (!next_.compare_exchange_weak(first, last, std::memory_order_relaxed));
-    return {first, last};
-  }
-
-  void work_on(float* room, int64_t threads) {
-    Taken taken = take(threads);
-    while (taken.first < taken.last) {
+  void work_on(float* room) {
+    int64_t i = next_.fetch_add(1, std::memory_order_relaxed);
+    while (i < tasks()) {
       // The one behind is taken one ahead, so that its rows can be fetched.
-      const int64_t i = taken.first++;
-      if (taken.first == taken.last) taken = take(threads);
-      const int64_t after = taken.first;
+      const int64_t after = next_.fetch_add(1, std::memory_order_relaxed);
       const TaskAt& task = tasks_[i];
       if (!wait(task)) return;
       const bool same = after < tasks() && tasks_[after].stage == task.stage;
@@ -252,10 +228,10 @@ class ChainRun {
       const auto [first, last] = work_[task.stage].rows(task);
       for (int64_t row = first; row <= last; ++row) states_[task.stage].left[row].fetch_sub(1);
       advance(task.stage);
+      i = after;
     }
   }
 
-  static constexpr int64_t kFew = 24;  // tasks
   // About the time of a task: who gives up the processor earlier gets it back only after others on a busy machine.
   static constexpr int kTries = 2000;
 

@@ -125,7 +125,6 @@ struct MapStage {
 // Some tiles of a layer, `count` of them: of a list, from the one with this number on, or side by side.
 struct TaskAt {
   int32_t stage, number;  // the number of the task among those of its layer
-  int32_t end;            // behind it and those of its layer that follow it, in the order of all tasks
   int32_t listed;         // or -1
   int32_t count, row, column;
   bool zeros;  // of the list of zeros
@@ -186,7 +185,7 @@ class StageWork {
 
  private:
   static TaskAt task_at(int64_t listed, int64_t count, int64_t row, int64_t column) {
-    return {0, 0, 0, int32_t(listed), int32_t(count), int32_t(row), int32_t(column), false};
+    return {0, 0, int32_t(listed), int32_t(count), int32_t(row), int32_t(column), false};
   }
 
   const TileList& list_of(const TaskAt& at) const { return at.zeros ? stage_.zeros : stage_.tiles; }

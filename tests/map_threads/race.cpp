@@ -27,8 +27,8 @@ struct Memory {
 void run(const std::vector<MapStage>& stages, int64_t band, int threads) {
   ChainRun work(portable::map_kernels, stages, kHeight, band);
   std::vector<std::thread> others;
-  for (int i = 1; i < threads; ++i) others.emplace_back([&] { work.work(threads); });
-  work.work(threads);
+  for (int i = 1; i < threads; ++i) others.emplace_back([&] { work.work(); });
+  work.work();
   for (std::thread& other : others) other.join();
   work.finish();
 }
