@@ -17,6 +17,7 @@ from test_plain_plans import network
 
 from mga_kernels import MaskGuidedSR, _native
 from mga_kernels.alone import program as programs
+from mga_kernels.alone import rooms
 from mga_kernels.alone import run as running
 from mga_kernels.alone.program import Chain, Program
 from mga_kernels.alone.run import Run
@@ -67,11 +68,12 @@ def test_a_program_makes_the_bytes_of_the_engine(name, tmp_path, monkeypatch):
 def test_in_bands_on_any_number_of_threads_and_of_one_image_after_another(monkeypatch):
     model, images = engine("span"), [picture(70, 40, seed=seed) for seed in (1, 2)]
     whole = [model.upscale(image) for image in images]
-    monkeypatch.setattr("mga_kernels.alone.rooms.SMALL", 0)
+    monkeypatch.setattr(rooms, "ROOMY", 0)
+    monkeypatch.setattr(rooms, "SMALL", 0)
     for threads in (1, 3):
         monkeypatch.setattr(running, "threads", lambda threads=threads: threads)
         run = Run(program("span"), 70, 40)
-        assert run._bands == [12]  # the picture's rows are four times as many
+        assert run._bands == [12]
         assert all(np.array_equal(run(image), made) for image, made in zip(images, whole, strict=True))
 
 

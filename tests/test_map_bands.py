@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mga_kernels import MaskGuidedSR, ops
-from mga_kernels.alone.rooms import BAND
+from mga_kernels.alone.rooms import BAND, LEAST, LISTED_SMALL
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.ops.convolution import maps_reference
@@ -157,7 +157,11 @@ def test_a_deep_network_holds_some_rows_of_each_map(monkeypatch):
     assert max(held for _, held in rows.rooms(10_000, BAND).values()) == BAND + 8
     assert rows.band(10_000, 2_000) == BAND
     assert rows.band(10_000, 20) == 0  # little memory
-    assert rows.band(800, 200_000) == 0  # two maps of all rows are less than 29 of 56 rows
+    assert rows.band(200, 8_000) == 0  # two maps of all rows are less than 29 of 56 rows
+    assert rows.band(10_000, 20_000) == 24  # of which 29 maps of 32 rows take less than ROOMY, those of 56 more
+    assert rows.band(10_000, 200_000) == LEAST
+    rows.small = LISTED_SMALL
+    assert rows.band(10_000, 1_000) == 0 != rows.band(10_000, 2_000)
     storage = Maps()
     chain = MapChain(stages, [slots[0], slots[-1]])
     assert storage.room_bytes([chain], 20_000, 2_000) == storage.room_bytes([chain], 10_000, 2_000)

@@ -50,11 +50,6 @@ class Chain:
     def places(self) -> dict[str, Place]:
         return {slot.name: slot.place for slot in self.slots if slot.place is not None}
 
-    @property
-    def largest(self) -> int:
-        """The scale of the largest map."""
-        return max(slot.scale for slot in self.slots)
-
 
 @dataclass(frozen=True)
 class Program:

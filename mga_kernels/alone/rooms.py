@@ -11,10 +11,12 @@ from typing import NamedTuple
 
 from .layout import GROUP, map_pitch
 
-# Rows of the largest map: enough tiles for threads not to wait for each other. Of the image at least whole tiles of 4
-# and of 6.
+# Rows of the largest map: enough tiles for threads not to wait for each other, and not to read a layer's weights anew
+# for every few of them. Of the image at least whole tiles of 4 and of 6.
 BAND, LEAST = 48, 12
+ROOMY = 512 << 20  # bytes of maps in bands, of which there are fewer rows where they would need more
 SMALL = 32 << 20  # bytes of maps of all rows that are worth no bands
+LISTED_SMALL = 768 << 20  # the same where layers run over lists: of a band few tiles are left to read weights for
 
 
 class Room(NamedTuple):
@@ -46,11 +48,17 @@ def rooms_of(places: Mapping[str, Place], height: int, band: int) -> Rooms:
     return found
 
 
-def band_of(places: Mapping[str, Place], largest: int, height: int, width: int) -> int:
-    """The rows of a band, or 0 where maps of all rows need no more memory, or little. ``largest``: scale of a map."""
+def band_of(places: Mapping[str, Place], height: int, width: int, small: int | None = None) -> int:
+    """The rows of a band, or 0 where maps of all rows need no more memory, or no more than ``small`` or SMALL bytes."""
+
+    def needed(band: int) -> int:
+        return bytes_of([rooms_of(places, height, band)], width)
+
+    largest = max((place.own.scale for place in places.values()), default=1)
     rows = max(LEAST, BAND // largest // LEAST * LEAST)
-    layer_by_layer, in_bands = (bytes_of([rooms_of(places, height, band)], width) for band in (0, rows))
-    return rows if layer_by_layer > max(in_bands, SMALL) else 0
+    while rows > LEAST and needed(rows) > ROOMY:
+        rows = max(LEAST, rows // 2 // LEAST * LEAST)
+    return rows if needed(0) > max(needed(rows), SMALL if small is None else small) else 0
 
 
 def bytes_of(chains: Iterable[Rooms], width: int) -> int:

@@ -39,7 +39,7 @@ class Run:
 
     def __init__(self, program: Program, height: int, width: int):
         self.program, self.height, self.width = program, height, width
-        self._bands = [band_of(chain.places, chain.largest, height, width) for chain in program.chains]
+        self._bands = [band_of(chain.places, height, width) for chain in program.chains]
         self._rooms = [rooms_of(c.places, height, band) for c, band in zip(program.chains, self._bands, strict=True)]
         self._sizes = {"image": (COLOURS + 1, 1), **program.planes}  # channels and scales
         self._left: np.ndarray | None = None  # of the memory of all maps

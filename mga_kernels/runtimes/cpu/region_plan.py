@@ -7,12 +7,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from ...alone.rooms import LISTED_SMALL
 from ...modes import ordinary
 from ...networks import RegionConfig, SRNetwork
 from ..plan import CELLS, Plan, Planner
 from . import large_tiles
 from .choose import weights_of
-from .maps import Maps
+from .maps import MapChain, Maps
 from .plan import PairWeights
 from .regions import Regions, Surroundings
 from .storage import Storage
@@ -50,6 +51,9 @@ class RegionWeights(Planner):
             return small
         if isinstance(large, str):
             return large
+        for chain in large.chains:
+            assert isinstance(chain, MapChain)
+            chain.rows.small = LISTED_SMALL
         return cls.against(refine, kept) or cls(network, small, large)
 
     @classmethod

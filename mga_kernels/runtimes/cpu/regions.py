@@ -122,6 +122,7 @@ class Regions(Surroundings):
         """InputError where cells are not whole tiles, or where a layer needs the whole image."""
         super().__init__(cell, halo, run)
         self.extents = self.extents_of(lambda rows: rows.sides)
+        self._named: dict[int, list[LayerRecord]] = {}  # of a call, with the numbers of its lists
         self.forget()
 
     def forget(self) -> None:
@@ -145,17 +146,14 @@ class Regions(Surroundings):
                     raise InputError(f"regions: cells of {self.cell} pixels are not whole tiles of {side}")
             return None
         extents = self.extents[number]
-        numbers: dict[Extent, int] = {}
-        lists: list[Tensor] = []
-        for extent in extents:
-            if extent not in numbers:
-                numbers[extent] = len(lists)
-                lists += self._lists(extent)
-        named = [
-            replace(record, tiles=numbers[extent], zeros=numbers[extent] + 1 if extent.zeros > extent.tiles else -1)
-            for record, extent in zip(records, extents, strict=True)
-        ]
-        return named, lists, None
+        lists = [one for extent in dict.fromkeys(extents) for one in self._lists(extent)]
+        if number not in self._named:
+            numbers = {extent: 2 * i for i, extent in enumerate(dict.fromkeys(extents))}
+            self._named[number] = [
+                replace(record, tiles=numbers[extent], zeros=numbers[extent] + 1 if extent.zeros > extent.tiles else -1)
+                for record, extent in zip(records, extents, strict=True)
+            ]
+        return self._named[number], lists, None
 
     def _lists(self, extent: Extent) -> tuple[Tensor, Tensor]:
         """Numbers of tiles, int32: those that are computed, and those that become zeros."""

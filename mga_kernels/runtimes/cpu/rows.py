@@ -40,6 +40,7 @@ class Rows:
 
     def __init__(self, stages: Sequence[Stage], external: Collection[str], sides: Sequence[int]):
         self.stages, self.external, self.sides = list(stages), list(external), list(sides)
+        self.small: int | None = None  # bytes of maps of all rows that are worth no bands, None for SMALL
         self.slots = {name: Slot() for name in self.external}
         for stage in self.stages:
             x, (out, first) = self.slots[part_of(stage.x)[0]], part_of(stage.out)
@@ -104,11 +105,6 @@ class Rows:
         """Of each slot that is not external."""
         return {name: Place(self.shared[name], self.own[name], self._beyond_band(name)) for name in self.inner}
 
-    @cached_property
-    def largest(self) -> int:
-        """The scale of the largest map."""
-        return max(slot.scale for slot in self.slots.values())
-
     def _beyond_band(self, name: str) -> int:
         scale = self.slots[name].scale
         lowest, highest, more = scale * max(self.leads), 0, 0
@@ -132,7 +128,7 @@ class Rows:
 
     def band(self, height: int, width: int) -> int:
         """The rows of a band, or 0 where maps of all rows need no more memory, or little."""
-        return band_of(self.places, self.largest, height, width)
+        return band_of(self.places, height, width, self.small)
 
 
 def _parts_read(stage: Stage) -> list[Part]:
