@@ -158,7 +158,7 @@ def test_a_deep_network_holds_some_rows_of_each_map(monkeypatch):
     assert rows.band(10_000, 2_000) == BAND
     assert rows.band(10_000, 20) == 0  # little memory
     assert rows.band(200, 8_000) == 0  # two maps of all rows are less than 29 of 56 rows
-    assert rows.band(10_000, 20_000) == 24  # of which 29 maps of 32 rows take less than ROOMY, those of 56 more
+    assert rows.band(10_000, 16_000) == 24  # of which 29 maps of 32 rows take less than ROOMY, those of 56 more
     assert rows.band(10_000, 200_000) == LEAST
     rows.small = LISTED_SMALL
     assert rows.band(10_000, 1_000) == 0 != rows.band(10_000, 2_000)
