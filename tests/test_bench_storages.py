@@ -19,8 +19,8 @@ def storages(monkeypatch):
 
 def test_networks_with_a_plan_in_both_are_measured(storages):
     known = set(storages.with_both())
-    assert {"fsrcnn", "pan", "pan-split", "rfdn", "srresnet", "rcan", "msrresnet-split"} <= known
-    assert not known & {"span", "compact", "rrdbnet", "edsr", "imdn"}
+    assert {"fsrcnn", "pan", "pan-split", "rfdn", "srresnet", "rcan", "imdn", "msrresnet-split"} <= known
+    assert not known & {"span", "compact", "rrdbnet", "edsr", "imdn-split"}
 
 
 @pytest.mark.parametrize("slower", ["float32", "bfloat16"])

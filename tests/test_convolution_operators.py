@@ -321,6 +321,7 @@ def reached(value: object, seen: set[int]) -> set[Chain]:
         ("pan", 4),
         ("pan", 3),
         ("rcan", 4),
+        ("imdn", 4),
         ("srresnet", 4),
         ("srresnet", 2),
         ("pan-split", 4),

@@ -17,8 +17,8 @@ from mga_kernels.runtimes.cuda.own import OwnPlanner
 pytestmark = pytest.mark.usefixtures("free_choice", "one_thread")
 META = torch.device("meta")
 ROOT = Path(__file__).resolve().parent.parent
-MASKED = ["fsrcnn", "pan", "rfdn", "srresnet", "rcan"]
-WHOLE = ["span", "compact", "rrdbnet", "edsr", "msrresnet"]
+MASKED = ["fsrcnn", "pan", "rfdn", "srresnet", "rcan", "imdn"]
+WHOLE = ["span", "compact", "rrdbnet", "edsr", "msrresnet", "imdn"]
 
 
 def planner_of(network, device=CPU, dtype=None) -> OwnPlanner:
@@ -48,7 +48,7 @@ def test_mask_guided_networks(name):
     assert plan.chosen() == 5
 
 
-@pytest.mark.parametrize("name", ["fsrcnn", "pan", "rfdn"])
+@pytest.mark.parametrize("name", ["fsrcnn", "pan", "rfdn", "imdn"])
 def test_the_refine_net_over_all(name):
     network, image = random_model(name, 2), picture(16, 20)
     assert_close(planner_of(network).plan(16, 20, 1).dense(image), expected(network, image, 0, "decomposed"))
@@ -110,7 +110,7 @@ def test_a_picture_that_is_not_finite_is_told(generator):
 def test_what_has_none_says_why():
     network = whole_network("compact")
     assert "float32 was asked for" in OwnPlanner.of(network, CPU, torch.float32)
-    assert "there are none for imdn" in OwnPlanner.of(whole_network("imdn"), CPU)
+    assert "there are none for imdn-split yet" in OwnPlanner.of(random_model("imdn-split", 2), CPU)
     enlarged = WholeNetwork(WholeConfig("compact", 2, 2, {"enlarged": 4})).eval()
     assert "enlarged 4 times and shrunk to 2" in OwnPlanner.of(enlarged, CPU)
 

@@ -1,14 +1,20 @@
-"""IMDN: what its authors published, in the Base-Net that has all of their blocks."""
+"""IMDN: what its authors published, in the Base-Net that has all of their blocks, and its gates in our convolutions."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from network_zoo import random_model
 from test_networks import _set5
 
 from mga.evaluation.metrics import psnr_y
+from mga_kernels import MaskGuidedSR
+from mga_kernels.architectures.imdn.cpu import ImdnWeights
 from mga_kernels.checkpoints import read_state_dict
-from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+from mga_kernels.errors import InputError
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeConfig, WholeNetwork
+from mga_kernels.runtimes.cpu import choose
+from mga_kernels.runtimes.cpu.pairs import Grid
 
 
 @pytest.mark.parametrize(("name", "expected"), [("butterfly", 28.559), ("woman", 30.751)])
@@ -29,3 +35,59 @@ def test_parts_count_what_the_published_file_counts():
         default = MaskGuidedNetwork(ModelConfig("imdn", 4)).base
     counts = [sum(parameter.numel() for parameter in base.parameters()) for base in (published, default)]
     assert counts == [715_176, 715_176 - 2 * (104_020 + 64 * 64)]
+
+
+def gates_of(mean: torch.Tensor, variance: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of an image with these means and variances (64): as a plan makes them of sums and squares, and as the module."""
+    base = random_model("imdn", 2).base
+    attention = base.IMDB1.cca.double()
+    for layer in (attention.conv_du[0], attention.conv_du[2]):
+        layer.weight.mul_(30)
+    wanted = attention.conv_du((variance.clamp(min=0).sqrt() + mean)[None, :, None, None]).flatten()
+    attention.float()
+    weights = ImdnWeights(WholeNetwork(WholeConfig("imdn", 2, 1)).halves(), choose.STORAGES["float32"])
+    weights.prepare_base(base)
+    total = 35 * torch.stack([mean, variance + mean**2])
+    found, offsets = weights.trunk.blocks[0].gates(Grid(1, (5, 7)), list(total.split(16, dim=1)), None)
+    assert not offsets.any()
+    return found[0].double(), wanted
+
+
+def test_gates_keep_a_small_deviation_beside_a_large_mean(generator):
+    """In float32 the square of the mean would leave nothing of the variance."""
+    mean = 50 + torch.rand(64, dtype=torch.float64, generator=generator)
+    deviation = 0.05 * torch.rand(64, dtype=torch.float64, generator=generator)
+    mean[::2] *= -1
+    found, wanted = gates_of(mean, deviation**2)
+    flat, _ = gates_of(mean, 0 * deviation)
+    assert (found - wanted).abs().max() < 1e-4
+    assert (found - flat).abs().max() > 1e-2, "the deviation shows"
+
+
+def test_what_rounding_takes_below_zero_is_no_variance():
+    mean = torch.linspace(-2, 2, 64, dtype=torch.float64)
+    found, wanted = gates_of(mean, torch.full_like(mean, -1e-12))
+    assert (found - wanted).abs().max() < 1e-5
+
+
+def test_what_is_not_finite_is_not_hidden_by_a_gate():
+    mean = torch.linspace(-2, 2, 64, dtype=torch.float64)
+    mean[5] = torch.nan
+    found, wanted = gates_of(mean, torch.ones_like(mean))
+    assert wanted.isnan().all()
+    assert found.isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("scale", "channels", "dtype", "reason"),
+    [
+        (8, 64, "float32", "there are none for a pixel shuffle of 8"),
+        (4, 21, "bfloat16", "there are none for 21 channels, an odd number"),
+    ],
+)
+def test_what_our_convolutions_cannot_run_is_refused(scale, channels, dtype, reason):
+    network = WholeNetwork(WholeConfig("imdn", scale, 1, {"channels": channels}))
+    with pytest.raises(InputError, match=rf"runtime 'own' cannot run imdn here: {reason}"):
+        MaskGuidedSR(network, device="cpu", runtime="own", dtype=dtype)
+    model = MaskGuidedSR(network, device="cpu")
+    assert model.upscale(torch.zeros(5, 6, 3, dtype=torch.uint8).numpy()).shape == (5 * scale, 6 * scale, 3)

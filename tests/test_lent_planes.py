@@ -19,7 +19,7 @@ from mga_kernels.runtimes.cpu.storage import Spare
 
 K = 12
 SIZE, TALL = (44, 52), (240, 20)
-ENLARGING = ("rfdn", "srresnet", "rcan")
+ENLARGING = ("rfdn", "srresnet", "rcan", "imdn")
 
 
 def plan_of(name: str, size: tuple[int, int] = SIZE) -> PairPlan:

@@ -179,11 +179,11 @@ def test_the_definition_knows_maps_of_a_few_rows():
     torch.testing.assert_close(read(tensors[2], 40, 9, 0, 8), found, atol=2e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["fsrcnn", "pan", "rfdn", "srresnet", "rcan"])
+@pytest.mark.parametrize("name", ["fsrcnn", "pan", "rfdn", "srresnet", "rcan", "imdn"])
 def test_plans_of_networks_keep_their_bits(monkeypatch, name):
     """Image and patches; and a large image needs half of the memory where it is enlarged in maps."""
     torch.manual_seed(7)
-    split = {"pan": (2, 1), "rfdn": (2, 1), "srresnet": (2, 1), "rcan": (2, 1)}.get(name, ())
+    split = {"pan": (2, 1), "rfdn": (2, 1), "srresnet": (2, 1), "rcan": (2, 1), "imdn": (2, 1)}.get(name, ())
     network = MaskGuidedNetwork(ModelConfig(name, 4, split=split))
     image = np.random.default_rng(3).integers(0, 256, (70, 50, 3), dtype=np.uint8)
     found, needed = [], []

@@ -23,7 +23,7 @@ from mga_kernels.networks.amount import Amount
 from mga_kernels.runtimes.cpu import choose
 from mga_kernels.system.threads import one_thread
 
-OTHERS = ("pan", "rfdn", "srresnet", "rcan", "whole")
+OTHERS = ("pan", "rfdn", "srresnet", "rcan", "imdn", "whole")
 SIZES = (17, 22), (24, 20)
 
 

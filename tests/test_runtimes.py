@@ -44,7 +44,7 @@ def small_network(name: str, scale: int = 4, **settings) -> MaskGuidedNetwork:
 
 
 def without_our_convolutions() -> MaskGuidedNetwork:
-    return MaskGuidedNetwork(ModelConfig("imdn", 2, split=(1, 1))).eval()
+    return MaskGuidedNetwork(ModelConfig("imdn-split", 2, split=(1, 1))).eval()
 
 
 def photograph(height: int, width: int) -> np.ndarray:
@@ -158,7 +158,7 @@ def test_a_network_that_tracing_freezes_is_refused_and_runs_in_pytorch():
     chosen, refused = runtimes.prepare(network, CPU, torch.float32)
     assert "in PyTorch" in chosen.description
     assert "at other sizes" in refused["OpenVINO"]
-    with pytest.raises(InputError, match=r"'openvino' cannot run imdn here: it does not take this network"):
+    with pytest.raises(InputError, match=r"'openvino' cannot run imdn-split here: it does not take this network"):
         runtimes.prepare(network, CPU, torch.float32, "openvino")
 
 

@@ -13,6 +13,7 @@ from test_classes import network_of as network_of_classes
 
 from mga_kernels import MaskGuidedSR, info
 from mga_kernels.architectures.fsrcnn.cpu import FsrcnnWeights
+from mga_kernels.architectures.imdn.cpu import ImdnWeights
 from mga_kernels.architectures.msrresnet.cpu import MsrresnetWeights
 from mga_kernels.architectures.rfdn.cpu import RfdnWeights
 from mga_kernels.checkpoints import shipped_models
@@ -43,6 +44,7 @@ def in_regions(kind: str = "msrresnet") -> RegionNetwork:
 WITH_BOTH = {  # with both plans, and the classes that declare which is faster
     "halves": (RfdnWeights, lambda: random_model("rfdn", 4)),
     "cut in two": (MsrresnetWeights, lambda: random_model("msrresnet-split", 4)),
+    "gated": (ImdnWeights, lambda: random_model("imdn", 4)),
     "whole": (MsrresnetWeights, lambda: whole("msrresnet")),
     "classes": (FsrcnnWeights, network_of_classes),
 }

@@ -12,4 +12,5 @@ NETWORK = Network(
     working_values=900,
     published=f"{__name__}.published:PUBLISHED",
     divided=f"{__name__}.divided:DIVIDED",
+    cpu=f"{__name__}.cpu:ImdnWeights",
 )
