@@ -86,7 +86,11 @@ inline std::vector<Need> needs_of(const std::vector<MapStage>& stages, size_t nu
 class ChainRun {
  public:
   ChainRun(const MapKernels& kernels, const std::vector<MapStage>& stages, int64_t height, int64_t band)
-      : kernels_(kernels), stages_(stages), states_(new State[stages.size()]), tasks_(tasks_of_thread()) {
+      : kernels_(kernels),
+        stages_(stages),
+        states_(new State[stages.size()]),
+        tasks_(lists_of_thread().tasks),
+        sums_(lists_of_thread().sums) {
     tasks_.clear();
     std::vector<int32_t> count(stages.size(), 0);
     for (size_t i = 0; i < stages.size(); ++i) {
@@ -103,10 +107,14 @@ class ChainRun {
         for (int64_t row = first; row <= last; ++row) states_[i].left[row].fetch_add(1, std::memory_order_relaxed);
       });
     });
+    int64_t floats = 0;
     for (size_t i = 0; i < stages.size(); ++i) {
-      if (stages[i].statistics != nullptr) sums_of(i).assign(count[i] * 2 * channels(i), 0.f);
-      advance(i);
+      states_[i].first = floats;
+      if (stages[i].statistics != nullptr) floats += count[i] * sums_each(i);
+      states_[i].end = floats;
     }
+    sums_.assign(floats, 0.f);
+    for (size_t i = 0; i < stages.size(); ++i) advance(i);
   }
 
   // The first layer of which something would be missing in this order, and of which other layer; (-1, -1) for none.
@@ -140,22 +148,26 @@ class ChainRun {
   void finish() {
     for (size_t i = 0; i < stages_.size(); ++i) {
       if (stages_[i].statistics == nullptr) continue;
-      const std::vector<float>& sums = sums_of(i);
       const int64_t outputs = stages_[i].layer.outputs, all = channels(i);
       std::fill(stages_[i].statistics, stages_[i].statistics + 2 * outputs, 0.0);
-      for (size_t first = 0; first < sums.size(); first += 2 * all) {
+      for (int64_t first = states_[i].first; first < states_[i].end; first += sums_each(i)) {
         for (int64_t c = 0; c < 2 * outputs; ++c) {
-          stages_[i].statistics[c] += sums[first + c / outputs * all + c % outputs];
+          stages_[i].statistics[c] += sums_[first + c / outputs * all + c % outputs];
         }
       }
     }
   }
 
  private:
-  // The calling thread's own, so that the next image needs no memory for them; other threads only read them.
-  static std::vector<TaskAt>& tasks_of_thread() {
-    thread_local std::vector<TaskAt> tasks;
-    return tasks;
+  // The calling thread's own, so that the next image needs no memory for them; other threads read the tasks, and write
+  // the sums of those that they run.
+  struct Lists {
+    std::vector<TaskAt> tasks;
+    std::vector<float> sums;
+  };
+  static Lists& lists_of_thread() {
+    thread_local Lists lists;
+    return lists;
   }
 
   // How far a layer is. Rows of tiles, of which the first `done` are complete.
@@ -163,7 +175,7 @@ class ChainRun {
     std::unique_ptr<std::atomic<int32_t>[]> left;  // tasks of each row
     int64_t count = 0;
     std::atomic<int64_t> done{0};
-    std::vector<float> sums;
+    int64_t first = 0, end = 0;  // of its tasks' sums among those of all layers
 
     void reset(int64_t rows) {
       left.reset(new std::atomic<int32_t>[rows]);
@@ -177,7 +189,7 @@ class ChainRun {
     return (layer.height + tile_side(layer) - 1) / tile_side(layer);
   }
   int64_t channels(size_t i) const { return stages_[i].layer.vectors * kGroup; }
-  std::vector<float>& sums_of(size_t i) { return states_[i].sums; }
+  int64_t sums_each(size_t i) const { return 2 * channels(i); }  // of a task: sums, then those of squares
 
   // Whether so many rows of pixels have been computed.
   bool has(size_t i, int64_t rows) const {
@@ -222,8 +234,9 @@ class ChainRun {
       const TaskAt& task = tasks_[i];
       if (!wait(task)) return;
       const bool same = after < tasks() && tasks_[after].stage == task.stage;
-      std::vector<float>& sums = sums_of(task.stage);
-      float* statistics = sums.empty() ? nullptr : sums.data() + task.number * 2 * channels(task.stage);
+      const bool sums = stages_[task.stage].statistics != nullptr;
+      float* statistics =
+          sums ? sums_.data() + states_[task.stage].first + task.number * sums_each(task.stage) : nullptr;
       work_[task.stage].run(task, same ? &tasks_[after] : nullptr, statistics, room);
       const auto [first, last] = work_[task.stage].rows(task);
       for (int64_t row = first; row <= last; ++row) states_[task.stage].left[row].fetch_sub(1);
@@ -249,6 +262,7 @@ class ChainRun {
   std::vector<StageWork> work_;
   std::vector<std::vector<Need>> needs_;
   std::vector<TaskAt>& tasks_;
+  std::vector<float>& sums_;
   int64_t room_ = 0;
   std::atomic<int64_t> next_{0};
   std::atomic<size_t> complete_{0};
