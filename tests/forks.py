@@ -21,7 +21,6 @@ import textwrap
 from pathlib import Path
 
 LONG = 540  # seconds, less than a test may take, so that it is this that ends what hangs
-SECONDS = "SECONDS_OF_A_FORK"  # the variable with those that one may take
 CLIENT = Path(__file__).resolve().with_name("quick_python.py")
 TESTS = "import sys, pytest; sys.exit(pytest.main(['-q', '-p', 'no:cacheprovider', *sys.argv[1:]]))"
 COMMAND = "import sys; from mga.cli import main; sys.exit(main())"
@@ -48,14 +47,14 @@ class Forks:
         assert self._process.stdout.readline() == b"listens\n", "the process that is to be forked has ended"
 
     def result(
-        self, code: str, *arguments: object, folder: Path | None = None, seconds: int = LONG, **environment: str | None
+        self, code: str, *arguments: object, folder: Path | None = None, **environment: str | None
     ) -> subprocess.CompletedProcess[str]:
         """What became of the code in ``folder``, with this process's environment but for what is given; None: without.
 
-        What takes longer than ``seconds`` is ended by SIGALRM and says where all its threads stood.
+        What takes longer than LONG is ended by SIGALRM and says where all its threads stood.
         """
         words = [self.python, "-c", textwrap.dedent(code), *map(str, arguments)]
-        named = {**os.environ, **self._own, **environment, SECONDS: str(seconds)}
+        named = {**os.environ, **self._own, **environment}
         named = {name: value for name, value in named.items() if value is not None}
         options = {"stdin": subprocess.DEVNULL, "capture_output": True, "text": True, "env": named, "cwd": folder}
         return subprocess.run(words, **options)
@@ -150,7 +149,7 @@ def _become(asked: dict, streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(asked["environment"])
     faulthandler.register(signal.SIGALRM, chain=True)
-    signal.alarm(int(os.environ.pop(SECONDS, LONG)))
+    signal.alarm(LONG)
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     sys.path[1:1] = [path for path in paths if path and path not in sys.path]
     if (threads := os.environ.get("OMP_NUM_THREADS", "")).isdecimal():  # is read when PyTorch is imported
