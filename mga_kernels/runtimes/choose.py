@@ -92,7 +92,7 @@ def _own_deep(network: SRNetwork, device: torch.device, asked: bool) -> Planner 
     if isinstance(found, str):
         return found
     kind, halves = found
-    return kind(halves, kept, torch.float32)
+    return kind(halves, kept, pixel=torch.float32)
 
 
 def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, asked: bool = False) -> Planner | str:

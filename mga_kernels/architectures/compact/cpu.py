@@ -20,8 +20,6 @@ COLOURS = 4  # of the image that is added, one of which is none
 class CompactWeights(PlainWeights[compact.BaseNet]):
     """The image, to which the network adds, lies beside the last feature, and the last convolution enlarges both."""
 
-    large_tiles = True
-
     @classmethod
     def against(cls, halves: Halves, kept: Storage) -> str | None:
         base = halves.base

@@ -15,8 +15,6 @@ from . import network as span
 class SpanWeights(PlainWeights[span.BaseNet]):
     """What the last but one convolution reads lies in slot "parts", where blocks write it to."""
 
-    large_tiles = True
-
     @classmethod
     def against(cls, halves: Halves, kept: Storage) -> str | None:
         return super().against(halves, kept) or against_shuffle(halves.config.scale)

@@ -1,13 +1,16 @@
 """Tiles of 6 x 6 pixels instead of 4 x 4: a fifth less work for a 3x3 kernel, and four times the rounding error.
 
-Some networks do not show that, others multiply it. So a network that asks for them is tried on a picture when its
-weights are loaded, and has them where it makes the same one. That is kept for the next time. What could run in bf16 as
-well has them without a trial: that rounds a hundred times as much.
+Some networks do not show that, others multiply it. So each is tried on a picture when its weights are loaded, and has
+them where it makes the same one, coarse and refined; a Refine-Net alone may have small ones. That is kept for the next
+time. What could run in bf16 as well has them without a trial: that rounds a hundred times as much.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -24,10 +27,10 @@ from .plan import PairWeights
 from .storage import Storage
 
 LARGE = 6
+# Sides of the tiles of a whole network, and of a Base-Net and a Refine-Net; the fastest ones first.
+WHOLE, GUIDED = ((LARGE,), (TILE,)), ((LARGE, LARGE), (LARGE, TILE), (TILE, TILE))
 ALIKE = 90.0  # dB between two results in bytes: of 100,000 values 6 may be other by one
-# Sides of the pictures it is tried on. Of the smaller one so few values are other that only what is further from ALIKE
-# than UNSURE, in dB, is a verdict.
-SIDES, UNSURE = (64, 128), 3.0
+SIDE = 96  # of the picture it is tried on
 
 CODE = tuple(f"mga_kernels.{name}" for name in ("architectures", "networks", "ops", "runtimes"))
 
@@ -51,25 +54,31 @@ def of(network: SRNetwork, kept: Storage, exact: bool) -> PairWeights | str:
 
 
 def prepared(kind: type[PairWeights], halves: Halves, kept: Storage) -> PairWeights:
-    """The weights of a network in ``kept``, and where ``kind`` asks for it and nothing is lost, in large tiles."""
-    if kept.narrow or not kind.large_tiles:
+    """The weights of a network in ``kept``, and where nothing is lost, in large tiles."""
+    if kept.narrow:
         return kind(halves, kept)
-    key = _key(kind, halves, kept)
-    side = _sides.find(key)
-    if side in (TILE, LARGE):
-        return kind(halves, kept if side == TILE else Maps(LARGE))
-    made, large = kind(halves, kept), kind(halves, Maps(LARGE))
-    alike = _alike(large, made)
-    _sides.keep(key, LARGE if alike else TILE)  # where that cannot be written it is found out each time
-    return large if alike else made
+    key, choices = _key(kind, halves, kept), WHOLE if halves.refine is None else GUIDED
+    found = _sides.find(key)
+    for sides in choices:
+        if found == list(sides):
+            return kind(halves, *map(Maps, sides))
+    made = kind(halves, *map(Maps, choices[-1]))
+    for sides in choices[:-1]:
+        large = kind(halves, *map(Maps, sides))
+        if _alike(large, made):
+            _sides.keep(key, list(sides))  # where that cannot be written it is found out each time
+            return large
+    _sides.keep(key, list(choices[-1]))
+    return made
 
 
 def _key(kind: type[PairWeights], halves: Halves, kept: Storage) -> dict[str, Any]:
     """All that a verdict depends on. The library, which may be large, by when it was built."""
     weights = hashlib.sha256(f"{halves.config!r} {halves.value_range}".encode())
-    for name, tensor in halves.base.state_dict().items():
-        weights.update(f" {name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        weights.update(tensor.contiguous().numpy().data)
+    for half in (halves.base, halves.refine):
+        for name, tensor in ({} if half is None else half.state_dict()).items():
+            weights.update(f" {name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+            weights.update(tensor.contiguous().numpy().data)
     library = LIBRARY.stat() if LIBRARY.is_file() else None
     return {
         "code": code_version(*CODE, native=False, exact=True) + foreign_code(kind, type(halves.base)),
@@ -81,28 +90,33 @@ def _key(kind: type[PairWeights], halves: Halves, kept: Storage) -> dict[str, An
 
 
 def _alike(large: PairWeights, made: PairWeights) -> bool:
-    likeness = ALIKE
-    for side in SIDES:
-        image = _picture(side)
-        likeness = _likeness(_result(large, image), _result(made, image))
-        if abs(likeness - ALIKE) > UNSURE:
-            break
-    return likeness >= ALIKE
+    image = _picture()
+    return _likeness(_pictures(large, image), _pictures(made, image)) >= ALIKE
 
 
-def _picture(side: int) -> torch.Tensor:
-    grain = 16 * torch.randn(side, side, 1, generator=torch.Generator().manual_seed(0))
-    return (255 * picture(side, side)[0].permute(1, 2, 0) + grain).round().clamp(0, 255).byte()
+def _picture() -> torch.Tensor:
+    grain = 16 * torch.randn(SIDE, SIDE, 1, generator=torch.Generator().manual_seed(0))
+    return (picture(SIDE, SIDE)[0].permute(1, 2, 0) + grain / 255).clamp(0, 1).contiguous()
 
 
-def _result(weights: PairWeights, image: torch.Tensor) -> np.ndarray:
+def _pictures(weights: PairWeights, image: torch.Tensor) -> list[np.ndarray]:
+    """The coarse picture in 0..1, and those of all its cells where there is a Refine-Net."""
+    weights = copy.copy(weights)
+    weights.pixel = torch.float32
     height, width, _ = image.shape
-    plan = weights.plan(height, width, 0)
-    out = plan.buffer()
-    plan.coarse(image, out)
-    return out.numpy().astype(np.float64)
+    cells = math.prod(-(-side // weights.config.patch_size) for side in (height, width)) if weights.guided else 0
+    plan = weights.plan(height, width, cells)
+    coarse, scale = plan.buffer(), weights.config.scale
+    plan.coarse(image, coarse)
+    pictures = [coarse[: scale * height, : scale * width]]
+    if weights.guided:
+        plan.gather(torch.arange(cells, dtype=torch.int32)[None])
+        pictures.append(plan.refined())
+    return [made.numpy().astype(np.float64) for made in pictures]
 
 
-def _likeness(one: np.ndarray, other: np.ndarray) -> float:
-    error = np.square(one - other).mean()
-    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+def _likeness(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> float:
+    """dB to be expected of bytes, of which one is other where a level lies between two values: as often as they are
+    apart, in levels. Of coarse and refined pictures the mean of both, as where half of the cells are refined."""
+    apart = np.mean([255 * np.abs(one - other).mean() for one, other in zip(some, others, strict=True)])
+    return float("inf") if apart == 0 else float(10 * np.log10(255**2 / apart))

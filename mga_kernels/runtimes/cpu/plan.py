@@ -50,14 +50,17 @@ class PairWeights(Planner, Generic[Base, Refine]):
     takes_place = True
     faster = "bfloat16"  # in which storage, where the kernels of both are fast: `bench/storages.py` measures it
     only_chains = False  # whether ``base`` does nothing but call chains, so that it can run in regions
-    large_tiles = False  # whether ``large_tiles`` are tried, where it exists whole only
     any_settings = False  # whether it can run a whole network as it is, not only with the paper's widths and range
     unshuffled = 1
     base_planes: PlaneSizes = MappingProxyType({})
     refine_planes: PlaneSizes = MappingProxyType({})
 
-    def __init__(self, halves: Halves, kept: Storage, pixel: torch.dtype = torch.uint8):
+    def __init__(
+        self, halves: Halves, kept: Storage, refining: Storage | None = None, pixel: torch.dtype = torch.uint8
+    ):
+        """``refining``: in which the Refine-Net's chains are made, where that is not ``kept``; of the same planes."""
         self.storage, self.pixel = kept, pixel
+        self._making = kept
         self.config, self.halo = halves.config, halves.halo
         self.channels = self.config.feature_channels
         self.value_range = halves.value_range
@@ -66,7 +69,9 @@ class PairWeights(Planner, Generic[Base, Refine]):
         self.prepare_base(cast(Base, halves.base))
         self.mask = None if halves.mask is None else _MaskBranch(halves.mask, self.config.selection, self.chain)
         self.of_image = len(self.chains)
+        self.guided = halves.refine is not None
         if halves.refine is not None:
+            self._making = refining or kept
             self.prepare_refine(cast(Refine, halves.refine))
 
     @property
@@ -85,7 +90,7 @@ class PairWeights(Planner, Generic[Base, Refine]):
 
     def chain(self, stages: Sequence[Stage], external: Sequence[str], spare: Sequence[str] = ()) -> Chain:
         """Every chain of this network is made here."""
-        self.chains.append(self.storage.chain(stages, external, spare))
+        self.chains.append(self._making.chain(stages, external, spare))
         return self.chains[-1]
 
     def closing_pair(self, conv1: nn.Conv2d, conv2: nn.Conv2d) -> tuple[Conv, Conv]:

@@ -83,7 +83,7 @@ def _weights(network: SRNetwork, cell: int, pixel: torch.dtype, exact: bool) -> 
     if pixel == torch.uint8 and cell % large_tiles.LARGE == 0:
         return large_tiles.of(network, Maps(), exact)
     found = weights_of(network, Maps())
-    return found if isinstance(found, str) else found[0](found[1], Maps(), pixel)
+    return found if isinstance(found, str) else found[0](found[1], Maps(), pixel=pixel)
 
 
 class RegionPlan(Plan):
