@@ -112,6 +112,7 @@ def convolution_cases(generator: torch.Generator) -> dict[str, Arguments]:
         "map_gather_": (map_grid, float_map(generator, 24, 8, 16), 3, 8, 16, cells, 4, 2, 2, 1),
         "map_grid_scale_": (map_grid, float_map(generator, 24, 27, 20), None, map_factors, map_factors, 6, 6, 2, 0.2),
         "map_grid_statistics": (map_grid, 3, 5, 6, 6, 2),
+        "map_interpolate_": (map_grid, 1, random(generator, 10, 3, 5), 9, 20),
         "pack_map_weight": (map_kernel, 6),
         "pack_pair_weight": (kernel, 1, False),
         "pair_chain_": (
@@ -136,7 +137,7 @@ def convolution_cases(generator: torch.Generator) -> dict[str, Arguments]:
 
 # What moves or chooses values gives the same bits everywhere; the mask that a choice depends on is rounded.
 EXACT = {"select_patches", "gather_patches", "paste_patches_", "paste_shuffled_", "image_to_input", "output_to_image"}
-EXACT |= {"high_pass", "map_gather_", "map_grid_scale_", "map_grid_statistics"}
+EXACT |= {"high_pass", "map_gather_", "map_grid_scale_", "map_grid_statistics", "map_interpolate_"}
 EXACT |= {"pack_pair_weight", "pair_gather_", "pair_grid_statistics", "pair_interpolate_", "pair_pool"}
 ROUNDED = {"convolve_maps_": 1e-4}  # its tiles round more than a plain sum does
 

@@ -12,7 +12,7 @@ OPERATORS = ["mask_head", "dynamic_filter", "select_patches", "filter_and_select
 OPERATORS += ["paste_patches_", "paste_shuffled_", "image_to_input", "output_to_image", "convolve_pixels_", "high_pass"]
 CONVOLUTION = ["pack_pair_weight", "pair_chain_", "pair_gather_", "pair_grid_scale_", "pair_grid_statistics"]
 CONVOLUTION += ["pair_interpolate_", "pair_pool", "convolve_maps_", "pack_map_weight"]
-CONVOLUTION += ["map_gather_", "map_grid_scale_", "map_grid_statistics"]
+CONVOLUTION += ["map_gather_", "map_grid_scale_", "map_grid_statistics", "map_interpolate_"]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mga_kernels.errors import InputError
-from mga_kernels.ops import map_gather_, map_grid_scale_, map_grid_statistics
+from mga_kernels.ops import map_gather_, map_grid_scale_, map_grid_statistics, map_interpolate_
 from mga_kernels.ops.convolution.map_layout import empty_map
 from mga_kernels.runtimes.cpu.layers import Conv
 from mga_kernels.runtimes.cpu.maps import Map, MapChain
@@ -157,3 +157,35 @@ def test_of_pictures_only_the_tiles_that_they_show_are_computed(monkeypatch):
     assert tiles[:2] == [0, 4]
     assert torch.equal(*computed)
     assert computed[0].any()
+
+
+@pytest.mark.parametrize(
+    ("small", "large"), [((3, 5), (17, 40)), ((1, 1), (6, 6)), ((9, 7), (30, 33)), ((4, 4), (2, 3))]
+)
+@pytest.mark.parametrize(("channels", "group"), [(12, 0), (16, 1), (3, 2)])
+def test_interpolation_is_bilinear(small, large, channels, group):
+    image = torch.randn(channels, *small)
+    out = Map(32, *large)
+    out.inner().fill_(float("nan"))
+    assert map_interpolate_(out.data, group, image, *large) is out.data
+    expected = F.interpolate(image[None], size=large, mode="bilinear", align_corners=False)[0]
+    groups = -(-channels // 8)
+    torch.testing.assert_close(out.read()[8 * group :][:channels], expected, rtol=1e-6, atol=1e-5)
+    assert not out.read()[8 * group + channels : 8 * (group + groups)].any()
+    written = torch.zeros(4, dtype=torch.bool)
+    written[group : group + groups] = True
+    assert out.inner()[~written].isnan().all()  # neither other groups
+    out.inner().zero_()
+    assert not out.data.any()  # nor what is beside the image
+
+
+def test_a_map_that_is_too_small_is_not_interpolated_into():
+    image = torch.zeros(12, 3, 5)
+    for arguments in ((2, image, 9, 20), (0, image, 10, 20), (0, image, 9, 29)):
+        with pytest.raises(InputError, match=r"map_interpolate_: out must be a map, .* with room for"):
+            map_interpolate_(empty_map(24, 9, 20), *arguments)
+    for wrong in (image.double(), image[0], torch.zeros(12, 0, 5)):
+        with pytest.raises(InputError, match=r"map_interpolate_: x must be float32 \(channels, h, w\)"):
+            map_interpolate_(empty_map(24, 9, 20), 0, wrong, 9, 20)
+    with pytest.raises(InputError, match="map_interpolate_: group"):
+        map_interpolate_(empty_map(24, 9, 20), -1, image, 9, 20)

@@ -35,6 +35,7 @@ CPU_OPERATORS = [
     "map_gather_",
     "map_grid_scale_",
     "map_grid_statistics",
+    "map_interpolate_",
     "pack_map_weight",
 ]
 NATIVE_OPERATORS = CPU_OPERATORS[:3]
@@ -107,6 +108,7 @@ def test_operators_are_torch_operators_with_the_documented_schema():
         "mga::map_grid_scale_(Tensor(a!) out, Tensor x, Tensor? skip, Tensor factors, Tensor offsets, int height, "
         "int width, int across, float slope) -> ()",
         "mga::map_grid_statistics(Tensor x, int groups, int count, int height, int width, int across) -> Tensor",
+        "mga::map_interpolate_(Tensor(a!) out, int group, Tensor x, int height, int width) -> ()",
         "mga::pack_map_weight(Tensor weight, int tile) -> Tensor",
         "mga::conv_chain(Tensor patches, Tensor weights, Tensor biases, Tensor slopes, int[] skips, int crop)"
         " -> Tensor",

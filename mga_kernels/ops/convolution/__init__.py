@@ -12,7 +12,7 @@ from .map_patches import map_gather_, map_grid_scale_, map_grid_statistics
 from .map_weight import pack_map_weight
 from .maps import convolve_maps_
 from .patches import pair_gather_, pair_grid_scale_, pair_grid_statistics
-from .resample import pair_interpolate_, pair_pool
+from .resample import map_interpolate_, pair_interpolate_, pair_pool
 from .weight import pack_pair_weight
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "map_gather_",
     "map_grid_scale_",
     "map_grid_statistics",
+    "map_interpolate_",
     "pack_map_weight",
     "pack_pair_weight",
     "pair_chain_",

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from ...alone.layout import BEFORE, GROUP, groups_of, map_pitch
+from ...errors import InputError
+from ..grid import describe
 
 
 def empty_map(
@@ -22,6 +24,16 @@ def empty_map(
 def is_picture(tensor: Tensor) -> bool:
     """Whether a tensor that a layer ends in is pictures (n, h, w, 3), uint8 or float32, and no map or planes."""
     return tensor.dtype == torch.uint8 or (tensor.ndim == 4 and tensor.shape[3] == 3)
+
+
+def check_map(op: str, name: str, data: Tensor, groups: int, height: int, width: int) -> None:
+    """Raise InputError where ``data`` is no map with room for so many groups of an image."""
+    fits = data.dtype == torch.float32 and data.ndim == 4 and data.shape[3] == GROUP and data.is_contiguous()
+    if not fits or data.shape[0] < height or not 1 <= groups <= data.shape[1] or data.shape[2] < map_pitch(width):
+        raise InputError(
+            f"{op}: {name} must be a map, float32 (rows, groups, pitch, 8), contiguous, with room for {groups} groups "
+            f"of {height}x{width}, got {describe(data)}"
+        )
 
 
 def inner(data: Tensor, height: int, width: int) -> Tensor:

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from ..._native import register_fake, register_writing
-from ...alone.layout import BEFORE, GROUP, map_pitch
+from ...alone.layout import BEFORE, GROUP
 from ...errors import InputError
 from ..grid import check_count, check_divides, check_indices, check_inside, describe
 from ..registry import Backend, NativeBackend, NativeInPlaceBackend, Operator
 from .layout import leaky
+from .map_layout import check_map
 
 FLOAT32 = (torch.float32,)
 
@@ -51,8 +52,8 @@ def map_gather_(
     check_count(op, "halo", halo, 0)
     check_count(op, "across", across, 1)
     side = patch_size + 2 * halo
-    _check_map(op, "x", x, groups, height, width)
-    _check_map(op, "out", out, groups, *_size_of(indices.shape[1], side, side, across))
+    check_map(op, "x", x, groups, height, width)
+    check_map(op, "out", out, groups, *_size_of(indices.shape[1], side, side, across))
     return GATHER(out, x, groups, height, width, indices.contiguous(), patch_size, halo, across, int(repeated))
 
 
@@ -66,7 +67,7 @@ def map_grid_statistics(x: Tensor, groups: int, count: int, height: int, width: 
     """
     op = "map_grid_statistics"
     check_count(op, "count", count, 1)
-    _check_map(op, "x", x, groups, *_size_of(count, height, width, across))
+    check_map(op, "x", x, groups, *_size_of(count, height, width, across))
     return STATISTICS(x, groups, count, height, width, across)
 
 
@@ -98,22 +99,13 @@ def map_grid_scale_(
     check_count(op, "count", len(factors), 1)
     size = _size_of(len(factors), height, width, across)
     for name, data in (("out", out), ("x", x), *((("skip", skip),) if skip is not None else ())):
-        _check_map(op, name, data, factors.shape[1] // GROUP, *size)
+        check_map(op, name, data, factors.shape[1] // GROUP, *size)
     return SCALE(out, x, skip, factors.contiguous(), offsets.contiguous(), height, width, across, float(slope))
 
 
 def _size_of(count: int, height: int, width: int, across: int) -> tuple[int, int]:
     """Pixels of a grid of so many patches."""
     return -(-count // across) * (height + 1) - 1, across * (width + 1) - 1
-
-
-def _check_map(op: str, name: str, data: Tensor, groups: int, height: int, width: int) -> None:
-    fits = data.dtype == torch.float32 and data.ndim == 4 and data.shape[3] == GROUP and data.is_contiguous()
-    if not fits or data.shape[0] < height or not 1 <= groups <= data.shape[1] or data.shape[2] < map_pitch(width):
-        raise InputError(
-            f"{op}: {name} must be a map, float32 (rows, groups, pitch, 8), contiguous, with room for {groups} groups "
-            f"of {height}x{width}, got {describe(data)}"
-        )
 
 
 def _patches(data: Tensor, groups: int, count: int, size: tuple[int, int], across: int) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Between pair planes and float maps: ``pair_pool`` and ``pair_interpolate_``."""
+"""Between smaller images and pair planes or float maps: ``pair_pool``, ``pair_interpolate_``, ``map_interpolate_``."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..._native import register_fake, register_writing
+from ...alone.layout import GROUP, groups_of
 from ...errors import InputError
 from ..grid import check_count, describe
 from ..registry import Backend, NativeBackend, NativeInPlaceBackend, Operator
-from .layout import VECTOR, channels_of, check_planes, enlarge, pairs_of, pixels, to_bfloat16
+from .layout import VECTOR, channels_of, check_planes, enlarge, pairs_of, pixels, positions, to_bfloat16
+from .map_layout import check_map, write
 
 BFLOAT16 = (torch.bfloat16,)
 
@@ -58,6 +60,21 @@ def pair_interpolate_(out: Tensor, out_pair: int, x: Tensor, height: int, width:
     return INTERPOLATE(out, out_pair, x.contiguous(), height, width)
 
 
+def map_interpolate_(out: Tensor, group: int, x: Tensor, height: int, width: int) -> Tensor:
+    """Enlarge ``x`` float32 (C, h, w) into groups of map ``out`` from ``group`` on, ``height`` x ``width`` pixels.
+
+    Channels from C up to a multiple of 8 are zeros. Bilinear with align_corners=False, as ``pair_interpolate_``, every
+    product and every sum rounded to float32. Returns ``out``. Raises InputError for other types, and for a map that is
+    too small.
+    """
+    op = "map_interpolate_"
+    if not isinstance(x, Tensor) or x.dtype != torch.float32 or x.ndim != 3 or not x.numel():
+        raise InputError(f"{op}: x must be float32 (channels, h, w), got {describe(x)}")
+    check_count(op, "group", group, 0)
+    check_map(op, "out", out, group + groups_of(len(x)), height, width)
+    return INTO_MAP(out, group, x.contiguous(), height, width)
+
+
 def _pool(x: Tensor, x_pair: int, pairs: int, height: int, width: int, size: int, step: int) -> Tensor:
     image = channels_of(pixels(x[x_pair : x_pair + pairs], height, width)).float()
     return F.max_pool2d(image[None, :, 1:-1:2, 1:-1:2], size, step)[0]
@@ -70,6 +87,15 @@ def _interpolate(out: Tensor, out_pair: int, x: Tensor, height: int, width: int)
     return out
 
 
+def _into_map(out: Tensor, group: int, x: Tensor, height: int, width: int) -> Tensor:
+    for axis, length in ((1, height), (2, width)):
+        first, second, share = positions(x.shape[axis], length, x.device)
+        before = x.index_select(axis, first)
+        x = before + (x.index_select(axis, second) - before) * (share[:, None] if axis == 1 else share)
+    write(out, x, group * GROUP)
+    return out
+
+
 @register_fake("pair_pool")
 def _fake_pool(x: Tensor, x_pair: int, pairs: int, height: int, width: int, size: int, step: int) -> Tensor:
     rows, columns = (((side - 3) // 2 + 1 - size) // step + 1 for side in (height, width))
@@ -77,7 +103,11 @@ def _fake_pool(x: Tensor, x_pair: int, pairs: int, height: int, width: int, size
 
 
 register_writing("pair_interpolate_")
+register_writing("map_interpolate_")
 POOL = Operator[Tensor]("pair_pool", NativeBackend("pair_pool", "cpu", BFLOAT16), Backend(_pool))
 INTERPOLATE = Operator[Tensor](
     "pair_interpolate_", NativeInPlaceBackend("pair_interpolate_", "cpu", BFLOAT16), Backend(_interpolate)
+)
+INTO_MAP = Operator[Tensor](
+    "map_interpolate_", NativeInPlaceBackend("map_interpolate_", "cpu", (torch.float32,)), Backend(_into_map)
 )
