@@ -38,7 +38,7 @@ def large(outputs: int = 3, **more: object) -> Conv:
 
 
 def chain_of(conv: Conv, tile: int = 4) -> MapChain:
-    return MapChain([Stage(conv, "x", "out")], ["x", "out"], tile)
+    return MapChain([Stage(conv, "x", "out")], ["x", "out"], [tile])
 
 
 def stored(image: Tensor) -> Map:

@@ -1,8 +1,8 @@
 """Tiles of 6 x 6 pixels instead of 4 x 4: a fifth less work for a 3x3 kernel, and four times the rounding error.
 
 Some networks do not show that, others multiply it. So each is tried on a picture when its weights are loaded, and has
-them where it makes the same one, coarse and refined; a Refine-Net alone may have small ones. That is kept for the next
-time. What could run in bf16 as well has them without a trial: that rounds a hundred times as much.
+them in as many layers as make the same one, coarse and refined; a Refine-Net alone may have small ones. That is kept for
+the next time. What could run in bf16 as well has them without a trial: that rounds a hundred times as much.
 """
 
 from __future__ import annotations
@@ -22,19 +22,24 @@ from ...system.kept import Kept
 from ...version import LIBRARY, code_version, foreign_code
 from ..precision import picture
 from .choose import STORAGES, slow, weights_of
-from .maps import TILE, Maps
+from .maps import Maps
 from .plan import PairWeights
 from .storage import Storage
 
-LARGE = 6
-# Sides of the tiles of a whole network, and of a Base-Net and a Refine-Net; the fastest ones first.
-WHOLE, GUIDED = ((LARGE,), (TILE,)), ((LARGE, LARGE), (LARGE, TILE), (TILE, TILE))
+# Shares of the layers of a whole network that have large tiles, and of those of a Base-Net and a Refine-Net; the fastest
+# ones first.
+WHOLE = *((eighths / 8,) for eighths in range(8, 1, -1)), (0.0,)
+GUIDED = (1.0, 1.0), (1.0, 0.0), (0.5, 0.0), (0.0, 0.0)
 ALIKE = 90.0  # dB between two results in bytes: of 100,000 values 6 may be other by one
 SIDE = 96  # of the picture it is tried on
+HOPELESS = 0.5  # dB by which what is expected of a share must fail for it not to be tried
+ERROR = 0.25  # of tiles of 4, a part of that of tiles of 6
+
+Shares = tuple[float, ...]
 
 CODE = tuple(f"mga_kernels.{name}" for name in ("architectures", "networks", "ops", "runtimes"))
 
-_sides = Kept("tiles.json")
+_shares = Kept("tiles.json")
 
 
 def of(network: SRNetwork, kept: Storage, exact: bool) -> PairWeights | str:
@@ -50,7 +55,7 @@ def of(network: SRNetwork, kept: Storage, exact: bool) -> PairWeights | str:
     if kept.narrow or exact or isinstance(in_bf16, str):
         return prepared(*found, kept)
     kind, halves = found
-    return kind(halves, Maps(LARGE))
+    return kind(halves, Maps(1.0))
 
 
 def prepared(kind: type[PairWeights], halves: Halves, kept: Storage) -> PairWeights:
@@ -58,18 +63,35 @@ def prepared(kind: type[PairWeights], halves: Halves, kept: Storage) -> PairWeig
     if kept.narrow:
         return kind(halves, kept)
     key, choices = _key(kind, halves, kept), WHOLE if halves.refine is None else GUIDED
-    found = _sides.find(key)
-    for sides in choices:
-        if found == list(sides):
-            return kind(halves, *map(Maps, sides))
-    made = kind(halves, *map(Maps, choices[-1]))
-    for sides in choices[:-1]:
-        large = kind(halves, *map(Maps, sides))
-        if _alike(large, made):
-            _sides.keep(key, list(sides))  # where that cannot be written it is found out each time
-            return large
-    _sides.keep(key, list(choices[-1]))
+    found = _shares.find(key)
+    for shares in choices:
+        if found == list(shares):
+            return kind(halves, *map(Maps, shares))
+    shares, made = _most(kind, halves, choices)
+    _shares.keep(key, list(shares))  # where that cannot be written it is found out each time
     return made
+
+
+def _most(kind: type[PairWeights], halves: Halves, choices: Sequence[Shares]) -> tuple[Shares, PairWeights]:
+    """The first of ``choices`` with which pictures are alike those of the last one, which has no large tiles."""
+    *choices, none = choices
+    small, image = kind(halves, *map(Maps, none)), _picture()
+    pictures = _pictures(small, image)
+    last, least = choices[0], 0.0
+    for shares in choices:
+        # What is expected of fewer large tiles of the Base-Net than were tried last.
+        if shares[1:] == last[1:] and least + _gain(shares[0]) - _gain(last[0]) < -HOPELESS:
+            continue
+        large = kind(halves, *map(Maps, shares))
+        last, least = shares, _likeness(_pictures(large, image), pictures) - ALIKE
+        if least >= 0:
+            return shares, large
+    return none, small
+
+
+def _gain(share: float) -> float:
+    """dB that pictures are nearer with large tiles in a share of the layers: all layers' errors add up as variances."""
+    return -5 * math.log10(share + (1 - share) * ERROR**2)
 
 
 def _key(kind: type[PairWeights], halves: Halves, kept: Storage) -> dict[str, Any]:
@@ -87,11 +109,6 @@ def _key(kind: type[PairWeights], halves: Halves, kept: Storage) -> dict[str, An
         "kernels": kept.kernels(),
         "weights": weights.hexdigest(),
     }
-
-
-def _alike(large: PairWeights, made: PairWeights) -> bool:
-    image = _picture()
-    return _likeness(_pictures(large, image), _pictures(made, image)) >= ALIKE
 
 
 def _picture() -> torch.Tensor:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from .regions import Regions
 
 FEW_INPUTS = 4  # in tiles these would be transformed for less than they save
-TILE = 4
+TILE, LARGE = 4, 6  # sides of the tiles of 3x3 kernels: ``large_tiles``
 SIDE = 4  # of the tiles of layers that are computed plainly
 
 
@@ -124,9 +124,12 @@ def _conv(layer: Conv, enlarge: int, stride: int, tile: int) -> Packed:
     weight = torch.where(present[:, None, None, None], weight[order], torch.zeros(()))
     rows = torch.stack([bias, slope])[:, order] * present
     rows = F.pad(torch.cat([rows, torch.ones_like(rows)]), (0, -rows.shape[1] % GROUP))
-    tiled = stride == 1 and layer.size == 3 and len(weight) > FEW_OUTPUTS and layer.inputs > FEW_INPUTS
-    side = tile if tiled else 0
+    side = tile if _in_tiles(layer, len(weight), stride) else 0
     return Packed(pack_map_weight(weight.contiguous(), side), rows.contiguous(), len(weight), side)
+
+
+def _in_tiles(layer: Layer, outputs: int, stride: int) -> bool:
+    return stride == 1 and layer.size == 3 and outputs > FEW_OUTPUTS and layer.inputs > FEW_INPUTS
 
 
 def _order(outputs: int, shuffle: int, enlarge: int) -> Tensor:
@@ -147,13 +150,24 @@ class MapChain(Chain):
 
     A room is a map of a grid, which the chains that run over it share; those of a chain with ``spare`` planes lie in
     these. Whole images are convolved ``in_blocks`` where that is worth it; too much of a patch is its border.
+    ``tiles``: the side of each stage's tiles if its layer is computed in tiles, by default TILE.
     """
 
-    def __init__(self, stages: Sequence[Stage], external: Sequence[str], tile: int = TILE, spare: Sequence[str] = ()):
-        self.stages, self.external, self.tile, self.spare = list(stages), list(external), tile, tuple(spare)
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        external: Sequence[str],
+        tiles: Sequence[int] | None = None,
+        spare: Sequence[str] = (),
+    ):
+        self.stages, self.external, self.spare = list(stages), list(external), tuple(spare)
+        self.tiles = tiles = list(tiles or [TILE] * len(stages))
         divided = in_blocks(stages)
-        self.in_blocks = None if divided is None else MapChain(divided, external, tile, spare)
-        self.layers = [_adding(pack(stage.layer, stage.enlarge, stage.stride, tile), stage) for stage in self.stages]
+        self.in_blocks = None if divided is None else MapChain(divided, external, [*tiles, tiles[-1]], spare)
+        self.layers = [
+            _adding(pack(stage.layer, stage.enlarge, stage.stride, tile), stage)
+            for stage, tile in zip(stages, tiles, strict=True)
+        ]
         self.rows = Rows(self.stages, external, [layer.tile or SIDE for layer in self.layers])
         self.slots: dict[str, Slot] = self.rows.slots
         measured = [i for i, stage in enumerate(self.stages) if stage.measure]
@@ -191,7 +205,7 @@ class MapChain(Chain):
         stages = apart(self.stages, self.external)
         if stages is None:
             return self
-        chain = MapChain(stages, self.external, self.tile)
+        chain = MapChain(stages, self.external, self.tiles)
         chain.apart = chain
         return chain
 
@@ -319,19 +333,28 @@ def _rooms_beside(rooms: Rooms, planes: Iterable[Stored], width: int) -> Rooms:
 
 
 class Maps(Storage):
-    """Float maps; ``tile``: side of the tiles of 3x3 kernels, 4 or 6."""
+    """Float maps; ``large``: the share of the layers in tiles that have large ones, of all chains that are made, so that
+    a network's are made of one of these."""
 
     name, step, narrow, in_place = "float32", GROUP, False, True
     description = "float32, in convolutions of our own"
 
-    def __init__(self, tile: int = TILE):
-        self.tile = tile
+    def __init__(self, large: float = 0.0):
+        self.large = large
+        self._tiled = 0  # layers so far
 
     def planes(self, channels: int, height: int, width: int, spare: Spare | None = None) -> Map:
         return Map(channels, height, width, spare)
 
     def chain(self, stages: Sequence[Stage], external: Sequence[str], spare: Sequence[str] = ()) -> MapChain:
-        return MapChain(stages, external, self.tile, spare)
+        return MapChain(stages, external, [self._tile(stage) for stage in stages], spare)
+
+    def _tile(self, stage: Stage) -> int:
+        """The side of the tiles of the next stage."""
+        before, layer = self._tiled, stage.layer
+        if isinstance(layer, Conv):
+            self._tiled += _in_tiles(layer, len(_order(layer.channels, layer.shuffle, stage.enlarge)), stage.stride)
+        return LARGE if int((before + 1) * self.large) > int(before * self.large) else TILE
 
     def gather(
         self, grid: Grid, out: Stored, x: Stored, cells: tuple[int, int], indices: Tensor, halo: int, repeated: int

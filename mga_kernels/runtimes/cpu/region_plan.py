@@ -13,7 +13,7 @@ from ...networks import RegionConfig, SRNetwork
 from ..plan import CELLS, Plan, Planner
 from . import large_tiles
 from .choose import weights_of
-from .maps import MapChain, Maps
+from .maps import LARGE, MapChain, Maps
 from .plan import PairWeights
 from .regions import Regions, Surroundings
 from .storage import Storage
@@ -80,7 +80,7 @@ class RegionWeights(Planner):
 def _weights(network: SRNetwork, cell: int, pixel: torch.dtype, exact: bool) -> PairWeights | str:
     """Of a whole network in float maps as when it runs alone, or why there are none; in large tiles only where cells
     are whole ones."""
-    if pixel == torch.uint8 and cell % large_tiles.LARGE == 0:
+    if pixel == torch.uint8 and cell % LARGE == 0:
         return large_tiles.of(network, Maps(), exact)
     found = weights_of(network, Maps())
     return found if isinstance(found, str) else found[0](found[1], Maps(), pixel=pixel)
