@@ -26,7 +26,7 @@ SETTINGS = {"span": {"channels": 28}, "compact": {"channels": 64}, "edsr": {}}
 def cache(monkeypatch, tmp_path):
     """The file of a cache in which nothing is yet."""
     monkeypatch.setenv("MGA_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(large_tiles, "_shares", Kept("tiles.json"))
+    monkeypatch.setattr(large_tiles, "_firsts", Kept("tiles.json"))
     return tmp_path / "cache" / "tiles.json"
 
 
@@ -44,14 +44,14 @@ def tried(monkeypatch, portable_may_differ):
     monkeypatch.setattr(large_tiles, "_likeness", lambda *results: calls.append(1) or plain(*results))
 
     def ask(*asked) -> tuple[set[int], bool]:
-        monkeypatch.setattr(large_tiles, "_shares", Kept("tiles.json"))
+        monkeypatch.setattr(large_tiles, "_firsts", Kept("tiles.json"))
         calls.clear()
         return tiles_of(MaskGuidedSR(network(*asked), runtime="own")), bool(calls)
 
     return ask
 
 
-def network(kind: str, above: float = 0.0) -> WholeNetwork:
+def network(kind: str, above: float = 0.0, blocks: int = 2) -> WholeNetwork:
     """``above``: added to all that the last convolution of "compact" reads, and taken off what it makes.
 
     SPAN of random weights is alike in tiles of 6 to 86 to 92 dB, by the few bytes that differ, and where its last
@@ -59,7 +59,9 @@ def network(kind: str, above: float = 0.0) -> WholeNetwork:
     """
     torch.manual_seed(2)
     input_range = "0..255" if kind == "edsr" else "0..1"
-    made = WholeNetwork(WholeConfig(kind, 2, 2, SETTINGS[kind], input_range=input_range)).eval().requires_grad_(False)
+    made = (
+        WholeNetwork(WholeConfig(kind, 2, blocks, SETTINGS[kind], input_range=input_range)).eval().requires_grad_(False)
+    )
     if kind == "span":
         made.body.upsampler[0].weight *= 0.01
     if kind == "compact":
@@ -103,16 +105,16 @@ def test_what_is_apart_by_chance_is_another_byte_as_often():
 
 
 @pytest.mark.parametrize(
-    ("found", "base", "refine", "shares"),
+    ("found", "base", "refine", "firsts"),
     [
-        ([90.0], {6}, {6}, [1, 1]),
-        ([80.0, 90.1], {6}, {4}, [1, 0]),
-        ([80.0, 89.0, 90.1], {4, 6}, {4}, [0.5, 0]),  # half of them is worth 1.4 dB
-        ([80.0, 88.0], {4}, {4}, [0, 0]),
-        ([80.0, 89.9, 89.9], {4}, {4}, [0, 0]),
+        ([90.0], {6}, {6}, [0, 0]),
+        ([80.0, 90.1], {6}, {4}, [0, None]),
+        ([80.0, 89.0, 90.1], {4, 6}, {4}, [27, None]),  # half of them is worth 1.4 dB
+        ([80.0, 88.0], {4}, {4}, [None, None]),
+        ([80.0, 89.9, 89.9], {4}, {4}, [None, None]),
     ],
 )
-def test_a_refine_net_may_have_small_tiles_alone(monkeypatch, cache, found, base, refine, shares):
+def test_a_refine_net_may_have_small_tiles_alone(monkeypatch, cache, found, base, refine, firsts):
     """The pictures of all cells count as much as the coarse one."""
     left, given = list(found), []
 
@@ -128,27 +130,29 @@ def test_a_refine_net_may_have_small_tiles_alone(monkeypatch, cache, found, base
     assert not left
     side, cells = large_tiles.SIDE, (large_tiles.SIDE // 4) ** 2
     assert given == [[(2 * side, 2 * side, 3), (cells, 3, 8, 8)] * 2] * len(found)
-    assert list(json.loads(cache.read_text())["entries"].values()) == [shares]
+    assert list(json.loads(cache.read_text())["entries"].values()) == [firsts]
 
 
 @pytest.mark.parametrize(
-    ("found", "share"),
+    ("found", "first"),
     [
-        ([90.0], 1),
-        ([89.8, 90.0], 0.875),
-        ([89.4, 89.9, 90.0], 0.75),
-        ([88.52, 89.77, 90.4], 0.375),  # from half of the layers on it can be expected
-        ([86.0], 0),
-        ([87.5, 89.2], 0),
+        ([90.0], 0),
+        ([89.8, 90.0], 1),
+        ([89.4, 89.9, 90.0], 2),
+        ([88.52, 89.77, 90.4], 5),  # from half of the layers on it can be expected
+        ([86.0], None),
+        ([87.5, 89.2], None),
     ],
 )
-def test_as_many_layers_have_large_tiles_as_make_the_same_picture(monkeypatch, cache, found, share):
+def test_as_many_layers_have_large_tiles_as_make_the_same_picture(monkeypatch, cache, found, first):
+    """The last ones, of eight."""
     left = list(found)
     monkeypatch.setattr(large_tiles, "_likeness", lambda *pictures: left.pop(0))
-    tiles = tiles_of(MaskGuidedSR(network("compact"), runtime="own"))
+    (chain,) = MaskGuidedSR(network("compact", blocks=7), runtime="own")._runner.planner.chains
     assert not left
-    assert tiles == {4, 6} - ({4} if share == 1 else {6} if share == 0 else set())
-    assert list(json.loads(cache.read_text())["entries"].values()) == [[share]]
+    tiles = [layer.tile for layer in chain.layers if layer.tile]
+    assert tiles == [6 if first is not None and number >= first else 4 for number in range(8)]
+    assert list(json.loads(cache.read_text())["entries"].values()) == [[first]]
 
 
 def test_other_weights_of_the_refine_net_are_tried_anew(monkeypatch):
@@ -164,7 +168,7 @@ def test_pictures_in_large_tiles_are_those_in_small_ones(monkeypatch, kind):
     image = (255 * picture(67, 83)[0].permute(1, 2, 0)).byte().numpy()
     large = np.asarray(MaskGuidedSR(network(kind), runtime="own").upscale(image))
     monkeypatch.setattr(large_tiles, "_likeness", lambda *pictures: 0.0)
-    monkeypatch.setattr(large_tiles, "_shares", Kept("other.json"))
+    monkeypatch.setattr(large_tiles, "_firsts", Kept("other.json"))
     small = MaskGuidedSR(network(kind), runtime="own")
     assert tiles_of(small) == {4}
     differing = np.square(large.astype(float) - np.asarray(small.upscale(image))).mean()
@@ -178,21 +182,19 @@ def test_a_layer_is_packed_once_for_each_side():
     assert (pack(layer, tile=6).tile, pack(layer).tile) == (6, 4)
 
 
-@pytest.mark.parametrize(
-    ("share", "tiles"), [(0, "44444444"), (0.25, "44464446"), (0.375, "44644646"), (0.875, "46666666"), (1, "66666666")]
-)
-def test_a_share_of_the_layers_has_large_tiles(share, tiles):
-    """One as often as the next, whatever lies between them, in one chain or in several."""
+@pytest.mark.parametrize(("first", "tiles"), [(None, "44444444"), (0, "66666666"), (5, "44444666"), (8, "44444444")])
+def test_layers_have_large_tiles_from_one_on(first, tiles):
+    """Whatever lies between them, in one chain or in several."""
     conv, pixel = Conv(torch.zeros(16, 16, 3, 3)), Conv(torch.zeros(16, 16, 1, 1))
     few, many = Conv(torch.zeros(16, 3, 3, 3)), Conv(torch.zeros(3, 16, 9, 9), floats=True)
     for together in (1, 2, 8):
-        maps, found = Maps(share), []
+        maps, found = Maps(first), []
         for _ in range(8 // together):
             stages = [Stage(layer, "x", "x") for layer in [conv, pixel, few] * together]
             found += [layer.tile for layer in maps.chain(stages, ["x"]).layers]
         assert "".join(map(str, found[::3])) == tiles
         assert not any(found[1::3] + found[2::3])
-    chain = Maps(1.0).chain([Stage(conv, "x", "y"), Stage(many, "y", "out")], ["x", "out"])
+    chain = Maps(0).chain([Stage(conv, "x", "y"), Stage(many, "y", "out")], ["x", "out"])
     assert [layer.tile for layer in chain.in_blocks.layers] == [6, 6, 0]
 
 
@@ -232,14 +234,14 @@ def test_a_library_that_is_built_anew_has_new_verdicts(tried, monkeypatch, tmp_p
     assert tried("span") == ({6}, True)
 
 
-@pytest.mark.parametrize("verdict", [1, "1", None, [7], [1, 1], [], {"share": 1}, float("nan")])
+@pytest.mark.parametrize("verdict", [0, "0", None, [-1], [0.5], [True], [0, 0], [], {"first": 0}, float("nan")])
 def test_what_is_no_verdict_is_not_believed(tried, cache, verdict):
     assert tried("compact", 300.0) == ({4}, True)
     content = json.loads(cache.read_text())
     (key,) = content["entries"]
     cache.write_text(json.dumps(content | {"entries": {key: verdict}}))
     assert tried("compact", 300.0) == ({4}, True)
-    assert json.loads(cache.read_text())["entries"] == {key: [0]}
+    assert json.loads(cache.read_text())["entries"] == {key: [None]}
 
 
 @pytest.mark.filterwarnings("error")

@@ -11,7 +11,7 @@ import copy
 import hashlib
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -26,20 +26,21 @@ from .maps import Maps
 from .plan import PairWeights
 from .storage import Storage
 
-# Shares of the layers of a whole network that have large tiles, and of those of a Base-Net and a Refine-Net; the fastest
-# ones first.
-WHOLE = *((eighths / 8,) for eighths in range(8, 1, -1)), (0.0,)
-GUIDED = (1.0, 1.0), (1.0, 0.0), (0.5, 0.0), (0.0, 0.0)
+# Shares of the layers of a whole network that have large tiles, the last ones, and of those of a Base-Net and a
+# Refine-Net; the fastest ones first. Errors of early layers grow in those that follow.
+WHOLE = tuple((eighths / 8,) for eighths in range(8, 1, -1))
+GUIDED = (1.0, 1.0), (1.0, 0.0), (0.5, 0.0)
 ALIKE = 90.0  # dB between two results in bytes: of 100,000 values 6 may be other by one
 SIDE = 96  # of the picture it is tried on
 HOPELESS = 0.5  # dB by which what is expected of a share must fail for it not to be tried
 ERROR = 0.25  # of tiles of 4, a part of that of tiles of 6
 
 Shares = tuple[float, ...]
+Firsts = list[int | None]  # numbers of the first layers with large tiles, as of ``Maps``
 
 CODE = tuple(f"mga_kernels.{name}" for name in ("architectures", "networks", "ops", "runtimes"))
 
-_shares = Kept("tiles.json")
+_firsts = Kept("tiles.json")
 
 
 def of(network: SRNetwork, kept: Storage, exact: bool) -> PairWeights | str:
@@ -55,42 +56,53 @@ def of(network: SRNetwork, kept: Storage, exact: bool) -> PairWeights | str:
     if kept.narrow or exact or isinstance(in_bf16, str):
         return prepared(*found, kept)
     kind, halves = found
-    return kind(halves, Maps(1.0))
+    return kind(halves, Maps(0))
 
 
 def prepared(kind: type[PairWeights], halves: Halves, kept: Storage) -> PairWeights:
     """The weights of a network in ``kept``, and where nothing is lost, in large tiles."""
     if kept.narrow:
         return kind(halves, kept)
-    key, choices = _key(kind, halves, kept), WHOLE if halves.refine is None else GUIDED
-    found = _shares.find(key)
-    for shares in choices:
-        if found == list(shares):
-            return kind(halves, *map(Maps, shares))
-    shares, made = _most(kind, halves, choices)
-    _shares.keep(key, list(shares))  # where that cannot be written it is found out each time
+    key = _key(kind, halves, kept)
+    found = _firsts.find(key)
+    if _is_verdict(found, halves):
+        return _made(kind, halves, cast(Firsts, found))
+    firsts, made = _most(kind, halves)
+    _firsts.keep(key, firsts)  # where that cannot be written it is found out each time
     return made
 
 
-def _most(kind: type[PairWeights], halves: Halves, choices: Sequence[Shares]) -> tuple[Shares, PairWeights]:
-    """The first of ``choices`` with which pictures are alike those of the last one, which has no large tiles."""
-    *choices, none = choices
-    small, image = kind(halves, *map(Maps, none)), _picture()
-    pictures = _pictures(small, image)
+def _most(kind: type[PairWeights], halves: Halves) -> tuple[Firsts, PairWeights]:
+    """Where large tiles begin, as early as pictures are alike those without any, and the weights."""
+    choices: Sequence[Shares] = WHOLE if halves.refine is None else GUIDED
+    none: Firsts = [None] * len(choices[0])
+    small, image = _made(kind, halves, none), _picture()
+    pictures, tiled = _pictures(small, image), cast(Maps, small.storage).tiled
     last, least = choices[0], 0.0
     for shares in choices:
         # What is expected of fewer large tiles of the Base-Net than were tried last.
         if shares[1:] == last[1:] and least + _gain(shares[0]) - _gain(last[0]) < -HOPELESS:
             continue
-        large = kind(halves, *map(Maps, shares))
+        firsts = [round(tiled * (1 - share)) if share else None for share in shares]
+        large = _made(kind, halves, firsts)
         last, least = shares, _likeness(_pictures(large, image), pictures) - ALIKE
         if least >= 0:
-            return shares, large
+            return firsts, large
     return none, small
 
 
+def _made(kind: type[PairWeights], halves: Halves, firsts: Firsts) -> PairWeights:
+    return kind(halves, Maps(firsts[0]), Maps(firsts[-1]))
+
+
+def _is_verdict(found: object, halves: Halves) -> bool:
+    if not isinstance(found, list) or len(found) != (1 if halves.refine is None else 2):
+        return False
+    return all(one is None or (type(one) is int and one >= 0) for one in found)
+
+
 def _gain(share: float) -> float:
-    """dB that pictures are nearer with large tiles in a share of the layers: all layers' errors add up as variances."""
+    """dB by which pictures are nearer with large tiles in a share of the layers: errors add up as variances."""
     return -5 * math.log10(share + (1 - share) * ERROR**2)
 
 

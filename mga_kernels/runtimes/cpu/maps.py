@@ -333,15 +333,15 @@ def _rooms_beside(rooms: Rooms, planes: Iterable[Stored], width: int) -> Rooms:
 
 
 class Maps(Storage):
-    """Float maps; ``large``: the share of the layers in tiles that have large ones, of all chains that are made, so that
-    a network's are made of one of these."""
+    """Float maps. ``large``: of the layers in tiles, in whichever chains, those from this number on have large ones; None
+    for none."""
 
     name, step, narrow, in_place = "float32", GROUP, False, True
     description = "float32, in convolutions of our own"
 
-    def __init__(self, large: float = 0.0):
+    def __init__(self, large: int | None = None):
         self.large = large
-        self._tiled = 0  # layers so far
+        self.tiled = 0  # layers so far
 
     def planes(self, channels: int, height: int, width: int, spare: Spare | None = None) -> Map:
         return Map(channels, height, width, spare)
@@ -351,10 +351,10 @@ class Maps(Storage):
 
     def _tile(self, stage: Stage) -> int:
         """The side of the tiles of the next stage."""
-        before, layer = self._tiled, stage.layer
+        number, layer = self.tiled, stage.layer
         if isinstance(layer, Conv):
-            self._tiled += _in_tiles(layer, len(_order(layer.channels, layer.shuffle, stage.enlarge)), stage.stride)
-        return LARGE if int((before + 1) * self.large) > int(before * self.large) else TILE
+            self.tiled += _in_tiles(layer, len(_order(layer.channels, layer.shuffle, stage.enlarge)), stage.stride)
+        return TILE if self.large is None or number < self.large else LARGE
 
     def gather(
         self, grid: Grid, out: Stored, x: Stored, cells: tuple[int, int], indices: Tensor, halo: int, repeated: int
