@@ -1,8 +1,8 @@
 """Tiles of 6 x 6 pixels instead of 4 x 4: a fifth less work for a 3x3 kernel, and four times the rounding error.
 
 Some networks do not show that, others multiply it. So each is tried on a picture when its weights are loaded, and has
-them in as many layers as make the same one, coarse and refined; a Refine-Net alone may have small ones. That is kept for
-the next time. What could run in bf16 as well has them without a trial: that rounds a hundred times as much.
+them in as many layers as make the same one, coarse and refined; a Refine-Net alone may have small ones. That is kept
+for the next time. What could run in bf16 as well has them without a trial: that rounds a hundred times as much.
 """
 
 from __future__ import annotations
@@ -133,12 +133,13 @@ def _pictures(weights: PairWeights, image: torch.Tensor) -> list[np.ndarray]:
     weights = copy.copy(weights)
     weights.pixel = torch.float32
     height, width, _ = image.shape
-    cells = math.prod(-(-side // weights.config.patch_size) for side in (height, width)) if weights.guided else 0
+    guided = len(weights.chains) > weights.of_image
+    cells = math.prod(-(-side // weights.config.patch_size) for side in (height, width)) if guided else 0
     plan = weights.plan(height, width, cells)
     coarse, scale = plan.buffer(), weights.config.scale
     plan.coarse(image, coarse)
     pictures = [coarse[: scale * height, : scale * width]]
-    if weights.guided:
+    if guided:
         plan.gather(torch.arange(cells, dtype=torch.int32)[None])
         pictures.append(plan.refined())
     return [made.numpy().astype(np.float64) for made in pictures]

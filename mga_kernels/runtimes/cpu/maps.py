@@ -333,8 +333,8 @@ def _rooms_beside(rooms: Rooms, planes: Iterable[Stored], width: int) -> Rooms:
 
 
 class Maps(Storage):
-    """Float maps. ``large``: the number of the first of the layers in tiles, in whichever chains, that has large ones, as
-    have all behind it; None for none."""
+    """Float maps. ``large``: number of the first of the layers in tiles, in whichever chains, that has large ones, as all
+    behind it have; None for none."""
 
     name, step, narrow, in_place = "float32", GROUP, False, True
     description = "float32, in convolutions of our own"

@@ -59,8 +59,7 @@ class PairWeights(Planner, Generic[Base, Refine]):
         self, halves: Halves, kept: Storage, refining: Storage | None = None, pixel: torch.dtype = torch.uint8
     ):
         """``refining``: in which the Refine-Net's chains are made, where that is not ``kept``; of the same planes."""
-        self.storage, self.pixel = kept, pixel
-        self._making = kept
+        self.storage, self._making, self.pixel = kept, kept, pixel
         self.config, self.halo = halves.config, halves.halo
         self.channels = self.config.feature_channels
         self.value_range = halves.value_range
@@ -69,7 +68,6 @@ class PairWeights(Planner, Generic[Base, Refine]):
         self.prepare_base(cast(Base, halves.base))
         self.mask = None if halves.mask is None else _MaskBranch(halves.mask, self.config.selection, self.chain)
         self.of_image = len(self.chains)
-        self.guided = halves.refine is not None
         if halves.refine is not None:
             self._making = refining or kept
             self.prepare_refine(cast(Refine, halves.refine))
