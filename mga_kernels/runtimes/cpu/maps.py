@@ -333,7 +333,7 @@ def _rooms_beside(rooms: Rooms, planes: Iterable[Stored], width: int) -> Rooms:
 
 
 class Maps(Storage):
-    """Float maps. ``large``: number of the first of the layers in tiles, in whichever chains, that has large ones, as all
+    """Float maps. ``large``: which of the layers in tiles, in whichever chains, is the first that has large ones, as all
     behind it have; None for none."""
 
     name, step, narrow, in_place = "float32", GROUP, False, True
@@ -353,7 +353,7 @@ class Maps(Storage):
         """The side of the tiles of the next stage."""
         number, layer = self.tiled, stage.layer
         if isinstance(layer, Conv):
-            self.tiled += _in_tiles(layer, len(_order(layer.channels, layer.shuffle, stage.enlarge)), stage.stride)
+            self.tiled += _in_tiles(layer, len(_order(len(layer.weight), layer.shuffle, stage.enlarge)), stage.stride)
         return TILE if self.large is None or number < self.large else LARGE
 
     def gather(
