@@ -128,10 +128,11 @@ class Regions(Surroundings):
     def forget(self) -> None:
         self.cells = np.zeros((0, 0), dtype=bool)
         self.lists: dict[Extent, tuple[Tensor, Tensor]] = {}
+        self._marks: dict[tuple[int, int], dict[int, Marks]] = {}  # by side and scale, and how far around the cells
 
     def choose(self, cells: Tensor, height: int, width: int) -> None:
+        self.forget()
         self.cells, self.size, self.next = cells.numpy(), (height, width), 0
-        self.lists = {}
 
     def lists_of(
         self, rows: Rows, given: Given, records: Sequence[LayerRecord]
@@ -146,6 +147,8 @@ class Regions(Surroundings):
                     raise InputError(f"regions: cells of {self.cell} pixels are not whole tiles of {side}")
             return None
         extents = self.extents[number]
+        for extent in sorted(dict.fromkeys(extents), key=lambda extent: extent.tiles):
+            self._lists(extent)
         lists = [one for extent in dict.fromkeys(extents) for one in self._lists(extent)]
         if number not in self._named:
             numbers = {extent: 2 * i for i, extent in enumerate(dict.fromkeys(extents))}
@@ -158,14 +161,22 @@ class Regions(Surroundings):
     def _lists(self, extent: Extent) -> tuple[Tensor, Tensor]:
         """Numbers of tiles, int32: those that are computed, and those that become zeros."""
         if extent not in self.lists:
-            scale = extent.scale
-            height, width = (-(-scale * length // extent.side) for length in self.size)
-            each = scale * self.cell // extent.side
-            chosen = self.cells.repeat(each, 0).repeat(each, 1)[:height, :width]
-            computed = _within(chosen, extent.tiles)
-            wider = _within(computed, extent.zeros - extent.tiles)
+            computed = self._tiles_within(extent, extent.tiles)
+            wider = self._tiles_within(extent, extent.zeros)
             self.lists[extent] = _numbers(computed), _numbers(wider & ~computed)
         return self.lists[extent]
+
+    def _tiles_within(self, extent: Extent, tiles: int) -> Marks:
+        """Those that are no further from a cell, made of those that are less far."""
+        known = self._marks.setdefault((extent.side, extent.scale), {})
+        if not known:
+            height, width = (-(-extent.scale * length // extent.side) for length in self.size)
+            each = extent.scale * self.cell // extent.side
+            known[0] = self.cells.repeat(each, 0).repeat(each, 1)[:height, :width]
+        if tiles not in known:
+            nearest = max(one for one in known if one < tiles)
+            known[tiles] = _within(known[nearest], tiles - nearest)
+        return known[tiles]
 
 
 def _within(chosen: Marks, tiles: int) -> Marks:
