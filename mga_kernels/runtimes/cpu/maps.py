@@ -333,7 +333,7 @@ def _rooms_beside(rooms: Rooms, planes: Iterable[Stored], width: int) -> Rooms:
 
 
 class Maps(Storage):
-    """Float maps. ``large``: which of the layers in tiles, in whichever chains, is the first that has large ones, as all
+    """Float maps. ``large``: which of the layers in tiles, in whichever chains, is the first to have large ones, as all
     behind it have; None for none."""
 
     name, step, narrow, in_place = "float32", GROUP, False, True
