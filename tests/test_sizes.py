@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+import torch
+from local_originals import compact
 from PIL import Image
 
 from mga.cli import build_parser, main
@@ -108,6 +110,25 @@ def test_an_image_that_is_larger_already_is_shrunk_without_the_network(tmp_path,
     code, output = mga_upscale(photo, "-o", tmp_path / "same.png", "--scale", "1")
     assert code == 0
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "same.png")), np.asarray(Image.open(photo)))
+
+
+@pytest.mark.parametrize(("edges", "beside"), [("--no-wrap", 0), ("--wrap", 32)])
+@pytest.mark.parametrize("arguments", [[], ["--scale", "1"], ["--width", "16"]])
+def test_a_network_of_x1_runs_although_nothing_becomes_larger(tmp_path, capsys, arguments, edges, beside):
+    state, forward = compact(1)
+    torch.save(dict(state), tmp_path / "1x.pth")
+    picture = np.random.default_rng(0).integers(60, 200, (20, 32, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / "a.png")
+    command = ["upscale", str(tmp_path / "a.png"), "-o", str(tmp_path / "out.png"), "--model", str(tmp_path / "1x.pth")]
+    assert main([*command, *arguments, edges]) == 0
+    shrunk = 2 if "--width" in arguments else 1
+    assert f"({32 // shrunk}x{20 // shrunk}, dense" in capsys.readouterr().out
+    seen = np.pad(picture, ((0, 0), (beside, beside), (0, 0)), mode="wrap")
+    made = forward(torch.from_numpy(seen).permute(2, 0, 1)[None] / 255)[0].permute(1, 2, 0).clamp(0, 1) * 255
+    expected = shrink(made.round().to(torch.uint8).numpy(), (made.shape[1] // shrunk, made.shape[0] // shrunk))
+    expected = expected[:, beside // shrunk : (beside + 32) // shrunk].astype(int)
+    assert np.abs(expected - shrink(picture, (32 // shrunk, 20 // shrunk))).mean() > 5
+    assert np.abs(np.asarray(Image.open(tmp_path / "out.png")) - expected).max() <= 1
 
 
 def test_one_that_is_too_small_for_the_size_is_a_line(tmp_path, photo, mga_upscale):

@@ -46,6 +46,21 @@ def right_way(networks: Iterable[WholeNetwork], ranges: Iterable[str]) -> tuple[
 
 
 @torch.inference_mode()
+def right_reading(networks: Iterable[WholeNetwork]) -> int:
+    """Which of these networks, made of the same tensors, works: the first, unless it clearly does not and another does.
+
+    Those of the others that work may be nearly the same.
+    """
+    found: list[float] = []
+    for network in networks:
+        found.append(_difference(network, network.config.input_range))
+        if found[0] <= NEAR:
+            return 0
+    best = min(range(len(found)), key=found.__getitem__)
+    return best if found[best] <= NEAR and found[0] >= CLEAR * found[best] else 0
+
+
+@torch.inference_mode()
 def right_colours(networks: Sequence[WholeNetwork]) -> tuple[int | None, list[float]]:
     """Which of these networks, which differ in constants alone, keeps the colours of the picture.
 

@@ -44,7 +44,7 @@ def larger(
     """
     if photo.goes_round if wrap is None else wrap:
         return _all_round(model, photo, size)
-    if _no_larger(photo, size):
+    if not _runs(model, photo, size):
         return fitted(photo, photo, size), "without the network, as it is no larger than the image"
     return _as_asked(photo, size, model.upscale(photo, return_result=True))
 
@@ -57,14 +57,15 @@ def begin_larger(
         return None
     from .begun import Begun as OnGpu  # which needs the model
 
-    if (photo.goes_round if wrap is None else wrap) or _no_larger(photo, size):
+    if (photo.goes_round if wrap is None else wrap) or not _runs(model, photo, size):
         return None
     begun = OnGpu.of(model, photo)
     return None if begun is None else Then(begun, lambda made: _as_asked(photo, size, made))
 
 
-def _no_larger(photo: Photo, size: tuple[int, int]) -> bool:
-    return size[0] <= photo.size[0] and size[1] <= photo.size[1]
+def _runs(model: MaskGuidedSR | Quick, photo: Photo, size: tuple[int, int]) -> bool:
+    """Whether the network is asked for: something larger, or what a network of x1 is for, which enlarges nothing."""
+    return model.scale == 1 or size[0] > photo.size[0] or size[1] > photo.size[1]
 
 
 def _as_asked(photo: Photo, size: tuple[int, int], made: Result) -> tuple[Photo, str]:
@@ -80,7 +81,7 @@ def _all_round(model: MaskGuidedSR | Quick, photo: Photo, size: tuple[int, int])
     beside = -(-max(looks, _RESIZING) // cell) * cell
     around = Photo(np.ascontiguousarray(np.pad(photo.rgb, ((0, 0), (beside, beside), (0, 0)), mode="wrap")))
     how, scale = "without the network, as it is no larger than the image", 1
-    if size[0] > width or size[1] > height:
+    if _runs(model, photo, size):
         made = model.upscale(around, return_result=True)
         around, how, scale = cast(Photo, made.image), refinement(made.refined), model.scale
     if size == (scale * width, scale * height):
