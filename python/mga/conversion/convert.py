@@ -28,7 +28,7 @@ from .distilling import Distilling
 from .extended import extended, fits_the_paper
 from .fitting import Fitting
 from .material import Material
-from .pictures import read_pairs
+from .pictures import middle, read_pairs
 from .settings import Training
 from .split_curve import SplitCurve
 from .teacher import can_lighten, check_convertible, check_refinable, check_split, halves, whole_only
@@ -92,7 +92,7 @@ def convert(asked: Request) -> bool:
     stopped = _finished(fitting, fitting.folder)
     curve = None
     if not extend:
-        curve = SplitCurve(network, teacher, [distilling.middle(lr, LARGEST) for _, lr in held_out or train[0][:1]])
+        curve = SplitCurve(network, teacher, [middle(lr, LARGEST) for _, lr in held_out or train[0][:1]])
         print(curve.report())
     _save(asked, network, fitting, curve.facts() if curve is not None else {})
     print(f"written: {asked.output}")
