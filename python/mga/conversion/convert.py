@@ -21,8 +21,8 @@ from ..evaluation.testsets import only_scale
 from ..files.records import Record
 from ..settings.values import parse_split
 from ..training.packs import Pair
-from . import black_box, distilling
-from .black_box import Asked, with_black_box
+from . import distilling
+from .black_box import with_black_box
 from .curve import LARGEST
 from .distilling import Distilling
 from .extended import extended, fits_the_paper
@@ -139,10 +139,7 @@ def _black_box(asked: Request) -> bool:
         begun = {"original": _digest(asked.checkpoint), "minutes": asked.minutes}
         return _notes(asked, begun | facts, {}, True)
 
-    wanted = Asked(
-        asked.checkpoint, asked.images, asked.minutes, asked.patch_size or black_box.CELL, asked.base or black_box.BASE
-    )
-    pays = with_black_box(wanted, asked.output, notes)
+    pays = with_black_box(asked, notes)
     print(f"written: {asked.output}")
     _note_unless(pays)
     return False
