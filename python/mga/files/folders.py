@@ -45,22 +45,15 @@ def subfolders(folder: Path) -> list[Path]:
     """
     try:
         with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.name[0] != "." and _is_real_folder(entry))
+            names = sorted(entry.name for entry in entries if entry.name[0] != "." and _is_folder(entry, links=False))
     except (OSError, ValueError):
         return []
     return [folder / name for name in names]
 
 
-def _is_real_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: os.DirEntry[str], links: bool = True) -> bool:
     try:
-        return entry.is_dir(follow_symlinks=False)
-    except OSError:
-        return False
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
+        return entry.is_dir(follow_symlinks=links)
     except OSError:  # a link that cannot be followed
         return False
 
