@@ -20,7 +20,6 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import fused_workloads
 import torch
 import workloads
 from gpu_process import whole_record
@@ -28,7 +27,6 @@ from workloads import Machine, Workload
 
 from mga_kernels import ops
 
-CHAIN_TILES = ("4", "2", "1")  # sizes of a block of conv_chain, which its launcher chooses by a model
 CONFIGURATIONS = ((64, torch.bfloat16), (50, torch.float16), (50, torch.float32))
 OURS = ("cuda", "triton", "cpu")
 Calls = dict[str, Callable[[], object]]
@@ -153,13 +151,6 @@ def variants(workload: Workload, device: str, compiler: str | None) -> tuple[Cal
             calls[name] = captured(call) if device == "cuda" and name in OURS else call
         except Exception as error:  # one backend that fails must not cost the figures of the others
             left_out[name] = f"{type(error).__name__}: {error}"
-    if workload.op == "conv_chain" and "cuda" in calls:
-        for tiles in CHAIN_TILES:
-            try:
-                with variable("MGA_CHAIN_TILES", tiles):
-                    calls[f"cuda, {tiles} tiles"] = captured(forced(workload, "cuda"))
-            except Exception as error:  # a block of this size may not fit
-                left_out[f"cuda, {tiles} tiles"] = f"{type(error).__name__}: {error}"
     if compiler is None:
         return calls, left_out
     try:
@@ -213,7 +204,7 @@ def measure_all(
             "copy_gb_per_s": machine.copy_bandwidth / 1e9,
             "matrix_tflops": machine.matrix_rate / 1e12,
         }
-        for make in fused_workloads.everything(device, dtype, channels):
+        for make in workloads.everything(device, dtype, channels):
             workload = make()
             name = f"{workload.op} {workload.case}"
             if only and not any(part in workload.op for part in only):

@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mga.conversion.curve import large, luma
-from mga.evaluation.metrics import psnr_y
+from mga.conversion.curve import large
+from mga.evaluation.metrics import luma, psnr_y
 from mga.evaluation.testsets import find_sets, load_pair
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_checkpoint

@@ -50,7 +50,7 @@ def compile_headers(folder: Path, csrc: Path, *flags: str) -> None:
 
     For ``compile_one`` of kernels in the same folder with the same flags.
     """
-    (folder / "all.h").write_text('#include "cuda/tensor_core.cuh"\n')
+    (folder / "all.h").write_text('#include "cuda/launch.cuh"\n')
     command = [*compiler_command(csrc), *flags, "-x", "c++-header", folder / "all.h", "-o", folder / "all.h.gch"]
     subprocess.run(command, check=True, env=environment())
 
@@ -149,20 +149,6 @@ def thread_order(request):
     libc.setenv(b"EMU_ORDER", request.param.encode(), 1)
     yield
     libc.unsetenv(b"EMU_ORDER")
-
-
-@pytest.fixture
-def emulated_gpu():
-    """emulated_gpu(multiprocessors=..., shared_bytes=...) changes the GPU that the emulation plays, for one test."""
-    libc = ctypes.CDLL(None)
-
-    def play(**facts: int) -> None:
-        for name, value in facts.items():
-            libc.setenv(f"EMU_{name.upper()}".encode(), str(value).encode(), 1)
-
-    yield play
-    for name in ("EMU_MULTIPROCESSORS", "EMU_SHARED_BYTES"):
-        libc.unsetenv(name.encode())
 
 
 def start(library, kernel: str, *arguments) -> int:

@@ -15,12 +15,12 @@ from teachers import tame, teacher_of
 
 from mga.cli import main
 from mga.conversion import extended, fitting, pictures, split_curve
-from mga.conversion.curve import luma
 from mga.conversion.fitting import Fitting
 from mga.conversion.material import Material, fingerprint
 from mga.conversion.settings import Training, load_training
 from mga.conversion.teacher import halves
 from mga.evaluation.masks import every_patch
+from mga.evaluation.metrics import luma
 from mga.training import loop
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_model, read_metadata, recognise, save_model

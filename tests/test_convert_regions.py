@@ -18,6 +18,7 @@ from mga.conversion.curve import Point
 from mga.conversion.distilling import Distilling
 from mga.conversion.material import Material
 from mga.conversion.settings import Training
+from mga.evaluation.metrics import luma
 from mga.training import loop
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_checkpoint, read_metadata
@@ -124,7 +125,7 @@ def test_what_is_measured_is_what_upscaling_does(folder, small):
     for point in work.points:
         model = MaskGuidedSR(work.network, runtime="own", threshold=point.threshold)
         found = [
-            10 * np.log10(255**2 / np.square(curve.luma(a) - curve.luma(b)).mean().clip(1e-5))
+            10 * np.log10(255**2 / np.square(luma(a) - luma(b)).mean().clip(1e-5))
             for a, b in ((np.asarray(model.upscale(lr)), np.asarray(whole.upscale(lr))) for lr in work.held_out)
         ]
         assert np.mean(found) == pytest.approx(point.db, abs=0.6), point  # but for the halo

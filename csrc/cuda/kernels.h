@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "ops/gather_patches/shape.h"
-#include "ops/paste/shape.h"
+#include "ops/paste_patches/shape.h"
 #include "types.h"
 
 namespace mga {
@@ -24,30 +24,6 @@ struct FilterTask {
 };
 constexpr int kMaxFilterChannels = 128;
 
-// The Refine-Net's last feature: m x m pixels of C r^2 channels a patch become cells of q = r m pixels of C channels.
-struct ShuffleShape {
-  int64_t batch, channels, rows, columns;  // channels C of the image
-  int64_t count;                           // patches per image
-  int64_t scale, side;                     // r, m
-  int64_t image_stride[4];
-  int64_t patch_stride[4];
-  float gain;
-};
-
-// A chain of 3x3 convolutions over patches. Strides are in elements.
-struct ChainShape {
-  int64_t count;     // N
-  int channels;      // C
-  int side;          // q
-  int layers, crop;  // L
-  const void* patches;
-  int64_t patch_stride[4];
-  const void* weights;          // (L, C, C, 3, 3); fastest with stride 1 over the input channels
-  int64_t weight_stride[5];     // layer, output channel, input channel, row, column
-  const void *biases, *slopes;  // (L, C), dense
-};
-constexpr int kMaxChainChannels = 64, kMaxChainLayers = 256, kMaxChainSide = 16;
-
 // mask (batch, cells) contiguous -> indices (batch, count), ascending; 0 <= count <= cells.
 int select_patches_cuda(const void* mask, Real dtype, int32_t* indices, int64_t batch, int64_t cells, int64_t count,
                         Order order, uint32_t seed, void* stream);
@@ -65,15 +41,6 @@ int gather_patches_cuda(const void* feature, const int32_t* indices, void* patch
 // image (batch, channels, rows * side, columns * side) and patches (batch * count, channels, side, side) by stride.
 int paste_patches_cuda(void* image, const void* patches, const int32_t* indices, const PasteShape& shape, int item_size,
                        void* stream);
-
-// image (batch, C, rows * q, columns * q), patches (batch * count, C r^2, m, m), both by stride, indices (batch,
-// count).
-int paste_shuffled_cuda(void* image, Pixel pixel_type, const void* patches, Real patch_type, const int32_t* indices,
-                        const ShuffleShape& shape, void* stream);
-
-// -> output (N, C, q - 2 crop, q - 2 crop), channels-last. `skips` holds L numbers. cudaErrorInvalidConfiguration where
-// the states that must be kept do not fit in the shared memory of this GPU.
-int conv_chain_cuda(const ChainShape& shape, const int64_t* skips, Real type, void* output, void* stream);
 
 const char* cuda_error_text(int error);
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,10 +16,12 @@ from ..errors import InputError, OutOfMemoryError
 from ..networks import Config
 from ..networks.amount import Amount
 from ..notices import warn
-from ..runtimes import Plan
 from ..system.memory import bare
 from ..system.threads import Lock
 from .timings import TIMINGS, machine, measure
+
+if TYPE_CHECKING:
+    from .runner import Runner
 
 MODES = ("masked", "dense", "auto")
 NEAR = 0.03  # a time that is shorter than wanted by this share at most is near enough
@@ -28,32 +30,11 @@ TRIES = 5  # times that K is measured at most, besides K = 0
 _log = logging.getLogger("mga_kernels")
 
 
-class Plans(Protocol):
-    """What makes the plans that are measured: a ``Runner``. ``description`` says which kind, ``settings`` what else
-    than the size decides how they run."""
-
-    device: torch.device
-
-    @property
-    def description(self) -> str: ...
-
-    @property
-    def settings(self) -> dict[str, object]: ...
-
-    def grid(self, height: int, width: int) -> tuple[int, int]: ...
-
-    def make_plan(self, height: int, width: int, k: int, dense: bool) -> Plan: ...
-
-    def shrink_measured(self, height: int, width: int, k: int) -> bool: ...
-
-    def memory_errors(self, height: int, width: int) -> AbstractContextManager[None]: ...
-
-
 class Choice:
     """How photographs of each size are run.
 
     ``mode`` "masked" is -M, "dense" -D, "auto" the faster of them at each size; a network that is not ``masked`` is
-    "dense" without a Refine-Net. ``lock`` is held while something is measured.
+    "dense" without a Refine-Net. ``plans`` makes the plans that are measured; ``lock`` is held meanwhile.
     """
 
     def __init__(
@@ -62,7 +43,7 @@ class Choice:
         amount: Amount,
         mode: str | None,
         masked: bool,
-        plans: Plans,
+        plans: Runner,
         lock: Lock,
     ):
         if mode not in MODES:

@@ -19,7 +19,7 @@ from .info import Options
 from .metadata import known, stated_in_file
 from .opening import open_image, opened
 from .photo import Photo, to_image
-from .reading import from_frame, read_stream
+from .reading import from_pillow, read_stream
 from .tiff import RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION
 
 MOVING = frozenset({"GIF", "PNG", "WEBP", "AVIF"})  # formats that hold a time for every frame
@@ -58,7 +58,7 @@ class Film:
             if self.pages and _is_preview(one):
                 continue
             self.tags = self.tags or (self.pages and number > 0 and _has_tags(one))
-            photo = from_frame(one, f"frame {number + 1} of {self.name}", stated if number == 0 else {})
+            photo = from_pillow(one, f"frame {number + 1} of {self.name}", rescued=stated if number == 0 else {})
             self.notes += [note for note in photo.notes if note not in self.notes]
             yield replace(photo, notes=[]), float(one.info.get("duration") or 0)
 

@@ -82,7 +82,7 @@ def open_image(stream: BinaryIO, name: str) -> ImageFile.ImageFile:
     """The file as a Pillow image that is not decoded yet; ``name`` is what errors call it.
 
     Not by ``Image.open``: its limit on pixels holds for the whole process and is below what cameras make. Memory is
-    checked instead, in ``_from_pillow``.
+    checked instead, in ``from_pillow``.
     """
     Image.preinit()  # JPEG, PNG and a few more; to load all formats takes longer than to read a small file
     stream.seek(0)

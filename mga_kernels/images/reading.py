@@ -44,7 +44,7 @@ def read_image(source: str | os.PathLike[str] | Image.Image | np.ndarray, deep: 
     if isinstance(source, np.ndarray):
         return _from_array(source, deep)
     if isinstance(source, Image.Image):
-        return _from_pillow(source, "the image", deep=deep)
+        return from_pillow(source, "the image", deep=deep)
     if isinstance(source, (str, os.PathLike)):
         with opened(Path(source)) as stream:
             return read_stream(stream, str(Path(source)), deep)
@@ -67,7 +67,7 @@ def _from_array(array: np.ndarray, deep: bool) -> Photo:
         photo = of_levels(flat if flat.ndim == 3 else flat[:, :, None], None, {}, [])
         photo.shape = array.shape
         return photo
-    photo = _from_pillow(Image.fromarray(np.ascontiguousarray(flat)), "the array")
+    photo = from_pillow(Image.fromarray(np.ascontiguousarray(flat)), "the array")
     photo.shape = array.shape
     return photo
 
@@ -78,19 +78,19 @@ def read_stream(stream: BinaryIO, name: str, deep: bool = False) -> Photo:
     if (found := own_tiff(stream, deep)) is not None:
         return of_tiff(stream, name, *found)
     try:
-        return _from_pillow(open_image(stream, name), name, notes, stream, deep=deep)
+        return from_pillow(open_image(stream, name), name, notes, stream, deep=deep)
     except Damaged as problem:
         del notes[:]
         rest = mended(stream, problem.kind, notes)
         if rest is None:
             raise ImageError(str(problem)) from problem.__cause__
         try:
-            return _from_pillow(open_image(rest[0], name), name, notes, *rest, deep=deep)
+            return from_pillow(open_image(rest[0], name), name, notes, *rest, deep=deep)
         except Damaged:
             raise ImageError(str(problem)) from problem.__cause__
 
 
-def _from_pillow(
+def from_pillow(
     image: Image.Image,
     name: str,
     notes: list[str] | None = None,
@@ -137,11 +137,6 @@ def _from_pillow(
     filled = bleed(rgb, coverage)
     hidden = None if filled is rgb else rgb
     return Photo(filled, coverage, grey, mode, source_format, None, info, notes, hidden)
-
-
-def from_frame(image: Image.Image, name: str, stated: Info) -> Photo:
-    """The photograph of one frame, a decoded copy; ``stated``: what ``stated_in_file`` found of it."""
-    return _from_pillow(image, name, rescued=stated)
 
 
 def _load(image: Image.Image, name: str, deep: bool) -> None:

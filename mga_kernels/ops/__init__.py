@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .conv_chain import conv_chain
 from .convolution import (
     convolve_maps_,
     map_gather_,
@@ -27,13 +26,11 @@ from .image_to_input import image_to_input
 from .mask_head import mask_head
 from .output_to_image import output_to_image
 from .paste_patches import paste_patches_
-from .paste_shuffled import paste_shuffled_
 from .registry import BACKENDS, last_backend, operators
 from .select_patches import select_patches
 
 __all__ = [
     "BACKENDS",
-    "conv_chain",
     "convolve_maps_",
     "convolve_pixels_",
     "dynamic_filter",
@@ -58,6 +55,5 @@ __all__ = [
     "pair_interpolate_",
     "pair_pool",
     "paste_patches_",
-    "paste_shuffled_",
     "select_patches",
 ]

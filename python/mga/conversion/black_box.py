@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import cast
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from torch import Tensor
@@ -25,6 +24,9 @@ from ..files.records import Record
 from .curve import AS_WHOLE, Measuring, side_within
 from .pictures import middles
 from .sight import Sight, sight_of
+
+if TYPE_CHECKING:
+    from .convert import Request
 
 BASE = "span-x4-fast"
 CELL = 8  # LR pixels a side
@@ -63,18 +65,7 @@ class BlackBox(Measuring):
         return super().facts() | {"way": "black box", "seconds": self.seconds, "size": size}
 
 
-@dataclass(frozen=True)
-class Asked:
-    """``checkpoint``: a file that spandrel loads; ``base``: a shipped model or a file of a whole network of ours."""
-
-    checkpoint: Path
-    images: Path
-    minutes: float
-    patch_size: int = CELL
-    base: str = BASE
-
-
-def made_of(asked: Asked) -> tuple[WholeNetwork, WholeNetwork, dict[str, Tensor]]:
+def made_of(asked: Request, base_name: str) -> tuple[WholeNetwork, WholeNetwork, dict[str, Tensor]]:
     """Base-Net, Refine-Net and the tensors of the latter's file. InputError where the two do not go together."""
     original = read_state_dict(asked.checkpoint)
     refine = by_spandrel(original, f"checkpoint: {asked.checkpoint}")
@@ -82,14 +73,14 @@ def made_of(asked: Asked) -> tuple[WholeNetwork, WholeNetwork, dict[str, Tensor]
         raise InputError(
             f"convert: {asked.checkpoint} is {refine.config.network}, which has convolutions of ours; use --regions"
         )
-    base = load_checkpoint(asked.base)
+    base = load_checkpoint(base_name)
     if not isinstance(base, WholeNetwork) or base.config.colour != "rgb" or base.config.original is not None:
         raise InputError(
-            f"convert: --base {asked.base} is no whole network of RGB of ours, which the coarse picture needs"
+            f"convert: --base {base_name} is no whole network of RGB of ours, which the coarse picture needs"
         )
     if base.config.scale != refine.config.scale:
         raise InputError(
-            f"convert: --base {asked.base} makes x{base.config.scale} and {refine.config.network} "
+            f"convert: --base {base_name} makes x{base.config.scale} and {refine.config.network} "
             f"x{refine.config.scale}; give one of the same scale"
         )
     return base, refine, original
@@ -119,15 +110,16 @@ def side_for(refine: WholeNetwork, minutes: float) -> int:
     return side_within(60 * minutes, (time.perf_counter() - began) / PROBE**2)
 
 
-def with_black_box(asked: Asked, output: Path, notes: Notes) -> bool:
-    """Measure and write ``output``; whether it pays. ``notes(facts)`` gives licence and facts of the file."""
-    base, refine, original = made_of(asked)
+def with_black_box(asked: Request, notes: Notes) -> bool:
+    """Measure and write the file; whether it pays. ``notes(facts)`` gives its licence and facts."""
+    name = asked.base or BASE
+    base, refine, original = made_of(asked, name)
     sight = sight_of(refine, str(asked.checkpoint))
     kind = "sees" if sight.window == 1 else f"has windows of {sight.window} pixels and sees"
     print(f"{refine.config.network} x{refine.config.scale} {kind} {sight.sees} pixels far", flush=True)
-    network = network_of(base, refine, sight, asked.patch_size)
+    network = network_of(base, refine, sight, asked.patch_size or CELL)
     work = BlackBox(network, refine, middles(asked.images, IMAGES, side_for(refine, asked.minutes)), sight.sees)
     work.measure()
     print(work.report())
-    save_black_box(output, network, original, *notes(work.facts() | {"base": asked.base}))
+    save_black_box(asked.output, network, original, *notes(work.facts() | {"base": name}))
     return work.pays

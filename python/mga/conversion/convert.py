@@ -21,14 +21,14 @@ from ..evaluation.testsets import only_scale
 from ..files.records import Record
 from ..settings.values import parse_split
 from ..training.packs import Pair
-from . import black_box, distilling
-from .black_box import Asked, with_black_box
+from . import distilling
+from .black_box import with_black_box
 from .curve import LARGEST
 from .distilling import Distilling
 from .extended import extended, fits_the_paper
 from .fitting import Fitting
 from .material import Material
-from .pictures import read_pairs
+from .pictures import middle, read_pairs
 from .settings import Training
 from .split_curve import SplitCurve
 from .teacher import can_lighten, check_convertible, check_refinable, check_split, halves, whole_only
@@ -92,7 +92,7 @@ def convert(asked: Request) -> bool:
     stopped = _finished(fitting, fitting.folder)
     curve = None
     if not extend:
-        curve = SplitCurve(network, teacher, [distilling.middle(lr, LARGEST) for _, lr in held_out or train[0][:1]])
+        curve = SplitCurve(network, teacher, [middle(lr, LARGEST) for _, lr in held_out or train[0][:1]])
         print(curve.report())
     _save(asked, network, fitting, curve.facts() if curve is not None else {})
     print(f"written: {asked.output}")
@@ -139,10 +139,7 @@ def _black_box(asked: Request) -> bool:
         begun = {"original": _digest(asked.checkpoint), "minutes": asked.minutes}
         return _notes(asked, begun | facts, {}, True)
 
-    wanted = Asked(
-        asked.checkpoint, asked.images, asked.minutes, asked.patch_size or black_box.CELL, asked.base or black_box.BASE
-    )
-    pays = with_black_box(wanted, asked.output, notes)
+    pays = with_black_box(asked, notes)
     print(f"written: {asked.output}")
     _note_unless(pays)
     return False

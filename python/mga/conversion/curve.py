@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import cast
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from mga_kernels import MaskGuidedSR
 from mga_kernels.networks import RegionConfig, RegionNetwork, WholeNetwork
 from mga_kernels.networks.detail import detail
 
+from ..evaluation.metrics import luma
 from ..files.records import Record
 
 HALOS = (4, 8, 12, 16, 24, 32, 48)
@@ -211,11 +211,6 @@ def as_text(points: Sequence[Point], what: str, best: Point | None) -> str:
     if best is not None:
         verdict = f"it pays: {best.db:.1f} dB to the published network in {best.time:.2f} of its time"
     return "\n".join([*lines, verdict])
-
-
-def luma(image: np.ndarray) -> np.ndarray:
-    """Of BT.601, 16 to 235, as results are compared."""
-    return cast(np.ndarray, 16 + image.astype(np.float64) @ np.array([65.481, 128.553, 24.966]) / 255)
 
 
 def large(cells: Tensor, side: int, shape: tuple[int, ...]) -> np.ndarray:

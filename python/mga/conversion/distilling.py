@@ -25,12 +25,14 @@ from mga_kernels.networks import RegionConfig, RegionNetwork, WholeConfig, Whole
 from mga_kernels.runtimes.precision import fast_bf16
 
 from ..complexity.counting import WholeCosts
+from ..files.folders import spread
 from ..training.loop import Ema, pace_of, run_steps
 from ..training.packs import Crops, Pair
 from ..training.schedule import Schedule
 from .curve import Measuring, side_within
 from .light import fit_last
 from .material import Material
+from .pictures import middle
 
 # Of the published network's operations that the small one may take. Of Compact twice as many bring less than half of
 # what refining more cells brings in the same time.
@@ -213,13 +215,3 @@ def parts_of(image: np.ndarray, side: int) -> list[np.ndarray]:
         for i in range(rows)
         for j in range(columns)
     ]
-
-
-def spread(parts: list[np.ndarray], count: int) -> list[np.ndarray]:
-    """So many of them, evenly."""
-    return [parts[i] for i in sorted({round(i) for i in np.linspace(0, len(parts) - 1, min(count, len(parts)))})]
-
-
-def middle(image: np.ndarray, side: int) -> np.ndarray:
-    top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
-    return np.ascontiguousarray(image[top : top + side, left : left + side])

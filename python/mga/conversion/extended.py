@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeNetwork
 
+from ..files.folders import spread
 from ..training.packs import Pair
 from ..training.start import start_as_probability
 
@@ -48,6 +48,6 @@ def extended(
 @torch.no_grad()
 def _largest(network: MaskGuidedNetwork, train: Sequence[Pair]) -> Tensor:
     """The largest magnitude (C,) of each channel of the feature."""
-    chosen = [train[round(i)] for i in np.linspace(0, len(train) - 1, min(len(train), LOOKED_AT))]
+    chosen = spread(train, LOOKED_AT)
     parts = (torch.from_numpy(lr[:SIDE, :SIDE].copy()).permute(2, 0, 1)[None] / 255 for _, lr in chosen)
     return torch.stack([network.coarse(part)[1].abs().amax(dim=(0, 2, 3)) for part in parts]).amax(dim=0)

@@ -14,7 +14,7 @@ from mga_kernels.images import read_image
 
 from ..console.failures import Failures, line_about
 from ..evaluation.resize import imresize, shrink_for_scale
-from ..files.folders import list_images
+from ..files.folders import list_images, spread
 from ..training.packs import Pair
 
 SIDE = 768  # of larger images a square of this side is taken, in LR pixels
@@ -45,7 +45,7 @@ def read_pairs(folder: Path, scale: int, crop: int, extend: bool) -> tuple[list[
 def middles(folder: Path, count: int, side: int) -> list[np.ndarray]:
     """The middle of at most so many images, spread evenly, with sides of at most ``side``; errors as of
     ``read_pairs``."""
-    found = _of_files(folder, count, lambda file: [_middle(read_image(file).rgb, side)], 1)
+    found = _of_files(folder, count, lambda file: [middle(read_image(file).rgb, side)], 1)
     return [part for parts in found for part in parts if part is not None]
 
 
@@ -53,8 +53,7 @@ def _of_files(
     folder: Path, count: int, read: Callable[[Path], list[Value | None]], least: int
 ) -> list[list[Value | None]]:
     """What ``read`` makes of ``count`` files at most, without those of which it makes nothing."""
-    files, _ = list_images(folder)
-    files = [files[i] for i in sorted({round(i) for i in np.linspace(0, len(files) - 1, min(len(files), count))})]
+    files = spread(list_images(folder)[0], count)
     found = []
     faults: list[tuple[Path, Exception]] = []
     for file in track(files, "reading images"):
@@ -83,12 +82,12 @@ def _pairs_of(file: Path, scale: int, extend: bool) -> list[Pair]:
     if min(image.shape[:2]) < scale:
         return []
     if extend:
-        return [shrink_for_scale(_middle(image, SIDE * scale), scale)]
-    image = _middle(image, SIDE * scale)
+        return [shrink_for_scale(middle(image, SIDE * scale), scale)]
+    image = middle(image, SIDE * scale)
     small = imresize(image, 1 / scale)
-    return [(lr, lr) for lr in (_middle(image, SIDE), small)]
+    return [(lr, lr) for lr in (middle(image, SIDE), small)]
 
 
-def _middle(image: np.ndarray, side: int) -> np.ndarray:
+def middle(image: np.ndarray, side: int) -> np.ndarray:
     top, left = (max(0, (length - side) // 2) for length in image.shape[:2])
     return np.ascontiguousarray(image[top : top + side, left : left + side])

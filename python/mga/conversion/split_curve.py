@@ -10,8 +10,9 @@ import numpy as np
 from mga_kernels import MaskGuidedSR
 from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
 
+from ..evaluation.metrics import luma
 from ..files.records import Record
-from .curve import PAYS, QUALITIES, Point, as_text, best_of, luma
+from .curve import PAYS, QUALITIES, Point, as_text, best_of
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 

@@ -1,15 +1,20 @@
-"""Which files of a folder are images."""
+"""Which files of a folder are images, and some of many."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
 
 from mga_kernels.errors import ImageError
 from mga_kernels.images import suffixes
 
 image_suffixes = cache(suffixes)
+Item = TypeVar("Item")
 
 
 def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -40,21 +45,19 @@ def subfolders(folder: Path) -> list[Path]:
     """
     try:
         with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.name[0] != "." and _is_real_folder(entry))
+            names = sorted(entry.name for entry in entries if entry.name[0] != "." and _is_folder(entry, links=False))
     except (OSError, ValueError):
         return []
     return [folder / name for name in names]
 
 
-def _is_real_folder(entry: os.DirEntry[str]) -> bool:
+def _is_folder(entry: os.DirEntry[str], links: bool = True) -> bool:
     try:
-        return entry.is_dir(follow_symlinks=False)
-    except OSError:
-        return False
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
+        return entry.is_dir(follow_symlinks=links)
     except OSError:  # a link that cannot be followed
         return False
+
+
+def spread(items: Sequence[Item], most: int) -> list[Item]:
+    """At most so many of them, evenly."""
+    return [items[round(i)] for i in np.linspace(0, len(items) - 1, min(len(items), most))]

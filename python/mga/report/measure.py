@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from mga_kernels.runtimes import RUNTIMES
 from ..complexity.counting import costs_of
 from ..evaluation.metrics import psnr_rgb, psnr_y
 from ..evaluation.testsets import find_pairs, load_pair
-from ..files.folders import list_images
+from ..files.folders import list_images, spread
 
 MOST_IMAGES = 12
 RUNS = 3  # turns of each K and the original, after one to warm up
@@ -137,7 +136,7 @@ def gather(images: Path | None, hr: Path | None, scale: int, most: int = MOST_IM
     """
     if hr is not None:
         pairs = find_pairs(hr, images, scale)
-        chosen = _spread(pairs, most)
+        chosen = spread(pairs, most)
         samples = []
         for hr_path, lr_path in chosen:
             truth, lr = load_pair(hr_path, lr_path, scale)
@@ -148,14 +147,8 @@ def gather(images: Path | None, hr: Path | None, scale: int, most: int = MOST_IM
     files, _ = list_images(images)
     if not files:
         raise ImageError(f"report: there is no image in {images}")
-    kept = _spread(files, most)
+    kept = spread(files, most)
     return [Sample(path.name, read_image(path).rgb) for path in kept], len(files) - len(kept)
-
-
-def _spread(items: Sequence[Any], most: int) -> list[Any]:
-    if len(items) <= most:
-        return list(items)
-    return [items[round(i * (len(items) - 1) / max(most - 1, 1))] for i in range(most)]
 
 
 def steps_of_k(cells: int) -> list[int]:
