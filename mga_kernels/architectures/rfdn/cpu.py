@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ...ops import map_interpolate_, pair_interpolate_, pair_pool
+from ...ops import pair_pool
 from ...runtimes.cpu.layers import Conv, beside, from_bytes, weight_and_bias
 from ...runtimes.cpu.pairs import Grid, lanes
 from ...runtimes.cpu.plan import Buffers, PairWeights, PlaneSizes
@@ -57,10 +57,8 @@ class _Gate:
         if area.place is not None:
             rows, columns = self.esa.enlargement(small.shape[1:], (height, width), area.place)
             work.write(rows @ small @ columns)
-        elif self.narrow:
-            pair_interpolate_(work.data, 0, small, height, width)
         else:
-            map_interpolate_(work.data, 0, small, height, width)
+            work.write_enlarged(small, height, width)
 
     def _pooled(self, area: Grid, work: Stored, strided: Stored) -> Tensor:
         """The strided convolution and the maximum of an image, float32."""

@@ -20,7 +20,14 @@ from torch import Tensor
 from ... import _native
 from ...alone.layout import BEFORE, FEW_OUTPUTS, GROUP, groups_of, map_pitch
 from ...alone.rooms import Room, Rooms, bytes_of
-from ...ops import convolve_maps_, map_gather_, map_grid_scale_, map_grid_statistics, pack_map_weight
+from ...ops import (
+    convolve_maps_,
+    map_gather_,
+    map_grid_scale_,
+    map_grid_statistics,
+    map_interpolate_,
+    pack_map_weight,
+)
 from ...ops.convolution.map_layout import empty_map, is_picture
 from ...records import FrameRecord, LayerRecord, MapRecord
 from ...system.allocator import huge_pages
@@ -63,6 +70,9 @@ class Map(Stored):
     def inner(self, height: int | None = None, width: int | None = None) -> Tensor:
         view = self.data[: height or self.height, :, BEFORE : BEFORE + (width or self.width)]
         return view.transpose(0, 1)
+
+    def write_enlarged(self, image: Tensor, height: int, width: int) -> None:
+        map_interpolate_(self.data, 0, image, height, width)
 
     def statistics(self, grid: Grid) -> Tensor:
         sums = map_grid_statistics(self.data, self.groups, grid.count, *grid.size, grid.across)

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...networks.layers import Place
-from ...ops import pack_pair_weight, pair_grid_scale_, pair_grid_statistics
+from ...ops import pack_pair_weight, pair_grid_scale_, pair_grid_statistics, pair_interpolate_
 from ...ops.convolution.layout import VECTOR, pitch, pixels
 from ...records import FrameRecord
 from .layers import Conv, Layer
@@ -51,6 +51,9 @@ class Planes(Stored):
 
     def inner(self, height: int | None = None, width: int | None = None) -> Tensor:
         return pixels(self.data, height or self.height, width or self.width)
+
+    def write_enlarged(self, image: Tensor, height: int, width: int) -> None:
+        pair_interpolate_(self.data, 0, image, height, width)
 
     def statistics(self, grid: Grid) -> Tensor:
         sums = pair_grid_statistics(self.data, self.groups, grid.count, *grid.size, grid.across)

@@ -82,6 +82,10 @@ class Stored(ABC):
         begin = first // self.step
         self.inner(*image.shape[1:])[begin : begin + len(groups)].copy_(groups)
 
+    def write_enlarged(self, image: Tensor, height: int, width: int) -> None:
+        """Fill from (channels, h, w), float32, made ``height`` x ``width`` bilinearly."""
+        self.write(F.interpolate(image[None], size=(height, width), mode="bilinear", align_corners=False)[0])
+
     def write_colours(self, image: Tensor) -> None:
         """The first three channels, from (h, w, 3); the others stay."""
         pixels = self.inner(*image.shape[:2])
