@@ -11,7 +11,6 @@ CASES = {
     "gather_patches": [*workloads.COUNTS],
     "paste_patches": [*workloads.COUNTS],
     "paste_shuffled": [*workloads.COUNTS],
-    "conv_chain": ["two blocks"],
     "convolve_pixels": ["skip", "bytes"],
     "dynamic_filter": ["5x5"],
     "high_pass": ["cells of 12"],

@@ -6,12 +6,9 @@ from collections.abc import Callable
 
 import torch
 import workloads
-from workloads import HALO, PATCH_SIZE, SCALE, Workload
+from workloads import PATCH_SIZE, SCALE, Workload
 
 from mga_kernels import ops
-from mga_kernels.ops.conv_chain import pack_weights
-
-CHAIN_LAYERS = 16  # eight residual blocks, half the body of SRResNet
 
 
 def _generator() -> torch.Generator:
@@ -24,20 +21,6 @@ def _random(device: str, dtype: torch.dtype, *shape: int, scale: float = 1.0) ->
 
 def _equal_to_reference(op: str, call: Callable[[], torch.Tensor], *arguments: object) -> Callable[[], None]:
     return workloads._check_equal(call, lambda: workloads._reference(op)(*arguments))
-
-
-def _no_worse_than_torch(op: str, operands: tuple, rest: tuple) -> Callable[[], None]:
-    """Against float64, at most twice the error of the reference in the same dtype. ``operands`` are its tensors."""
-
-    def check() -> None:
-        exact = workloads._reference(op)(*(t.double() if t.is_floating_point() else t for t in operands), *rest)
-        usual = workloads._reference(op)(*operands, *rest)
-        got = getattr(ops, op)(*operands, *rest)
-        error, allowed = (float((result.double() - exact).abs().max()) for result in (got, usual))
-        if not error <= 2 * allowed + 1e-5:
-            raise AssertionError(f"the result is off by {error}, the reference by {allowed}")
-
-    return check
 
 
 def filter_and_select(case: str, device: str) -> Workload:
@@ -104,25 +87,6 @@ def output_to_image(device: str, dtype: torch.dtype) -> Workload:
     return Workload("output_to_image", "cropped", call, check, moved)
 
 
-def conv_chain(case: str, device: str, dtype: torch.dtype, channels: int) -> Workload:
-    k, side = workloads.COUNTS[case], PATCH_SIZE + 2 * HALO
-    patches = _random(device, dtype, k, channels, side, side).contiguous(memory_format=torch.channels_last)
-    shape = CHAIN_LAYERS, channels, channels, 3, 3
-    weights = pack_weights(_random(device, dtype, *shape, scale=0.3 / channels**0.5))
-    biases = _random(device, dtype, CHAIN_LAYERS, channels, scale=0.1)
-    slopes = torch.full_like(biases, 0.25)
-    skips = [number for layer in range(0, CHAIN_LAYERS, 2) for number in (-1, layer)]
-    operands = patches, weights, biases, slopes
-
-    def call() -> torch.Tensor:
-        return ops.conv_chain(*operands, skips)
-
-    moved = 2 * patches.nbytes + sum(t.nbytes for t in operands[1:])
-    operations = 2 * 9 * channels**2 * CHAIN_LAYERS * k * side**2
-    check = _no_worse_than_torch("conv_chain", (patches[:16], *operands[1:]), (skips, 0))
-    return Workload("conv_chain", case, call, check, moved, operations)
-
-
 def everything(device: str, dtype: torch.dtype, channels: int) -> list[Callable[[], Workload]]:
     """Makers of every workload in one dtype, so that only one holds its tensors at a time."""
     made: list[Callable[[], Workload]] = [
@@ -143,6 +107,4 @@ def everything(device: str, dtype: torch.dtype, channels: int) -> list[Callable[
             lambda case=case: workloads.paste_patches(case, device, dtype),
             lambda case=case: paste_shuffled(case, device, dtype),
         ]
-        if dtype != torch.float32:  # has no kernel but the reference
-            made.append(lambda case=case: conv_chain(case, device, dtype, channels))
     return made

@@ -2,8 +2,8 @@
 
     python bench/gpu_engine.py NETWORK SIZE --record FILE
 
-One network at one size. Of mask-guided ones -M runs in a CUDA graph, its halves eager or compiled, its Refine-Net plain
-or fused; -D is what a user has without us: channels-last float16, eager or by torch.compile with max-autotune, whose
+One network at one size. Of mask-guided ones -M runs in a CUDA graph, in our own convolutions or with its halves eager
+or compiled; -D is what a user has without us: channels-last float16, eager or by torch.compile with max-autotune, whose
 CUDA graphs are on. Of those without a mask (SPAN, Compact, RRDBNet) both run the whole network, W. Of those that refine
 regions (span-regions) -M refines 30 % of the cells, -D is the large network alone, which ours runs, too. All get the
 same transfers through pinned memory. A contender is checked against -M, -D or W in float32 before it is timed; one that
@@ -42,7 +42,7 @@ from mga_kernels.modes import exact_float32
 from mga_kernels.networks import MaskGuidedNetwork, RegionConfig, RegionNetwork, WholeConfig, WholeNetwork
 from mga_kernels.ops import image_to_input, output_to_image
 from mga_kernels.runtimes.cuda import graph as cuda_graph
-from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner, Settings
+from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner
 from mga_kernels.runtimes.cuda.own import OwnPlanner
 from mga_kernels.runtimes.cuda.replayed import ReplayedPlan
 from mga_kernels.runtimes.cuda.transfers import host_bytes
@@ -55,22 +55,20 @@ PROFILED = 3
 MODE = "max-autotune"  # of torch.compile
 Run = Callable[[Tensor], Tensor]
 
-OURS = {
+OURS = {  # whether the modules of the network are compiled; None for convolutions of our own
     "M, graph, own convolutions": None,
-    "M, graph, eager": Settings(),
-    "M, graph, fused": Settings(fused=True),
-    "M, graph, compiled": Settings(compiled=True),
-    "M, graph, compiled, fused": Settings(compiled=True, fused=True),
+    "M, graph, eager": False,
+    "M, graph, compiled": True,
 }
 OURS_WHOLE = {
     "W, graph, own convolutions": None,
-    "W, graph, eager": Settings(),
-    "W, graph, compiled": Settings(compiled=True),
+    "W, graph, eager": False,
+    "W, graph, compiled": True,
 }
 OURS_REGIONS = {
     "M, graph, own convolutions": None,
     "D, graph, own convolutions": None,
-    "M, graph, eager": Settings(),
+    "M, graph, eager": False,
 }
 STOCK = {f"{function}, {how}": mode for function in "DW" for how, mode in (("eager", None), ("torch.compile", MODE))}
 PLANS = OURS | OURS_WHOLE | OURS_REGIONS
@@ -78,8 +76,7 @@ WHOLE = ("span", "compact", "rrdbnet")  # networks without a mask, of which othe
 REGIONS = {f"{name}-regions": name for name in gpu_floors.REFINING}
 SHARE = 0.3  # of the cells that are refined in regions
 # What takes longest to make comes last.
-ORDER = ("M, graph, own convolutions", "M, graph, eager", "D, eager", "M, graph, fused", "D, torch.compile")
-CONTENDERS = (*ORDER, "M, graph, compiled", "M, graph, compiled, fused")
+CONTENDERS = ("M, graph, own convolutions", "M, graph, eager", "D, eager", "D, torch.compile", "M, graph, compiled")
 OF_REGIONS = (*OURS_REGIONS, "D, eager", "D, torch.compile")
 OF_WHOLE = ("W, graph, own convolutions", "W, graph, eager", "W, eager", "W, torch.compile", "W, graph, compiled")
 
@@ -203,7 +200,7 @@ class Unclamped(nn.Module):
 
 def exact(case: Case) -> dict[str, Tensor]:
     """The pictures of -M and -D, or of W, in float32 on the device, kernel by kernel."""
-    planner = CudaGraphPlanner(case.network, case.device, torch.float32, Settings(), captured=False)
+    planner = CudaGraphPlanner(case.network, case.device, torch.float32, captured=False)
     plan = planner.plan(*case.size, case.k)
     with exact_float32:
         if not case.network.masked:
@@ -211,17 +208,17 @@ def exact(case: Case) -> dict[str, Tensor]:
         return {"M": plan.run(case.image), "D": stock(case, None, torch.float32)(case.image)}
 
 
-def own_plan(case: Case, settings: Settings | None, function: str = "M") -> ReplayedPlan:
-    """``settings`` of the network's modules; None for convolutions of our own, which are in float16.
+def own_plan(case: Case, compiled: bool | None, function: str = "M") -> ReplayedPlan:
+    """``compiled``: the network's modules; None for convolutions of our own, which are in float16.
 
     ``function``: D for the network alone that refines regions.
     """
     network, k = (alone(case.network), 0) if function == "D" else (case.network, case.k)
     planner: CudaGraphPlanner | OwnPlanner | str
-    if settings is None:
+    if compiled is None:
         planner = OwnPlanner.of(network, case.device)
     else:
-        planner = CudaGraphPlanner(network, case.device, case.dtype, settings)
+        planner = CudaGraphPlanner(network, case.device, case.dtype, compiled)
     if isinstance(planner, str):
         raise RuntimeError(planner)
     plan = planner.plan(*case.size, k)

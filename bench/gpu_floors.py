@@ -33,7 +33,7 @@ from mga_kernels.networks import (
     WholeConfig,
     WholeNetwork,
 )
-from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner, Settings
+from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner
 from mga_kernels.runtimes.cuda.own import OwnPlanner, OwnRegions
 from mga_kernels.runtimes.cuda.regions import PixelRegions
 
@@ -127,13 +127,6 @@ def mask_head(args: tuple, made: list) -> tuple[int, int, bool]:
     return operations, size(args) + size(made), feature.shape[1] % 8 == 0
 
 
-def conv_chain(args: tuple, made: list) -> tuple[int, int, bool]:
-    patches, weights = args[:2]
-    pixels = patches.numel() // patches.shape[1]
-    layers, channels = weights.shape[0], patches.shape[1]
-    return 2 * 9 * channels**2 * layers * pixels, size(args) + size(made), channels % 8 == 0
-
-
 def convolve_pixels(args: tuple, made: list) -> tuple[int, int, bool]:
     """With the channels that it computes, zeros among them."""
     out, x, weight, _, *added = args[:6]
@@ -158,7 +151,6 @@ def size(tensors: Any) -> int:
 # Operations, bytes and evenness by the name of an operator of ours; one that works on cells touches only those.
 OURS: dict[str, Callable[[tuple, list], tuple[int, int, bool]]] = {
     "mask_head": mask_head,
-    "conv_chain": conv_chain,
     "convolve_pixels_": convolve_pixels,
     "dynamic_filter": lambda args, made: (0, size(args) + size(made), True),
     "select_patches": lambda args, made: (0, size(args) + size(made), True),
@@ -236,9 +228,6 @@ def roads(height: int, width: int) -> Iterator[tuple[str, str, list[Launches]]]:
         k = network.config.k
         plain = CudaGraphPlanner(network, META)
         yield name, "-M", walk(plain, False, k, height, width)
-        if network.config.definition.cuda is not None:
-            fused = CudaGraphPlanner(network, META, settings=Settings(fused=True))
-            yield name, "-M, Refine-Net fused", walk(fused, False, k, height, width)
         yield name, "-D", walk(plain, True, 0, height, width)
         own = OwnPlanner.of(network, META)
         if not isinstance(own, str):

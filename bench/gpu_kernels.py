@@ -28,7 +28,6 @@ from workloads import Machine, Workload
 
 from mga_kernels import ops
 
-CHAIN_TILES = ("4", "2", "1")  # sizes of a block of conv_chain, which its launcher chooses by a model
 CONFIGURATIONS = ((64, torch.bfloat16), (50, torch.float16), (50, torch.float32))
 OURS = ("cuda", "triton", "cpu")
 Calls = dict[str, Callable[[], object]]
@@ -153,13 +152,6 @@ def variants(workload: Workload, device: str, compiler: str | None) -> tuple[Cal
             calls[name] = captured(call) if device == "cuda" and name in OURS else call
         except Exception as error:  # one backend that fails must not cost the figures of the others
             left_out[name] = f"{type(error).__name__}: {error}"
-    if workload.op == "conv_chain" and "cuda" in calls:
-        for tiles in CHAIN_TILES:
-            try:
-                with variable("MGA_CHAIN_TILES", tiles):
-                    calls[f"cuda, {tiles} tiles"] = captured(forced(workload, "cuda"))
-            except Exception as error:  # a block of this size may not fit
-                left_out[f"cuda, {tiles} tiles"] = f"{type(error).__name__}: {error}"
     if compiler is None:
         return calls, left_out
     try:

@@ -35,7 +35,7 @@ IN_TURN = ("rfdn", *WHOLE, *REGIONS, "srresnet", "fsrcnn", "pan", "rcan")
 FIRST = "engine rrdbnet 4K"  # with which every kind of question has a first answer
 EAGER_WHOLE = ["W, graph, own convolutions", "W, graph, eager", "W, eager"]
 EAGER_REGIONS = ["M, graph, own convolutions", "D, graph, own convolutions", "M, graph, eager", "D, eager"]
-EAGER = ["M, graph, own convolutions", "M, graph, eager", "D, eager", "M, graph, fused"]
+EAGER = ["M, graph, own convolutions", "M, graph, eager", "D, eager"]
 COMPILED = ["M, graph, own convolutions", "M, graph, eager", "D, torch.compile", "M, graph, compiled"]
 CLOSING = 3.0  # seconds kept for ending and recording
 

@@ -301,21 +301,3 @@ def convolve_pixels(case: str, device: str, dtype: torch.dtype = torch.float32, 
 
     moved = x.nbytes + weight.nbytes + out.nbytes + (skip.nbytes if case == "skip" else 0)
     return Workload("convolve_pixels_", case, call, check, moved, 2 * 9 * HEIGHT * WIDTH * channels * outputs)
-
-
-def conv_chain(case: str, device: str, dtype: torch.dtype = torch.float32) -> Workload:
-    """Two residual blocks of 64 channels on 1000 patches of 6x6, as SRResNet's; ``case`` has no meaning."""
-    channels, layers, k, side = 64, 4, 1000, PATCH_SIZE + 2 * HALO
-    generator = torch.Generator().manual_seed(13)
-    shapes = ((k, channels, side, side), (layers, channels, channels, 3, 3), (layers, channels))
-    patches, weights, biases = (torch.randn(shape, generator=generator).to(device, dtype) for shape in shapes)
-    patches = patches.contiguous(memory_format=torch.channels_last)
-    slopes = torch.tensor([[0.2], [1.0]], device=device, dtype=dtype).repeat(2, channels)
-    arguments = (patches, weights / 24, biases / 10, slopes, [-1, 0, -1, 2], 0)
-
-    def call() -> torch.Tensor:
-        return ops.conv_chain(*arguments)
-
-    check = _check_close("conv_chain", call, *arguments, share=_share(dtype))
-    operations = 2 * 9 * channels**2 * k * side**2 * layers
-    return Workload("conv_chain", case, call, check, 2 * patches.nbytes + weights.nbytes, operations)

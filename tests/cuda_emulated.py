@@ -50,7 +50,7 @@ def compile_headers(folder: Path, csrc: Path, *flags: str) -> None:
 
     For ``compile_one`` of kernels in the same folder with the same flags.
     """
-    (folder / "all.h").write_text('#include "cuda/tensor_core.cuh"\n')
+    (folder / "all.h").write_text('#include "cuda/launch.cuh"\n')
     command = [*compiler_command(csrc), *flags, "-x", "c++-header", folder / "all.h", "-o", folder / "all.h.gch"]
     subprocess.run(command, check=True, env=environment())
 

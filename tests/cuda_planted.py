@@ -15,19 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import test_cuda_conv_chain
 import test_cuda_filter_and_select
 import test_cuda_paste_shuffled
 import torch
 from cuda_emulated import CSRC, compile_headers, compile_one, launch, link, one_process_at_a_time, reference
-
-
-def chain(library: ctypes.CDLL) -> None:
-    generator = torch.Generator().manual_seed(1)
-    patches, weights, *factors = test_cuda_conv_chain.chain(3, 16, 6, 3, torch.float16, generator)
-    patches = patches.contiguous(memory_format=torch.channels_last)
-    arguments = patches, test_cuda_conv_chain.inner_channels(weights), *factors, [-1, -1, 1], 1
-    test_cuda_conv_chain.check(test_cuda_conv_chain.run(library, *arguments), *arguments)
 
 
 def filter_and_select(library: ctypes.CDLL) -> None:
@@ -63,22 +54,6 @@ class Fault:
 
 A_DIGIT = "      });\n      __syncthreads();\n    }\n    find_digit"
 FAULTS = {
-    "the output of a layer over its input": Fault(
-        "conv_chain_f16.cu",
-        "    __syncthreads();  // all have read the states of this layer: its output may take the place of one\n",
-        chain,
-    ),
-    "a tap used before it has come": Fault(
-        "conv_chain_f16.cu",
-        "      wait_copies<kChainStages - 2>();\n",
-        chain,
-        "wait_copies<kChainStages - 2>();",
-    ),
-    "states of a layer read before they are there": Fault(
-        "conv_chain_f16.cu",
-        "      __syncthreads();  // the tap is there for all, and nobody uses the buffer of the one before any more\n",
-        chain,
-    ),
     "digits counted before the histogram is empty": Fault(
         "filter_and_select.cu",
         "  for (int d = threadIdx.x; d < kDigits; d += kSelectThreads) scratch.histogram[d] = 0;\n  __syncthreads();\n",

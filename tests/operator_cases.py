@@ -38,12 +38,10 @@ def cases(generator: torch.Generator, dtype: torch.dtype) -> dict[str, Arguments
     filters = (random(generator, 25, 1, 1, 1), random(generator, 25))
     indices = some_cells(48, 20, generator)
     head = convolutions(generator, (16, 16, 3, 3), (16,), (2, 16, 3, 3), (2,))
-    chain = convolutions(generator, (3, 16, 16, 3, 3), (3, 16), (3, 16))
     patches = random(generator, 40, 48, 4, 4, scale=0.5).add(0.5).to(dtype)
     cells = random(generator, 40, 3, 16, 16).to(dtype)
     image = torch.randint(256, (2, 3, 96, 128), generator=generator, dtype=torch.uint8)
     small = torch.randint(256, (2, 21, 30, 3), generator=generator, dtype=torch.uint8)
-    half = torch.float16 if dtype == torch.float32 else dtype
     return {
         "mask_head": (feature, *(tensor.to(dtype) for tensor in head), 4, "softmax-then-pool"),
         "dynamic_filter": (probability, probability[:, None], *filters),
@@ -57,7 +55,6 @@ def cases(generator: torch.Generator, dtype: torch.dtype) -> dict[str, Arguments
         "output_to_image": (random(generator, 2, 3, 24, 32).to(dtype), 21, 30, 1.0),
         **convolution_cases(generator),
         "convolve_pixels_": pixel_layer("a counted list with zeros", dtype, generator),
-        "conv_chain": (random(generator, 40, 16, 6, 6).to(half), *(t.to(half) for t in chain), [-1, 0, -1], 1),
     }
 
 

@@ -77,20 +77,20 @@ def test_gpu_script_rehearses_on_the_cpu_and_adds_to_what_it_has(gpu, tmp_path):
     before = json.loads(path.read_text())["stages"]["engine"]["fsrcnn tiny"]
     assert set(before["contenders"]) == {"M, graph, eager", "D, eager"}
     assert before["claim"]["M/D time"] > 0
-    code, said = gpu("engine", *given, "--contenders", "M, graph, fused", "M, graph, compiled", "D, torch.compile")
+    code, said = gpu("engine", *given, "--contenders", "M, graph, compiled", "D, torch.compile")
     assert code == 0, said.err
     after = json.loads(path.read_text())["stages"]["engine"]["fsrcnn tiny"]
     assert after["failed"] == {}
-    assert len(after["contenders"]) == 5
+    assert len(after["contenders"]) == 4
     assert after["contenders"]["D, eager"] == before["contenders"]["D, eager"] | {"earlier run": True}
-    assert "conv_chain" in after["contenders"]["M, graph, fused"]["backends"]
+    assert "paste_patches_" in after["contenders"]["M, graph, compiled"]["backends"]
     assert after["claim"]["D compiled"]
     assert gpu("engine", *given, "--limit", "0.1")[0] == 1
     stage = json.loads(path.read_text())["stages"]["engine"]
     *made, stopped = stage["failed"]  # a quick machine may have begun to make a contender
     assert stopped == "fsrcnn tiny: stopped after 0.1 s"
     assert all(line.startswith("fsrcnn tiny, ") and line.endswith(": stopped after 0.1 s") for line in made)
-    assert len(stage["fsrcnn tiny"]["contenders"]) == 5
+    assert len(stage["fsrcnn tiny"]["contenders"]) == 4
 
 
 def test_networks_without_a_mask_race_themselves(gpu, tmp_path):
@@ -210,10 +210,7 @@ def test_kernels_stage_runs_on_the_cpu(gpu_kernels, workloads, monkeypatch):
     assert list(result) == ["C=8 bfloat16"]
     for table in result.values():
         rows = {name: row for name, row in table.items() if isinstance(row, dict)}
-        assert {name.split()[0] for name in rows} >= set(ops.operators()) - CONVOLUTION - {
-            "conv_chain",
-            "dynamic_filter",
-        }
+        assert {name.split()[0] for name in rows} >= set(ops.operators()) - CONVOLUTION - {"dynamic_filter"}
         for name, row in rows.items():
             expected = {"reference", "torch.compile"}
             if "cpu" in ops.operators()[name.split()[0]].backends:
@@ -221,7 +218,6 @@ def test_kernels_stage_runs_on_the_cpu(gpu_kernels, workloads, monkeypatch):
             timed = {variant for variant in row if variant not in ("floor_ms", "left out")}
             assert timed == expected, (name, row.get("left out"))
             assert all(row[variant]["times_floor"] > 0 for variant in timed)
-    assert "conv_chain some" in result["C=8 bfloat16"]
 
 
 def test_what_decides_comes_first_and_nothing_is_compiled_unasked(gpu_kernels, workloads, monkeypatch, tmp_path):
@@ -258,26 +254,6 @@ def test_kernels_of_ours_are_timed_as_a_graph(gpu_kernels, workloads, monkeypatc
     calls, left_out = gpu_kernels.variants(workloads.gather_patches("some", "cpu"), "cuda", None)
     assert calls == {"cuda": "graph of cuda", "reference": "reference"}
     assert left_out == {"triton": "RuntimeError: operation not permitted when stream is capturing"}
-
-
-def test_every_size_of_block_of_a_chain_is_timed(gpu_kernels, workloads, monkeypatch):
-    """Its launcher chooses by a model that nothing has measured yet."""
-    sizes = []
-
-    def captured(call):
-        sizes.append(os.environ.get("MGA_CHAIN_TILES"))
-        if sizes[-1] == "1":
-            raise RuntimeError("does not fit")
-        return call
-
-    monkeypatch.setattr(gpu_kernels, "captured", captured)
-    monkeypatch.setattr(gpu_kernels, "forced", lambda workload, name: name)
-    monkeypatch.setattr(ops.operators()["conv_chain"].backends["cuda"], "unavailable", lambda: None)
-    calls, left_out = gpu_kernels.variants(workloads.conv_chain("some", "cpu"), "cuda", None)
-    assert list(calls) == ["cuda", "reference", "cuda, 4 tiles", "cuda, 2 tiles"]
-    assert sizes == [None, "4", "2", "1"]
-    assert list(left_out) == ["cuda, 1 tiles"]
-    assert "MGA_CHAIN_TILES" not in os.environ
 
 
 def test_a_backend_that_is_wrong_is_named_and_not_timed(gpu_kernels, workloads, monkeypatch):

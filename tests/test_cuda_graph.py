@@ -11,10 +11,8 @@ from network_zoo import random_model
 
 from mga_kernels import MaskGuidedSR, ops, runtimes
 from mga_kernels.networks import MaskGuidedNetwork
-from mga_kernels.ops import gather_patches
 from mga_kernels.runtimes.cuda import replayed
-from mga_kernels.runtimes.cuda.fused import FusedRefine
-from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner, Settings
+from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner
 
 pytestmark = pytest.mark.usefixtures("free_choice")
 CPU = torch.device("cpu")
@@ -52,53 +50,9 @@ def assert_nearly(found: torch.Tensor, wanted: torch.Tensor) -> None:
 
 
 @pytest.mark.parametrize(("name", "settings"), [*MODELS, *OTHERS])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_the_fused_refine_net_is_the_refine_net(name, settings, dtype, generator):
-    network = random_model(name, 4, dtype, **{"split": (1, 2)} | settings)
-    fused = FusedRefine.of(network)
-    feature = torch.randn(1, network.config.definition.feature_channels, 16, 24, generator=generator).to(dtype)
-    indices = torch.tensor([[0, 3, 7, 23]], dtype=torch.int32)
-    with torch.inference_mode():
-        found = torch.pixel_shuffle(fused(feature, indices), fused.shuffle)
-        wanted = network.refine(gather_patches(feature, indices, 4, network.halo))
-    tolerance = (1e-5 if dtype == torch.float32 else 1e-12) * float(wanted.abs().max())
-    torch.testing.assert_close(found, wanted, atol=tolerance, rtol=0)
-
-
-def test_chains_run_where_they_fit(generator):
-    """What the module's docstring claims, counted."""
-    found = {}
-    for name, settings in (*MODELS, *OTHERS):
-        network = random_model(name, 4, split=(1, 1), **settings)
-        calls = []
-        with pytest.MonkeyPatch.context() as patch:
-            backend = ops.operators()["conv_chain"].backends["cpu"]
-
-            def counted(*given, run=backend.run, calls=calls):
-                calls.append(len(given[1]))
-                return run(*given)
-
-            patch.setattr(backend, "run", counted)
-            feature = torch.randn(1, network.config.definition.feature_channels, 8, 8, generator=generator)
-            with torch.inference_mode():
-                FusedRefine.of(network)(feature, torch.tensor([[1, 2]], dtype=torch.int32))
-        found[name, bool(settings)] = calls
-    assert found == {
-        ("fsrcnn", False): [3],
-        ("pan", False): [],
-        ("rfdn", False): [2],
-        ("srresnet", False): [2],
-        ("rcan", False): [2] * 3,
-        ("srresnet", True): [5],
-        ("fsrcnn", True): [3],
-    }
-
-
-@pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize(("name", "settings"), [*MODELS, *OTHERS])
-def test_the_road_gives_what_the_network_gives(name, settings, fused):
+def test_the_road_gives_what_the_network_gives(name, settings):
     network = random_model(name, 4, **settings)
-    plan = CudaGraphPlanner(network, CPU, torch.float32, Settings(fused=fused)).plan(21, 30, 9)
+    plan = CudaGraphPlanner(network, CPU, torch.float32).plan(21, 30, 9)
     for seed in (1, 2):  # the second time with the buffers as the first one left them
         image = picture(21, 30, seed)
         plan.start()
@@ -138,11 +92,10 @@ def test_a_threshold_counts_what_was_refined():
 
 
 @pytest.mark.parametrize("dense", [False, True])
-@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize(("name", "settings"), [*MODELS, *OTHERS])
-def test_nothing_on_the_road_reads_a_value_back(name, settings, fused, dense):
+def test_nothing_on_the_road_reads_a_value_back(name, settings, dense):
     network = random_model(name, 4, **settings)
-    plan = CudaGraphPlanner(network, CPU, torch.float32, Settings(fused=fused)).plan(21, 30, 9)
+    plan = CudaGraphPlanner(network, CPU, torch.float32).plan(21, 30, 9)
     with torch.no_grad(), CaptureGuard() as guard:  # inference mode would hide what composite operators call
         plan._run_all(dense, 9)
     assert "convolution" in guard.seen
@@ -207,13 +160,12 @@ def assert_alike(found: torch.Tensor, wanted: torch.Tensor) -> None:
 
 @pytest.mark.filterwarnings("error")  # that a plan cannot be captured would be one
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("fused", [False, True])
 @pytest.mark.parametrize(("name", "settings"), [*MODELS, *OTHERS])
-def test_a_captured_road_replays_on_other_images(name, settings, fused, dtype, graphs):
+def test_a_captured_road_replays_on_other_images(name, settings, dtype, graphs):
     if graphs == CPU and (dtype != torch.float32 or name in ("rcan", "pan")):
         pytest.skip("other arithmetic and more blocks show nothing about graphs, and take long on a CPU")
     network = random_model(name, 4, **settings)
-    made = [CudaGraphPlanner(network, graphs, dtype, Settings(fused=fused), captured) for captured in (True, False)]
+    made = [CudaGraphPlanner(network, graphs, dtype, captured=captured) for captured in (True, False)]
     capturing(made[0], graphs)
     graph, launches = (planner.plan(21, 30, 9) for planner in made)
     graph.warm()

@@ -48,16 +48,12 @@ def test_operators_of_ours_are_one_launch(floors):
     from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 
     network = MaskGuidedNetwork(ModelConfig("srresnet", 4)).eval().requires_grad_(False)
-    for fused in (False, True):
-        planner = floors.CudaGraphPlanner(network, floors.META, settings=floors.Settings(fused=fused))
-        launches = floors.walk(planner, False, 20, 24, 32)
-        names = [each.name for each in launches]
-        for name in ("image_to_input", "mask_head", "filter_and_select", "gather_patches"):
-            assert names.count(name) == 1, name
-        assert names.count("conv_chain") == fused
-        assert names.count("paste_shuffled_" if fused else "paste_patches_") == 1
-        (chosen,) = (each for each in launches if each.name == "filter_and_select")
-        assert chosen.kernels == 2
+    launches = floors.walk(floors.CudaGraphPlanner(network, floors.META), False, 20, 24, 32)
+    names = [each.name for each in launches]
+    for name in ("image_to_input", "mask_head", "filter_and_select", "gather_patches", "paste_patches_"):
+        assert names.count(name) == 1, name
+    (chosen,) = (each for each in launches if each.name == "filter_and_select")
+    assert chosen.kernels == 2
 
 
 def test_of_a_list_the_tiles_that_are_computed_and_written_count(floors):
@@ -96,5 +92,5 @@ def test_the_record_has_every_network_and_is_what_is_counted(floors, record, mon
         (network, road): floors.row(launches, record["bandwidth"], record["rate"])
         for network, road, launches in floors.roads(floors.HEIGHT, floors.WIDTH)
     }
-    assert len(again) == 7 + len(floors.SHARES)
+    assert len(again) == 6 + len(floors.SHARES)
     assert again == {name: rows[name] for name in again}

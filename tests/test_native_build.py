@@ -75,8 +75,7 @@ def test_library_needs_no_python_and_no_cuda_library():
 
 
 def test_operators_are_torch_operators_with_the_documented_schema():
-    operators = [*CPU_OPERATORS, "conv_chain"]
-    assert [str(getattr(torch.ops.mga, op).default._schema) for op in operators] == [
+    assert [str(getattr(torch.ops.mga, op).default._schema) for op in CPU_OPERATORS] == [
         "mga::select_patches(Tensor mask, int k, str order, int seed) -> Tensor",
         "mga::gather_patches(Tensor feature, Tensor indices, int patch_size, int halo) -> Tensor",
         "mga::paste_patches_(Tensor(a!) image, Tensor patches, Tensor indices) -> ()",
@@ -108,8 +107,6 @@ def test_operators_are_torch_operators_with_the_documented_schema():
         "int width, int across, float slope) -> ()",
         "mga::map_grid_statistics(Tensor x, int groups, int count, int height, int width, int across) -> Tensor",
         "mga::pack_map_weight(Tensor weight, int tile) -> Tensor",
-        "mga::conv_chain(Tensor patches, Tensor weights, Tensor biases, Tensor slopes, int[] skips, int crop)"
-        " -> Tensor",
     ]
 
 

@@ -34,20 +34,6 @@ struct ShuffleShape {
   float gain;
 };
 
-// A chain of 3x3 convolutions over patches. Strides are in elements.
-struct ChainShape {
-  int64_t count;     // N
-  int channels;      // C
-  int side;          // q
-  int layers, crop;  // L
-  const void* patches;
-  int64_t patch_stride[4];
-  const void* weights;          // (L, C, C, 3, 3); fastest with stride 1 over the input channels
-  int64_t weight_stride[5];     // layer, output channel, input channel, row, column
-  const void *biases, *slopes;  // (L, C), dense
-};
-constexpr int kMaxChainChannels = 64, kMaxChainLayers = 256, kMaxChainSide = 16;
-
 // mask (batch, cells) contiguous -> indices (batch, count), ascending; 0 <= count <= cells.
 int select_patches_cuda(const void* mask, Real dtype, int32_t* indices, int64_t batch, int64_t cells, int64_t count,
                         Order order, uint32_t seed, void* stream);
@@ -70,10 +56,6 @@ int paste_patches_cuda(void* image, const void* patches, const int32_t* indices,
 // count).
 int paste_shuffled_cuda(void* image, Pixel pixel_type, const void* patches, Real patch_type, const int32_t* indices,
                         const ShuffleShape& shape, void* stream);
-
-// -> output (N, C, q - 2 crop, q - 2 crop), channels-last. `skips` holds L numbers. cudaErrorInvalidConfiguration where
-// the states that must be kept do not fit in the shared memory of this GPU.
-int conv_chain_cuda(const ChainShape& shape, const int64_t* skips, Real type, void* output, void* stream);
 
 const char* cuda_error_text(int error);
 

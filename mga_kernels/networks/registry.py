@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 SPLIT = "-split"  # how the names of published networks cut in two end
 
-Fused = Callable[[nn.Module], tuple[Callable[[Tensor], Tensor], int]]
 Channels = int | Callable[[Mapping[str, Any]], int]
 
 
@@ -79,8 +78,7 @@ class Network:
     ``divided``: the Network, called after this one with "-split" behind it, whose halves are the published network cut
     in two without loss, which ``mga convert`` makes; its ``layout`` (``networks.divided.Layout``) says where weights
     go. A network whose own halves are such a cut has a ``layout`` itself. ``cpu``, a class of
-    ``runtimes.cpu.plan.PairWeights``: how the halves run in our convolutions. ``cuda(refine)``: its Refine-Net in few
-    launches, ``body`` and ``shuffle`` of ``runtimes.cuda.fused.FusedRefine``. ``extension``, an Extension: how
+    ``runtimes.cpu.plan.PairWeights``: how the halves run in our convolutions. ``extension``, an Extension: how
     ``mga convert --extend`` makes this network, with its own Refine-Net, of a published one. ``passes_on``: its halves
     are chains of convolutions without skips, so that training may start with layers that pass on what they are given.
     """
@@ -98,7 +96,6 @@ class Network:
     divided: Network | str | None = None
     layout: Layout | None = None
     cpu: type[PairWeights] | str | None = None
-    cuda: Fused | str | None = None
     extension: Extension | str | None = None
     passes_on: bool = False
 
@@ -113,8 +110,6 @@ class Network:
     def part(self, field: Literal["divided"]) -> Network | None: ...
     @overload
     def part(self, field: Literal["cpu"]) -> type[PairWeights] | None: ...
-    @overload
-    def part(self, field: Literal["cuda"]) -> Fused | None: ...
     @overload
     def part(self, field: Literal["extension"]) -> Extension | None: ...
     def part(self, field: str) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from .conv_chain import conv_chain
 from .convolution import (
     convolve_maps_,
     map_gather_,
@@ -32,7 +31,6 @@ from .select_patches import select_patches
 
 __all__ = [
     "BACKENDS",
-    "conv_chain",
     "convolve_maps_",
     "convolve_pixels_",
     "dynamic_filter",

@@ -85,22 +85,3 @@ extern "C" int paste_shuffled(void* image, const void* patches, const int32_t* i
     return mga::paste_shuffled_cuda(image, mga::Pixel(types[0]), patches, mga::Real(types[1]), indices, s, nullptr);
   });
 }
-
-// sizes: count, channels, side, layers, crop, type.
-extern "C" int conv_chain(const void* patches, const void* weights, const void* biases, const void* slopes,
-                          void* output, const int64_t* sizes, const int64_t* patch_stride, const int64_t* weight_stride,
-                          const int64_t* skips) {
-  mga::ChainShape s{};
-  s.count = sizes[0];
-  s.channels = int(sizes[1]);
-  s.side = int(sizes[2]);
-  s.layers = int(sizes[3]);
-  s.crop = int(sizes[4]);
-  s.patches = patches;
-  s.weights = weights;
-  s.biases = biases;
-  s.slopes = slopes;
-  for (int i = 0; i < 4; ++i) s.patch_stride[i] = patch_stride[i];
-  for (int i = 0; i < 5; ++i) s.weight_stride[i] = weight_stride[i];
-  return guarded([&] { return mga::conv_chain_cuda(s, skips, mga::Real(sizes[5]), output, nullptr); });
-}

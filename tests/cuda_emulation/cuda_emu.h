@@ -2,9 +2,9 @@
 // Model: one OS thread; every CUDA thread of a block is a fiber, and fibers switch at barriers and warp collectives
 // only. Finds: wrong indexing (with ASan), missing __syncthreads and __syncwarp (EMU_ORDER=fwd|rev|<seed> changes the
 // order in which threads run between barriers), divergent barriers, deadlock, shuffles from lanes outside the mask,
-// reads of dynamic shared memory that nobody wrote (it is filled with NaN), missing waits for asynchronous copies (they
-// land at the wait); with races.cpp, data races. Blocks run one after another, in an order that EMU_ORDER changes too. Does not model: reordering
-// by the memory model, races between blocks, timing. The GPU it plays has EMU_MULTIPROCESSORS multiprocessors (132) and
+// reads of dynamic shared memory that nobody wrote (it is filled with NaN); with races.cpp, data races. Blocks run one
+// after another, in an order that EMU_ORDER changes too. Does not model: reordering by the memory model, races between
+// blocks, timing. The GPU it plays has EMU_MULTIPROCESSORS multiprocessors (132) and
 // EMU_SHARED_BYTES of shared memory a block (232,448).
 #pragma once
 #ifndef MGA_CPU_EMU
@@ -36,14 +36,7 @@
 
 namespace emu {
 enum St : uint8_t { READY, AT_BLOCK, AT_WARP, DONE };
-struct Copy {
-  unsigned char* to;
-  const void* from;
-  int bytes;
-};
 struct Thread {
-  std::vector<std::vector<Copy>> groups;  // asynchronous copies, by commit
-  std::vector<Copy> open;
   ucontext_t start;         // of its first block
   void* place[5];           // where it goes on
   bool started = false;
@@ -226,8 +219,6 @@ inline Stats launch(dim3 grid, dim3 block, size_t smem, const std::function<void
           t.tid = make_uint3(i % block.x, i / block.x % block.y, i / (block.x * block.y));
           t.st = READY;
           t.epoch = 0;
-          t.groups.clear();
-          t.open.clear();
         }
         // Warp by warp, each as far as it can go (its own collectives included) before the next one starts: the largest
         // skew between warps that the program allows, so a missing __syncthreads() shows in some order.

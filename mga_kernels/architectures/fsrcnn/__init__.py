@@ -12,6 +12,5 @@ NETWORK = Network(
     working_values=350,
     published=f"{__name__}.published:PUBLISHED",
     cpu=f"{__name__}.cpu:FsrcnnWeights",
-    cuda=f"{__name__}.cuda:fused",
     passes_on=True,
 )

@@ -13,5 +13,4 @@ NETWORK = Network(
     published=f"{__name__}.published:PUBLISHED",
     divided=f"{__name__}.divided:DIVIDED",
     cpu=f"{__name__}.cpu:PanWeights",
-    cuda=f"{__name__}.cuda:fused",
 )

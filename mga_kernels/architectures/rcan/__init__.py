@@ -14,5 +14,4 @@ NETWORK = Network(
     published=f"{__name__}.published:PUBLISHED",
     divided=f"{__name__}.divided:DIVIDED",
     cpu=f"{__name__}.cpu:RcanWeights",
-    cuda=f"{__name__}.cuda:fused",
 )

@@ -15,6 +15,5 @@ NETWORK = Network(
     published=f"{__name__}.published:PUBLISHED",
     divided=f"{__name__}.divided:DIVIDED",
     cpu=f"{__name__}.cpu:RfdnWeights",
-    cuda=f"{__name__}.cuda:fused",
     extension=f"{__name__}.extension:EXTENSION",
 )
