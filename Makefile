@@ -49,7 +49,7 @@ test: setup
 
 # Again with the kernels in plain C++, which the oldest processors run: what has kernels for several instruction sets in it,
 # and what has convolutions in it, in float maps and in pairs of bf16, unless this processor runs these in plain C++ anyway.
-PORTABLE := large_tiles mask_head dynamic_filter filter_and_select paste_shuffled output_to_image high_pass convolve_maps map_bands backends engine
+PORTABLE := large_tiles mask_head dynamic_filter filter_and_select output_to_image high_pass convolve_maps map_bands backends engine
 PAIRS := pair_chain pair_planes convolution_kernels
 CONVOLUTIONS := convolution_operators plans tiles runtimes safety published stream plain_plans
 USUAL = $(shell $(BIN)/python -c "from mga_kernels.runtimes.cpu.choose import STORAGES as s; print(s['float32'].kernels(), s['bfloat16'].kernels())")

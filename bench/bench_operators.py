@@ -10,7 +10,6 @@ CASES = {
     "filter_and_select": [*workloads.COUNTS],
     "gather_patches": [*workloads.COUNTS],
     "paste_patches": [*workloads.COUNTS],
-    "paste_shuffled": [*workloads.COUNTS],
     "convolve_pixels": ["skip", "bytes"],
     "dynamic_filter": ["5x5"],
     "high_pass": ["cells of 12"],

@@ -157,7 +157,6 @@ OURS: dict[str, Callable[[tuple, list], tuple[int, int, bool]]] = {
     "filter_and_select": lambda args, made: (0, size(args) + size(made), True),
     "gather_patches": lambda args, made: (0, 2 * size(made) + size(args[1]), True),
     "paste_patches_": lambda args, made: (0, 2 * size(args[1]) + size(args[2]), True),
-    "paste_shuffled_": lambda args, made: (0, size(args[1:]) + args[1].numel() * args[0].element_size(), True),
     "image_to_input": lambda args, made: (0, size(args) + size(made), True),
     "output_to_image": lambda args, made: (0, size(args) + size(made), True),
     "high_pass": lambda args, made: (0, size(args) + size(made), True),

@@ -20,7 +20,6 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import fused_workloads
 import torch
 import workloads
 from gpu_process import whole_record
@@ -205,7 +204,7 @@ def measure_all(
             "copy_gb_per_s": machine.copy_bandwidth / 1e9,
             "matrix_tflops": machine.matrix_rate / 1e12,
         }
-        for make in fused_workloads.everything(device, dtype, channels):
+        for make in workloads.everything(device, dtype, channels):
             workload = make()
             name = f"{workload.op} {workload.case}"
             if only and not any(part in workload.op for part in only):

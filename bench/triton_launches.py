@@ -80,12 +80,6 @@ def paste_launches() -> Iterator[tuple]:
                 patches = torch.empty(16, 3, side, side, dtype=dtype).contiguous(memory_format=memory_format)
                 case = f"q={side} {_name(dtype)} {layout}"
                 yield case, "paste_patches_", (image.to(dtype), patches, _indices()), False
-            for p, s in ((p, s) for p in PATCH_SIZES for s in SCALES if p * s == side):
-                for dtype in FLOATS:
-                    patches = torch.empty(16, 3 * s * s, p, p, dtype=dtype).to(memory_format=torch.channels_last)
-                    for target in (dtype, torch.uint8):
-                        case = f"p={p} x{s} {_name(dtype)} into {_name(target)} {layout}"
-                        yield case, "paste_shuffled_", (image.to(target), patches, _indices(), s, 1.0), False
 
 
 def edge_launches() -> Iterator[tuple]:

@@ -211,28 +211,6 @@ def filter_and_select(case: str, device: str, dtype: torch.dtype = torch.float32
     return Workload("filter_and_select", case, call, check, 2 * arguments[0].nbytes + 4 * k, 2 * 50 * CELLS)
 
 
-def paste_shuffled(case: str, device: str, dtype: torch.dtype = torch.float32) -> Workload:
-    """Channels-last output of the last convolution into the bytes of a picture."""
-    k, generator = COUNTS[case], torch.Generator().manual_seed(9)
-    picture = torch.zeros(1, SCALE * HEIGHT, SCALE * WIDTH, 3, device=device, dtype=torch.uint8).permute(0, 3, 1, 2)
-    patches = torch.rand(k, 3 * SCALE**2, PATCH_SIZE, PATCH_SIZE, generator=generator).to(device, dtype)
-    patches = patches.contiguous(memory_format=torch.channels_last)
-    indices = ops.select_patches(_mask(device), k)
-
-    def call() -> torch.Tensor:
-        return ops.paste_shuffled_(picture, patches, indices, SCALE)
-
-    before = picture.clone()  # what a wrong call changes must not be in what it is compared with
-
-    def check() -> None:
-        given = (patches, indices, SCALE, 1.0)
-        pasted = ops.paste_shuffled_(before.clone(), *given)
-        if not torch.equal(pasted, _reference("paste_shuffled_")(before.clone(), *given)):
-            raise AssertionError("the result is not that of the reference")
-
-    return Workload("paste_shuffled_", case, call, check, patches.nbytes + patches.numel())
-
-
 def image_to_input(case: str, device: str, dtype: torch.dtype = torch.float32) -> Workload:
     image = torch.randint(0, 256, (1, HEIGHT - 4, WIDTH, 3), generator=torch.Generator().manual_seed(10))
     image = image.to(device, torch.uint8)
@@ -301,3 +279,23 @@ def convolve_pixels(case: str, device: str, dtype: torch.dtype = torch.float32, 
 
     moved = x.nbytes + weight.nbytes + out.nbytes + (skip.nbytes if case == "skip" else 0)
     return Workload("convolve_pixels_", case, call, check, moved, 2 * 9 * HEIGHT * WIDTH * channels * outputs)
+
+
+def everything(device: str, dtype: torch.dtype, channels: int) -> list[Callable[[], Workload]]:
+    """Makers of every workload in one dtype, so that only one holds its tensors at a time."""
+    made: list[Callable[[], Workload]] = [
+        lambda: mask_head("softmax-then-pool", device, dtype, channels),
+        lambda: image_to_input("bytes", device, dtype),
+        lambda: output_to_image("channels-last", device, dtype),
+        lambda: high_pass("cells of 12", device),
+    ]
+    if dtype != torch.float32:
+        made += [lambda case=case: convolve_pixels(case, device, dtype, channels) for case in ("skip", "bytes")]
+    for case in COUNTS:
+        made += [
+            lambda case=case: select_patches(case, device, torch.float32),
+            lambda case=case: filter_and_select(case, device),
+            lambda case=case: gather_patches(case, device, dtype, channels),
+            lambda case=case: paste_patches(case, device, dtype),
+        ]
+    return made

@@ -5,6 +5,5 @@ namespace mga {
 
 enum class Order { largest, smallest, random };
 enum class Real { f16, bf16, f32, f64 };
-enum class Pixel { u8, f16, bf16, f32, f64 };
 
 }  // namespace mga

@@ -15,7 +15,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a worker, so threads of
     os.environ["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS") or "1"
 
 import torch
-from cuda_emulated import emulated_gpu, emulation, thread_order  # noqa: F401
+from cuda_emulated import emulation, thread_order  # noqa: F401
 from forks import Forks
 from upscaling import full_disk, mga_upscale, model_file, picture_folder  # noqa: F401
 

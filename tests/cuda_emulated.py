@@ -151,20 +151,6 @@ def thread_order(request):
     libc.unsetenv(b"EMU_ORDER")
 
 
-@pytest.fixture
-def emulated_gpu():
-    """emulated_gpu(multiprocessors=..., shared_bytes=...) changes the GPU that the emulation plays, for one test."""
-    libc = ctypes.CDLL(None)
-
-    def play(**facts: int) -> None:
-        for name, value in facts.items():
-            libc.setenv(f"EMU_{name.upper()}".encode(), str(value).encode(), 1)
-
-    yield play
-    for name in ("EMU_MULTIPROCESSORS", "EMU_SHARED_BYTES"):
-        libc.unsetenv(name.encode())
-
-
 def start(library, kernel: str, *arguments) -> int:
     """Tensors go by pointer, tuples as int64 arrays, the rest as ctypes has it; the launcher's status."""
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import test_cuda_filter_and_select
-import test_cuda_paste_shuffled
 import torch
 from cuda_emulated import CSRC, compile_headers, compile_one, launch, link, one_process_at_a_time, reference
 
@@ -37,11 +36,6 @@ def select(library: ctypes.CDLL) -> None:
     assert torch.equal(indices[None], reference("select_patches", mask, k, "largest", 3))
 
 
-def shuffle(library: ctypes.CDLL) -> None:
-    inputs = test_cuda_paste_shuffled.inputs(torch.Generator().manual_seed(3), torch.uint8, torch.float16)
-    test_cuda_paste_shuffled.check(library, *inputs, 4)
-
-
 @dataclass(frozen=True)
 class Fault:
     """The last statement of ``lines`` left out, which stand once in all sources; ``check`` runs a kernel of it."""
@@ -60,11 +54,6 @@ FAULTS = {
         filter_and_select,
     ),
     "a digit sought before all are counted": Fault("filter_and_select.cu", A_DIGIT, filter_and_select),
-    "cells written before the patch is staged": Fault(
-        "paste_shuffled.cu",
-        "      stage(patches, p, first, group, staged);\n      __syncthreads();\n",
-        shuffle,
-    ),
 }
 # Of filter_and_select the detector of races does not look at the global memory; the selection is seen alone.
 RACES = {name: fault for name, fault in FAULTS.items() if fault.check != filter_and_select}

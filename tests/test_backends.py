@@ -9,7 +9,7 @@ from mga_kernels.errors import BackendError, InputError
 from mga_kernels.ops import gather_patches, select_patches
 
 OPERATORS = ["mask_head", "dynamic_filter", "select_patches", "filter_and_select", "gather_patches"]
-OPERATORS += ["paste_patches_", "paste_shuffled_", "image_to_input", "output_to_image", "convolve_pixels_", "high_pass"]
+OPERATORS += ["paste_patches_", "image_to_input", "output_to_image", "convolve_pixels_", "high_pass"]
 CONVOLUTION = ["pack_pair_weight", "pair_chain_", "pair_gather_", "pair_grid_scale_", "pair_grid_statistics"]
 CONVOLUTION += ["pair_interpolate_", "pair_pool", "convolve_maps_", "pack_map_weight"]
 CONVOLUTION += ["map_gather_", "map_grid_scale_", "map_grid_statistics"]

@@ -38,7 +38,6 @@ def workloads(monkeypatch):
         "select_patches",
         "gather_patches",
         "paste_patches",
-        "paste_shuffled",
         "high_pass",
         "image_to_input",
         "output_to_image",

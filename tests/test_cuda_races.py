@@ -11,7 +11,7 @@ import pytest
 import test_cuda_emulation
 import torch
 from cuda_emulated import CSRC
-from cuda_planted import RACES, acting, filter_and_select, planted_library, select, shuffle
+from cuda_planted import RACES, acting, filter_and_select, planted_library, select
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,8 +29,8 @@ def paste(library):
     test_cuda_emulation.test_paste_patches(library, torch.uint8, *formats, 3, generator())
 
 
-CASES = {"filter_and_select": filter_and_select, "paste_shuffled": shuffle}
-CASES |= {"select_patches": select, "gather_patches": gather, "paste_patches": paste}
+CASES = {"filter_and_select": filter_and_select, "select_patches": select}
+CASES |= {"gather_patches": gather, "paste_patches": paste}
 
 
 def test_every_kernel_has_a_case():
@@ -67,26 +67,32 @@ def test_without_a_fault_there_is_no_race(planted):
         assert cuda_races.races(check, library) == []
 
 
-def watched_tests(forks, *files, plugins=("cuda_races",), only="", folder=ROOT / "tests"):
+def watched_tests(forks, *files, plugins=("cuda_races",), folder=ROOT / "tests"):
     """Tests of the emulation in a process in which each of them is watched."""
-    words = ["-k", only, *(word for name in plugins for word in ("-p", name))]
-    words += [f"tests/test_cuda_{name}.py" for name in files]
-    return forks.pytest(*words, folder=ROOT, PYTHONPATH=str(folder))
+    words = [word for name in plugins for word in ("-p", name)]
+    return forks.pytest(*words, *files, folder=ROOT, PYTHONPATH=str(folder))
 
 
 def test_a_race_fails_the_test_that_meets_it(planted, tmp_path, forks):
     """Though its result is right, or wrong: the plugin that lets every test be watched."""
     load = f"library = cuda_races.load({str(planted)!r})"
     (tmp_path / "faulty.py").write_text(f"import cuda_races\n{load}\ncuda_races.watched_library = lambda: library\n")
-    only = "types_and_layouts and patch_type0 and image_type0"
-    with acting(RACES, "cells written before the patch is staged"):
-        result = watched_tests(forks, "paste_shuffled", plugins=("cuda_races", "faulty"), only=only, folder=tmp_path)
+    file = tmp_path / "test_selection.py"
+    file.write_text(
+        "import cuda_planted\n"
+        "from cuda_emulated import emulation as emulation\n\n\n"
+        "def test_selection(emulation):\n"
+        "    cuda_planted.select(emulation)\n"
+    )
+    with acting(RACES, "a digit sought before all are counted"):
+        result = watched_tests(forks, file, plugins=("cuda_races", "faulty"), folder=tmp_path)
     assert "read after write, shared memory" in result.stdout
     assert result.returncode == 1
+    assert watched_tests(forks, file, plugins=("cuda_races", "faulty"), folder=tmp_path).returncode == 0
 
 
 @pytest.mark.skipif(not os.environ.get("MGA_ALL_RACES"), reason="takes minutes; MGA_ALL_RACES=1 asks for it")
 def test_no_race_in_any_test_of_the_emulation(forks):
-    result = watched_tests(forks, "emulation", "filter_and_select", "paste_shuffled")
+    result = watched_tests(forks, *(f"tests/test_cuda_{name}.py" for name in ("emulation", "filter_and_select")))
     assert result.returncode == 0, result.stdout[-3000:]
     assert " passed" in result.stdout

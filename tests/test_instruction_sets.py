@@ -7,7 +7,7 @@ import pytest
 from mga_kernels import _native, info
 
 TESTS = Path(__file__).resolve().parent
-OPERATORS = ["mask_head", "dynamic_filter", "paste_shuffled", "output_to_image", "high_pass"]
+OPERATORS = ["mask_head", "dynamic_filter", "output_to_image", "high_pass"]
 NEEDS = {"avx512": ["avx512f", "avx512bw"], "avx2": ["avx2", "fma"], "baseline": []}
 
 

@@ -20,7 +20,6 @@ CPU_OPERATORS = [
     "mask_head",
     "dynamic_filter",
     "filter_and_select",
-    "paste_shuffled_",
     "high_pass",
     "image_to_input",
     "output_to_image",
@@ -84,7 +83,6 @@ def test_operators_are_torch_operators_with_the_documented_schema():
         "mga::dynamic_filter(Tensor probability, Tensor source, Tensor weight, Tensor bias) -> Tensor",
         "mga::filter_and_select(Tensor probability, Tensor source, Tensor weight, Tensor bias, int k, str order, "
         "int seed) -> (Tensor, Tensor)",
-        "mga::paste_shuffled_(Tensor(a!) image, Tensor patches, Tensor indices, int scale, float gain) -> ()",
         "mga::high_pass(Tensor picture, int side) -> Tensor",
         "mga::image_to_input(Tensor image, int height, int width, float value_range, ScalarType dtype) -> Tensor",
         "mga::output_to_image(Tensor output, int height, int width, float gain) -> Tensor",

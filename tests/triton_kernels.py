@@ -25,7 +25,6 @@ from mga_kernels.ops import (
     mask_head,
     output_to_image,
     paste_patches_,
-    paste_shuffled_,
 )
 
 INTERPRETING = os.environ.get("TRITON_INTERPRET") == "1"
@@ -220,40 +219,6 @@ def test_paste_leaves_what_lies_between_pixels():
     assert (whole == 0).sum() == 2 * 3 * 16
 
 
-@combined(
-    image_dtype=[torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.uint8],
-    dtype=[torch.float32, torch.float16, torch.bfloat16],
-    sizes=[(1, 3, 4, 4, 1.0), (3, 3, 3, 3, 1 / 255), (2, 1, 2, 4, 1.0), (1, 5, 1, 1, 0.7)],
-)
-def test_paste_shuffled(sizes, dtype, image_dtype, generator):
-    batch, channels, scale, m, gain = sizes
-    if INTERPRETING and image_dtype == torch.bfloat16 != dtype:
-        pytest.skip("the interpreter truncates to bfloat16")
-    side = scale * m
-    patches = ((1.4 * torch.rand(batch * 3, channels * scale**2, m, m, generator=generator) - 0.2) / gain).to(dtype)
-    if INTERPRETING and image_dtype == torch.bfloat16:
-        gain = 1.0
-        patches = patches.clamp(0, 1)
-    patches[0, 0, 0, 0] = torch.nan
-    image = (100 * torch.rand(batch, channels, 2 * side, 3 * side, generator=generator)).to(image_dtype)
-    indices = some_cells(batch, 6, 3, generator)
-    reference = ops.operators()["paste_shuffled_"].backends["reference"].run
-    wanted = reference(image.clone(), patches, indices, scale, gain)
-    targets, sources = views(image), views(patches)
-    pairs = list(itertools.product(targets, sources))
-    if FEW:  # one half for an even scale, the other for an odd one
-        pairs = [(name, name) for name in targets] + [("contiguous", "channels-last")]
-        pairs = pairs[scale % 2 :: 2]
-    for names in pairs:
-        target, source = targets[names[0]], sources[names[1]]
-        target.copy_(image)
-        assert paste_shuffled_(target, source, indices.to(DEVICE), scale, gain) is target
-        assert ops.last_backend("paste_shuffled_") == "triton"
-        torch.testing.assert_close(
-            target.cpu(), wanted, rtol=0, atol=0, equal_nan=True, msg=lambda m, n=names: f"{n}: {m}"
-        )
-
-
 def test_bytes_are_rounded_half_to_even_and_products_one_by_one():
     """Every float16 in 0..1 and the neighbours of every half, where one rounding instead of two would show."""
     halves = torch.arange(1, 510, 2) / 510
@@ -311,7 +276,6 @@ def test_nothing_selected(memory_format, generator):
     before, none = feature.clone(), torch.empty(2, 0, dtype=torch.int32, device=DEVICE)
     assert gather_patches(feature, none, 4, 1).shape == (0, 3, 6, 6)
     paste_patches_(feature, torch.empty(0, 3, 4, 4, device=DEVICE), none)
-    paste_shuffled_(feature, torch.empty(0, 12, 2, 2, device=DEVICE), none, 2)
     assert torch.equal(feature, before)
 
 
@@ -323,16 +287,11 @@ def test_an_index_outside_the_grid_gives_zeros_and_is_not_pasted(bad):
         patches = gather_patches(feature, indices, 4, halo)
         assert (patches[[0, 2], :, halo : halo + 4, halo : halo + 4] == 1).all()
         assert (patches[1] == 0).all()
-    for scale in (None, 1):
-        image = torch.ones(1, 1, 8, 12, device=DEVICE)
-        patches = torch.zeros(3, 1, 4, 4, device=DEVICE)
-        if scale:
-            paste_shuffled_(image, patches, indices, scale)
-        else:
-            paste_patches_(image, patches, indices)
-        assert (image == 0).sum() == 2 * 16
-        assert (image[..., :4, :4] == 0).all()
-        assert (image[..., 4:, 8:] == 0).all()
+    image = torch.ones(1, 1, 8, 12, device=DEVICE)
+    paste_patches_(image, torch.zeros(3, 1, 4, 4, device=DEVICE), indices)
+    assert (image == 0).sum() == 2 * 16
+    assert (image[..., :4, :4] == 0).all()
+    assert (image[..., 4:, 8:] == 0).all()
 
 
 @pytest.fixture
@@ -358,11 +317,8 @@ def test_offsets_beyond_31_bits(distant, strides, generator):
     tensor = distant((3, 2, 4, 4), strides, torch.uint8).copy_(values)
     indices = torch.tensor([[0, 3], [1, 2], [2, 3]], dtype=torch.int32, device=DEVICE)
     assert torch.equal(gather_patches(tensor, indices, 2, 1), gather_patches(values, indices, 2, 1))
-    for paste in (paste_patches_, paste_shuffled_):
-        dtype = torch.float32 if paste is paste_shuffled_ else torch.uint8
-        patches = torch.rand(6, 2, 2, 2, generator=generator).to(DEVICE)
-        patches = patches if dtype == torch.float32 else (255 * patches).to(dtype)
-        assert torch.equal(paste(tensor, patches, indices), paste(values, patches, indices))
+    patches = (255 * torch.rand(6, 2, 2, 2, generator=generator)).to(DEVICE, torch.uint8)
+    assert torch.equal(paste_patches_(tensor, patches, indices), paste_patches_(values, patches, indices))
 
 
 def test_products_beyond_31_bits(distant, generator):

@@ -9,7 +9,7 @@ from triton_kernels import poisoned_outputs as poisoned_outputs
 
 from mga_kernels import ops
 from mga_kernels.errors import BackendError
-from mga_kernels.ops import image_to_input, mask_head, output_to_image, paste_patches_, paste_shuffled_
+from mga_kernels.ops import image_to_input, mask_head, output_to_image, paste_patches_
 
 
 def calls():
@@ -25,7 +25,6 @@ def calls():
         "dynamic_filter": (probability, probability[:, None], torch.randn(25, 1, 1, 1, generator=g), torch.randn(25)),
         "gather_patches": (feature, indices, 4, 1),
         "paste_patches_": (feature, torch.randn(4, 3, 4, 4, generator=g), indices),
-        "paste_shuffled_": (feature, torch.rand(4, 12, 2, 2, generator=g), indices, 2, 1.0),
         "image_to_input": (image, 8, 8, 1.0, torch.float16),
         "output_to_image": (feature, 7, 12, 1.0),
         "high_pass": (image, 4),
@@ -80,7 +79,6 @@ def refused_calls():
     head = mask_head_arguments((1, 2, 15, 15), 2, torch.Generator())
     image = torch.zeros(1, 2, 2, 3, dtype=torch.uint8)
     patches = torch.zeros(1, 3, 2, 2, dtype=torch.float64)
-    index = torch.zeros(1, 1, dtype=torch.int32)
     return [
         pytest.param(mask_head, (*head, 5, ORDERS[0]), "float64 is not among its dtypes", id="mask_head"),
         pytest.param(
@@ -88,7 +86,6 @@ def refused_calls():
         ),
         pytest.param(image_to_input, (image, 2, 2, 1.0, torch.float64), "dtype is float64", id="image_to_input"),
         pytest.param(output_to_image, (patches, 2, 2), "float64 is not among its dtypes", id="output_to_image"),
-        pytest.param(paste_shuffled_, (patches, patches, index), "patches are float64", id="paste_shuffled_"),
     ]
 
 

@@ -5,7 +5,7 @@
 #include <cstdint>
 
 #include "ops/gather_patches/shape.h"
-#include "ops/paste/shape.h"
+#include "ops/paste_patches/shape.h"
 #include "types.h"
 
 namespace mga {
@@ -24,16 +24,6 @@ struct FilterTask {
 };
 constexpr int kMaxFilterChannels = 128;
 
-// The Refine-Net's last feature: m x m pixels of C r^2 channels a patch become cells of q = r m pixels of C channels.
-struct ShuffleShape {
-  int64_t batch, channels, rows, columns;  // channels C of the image
-  int64_t count;                           // patches per image
-  int64_t scale, side;                     // r, m
-  int64_t image_stride[4];
-  int64_t patch_stride[4];
-  float gain;
-};
-
 // mask (batch, cells) contiguous -> indices (batch, count), ascending; 0 <= count <= cells.
 int select_patches_cuda(const void* mask, Real dtype, int32_t* indices, int64_t batch, int64_t cells, int64_t count,
                         Order order, uint32_t seed, void* stream);
@@ -51,11 +41,6 @@ int gather_patches_cuda(const void* feature, const int32_t* indices, void* patch
 // image (batch, channels, rows * side, columns * side) and patches (batch * count, channels, side, side) by stride.
 int paste_patches_cuda(void* image, const void* patches, const int32_t* indices, const PasteShape& shape, int item_size,
                        void* stream);
-
-// image (batch, C, rows * q, columns * q), patches (batch * count, C r^2, m, m), both by stride, indices (batch,
-// count).
-int paste_shuffled_cuda(void* image, Pixel pixel_type, const void* patches, Real patch_type, const int32_t* indices,
-                        const ShuffleShape& shape, void* stream);
 
 const char* cuda_error_text(int error);
 

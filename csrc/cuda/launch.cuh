@@ -39,12 +39,6 @@ inline dim3 blocks_for(int64_t n, int64_t threads) {
   return dim3(static_cast<unsigned>(wanted < 65536 ? wanted : 65536));
 }
 
-inline int device_attribute(cudaDeviceAttr attribute) {
-  int device = 0, value = 0;
-  if (cudaGetDevice(&device) == cudaSuccess) cudaDeviceGetAttribute(&value, attribute, device);
-  return value;
-}
-
 // Division of n < 2^31 by a number that the host knows: a multiplication, an addition and a shift. Without it the
 // index arithmetic of a copy costs more than the copy.
 struct FastDivisor {

@@ -45,8 +45,8 @@ struct OperatorKernels {
   void (*filter_row)(const double* probability, const double* source, const double* weight, const double* bias,
                      const FilterShape&, int64_t y, double* work, double* mask);
 
-  // n dense numbers -> pixels: clamp(gain * number, 0, 1), bytes times 255 and rounded half to even, NaN as 0.
-  void (*units_to_pixels)(const void* from, Real dtype, int64_t n, double gain, Pixel pixel, void* to);
+  // n dense numbers -> bytes: clamp(gain * number, 0, 1) times 255, rounded half to even, NaN as 0.
+  void (*units_to_bytes)(const void* from, Real dtype, int64_t n, double gain, uint8_t* to);
   // Three planes of n bytes, `plane` apart -> n pixels.
   void (*interleave_bytes)(const uint8_t* planes, int64_t plane, int64_t n, uint8_t* to);
 

@@ -33,7 +33,7 @@ void convert(const char* output, Real dtype, const Shape& s, double gain, uint8_
       const char* row = output + i / s.height * s.stride[0] + i % s.height * s.stride[2];
       uint8_t* to = picture + i * s.width * 3;
       if (interleaved) {
-        kernels.units_to_pixels(row, dtype, 3 * s.width, gain, Pixel::u8, to);
+        kernels.units_to_bytes(row, dtype, 3 * s.width, gain, to);
         continue;
       }
       for (int64_t c = 0; c < 3; ++c) {
@@ -42,7 +42,7 @@ void convert(const char* output, Real dtype, const Shape& s, double gain, uint8_
           pick(from, s.width, s.stride[3], s.item, numbers.data());
           from = numbers.data();
         }
-        kernels.units_to_pixels(from, dtype, s.width, gain, Pixel::u8, planes.data() + c * s.width);
+        kernels.units_to_bytes(from, dtype, s.width, gain, planes.data() + c * s.width);
       }
       kernels.interleave_bytes(planes.data(), s.width, s.width, to);
     }

@@ -25,7 +25,6 @@ from .image_to_input import image_to_input
 from .mask_head import mask_head
 from .output_to_image import output_to_image
 from .paste_patches import paste_patches_
-from .paste_shuffled import paste_shuffled_
 from .registry import BACKENDS, last_backend, operators
 from .select_patches import select_patches
 
@@ -54,6 +53,5 @@ __all__ = [
     "pair_interpolate_",
     "pair_pool",
     "paste_patches_",
-    "paste_shuffled_",
     "select_patches",
 ]

@@ -80,18 +80,9 @@ class NativeBackend(Backend):
 class NativeInPlaceBackend(NativeBackend):
     """A native operator that returns nothing and changes its first argument, which a call then gives back."""
 
-    def __init__(self, op: str, device: str, dtypes: Collection[torch.dtype], refuses: Callable | None = None):
-        super().__init__(op, device, dtypes, refuses)
+    def __init__(self, op: str, device: str, dtypes: Collection[torch.dtype]):
+        super().__init__(op, device, dtypes)
         self.run = _changing(self.run)
-
-
-class ComposedBackend(Backend):
-    """Torch's own CPU kernels, put together better than the reference does; no backward."""
-
-    name = "cpu"
-
-    def can_run(self, *arguments: object) -> str | None:
-        return _unfit(arguments, "cpu")
 
 
 class TritonBackend(Backend):

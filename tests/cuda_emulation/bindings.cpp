@@ -71,17 +71,3 @@ extern "C" int filter_and_select(const float* probability, const void* source, c
 }
 
 extern "C" int64_t filter_and_select_workspace(int64_t batch) { return mga::filter_and_select_workspace(batch); }
-
-// sizes: batch, channels, rows, columns, count, scale, side. types: image, patches.
-extern "C" int paste_shuffled(void* image, const void* patches, const int32_t* indices, const int64_t* sizes,
-                              const int64_t* image_stride, const int64_t* patch_stride, const int64_t* types,
-                              float gain) {
-  mga::ShuffleShape s{sizes[0], sizes[1], sizes[2], sizes[3], sizes[4], sizes[5], sizes[6], {}, {}, gain};
-  for (int i = 0; i < 4; ++i) {
-    s.image_stride[i] = image_stride[i];
-    s.patch_stride[i] = patch_stride[i];
-  }
-  return guarded([&] {
-    return mga::paste_shuffled_cuda(image, mga::Pixel(types[0]), patches, mga::Real(types[1]), indices, s, nullptr);
-  });
-}

@@ -108,15 +108,8 @@ template <class T>
 T __ldcg(const T* p) {
   return *p;
 }
-inline cudaError_t emu_attribute(int* value, cudaDeviceAttr attribute) {
-  const bool shared = attribute == cudaDevAttrMaxSharedMemoryPerBlockOptin;
-  *value = int(shared ? emu::setting("EMU_SHARED_BYTES", 232448) : emu::setting("EMU_MULTIPROCESSORS", 132));
-  return cudaSuccess;
-}
 #undef __grid_constant__
 #define __grid_constant__
-#define cudaGetDevice(device) cudaSuccess
-#define cudaDeviceGetAttribute(value, attribute, device) emu_attribute(value, attribute)
 #define cudaMemsetAsync(place, value, bytes, stream) ((void)(stream), std::memset(place, value, bytes), cudaSuccess)
 #define cudaGetLastError() cudaSuccess
 #define cudaFuncSetAttribute(...) cudaSuccess

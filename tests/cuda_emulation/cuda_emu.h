@@ -4,8 +4,7 @@
 // order in which threads run between barriers), divergent barriers, deadlock, shuffles from lanes outside the mask,
 // reads of dynamic shared memory that nobody wrote (it is filled with NaN); with races.cpp, data races. Blocks run one
 // after another, in an order that EMU_ORDER changes too. Does not model: reordering by the memory model, races between
-// blocks, timing. The GPU it plays has EMU_MULTIPROCESSORS multiprocessors (132) and
-// EMU_SHARED_BYTES of shared memory a block (232,448).
+// blocks, timing.
 #pragma once
 #ifndef MGA_CPU_EMU
 #error "define MGA_CPU_EMU"
@@ -49,7 +48,7 @@ struct Thread {
   const void* site;
   void* fake = nullptr;
 };
-constexpr size_t kStack = 256 * 1024;
+constexpr size_t kStack = 256 * 1024, kShared = 232448;  // bytes; the latter of a block
 struct Slot {
   alignas(16) unsigned char b[64];
 };
@@ -170,7 +169,7 @@ inline unsigned char* dynamic_shared() { return B()->dyn; }
 inline Stats launch(dim3 grid, dim3 block, size_t smem, const std::function<void()>& fn) {
   const int n = int(block.x * block.y * block.z), nw = (n + 31) / 32;
   if (n < 1 || n > 1024) throw std::runtime_error("cuda_emu: block size " + std::to_string(n));
-  if (long(smem) > setting("EMU_SHARED_BYTES", 232448))
+  if (smem > kShared)
     throw std::runtime_error("cuda_emu: dynamic shared memory " + std::to_string(smem));
   Block b;
   b.grid = grid;

@@ -15,7 +15,7 @@ namespace MGA_ISA {
 
 extern const OperatorKernels operator_kernels;
 const OperatorKernels operator_kernels = {MGA_TEXT(MGA_ISA), mask_head_words, mask_head_pack,
-                                          mask_head_rows,    filter_row,      units_to_pixels,
+                                          mask_head_rows,    filter_row,      units_to_bytes,
                                           interleave_bytes,  luma_row,        distance_row};
 
 }  // namespace MGA_ISA

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "ops/paste/shape.h"
+#include "ops/paste_patches/shape.h"
 
 namespace mga {
 

@@ -1,4 +1,4 @@
-// The geometry of paste_patches_ and paste_shuffled_, for the CPU and for CUDA.
+// The geometry of paste_patches_, for the CPU and for CUDA.
 #pragma once
 #include <cstdint>
 
