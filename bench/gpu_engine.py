@@ -41,7 +41,6 @@ from mga_kernels import ops
 from mga_kernels.modes import exact_float32
 from mga_kernels.networks import MaskGuidedNetwork, RegionConfig, RegionNetwork, WholeConfig, WholeNetwork
 from mga_kernels.ops import image_to_input, output_to_image
-from mga_kernels.runtimes.cuda import graph as cuda_graph
 from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner
 from mga_kernels.runtimes.cuda.own import OwnPlanner
 from mga_kernels.runtimes.cuda.replayed import ReplayedPlan
@@ -53,6 +52,7 @@ LEAST_AGREEMENT = 33.0  # dB against float32: as for whole images on the CPU
 IN_A_ROW = 30  # images of a throughput figure
 PROFILED = 3
 MODE = "max-autotune"  # of torch.compile
+COMPILE: dict[str, Any] = {"mode": "max-autotune-no-cudagraphs"}  # of ours, whose graph is its own
 Run = Callable[[Tensor], Tensor]
 
 OURS = {  # whether the modules of the network are compiled; None for convolutions of our own
@@ -164,7 +164,7 @@ def stock(case: Case, mode: str | None, dtype: torch.dtype) -> Run:
     module.eval().to(case.device, dtype)
     module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if mode is not None:
-        module.compile(dynamic=False, **({"mode": mode} if case.device.type == "cuda" else cuda_graph.COMPILE))
+        module.compile(dynamic=False, **({"mode": mode} if case.device.type == "cuda" else COMPILE))
     given = host_bytes(case.device, *case.image.shape)
     value_range = getattr(case.network, "value_range", 1.0)
 
@@ -218,7 +218,10 @@ def own_plan(case: Case, compiled: bool | None, function: str = "M") -> Replayed
     if compiled is None:
         planner = OwnPlanner.of(network, case.device)
     else:
-        planner = CudaGraphPlanner(network, case.device, case.dtype, compiled)
+        planner = CudaGraphPlanner(network, case.device, case.dtype)
+        if compiled:
+            for module in filter(None, (planner.network.front, planner.trunk, planner.network.back)):
+                module.compile(**COMPILE, dynamic=False)
     if isinstance(planner, str):
         raise RuntimeError(planner)
     plan = planner.plan(*case.size, k)
@@ -373,7 +376,8 @@ def main(arguments: list[str] | None = None) -> int:
     if (options.record is None) != options.compile_only:
         parser.error("either --record or --compile-only has to be given")
     if options.device == "cpu":
-        cuda_graph.COMPILE = {"backend": "eager"}  # traced, and nothing generated
+        COMPILE.pop("mode", None)
+        COMPILE["backend"] = "eager"  # traced, and nothing generated
         torch.set_num_threads(1)  # small work, which would mostly wait for other threads
     torch.manual_seed(0)
     case = make_case(options.network, options.size, options.device)

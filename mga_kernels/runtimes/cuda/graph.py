@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
 
 import torch
 
@@ -13,13 +12,10 @@ from ..pytorch.modules import ModulePatches, ModulePlan, ModulePlanner, ModuleRe
 from .capture import may_capture
 from .replayed import ReplayedPlan
 
-COMPILE: dict[str, Any] = {"mode": "max-autotune-no-cudagraphs"}  # the graph is ours
-
 
 class CudaGraphPlanner(ModulePlanner):
     """A copy of ``network`` on ``device`` in channels-last; ``dtype`` None is float16, the fastest there.
 
-    ``compiled``: the halves by torch.compile, once ``bench/gpu.py engine`` has measured that it is faster.
     ``captured=False`` launches every kernel by itself.
     """
 
@@ -30,23 +26,18 @@ class CudaGraphPlanner(ModulePlanner):
         network: SRNetwork,
         device: torch.device,
         dtype: torch.dtype | None = None,
-        compiled: bool = False,
         captured: bool = True,
     ):
         network = copy.deepcopy(network).to(device, dtype or torch.float16)
         network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         super().__init__(network)
         self.narrow = self.dtype
-        self.compiled = compiled
         self.wants_graph = captured and device.type == "cuda"
-        if compiled:
-            for module in filter(None, (network.front, self.trunk, network.back)):
-                module.compile(**COMPILE, dynamic=False)
 
     @property
     def description(self) -> str:
         how = "in a CUDA graph" if self.wants_graph and may_capture() else "uncaptured"
-        return ", ".join([describe(self.dtype, self.refine_dtype), how, *(["compiled"] if self.compiled else [])])
+        return f"{describe(self.dtype, self.refine_dtype)}, {how}"
 
     def plan(self, height: int, width: int, capacity: int) -> CudaGraphPlan:
         kind = CudaGraphPatches if self.network.pair is None else CudaGraphRegions
