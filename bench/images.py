@@ -70,10 +70,11 @@ def gmacs(config: ModelConfig, width: int, height: int, k: int) -> dict[str, flo
         with torch.device("meta"):
             original = Original(config)
         decomposed = costs.cost("decomposed", width, height)
+        base, trunk = (measure(part, 1, 3, height, width) for part in (costs.network.base, costs.network.trunk()))
         return {
             "M": costs.cost("masked", width, height, k).macs / 1e9,
             "D": decomposed.macs / 1e9,
-            "D alone": (decomposed + costs.unseen(width, height) * -1).macs / 1e9,
+            "D alone": (decomposed + base * -1 + trunk).macs / 1e9,
             "original": measure(original, 1, 3, height, width).macs / 1e9,
         }
 

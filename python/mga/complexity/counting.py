@@ -203,14 +203,6 @@ class NetworkCosts(Costs):
             cost += self._mask(width, height) + self.patch * min(self.config.k if k is None else k, columns * rows)
         return cost
 
-    def unseen(self, width: int, height: int) -> Cost:
-        """Cost of what in -D only the coarse image needs, which is counted for it, and which nothing has to compute."""
-        return self._of("base", 3, width, height) + measure(self._trunk, 1, 3, height, width) * -1
-
-    @cached_property
-    def _trunk(self) -> nn.Module:
-        return self.network.trunk()
-
     @cached_property
     def patch(self) -> Cost:
         """Of the Refine-Net for one patch with its halo."""
