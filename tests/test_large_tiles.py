@@ -13,6 +13,7 @@ from mga_kernels import MaskGuidedSR, _native
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.networks.whole import WholeConfig, WholeNetwork
 from mga_kernels.runtimes.cpu import large_tiles
+from mga_kernels.runtimes.cpu.choose import weights_of
 from mga_kernels.runtimes.cpu.layers import Conv
 from mga_kernels.runtimes.cpu.maps import Maps, pack
 from mga_kernels.runtimes.cpu.stages import Stage
@@ -153,6 +154,17 @@ def test_as_many_layers_have_large_tiles_as_make_the_same_picture(monkeypatch, c
     tiles = [layer.tile for layer in chain.layers if layer.tile]
     assert tiles == [6 if first is not None and number >= first else 4 for number in range(8)]
     assert list(json.loads(cache.read_text())["entries"].values()) == [[first]]
+
+
+def test_patches_in_bands_have_large_tiles():
+    """Of PAN's upsampler the first tiles begin below the first rows, which no layer before has made then."""
+    torch.manual_seed(4)
+    kind, halves = weights_of(MaskGuidedNetwork(ModelConfig("pan", 4)).eval().requires_grad_(False), Maps())
+    small, large = (kind(halves, Maps(first), Maps(first)) for first in (None, 0))
+    image = large_tiles._picture()
+    coarse, refined = zip(large_tiles._pictures(small, image), large_tiles._pictures(large, image), strict=True)
+    for one, other in (coarse, refined):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
 
 
 def test_other_weights_of_the_refine_net_are_tried_anew(monkeypatch):

@@ -83,7 +83,7 @@ def layers(halo: int) -> tuple[list[nn.Conv2d], list[Stage]]:
 def test_patches_are_what_each_is_by_itself(tile, side, halo):
     count = 37
     convs, stages = layers(halo)
-    chain, grid = MapChain(stages, ["x", "picture"], tile), Grid(count, (side, side), 8)
+    chain, grid = MapChain(stages, ["x", "picture"], [tile] * len(stages)), Grid(count, (side, side), 8)
     x = torch.randn(count, 12, side, side)
     planes = Map(12, grid.height, grid.width)
     grid.load(planes, x)
@@ -100,7 +100,8 @@ def test_patches_are_what_each_is_by_itself(tile, side, halo):
 
 
 def tiles_of(tile: int, side: int, halo: int) -> list[int]:
-    chain = MapChain(layers(halo)[1], ["x", "picture"], tile).of_patches(side)
+    stages = layers(halo)[1]
+    chain = MapChain(stages, ["x", "picture"], [tile] * len(stages)).of_patches(side)
     return [one.tile if one else 0 for one in chain.filled]
 
 

@@ -20,7 +20,7 @@ from mga_kernels.architectures.rfdn.cpu import RfdnWeights
 from mga_kernels.architectures.srresnet.cpu import SrresnetWeights
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeConfig, WholeNetwork
-from mga_kernels.runtimes.cpu import choose
+from mga_kernels.runtimes.cpu import choose, large_tiles
 from mga_kernels.runtimes.cpu.plan import PairWeights
 from mga_kernels.runtimes.pytorch.modules import ModulePlanner
 
@@ -260,7 +260,7 @@ def test_a_dtype_that_is_asked_for_is_that_of_the_plan(kept):
     assert model.info()["photographs"] == choose.described(choose.STORAGES[kept])
     result = model.upscale(image)
     assert str(next(model.model.parameters()).dtype) == f"torch.{kept}"
-    plan = RfdnWeights(small_network(), choose.STORAGES[kept]).plan(20, 30, 6)
+    plan = large_tiles.prepared(RfdnWeights, small_network().halves(), choose.STORAGES[kept]).plan(20, 30, 6)
     assert np.array_equal(result, plan.run(torch.from_numpy(image)).numpy())
 
 

@@ -18,7 +18,7 @@ inline int64_t computed_rows(const MapStage& stage, int64_t rows) {
   const int64_t read = std::max<int64_t>(rows + stage.lead, 0) * stage.scale;
   if (read >= layer.x.height) return layer.height;
   const int64_t side = layer.places.side, tiles = layer.stride == 1 ? layer.places.before(read) : read / 2 / side;
-  return std::min(layer.places.at(tiles), layer.height);
+  return tiles == 0 ? 0 : std::min(layer.places.at(tiles), layer.height);  // the first may begin within
 }
 
 // Calls run(number, from, to) for what is to be computed, in an order in which it can be; a band of 0 is one layer
