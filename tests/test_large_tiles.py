@@ -15,7 +15,8 @@ from mga_kernels.networks.whole import WholeConfig, WholeNetwork
 from mga_kernels.runtimes.cpu import large_tiles
 from mga_kernels.runtimes.cpu.choose import weights_of
 from mga_kernels.runtimes.cpu.layers import Conv
-from mga_kernels.runtimes.cpu.maps import Maps, pack
+from mga_kernels.runtimes.cpu.maps import Maps
+from mga_kernels.runtimes.cpu.packing import pack
 from mga_kernels.runtimes.cpu.stages import Stage
 from mga_kernels.runtimes.precision import picture
 from mga_kernels.system.kept import Kept

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, cast
-from weakref import WeakKeyDictionary
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -26,7 +24,6 @@ from ...ops import (
     map_grid_scale_,
     map_grid_statistics,
     map_interpolate_,
-    pack_map_weight,
 )
 from ...ops.convolution.map_layout import empty_map, is_picture
 from ...records import FrameRecord, LayerRecord, MapRecord
@@ -34,7 +31,8 @@ from ...system.allocator import huge_pages
 from .apart import apart
 from .blocks import in_blocks
 from .filled import filling, in_tiles
-from .layers import Conv, Layer, Scale
+from .layers import Conv, Scale
+from .packing import LARGE, TILE, adding, pack, pack_scale
 from .pairs import Grid, forced_backend
 from .rows import Rows, Slot, slots_of
 from .stages import Stage, part_of
@@ -44,7 +42,6 @@ if TYPE_CHECKING:
     from .changes import Changes
     from .regions import Regions
 
-TILE, LARGE = 4, 6  # sides of the tiles of 3x3 kernels: ``large_tiles``
 SIDE = 4  # of the tiles of layers that are computed plainly
 
 
@@ -87,78 +84,15 @@ class Map(Stored):
         map_grid_scale_(self.data, x.data, skipped, factors, offsets, *grid.size, grid.across, slope)
 
 
-@dataclass(frozen=True, eq=False)
-class Packed:
-    """A layer prepared for ``convolve_maps_``."""
-
-    weight: Tensor
-    epilogue: Tensor
-    outputs: int
-    tile: int
-
-
-_packed: WeakKeyDictionary[Layer, dict[tuple[int, int, int], Packed]] = WeakKeyDictionary()
-
-
-def pack(layer: Layer, enlarge: int = 1, stride: int = 1, tile: int = TILE) -> Packed:
-    """The layer, which several chains may have, packed once; ``enlarge`` and ``stride``: see ``Stage``.
-
-    ``tile``: side of the tiles of 3x3 kernels.
-    """
-    known = _packed.setdefault(layer, {})
-    how = enlarge, stride, tile
-    if how not in known:
-        known[how] = _scale(layer, layer.epilogue) if isinstance(layer, Scale) else _conv(layer, *how)
-    return known[how]
-
-
-def _adding(packed: Packed, stage: Stage) -> Packed:
-    """With the stage's factors of what is added."""
-    if stage.factors == (1.0, 1.0):
-        return packed
-    added = torch.tensor(stage.factors)[:, None].expand(2, packed.epilogue.shape[1])
-    return replace(packed, epilogue=torch.cat([packed.epilogue[:2], added]))
-
-
-def _scale(layer: Scale, epilogue: Tensor) -> Packed:
-    factors, offsets, slopes = F.pad(epilogue, (0, -layer.channels % GROUP))
-    ones = torch.ones_like(offsets)
-    return Packed(factors.contiguous(), torch.stack([offsets, slopes, ones, ones]), layer.channels, 0)
-
-
-def _conv(layer: Conv, enlarge: int, stride: int, tile: int) -> Packed:
-    weight, (bias, slope, shift) = layer.weight.float(), layer.epilogue
-    assert not shift.any(), "what is shifted is for bf16"
-    order = _order(len(weight), layer.shuffle, enlarge)
-    present = order >= 0
-    weight = torch.where(present[:, None, None, None], weight[order], torch.zeros(()))
-    rows = torch.stack([bias, slope])[:, order] * present
-    rows = F.pad(torch.cat([rows, torch.ones_like(rows)]), (0, -rows.shape[1] % GROUP))
-    side = tile if in_tiles(layer, stride) else 0
-    return Packed(pack_map_weight(weight.contiguous(), side), rows.contiguous(), len(weight), side)
-
-
-def _order(outputs: int, shuffle: int, enlarge: int) -> Tensor:
-    """Which channel of a layer stands where in the packed one, -1 for none.
-
-    Of a pixel shuffle they are in the order row, column, channel, with whole groups of channels; of a picture, too, but
-    side by side.
-    """
-    s = shuffle * enlarge
-    if s == 1:
-        return torch.arange(outputs)
-    order = torch.arange(outputs).view(-1, s * s).T  # phase, channel
-    return (order if enlarge > 1 else F.pad(order, (0, -order.shape[1] % GROUP), value=-1)).flatten()
-
-
 class MapChain(Chain):
     """``stages`` in their order. The tensors of ``external`` slots come with each call; the others are in rooms.
 
     A room is a map of a grid, which the chains that run over it share; those of a chain with ``spare`` planes lie in
-    these. Whole images are convolved ``in_blocks`` where that is worth it; too much of a patch is its border. ``tiles``:
-    the side of each stage's tiles if its layer is computed in tiles, by default TILE. ``side``: it runs over patches of
-    so many pixels a side, whose tiles begin where the patches do if they fill them; 0 for a chain that has others for
-    that.
+    these. Whole images are convolved ``in_blocks`` where that is worth it; too much of a patch is its border.
+
+    ``tiles``: the side of each stage's tiles if its layer is computed in tiles, by default TILE. ``side``: it runs over
+    patches of so many pixels a side, whose tiles begin where the patches do if they fill them; 0 for a chain that has
+    others for that.
     """
 
     def __init__(
@@ -180,7 +114,7 @@ class MapChain(Chain):
             filling(stage, self.slots, side, (tile, TILE)) for stage, tile in zip(self.stages, self.tiles, strict=True)
         ]
         self.layers = [
-            _adding(pack(stage.layer, stage.enlarge, stage.stride, filled.tile if filled else tile), stage)
+            adding(pack(stage.layer, stage.enlarge, stage.stride, filled.tile if filled else tile), stage)
             for stage, tile, filled in zip(self.stages, self.tiles, self.filled, strict=True)
         ]
         sides = [
@@ -306,7 +240,7 @@ class MapChain(Chain):
         for number, epilogue in (epilogues or {}).items():
             scale = self.stages[number].layer
             assert isinstance(scale, Scale)
-            layers[number] = _adding(_scale(scale, epilogue), self.stages[number])
+            layers[number] = adding(pack_scale(scale, epilogue), self.stages[number])
         measured = convolve_maps_(
             tensors,
             maps,

@@ -92,10 +92,10 @@ class TrunkWeights(PairWeights[Base, Refine]):
     """Networks that are a convolution, a trunk, and an upsampler that enlarges in steps.
 
     ``trunk(area, x, buffers, end, given, gain)`` runs the blocks of a half and the chain ``end`` behind them, which
-    writes slot "out". A coarse picture is made by ``end_in_picture``, or behind ``end`` by ``enlarging``, where that may
-    lie in planes of the trunk, which are of no use then. The Refine-Net's patches are moved together between ``fusing``
-    and ``upsampler``: the border that their halo leaves would be enlarged as well. Where ``tight`` is false
-    ``refine_end`` does both instead.
+    writes slot "out". A coarse picture is made by ``end_in_picture``, or behind ``end`` by ``enlarging``, where
+    that may lie in planes of the trunk, which are of no use then. The Refine-Net's patches are moved together
+    between ``fusing`` and ``upsampler``: the border that their halo leaves would be enlarged as well. Where
+    ``tight`` is false ``refine_end`` does both instead.
     """
 
     trunk: Any
