@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 
 NOT_YET = "which is not supported yet"
@@ -70,6 +71,13 @@ def prefixes(names: Collection[str], marks: tuple[str, ...]) -> Iterator[str]:
                 yield start
 
 
+PLAIN = re.compile(r"(.*\.)?body\.\d*[02468]\.(weight|bias)")
+WITHOUT_SLOPES = (
+    "like SRVGGNetCompact without PReLU: whether ReLU or LeakyReLU is in its place, its tensors do not tell; "
+    "its graph of ncnn does (.param with .bin)"
+)
+
+
 def foreign_network(names: Collection[str]) -> str | None:
     """What follows "is", of tensors of these names; None where they belong to nothing that is known here."""
     names = frozenset(names)
@@ -81,7 +89,7 @@ def foreign_network(names: Collection[str]) -> str | None:
     for network, spellings in OTHERS.items():
         if _has(names, spellings):
             return f"{network}, not a network for super-resolution"
-    return None
+    return WITHOUT_SLOPES if len(names) > 2 and all(map(PLAIN.fullmatch, names)) else None
 
 
 def _has(names: frozenset[str], spellings: tuple[tuple[str, ...], ...]) -> bool:

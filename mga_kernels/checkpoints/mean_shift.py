@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from ..errors import CheckpointError
-from .spelling import State, shape
+from .spelling import Reading, State, shape
 
 COLOUR_SHIFT = 1e-3  # by which the matrix of a mean shift may differ from that of identity
 SHIFTS = ("sub_mean.", "add_mean.")
@@ -19,7 +20,7 @@ def mean_shift(state: State) -> tuple[tuple[float, ...], tuple[str, ...]]:
 
     That is how networks are trained without it today.
     """
-    if "sub_mean.weight" not in state:
+    if not has_shift(state):
         return (0.0, 0.0, 0.0), ("0..1",)
     shifts: list[Tensor] = []
     for name, sign in (("sub_mean", -1), ("add_mean", 1)):
@@ -35,6 +36,30 @@ def mean_shift(state: State) -> tuple[tuple[float, ...], tuple[str, ...]]:
     return tuple(mean), ("0..1" if max(map(math.fabs, mean)) <= 1 else "0..255",)
 
 
+def has_shift(state: State) -> bool:
+    """Whether the file brings a mean colour."""
+    return "sub_mean.weight" in state
+
+
 def without_shift(state: State) -> dict[str, Tensor]:
     """The other tensors."""
     return {name: tensor for name, tensor in state.items() if not name.startswith(SHIFTS)}
+
+
+def with_other_means(reading: Reading, mean: tuple[float, ...]) -> Reading:
+    """A reading of a file that has no mean shift, with what it may be as well: of either range, with a mean or none.
+
+    Programs of training have settings for both, of which the tensors keep nothing. ``mean`` is the usual one of 0..255.
+    """
+    none = (0.0,) * len(mean)
+    ways = [(mean, "0..255"), (tuple(value / 255 for value in mean), "0..1"), (none, "0..1"), (none, "0..255")]
+    usual = (tuple(reading.settings["mean"]), reading.ranges[0])
+    ways.sort(key=lambda way: (way[0] == none) != (usual[0] == none))  # what differs least comes first
+    return replace(
+        reading,
+        others=tuple(
+            replace(reading, settings={**reading.settings, "mean": colour}, ranges=(values,))
+            for colour, values in ways
+            if (colour, values) != usual
+        ),
+    )

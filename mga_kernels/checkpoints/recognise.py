@@ -16,7 +16,7 @@ from ..system.texts import shown
 from .building import without_memory
 from .foreign import foreign_network, prefixes
 from .inside import MOST_NETWORKS
-from .probe import is_studio_luma, right_colours, right_way
+from .probe import is_studio_luma, right_colours, right_reading, right_way
 from .scales import Hint
 from .spelling import Reading, Spelling, State, spellings_that
 
@@ -69,7 +69,8 @@ def recognise(
         known = foreign_network(state) or f"of no network that is known: it has {describe(state)}"
         raise CheckpointError(f"{name} is {known}; {supported()}")
     try:
-        reading = _narrowed(spelling.read(state), colour, input_range, scale)
+        reading = _tried(spelling.read(state), input_range, name, spelling.name)
+        reading = _narrowed(reading, colour, input_range, scale)
         if len(reading.constants) > 1:
             reading = _with_constants(reading, f"{name} is {spelling.name} ({reading.spelling})")
         networks = [build(reading, s) for s in reading.scales]
@@ -92,6 +93,26 @@ def supported() -> str:
     return (
         f"supported are {', '.join(spellings)} and mask-guided networks, as they were published or in BasicSR's names"
     )
+
+
+def _tried(reading: Reading, input_range: str | None, name: str, network: str) -> Reading:
+    """The reading, of those in the range that is asked for, which a trial shows to be right; else the usual one."""
+    ways = [way for way in (reading, *reading.others) if input_range is None or way.ranges == (input_range,)]
+    usual = (ways or [reading])[0]
+    if len(ways) < 2:
+        return usual
+    taken = ways[right_reading(build(way, way.scales[0]).eval() for way in ways)]
+    if taken is usual:
+        return usual
+    facts = [f"{key} {value}" for key, value in taken.settings.items() if usual.settings.get(key) != value]
+    if taken.ranges != usual.ranges:
+        facts.append(f"values in {taken.ranges[0]}; input_range= (--input-range) decides otherwise")
+    warn(
+        f"{name} is {network} ({reading.spelling}), whose tensors do not tell all that it does: taken is what a trial "
+        f"shows, {', '.join(facts)}",
+        CheckpointNote,
+    )
+    return taken
 
 
 def _narrowed(reading: Reading, colour: str | None, input_range: str | None, scale: int | None) -> Reading:

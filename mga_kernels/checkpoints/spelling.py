@@ -35,7 +35,8 @@ class Reading:
 
     ``scales``, ``colours`` and ``ranges`` are those that names and shapes leave open, more than one of each where they
     do not tell (see ``networks.whole.WholeConfig``). ``constants`` are settings that no file holds: a trial tells which
-    of them a network was trained with, and the first are the usual ones.
+    of them a network was trained with, and the first are the usual ones. ``others`` are what the tensors may be read
+    as, too: one of them is taken where a trial shows that it is right and this, the usual one, is not.
     """
 
     network: str
@@ -47,6 +48,7 @@ class Reading:
     colours: tuple[str, ...] = ("rgb",)
     ranges: tuple[str, ...] = ("0..1",)
     constants: tuple[Constants, ...] = ()
+    others: tuple[Reading, ...] = ()
 
 
 @dataclass(frozen=True)

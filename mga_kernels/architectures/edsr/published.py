@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from ...checkpoints.mean_shift import mean_shift, without_shift
+from dataclasses import replace
+
+from ...checkpoints.mean_shift import has_shift, mean_shift, with_other_means, without_shift
 from ...checkpoints.spelling import Published, Reading, Spelling, State, count, renamed, shape, stepwise_scale
 from .network import MEAN, WIDE, WIDE_RESIDUAL
 
 
 def _edsr(state: State, spelling: str, mean: tuple[float, ...], ranges: tuple[str, ...]) -> Reading:
-    """Of tensors with our names."""
+    """Of tensors with our names. What blocks are multiplied by no tensor tells."""
     scale, channels = stepwise_scale(state), shape(state, "upsampler.0.weight")[1]
     settings = {"channels": channels, "mean": mean}
-    settings |= {"residual": WIDE_RESIDUAL} if channels >= WIDE else {}  # which no tensor tells
+    settings |= {"residual": WIDE_RESIDUAL} if channels >= WIDE else {}
     return Reading("edsr", spelling, dict(state), count(state, r"body\.(\d+)\."), settings, (scale,), ranges=ranges)
+
+
+def _with_others(reading: Reading) -> Reading:
+    """With what it may be as well where its blocks are multiplied as those of the large network are."""
+    ways = (reading, *reading.others)
+    if "residual" not in reading.settings:
+        ways += tuple(replace(way, settings={**way.settings, "residual": WIDE_RESIDUAL}) for way in ways)
+    return replace(reading, others=tuple(replace(way, others=()) for way in ways[1:]))
 
 
 def _original(state: State) -> Reading:
@@ -26,12 +36,14 @@ def _original(state: State) -> Reading:
         r"tail\.0\.": "upsampler.",
         r"tail\.1\.": "conv_last.",
     }
-    return _edsr(renamed(without_shift(state), rules), "original", mean, ranges)
+    reading = _edsr(renamed(without_shift(state), rules), "original", mean, ranges)
+    return _with_others(reading if has_shift(state) else with_other_means(reading, MEAN))
 
 
 def _basicsr(state: State) -> Reading:
     # The mean colour is no tensor; that of DIV2K is what the code has.
-    return _edsr(renamed(state, {r"upsample\.": "upsampler."}), "BasicSR", MEAN, ("0..255",))
+    reading = _edsr(renamed(state, {r"upsample\.": "upsampler."}), "BasicSR", MEAN, ("0..255",))
+    return _with_others(with_other_means(reading, MEAN))
 
 
 PUBLISHED = Published(

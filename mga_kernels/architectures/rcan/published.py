@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ...checkpoints.mean_shift import mean_shift, without_shift
+from ...checkpoints.mean_shift import has_shift, mean_shift, with_other_means, without_shift
 from ...checkpoints.spelling import (
     MaskGuidedNames,
     Published,
@@ -52,13 +52,14 @@ def _rcan_original(state: State) -> Reading:
         r"body\.(\d+)\.body\.(\d+)\.body\.3\.conv_du\.2\.": r"body.\1.residual_group.\2.rcab.3.attention.3.",
         r"body\.(\d+)\.body\.(\d+)\.body\.": r"body.\1.residual_group.\2.rcab.",
     }
-    return _rcan(renamed(without_shift(state), rules), "original (EDSR framework)", mean, ranges)
+    reading = _rcan(renamed(without_shift(state), rules), "original (EDSR framework)", mean, ranges)
+    return reading if has_shift(state) else with_other_means(reading, MEAN)
 
 
 def _rcan_basicsr(state: State) -> Reading:
     rules = {r"upsample\.": "upsampler."}
     # The mean colour is no tensor; that of DIV2K is what the code has.
-    return _rcan(renamed(state, rules), "BasicSR", MEAN, ("0..255",))
+    return with_other_means(_rcan(renamed(state, rules), "BasicSR", MEAN, ("0..255",)), MEAN)
 
 
 PUBLISHED = Published(
