@@ -8,6 +8,8 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
+from local_originals import compact
 from PIL import Image
 from tiny_model import write_tiny_model
 
@@ -365,6 +367,22 @@ def test_a_warning_becomes_a_note_on_its_image(tmp_path, photos, mga_upscale, mo
     lines = output.out.splitlines()
     assert len(lines) == 4
     assert lines[2] == "  b.jpg: something about this image"
+
+
+def test_info_says_what_a_file_is_and_what_runs_it(model_file, tmp_path, capsys):
+    torch.save({"params": dict(compact(1)[0])}, tmp_path / "1x.pth")
+    assert main(["info", str(model_file), str(tmp_path / "1x.pth")]) == 0
+    text = capsys.readouterr().out
+    assert f"{model_file}: fsrcnn x2, mask-guided\n  k: 3\n" in text
+    assert (
+        "1x.pth: compact x1, whole\n  blocks: 3\n  colour: rgb\n  input range: 0..1\n  settings: channels 8\n" in text
+    )
+    assert text.count("  photographs: ") == 2
+    assert main(["info", "--json", "--input-range", "0..255", str(tmp_path / "1x.pth")]) == 0
+    facts = json.loads(capsys.readouterr().out)[str(tmp_path / "1x.pth")]
+    assert (facts["network"], facts["scale"], facts["whole"], facts["input_range"]) == ("compact", 1, True, "0..255")
+    assert facts["parameters"] == sum(tensor.numel() for tensor in compact(1)[0].values())
+    assert main(["info", str(tmp_path / "none.pth")]) == 1
 
 
 def test_info_lists_models_and_backends(model_file, monkeypatch, capsys):
