@@ -9,6 +9,7 @@ from typing import TypedDict
 from ..errors import CheckpointError, InputError
 from ..modes import ordinary
 from ..networks import SRNetwork
+from .class_files import has_classes, load_classes
 from .mask_guided import is_mask_guided, load_mask_guided
 from .native import find_model, is_native, load_native, read_metadata
 from .ncnn import load_ncnn, param_of
@@ -37,11 +38,11 @@ def load_checkpoint(
     """The network in evaluation mode, fp32, on the CPU.
 
     ``source``: the name of a shipped model, the path of our own file, of a published network, of a graph of ncnn that
-    has its weights beside it, or of a file in the layout of the mask-guided paper's authors, or spandrel's
-    ImageModelDescriptor. The other arguments decide what the tensors of a published network leave open (``recognise``).
-    Where they leave the scale open, and ``scale`` is not given, ``expected_scale`` decides, then the name of the file
-    with a CheckpointNote; a file that tells another scale than the expected one is loaded as what it is.
-    CheckpointError where file and network do not fit.
+    has its weights beside it, or of a file in the layout of the authors of the mask-guided paper or of ClassSR, or
+    spandrel's ImageModelDescriptor. The other arguments decide what the tensors of a published network leave open
+    (``recognise``). Where they leave the scale open, and ``scale`` is not given, ``expected_scale`` decides, then the
+    name of the file with a CheckpointNote; a file that tells another scale than the expected one is loaded as what it
+    is. CheckpointError where file and network do not fit.
     """
     conventions = {"colour": colour, "input_range": input_range}
     if type(source).__module__.split(".")[0] == "spandrel":
@@ -66,6 +67,9 @@ def load_checkpoint(
         if is_mask_guided(state):
             _refuse("part of what a mask-guided network is", conventions)
             return load_mask_guided(state, name, scale, hints)
+        if has_classes(state):
+            _refuse("part of what a network with classes is", {"colour": colour})
+            return load_classes(state, name, input_range, scale, hints)
         return recognise(state, name, colour, input_range, scale, hints)
     except (RuntimeError, IndexError, KeyError) as error:  # tensors of strange types or shapes
         raise CheckpointError(f"{name} cannot be used: {str(error).splitlines()[0]}") from None

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..errors import CheckpointError, CheckpointNote
 from ..notices import quiet, warn
 from ..system.texts import AGAIN, shown
+from .class_files import places_of_classes
 from .foreign import foreign_network
 from .inside import Part, best, find_networks, guess, tensors_of
 from .kinds import STATE, kind_of, text_kind
@@ -68,7 +69,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
 
 def _places(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     names = frozenset(names)
-    return places_of_networks(names) | places_of_mask_guided(names)
+    return places_of_networks(names) | places_of_mask_guided(names) | places_of_classes(names)
 
 
 def _one_of(parts: list[Part], name: str, size: int) -> dict[str, Tensor]:

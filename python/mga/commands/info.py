@@ -100,6 +100,6 @@ def _text(value: object) -> str:
             f"{key.replace('_', ' ')} {_text(item)}" for key, item in value.items() if item not in ({}, [])
         )
     if isinstance(value, list):
-        separator = "; " if isinstance(value[0], str) else " "
+        separator = "; " if isinstance(value[0], str | dict) else " "
         return separator.join(map(_text, value))
     return f"{value:.6g}" if isinstance(value, float) else str(value)
