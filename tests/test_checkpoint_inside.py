@@ -254,3 +254,15 @@ def test_names_of_an_unknown_network_are_shown_without_what_is_around(tmp_path):
     torch.save({"params_ema": state, "optimizer": OPTIMIZER}, path)
     with pytest.raises(CheckpointError, match=r"it has 1 tensors \(body\.weight\), from 2 to 2 channels"):
         load_checkpoint(path)
+
+
+def test_how_tensors_lie_in_a_file_has_no_part_in_the_result(tmp_path):
+    four = {name: tensor for name, tensor in NETWORK.items() if tensor.ndim == 4}
+    turned = {name: tensor.transpose(0, 1).contiguous().transpose(0, 1) for name, tensor in four.items()}
+    torch.save(NETWORK, tmp_path / "plain.pth")
+    torch.save({**NETWORK, **turned}, tmp_path / "turned.pth")
+    assert not all(tensor.is_contiguous() for tensor in torch.load(tmp_path / "turned.pth").values())
+    loaded = load_checkpoint(tmp_path / "turned.pth")
+    assert all(tensor.is_contiguous() for tensor in loaded.state_dict().values())
+    image = torch.rand(1, 3, 20, 24, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(loaded(image), load_checkpoint(tmp_path / "plain.pth")(image))

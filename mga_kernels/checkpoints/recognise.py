@@ -182,8 +182,11 @@ def fitted(make: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Mod
     for key, tensor in state.items():
         if not tensor.is_floating_point():
             raise CheckpointError(f"tensor {shown(key.removeprefix('body.'))} holds {tensor.dtype}, no weights")
-    # Copies, because sums depend on the address of a tensor in the last bit.
-    network.load_state_dict({key: tensor.to(torch.float32, copy=True) for key, tensor in state.items()}, assign=True)
+    # Copies, because sums depend on the address of a tensor in the last bit, and on the order of what it holds.
+    plain = {
+        key: tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format) for key, tensor in state.items()
+    }
+    network.load_state_dict(plain, assign=True)
     return network
 
 
