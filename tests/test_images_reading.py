@@ -2,12 +2,14 @@
 
 import io
 import os
+import re
 import struct
 import warnings
 import zlib
 
 import numpy as np
 import pytest
+import torch
 from pictures import HEIGHT, MAKE, ORIENTATION, WIDTH, make_exif, picture, profile
 from PIL import Image, ImageCms, ImageFile
 
@@ -359,3 +361,18 @@ def test_an_image_larger_than_memory_is_refused_before_it_is_decoded(tmp_path, m
     monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("decoded"))
     with pytest.raises(OutOfMemoryError, match=r"64x64.*48\.0 KiB.*crop it"):
         read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        (b"\x89PNG", "got bytes; PIL.Image.open(io.BytesIO(it)) opens the bytes of a file"),
+        (io.BytesIO(), "got BytesIO; PIL.Image.open opens it"),
+        (torch.zeros(4, 5, 3, dtype=torch.uint8), "got Tensor; a model is called with a tensor of floats, model(it)"),
+        ([[0]], "expected a path, a PIL image or a uint8 or uint16 array, got list"),
+        (np.zeros((3, 8, 9), np.uint8), "got (3, 8, 9); channels come last, as array.transpose(1, 2, 0) has them"),
+    ],
+)
+def test_what_is_no_photograph_is_named_with_what_makes_one(source, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        read_image(source, deep=True)

@@ -48,7 +48,19 @@ def read_image(source: str | os.PathLike[str] | Image.Image | np.ndarray, deep: 
     if isinstance(source, (str, os.PathLike)):
         with opened(Path(source)) as stream:
             return read_stream(stream, str(Path(source)), deep)
-    raise InputError(f"read_image: expected a path, a PIL image or a uint8 array, got {type(source).__name__}")
+    wanted = f"a path, a PIL image or a uint8 {'or uint16 ' * deep}array"
+    raise InputError(f"read_image: expected {wanted}, got {type(source).__name__}{_remedy(source)}")
+
+
+def _remedy(source: object) -> str:
+    """What makes a photograph of something else that people have."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return "; PIL.Image.open(io.BytesIO(it)) opens the bytes of a file"
+    if hasattr(source, "read"):
+        return "; PIL.Image.open opens it"
+    if hasattr(source, "__array__"):
+        return "; a model is called with a tensor of floats, model(it), and takes what np.asarray(it) gives as an array"
+    return ""
 
 
 def _from_array(array: np.ndarray, deep: bool) -> Photo:
@@ -59,7 +71,9 @@ def _from_array(array: np.ndarray, deep: bool) -> Photo:
         raise InputError(f"read_image: expected a uint8 {'or uint16 ' * deep}array, got {array.dtype}; {remedy}")
     if array.ndim not in (2, 3) or 0 in array.shape or (array.ndim == 3 and array.shape[2] > 4):
         layouts = "(H, W), (H, W, 1), (H, W, 2), (H, W, 3) or (H, W, 4)"
-        raise InputError(f"read_image: expected a non-empty array of shape {layouts}, got {array.shape}")
+        first = array.ndim == 3 and array.shape[0] in (3, 4) and array.size > 0
+        remedy = "; channels come last, as array.transpose(1, 2, 0) has them" if first else ""
+        raise InputError(f"read_image: expected a non-empty array of shape {layouts}, got {array.shape}{remedy}")
     if array.ndim == 3 and array.shape[2] == 3:
         return Photo(np.ascontiguousarray(array), shape=array.shape)  # as it is: Pillow would copy it twice
     flat = array[:, :, 0] if array.ndim == 3 and array.shape[2] == 1 else array
