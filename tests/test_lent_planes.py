@@ -115,7 +115,7 @@ def lent_rooms(plan: PairPlan) -> list[torch.Tensor]:
     return [room for lent in plan.area.rooms.lent.values() for room in lent.maps.values()]
 
 
-@pytest.mark.parametrize("name", ["pan", "srresnet"])
+@pytest.mark.parametrize("name", ["pan", "srresnet", "rcan"])
 @torch.inference_mode()
 def test_the_enlarging_chain_works_in_planes_that_nothing_reads_any_more(name, monkeypatch):
     """Whose borders are zeros again for the next image, as those of the rooms are for each."""
@@ -133,7 +133,7 @@ def test_the_enlarging_chain_works_in_planes_that_nothing_reads_any_more(name, m
     assert not lent_rooms(apart)
 
 
-@pytest.mark.parametrize("name", ["pan", "srresnet"])
+@pytest.mark.parametrize("name", ["pan", "srresnet", "rcan"])
 @torch.inference_mode()
 def test_rooms_in_spare_planes_are_no_memory_of_their_own(name, monkeypatch):
     monkeypatch.setattr(rooms, "SMALL", 0)  # bands, however small the image is

@@ -120,7 +120,7 @@ class RcanWeights(TrunkWeights[rcan.BaseNet, rcan.RefineNet]):
         self.head = self.chain([Stage(first, "image", "x")], ["image", "x"])
         self.end = self.trunk.ends([], ["out"])
         upsampler = stepwise(base.upsampler, "out", base.scale * base.unshuffled, plus_mean(base.conv_last, base.mean))
-        self.end_in_picture = self.trunk.ends(upsampler, ["out", "picture"])
+        self.enlarging = self.chain(upsampler, ["out", "picture"], self._planes_of_trunk())
 
     def prepare_refine(self, refine: rcan.RefineNet) -> None:
         self.refine_trunk = _Trunk(refine, self.chain)

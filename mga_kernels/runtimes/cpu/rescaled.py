@@ -92,8 +92,9 @@ class TrunkWeights(PairWeights[Base, Refine]):
     """Networks that are a convolution, a trunk, and an upsampler that enlarges in steps.
 
     ``trunk(area, x, buffers, end, given, gain)`` runs the blocks of a half and the chain ``end`` behind them, which
-    writes slot "out". The Refine-Net's patches are moved together between ``fusing``
-    and ``upsampler``: the border that their halo leaves would be enlarged as well. Where ``tight`` is false
+    writes slot "out". A coarse picture is made by ``end_in_picture``, or behind ``end`` by ``enlarging``, whose maps
+    may lie in planes of the trunk, which are of no use then. The Refine-Net's patches are moved together between
+    ``fusing`` and ``upsampler``: the border that their halo leaves would be enlarged as well. Where ``tight`` is false
     ``refine_end`` does both instead.
     """
 
@@ -101,7 +102,8 @@ class TrunkWeights(PairWeights[Base, Refine]):
     refine_trunk: Any
     head: Chain
     end: Any
-    end_in_picture: Any
+    end_in_picture: Any = None
+    enlarging: Chain | None = None
     refine_end: Any
     fusing: Any
     upsampler: Chain
@@ -112,10 +114,12 @@ class TrunkWeights(PairWeights[Base, Refine]):
     ) -> None:
         shallow = buffers.get("shallow", feature)
         self.head(area, {"image": image, "x": shallow})
-        if picture is None:
-            self.trunk(area, shallow, buffers, self.end, {"out": feature}, 1.0)
-        else:
+        if picture is not None and self.enlarging is None:
             self.trunk(area, shallow, buffers, self.end_in_picture, {"out": feature, "picture": picture}, self.gain)
+            return
+        self.trunk(area, shallow, buffers, self.end, {"out": feature}, 1.0)
+        if picture is not None and self.enlarging is not None:
+            self.enlarging(area, {**buffers, "out": feature, "picture": picture}, gain=self.gain)
 
     def refine(self, area: Grid, x: Stored, pictures: Tensor, buffers: Buffers) -> None:
         given: Given = {"out": buffers["trunk"]} if "trunk" in buffers else {}
