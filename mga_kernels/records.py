@@ -85,7 +85,9 @@ class LayerRecord:
     SiLU. ``tiles``: the number of the list of its tiles, -1 for all tiles; ``zeros``: of the list of those that it
     writes as zeros, -1 for none. ``statistics``: the number of the tensor that takes its sums, -1 for none. ``parts``:
     of a 9x9 kernel, the number of the tensor with the sums of its blocks, -1 for none. ``lead``: in bands, by how many
-    rows of the image it runs ahead of the last layer.
+    rows of the image it runs ahead of the last layer. ``patch``: tiles fill patches of so many pixels a side, of which
+    one begins every ``step`` pixels, the first ``inset`` pixels from the border, and there are no others; 0 for tiles
+    side by side over everything.
     """
 
     x: int
@@ -109,6 +111,9 @@ class LayerRecord:
     statistics: int = -1
     parts: int = -1
     lead: int = 0
+    patch: int = 0
+    step: int = 0
+    inset: int = 0
 
 
 Record = SlotRecord | StageRecord | FrameRecord | MapRecord | LayerRecord

@@ -93,7 +93,9 @@ CHAINS = {
 @pytest.mark.parametrize("band", [4, 7, BAND])
 @pytest.mark.parametrize("name", CHAINS)
 @pytest.mark.parametrize(
-    "grid", [Grid(1, (61, 19)), Grid(7, (9, 8), 2), Grid(1, (3, 5))], ids=["image", "cells", "tiny"]
+    "grid",
+    [Grid(1, (61, 19)), Grid(7, (9, 8), 2), Grid(7, (8, 8), 2), Grid(1, (3, 5))],
+    ids=["image", "cells", "filled cells", "tiny"],
 )
 def test_a_band_changes_no_bit(monkeypatch, name, band, grid):
     torch.manual_seed(1)

@@ -38,11 +38,13 @@ namespace mga {
 // `shuffle`: s of the pixel shuffle at the end; `gate`, `activation`: see MapGate, MapActivation; `tiles`: which of the
 // lists of tiles it computes, -1 for all tiles; `zeros`: which of the lists it writes as zeros, -1 for none;
 // `statistics`: which of the tensors of sums it fills, -1 for none; `parts`: the map with the sums of a 9x9 kernel's
-// blocks, see maps/layout.h, -1 for none; `lead`: rows of the image by which it runs ahead of a band.
+// blocks, see maps/layout.h, -1 for none; `lead`: rows of the image by which it runs ahead of a band; `patch`, `step`,
+// `inset`: where tiles lie that fill patches, see TilePlaces, a patch of 0 for tiles side by side.
 #define MGA_LAYER_FIELDS(field)                                                                                        \
   field(x) field(x_channel) field(inputs) field(out) field(out_channel) field(outputs) field(skip) field(skip_channel) \
       field(also) field(also_channel) field(size) field(stride) field(tile) field(shuffle) field(gate)                 \
-          field(activation) field(tiles) field(zeros) field(statistics) field(parts) field(lead)
+          field(activation) field(tiles) field(zeros) field(statistics) field(parts) field(lead) field(patch)          \
+              field(step) field(inset)
 
 #define MGA_MEMBER(name) int64_t name;
 #define MGA_NAME(name) #name " "

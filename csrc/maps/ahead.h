@@ -10,14 +10,14 @@ class Ahead {
     if (count_ == 1) find_run();
   }
 
-  // What a layer adds to tiles of M x M pixels of what it makes, but where it has just read it.
+  // What a layer adds to so many pixels of M rows of what it makes, but where it has just read it.
   template <int M>
-  void add_joined(const MapLayer& layer, int64_t row, int64_t column, int64_t tiles) {
+  void add_joined(const MapLayer& layer, int64_t row, int64_t column, int64_t pixels) {
     if (layer.has_skip && layer.skip.first != layer.x.first) {
-      add(layer.skip, row, M, column, tiles * M, layer.vectors);
+      add(layer.skip, row, M, column, pixels, layer.vectors);
     }
     if (layer.has_also && layer.also.first != layer.x.first) {
-      add(layer.also, row, M, column, tiles * M, layer.vectors);
+      add(layer.also, row, M, column, pixels, layer.vectors);
     }
   }
 

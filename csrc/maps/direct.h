@@ -1,7 +1,6 @@
 // Layers that are computed product by product: 1x1, few input channels, 5x5 and 9x9, stride 2, few outputs, and
 // factors. Part of body.h.
 
-constexpr int kSide = 4;         // of a tile of these layers
 constexpr int64_t kBlock = 48;   // pixels of a row at a time
 constexpr int64_t kLeadIn = 12;  // pixels before a block that are computed with it near the right border
 constexpr int64_t kSpare = 24;   // pixels of room behind a block of a strided layer
@@ -344,10 +343,10 @@ struct Block {
   int64_t tiles;
 
   Block(const MapLayer& layer, const MapTask& task, int64_t number) : tiles(1) {
-    const TileAt tile = tile_at(task, number, kSide);
+    const TileAt tile = tile_at(layer, task, number);
     row = tile.row, column = tile.column;
     while (tiles < kBlock / kSide && number + tiles < task.count) {
-      const TileAt next = tile_at(task, number + tiles, kSide);
+      const TileAt next = tile_at(layer, task, number + tiles);
       if (next.row != row || next.column != column + tiles * kSide) break;
       ++tiles;
     }

@@ -33,10 +33,30 @@ struct MapTarget {
 enum class MapGate : int64_t { none, sigmoid, span };
 enum class MapActivation : int64_t { leaky, silu };
 
+// Where tiles lie along a row or a column of a map: side by side, or `each` of them in every patch, of which one begins
+// every `step` pixels, the first of them `inset` pixels from the border. `each` is then not 0.
+struct TilePlaces {
+  int64_t side, each, step, inset;
+
+  int64_t at(int64_t tile) const {
+    return each == 0 ? tile * side : inset + tile / each * step + tile % each * side;
+  }
+  // How many begin before this pixel.
+  int64_t before(int64_t pixel) const {
+    if (each == 0) return (pixel + side - 1) / side;
+    const int64_t along = pixel - inset, whole = along / step * each, more = (along % step + side - 1) / side;
+    return along <= 0 ? 0 : whole + (more < each ? more : each);
+  }
+};
+
+// Of a layer over everything, by its `tile`.
+inline TilePlaces side_by_side(int64_t tile) { return {tile == 0 ? kSide : tile, 0, 0, 0}; }
+
 // A layer, see mga_kernels/ops/convolution/maps.py. Size 0 has a factor for each channel in the place of a weight.
 struct MapLayer {
   int64_t inputs, outputs, vectors;  // channels, channels, groups of output channels in all phases
   int64_t size, stride, tile;
+  TilePlaces places;
   const float* weight;
   const float* plain;     // of a layer in tiles: the weight itself, for tiles with infinities or NaN
   const float* epilogue;  // (4, 8 * vectors): bias, slope, factors of skip and of `also`
@@ -49,7 +69,7 @@ struct MapLayer {
 };
 
 // Tiles of tile x tile pixels of a layer's output, 4 x 4 where it has none: `count` of a list of numbers, row *
-// `across` + column, or side by side.
+// `across` + column, or one behind the other in a row.
 struct MapTask {
   const int32_t* tiles;  // or null: from row and column on
   int64_t count, row, column, across;

@@ -14,6 +14,7 @@ namespace mga {
 constexpr int64_t kGroup = 8;     // channels
 constexpr int64_t kBefore = 4;    // pixels
 constexpr int64_t kColumns = 12;  // whole tiles of 4 and of 6
+constexpr int kSide = 4;          // of the tiles of layers that are computed plainly
 constexpr int64_t kLargestMapKernel = 9;
 
 inline int64_t whole_columns(int64_t width) { return (width + kColumns - 1) / kColumns * kColumns; }

@@ -11,8 +11,8 @@ constexpr const char* kOp = "convolve_maps_";
 
 // The tiles of a list must be there, each once.
 inline TileList tiles_of(const Tensor& tiles, const MapStage& stage, size_t number) {
-  const int64_t side = tile_side(stage.layer);
-  const int64_t across = (stage.layer.width + side - 1) / side, down = (stage.layer.height + side - 1) / side;
+  const TilePlaces& places = stage.layer.places;
+  const int64_t across = places.before(stage.layer.width), down = places.before(stage.layer.height);
   STD_TORCH_CHECK(tiles.scalar_type() == ScalarType::Int && tiles.dim() == 1 && tiles.is_contiguous(), kOp,
                   ": a list of tiles must be int32 (n), contiguous");
   static constexpr int32_t kNone = 0;  // an empty list may have no memory, and is a list all the same

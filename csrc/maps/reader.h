@@ -141,6 +141,7 @@ class LayerReader {
     layer.height = n_.stride == 1 ? x.height : (x.height - n_.size) / 2 + 1;
     layer.width = n_.stride == 1 ? x.width : (x.width - n_.size) / 2 + 1;
     stage.scale = x.scale, stage.lead = n_.lead;
+    place_tiles(layer);
     check_weight(weight, epilogue, stage);
     stage.end = out.kind;
     stage.shuffle = n_.shuffle;
@@ -169,6 +170,22 @@ class LayerReader {
     STD_TORCH_CHECK(0 <= n_.gate && n_.gate <= 2 && (n_.activation == 0 || n_.activation == 1) && n_.shuffle >= 1 &&
                         n_.shuffle <= 4,
                     kOp, ": layer ", number_, ": there is no such gate, activation or shuffle");
+  }
+
+  // Only tiles of 3x3 kernels can fill patches.
+  void place_tiles(MapLayer& layer) const {
+    layer.places = side_by_side(n_.tile);
+    if (n_.patch == 0) return;
+    STD_TORCH_CHECK(n_.tile > 0 && n_.patch > 0 && n_.patch % n_.tile == 0 && n_.patch < n_.step && n_.inset >= 0 &&
+                        n_.tiles < 0 && n_.zeros < 0,
+                    kOp, ": layer ", number_, ": patches of ", n_.patch, " pixels every ", n_.step,
+                    " are for layers in tiles that fill them, without a list, with room between them");
+    layer.places = {n_.tile, n_.patch / n_.tile, n_.step, n_.inset};
+    for (const int64_t length : {layer.height, layer.width}) {
+      const int64_t tiles = layer.places.before(length);
+      STD_TORCH_CHECK(tiles > 0 && tiles % layer.places.each == 0 && layer.places.at(tiles - 1) + n_.tile <= length, kOp,
+                      ": layer ", number_, ": no whole patches of ", n_.patch, " pixels fill ", length);
+    }
   }
 
   void check_weight(const Tensor& weight, const Tensor& epilogue, MapStage& stage) const {
@@ -201,6 +218,7 @@ class LayerReader {
       const bool aligned = reinterpret_cast<uintptr_t>(out.first) % 32 == 0;
       stage.out = {out.at(n_.out_channel),  row_floats, out.group, kGroup * s, out.held,
                    layer.vectors / (s * s), s,          out.rows,  out.lanes,  bytes > kCachedMap && aligned};
+      if (keeps_all(layer, out)) stage.out.lanes = nullptr;
       return;
     }
     stage.rows = out.rows, stage.lanes = out.lanes;
@@ -216,6 +234,19 @@ class LayerReader {
     STD_TORCH_CHECK(n_.outputs == 3 * s * s && n_.stride == 1, kOp, ": layer ", number_, ": a picture needs 3 x ", s,
                     "^2 channels, not ", n_.outputs);
     stage.picture = out.picture;
+  }
+
+  // Whether a mask has all that the tiles of patches make: then it need not be looked at.
+  bool keeps_all(const MapLayer& layer, const Place& out) const {
+    if (out.lanes == nullptr || layer.places.each == 0) return false;
+    const int64_t s = n_.shuffle;
+    for (int64_t tile = 0; tile < layer.places.before(layer.width); ++tile) {
+      const int64_t first = layer.places.at(tile) * s;
+      for (int64_t x = first; x < first + n_.tile * s; ++x) {
+        if ((out.lanes[x / 16] >> x % 16 & 1) == 0) return false;
+      }
+    }
+    return true;
   }
 
   void join(MapStage& stage) const {

@@ -15,10 +15,10 @@ namespace mga {
 // tiles, or all.
 inline int64_t computed_rows(const MapStage& stage, int64_t rows) {
   const MapLayer& layer = stage.layer;
-  const int64_t side = tile_side(layer), read = std::max<int64_t>(rows + stage.lead, 0) * stage.scale;
+  const int64_t read = std::max<int64_t>(rows + stage.lead, 0) * stage.scale;
   if (read >= layer.x.height) return layer.height;
-  const int64_t wanted = layer.stride == 1 ? (read + side - 1) / side * side : read / 2 / side * side;
-  return std::min(wanted, layer.height);
+  const int64_t side = layer.places.side, tiles = layer.stride == 1 ? layer.places.before(read) : read / 2 / side;
+  return std::min(layer.places.at(tiles), layer.height);
 }
 
 // Calls run(number, from, to) for what is to be computed, in an order in which it can be; a band of 0 is one layer
@@ -186,7 +186,7 @@ class ChainRun {
 
   int64_t tile_rows(size_t i) const {
     const MapLayer& layer = stages_[i].layer;
-    return (layer.height + tile_side(layer) - 1) / tile_side(layer);
+    return layer.places.before(layer.height);
   }
   int64_t channels(size_t i) const { return stages_[i].layer.vectors * kGroup; }
   int64_t sums_each(size_t i) const { return 2 * channels(i); }  // of a task: sums, then those of squares
@@ -194,7 +194,7 @@ class ChainRun {
   // Whether so many rows of pixels have been computed.
   bool has(size_t i, int64_t rows) const {
     const int64_t done = states_[i].done.load();
-    return done == states_[i].count || done * tile_side(stages_[i].layer) >= rows;
+    return done == states_[i].count || stages_[i].layer.places.at(done) >= rows;
   }
 
   // All that is complete is counted by the last of those who complete it: each counts its own row before it looks at
@@ -214,7 +214,8 @@ class ChainRun {
   // False where another thread has failed.
   bool wait(const TaskAt& task) const {
     const MapLayer& layer = stages_[task.stage].layer;
-    const int64_t to = std::min((work_[task.stage].rows(task).second + 1) * tile_side(layer), layer.height);
+    const int64_t last = work_[task.stage].rows(task).second;
+    const int64_t to = std::min(layer.places.at(last) + layer.places.side, layer.height);
     for (const Need& need : needs_[task.stage]) {
       if (need.other < complete_.load(std::memory_order_acquire)) return true;  // and so are all behind it
       const int64_t rows = need.rows(to);

@@ -75,9 +75,6 @@ struct AddedImage {
   }
 };
 
-// The side of the tiles in which a layer is computed and handed out.
-inline int64_t tile_side(const MapLayer& layer) { return layer.tile == 0 ? 4 : layer.tile; }
-
 enum class MapEnd { map, floats, picture };
 
 // A part of a map that a layer reads or writes. Of rows [from, to) of the layer it is rows [from * factor - above,
@@ -133,10 +130,10 @@ struct TaskAt {
 // What becomes of one layer in tasks. A tile's result is the same whoever computes it and in which task.
 class StageWork {
  public:
-  StageWork(const MapKernels& kernels, const MapStage& stage) : kernels_(kernels), stage_(stage) {
+  StageWork(const MapKernels& kernels, const MapStage& stage)
+      : kernels_(kernels), stage_(stage), places_(stage.layer.places), side_(places_.side) {
     const MapLayer& layer = stage.layer;
-    side_ = tile_side(layer);
-    across_ = (layer.width + side_ - 1) / side_;
+    across_ = places_.before(layer.width);
     // As many tiles as let a task's positions and their sums fill a part of the second level of the cache only: larger
     // tiles have more positions.
     const int64_t few = layer.tile == 6 ? 36 : 64;
@@ -147,7 +144,7 @@ class StageWork {
   // Calls add(task) for rows [from, to) of what the layer makes; both are whole tiles, or the end.
   template <typename Add>
   void list(int64_t from, int64_t to, Add&& add) const {
-    const int64_t first = from / side_, last = (to + side_ - 1) / side_;
+    const int64_t first = places_.before(from), last = places_.before(to);
     list_zeros(first * across_, last * across_, add);
     if (stage_.tiles.first != nullptr) return list_tiles(first * across_, last * across_, add);
     // About as many for each task, and as many as are multiplied together.
@@ -254,20 +251,31 @@ class StageWork {
   int64_t room_for_sums() const { return (kernels_.room(stage_.layer, most_) + 15) / 16 * 16; }
   int64_t room_for_end() const {
     if (stage_.end == MapEnd::map) return 0;
-    const int64_t pixels = most_ * side_, s = stage_.shuffle;
+    const int64_t pixels = widest(), s = stage_.shuffle;
     return pixels * side_ * pixel() + 3 * (pixels + 2) + 3 * s * pixels * 2 + kSpareFloats;
+  }
+
+  // Pixels from the first of a row's tiles to the last, with what is between patches; and the most for a task.
+  int64_t span(int64_t first, int64_t count) const {
+    if (places_.each == 0) return count * side_;
+    return places_.at(first + count - 1) + side_ - places_.at(first);
+  }
+
+  int64_t widest() const {
+    if (places_.each == 0) return most_ * side_;
+    return most_ * side_ + ((most_ - 1) / places_.each + 1) * (places_.step - places_.each * side_);
   }
 
   // Results that do not stay in a map.
   void through_room(MapTask task, const MapTask* ahead, float* room, float* end) const {
-    const int64_t row = task.count * side_ * pixel();
+    const int64_t y = places_.at(task.row), x = places_.at(task.column), wide = span(task.column, task.count);
+    const int64_t row = wide * pixel();
     task.out = MapTarget{};
     task.out.row = row, task.out.group = kGroup, task.out.pixel = pixel();
     task.out.groups = stage_.layer.vectors, task.out.shuffle = 1, task.out.held = stage_.layer.height;
-    task.out.first = end - task.row * side_ * row - task.column * side_ * pixel();
+    task.out.first = end - y * row - x * pixel();
     kernels_.compute(stage_.layer, task, ahead, room);
-    const int64_t y = task.row * side_, x = task.column * side_;
-    const int64_t count = std::min(stage_.layer.width - x, task.count * side_);
+    const int64_t count = std::min(stage_.layer.width - x, wide);
     for (int64_t i = 0; i < side_ && y + i < stage_.layer.height; ++i) {
       stage_.end == MapEnd::floats ? keep_floats(end + i * row, y + i, x, count)
                                    : keep_bytes(end + i * row, y + i, x, count, end + side_ * row);
@@ -328,6 +336,7 @@ class StageWork {
 
   const MapKernels& kernels_;
   const MapStage& stage_;
+  const TilePlaces places_;
   int64_t side_, across_, most_;
 };
 

@@ -6,6 +6,10 @@
 
 constexpr int64_t kMostTiles = 48;  // of a task
 constexpr int kSideBySide = 4;      // tiles whose columns are transformed together
+template <int M>
+constexpr int kBetween = M - 1;  // pixels between tiles that are worth that, at most
+template <int M>
+constexpr int kTogetherColumns = (M + kBetween<M>) * kSideBySide + 4;
 
 // Where the positions of a task lie: [position][group][tile][8], and its sums: [tile][position][channel of a panel].
 struct Positions {
@@ -18,9 +22,9 @@ struct Positions {
 struct TileAt {
   int64_t row, column;  // of its first pixel
 };
-INLINE TileAt tile_at(const MapTask& task, int64_t i, int64_t side) {
+INLINE TileAt tile_at(const MapLayer& layer, const MapTask& task, int64_t i) {
   const int64_t number = task.tiles != nullptr ? task.tiles[i] : task.row * task.across + task.column + i;
-  return {number / task.across * side, number % task.across * side};
+  return {layer.places.at(number / task.across), layer.places.at(number % task.across)};
 }
 
 // The positions of a tile, `position` floats apart, from its transformed columns, which begin with this one.
@@ -38,22 +42,24 @@ INLINE void transform_rows(const float (&columns)[M + 2][kFloats], int64_t first
   }
 }
 
-// `count` tiles side by side: the columns that neighbours share are transformed once. Returns whether some input is not
-// finite: it would be spread over the whole tile. All inputs of a column are in its first or last value; where only their
-// product is too large, a task is looked at more closely in vain.
+// `count` tiles of a row, `places` pixels from the first: the columns that neighbours share are transformed once. Returns
+// whether some input is not finite: it would be spread over the whole tile. All inputs of a column are in its first or
+// last value; where only their product is too large, a task is looked at more closely in vain.
 #if defined(__AVX512F__)
-// Two pixels at a time, and then two tiles. The first pair begins a pixel further left, where maps are aligned; what is
-// beside the tiles only makes a task look more closely.
+// Two pixels at a time, and then two tiles. The first pair begins where maps are aligned; what is beside the tiles only
+// makes a task look more closely.
 template <int M>
-INLINE bool transform_inputs(const MapTap* taps, int64_t x, int64_t count, const Positions& at, float* to) {
+INLINE bool transform_inputs(const MapTap* taps, int64_t x, const int64_t* places, int64_t count, const Positions& at,
+                             float* to) {
   constexpr int N = M + 2;
-  alignas(64) float columns[N][(M * kSideBySide + 4) * kGroup];
+  alignas(64) float columns[N][kTogetherColumns<M> * kGroup];
   V16 check{};
+  const int64_t first = x % 2 == 0 ? 1 : 0, end = first + places[count - 1] + N;  // of the columns that are needed
   for (int64_t g = 0; g < at.groups; ++g) {
-    for (int64_t c = 0; c < M * count + 4; c += 2) {
+    for (int64_t c = 0; c < end; c += 2) {
       V16 d[N], t[N];
       UNROLL for (int i = 0; i < N; ++i) {
-        const float* const from = taps[i].at + g * taps[i].group + (x - 2 + c) * kGroup;
+        const float* const from = taps[i].at + g * taps[i].group + (x - 1 - first + c) * kGroup;
         d[i] = load<V16>(from);
         __builtin_prefetch(from + taps[i].group);
       }
@@ -65,13 +71,10 @@ INLINE bool transform_inputs(const MapTap* taps, int64_t x, int64_t count, const
     for (; tile + 1 < count; tile += 2) {
       float* v = to + (g * at.tiles + tile) * kGroup;
       for (int i = 0; i < N; ++i) {
-        V16 pairs[M + 2], d[N], t[N];  // pixels 2 k and 2 k + 1 of both tiles
-        const float* column = &columns[i][tile * M * kGroup];
-        UNROLL for (int k = 0; k < M + 2; ++k) pairs[k] = load<V16>(column + 2 * k * kGroup);
-        UNROLL for (int j = 0; j < N; ++j) {
-          const V16 one = pairs[(j + 1) / 2], other = pairs[(j + 1 + M) / 2];
-          d[j] = j % 2 == 0 ? highs_of(one, other) : lows_of(one, other);
-        }
+        V16 d[N], t[N];
+        const float* const one = &columns[i][(first + places[tile]) * kGroup];
+        const float* const other = &columns[i][(first + places[tile + 1]) * kGroup];
+        UNROLL for (int j = 0; j < N; ++j) d[j] = both(load(one + j * kGroup), load(other + j * kGroup));
         Transform<M>::in(d, t);
         UNROLL for (int j = 0; j < N; ++j) {
           store(v, t[j]);
@@ -79,18 +82,21 @@ INLINE bool transform_inputs(const MapTap* taps, int64_t x, int64_t count, const
         }
       }
     }
-    if (tile < count) transform_rows<M>(columns, tile * M + 1, to + (g * at.tiles + tile) * kGroup, at.position);
+    if (tile < count) {
+      transform_rows<M>(columns, first + places[tile], to + (g * at.tiles + tile) * kGroup, at.position);
+    }
   }
   return !is_zero((low_of(check) + high_of(check)) * V8{});
 }
 #else
 template <int M>
-INLINE bool transform_inputs(const MapTap* taps, int64_t x, int64_t count, const Positions& at, float* to) {
+INLINE bool transform_inputs(const MapTap* taps, int64_t x, const int64_t* places, int64_t count, const Positions& at,
+                             float* to) {
   constexpr int N = M + 2;
-  alignas(64) float columns[N][(M * kSideBySide + 2) * kGroup];
+  alignas(64) float columns[N][kTogetherColumns<M> * kGroup];
   V8 check{};
   for (int64_t g = 0; g < at.groups; ++g) {
-    for (int64_t c = 0; c < M * count + 2; ++c) {
+    for (int64_t c = 0; c < places[count - 1] + N; ++c) {
       V8 d[N], t[N];
       UNROLL for (int i = 0; i < N; ++i) {
         const float* const from = taps[i].at + g * taps[i].group + (x - 1 + c) * kGroup;
@@ -102,7 +108,7 @@ INLINE bool transform_inputs(const MapTap* taps, int64_t x, int64_t count, const
       check = fma(t[0], t[N - 1], check);
     }
     for (int64_t tile = 0; tile < count; ++tile) {
-      transform_rows<M>(columns, tile * M, to + (g * at.tiles + tile) * kGroup, at.position);
+      transform_rows<M>(columns, places[tile], to + (g * at.tiles + tile) * kGroup, at.position);
     }
   }
   return !is_zero(check * V8{});
@@ -134,42 +140,45 @@ void transform_tiles(const MapLayer& layer, const MapTask& task, const TileAt* t
   MapTap taps[M + 2];
   for (int64_t i = 0, side_by_side; i < task.count; i += side_by_side) {
     const TileAt tile = tiles[i];
+    int64_t places[kSideBySide] = {};
     side_by_side = 1;
     while (side_by_side < kSideBySide && i + side_by_side < task.count) {
       const TileAt& next = tiles[i + side_by_side];
-      if (next.row != tile.row || next.column != tile.column + side_by_side * M) break;
-      ++side_by_side;
+      const int64_t place = next.column - tile.column;
+      if (next.row != tile.row || place - places[side_by_side - 1] > M + kBetween<M>) break;
+      places[side_by_side++] = place;
     }
     taps_of_tile<M>(layer, tile.row, taps);
-    const bool strange = transform_inputs<M>(taps, tile.column, side_by_side, at, to + i * kGroup);
+    const bool strange = transform_inputs<M>(taps, tile.column, places, side_by_side, at, to + i * kGroup);
     for (int64_t j = 0; j < side_by_side; ++j) {
-      direct[i + j] = strange && !tile_is_finite<M>(taps, tile.column + j * M, at.groups);
+      direct[i + j] = strange && !tile_is_finite<M>(taps, tile.column + places[j], at.groups);
     }
   }
 }
 
-// Calls add(first tile, count) for tiles side by side of a task.
+// Calls add(first tile, pixels) for tiles of a task that are side by side, or in a row without a list.
 template <typename Add>
-INLINE void for_each_row_of_tiles(const MapTask& task, int64_t side, Add&& add) {
+INLINE void for_each_row_of_tiles(const MapLayer& layer, const MapTask& task, Add&& add) {
   for (int64_t i = 0, count; i < task.count; i += count) {
     count = task.tiles == nullptr ? task.count : 1;
     while (i + count < task.count && task.tiles[i + count] == task.tiles[i] + count &&
            task.tiles[i + count] % task.across != 0) {
       ++count;
     }
-    add(tile_at(task, i, side), count);
+    const TileAt first = tile_at(layer, task, i), last = tile_at(layer, task, i + count - 1);
+    add(first, last.column - first.column + layer.places.side);
   }
 }
 
 // What the task adds to its sums, and what the next one reads.
 template <int M>
 void look_ahead(const MapLayer& layer, const MapTask& task, const MapTask* next, Ahead& ahead) {
-  for_each_row_of_tiles(task, M, [&](const TileAt& tile, int64_t count) {
-    ahead.add_joined<M>(layer, tile.row, tile.column, count);
+  for_each_row_of_tiles(layer, task, [&](const TileAt& tile, int64_t pixels) {
+    ahead.add_joined<M>(layer, tile.row, tile.column, pixels);
   });
   if (next != nullptr) {
-    for_each_row_of_tiles(*next, M, [&](const TileAt& tile, int64_t count) {
-      ahead.add(layer.x, tile.row - 1, M + 2, tile.column - 1, count * M + 2, groups_of(layer.inputs));
+    for_each_row_of_tiles(layer, *next, [&](const TileAt& tile, int64_t pixels) {
+      ahead.add(layer.x, tile.row - 1, M + 2, tile.column - 1, pixels + 2, groups_of(layer.inputs));
     });
   }
   ahead.spread((M + 2) * (M + 2) * steps_of(task.count, layer.vectors));
@@ -348,7 +357,7 @@ void compute_tiles(const MapLayer& layer, const MapTask& task, const MapTask* ne
   }
   bool direct[kMostTiles];
   TileAt tiles[kMostTiles];
-  for (int64_t i = 0; i < task.count; ++i) tiles[i] = tile_at(task, i, M);
+  for (int64_t i = 0; i < task.count; ++i) tiles[i] = tile_at(layer, task, i);
   transform_tiles<M>(layer, task, tiles, at, positions, direct);
   Ahead ahead;
   look_ahead<M>(layer, task, next, ahead);

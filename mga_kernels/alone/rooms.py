@@ -20,11 +20,16 @@ LISTED_SMALL = 768 << 20  # the same where layers run over lists: of a band few 
 
 
 class Room(NamedTuple):
-    """A map for slots of so many groups of channels and this scale; those that are in use together have numbers."""
+    """A map for slots of so many groups of channels and this scale; those that are in use together have numbers.
+
+    ``inset``: of patches, where what is not written must stay zero, those that have lost so many pixels at their border
+    have rooms of their own.
+    """
 
     groups: int
     scale: int
     number: int
+    inset: int = 0
 
 
 class Place(NamedTuple):

@@ -225,6 +225,7 @@ inline Result run(const MapKernels& kernels, const Layer& of) {
   MapLayer layer{};
   layer.inputs = what.inputs, layer.outputs = what.outputs, layer.vectors = vectors;
   layer.size = what.size, layer.stride = what.stride, layer.tile = what.tile;
+  layer.places = side_by_side(what.tile);
   layer.weight = packed.data(), layer.epilogue = of.epilogue.data();
   layer.plain = packed.data() + packed.size() - what.inputs * vectors * kGroup * what.size * what.size;
   layer.x = x.source(what.x_rows.empty() ? nullptr : what.x_rows.data());

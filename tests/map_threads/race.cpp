@@ -57,7 +57,7 @@ Memory computed(int64_t tile, bool picture, const std::vector<int32_t>* tiles, i
   stage.layer = MapLayer{};
   MapLayer& layer = stage.layer;
   layer.inputs = kChannels, layer.outputs = outputs, layer.vectors = vectors;
-  layer.size = 3, layer.stride = 1, layer.tile = tile;
+  layer.size = 3, layer.stride = 1, layer.tile = tile, layer.places = side_by_side(tile);
   layer.weight = memory.weight.data(), layer.plain = memory.weight.data(), layer.epilogue = memory.epilogue.data();
   layer.height = kHeight, layer.width = kWidth;
   layer.x = {memory.x.data() + kBefore * kGroup,    row, pitch * kGroup, kHeight, kHeight, nullptr,
@@ -112,7 +112,7 @@ std::vector<float> chained(int64_t band, int threads) {
     MapLayer& layer = stages[i].layer;
     layer = MapLayer{};
     layer.inputs = layer.outputs = kChannels, layer.vectors = groups, layer.stride = 1;
-    layer.size = i == 2 ? 1 : 3, layer.tile = i == 2 ? 0 : 4;
+    layer.size = i == 2 ? 1 : 3, layer.tile = i == 2 ? 0 : 4, layer.places = side_by_side(layer.tile);
     layer.weight = layer.plain = weight.data(), layer.epilogue = epilogue.data();
     layer.height = kHeight, layer.width = kWidth;
     layer.x = source(from[i]);

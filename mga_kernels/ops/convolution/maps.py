@@ -68,7 +68,9 @@ def convolve_maps_(
 
     ``tiles``: lists, int32 (n) in ascending order, of tiles of ``tile`` x ``tile`` pixels (4 x 4 where it is 0), row by
     row, of what a layer makes before its shuffle. A layer with a list computes these and leaves the others as they are;
-    those of its list ``zeros``, if it has one and ends in a map, become zeros.
+    those of its list ``zeros``, if it has one and ends in a map, become zeros. A layer with a ``patch`` has no list and
+    computes the tiles that fill such patches, in rows and columns inset + i * step to inset + i * step + patch - 1 for
+    whole numbers i; the last of them must lie within what it makes.
 
     With a ``band`` in ``frame`` layers run together, that many rows of the image at a time, each ``lead`` rows ahead of
     the last one; the results are the same. A map that layers write before they read it then needs only as many rows as

@@ -63,6 +63,9 @@ def convolve_maps_(
         values = _values(layer, weight, epilogue, places)
         size = values.shape[1:]
         wanted = _wanted(tiles[layer.tiles] if layer.tiles >= 0 else None, layer.tile or 4, *size)
+        if layer.patch:
+            rows, columns = (_in_patches(layer, length) for length in size)
+            wanted = rows[:, None] & columns
         if is_picture(out.tensor):
             image = _pixels(values, layer.shuffle, gain, added, out.tensor.dtype)
             wanted = _repeated(wanted, layer.shuffle)
@@ -143,6 +146,12 @@ def _wanted(tiles: Tensor | None, side: int, height: int, width: int) -> Tensor:
     if tiles is not None:
         chosen[tiles.long()] = True
     return _repeated(chosen.view(down, across), side)[:height, :width]
+
+
+def _in_patches(layer: LayerRecord, length: int) -> Tensor:
+    """bool (length): which of these rows or columns the tiles fill."""
+    place = torch.arange(length) - layer.inset
+    return (place >= 0) & (place % layer.step < layer.patch)
 
 
 def _repeated(pixels: Tensor, times: int) -> Tensor:

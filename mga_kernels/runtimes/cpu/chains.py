@@ -173,6 +173,7 @@ class Pairs(Storage):
         width: int,
         images: bool = True,
         planes: Mapping[str, Stored] | None = None,
+        side: int = 0,
     ) -> int:
         """Rows that the threads keep for themselves."""
         rings = [chain.ring_bytes(width) for chain in chains if isinstance(chain, PairChain)]

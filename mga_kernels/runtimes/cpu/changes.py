@@ -23,7 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...alone.rooms import bytes_of
+from ...alone.rooms import Room, bytes_of
 from ...errors import InputError
 from ...networks.layers import pad_by_reflection
 from ...records import LayerRecord
@@ -88,7 +88,7 @@ class KeptMaps:
 
     def __init__(self, calls: Sequence[Rows], shared: Mapping[int, Stored], size: tuple[int, int]):
         self._calls, self._shared, self._size = calls, shared, size
-        self._rooms: list[dict[tuple[int, int, int], Tensor]] = [{} for _ in calls]
+        self._rooms: list[dict[Room, Tensor]] = [{} for _ in calls]
         self.maps = self._rooms[0]  # of the call that is made
         self._copies: dict[int, Map] = {}
         self.shown: Callable[[], NDArray[np.uint8] | None] = lambda: None

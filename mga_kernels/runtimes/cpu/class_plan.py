@@ -52,7 +52,8 @@ class ClassWeights(Planner):
         with torch.device("meta"):
             plan = self.plan(height, width, capacity)
             tensors = [*plan.tensors, plan.buffer()]
-        rooms = self.branches[0].storage.room_bytes(self.chains, plan.grid.height, plan.grid.width, images=False)
+        storage, grid = self.branches[0].storage, plan.grid
+        rooms = storage.room_bytes(self.chains, grid.height, grid.width, images=False, side=grid.side)
         return sum(tensor.nbytes for tensor in tensors) + rooms + plan.passing_bytes
 
 

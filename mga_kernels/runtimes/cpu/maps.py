@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ... import _native
-from ...alone.layout import BEFORE, FEW_OUTPUTS, GROUP, groups_of, map_pitch
+from ...alone.layout import BEFORE, GROUP, groups_of, map_pitch
 from ...alone.rooms import Room, Rooms, bytes_of
 from ...ops import convolve_maps_, map_gather_, map_grid_scale_, map_grid_statistics, pack_map_weight
 from ...ops.convolution.map_layout import empty_map, is_picture
@@ -26,9 +26,10 @@ from ...records import FrameRecord, LayerRecord, MapRecord
 from ...system.allocator import huge_pages
 from .apart import apart
 from .blocks import in_blocks
+from .filled import filling, in_tiles
 from .layers import Conv, Layer, Scale
 from .pairs import Grid, forced_backend
-from .rows import Rows, Slot
+from .rows import Rows, Slot, slots_of
 from .stages import Stage, part_of
 from .storage import Chain, Mask, Spare, Storage, Stored
 
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from .changes import Changes
     from .regions import Regions
 
-FEW_INPUTS = 4  # in tiles these would be transformed for less than they save
 TILE = 4
 SIDE = 4  # of the tiles of layers that are computed plainly
 
@@ -124,8 +124,7 @@ def _conv(layer: Conv, enlarge: int, stride: int, tile: int) -> Packed:
     weight = torch.where(present[:, None, None, None], weight[order], torch.zeros(()))
     rows = torch.stack([bias, slope])[:, order] * present
     rows = F.pad(torch.cat([rows, torch.ones_like(rows)]), (0, -rows.shape[1] % GROUP))
-    tiled = stride == 1 and layer.size == 3 and len(weight) > FEW_OUTPUTS and layer.inputs > FEW_INPUTS
-    side = tile if tiled else 0
+    side = tile if in_tiles(layer, stride) else 0
     return Packed(pack_map_weight(weight.contiguous(), side), rows.contiguous(), len(weight), side)
 
 
@@ -146,16 +145,35 @@ class MapChain(Chain):
     """``stages`` in their order. The tensors of ``external`` slots come with each call; the others are in rooms.
 
     A room is a map of a grid, which the chains that run over it share; those of a chain with ``spare`` planes lie in
-    these. Whole images are convolved ``in_blocks`` where that is worth it; too much of a patch is its border.
+    these. Whole images are convolved ``in_blocks`` where that is worth it; too much of a patch is its border. ``side``:
+    it runs over patches of so many pixels a side, whose tiles begin where the patches do if they fill them; 0 for a
+    chain that has others for that.
     """
 
-    def __init__(self, stages: Sequence[Stage], external: Sequence[str], tile: int = TILE, spare: Sequence[str] = ()):
+    def __init__(
+        self,
+        stages: Sequence[Stage],
+        external: Sequence[str],
+        tile: int = TILE,
+        spare: Sequence[str] = (),
+        side: int = 0,
+    ):
         self.stages, self.external, self.tile, self.spare = list(stages), list(external), tile, tuple(spare)
-        divided = in_blocks(stages)
+        self.side = side
+        divided = None if side else in_blocks(stages)
         self.in_blocks = None if divided is None else MapChain(divided, external, tile, spare)
-        self.layers = [_adding(pack(stage.layer, stage.enlarge, stage.stride, tile), stage) for stage in self.stages]
-        self.rows = Rows(self.stages, external, [layer.tile or SIDE for layer in self.layers])
-        self.slots: dict[str, Slot] = self.rows.slots
+        self._of_patches: dict[int, MapChain] = {}
+        self.slots: dict[str, Slot] = slots_of(self.stages, external)
+        self.filled = [filling(stage, self.slots, side, (tile, TILE)) for stage in self.stages]
+        self.layers = [
+            _adding(pack(stage.layer, stage.enlarge, stage.stride, filled.tile if filled else tile), stage)
+            for stage, filled in zip(self.stages, self.filled, strict=True)
+        ]
+        sides = [
+            filled.tile + filled.between if filled else layer.tile or SIDE
+            for layer, filled in zip(self.layers, self.filled, strict=True)
+        ]
+        self.rows = Rows(self.stages, external, sides, of_patches=bool(side))
         measured = [i for i, stage in enumerate(self.stages) if stage.measure]
         self.records = [self._record(i, measured.index(i) if i in measured else -1) for i in range(len(self.stages))]
 
@@ -163,6 +181,7 @@ class MapChain(Chain):
         stage, packed = self.stages[number], self.layers[number]
         (x, x_channel), (out, out_channel) = self.at(stage.x), self.at(stage.out)
         (skip, skip_channel), (also, also_channel) = self.at(stage.skip), self.at(stage.also)
+        filled = self.filled[number]
         return LayerRecord(
             x=x,
             x_channel=x_channel,
@@ -183,7 +202,18 @@ class MapChain(Chain):
             statistics=statistics,
             parts=self.at(stage.parts)[0],
             lead=self.rows.leads[number],
+            patch=filled.patch if filled else 0,
+            step=filled.step if filled else 0,
+            inset=filled.inset if filled else 0,
         )
+
+    def of_patches(self, side: int) -> MapChain:
+        """The same layers over patches of so many pixels a side."""
+        if self.side:
+            return self
+        if side not in self._of_patches:
+            self._of_patches[side] = MapChain(self.stages, self.external, self.tile, self.spare, side)
+        return self._of_patches[side]
 
     @cached_property
     def apart(self) -> MapChain:
@@ -195,8 +225,11 @@ class MapChain(Chain):
         chain.apart = chain
         return chain
 
-    def rows_of(self, images: bool) -> Rows:
-        return self.rows if self.in_blocks is None or not images else self.in_blocks.rows
+    def rows_of(self, images: bool, side: int = 0) -> Rows:
+        """Of whole images, or of patches of so many pixels a side, 0 for any."""
+        if images:
+            return self.rows if self.in_blocks is None else self.in_blocks.rows
+        return self.of_patches(side).rows if side else self.rows
 
     def channels_of(self, slot: str) -> int:
         return self.slots[slot].groups * GROUP
@@ -213,6 +246,8 @@ class MapChain(Chain):
         regions = cast("Regions | Changes | None", grid.regions)
         if self.in_blocks is not None and grid.is_image and regions is None:
             return self.in_blocks(grid, given, epilogues, masks, added, gain)
+        if grid.side and not self.side:
+            return self.of_patches(grid.side)(grid, given, epilogues, masks, added, gain)
         if regions is not None and regions.apart and self.apart is not self:
             return self.apart(grid, given, epilogues, masks, added, gain)
         records: Sequence[LayerRecord] = self.records
@@ -288,7 +323,7 @@ class MapChain(Chain):
             shown = isinstance(pictures, Tensor) and is_picture(pictures)
             inset = self.slots[name].inset // stage.factor if shown else 0
             how = record.tile or SIDE, self.slots[part_of(stage.x)[0]].scale, inset
-            tiles = grid.tiles(*how) if stage.stride == 1 else None
+            tiles = grid.tiles(*how) if stage.stride == 1 and not record.patch else None
             if tiles is not None and how not in numbers:
                 numbers[how] = len(lists)
                 lists.append(tiles)
@@ -296,7 +331,7 @@ class MapChain(Chain):
         return records, lists
 
 
-def _room(maps: dict[tuple[int, int, int], Tensor], width: int, room: Room, rows: int, spare: Spare | None) -> Tensor:
+def _room(maps: dict[Room, Tensor], width: int, room: Room, rows: int, spare: Spare | None) -> Tensor:
     tensor = maps.get(room)
     if tensor is None or len(tensor) < rows:
         tensor = maps[room] = Map(room.groups * GROUP, rows, width * room.scale, spare).data
@@ -348,11 +383,12 @@ class Maps(Storage):
         width: int,
         images: bool = True,
         planes: Mapping[str, Stored] | None = None,
+        side: int = 0,
     ) -> int:
         shared: list[Rooms] = []
         for chain in chains:
             assert isinstance(chain, MapChain)
-            rows = chain.rows_of(images)
+            rows = chain.rows_of(images, side)
             rooms = rows.rooms(height, rows.band(height, width))
             shared.append(_rooms_beside(rooms, [planes[name] for name in chain.spare] if planes else [], width))
         return bytes_of(shared, width)

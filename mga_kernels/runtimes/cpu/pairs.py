@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...alone.rooms import Room
 from ...networks.layers import Place
 from ...ops import pack_pair_weight, pair_grid_scale_, pair_grid_statistics
 from ...ops.convolution.layout import VECTOR, pitch, pixels
@@ -109,12 +110,12 @@ def pack(layer: Layer) -> Packed:
 
 @dataclass
 class Rooms:
-    """Maps by number of groups, scale and number, which chains over one grid share; and those of denser grids.
+    """Maps by their rooms, which chains over one grid share; and those of denser grids.
 
     ``spare``: memory in which they are made as far as it goes, in the place of memory of their own.
     """
 
-    maps: dict[tuple[int, int, int], Tensor] = field(default_factory=dict)
+    maps: dict[Room, Tensor] = field(default_factory=dict)
     denser: dict[tuple[int, int], Rooms] = field(default_factory=dict)
     spare: Spare | None = None
     lent: dict[tuple[int, ...], Rooms] = field(default_factory=dict)
@@ -152,6 +153,11 @@ class Grid:
     @property
     def is_image(self) -> bool:
         return self.down * self.across == 1
+
+    @property
+    def side(self) -> int:
+        """Of square patches, 0 where it has no such."""
+        return self.size[0] if not self.is_image and self.size[0] == self.size[1] else 0
 
     def mask(self, scale: int = 1, inset: int = 0) -> tuple[Tensor, Tensor] | None:
         """Lanes int16 and rows uint8 of the pixels of patches enlarged ``scale`` times, less ``inset`` at their border.

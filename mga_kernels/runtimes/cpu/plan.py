@@ -134,7 +134,7 @@ class PairWeights(Planner, Generic[Base, Refine]):
         refined = size if dense else (grid.height, grid.width)
         of_image, of_patches = self.chains[: self.of_image], self.chains[self.of_image :]
         for_image = self.storage.room_bytes(of_image, *size, planes=plan.base_buffers)
-        return for_image + self.storage.room_bytes(of_patches, *refined, images=dense)
+        return for_image + self.storage.room_bytes(of_patches, *refined, images=dense, side=grid.side)
 
 
 class GridWeights(PairWeights[Base, Refine]):

@@ -35,47 +35,62 @@ class Use(NamedTuple):
         return self.slot == other.slot and not apart
 
 
-class Rows:
-    """Of a chain. ``sides``: of the tiles of each stage. ``rooms``: of each slot that is not external, by its name."""
+def slots_of(stages: Sequence[Stage], external: Collection[str]) -> dict[str, Slot]:
+    """What stages read and write, by its names."""
+    slots = {name: Slot() for name in external}
+    for stage in stages:
+        x, (out, first) = slots[part_of(stage.x)[0]], part_of(stage.out)
+        slot = slots.setdefault(out, Slot())
+        slot.scale, slot.inset = x.scale * stage.factor, x.inset * stage.factor + stage.crop
+        slot.groups = max(slot.groups, groups_of(first + stage.layer.channels))
+    return slots
 
-    def __init__(self, stages: Sequence[Stage], external: Collection[str], sides: Sequence[int]):
+
+class Rows:
+    """Of a chain. ``sides``: of the tiles of each stage. ``rooms``: of each slot that is not external, by its name.
+
+    ``of_patches``: some stages write patches only, and nothing between them or where they have lost their border.
+    """
+
+    def __init__(
+        self, stages: Sequence[Stage], external: Collection[str], sides: Sequence[int], of_patches: bool = False
+    ):
         self.stages, self.external, self.sides = list(stages), list(external), list(sides)
+        self.of_patches = of_patches
         self.small: int | None = None  # bytes of maps of all rows that are worth no bands, None for SMALL
-        self.slots = {name: Slot() for name in self.external}
-        for stage in self.stages:
-            x, (out, first) = self.slots[part_of(stage.x)[0]], part_of(stage.out)
-            slot = self.slots.setdefault(out, Slot())
-            slot.scale, slot.inset = x.scale * stage.factor, x.inset * stage.factor + stage.crop
-            slot.groups = max(slot.groups, groups_of(first + stage.layer.channels))
+        self.slots = slots_of(self.stages, self.external)
         self.inner = [name for name in self.slots if name not in self.external]
 
     @cached_property
     def shared(self) -> dict[str, Room]:
         """Rooms layer by layer: slots that are not in use at the same time have the same one."""
         last_read = {part_of(part)[0]: i for i, stage in enumerate(self.stages) for part in _parts_read(stage)}
-        free: dict[tuple[int, int], list[int]] = {}
+        free: dict[Room, list[Room]] = {}  # by the first of each kind
         rooms: dict[str, Room] = {}
         for i, stage in enumerate(self.stages):
             name = part_of(stage.out)[0]
-            slot = self.slots[name]
             if name not in self.external and name not in rooms:
-                size = slot.groups, slot.scale
-                waiting = free.setdefault(size, [])
-                number = waiting.pop() if waiting else len({room for room in rooms.values() if room[:2] == size})
-                rooms[name] = Room(*size, number)
+                waiting = free.setdefault(self._room(name, 0), [])
+                rooms[name] = waiting.pop() if waiting else self._next_room(name, set(rooms.values()))
             for other, end in last_read.items():
                 if end == i and other not in self.external:
-                    groups, scale, number = rooms[other]
-                    free.setdefault((groups, scale), []).append(number)
+                    free.setdefault(self._room(other, 0), []).append(rooms[other])
         return rooms
+
+    def _room(self, name: str, number: int) -> Room:
+        slot = self.slots[name]
+        return Room(slot.groups, slot.scale, number, slot.inset if self.of_patches else 0)
+
+    def _next_room(self, name: str, rooms: Collection[Room]) -> Room:
+        first = self._room(name, 0)
+        return self._room(name, sum(room._replace(number=0) == first for room in rooms))
 
     @cached_property
     def own(self) -> dict[str, Room]:
         """Rooms in bands: each slot has its own."""
         rooms: dict[str, Room] = {}
         for name in self.inner:
-            size = self.slots[name].groups, self.slots[name].scale
-            rooms[name] = Room(*size, sum(room[:2] == size for room in rooms.values()))
+            rooms[name] = self._next_room(name, rooms.values())
         return rooms
 
     @cached_property

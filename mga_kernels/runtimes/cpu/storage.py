@@ -167,10 +167,11 @@ class Storage(ABC):
         width: int,
         images: bool = True,
         planes: Mapping[str, Stored] | None = None,
+        side: int = 0,
     ) -> int:
         """Memory that these chains take for ``images`` or patches of this size, beside what they are given.
 
-        ``planes``: those that are spare, by their names.
+        ``planes``: those that are spare, by their names. ``side``: of each patch, where they are square.
         """
 
     @abstractmethod

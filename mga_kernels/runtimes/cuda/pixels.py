@@ -265,6 +265,7 @@ class Pixels(Storage):
         width: int,
         images: bool = True,
         planes: Mapping[str, Stored] | None = None,
+        side: int = 0,
     ) -> int:
         rooms = {room for chain in chains if isinstance(chain, PixelChain) for room in chain.rows.shared.values()}
         return sum(self._bytes(room, height, width) for room in rooms)
