@@ -312,7 +312,7 @@ def test_images_count_by_all_their_pixels():
     [
         (["--split", "3+3"], "--split 3+3 is not the 3 blocks of this msrresnet; possible: 1+2, 2+1"),
         (["--split", "0+3"], "split must be the blocks"),
-        (["--extend", "0"], "--extend takes a number of blocks, 1 to 64, got '0'"),
+        (["--extend", "0"], "--extend takes a number of blocks, 1 to 64, or another network, a file or a name"),
         (["--extend", "1", "--upsampler", "light"], "--upsampler is for --split"),
         (["--minutes", "-1"], "--minutes takes a positive number, got '-1'"),
         (["--minutes", "nan"], "--minutes takes a positive number, got 'nan'"),

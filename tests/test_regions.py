@@ -81,14 +81,16 @@ def test_cells_of_12_are_in_the_tiles_of_the_network_alone(name, dtype):
 
 
 @pytest.mark.parametrize("name", ["compact", "msrresnet"])
-def test_the_plan_is_the_definition(name):
-    image, network = image_of(), network_of(name)
+# Of the bytes of two pictures, each half a level off at most, the mean is rounded once more.
+@pytest.mark.parametrize(("mean", "most"), [(False, 0.52), (True, 1.02)])
+def test_the_plan_is_the_definition(name, mean, most):
+    image, network = image_of(), network_of(name, mean=mean)
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
     expected = network(tensor, k=60)[0].permute(1, 2, 0)
     for runtime in ("own", "pytorch"):
         model = MaskGuidedSR(network, runtime=runtime, dtype="float32", k=60)
         found = torch.from_numpy(np.asarray(model.upscale(image)))
-        assert (found - 255 * expected).abs().max() <= 0.52, runtime
+        assert (found - 255 * expected).abs().max() <= most, runtime
 
 
 @pytest.mark.parametrize("halo", [4, 8])

@@ -54,6 +54,8 @@ class BlackBoxConfig(RegionConfig):
             raise InputError(f"model: together is true or false, got {self.together!r}")
         if not isinstance(self.halos, dict) or any(real(value) is None for value in self.halos.values()):
             raise InputError(f"model: halos are numbers of dB by the halo, got {self.halos!r}")
+        if self.mean:
+            raise InputError("model: a network that is not ours makes refined cells alone, and mean is true")
         super().__post_init__()
 
     @property

@@ -174,6 +174,11 @@ class SRNetwork(nn.Module, ABC):
         return None
 
     @property
+    def averages(self) -> bool:
+        """Of a ``pair``, whether refined cells are the mean of both networks' pictures."""
+        return False
+
+    @property
     def windows(self) -> Windows | None:
         """Of a ``pair`` whose Refine-Net runs rectangles of an image, not regions layer by layer."""
         return None

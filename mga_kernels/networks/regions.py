@@ -5,12 +5,15 @@ is. It runs over connected regions of cells, from the image on, so that neighbou
 image; where all cells are refined the picture is the published network's. Which cells come first is seen in the coarse
 picture: those with the most of what a mean over 3 x 3 pixels takes away, and with such beside them (``detail``), a mask
 that costs nothing.
+
+Or both are published networks, and a refined cell is the mean of what the two make of it, which is nearer to the truth
+than either where they are about equally good and err differently.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Self
 
 import torch
@@ -40,7 +43,8 @@ class RegionConfig:
     ``base`` and ``refine``, whole networks of RGB and of one scale. ``patch_size``: the side of a cell in LR pixels.
     ``halo``: so many LR pixels around the cells are computed with them, a multiple of 4. ``qualities``: by name, the
     value of the mask above which cells are refined; where nothing is asked for it is that of ``quality``, and without
-    one ``share`` of the cells are. The other attributes are those of ``ModelConfig``.
+    one ``share`` of the cells are. ``mean``: a refined cell is the mean of both networks' pictures, not the
+    Refine-Net's. The other attributes are those of ``ModelConfig``.
     """
 
     base: WholeConfig
@@ -50,6 +54,7 @@ class RegionConfig:
     share: float = 0.3
     quality: str = ""
     qualities: dict[str, float] = field(default_factory=dict)
+    mean: bool = False
 
     selection, value_range, feature_channels, mask_channels, k = "largest", 1.0, 3, 3, ALL
     usual_mask, halos_shared = HIGH_PASS, True
@@ -65,6 +70,8 @@ class RegionConfig:
             raise InputError(f"model: halo must be a multiple of {unit} LR pixels, 0 or more, got {self.halo!r}")
         if self.base.scale != self.refine.scale:
             raise InputError(f"model: the two networks are of x{self.base.scale} and x{self.refine.scale}")
+        if type(self.mean) is not bool:
+            raise InputError(f"model: mean is true or false, got {self.mean!r}")
         share = real(self.share)
         if share is None or not 0 <= share <= 1:
             raise InputError(f"model: share is one of the cells, between 0 and 1, got {self.share!r}")
@@ -89,7 +96,10 @@ class RegionConfig:
 
     @property
     def definition(self) -> Network:
-        return self.refine.definition
+        """The Refine-Net's, for images that both networks take."""
+        smallest = self.base.definition.minimum_size
+        found = self.refine.definition
+        return found if smallest <= found.minimum_size else replace(found, minimum_size=smallest)
 
     def to_json(self) -> str:
         facts: Facts = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in self.parts}
@@ -153,9 +163,15 @@ class RegionNetwork(MaskedNetwork):
         return self.base, self.refine
 
     @property
+    def averages(self) -> bool:
+        return self.config.mean
+
+    @property
     def reach(self) -> Reach:
-        whole = self.refine.reach
-        return Reach(self.base.reach.front, whole.front, 1, max(whole.multiple, self.base.reach.multiple), False)
+        base, whole = self.base.reach, self.refine.reach
+        # A Base-Net that must know where a tile stands is given none.
+        front = None if base.takes_place else base.front
+        return Reach(front, whole.front, 1, max(whole.multiple, base.multiple), False)
 
     @property
     def staged(self) -> Network | None:
@@ -177,11 +193,13 @@ class RegionNetwork(MaskedNetwork):
         return mask, select_patches(mask, k, selection or self.config.selection, seed)
 
     def decomposed(self, feature: Tensor) -> Tensor:
-        return self.refine(feature)
+        """What refined cells are cells of."""
+        refined: Tensor = self.refine(feature)
+        return mean_of(self.base(feature), refined) if self.config.mean else refined
 
     def unclamped(self, image: Tensor, variant: str = "masked", cells: Cells = USUAL) -> Tensor:
         if variant == "decomposed":
-            return self.refine(image)
+            return self.decomposed(image)
         if variant not in VARIANTS:
             raise InputError(f"variant {variant!r} does not exist; choose one of {VARIANTS}")
         coarse = self.base(image)
@@ -190,7 +208,10 @@ class RegionNetwork(MaskedNetwork):
         rows, columns = (-(-side // self.config.patch_size) for side in image.shape[-2:])
         amount = Amount(k=cells.k, threshold=cells.threshold) or self.config.usual
         mask, indices = self._select(coarse, amount.count(rows * columns, ALL), cells.selection, cells.seed)
-        return self.pasted(coarse, self.refine(image), mask, indices, amount.threshold)
+        refined = self.refine(image)
+        if self.config.mean:
+            refined = mean_of(coarse, refined)
+        return self.pasted(coarse, refined, mask, indices, amount.threshold)
 
     def pasted(
         self, coarse: Tensor, refined: Tensor, mask: Tensor, indices: Tensor, threshold: float | None = None
@@ -206,6 +227,12 @@ class RegionNetwork(MaskedNetwork):
             chosen[number, of_image[0].long()] = True
         large = chosen.view_as(mask).repeat_interleave(p, 1).repeat_interleave(p, 2)[:, None, :height, :width]
         return torch.where(large, refined, coarse)
+
+
+def mean_of(one: Tensor, other: Tensor) -> Tensor:
+    """Of two pictures as they are seen, in [0, 1]; NaN where a value is not finite."""
+    seen = (one.clamp(0, 1) + other.clamp(0, 1)) / 2
+    return seen + 0 * (one + other)
 
 
 class _WithImage(nn.Module):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from .packing import LARGE
 from .plan import PairWeights
 from .regions import Regions, Surroundings
 from .storage import Storage
+
+AVERAGED = 64  # rows of two pictures at a time, which stay in the cache
 
 Run = Callable[[Surroundings], None]
 
@@ -73,9 +76,10 @@ class RegionWeights(Planner):
         return RegionPlan(self, height, width, capacity)
 
     def bytes_needed(self, height: int, width: int, capacity: int, dense: bool = False) -> int:
-        # The picture, which both count, is one.
+        # The picture, which both count, is one, unless there is a mean of two.
         picture = 3 * height * width * self.network.config.scale**2 * self.pixel.itemsize
-        return sum(weights.bytes_needed(height, width, 0) for weights in (self.base, self.refine)) - picture
+        own = 0 if self.network.averages else picture
+        return sum(weights.bytes_needed(height, width, 0) for weights in (self.base, self.refine)) - own
 
 
 def _weights(network: SRNetwork, cell: int, pixel: torch.dtype, exact: bool) -> PairWeights | str:
@@ -104,6 +108,7 @@ class RegionPlan(Plan):
         self.image, self._given = torch.empty(0), False
         self._picture = torch.empty(0, 0, 3, dtype=torch.uint8)
         self._regions: Surroundings | None = None
+        self._before: Tensor | None = None
 
     def coarse(self, image: Tensor, out: Tensor | None) -> None:
         self.image, self._given = image, self._one_image and out is not None
@@ -121,7 +126,8 @@ class RegionPlan(Plan):
         regions.choose(self.grid_of(indices), *self.whole.area.size)
         if not self._given:
             self.whole.give(self.image)
-        self._run(regions)
+        with self._averaging(out):
+            self._run(regions)
 
     def in_parts(self) -> str:
         return CELLS.format(self.config.network)
@@ -150,4 +156,31 @@ class RegionPlan(Plan):
             self.whole.area.regions = None
 
     def decomposed(self, out: Tensor) -> None:
-        self.whole.coarse(self.image, out)
+        if self.config.mean:
+            self.base.coarse(self.image, out)
+        with self._averaging(out):
+            self.whole.coarse(self.image, out)
+
+    @contextmanager
+    def _averaging(self, out: Tensor) -> Iterator[None]:
+        """What is written to the picture ``out`` meanwhile becomes the mean of that and of what was there."""
+        if not self.config.mean:
+            yield
+            return
+        if self._before is None or self._before.shape != out.shape:
+            with ordinary():
+                self._before = torch.empty_like(out)
+        self._before.copy_(out)
+        yield
+        for made, before in zip(out.split(AVERAGED), self._before.split(AVERAGED), strict=True):
+            average_(made, before)
+
+
+def average_(made: Tensor, other: Tensor) -> None:
+    """Mean of two pictures, in the first of them; of bytes halves go to the even one, so that none is brighter."""
+    if made.is_floating_point():
+        made.add_(other).mul_(0.5)
+        return
+    differing = made ^ other
+    half = (made & other).add_(differing >> 1)
+    made.copy_(half.add_(differing.bitwise_and_(half).bitwise_and_(1)))

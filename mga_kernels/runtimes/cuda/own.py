@@ -66,6 +66,8 @@ def weights_of(network: SRNetwork, storage: Pixels, device: torch.device) -> Pai
     """The weights of a network, or of the two whole ones of which one refines regions, or why there are none."""
     if network.pair is not None:
         base, refine = network.pair
+        if network.averages:
+            return "there are none on GPUs for the mean of two networks yet"
         reason = RegionWeights.against(refine, storage)
         small, large = (reason or weights_of(part, storage, device) for part in (base, refine))
         for part in (small, large):

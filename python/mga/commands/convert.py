@@ -46,7 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "Refine-Net (default: three quarters and one)",
     )
     way.add_argument(
-        "--extend", metavar="N", help="better: the whole network becomes the Base-Net, N new blocks refine"
+        "--extend",
+        metavar="N|MODEL",
+        help="better: the whole network becomes the Base-Net, and N new blocks, which are trained, refine; or another "
+        "network of the same scale does, a file or a name that `mga models` lists, by the mean of both pictures",
     )
     way.add_argument(
         "--regions",

@@ -250,20 +250,21 @@ class RegionCosts(Costs):
 
     def parameters(self, variant: str) -> int:
         refine = 0 if variant == "base" else self.refine.parameters("whole")
-        return refine + (0 if variant == "decomposed" else self.base.parameters())
+        return refine + (0 if variant == "decomposed" and not self.config.mean else self.base.parameters())
 
     def cost(self, variant: str, width: int, height: int, k: int | None = None) -> Cost:
         """Cost of one LR image; without ``k`` of the configuration's share of the cells."""
         if variant not in REGION_VARIANTS:
             known = ", ".join(REGION_VARIANTS)
             raise InputError(f"complexity: variant {variant!r} does not exist for regions; choose one of {known}")
-        if variant == "decomposed":
+        if variant == "decomposed" and not self.config.mean:
             return self.refine.cost("whole", width, height)
         cost = self.base.cost("whole", width, height)
         if variant == "base":
             return cost
         cells = math.prod(math.ceil(side / self.config.patch_size) for side in (width, height))
         share = self.config.share if k is None or k > cells else k / cells
+        share = 1.0 if variant == "decomposed" else share
         return cost + self.refine.cost("whole", width, height) * share
 
 

@@ -29,6 +29,7 @@ from .extended import extended, fits_the_paper
 from .fitting import Fitting
 from .material import Material
 from .pictures import middle, read_pairs
+from .second import named, with_second
 from .settings import Training
 from .split_curve import SplitCurve
 from .teacher import can_lighten, check_convertible, check_refinable, check_split, halves, whole_only
@@ -39,8 +40,8 @@ CELL = 8  # LR pixels a side, of networks that are cut or extended
 
 @dataclass(frozen=True)
 class Request:
-    """What is asked for: ``split`` ("8+8"), ``extend`` (a number of blocks), ``regions``, ``black_box``, or none of
-    them: a usual split of networks that can be, and regions of the others.
+    """What is asked for: ``split`` ("8+8"), ``extend`` (a number of blocks, or another network), ``regions``,
+    ``black_box``, or none of them: a usual split of networks that can be, and regions of the others.
 
     ``upsampler``: "light", "copied" or None, what fits. ``hr``: HR images of ``images``, which tell the scale where the
     file does not. ``input_range`` and ``model_scale``: what the file does not tell. ``base``: of ``black_box``, a
@@ -71,6 +72,10 @@ def convert(asked: Request) -> bool:
         return _black_box(asked)
     if asked.base is not None:
         raise InputError("convert: --base is for --black-box; the other ways make a Base-Net of their own")
+    if asked.extend is not None:
+        if (second := named(asked.extend)) is not None:
+            return _second(asked, second)
+        _check_blocks(asked.extend)
     training, extend = asked.training, asked.extend is not None
     expected = None if extend else only_scale(asked.hr, asked.images)
     loaded = load_checkpoint(
@@ -128,21 +133,44 @@ def _regions(asked: Request, loaded: SRNetwork) -> bool:
 
 def _black_box(asked: Request) -> bool:
     """See ``black_box``; nothing is trained, so there is nothing to go on with."""
-    trained = {"--upsampler": asked.upsampler, "--input-range": asked.input_range, "--model-scale": asked.model_scale}
-    given = [name for name, value in trained.items() if value is not None] + [*asked.training.changed()]
-    if given:
-        raise InputError(
-            f"convert: {given[0]} is not for --black-box, which trains nothing and takes what spandrel loads"
-        )
+    for_others = {"--input-range": asked.input_range, "--model-scale": asked.model_scale}
+    _trains_nothing(asked, "--black-box, which trains nothing and takes what spandrel loads", for_others)
 
     def notes(facts: Record) -> tuple[dict[str, str], Record]:
-        begun = {"original": _digest(asked.checkpoint), "minutes": asked.minutes}
-        return _notes(asked, begun | facts, {}, True)
+        return _notes(asked, _untrained(asked) | facts, {}, True)
 
     pays = with_black_box(asked, notes)
     print(f"written: {asked.output}")
     _note_unless(pays)
     return False
+
+
+def _second(asked: Request, second: Path) -> bool:
+    """See ``second``; nothing is trained here either."""
+    _trains_nothing(asked, "--extend by another network, which trains nothing", {"--model-scale": asked.model_scale})
+
+    def notes(facts: Record) -> tuple[dict[str, str], Record]:
+        licence, made = _notes(asked, _untrained(asked) | facts, {}, True)
+        also = f"those of {asked.checkpoint.name} and {second.name}, unchanged; the licences of both hold"
+        return licence | {"weights": also}, made | {"second's": _digest(second)}
+
+    pays = with_second(asked, second, notes)
+    print(f"written: {asked.output}")
+    if not pays:
+        print("note: the mean of these two is no better here than one of them; stay with that", file=sys.stderr)
+    return False
+
+
+def _trains_nothing(asked: Request, way: str, given: dict[str, str | int | None]) -> None:
+    """InputError for what is said of a training, or of ``given``, where there is no place for it."""
+    given = {"--upsampler": asked.upsampler, **given}
+    found = [name for name, value in given.items() if value is not None] + [*asked.training.changed()]
+    if found:
+        raise InputError(f"convert: {found[0]} is not for {way}")
+
+
+def _untrained(asked: Request) -> Record:
+    return {"original": _digest(asked.checkpoint), "minutes": asked.minutes}
 
 
 def _note_unless(pays: bool) -> None:
@@ -190,11 +218,17 @@ def _check_paths(asked: Request) -> None:
     writable_folder(asked.output.parent)
 
 
+def _check_blocks(added: str) -> None:
+    if not (added.isascii() and added.isdecimal() and 1 <= int(added) <= MOST_ADDED):
+        raise InputError(
+            f"convert: --extend takes a number of blocks, 1 to {MOST_ADDED}, or another network, a file or a name "
+            f"that `mga models` lists; got {added!r}"
+        )
+
+
 def _split(asked: Request, teacher: WholeNetwork) -> tuple[int, int]:
     blocks = teacher.config.blocks
     if asked.extend is not None:
-        if not (asked.extend.isascii() and asked.extend.isdecimal() and 1 <= int(asked.extend) <= MOST_ADDED):
-            raise InputError(f"convert: --extend takes a number of blocks, 1 to {MOST_ADDED}, got {asked.extend!r}")
         return blocks, int(asked.extend)
     split = parse_split(asked.split) if asked.split else (max(1, blocks * 3 // 4), blocks - max(1, blocks * 3 // 4))
     check_split(teacher, split)
