@@ -134,13 +134,16 @@ def test_networks_share_a_map_of_the_image_and_refine_the_last_one():
     assert torch.equal(found[0], found[3])
 
 
-def test_threads_and_tiles_change_nothing():
+@pytest.mark.parametrize(
+    ("mean", "how"), [(False, {"fraction": 0.25}), (True, {"fraction": 0.25}), (True, {"mode": "dense"})]
+)
+def test_threads_and_tiles_change_nothing(mean, how):
     image, results = image_of(150, 260), []
     threads = torch.get_num_threads()
     try:
         for number, tile in ((1, None), (3, None), (2, 64)):
             torch.set_num_threads(number)
-            model = MaskGuidedSR(network_of("compact", halo=8), runtime="own", fraction=0.25, tile=tile)
+            model = MaskGuidedSR(network_of("compact", halo=8, mean=mean), runtime="own", tile=tile, **how)
             results.append(np.asarray(model.upscale(image)))
     finally:
         torch.set_num_threads(threads)
