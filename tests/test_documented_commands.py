@@ -152,7 +152,8 @@ def reason_not_to_run(asked: Command) -> str | None:
 def run(asked: Command, capsys: pytest.CaptureFixture, forks: Forks) -> None:
     verb = asked.words[1]
     other = "--black-box" in asked.words  # which trains nothing, and another library runs
-    words = asked.words[1:] if other else [*asked.words[1:], *SHORTER.get(verb, ())]
+    untrained = other or ("--extend" in asked.words and not asked.words[asked.words.index("--extend") + 1].isdigit())
+    words = asked.words[1:] if untrained else [*asked.words[1:], *SHORTER.get(verb, ())]
     needed = ("spandrel",) if other else EXTRAS.get(verb, ())
     if missing := [name for name in needed if importlib.util.find_spec(name) is None]:
         assert main(words) == 1
