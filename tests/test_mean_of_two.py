@@ -183,6 +183,7 @@ def test_of_a_mask_guided_network_it_is_the_base_net():
             ["--extend", "{folder}/darker.safetensors", "--set", "batch=2"],
             "batch is not for --extend by",
         ),
+        (["--extend", "{folder}/darker.safetensors", "--report", "a.html"], "--report is not for --extend by another"),
     ],
 )
 def test_what_does_not_go_together_is_one_sentence(folder, capsys, arguments, said):

@@ -13,6 +13,7 @@ from mga_kernels.networks.regions import PATCH_SIZES as OF_REGIONS
 
 from ..conversion.black_box import BASE
 from ..conversion.convert import CELL, Request, convert
+from ..conversion.second import named
 from ..conversion.settings import load_training
 from ..settings.toml import overrides_of
 from .options import add_overrides
@@ -94,8 +95,9 @@ def run(args: argparse.Namespace) -> int:
     minutes = _minutes(args.minutes)
     if args.hr is not None and args.report is None:
         raise InputError("convert: --hr is for the report; add --report OUT.html")
-    if args.report is not None and args.black_box:
-        raise InputError("convert: --report is not for --black-box; what it measures is printed, and in the file")
+    untrained = "--black-box" if args.black_box else "--extend by another network"
+    if args.report is not None and (args.black_box or (args.extend is not None and named(args.extend) is not None)):
+        raise InputError(f"convert: --report is not for {untrained}; what it measures is printed, and in the file")
     if args.report is not None:
         from ..report import check_page
 

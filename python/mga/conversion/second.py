@@ -39,6 +39,7 @@ CELL = 12  # LR pixels a side: whole tiles of 4 and of 6
 IMAGES = 8  # that are measured
 QUALITIES = {"high": 0.9, "fast": 0.5}  # of what refining all cells gains
 USUAL = 0.3  # of the cells, for which the halo is chosen
+PAYS = 0.02  # dB that the mean of both must be above the better one
 
 
 def named(text: str) -> Path | None:
@@ -105,7 +106,7 @@ class Second(Measuring):
 
         self._try_halos(both, masks, point(USUAL).threshold, side)
         gain = point(1.0).db
-        self.pays = self.alone[2] > max(self.alone[:2])
+        self.pays = self.alone[2] >= max(self.alone[:2]) + PAYS
         chosen = {name: self._enough(point, part * gain) for name, part in QUALITIES.items()} if gain > 0 else {}
         config = replace(
             self.network.config,
@@ -133,7 +134,9 @@ class Second(Measuring):
             f"{'share':>6} {'gain':>7} {'time':>6}   {what}",
         ]
         lines += [f"{p.share:6.2f} {p.db:+7.3f} {p.time or math.nan:6.2f}" for p in self.points]
-        return "\n".join([*lines, "it pays" if self.pays else "it does not pay: one of the two alone is as good"])
+        return "\n".join(
+            [*lines, "it pays" if self.pays else f"it does not pay: one of the two alone is as good to {PAYS:g} dB"]
+        )
 
     def facts(self) -> Record:
         return super().facts() | {"way": "mean of two", "psnr": list(self.alone), "qualities": QUALITIES}
