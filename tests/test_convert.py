@@ -100,8 +100,10 @@ def test_training_brings_both_halves_nearer_to_the_published_network(folder, sma
     assert spread[0].shape == (1, 12, 1, 1)
 
 
-def test_extending_trains_the_refine_net_alone_on_hr_images(folder, small):
+@pytest.mark.parametrize("decibels", [False, True])
+def test_extending_trains_the_refine_net_alone_on_hr_images(folder, small, decibels):
     fit = begin(folder, extend=True, refine=40)
+    fit.training.decibels = decibels
     base = {name: tensor.clone() for name, tensor in fit.network.base.state_dict().items()}
     before = distances(fit)
     assert before[0] == pytest.approx(before[1], rel=0.2)
@@ -111,6 +113,21 @@ def test_extending_trains_the_refine_net_alone_on_hr_images(folder, small):
     assert after[0] == before[0]
     assert after[1] < before[1]
     assert set(fit.results) == {"refine", "mask"}
+
+
+def test_in_decibels_each_crop_counts_alike():
+    """Of two crops with errors of 30 and of 3 levels, both a tenth smaller gain as much."""
+    wanted = torch.rand(2, 3, 8, 8)
+    errors = torch.tensor([30.0, 3.0])[:, None, None, None] * torch.ones(2, 3, 8, 8).mul(1 / 255)
+    gains = []
+    for which in ((0.9, 1.0), (1.0, 0.9)):
+        smaller = wanted + errors * torch.tensor(which)[:, None, None, None]
+        gains.append(float(fitting.decibels(wanted + errors, wanted) - fitting.decibels(smaller, wanted)))
+    assert gains[0] == pytest.approx(-10 * np.log10(0.9), rel=1e-3)  # half of 20 log10, for one of two
+    assert gains[1] == pytest.approx(gains[0], rel=0.02)
+    grey, blue = torch.full((1, 3, 8, 8), 0.1), torch.zeros(1, 3, 8, 8)
+    blue[:, 2] = 0.1
+    assert fitting.decibels(grey, torch.zeros(1, 3, 8, 8)) > fitting.decibels(blue, torch.zeros(1, 3, 8, 8)) + 10
 
 
 def test_the_published_rfdn_is_extended_by_the_halves_of_the_paper(folder, small):

@@ -4,8 +4,8 @@ split    "base"    the Base-Net's own upsampler and fusion: the coarse image to 
                    upsampler is first fitted by least squares
          "joint"   both halves: the coarse image and the Refine-Net over all patches to the teacher's image
          "mask"    the MP module, to the difference of the two (step 3 of section 3.5)
-extend   "refine"  the Refine-Net over all patches to the HR image, by squared differences, for it is to gain PSNR; the
-                   Base-Net, the published network, stays
+extend   "refine"  the Refine-Net over all patches to the HR image, by squared differences or their logarithm
+                   (``decibels``), for it is to gain PSNR; the Base-Net, the published network, stays
          "mask"    as above
 
 A crop is to all of them an image of its own, the teacher included, so that all see the same border. The minutes are
@@ -27,6 +27,7 @@ from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
 from mga_kernels.runtimes.precision import fast_bf16
 
 from ..evaluation.masks import every_patch
+from ..evaluation.metrics import LUMA
 from ..training.loop import Ema, pace_of, run_steps
 from ..training.objectives import feature_statistics, fold_spread, image_loss, mask_loss
 from ..training.packs import Crops, Pair, to_tensors
@@ -40,6 +41,8 @@ PACE_STEPS = 3  # timed to turn minutes into iterations
 QUICK = 40  # iterations of a mask that is fitted to what a stopped conversion has got to
 STATISTICS = 4  # batches of which the feature's deviation and the unit of the mask are taken
 FITTED = 16  # batches to which a light upsampler is fitted by least squares
+COLOURS = 0.1  # of the squared difference of RGB in ``decibels``, which is that of luma,
+LEAST = 0.1  # and so many squared levels, below which nothing is to be gained
 SEEN = 96  # LR pixels a side of what is looked at of a held-out image
 
 
@@ -156,7 +159,7 @@ class Fitting:
                 return image_loss(network, lr, wanted, "all", 1.0)
             with torch.no_grad():
                 feature = network.coarse(lr)[1]
-            return squares(every_patch(network, feature), wanted)
+            return (decibels if self.training.decibels else squares)(every_patch(network, feature), wanted)
 
         return loss
 
@@ -202,6 +205,17 @@ class Fitting:
 def squares(image: Tensor, wanted: Tensor) -> Tensor:
     """Mean squared difference in levels of 255."""
     return (255 * (image.float() - wanted)).square().mean()
+
+
+def decibels(image: Tensor, wanted: Tensor) -> Tensor:
+    """10 log10 of the squared difference of each crop, of luma and a little of all colours; the mean over the crops.
+
+    By squares a crop full of fine detail, which no network restores, drowns what others have to teach.
+    """
+    error = 255 * (image.float() - wanted)
+    luma = torch.einsum("bchw,c->bhw", error, error.new_tensor(LUMA))
+    each = luma.square().mean(dim=(1, 2)) + COLOURS * error.square().mean(dim=(1, 2, 3))
+    return 10 * (each + LEAST).log10().mean()
 
 
 def _psnr(image: Tensor, wanted: Tensor) -> float:

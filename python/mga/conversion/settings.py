@@ -24,6 +24,7 @@ class Training:
     batch: int = 4  # crops in an iteration
     seed: int = 0
     ema_decay: float = 0.99  # of the moving average of the weights that is kept
+    decibels: bool = False  # extended: the PSNR of each crop is trained, not the squares of all, most of which few have
     target_quantile: float = QUANTILE  # the mean cell difference at this quantile is mask value 1
     rates: dict[str, float] = field(default_factory=dict)  # highest learning rate of a step, by its name; else RATES
 
