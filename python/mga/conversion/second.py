@@ -29,13 +29,13 @@ from ..files.records import Record
 from ..training.packs import Pair
 from .black_box import Notes, side_for
 from .curve import SHARES, Measuring, Point, large
+from .distilling import CELL
 from .pictures import middles
 from .teacher import check_refinable
 
 if TYPE_CHECKING:
     from .convert import Request
 
-CELL = 12  # LR pixels a side: whole tiles of 4 and of 6
 IMAGES = 8  # that are measured
 QUALITIES = {"high": 0.9, "fast": 0.5}  # of what refining all cells gains
 USUAL = 0.3  # of the cells, for which the halo is chosen
