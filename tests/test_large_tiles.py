@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -166,6 +167,22 @@ def test_patches_in_bands_have_large_tiles():
     coarse, refined = zip(large_tiles._pictures(small, image), large_tiles._pictures(large, image), strict=True)
     for one, other in (coarse, refined):
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [lambda: network("compact", blocks=7), lambda: guided()])
+def test_one_set_of_packed_weights_is_there_at_a_time(monkeypatch, make):
+    plain, sets = large_tiles._made, []
+
+    def made(*arguments):
+        assert not any(one() for one in sets)
+        found = plain(*arguments)
+        sets.append(weakref.ref(found))
+        return found
+
+    monkeypatch.setattr(large_tiles, "_made", made)
+    monkeypatch.setattr(large_tiles, "_likeness", lambda *pictures: 89.7)
+    MaskGuidedSR(make(), runtime="own", dtype=torch.float32)
+    assert len(sets) > 3
 
 
 def test_other_weights_of_the_refine_net_are_tried_anew(monkeypatch):

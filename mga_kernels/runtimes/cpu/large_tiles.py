@@ -8,6 +8,7 @@ for the next time. What could run in bf16 as well has them without a trial: that
 from __future__ import annotations
 
 import copy
+import gc
 import hashlib
 import math
 from collections.abc import Sequence
@@ -73,22 +74,29 @@ def prepared(kind: type[PairWeights], halves: Halves, kept: Storage) -> PairWeig
 
 
 def _most(kind: type[PairWeights], halves: Halves) -> tuple[Firsts, PairWeights]:
-    """Where large tiles begin, as early as pictures are alike those without any, and the weights."""
+    """Where large tiles begin, as early as pictures are alike those without any, and the weights.
+
+    Packed weights take several times the memory of the network, so there is one set of them at a time.
+    """
     choices: Sequence[Shares] = WHOLE if halves.refine is None else GUIDED
     none: Firsts = [None] * len(choices[0])
-    small, image = _made(kind, halves, none), _picture()
-    pictures, tiled = _pictures(small, image), cast(Maps, small.storage).tiled
+    made, image = _made(kind, halves, none), _picture()
+    pictures, tiled = _pictures(made, image), cast(Maps, made.storage).tiled
     last, least = choices[0], 0.0
     for shares in choices:
         # What is expected of fewer large tiles of the Base-Net than were tried last.
         if shares[1:] == last[1:] and least + _gain(shares[0]) - _gain(last[0]) < -HOPELESS:
             continue
         firsts = [round(tiled * (1 - share)) if share else None for share in shares]
-        large = _made(kind, halves, firsts)
-        last, least = shares, _likeness(_pictures(large, image), pictures) - ALIKE
+        del made
+        gc.collect()  # weights may refer to themselves
+        made = _made(kind, halves, firsts)
+        last, least = shares, _likeness(_pictures(made, image), pictures) - ALIKE
         if least >= 0:
-            return firsts, large
-    return none, small
+            return firsts, made
+    del made
+    gc.collect()
+    return none, _made(kind, halves, none)
 
 
 def _made(kind: type[PairWeights], halves: Halves, firsts: Firsts) -> PairWeights:
