@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,9 +58,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def begin(folder: Path, name: str = "state", iterations: int = 8) -> Distilling:
+def begin(folder: Path, name: str = "state", iterations: int = 8, rate: float = SMALL.rates["base"]) -> Distilling:
     train, held_out = pictures.read_pairs(folder / "images", 2, 16, False)
-    return Distilling(teacher_of(), Material(train, held_out, folder / name, 1.0, SMALL), 8, iterations)
+    training = replace(SMALL, rates={"base": rate})
+    return Distilling(teacher_of(), Material(train, held_out, folder / name, 1.0, training), 8, iterations)
 
 
 def loss_of(work: Distilling) -> float:
@@ -69,6 +71,7 @@ def loss_of(work: Distilling) -> float:
 
 def test_the_small_network_comes_nearer_and_the_published_one_stays(folder, small, monkeypatch):
     monkeypatch.setattr(distilling, "BUSY_WEIGHT", 1.0)
+    monkeypatch.setattr(distilling, "FLAT_WEIGHT", 0.0)
     work = begin(folder, iterations=120)
     published = {name: value.clone() for name, value in teacher_of().state_dict().items()}
     before = loss_of(work)
@@ -92,6 +95,44 @@ def test_a_large_base_net_does_not_fall_apart(folder, small, monkeypatch):
     assert max(loss.item() for loss in losses) < 4 * losses[0].item()
 
 
+def test_flat_colours_become_those_of_the_published_network(folder, small, monkeypatch):
+    """Of photographs alone a small network would not learn them, and what is flat is never refined."""
+
+    def trained(weight: float) -> float:
+        """By how much flat colours are wrong after a training in which they count so much."""
+        work = begin(folder, f"flat{weight}", iterations=200, rate=2e-3)
+        monkeypatch.setattr(distilling, "FLAT_WEIGHT", weight)
+        work._train()
+        monkeypatch.setattr(distilling, "FLAT_WEIGHT", 1.0)
+        with torch.no_grad():
+            return float(sum(work._flat_loss(number) for number in range(16)))
+
+    assert trained(10.0) < 0.5 * trained(0.0)
+    work = begin(folder, "made")
+    colours, wanted = work.flats
+    image = np.full((33, 33, 3), (255 * colours[5]).round().numpy(), np.uint8)
+    assert (wanted[5] == torch.from_numpy(np.asarray(work.whole.upscale(image))[40, 30]) / 255).all()
+    assert (255 * (wanted - colours)).abs().max() > 3, "this network moves them"
+
+
+def test_a_large_gradient_moves_weights_no_further_than_others(folder, small, monkeypatch):
+    """Else one hard crop among thousands undoes what was learnt, at the rates that small networks need."""
+    work, places = begin(folder, iterations=2000), []
+    body = work.network.base.body
+
+    def loss(number: int) -> torch.Tensor:
+        places.append(body.body[0].bias.detach().clone())
+        if number == 510:
+            raise KeyboardInterrupt
+        return (100.0 if number == 500 else 1.0) * sum(p.sum() for p in body.parameters())
+
+    monkeypatch.setattr(work, "_loss", loss)
+    with pytest.raises(KeyboardInterrupt):
+        work._train()
+    moved = [float((one - other).abs().max()) for one, other in zip(places[1:], places, strict=False)]
+    assert max(moved[500:]) < 1.3 * max(moved[:500])
+
+
 def test_errors_count_little_where_cells_will_be_refined(folder, small, monkeypatch):
     torch.manual_seed(0)
     wanted = 0.5 + 0.001 * torch.rand(2, 3, 64, 96)
@@ -103,6 +144,7 @@ def test_errors_count_little_where_cells_will_be_refined(folder, small, monkeypa
     assert (weights[1, :, :, :36] == 1).all()
     assert distilling.weights_of(torch.zeros(1, 3, 32, 32), 2, 8).unique().tolist() == [1.0]
     work, losses = begin(folder), []
+    monkeypatch.setattr(work, "_flat_loss", lambda number: 0)
     monkeypatch.setattr(work, "crops", lambda number: (torch.zeros(2, 3, 32, 48), wanted))
     for image in (0, 1):
         wrong = torch.zeros_like(wanted)

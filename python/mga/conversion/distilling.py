@@ -1,8 +1,9 @@
 """A published network that refines regions of what a small one makes: ``mga convert --regions``.
 
 "base"     a small network (``catalogue.SMALL``) of at most BASE_SHARE of the operations learns, by squared differences,
-           the pictures that the published one makes of the user's images; no HR image is needed. What it makes of the
-           busiest parts, which will be refined, counts little. The published network's own weights stay
+           the pictures that the published one makes of the user's images, and of flat ones, which are never refined;
+           no HR image is needed. What it makes of the busiest parts, which will be refined, counts little. The
+           published network's own weights stay
 "measure"  on images that were not trained on: with which halo a quality takes least time, what a share of the cells
            brings and what it takes, and above which values of the mask the result is as near to the published network's
            as QUALITIES say
@@ -26,6 +27,7 @@ from mga_kernels.runtimes.precision import fast_bf16
 
 from ..complexity.counting import WholeCosts
 from ..files.folders import spread
+from ..training.colour import colour_values
 from ..training.loop import Ema, pace_of, run_steps
 from ..training.packs import Crops, Pair
 from ..training.schedule import Schedule
@@ -40,7 +42,8 @@ BASE_SHARE = 0.065
 BASES = ((2, 16), (2, 24), (3, 24), (3, 32), (4, 32), (4, 48), (3, 64), (4, 64), (6, 64))  # blocks and channels
 FITTED = 8  # batches to which the last convolution is fitted by least squares, before all layers are trained
 RATE, FITTED_RATE = 4e-3, 1e-3  # the latter behind layers that were taken over;
-STEADY = 128  # blocks times channels; with more of them the former is as much lower, or training falls apart
+STEADY = 128  # blocks times channels; with more of them the former is as much lower, or training falls apart,
+MEMORY = 0.99  # as it does where the squares of gradients are remembered for longer: a large one then moves too much
 CROP = 32  # LR pixels a side at most: more of them teach more than larger ones do
 CELL = 12  # LR pixels a side: whole tiles of 4 and of 6
 LUMA = (0.299, 0.587, 0.114)
@@ -51,6 +54,9 @@ SIDE = 96  # of the parts of images that they are
 MEASURING_SHARE = 0.1  # of the time that measuring takes
 BUSY = 0.3  # of a batch: where it has most detail, which the published network will make,
 BUSY_WEIGHT = 0.1  # an error counts so much of one elsewhere
+COLOURS, FLAT_SIDE = 128, 33  # flat images, of which photographs have few, and LR pixels a side of them;
+FLATS = 8  # so many of them are in an iteration,
+FLAT_WEIGHT = 10.0  # and so much counts what their errors have above a level of 255, of less than two its square
 
 
 class Distilling(Measuring):
@@ -108,6 +114,16 @@ class Distilling(Measuring):
         pictures = iter([(np.asarray(self.whole.upscale(part)), part) for part in painting])
         return [[next(pictures) for _ in group] for group in chosen]
 
+    @cached_property
+    def flats(self) -> tuple[Tensor, Tensor]:
+        """Colours (COLOURS, 3) in 0..1, and what the published network makes in the middle of images of them."""
+        rng = np.random.default_rng(self.training.seed)
+        colours = np.rint(255 * colour_values(rng, COLOURS)).astype(np.uint8)
+        images = (np.full((FLAT_SIDE, FLAT_SIDE, 3), colour, np.uint8) for colour in colours)
+        centre = FLAT_SIDE // 2 * self.teacher.config.scale
+        made = np.stack([np.asarray(self.whole.upscale(image))[centre, centre] for image in images])
+        return torch.from_numpy(colours) / 255, torch.from_numpy(made) / 255
+
     def run(self) -> None:
         """All steps, from where they stopped."""
         self._train()
@@ -133,7 +149,8 @@ class Distilling(Measuring):
         base = self.network.config.base
         rate = RATE * min(1, STEADY / (base.blocks * base.settings["channels"]))
         peak = self.training.rates.get("base", FITTED_RATE if self.of_its_kind else rate)
-        schedule = Schedule(count, 1, max(1, min(100, count // 10)), 0.1 * peak, peak, 0.01 * peak)
+        warmup = max(1, min(100, count // 10))
+        schedule = Schedule(count, 1, warmup, 0.1 * peak, peak, 0.01 * peak, memory=MEMORY)
         ema = Ema(body, self.training.ema_decay)
         every = max(1, min(500, count // 8))
         try:
@@ -150,7 +167,19 @@ class Distilling(Measuring):
         wrong = (255 * (made.float() - wanted)).square().mean(1, keepdim=True)
         weights = weights_of(wanted, self.teacher.config.scale, self.network.config.patch_size)
         wrong, weights = (part[..., edge:-edge, edge:-edge] for part in (wrong, weights))
-        return (wrong * weights).sum() / weights.sum()
+        return (wrong * weights).sum() / weights.sum() + self._flat_loss(number)
+
+    def _flat_loss(self, number: int) -> Tensor:
+        """Of FLATS colours, where the border of an image is not seen: its own would weigh more than the colour."""
+        chosen = torch.arange(FLATS * number, FLATS * (number + 1)) % COLOURS
+        colours, wanted = (part[chosen, :, None, None] for part in self.flats)
+        reach, scale = self.network.base.reach.front, self.network.config.scale
+        assert reach is not None
+        side = 2 * reach + 1
+        made = self.network.base(colours.expand(-1, -1, side, side))
+        centre = slice(reach * scale, (reach + 1) * scale)
+        above = ((255 * (made[..., centre, centre].float() - wanted)).abs() - 1).relu()
+        return 2 * FLAT_WEIGHT * F.huber_loss(above, torch.zeros_like(above))
 
     def _iterations(self, body: torch.nn.Module) -> int:
         seconds = 60 * self.material.minutes * (1 - TARGET_SHARE - MEASURING_SHARE)

@@ -73,12 +73,12 @@ class Ema:
 OPTIMISERS = ("adam", "soap")
 
 
-def make_optimiser(name: str, module: nn.Module, rate: float) -> torch.optim.Optimizer:
+def make_optimiser(name: str, module: nn.Module, rate: float, memory: float = 0.999) -> torch.optim.Optimizer:
     """Of the parameters that are trained: Adam, or SOAP, which is Adam in the eigenbasis of Shampoo's preconditioner
-    (Vyas et al., ICLR 2025; extra ``train``)."""
+    (Vyas et al., ICLR 2025; extra ``train``). ``memory``: of the squares of gradients, Adam's second beta."""
     trained = [p for p in module.parameters() if p.requires_grad]
     if name == "adam":
-        return torch.optim.Adam(trained, lr=rate)
+        return torch.optim.Adam(trained, lr=rate, betas=(0.9, memory))
     try:
         from pytorch_optimizer import SOAP
     except ImportError:
@@ -147,7 +147,7 @@ def run_steps(
     to compare (``claim_folder``). ``log`` is told each step's loss and learning rate.
     """
     workers = workers or Workers()
-    optimiser = make_optimiser(schedule.optimiser, module, schedule.learning_rate)
+    optimiser = make_optimiser(schedule.optimiser, module, schedule.learning_rate, schedule.memory)
     done = 0
     if state_file.exists():
         done = _take_up(state_file, module, optimiser, ema)

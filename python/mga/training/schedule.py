@@ -26,6 +26,7 @@ class Schedule:
     final_learning_rate: float = 1e-7
     # "adam", the paper's, or "soap", with which small networks need far fewer iterations, at a rate of some 1e-2
     optimiser: str = "adam"
+    memory: float = 0.999  # of the squares of gradients, Adam's second beta
     ema_decay: float = 0.0  # of the exponential moving average of the weights that is kept; 0: the weights themselves
 
     def scaled(self, iterations: int) -> Schedule:
