@@ -13,7 +13,6 @@ from tiny_model import write_tiny_model
 from mga.cli import main
 from mga.drawing import sheets
 from mga.drawing.sheets import BINS, GAP, TEXT, crops_sheet, error_sheet, histogram, luma_error, mask_sheet
-from mga.evaluation.masks import MaskPair
 from mga.studies.figures import place
 from mga_kernels.checkpoints import save_model
 from mga_kernels.engine.model import MaskGuidedSR
@@ -88,7 +87,7 @@ def test_the_place_is_where_most_is_refined(tmp_path):
     model = MaskGuidedSR.from_pretrained(write_tiny_model(tmp_path / "m.safetensors"), k=3)
     mask = np.zeros((12, 18), np.float32)
     mask[6:8, 10:12] = 1
-    left, top, side = place(model, MaskPair(mask, mask), (96, 144))
+    left, top, side = place(model, mask, (96, 144))
     assert (left, top, side) == (80, 48, 16)
 
 

@@ -54,6 +54,11 @@ class Amount:
         """Whether anything was given."""
         return self != Amount()
 
+    def __str__(self) -> str:
+        if self.threshold is not None:
+            return f"the cells above {self.threshold:.4g}"
+        return f"K = {self.k}" if self.fraction is None else f"{100 * self.fraction:g} % of the cells"
+
     def count(self, cells: int, default: int) -> int:
         """K of an image of so many cells, without a threshold or a time: ``default`` where neither k nor fraction."""
         if self.fraction is not None:

@@ -26,11 +26,11 @@ from .amount import Amount, above
 from .config import HIGH_PASS
 from .detail import detail
 from .interface import USUAL, Cells, MaskedNetwork, Reach, SRNetwork
+from .mask_guided import VARIANTS
 from .registry import Network
 from .whole import WholeConfig, WholeNetwork
 
 PATCH_SIZES = (4, 8, 12, 16, 24)
-VARIANTS = ("base", "decomposed", "masked")
 ALL = 1 << 40  # more cells than any image has
 
 Facts = dict[str, Any]  # of a configuration, as JSON has them
@@ -198,7 +198,7 @@ class RegionNetwork(MaskedNetwork):
         return mean_of(self.base(feature), refined) if self.config.mean else refined
 
     def unclamped(self, image: Tensor, variant: str = "masked", cells: Cells = USUAL) -> Tensor:
-        if variant == "decomposed":
+        if variant in ("decomposed", "all"):  # which are one: cells are refined as if they were all chosen
             return self.decomposed(image)
         if variant not in VARIANTS:
             raise InputError(f"variant {variant!r} does not exist; choose one of {VARIANTS}")

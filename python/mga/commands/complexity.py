@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from mga_kernels.errors import ImageError, InputError
-from mga_kernels.networks import VARIANTS, ClassConfig, Config, RegionConfig, WholeConfig
+from mga_kernels.networks import VARIANTS, ClassConfig, Config, ModelConfig, RegionConfig, WholeConfig
 
 from ..complexity.counting import costs_of
 from ..files.folders import list_images
@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
     if args.json is not None and not args.json.parent.is_dir():
         raise InputError(f"complexity: {args.json} cannot be written, its folder does not exist")
     config = model_config(args) if args.model is None else _config_of(args)
-    variant, k = args.variant or "masked", config.k if args.k is None else args.k
+    variant, k = args.variant or "masked", args.k
+    if k is None and isinstance(config, ModelConfig):
+        k = config.k
     if not config.masked:
         variant = args.variant or "whole"
     sizes = Counter([args.size]) if args.images is None else lr_sizes(args.images, config.scale)
@@ -92,15 +94,19 @@ def lr_sizes(folder: Path, scale: int) -> Counter[tuple[int, int]]:
     return sizes
 
 
-def describe(config: Config, variant: str, sizes: Counter[tuple[int, int]], k: int) -> Record:
-    """What was counted and the figures, as they go into the JSON file: a mean over LR sizes and their numbers."""
-    costs, split, patch_size, classes = costs_of(config), [], None, None
+def describe(config: Config, variant: str, sizes: Counter[tuple[int, int]], k: int | None) -> Record:
+    """What was counted and the figures, as they go into the JSON file: a mean over LR sizes and their numbers.
+
+    Of regions without ``k`` the configuration's share of the cells is counted.
+    """
+    costs, split, patch_size, classes, share = costs_of(config), [], None, None, {}
     if isinstance(config, WholeConfig):
         split = [config.blocks]
     elif isinstance(config, ClassConfig):
         split = [branch.blocks for branch in config.branches]
     elif isinstance(config, RegionConfig):
         split, patch_size = [config.base.blocks, config.refine.blocks], config.patch_size
+        share = {"share": config.share} if variant == "masked" and k is None else {}
     else:
         split, patch_size, classes = list(config.split), config.patch_size, config.mask.get("classes", 2)
     cost = costs.mean_cost(variant, ((*size, number) for size, number in sizes.items()), k)
@@ -117,7 +123,7 @@ def describe(config: Config, variant: str, sizes: Counter[tuple[int, int]], k: i
         "params": costs.parameters(variant),
         "gmacs": cost.macs / 1e9,
         "gflops_torch": cost.flops / 1e9,
-    }
+    } | share
 
 
 def _describe_images(args: argparse.Namespace, sizes: Counter[tuple[int, int]]) -> Record:
@@ -137,6 +143,7 @@ def _text(result: Record) -> str:
     else:
         where = f"mean of {result['count']} images with {result['mean_lr_pixels']:,.2f} LR pixels"
     k = f", K = {result['k']}" if result["k"] is not None else ""
+    k = f", {100 * result['share']:g} % of the cells" if "share" in result else k
     split = "+".join(map(str, result["split"]))
     cells = f", p = {result['patch_size']}{k}" if result["patch_size"] is not None else ""
     return (

@@ -24,6 +24,7 @@ from rich.table import Table
 from mga_kernels.errors import InputError
 from mga_kernels.images import check_output
 from mga_kernels.networks import VARIANTS
+from mga_kernels.networks.amount import Amount
 from mga_kernels.ops.select_patches import ORDERS
 from mga_kernels.system.files import identities
 
@@ -171,8 +172,8 @@ def _run_folder(args: argparse.Namespace) -> int:
 
 
 def _table(result: Record) -> Table:
-    share = f"K = {result['k']}" if result["k"] is not None else f"fraction {result['fraction']}"
-    how = f", {share}, {result['selection']}" if result["variant"] == "masked" else ""
+    amount = Amount(result["k"], result["fraction"], result["threshold"])
+    how = f", {amount}, {result['selection']}" if result["variant"] == "masked" else ""
     table = Table(title=f"{result['model']} x{result['scale']} {result['variant']}{how}")
     table.add_column("image")
     table.add_column("PSNR-Y (dB)", justify="right")

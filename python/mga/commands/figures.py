@@ -1,7 +1,8 @@
 """``mga figures HR... -o DIR``: for each photograph NAME-error.png, NAME-crops.png and NAME-mask.png.
 
 They are the paper's Figures 2, 5 and 6 for one model: the error map between coarse and final image with its histogram;
-HR, bicubic, -B, -D, -A and -M side by side on one place; the true and the predicted mask with its l1 error.
+HR, bicubic, -B, -D, -A and -M side by side on one place; the true and the predicted mask with its l1 error. Of a model
+that refines regions -D and -A are one, and there is no mask that was learned.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from mga_kernels.checkpoints import is_whole, read_metadata
 from mga_kernels.checkpoints.native import is_native
 from mga_kernels.errors import ImageError, InputError
 from mga_kernels.images import Photo, check_output, save_image
+from mga_kernels.networks import MaskGuidedNetwork
 from mga_kernels.system.files import identities, writable_folder
 
 from ..drawing.sheets import Box
@@ -38,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder for the pictures")
     parser.add_argument("--lr", type=Path, metavar="DIR", help="LR images; default: made by MATLAB's bicubic")
     parser.add_argument("--box", type=_box, metavar="X,Y,SIDE", help="place of the crops (default: most refined)")
-    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=KINDS, help="default: all three")
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, help="default: all that there are")
     parser.add_argument("--overwrite", action="store_true", help="replace pictures that exist")
 
 
@@ -50,10 +52,12 @@ def run(args: argparse.Namespace) -> int:
         )
     model = load(args, expected_scale=only_scale(args.images[0], args.lr), runtime="pytorch")
     training = read_metadata(args.model)["training"] if is_native(args.model) else {}
+    learned = isinstance(model.model, MaskGuidedNetwork)
+    chosen = args.kinds or [kind for kind in KINDS if learned or kind != "mask"]
     pairs = _pairs(args.images, args.lr, model.scale)
     inputs = identities(path for pair in pairs for path in pair if path)
     targets = {
-        pair: {kind: args.output / f"{image_name(pair[0], model.scale)}-{kind}.png" for kind in args.kinds}
+        pair: {kind: args.output / f"{image_name(pair[0], model.scale)}-{kind}.png" for kind in chosen}
         for pair in pairs
     }
     writable_folder(args.output)

@@ -9,6 +9,7 @@ from mga_kernels.checkpoints import read_metadata, shipped_models
 from mga_kernels.errors import InputError
 from mga_kernels.info import collect, render
 from mga_kernels.networks import network_names
+from mga_kernels.networks.amount import Amount
 
 from ..console.loading import loading
 from ..files.records import Record
@@ -27,14 +28,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def describe_models() -> dict[str, Record]:
-    """Facts of every shipped model by name: network, scale, licence notices; with a mask patch size, K, value range."""
+    """Facts of every shipped model by name: network, scale, licence notices; with a mask patch size, what is refined,
+    k where it is a number, value range."""
     models = {}
     for name, path in shipped_models().items():
         metadata = read_metadata(path)
         config = metadata["config"]
         models[name] = {"network": config.network, "scale": config.scale, "licence": metadata["licence"]}
         if config.masked:
-            models[name] |= {"patch_size": config.patch_size, "k": config.k, "value_range": config.value_range}
+            usual = config.usual or Amount(k=config.k)
+            models[name] |= {"patch_size": config.patch_size, "k": usual.k, "refined": str(usual)}
+            models[name] |= {"value_range": config.value_range}
     return models
 
 
@@ -70,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     print("models:" if models else "models: none came with this package")
     for name, facts in models.items():
-        masked = f"p = {facts['patch_size']}, K = {facts['k']} by default" if "k" in facts else "whole"
+        masked = f"p = {facts['patch_size']}, {facts['refined']} by default" if "refined" in facts else "whole"
         print(f"  {name}: {facts['network']} x{facts['scale']}, {masked}")
         for subject, notice in facts["licence"].items():
             print(f"    licence of {subject}: {notice}")

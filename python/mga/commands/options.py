@@ -13,7 +13,7 @@ from mga_kernels.system.memory import parse_memory
 
 from ..settings.values import parse_size
 
-MASK_GUIDED = {2: "fsrcnn-x2", 3: "fsrcnn-x3", 4: "rfdn-x4"}  # by scale
+MASK_GUIDED = {2: "fsrcnn-x2", 3: "fsrcnn-x3", 4: "span-x4-regions"}  # by scale
 SHIPPED = MASK_GUIDED | {2: "span-x2", 4: "span-x4"}  # the best of each scale
 DEFAULT_MODEL = MASK_GUIDED[4]  # of commands about masks
 OF_MASKS = "k", "fraction", "threshold", "max_ms", "mode", "mask", "save_mask"  # that only a mask-guided one has
@@ -69,7 +69,7 @@ def shipped_for(args: argparse.Namespace) -> str:
 
     Of those that the command has for it, or a mask-guided one where an option asks for what only these have.
     """
-    asked = any(getattr(args, name, None) is not None for name in OF_MASKS)
+    asked = any(getattr(args, name, None) is not None for name in OF_MASKS) or _asks_for_less(args)
     models: Mapping[int, str] = MASK_GUIDED if asked else args.shipped
     if args.scale is None:
         return models[max(models)]
@@ -78,6 +78,12 @@ def shipped_for(args: argparse.Namespace) -> str:
             f"models ship for {', '.join(map(str, models))} times, so --scale {args.scale:g} needs --model FILE"
         )
     return models[min(one for one in models if one >= args.scale)]
+
+
+def _asks_for_less(args: argparse.Namespace) -> bool:
+    """Whether the quality of the picture that is asked for is one with which a part of it is refined."""
+    given = getattr(args, "quality", None)
+    return any(isinstance(one, str) and one != "whole" for one in (given if isinstance(given, list) else [given]))
 
 
 def quality(text: str) -> int | str:

@@ -7,8 +7,6 @@ import json
 import time
 import tomllib
 
-import numpy as np
-
 from mga_kernels.catalogue import SHIPPED, shipped_models, written_in
 
 from ..files.records import Record
@@ -16,6 +14,7 @@ from ..settings.values import parse_size
 from .options import word
 
 FACTS = SHIPPED / "models.toml"
+REGIONS, WITHOUT_MASK = "regions", ("whole", "classes")  # forms of networks
 SIZE = 480, 270  # of the photograph whose time is taken: a quarter of full HD each way
 
 
@@ -40,10 +39,11 @@ def describe(size: tuple[int, int] | None = None) -> dict[str, Record]:
     models: dict[str, Record] = {}
     for name, path in shipped_models().items():
         said, facts = written_in(path), known.get(name, {})
+        config = said["config"]["refine"] if said["form"] == REGIONS else said["config"]
         models[name] = {
-            "network": said["config"]["network"],
-            "scale": said["config"]["scale"],
-            "masked": said["form"] is None,
+            "network": config["network"],
+            "scale": config["scale"],
+            "masked": said["form"] not in WITHOUT_MASK,
             "megabytes": round(path.stat().st_size / 1e6, 2),
             "purpose": facts.get("purpose", ""),
             "psnr_y": facts.get("psnr", {}),
@@ -57,8 +57,10 @@ def describe(size: tuple[int, int] | None = None) -> dict[str, Record]:
 def _seconds(name: str, size: tuple[int, int]) -> float:
     from mga_kernels.engine import MaskGuidedSR  # which brings PyTorch
 
+    from ..evaluation.photograph import photograph
+
     model = MaskGuidedSR.from_pretrained(name)
-    image = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    image = photograph(*size)
     model.upscale(image)
     start = time.perf_counter()
     model.upscale(image)

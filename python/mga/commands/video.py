@@ -40,6 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bits", type=int, default=8, choices=(8, 10), help="of a value in the result (default 8)")
     add_way_arguments(parser)
     parser.add_argument(
+        "--quality", type=str.lower, metavar="WORD", help="whole, or what the model has, such as high and fast"
+    )
+    parser.add_argument(
         "--tolerance",
         type=whole("the tolerance is a number of levels from 0 to 255", most=255),
         default=0,
@@ -71,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     with Video(source) as video:
         if target != PIPE:
             _check_target(source, target, args.overwrite)
-        model = load_by_scale(args, mode=args.mode, runtime=args.runtime)
+        model = load_by_scale(args, mode=args.mode, runtime=args.runtime, quality=args.quality)
         console = screen(stderr=True, highlight=False)
         columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:

@@ -46,7 +46,6 @@ from mga_kernels.networks import (
     WholeNetwork,
 )
 from mga_kernels.networks.copies import private_copy
-from mga_kernels.networks.regions import VARIANTS as REGION_VARIANTS
 
 aten = torch.ops.aten
 RELU_FAMILY = frozenset(
@@ -183,8 +182,7 @@ class NetworkCosts(Costs):
 
     def cost(self, variant: str, width: int, height: int, k: int | None = None) -> Cost:
         """Cost of one LR image; ``k`` (default: that of the configuration) is clamped to the number of its cells."""
-        if variant not in VARIANTS:
-            raise InputError(f"complexity: variant {variant!r} does not exist; choose one of {', '.join(VARIANTS)}")
+        _check_variant(variant)
         p = self.config.patch_size
         columns, rows = width // p, height // p
         least = max(p, self.config.definition.minimum_size)
@@ -239,6 +237,11 @@ class NetworkCosts(Costs):
         return self._measured[key]
 
 
+def _check_variant(variant: str) -> None:
+    if variant not in VARIANTS:
+        raise InputError(f"complexity: variant {variant!r} does not exist; choose one of {', '.join(VARIANTS)}")
+
+
 class RegionCosts(Costs):
     """Of two whole networks of which one refines regions: of the cells themselves. What lies around regions comes on
     top; how much that is depends on where cells lie in an image."""
@@ -250,21 +253,21 @@ class RegionCosts(Costs):
 
     def parameters(self, variant: str) -> int:
         refine = 0 if variant == "base" else self.refine.parameters("whole")
-        return refine + (0 if variant == "decomposed" and not self.config.mean else self.base.parameters())
+        alone = variant in ("decomposed", "all") and not self.config.mean
+        return refine + (0 if alone else self.base.parameters())
 
     def cost(self, variant: str, width: int, height: int, k: int | None = None) -> Cost:
         """Cost of one LR image; without ``k`` of the configuration's share of the cells."""
-        if variant not in REGION_VARIANTS:
-            known = ", ".join(REGION_VARIANTS)
-            raise InputError(f"complexity: variant {variant!r} does not exist for regions; choose one of {known}")
-        if variant == "decomposed" and not self.config.mean:
+        _check_variant(variant)
+        everywhere = variant in ("decomposed", "all")
+        if everywhere and not self.config.mean:
             return self.refine.cost("whole", width, height)
         cost = self.base.cost("whole", width, height)
         if variant == "base":
             return cost
         cells = math.prod(math.ceil(side / self.config.patch_size) for side in (width, height))
-        share = self.config.share if k is None or k > cells else k / cells
-        share = 1.0 if variant == "decomposed" else share
+        share = self.config.share if k in (None, self.config.k) else min(1.0, k / cells)
+        share = 1.0 if everywhere else share
         return cost + self.refine.cost("whole", width, height) * share
 
 

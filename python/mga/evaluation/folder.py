@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mga_kernels.images import Photo, save_image
+from mga_kernels.networks.amount import Amount
 
 from ..files.records import Record, finite
 from .metrics import psnr_y, ssim_y
@@ -29,7 +30,7 @@ def evaluate(
     """Figures of every image and their mean, as they go into the JSON file. A PSNR of equal images is None there."""
     from mga_kernels.engine.pictures import to_tensor, to_uint8
 
-    from ..evaluation.models import own_luma
+    from ..evaluation.models import own_luma, refined
 
     images = []
     for hr_path, lr_path in pairs:
@@ -40,18 +41,20 @@ def evaluate(
         psnr = psnr_y(compared, hr, model.scale)
         entry = {"name": hr_path.stem, "psnr_y": psnr, "ssim_y": ssim_y(compared, hr, model.scale)}
         if variant == "masked":
-            entry["k"] = model.resolve_k(*lr.shape[:2])
+            entry["k"] = refined(model, lr)
         images.append(entry)
         if save is not None:
             save.mkdir(parents=True, exist_ok=True)
             save_image(Photo(sr), save / f"{hr_path.stem}.png", overwrite=True)
     mean = {key: float(np.mean([entry[key] for entry in images])) for key in ("psnr_y", "ssim_y")}
     masked = variant == "masked"
+    usual = model.amount or Amount(k=model.config.k)
     return {
         "variant": variant,
         "scale": model.scale,
-        "k": (model.config.k if model.k is None else model.k) if masked and model.fraction is None else None,
-        "fraction": model.fraction if masked else None,
+        "k": usual.k if masked else None,
+        "fraction": usual.fraction if masked else None,
+        "threshold": usual.threshold if masked else None,
         "selection": (selection or model.config.selection) if masked else None,
         "seed": seed if masked and selection == "random" else None,
         "network": model.network,

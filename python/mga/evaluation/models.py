@@ -27,3 +27,11 @@ def own_luma(model: MaskGuidedSR, lr: np.ndarray) -> np.ndarray | None:
     if not isinstance(network, WholeNetwork) or network.config.colour != "y":
         return None
     return network.luma(to_tensor(lr, model.device))[0, 0].double().cpu().numpy()
+
+
+def refined(model: MaskGuidedSR, lr: np.ndarray, k: int | None = None, fraction: float | None = None) -> int:
+    """How many cells of an LR image, uint8 (H, W, 3), are refined; where a threshold decides, it is run for that."""
+    if k is fraction is None and model.amount.threshold is not None:
+        return model.upscale(lr, return_result=True).refined or 0
+    height, width = lr.shape[:2]
+    return model.resolve_k(height, width, k, fraction)

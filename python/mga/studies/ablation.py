@@ -122,11 +122,11 @@ def _rows_of_model(asked: Request, config: ModelConfig | RegionConfig) -> list[R
         if asked.k is not None:
             raise InputError("ablate: the values of K are --values, not --k")
         k = config.k
-        return [
-            Row(name, asked.subject, "masked", *amount(value))
-            for value in asked.values or (*map(str, (0, k // 4, k // 2, k, 2 * k)), "25%", "50%", "all")
-        ]
-    chosen = amount(asked.k) if asked.k is not None else (config.k, None)
+        counts = (0,) if isinstance(config, RegionConfig) else (0, k // 4, k // 2, k, 2 * k)
+        values = asked.values or (*map(str, counts), "25%", "50%", "all")
+        return [Row(name, asked.subject, "masked", *amount(value)) for value in values]
+    own = (None, config.share) if isinstance(config, RegionConfig) else (config.k, None)
+    chosen = amount(asked.k) if asked.k is not None else own
     orders = asked.values or list(ORDERS)
     if wrong := [order for order in orders if order not in ORDERS]:
         raise InputError(f"ablate: the order {wrong[0]!r} does not exist; choose from {', '.join(ORDERS)}")

@@ -26,7 +26,8 @@ def _quality(rows: Sequence[Record], sets: Sequence[str], suite: Suite) -> str:
     header += [f"{name} ({len(rows[0]['sets'][name]['images'])})" for name in sets]
     lines = []
     for row in rows:
-        cost = ["", ""] if row["gmacs"] is None else [f"{row['params']:,}", f"{row['gmacs']:.2f}"]
+        cost = ["" if row["params"] is None else f"{row['params']:,}"]
+        cost.append("" if row["gmacs"] is None else f"{row['gmacs']:.2f}")
         quality = [_cell(row["sets"][name]) for name in sets]
         lines.append([_name(row), _amount(row), *cost, f"{row['seconds']:.3f}", *quality])
     return _table(header, lines, left=2)
@@ -59,7 +60,8 @@ def _name(row: Record) -> str:
 def _amount(row: Record) -> str:
     if row["variant"] != "masked":
         return ""
-    text = str(row["k"]) if row["fraction"] is None else f"{100 * row['fraction']:g} %"
+    usual = "usual" if row["k"] is None else str(row["k"])  # a threshold's number is another one for each image
+    text = usual if row["fraction"] is None else f"{100 * row['fraction']:g} %"
     return text if row["selection"] == "largest" else f"{text}, {row['selection']}"
 
 

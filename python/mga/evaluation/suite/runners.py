@@ -25,7 +25,8 @@ from mga_kernels.networks import ClassNetwork
 from ...complexity.counting import ClassCosts, Costs, costs_of
 from ...files.records import Record
 from ..masks import MaskPair, predict
-from ..models import own_luma
+from ..models import own_luma, refined
+from ..photograph import photograph
 from ..resize import imresize
 from .config import ModelEntry
 
@@ -98,24 +99,28 @@ class Runner:
         """What a network of luma is compared by instead (``mga.evaluation.models``)."""
         return own_luma(self.model, lr)
 
-    def count(self, row: Row, height: int, width: int) -> int:
-        """K of an LR image of this size."""
-        return self.model.resolve_k(height, width, *self._share(row))
+    def count(self, row: Row, lr: np.ndarray) -> int:
+        """Cells of an LR image, uint8 (h, w, 3), that are refined."""
+        return refined(self.model, lr, *self._share(row))
 
     @staticmethod
     def _share(row: Row) -> tuple[int | None, float | None]:
         return (row.k, row.fraction) if row.variant == "masked" else (None, None)
 
-    def gmacs(self, row: Row, width: int, height: int) -> float:
-        """10^9 multiply-accumulates by the paper's convention for an LR image of this size."""
-        return self.costs.cost(row.variant, width, height, self.count(row, height, width)).macs / 1e9
+    def gmacs(self, row: Row, width: int, height: int) -> float | None:
+        """10^9 multiply-accumulates by the paper's convention for an LR image of this size; None where a threshold
+        decides."""
+        share = self._share(row)
+        if row.variant == "masked" and share == (None, None) and self.model.amount.threshold is not None:
+            return None
+        return self.costs.cost(row.variant, width, height, self.model.resolve_k(height, width, *share)).macs / 1e9
 
     def gmacs_of(self, row: Row, lr: np.ndarray) -> float:
         """The same for an LR image, uint8 (h, w, 3), which may decide what is run."""
         network, costs = self.model.model, self.costs
-        if not isinstance(costs, ClassCosts) or not isinstance(network, ClassNetwork):
-            return self.gmacs(row, lr.shape[1], lr.shape[0])
-        return costs.of_image(network, to_tensor(lr, self.model.device)).macs / 1e9
+        if isinstance(costs, ClassCosts) and isinstance(network, ClassNetwork):
+            return costs.of_image(network, to_tensor(lr, self.model.device)).macs / 1e9
+        return costs.cost(row.variant, lr.shape[1], lr.shape[0], self.count(row, lr)).macs / 1e9
 
     def masks(self, key: str, images: list[np.ndarray]) -> list[MaskPair]:
         if key not in self._masks:
@@ -135,7 +140,7 @@ class Runner:
     def photograph_seconds(self, row: Row, width: int, height: int) -> float:
         """Median time of a photograph of this LR size, in the way in which the model runs it."""
         model = self.photographer(row)
-        image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        image = photograph(width, height)
         return median_time(lambda: model.upscale(image))
 
 
@@ -154,7 +159,7 @@ class Bicubic:
         return None
 
     def photograph_seconds(self, row: Row, width: int, height: int) -> float:
-        image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        image = photograph(width, height)
         return median_time(lambda: imresize(image, self.scale))
 
 

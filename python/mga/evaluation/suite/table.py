@@ -16,6 +16,7 @@ import numpy as np
 from mga_kernels.checkpoints import is_whole
 from mga_kernels.engine.timings import machine
 from mga_kernels.networks import ClassConfig, ModelConfig, RegionConfig, WholeConfig
+from mga_kernels.networks.amount import Amount
 
 from ...files.records import Record, finite
 from ...settings.values import amount
@@ -121,7 +122,7 @@ def _figures(row: Row, sets: Sequence[ImageSet], suite: Suite, runner: Runner | 
         else:
             result |= {"network": config.network, "split": _split(config)}
         result |= {
-            "k": config.k if own else row.k,
+            "k": (runner.model.amount or Amount(k=config.k)).k if own else row.k,
             "selection": (row.selection or config.selection) if masked else None,
         }
         result |= {"params": runner.costs.parameters(row.variant), "gmacs": runner.gmacs(row, width, height)}
@@ -162,7 +163,7 @@ def _of_set(row: Row, one: ImageSet, suite: Suite, runner: Runner | Bicubic, pic
     if isinstance(runner, Runner):
         result["gmacs"] = float(np.mean([runner.gmacs_of(row, lr) for lr in lrs]))
         if row.variant == "masked":
-            counts = [runner.count(row, *lr.shape[:2]) for lr in lrs]
+            counts = [runner.count(row, lr) for lr in lrs]
             result["mean_k"] = float(np.mean(counts))
             learned = not isinstance(runner.model.config, RegionConfig)
             if suite.mask and learned and (row.selection or runner.model.config.selection) == "largest":
