@@ -23,9 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mga_kernels import MaskGuidedSR
-from mga_kernels.checkpoints import load_model, shipped_models
+from mga_kernels.checkpoints import shipped_models
+from mga_kernels.checkpoints.native import load_native
 from mga_kernels.errors import MGAError
-from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeNetwork
 from mga_kernels.ops import image_to_input, output_to_image
 
 Run = Callable[[np.ndarray], np.ndarray]
@@ -81,9 +82,9 @@ def lively(module: nn.Module, images: Callable[[], Tensor], value_range: float) 
 
 @torch.no_grad()
 def make_networks(name: str, scale: int, image: np.ndarray) -> tuple[MaskGuidedNetwork, Original]:
-    """The shipped weights where there are any, otherwise random ones, the same at each call.
+    """What ships of Base-Net and mask where something does, otherwise random weights, the same at each call.
 
-    The Refine-Net is always random: the shipped one changes the picture so little that forgetting it would not show.
+    The Refine-Net is always random, so that forgetting it would show.
     """
     torch.manual_seed(0)
     config = ModelConfig(name, scale)
@@ -92,8 +93,11 @@ def make_networks(name: str, scale: int, image: np.ndarray) -> tuple[MaskGuidedN
     part = to_network(np.ascontiguousarray(image[:48, :48]), network.value_range)
     model = f"{name}-x{scale}"
     if model in shipped_models():
-        shipped = load_model(model).eval()
-        network.base, network.mask = shipped.base, shipped.mask
+        shipped = load_native(model).eval()
+        if isinstance(shipped, MaskGuidedNetwork):
+            network.base, network.mask = shipped.base, shipped.mask
+        elif isinstance(shipped, WholeNetwork):
+            network.base = shipped.body
     else:
         lively(network.base, lambda: network.base(part)[0], network.value_range)
     lively(network.refine, lambda: Decomposed(network)(part), network.value_range)

@@ -1,7 +1,7 @@
 """Quality of a model on Set5, Set14 and B100: every variant, and every order of selection at equal K; and what its
 way of running photographs, in bf16 where that is faster, loses against float32 on Set5.
 
-    python bench/quality.py --model rfdn-x4 --data DIR --k 240
+    python bench/quality.py --model fsrcnn-x4 --data DIR --k 240
 
 ``DIR`` holds Set5/, Set14/ and B100/, each with HR/ and LR_bicubic/X2, X3, X4. The figures go, with the versions that
 made them, to bench/results/quality_MODEL.json, and as a Markdown table to the standard output. The protocol is that
@@ -19,6 +19,7 @@ import torch
 
 from mga.evaluation.folder import evaluate
 from mga.evaluation.metrics import psnr_y
+from mga.evaluation.models import variant_of
 from mga.evaluation.testsets import find_pairs, load_pair
 from mga.files.records import to_json
 from mga_kernels import MaskGuidedSR, __version__
@@ -41,9 +42,11 @@ def set_pairs(data: Path, testset: str, scale: int) -> list[tuple[Path, Path | N
 
 
 def photograph_loss(model: MaskGuidedSR, pairs: list[tuple[Path, Path | None]]) -> dict[str, Any]:
-    """What ``upscale`` loses in PSNR-Y (dB) against the same masked network on float32 tensors."""
+    """What ``upscale`` loses in PSNR-Y (dB) against the same network on float32 tensors."""
     losses = {}
-    for entry, (hr_path, lr_path) in zip(evaluate(model, pairs)["images"], pairs, strict=True):
+    for entry, (hr_path, lr_path) in zip(
+        evaluate(model, pairs, variant_of(model, "masked"))["images"], pairs, strict=True
+    ):
         hr, lr = load_pair(hr_path, lr_path, model.scale)
         losses[entry["name"]] = entry["psnr_y"] - psnr_y(model.upscale(lr), hr, model.scale)
     mean = sum(losses.values()) / len(losses)
@@ -73,7 +76,7 @@ def table(figures: dict[str, dict[str, dict[str, float]]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="rfdn-x4")
+    parser.add_argument("--model", default="fsrcnn-x4")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--k", type=int, default=240, help="patches refined per image (the authors' 240)")
     args = parser.parse_args()

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from mga_kernels.checkpoints.native import load_native
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, network_names, registry
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,6 +64,13 @@ def random_model(network: str, scale: int, dtype: torch.dtype = torch.float32, *
     _temper(model.base, model.value_range, lambda: model.coarse(images)[0])
     _temper(model.refine, model.value_range, lambda: model.decomposed(feature))
     return model
+
+
+def rfdn_of_trained_base() -> MaskGuidedNetwork:
+    """RFDN x4 whose Base-Net is the published network that ships, as it is; the other parts are random."""
+    network = random_model("rfdn", 4, split=(4, 2))
+    network.base.load_state_dict(load_native("rfdn-x4").body.state_dict())
+    return network
 
 
 def _temper(half: nn.Module, value_range: float, run: Callable[[], Tensor]) -> None:

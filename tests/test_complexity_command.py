@@ -72,10 +72,10 @@ def test_a_model_has_its_own_settings(tmp_path, mga_complexity):
     assert (figures["network"], figures["variant"], figures["split"], figures["k"]) == ("span", "whole", [6], None)
     assert figures["gflops_torch"] == pytest.approx(2 * 425e3 * 48 * 48 / 1e9, rel=2e-3)
     assert output.out.startswith("span x4 whole, blocks 6\none LR image of 48x48\n")
-    code, _ = mga_complexity("--model", "rfdn-x4", "--size", "64x64", "--k", 3, "--json", file)
+    code, _ = mga_complexity("--model", "fsrcnn-x4", "--size", "64x64", "--k", 3, "--json", file)
     figures = json.loads(file.read_text())
     assert (code, figures["k"], figures["variant"], figures["patch_size"]) == (0, 3, "masked", 4)
-    assert figures["gmacs"] == NetworkCosts(load_model("rfdn-x4").config).cost("masked", 64, 64, 3).macs / 1e9
+    assert figures["gmacs"] == NetworkCosts(load_model("fsrcnn-x4").config).cost("masked", 64, 64, 3).macs / 1e9
     for more, message in (
         (["--k", 3], "span-x4 is a whole network, which refines no patches; leave out --k"),
         (["--scale", 4], "--model has settings of its own; leave out --scale"),

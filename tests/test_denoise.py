@@ -70,5 +70,5 @@ def test_what_is_no_pair(tmp_path, pair):
         MaskGuidedSR.from_checkpoint(general, denoise=0.5, **SETTINGS)
     with pytest.raises(InputError, match="give denoise, from 0 to 1, too"):
         MaskGuidedSR.from_checkpoint(general, denoise_source=wdn, **SETTINGS)
-    with pytest.raises(InputError, match="rfdn-x4 has a mask; leave denoise out"):
-        MaskGuidedSR.from_checkpoint("rfdn-x4", denoise=0.5, denoise_source=general, **SETTINGS)
+    with pytest.raises(InputError, match="fsrcnn-x4 has a mask; leave denoise out"):
+        MaskGuidedSR.from_checkpoint("fsrcnn-x4", denoise=0.5, denoise_source=general, **SETTINGS)

@@ -29,7 +29,7 @@ from ui_page import served
 
 from mga.cli import COMMANDS, build_parser, main
 from mga.training.packs import write_pack
-from mga_kernels.checkpoints import load_model
+from mga_kernels.checkpoints.native import load_native
 
 NOT_RUN = {  # how a command begins -> why it is parsed only
     "make": "of the tests themselves; its targets exist",
@@ -128,7 +128,7 @@ def stocked(tmp_path_factory) -> Path:
         torch.save(dict(state), folder / name)
     torch.save(swinir(4) or {"conv_first.weight": torch.zeros(8, 3, 3, 3)}, folder / "swinir.pth")
 
-    torch.save(load_model("rfdn-x4").base.state_dict(), folder / "rfdn.pth")  # which is a published network
+    torch.save(load_native("rfdn-x4").body.state_dict(), folder / "rfdn.pth")  # which is a published network
     torch.save(Published(4, blocks=16, channels=8).state_dict(), folder / "mine_x4.pth")
     shutil.copytree(ROOT / "examples", folder / "examples", ignore=shutil.ignore_patterns("__pycache__"))
     return folder

@@ -62,7 +62,7 @@ def test_the_model_says_which_is_usual(usual, asked, by, tmp_path):
     assert pickle.loads(pickle.dumps(model)).settings.mask == by
 
 
-@pytest.mark.parametrize("name", ["fsrcnn-x2", "fsrcnn-x3", "fsrcnn-x4", "rfdn-x4"])
+@pytest.mark.parametrize("name", ["fsrcnn-x2", "fsrcnn-x3", "fsrcnn-x4"])
 def test_shipped_models_choose_by_what_bench_masks_found(name):
     """The free mask gives the same PSNR as theirs, in less time (bench/results/masks.md)."""
     assert MaskGuidedSR.from_pretrained(name).settings.mask == "high-pass"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from film_networks import image_of
-from network_zoo import photographs
+from network_zoo import photographs, random_model
 from PIL import Image
 from test_regions import network_of, of_cells
 
@@ -18,7 +18,7 @@ from mga.cli import main
 from mga.complexity.counting import RegionCosts
 from mga.conversion import curve, second
 from mga_kernels import MaskGuidedSR
-from mga_kernels.checkpoints import load_checkpoint, load_model, read_metadata, save_model
+from mga_kernels.checkpoints import load_checkpoint, read_metadata, save_model
 from mga_kernels.errors import InputError
 from mga_kernels.networks import BlackBoxConfig, RegionNetwork, WholeConfig, WholeNetwork
 from mga_kernels.runtimes.cpu.maps import Maps
@@ -166,10 +166,11 @@ def test_two_that_err_alike_do_not_pay(folder, capsys):
 
 
 def test_of_a_mask_guided_network_it_is_the_base_net():
-    network = second.whole_of(load_model("rfdn-x4"))
-    assert (network.config.network, network.config.blocks) == ("rfdn", 4)
+    divided = random_model("rfdn", 4)
+    network = second.whole_of(divided)
+    assert (network.config.network, network.config.blocks) == ("rfdn", 1)
     image = torch.rand(1, 3, 20, 24, generator=torch.Generator().manual_seed(3))
-    assert torch.equal(network(image).clamp(0, 1), load_model("rfdn-x4")(image, variant="base"))
+    assert torch.equal(network(image).clamp(0, 1), divided(image, variant="base"))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import originals
 import pytest
 import torch
 import torch.nn.functional as F
+from network_zoo import rfdn_of_trained_base
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -19,7 +20,8 @@ from mga.cli import main
 from mga.evaluation.resize import imresize
 from mga.evaluation.testsets import find_pairs, load_pair
 from mga_kernels import MaskGuidedSR
-from mga_kernels.checkpoints import load_checkpoint, load_model, recognise
+from mga_kernels.checkpoints import load_checkpoint, recognise
+from mga_kernels.checkpoints.native import load_native
 from mga_kernels.engine.pictures import to_tensor
 from mga_kernels.errors import CheckpointError, InputError
 from mga_kernels.networks.colour import decode, encode, rgb_to_ycbcr, ycbcr_to_rgb
@@ -92,13 +94,13 @@ def test_the_planes_that_luma_lacks_are_enlarged_by_bicubic():
     assert (result[:, :1] - 0.4).abs().max() < 1e-6
 
 
-def shipped_base() -> dict[str, torch.Tensor]:
-    """The published RFDN x4, which is the Base-Net of the model that is shipped."""
-    return dict(load_model("rfdn-x4").base.state_dict())
+def shipped_rfdn() -> dict[str, torch.Tensor]:
+    """The published RFDN x4."""
+    return dict(load_native("rfdn-x4").body.state_dict())
 
 
 def test_the_range_is_found_by_trial():
-    state = shipped_base()
+    state = shipped_rfdn()
     assert recognise(state, "it").config.input_range == "0..255"
     for name, factor in (("fea_conv.weight", 255), ("upsampler.0.weight", 1 / 255), ("upsampler.0.bias", 1 / 255)):
         state[name] = state[name] * factor
@@ -251,18 +253,18 @@ def test_tiles_show_no_seams(tmp_path, name):
 
 
 @pytest.mark.parametrize("runtime", ["own", "pytorch"])
-def test_the_published_rfdn_is_the_base_net_that_ships(tmp_path, runtime):
+def test_the_published_rfdn_is_the_base_net_of_the_paper(tmp_path, runtime):
     """The same photograph as -M with K = 0: in convolutions of our own to the byte, while PyTorch scales the image once
     more for a whole network, and so rounds differently."""
-    path, picture = checkpoint(tmp_path, shipped_base()), photograph(32, 36)
+    path, picture = checkpoint(tmp_path, shipped_rfdn()), photograph(32, 36)
     settings = {"device": "cpu", "runtime": runtime, "dtype": "auto" if runtime == "own" else "float32"}
     model = MaskGuidedSR.from_checkpoint(path, **settings)
-    shipped = MaskGuidedSR.from_pretrained("rfdn-x4", k=0, **settings)
-    assert model.info()["photographs"] == shipped.info()["photographs"]
-    difference = np.abs(model.upscale(picture).astype(int) - shipped.upscale(picture))
+    divided = MaskGuidedSR(rfdn_of_trained_base(), k=0, **settings)
+    assert model.info()["photographs"] == divided.info()["photographs"]
+    difference = np.abs(model.upscale(picture).astype(int) - divided.upscale(picture))
     assert difference.max() <= (0 if runtime == "own" else 1)
     assert (difference > 0).mean() < 1e-3
-    assert torch.equal(model(RGB), shipped(RGB, "base"))
+    assert torch.equal(model(RGB), divided(RGB, "base"))
 
 
 def test_openvino_runs_whole_networks(tmp_path):
@@ -296,10 +298,10 @@ def test_calls_that_need_a_mask_are_refused(tmp_path, call):
 
 
 def test_files_of_ours_are_taken_too():
-    model = MaskGuidedSR.from_checkpoint("rfdn-x4", device="cpu", k=2)
+    model = MaskGuidedSR.from_checkpoint("fsrcnn-x4", device="cpu", k=2)
     assert (model.whole, model.mode, model.k) == (False, "masked", 2)
     with pytest.raises(InputError, match="colour cannot be given"):
-        MaskGuidedSR.from_checkpoint("rfdn-x4", colour="rgb")
+        MaskGuidedSR.from_checkpoint("fsrcnn-x4", colour="rgb")
     with pytest.raises(InputError, match="is divided; choose one of"):
         model(RGB, variant="whole")
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from mga.evaluation.metrics import psnr_y
 from mga_kernels import MaskGuidedSR, runtimes
-from mga_kernels.checkpoints import load_model, recognise
+from mga_kernels.checkpoints import recognise
 from mga_kernels.errors import InputError
 from mga_kernels.networks import MaskGuidedNetwork, ModelConfig
 from mga_kernels.ops import output_to_image, paste_patches_
@@ -239,7 +239,7 @@ def test_auto_loses_nothing_visible_on_a_real_picture(shared_data, runtime):
         for path in ("LR_bicubic/X4/butterflyx4.png", "HR/butterfly.png")
     )
     scores = [
-        psnr_y(MaskGuidedSR(load_model("rfdn-x4"), k=240, device="cpu", dtype=d, runtime=runtime).upscale(lr), hr, 4)
+        psnr_y(MaskGuidedSR.from_pretrained("rfdn-x4", device="cpu", dtype=d, runtime=runtime).upscale(lr), hr, 4)
         for d in ("float32", "auto")
     ]
     assert abs(scores[0] - scores[1]) <= 0.02

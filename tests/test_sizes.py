@@ -172,9 +172,13 @@ def test_the_shipped_model_for_a_scale(capsys):
     assert chosen("--scale", "2.5") == chosen("--scale", "3") == "fsrcnn-x3"
     assert chosen("--scale", "3.5") == chosen("--size", "100x100") == chosen() == "span-x4"
     for option in ("--k 0", "--fraction 0", "--threshold 0.5", "--max-ms 9", "--mode dense", "--save-mask m.png"):
-        assert chosen(*option.split()) == "rfdn-x4"
+        assert chosen(*option.split()) == "span-x4-regions"
         assert chosen(*option.split(), "--scale", "2") == "fsrcnn-x2"
-    assert chosen(command="video") == "rfdn-x4"
+    regions = "span-x4-regions"
+    for word, model in (("high", regions), ("fast", regions), ("whole", "span-x4"), ("90", "span-x4")):
+        assert chosen("--quality", word) == model
+    assert chosen("--quality", "90", "--quality", "fast") == "span-x4-regions"
+    assert chosen(command="video") == "span-x4-regions"
     assert chosen("--scale", "2", command="video") == "fsrcnn-x2"
     assert chosen("--scale", "4.5", "--model", "net.pth") == "net.pth"
     with pytest.raises(SystemExit):

@@ -202,13 +202,13 @@ def test_one_model_on_all_sets_of_a_folder(folder, tmp_path, capsys):
 
 def test_selections_have_rows_of_their_own():
     suite = Suite(2, k=[7], variants=["masked"], selections=["largest", "random"], bicubic=False, seed=3)
-    suite.models = [runners.ModelEntry("m", "rfdn-x4")]
+    suite.models = [runners.ModelEntry("m", "fsrcnn-x4")]
     assert [(row.k, row.selection, row.seed) for row in rows_of(suite)] == [(7, "largest", 3), (7, "random", 3)]
 
 
 def test_a_model_may_have_variants_of_its_own():
     suite = Suite(4, k=[7], variants=["base", "masked"], bicubic=False)
-    suite.models = [runners.ModelEntry("d", "rfdn-x4", variants=["decomposed"]), runners.ModelEntry("m", "rfdn-x4")]
+    suite.models = [runners.ModelEntry("d", "fsrcnn-x4", variants=["decomposed"]), runners.ModelEntry("m", "fsrcnn-x4")]
     assert [(row.label, row.variant) for row in rows_of(suite)] == [("d", "decomposed"), ("m", "base"), ("m", "masked")]
 
 

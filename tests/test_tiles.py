@@ -7,12 +7,11 @@ import logging
 import numpy as np
 import pytest
 import torch
-from network_zoo import ROOT, random_model
+from network_zoo import ROOT, random_model, rfdn_of_trained_base
 from PIL import Image
 from torch import Tensor
 
 from mga_kernels import MaskGuidedSR, runtimes
-from mga_kernels.checkpoints import load_model
 from mga_kernels.errors import InputError, OutOfMemoryError
 from mga_kernels.networks import MaskGuidedNetwork
 from mga_kernels.networks.layers import Place, resampling
@@ -226,7 +225,7 @@ def test_attention_of_a_tile_that_is_the_whole_image(pool):
 )
 def test_published_rfdn(dtype, runtime, height, width):
     """Four blocks, of whose common reach only a part is overlap. In bf16 a tile is rounded differently at its seams."""
-    network = load_model("rfdn-x4").eval().requires_grad_(False)
+    network = rfdn_of_trained_base()
     planner, _ = runtimes.prepare(network, torch.device("cpu"), dtype, runtime)
     image = photograph(height, width)
     plan = tiled(planner, network, height, width, 60, few_tiles(network, height, width))

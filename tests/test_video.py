@@ -149,6 +149,20 @@ def test_sizes(tmp_path, mga_video, words, size):
     assert ("39x27 became 38x26, since h264 needs even sides" in output.out) == (words == ["--scale", "1.5"])
 
 
+def test_the_quality_of_the_picture(tmp_path, mga_video):
+    """What a model has is taken, and what it has not is a sentence."""
+    make(tmp_path / "in.mkv", pictures(2))
+    command = tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", "--codec", "ffv1", "--overwrite"
+    for word in ("fast", "whole"):
+        assert mga_video(*command, "--model", "span-x4-regions", "--quality", word)[0] == 0
+        model = MaskGuidedSR.from_pretrained("span-x4-regions", dtype="float32", quality=word)
+        for (_, rgb), (_, large) in zip(decoded(tmp_path / "in.mkv"), decoded(tmp_path / "out.mkv"), strict=True):
+            np.testing.assert_array_equal(large, model.upscale(rgb))
+    code, output = mga_video(*command, "--quality", "fast")
+    assert code == 1
+    assert "this model has no quality 'fast'" in output.err
+
+
 def test_ten_bits_of_a_result(tmp_path, mga_video):
     make(tmp_path / "in.mkv", pictures(2))
     assert mga_video(tmp_path / "in.mkv", "-o", tmp_path / "out.mkv", "--codec", "hevc", "--bits", 10)[0] == 0
