@@ -1,8 +1,10 @@
-"""What refining regions brings, and its rivals: ``python bench/regions.py MODEL --hr DIR [--rivals FILE ...]``.
+"""What refining regions brings, and its rivals: ``python bench/regions.py MODEL --hr DIR [--rivals FILE ...]
+[--runtimes openvino ...]``.
 
 MODEL is what ``mga convert --regions`` wrote. For shares of cells and the qualities of the file: PSNR of luma to the
 published network's picture and to the HR images, and seconds as a part of the published network's in our own engine;
-beside random cells and those of the largest true error. Rivals are whole networks, for which the same is printed.
+beside random cells and those of the largest true error. Rivals are whole networks, for which the same is printed, and
+the published network in other runtimes.
 Images are HR; LR ones are made of them by bicubic shrinking to 960 x 540. With ``--sets DIR --only B100`` they are
 pairs of a test set instead, as they are. ``--json FILE`` keeps the rows of each image: those that are there are not
 measured again, and the table is of all that are.
@@ -89,12 +91,18 @@ class Bench:
     """``network`` beside its Refine-Net, whole, and ``rivals``, whole networks by name."""
 
     def __init__(
-        self, network: RegionNetwork, rivals: dict[str, MaskGuidedSR], repeats: int, shares: Sequence[float] = SHARES
+        self,
+        network: RegionNetwork,
+        rivals: dict[str, MaskGuidedSR],
+        repeats: int,
+        shares: Sequence[float] = SHARES,
+        runtimes: Sequence[str] = (),
     ):
         self.network, self.rivals, self.repeats, self.shares = network, rivals, repeats, shares
         whole = WholeNetwork(network.config.refine)
         whole.load_state_dict(network.refine.state_dict())
         self.whole, self.base = MaskGuidedSR(whole.eval(), runtime="own"), MaskGuidedSR(network.base, runtime="own")
+        self.rivals |= {f"the whole network, {name}": MaskGuidedSR(whole, runtime=name) for name in runtimes}
         self.ways = {f"share {share}": {"fraction": share} for share in shares}
         self.ways |= {name: {"threshold": value} for name, value in network.config.qualities.items()}
 
@@ -146,6 +154,9 @@ def main() -> None:
     images.add_argument("--sets", type=Path, help="folder of test sets")
     parser.add_argument("--only", nargs="*", default=(), help="names of sets")
     parser.add_argument("--rivals", type=Path, nargs="*", default=[], help="files of whole networks")
+    parser.add_argument(
+        "--runtimes", nargs="*", default=(), choices=("openvino", "pytorch"), help="the published network in these, too"
+    )
     parser.add_argument("--shares", type=float, nargs="*", default=SHARES, help="of the cells that are refined")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--json", type=Path, help="keeps the rows of each image")
@@ -154,7 +165,7 @@ def main() -> None:
     if not isinstance(network, RegionNetwork):
         parser.error(f"{asked.model} does not refine regions")
     rivals = {file.stem: MaskGuidedSR.from_checkpoint(file) for file in asked.rivals}
-    bench = Bench(network, rivals, asked.repeats, asked.shares)
+    bench = Bench(network, rivals, asked.repeats, asked.shares, asked.runtimes)
     kept = json.loads(asked.json.read_text()) if asked.json and asked.json.exists() else {}
     scale = network.config.scale
     pairs = pairs_of(asked.hr, scale) if asked.hr else pairs_of_sets(asked.sets, asked.only, scale)
