@@ -55,8 +55,12 @@ def zipped(content: Any) -> bytes:
 
 
 def legacy(content: Any) -> bytes:
+    return pickled(content, 2, False)
+
+
+def pickled(content: Any, protocol: int, archive: bool = True) -> bytes:
     buffer = io.BytesIO()
-    torch.save(content, buffer, _use_new_zipfile_serialization=False)
+    torch.save(content, buffer, pickle_protocol=protocol, _use_new_zipfile_serialization=archive)
     return buffer.getvalue()
 
 
@@ -150,6 +154,14 @@ def with_counter(call: bytes) -> bytes:
     return copies(call).replace(b"OrderedDict", b"Counter")
 
 
+def same_file(times: int = 1000) -> bytes:
+    """A pickle that has a file of a megabyte once, and reads it very often."""
+    data = legacy(torch.zeros(250_000).untyped_storage())
+    bytes_of_it = b"B" + struct.pack("<I", len(data)) + data
+    call = b"h\x00h\x01R"
+    return b"\x80\x03ctorch.storage\n_load_from_bytes\nq\x00" + bytes_of_it + b"\x85q\x01](" + call * times + b"e."
+
+
 def many_sides(sides: int = 100_000) -> bytes:
     """A tensor of one number and very many sides."""
     one, many = b"K\x01\x85q\x08K\x01\x85q\x09", b"(" + b"K\x01" * sides + b"t"
@@ -235,10 +247,18 @@ CODE: dict[str, Callable[[Path], bytes]] = {
     "a call in an old file of tensors.pth": lambda c: legacy({"params": state(), "x": Calls(os.system, command(c))}),
     "a call named safetensors.safetensors": lambda c: pickle.dumps(Calls(os.system, command(c)), protocol=2),
     "a call under a number.pth": lambda c: by_extension(),
-    "a whole module.pth": lambda c: zipped(nn.Linear(2, 2)),
-    "settings of a program.ckpt": lambda c: zipped({"state_dict": state(), "hyper_parameters": Namespace(lr=1)}),
     "arrays.pth": lambda c: zipped({name: t.numpy() for name, t in state().items()}),
     "a module by name.pth": lambda c: with_pickle(b"\x80\x02ctorch.hub\nload\n."),
+}
+
+HARMLESS: dict[str, Callable[[Path], bytes]] = {  # what they ask for is not done, and the network in them is taken
+    "settings of a program.ckpt": lambda c: zipped({"state_dict": state(), "hyper_parameters": Namespace(lr=1)}),
+    "a call for 4 GB.pth": lambda c: zipped(state() | {"x": Calls(bytearray, 4 * 10**9)}),
+    "a call that writes.pth": lambda c: zipped(state() | {"x": Calls(Path.touch, c)}),
+    "a call of an attribute.pth": lambda c: zipped(state() | {"x": Calls(getattr, c, "touch")}),
+    "a call of a library.pth": lambda c: zipped(state() | {"x": Calls(np.save, str(c), 1)}),
+    "a call in an object.pth": lambda c: legacy([state(), Calls(map, Path.touch, [c])]),
+    "a call by every protocol.pth": lambda c: pickled(state() | {"x": Calls(Path.write_text, c, "run")}, 4),
 }
 
 DAMAGED: dict[str, Callable[[Path], bytes]] = {
@@ -282,7 +302,6 @@ DECLARING: dict[str, Callable[[Path], bytes]] = {
     "a storage of terabytes, old.pth": lambda c: declaring(legacy({"a": torch.zeros(1000)}), TERABYTE),
     "a storage of 8 GB, old.pth": lambda c: declaring(legacy({"a": torch.zeros(1000)}), 2 * 10**9),
     "one number as terabytes.pth": lambda c: zipped({"a": torch.zeros(1).expand(10**6, 10**6)}),
-    "a call for 4 GB.pth": lambda c: zipped(state() | {"x": Calls(bytearray, 4 * 10**9)}),
     "a storage by a call.pth": lambda c: zipped({"x": Calls(torch.FloatStorage, 2 * 10**9)}),
     "a sparse tensor.pth": lambda c: zipped({"a": torch.eye(3).to_sparse()}),
     "a tensor without values.pth": lambda c: zipped({"a": torch.empty(10**6, 10**6, device="meta")}),
@@ -297,6 +316,8 @@ DECLARING: dict[str, Callable[[Path], bytes]] = {
     "copies of a dictionary, old.pth": lambda c: copies(b"h\x00h\x01\x85R"),
     "copies by a counter.pth": lambda c: with_pickle(with_counter(b"h\x00h\x01\x85R")),
     "copies of the same arguments.pth": lambda c: with_pickle(copies(b"h\x00h\x01\x85q\x030h\x00h\x03R")),
+    "an endless pickle.pkl": lambda c: b"\x80\x02" + b"N" * 20_000_000 + b".",
+    "the same file in a file.pkl": lambda c: same_file(),
     "a tensor of many sides.pth": lambda c: many_sides(),
     "dictionaries in dictionaries.pth": lambda c: dictionaries(),
     "five thousand networks.pth": lambda c: many_networks(),
@@ -307,6 +328,7 @@ DECLARING: dict[str, Callable[[Path], bytes]] = {
 }
 
 OTHER: dict[str, Callable[[Path], bytes]] = {
+    "a whole module.pth": lambda c: zipped(nn.Linear(2, 2)),
     "another network.pth": lambda c: zipped({"encoder.weight": torch.zeros(8, 3, 3, 3), "head.bias": torch.zeros(9)}),
     "renamed keys.pth": lambda c: zipped({f"layer{i}": t for i, t in enumerate(state().values())}),
     "a key too many.pth": lambda c: zipped(state(extra__weight=torch.zeros(3))),

@@ -189,8 +189,8 @@ def span_folded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def steps_of(scale: int) -> list[int]:
-    """Of an upsampler that enlarges by 3, or by 2 as often as it takes."""
-    return {2: [2], 3: [3], 4: [2, 2], 8: [2, 2, 2]}[scale]
+    """Of an upsampler that enlarges by 3, or by 2 as often as it takes; x1 has none."""
+    return {1: [], 2: [2], 3: [3], 4: [2, 2], 8: [2, 2, 2]}[scale]
 
 
 def rcan(scale: int, unshuffled: int = 1, groups: int = 2, blocks: int = 2, nf: int = 8) -> Original:

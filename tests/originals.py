@@ -5,6 +5,7 @@ Each function makes a small state dict and returns it with what the original net
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import torch
@@ -35,6 +36,19 @@ class Weights(dict[str, Tensor]):
         padding = weight.shape[-1] // 2 if padding is None else padding
         return F.conv2d(x, weight, self.get(f"{name}.bias"), padding=padding, stride=stride)
 
+    def statistics(self, name: str, channels: int) -> None:
+        """What a batch normalisation keeps of its training."""
+        self.add(f"{name}.running_mean", channels)
+        self.add(f"{name}.running_var", channels)
+        self[f"{name}.running_var"] = self[f"{name}.running_var"].abs() + 0.1
+        self[f"{name}.num_batches_tracked"] = torch.tensor(7)
+
+    def normalise(self, name: str, x: Tensor) -> Tensor:
+        mean, variance, gain, shift = (
+            self[f"{name}.{part}"].view(1, -1, 1, 1) for part in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / (variance + 1e-5).sqrt() * gain + shift
+
 
 def fsrcnn_classic(scale: int, planes: int = 1, maps: int = 2, d: int = 10, s: int = 6) -> Original:
     w = Weights()
@@ -57,6 +71,20 @@ def fsrcnn_classic(scale: int, planes: int = 1, maps: int = 2, d: int = 10, s: i
         return F.conv_transpose2d(x, w["last_part.weight"], w["last_part.bias"], scale, 4, scale - 1)
 
     return w, forward
+
+
+def fsrcnn_in_parts(scale: int, maps: int = 2) -> Original:
+    """The classic one, under a name for each of its parts."""
+    state, forward = fsrcnn_classic(scale, maps=maps)
+    last = 2 + 2 * maps
+    names = {"first_part.": "feature_extraction.", "mid_part.0.": "shrink.0.", "mid_part.1.": "shrink.1."}
+    names |= {f"mid_part.{last + i}.": f"expand.{i}." for i in (0, 1)} | {"last_part.": "deconv."}
+    names |= {f"mid_part.{2 + i}.": f"map.{i}." for i in range(2 * maps)}
+    parts = {}
+    for name, tensor in state.items():
+        start = next(start for start in names if name.startswith(start))
+        parts[names[start] + name.removeprefix(start)] = tensor
+    return parts, forward
 
 
 def fsrcnn_one_activation(classsr: bool, maps: int = 3, d: int = 8, s: int = 5, scale: int = 4) -> Original:
@@ -232,31 +260,77 @@ def msrresnet(scale: int, basicsr: bool = False, blocks: int = 2, nf: int = 8) -
     return w, forward
 
 
-def srresnet(blocks: int = 2, nf: int = 8) -> Original:
-    w = Weights()
+def msrresnet_of_mmagic(scale: int) -> Original:
+    state, forward = msrresnet(scale, basicsr=True)
+    found = {name.replace("body.", "trunk_net."): tensor for name, tensor in state.items()}
+    return {re.sub(r"upconv(\d)", r"upsample\1.upsample_conv", name): t for name, t in found.items()}, forward
+
+
+def srresnet(blocks: int = 2, nf: int = 8, batches: bool = False) -> Original:
+    """With instance normalisation, or with batch normalisation by the statistics of its training."""
+    w, norms_of = Weights(), "bn" if batches else "in"
     w.conv("conv_input", 3, nf, 9, bias=False)
-    norms = [f"residual.{i}.in{j}" for i in range(blocks) for j in (1, 2)] + ["bn_mid"]
+    norms = [f"residual.{i}.{norms_of}{j}" for i in range(blocks) for j in (1, 2)] + ["bn_mid"]
     for name in [f"residual.{i}.conv{j}" for i in range(blocks) for j in (1, 2)] + ["conv_mid"]:
         w.conv(name, nf, nf, 3, bias=False)
     for name in norms:
         w.add(f"{name}.weight", nf)
         w.add(f"{name}.bias", nf)
+        if batches:
+            w.statistics(name, nf)
     for i in (0, 3):
         w.conv(f"upscale4x.{i}", nf, 4 * nf, 3, bias=False)
     w.conv("conv_output", nf, 3, 9, bias=False)
 
     def norm(name: str, x: Tensor) -> Tensor:
-        return F.instance_norm(x, weight=w[f"{name}.weight"], bias=w[f"{name}.bias"])
+        return (
+            w.normalise(name, x) if batches else F.instance_norm(x, None, None, w[f"{name}.weight"], w[f"{name}.bias"])
+        )
 
     def forward(image: Tensor) -> Tensor:
         first = x = F.leaky_relu(w.run("conv_input", image), 0.2)
         for i in range(blocks):
-            y = F.leaky_relu(norm(f"residual.{i}.in1", w.run(f"residual.{i}.conv1", x)), 0.2)
-            x = x + norm(f"residual.{i}.in2", w.run(f"residual.{i}.conv2", y))
+            y = F.leaky_relu(norm(f"residual.{i}.{norms_of}1", w.run(f"residual.{i}.conv1", x)), 0.2)
+            x = x + norm(f"residual.{i}.{norms_of}2", w.run(f"residual.{i}.conv2", y))
         x = norm("bn_mid", w.run("conv_mid", x)) + first
         for i in (0, 3):
             x = F.leaky_relu(F.pixel_shuffle(w.run(f"upscale4x.{i}", x), 2), 0.2)
         return w.run("conv_output", x)
+
+    return w, forward
+
+
+def srresnet_of_the_paper(scale: int = 4, long: bool = False, blocks: int = 2, nf: int = 8) -> Original:
+    """Batch normalisation and PReLUs of one slope each; ``long``: names of an earlier release."""
+    w, conv = Weights(), "conv_block" if long else "conv"
+    w.conv(f"{conv}1.0", 3, nf, 9)
+    for i in range(blocks):
+        for j in (0, 3):
+            w.conv(f"trunk.{i}.rcb.{j}", nf, nf, 3, bias=False)
+    w.conv(f"{conv}2.0", nf, nf, 3, bias=False)
+    for name in [f"trunk.{i}.rcb.{j}" for i in range(blocks) for j in (1, 4)] + [f"{conv}2.1"]:
+        w.add(f"{name}.weight", nf)
+        w.add(f"{name}.bias", nf)
+        w.statistics(name, nf)
+    steps = [2] * (scale.bit_length() - 1)
+    for i in range(len(steps)):
+        w.conv(f"upsampling.{i}.upsample_block.0", nf, 4 * nf, 3)
+        w.add(f"upsampling.{i}.upsample_block.2.weight", 1, fan=9)
+    for name in (f"{conv}1.1", *(f"trunk.{i}.rcb.2" for i in range(blocks))):
+        w.add(f"{name}.weight", 1, fan=9)
+    w.conv(f"{conv}3", nf, 3, 9)
+
+    def forward(image: Tensor) -> Tensor:
+        first = x = F.prelu(w.run(f"{conv}1.0", image), w[f"{conv}1.1.weight"])
+        for i in range(blocks):
+            y = w.normalise(f"trunk.{i}.rcb.1", w.run(f"trunk.{i}.rcb.0", x))
+            y = w.run(f"trunk.{i}.rcb.3", F.prelu(y, w[f"trunk.{i}.rcb.2.weight"]))
+            x = x + w.normalise(f"trunk.{i}.rcb.4", y)
+        x = w.normalise(f"{conv}2.1", w.run(f"{conv}2.0", x)) + first
+        for i in range(len(steps)):
+            block = f"upsampling.{i}.upsample_block"
+            x = F.prelu(F.pixel_shuffle(w.run(f"{block}.0", x), 2), w[f"{block}.2.weight"])
+        return w.run(f"{conv}3", x)
 
     return w, forward
 

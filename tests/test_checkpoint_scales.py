@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 
+import local_originals
 import numpy as np
 import originals
 import pytest
@@ -199,7 +200,7 @@ def test_the_sizes_of_the_images_are_a_scale(folders, capsys):
     code, error = run(capsys, *words)
     assert code == 1
     assert "--scale is missing, and the images in" in error
-    assert "fit none of x2, x3 and x4" in error
+    assert "fit none of x1, x2, x3, x4, x8, x16" in error
     (folders / "LR/0.png").write_bytes(b"no image")
     code, error = run(capsys, *words)
     assert code == 1
@@ -207,6 +208,19 @@ def test_the_sizes_of_the_images_are_a_scale(folders, capsys):
     code, error = run(capsys, *words[:-3], folders / "nowhere", *words[-2:])
     assert code == 1
     assert "nowhere" in error
+
+
+@pytest.mark.parametrize("scale", [1, 8, 16])
+def test_the_sizes_of_the_images_are_any_scale_of_a_network(tmp_path, scale, capsys):
+    for name, side in (("HR", 16 * scale), ("LR", 16)):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (side, 2 * side), (90, 80, 70)).save(tmp_path / f"{name}/a.png")
+    model = written(tmp_path / "net.pth", dict(local_originals.compact(scale)[0]))
+    asked = ["evaluate", "--model", model, "--json", tmp_path / "out.json"]
+    assert run(capsys, *asked, "--hr", tmp_path / "HR", "--lr", tmp_path / "LR") == (0, "")
+    assert json.loads((tmp_path / "out.json").read_text())["scale"] == scale
+    (tmp_path / "out.json").unlink()
+    assert run(capsys, *asked, "--sets", tmp_path, "--scale", scale) == (0, "")
 
 
 def test_figures_take_the_scale_of_the_images(folders, capsys):

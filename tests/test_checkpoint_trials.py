@@ -31,9 +31,9 @@ def passing(outputs: int, inputs: int, repeat: int = 1, by: float = 1.0) -> torc
     return weight
 
 
-def edsr(basicsr: bool, residual: float, least: float, shift: bool) -> dict[str, torch.Tensor]:
-    """x2 of 8 channels. ``least``: what values fall below only where they are in another range, or less a mean."""
-    state = {name: torch.zeros_like(tensor) for name, tensor in originals.edsr(2, basicsr, blocks=DEPTH)[0].items()}
+def edsr(basicsr: bool, residual: float, least: float, shift: bool, nf: int = 8) -> dict[str, torch.Tensor]:
+    """x2. ``least``: what values fall below only where they are in another range, or less a mean."""
+    state = {name: torch.zeros_like(tensor) for name, tensor in originals.edsr(2, basicsr, nf, DEPTH)[0].items()}
     first, after, up, last = (
         ("conv_first", "conv_after_body", "upsample.0", "conv_last")
         if basicsr
@@ -45,14 +45,14 @@ def edsr(basicsr: bool, residual: float, least: float, shift: bool) -> dict[str,
     if shift:
         for name, sign in (("sub_mean", -1), ("add_mean", 1)):
             state[f"{name}.weight"], state[f"{name}.bias"] = torch.eye(3).view(3, 3, 1, 1), sign * torch.tensor(MEAN)
-    state[f"{first}.weight"], state[f"{after}.weight"] = passing(8, 3), passing(8, 8)
+    state[f"{first}.weight"], state[f"{after}.weight"] = passing(nf, 3), passing(nf, nf)
     for n in range(DEPTH):
         one, two = (f"body.{n}.conv1", f"body.{n}.conv2") if basicsr else (f"body.{n}.body.0", f"body.{n}.body.2")
-        state[f"{one}.weight"], state[f"{two}.weight"] = passing(8, 8, by=1 if n else -1), passing(8, 8, by=GAIN)
+        state[f"{one}.weight"], state[f"{two}.weight"] = passing(nf, nf, by=1 if n else -1), passing(nf, nf, by=GAIN)
         state[f"{one}.bias"] += FAR if n else least
         state[f"{two}.bias"] -= GAIN * FAR if n else 0
-    state[f"{up}.weight"] = passing(32, 8, repeat=4)
-    state[f"{last}.weight"] = passing(3, 8, by=1 / ((1 + residual * GAIN) ** (DEPTH - 1) + 1))
+    state[f"{up}.weight"] = passing(4 * nf, nf, repeat=4)
+    state[f"{last}.weight"] = passing(3, nf, by=1 / ((1 + residual * GAIN) ** (DEPTH - 1) + 1))
     return state
 
 
@@ -80,6 +80,9 @@ CASES = {
         (0.1, NONE, "0..255"),
         r"mean \(0\.0, 0\.0, 0\.0\), residual 0\.1",
     ),
+    "a wide one, as usual": (edsr(False, 0.1, -160, True, 256), (0.1, MEAN, "0..255"), ""),
+    "a wide one with all of its residuals": (edsr(False, 1.0, -160, True, 256), (1.0, MEAN, "0..255"), "residual 1.0"),
+    "the same in BasicSR": (edsr(True, 1.0, 20.0, False, 256), (1.0, NONE, "0..255"), r"mean .*, residual 1\.0"),
     "RCAN, 0..255 without a mean": (rcan(20.0), (1.0, NONE, "0..255"), "values in 0..255;"),
     "RCAN as usual": (rcan(0.0), (1.0, NONE, "0..1"), ""),
 }

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import hostile_files
 import pytest
-from hostile_files import EXECUTED, FILES, TAKEN
+from hostile_files import EXECUTED, FILES, HARMLESS, TAKEN
 from PIL import Image
+from test_odd_files import bounded
 
 from mga.cli import main
 from mga_kernels.checkpoints import is_whole, load_checkpoint
@@ -65,6 +66,15 @@ def test_the_code_would_run(tmp_path, name):
     canary = tmp_path / "canary"
     pickle.loads(EXECUTED[name](canary))
     assert canary.exists()
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_what_is_asked_for_beside_a_network_is_not_done(tmp_path, name):
+    canary, path = tmp_path / "canary", tmp_path / name
+    path.write_bytes(HARMLESS[name](canary))
+    with bounded(name):
+        assert load_checkpoint(path).config.network == "msrresnet"
+    assert not canary.exists()
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import warnings
 
 import local_originals as originals
@@ -94,7 +95,7 @@ def test_compact(scale, convolutions, nf):
     assert recognise(one, "it").body.body[1].weight.shape == (nf,), "one slope for all is one for each"
 
 
-@pytest.mark.parametrize(("scale", "unshuffled"), [(4, 1), (2, 1), (8, 1), (2, 2), (1, 4)])
+@pytest.mark.parametrize(("scale", "unshuffled"), [(4, 1), (2, 1), (8, 1), (2, 2), (1, 4), (1, 1)])
 def test_rcan_as_the_community_trains_it(scale, unshuffled):
     state, forward = tempered(originals.rcan(scale, unshuffled))
     network = recognise(state, "it")
@@ -109,7 +110,7 @@ def test_rcan_as_the_community_trains_it(scale, unshuffled):
     assert np.abs(model.upscale(picture) - (255 * expected.clamp(0, 1)).round().numpy()).max() <= 1
 
 
-@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+@pytest.mark.parametrize("scale", [1, 2, 3, 4, 8])
 @pytest.mark.parametrize("basicsr", [False, True])
 def test_edsr(scale, basicsr):
     state, forward = originals.edsr(scale, basicsr, blocks=3)
@@ -133,6 +134,18 @@ def test_edsr_that_is_large_and_one_of_values_in_0_to_1():
     state, forward = originals.edsr(2, False, largest=1.0)
     network = recognise(state, "it")
     assert network.config.input_range == "0..1"
+    check(network, forward)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_edsr_of_mmagic(scale):
+    """It is trained in 0..1, less the same mean colour."""
+    state, forward = originals.edsr(scale, True, largest=1.0)
+    found = {
+        re.sub(r"upsample\.(\d)", lambda m: f"upsample.{int(m[1]) // 2}.upsample_conv", n): state[n] for n in state
+    }
+    network = recognise(found, "it")
+    assert (network.config.scale, network.config.input_range) == (scale, "0..1")
     check(network, forward)
 
 

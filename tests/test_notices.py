@@ -4,10 +4,7 @@ import threading
 import warnings
 
 import pytest
-import torch
-from network_zoo import random_model
 
-from mga_kernels.checkpoints import load_checkpoint
 from mga_kernels.notices import quiet, warn
 
 
@@ -51,22 +48,3 @@ def test_a_warning_stands_at_the_line_outside_of_the_package():
     with pytest.warns(UserWarning, match="here") as caught:
         warn("here")
     assert caught[0].filename == __file__
-
-
-def test_what_loading_keeps_quiet_about_stays_in_its_thread(monkeypatch, tmp_path):
-    """While a file is read whose format PyTorch warns of, another thread says something."""
-    path, load = tmp_path / "network.pth", torch.load
-    torch.save(random_model("fsrcnn", 2).base.state_dict(), path)
-
-    def loading(*arguments, **named):
-        warnings.warn("an old format", stacklevel=1)
-        thread = threading.Thread(target=lambda: warnings.warn("about something else", stacklevel=1))
-        thread.start()
-        thread.join()
-        return load(*arguments, **named)
-
-    monkeypatch.setattr(torch, "load", loading)
-    with warnings.catch_warnings(record=True) as shown:
-        warnings.simplefilter("always")
-        load_checkpoint(path, colour="rgb", input_range="0..1", scale=2)
-    assert [str(warning.message) for warning in shown] == ["about something else"]

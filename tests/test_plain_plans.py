@@ -44,13 +44,17 @@ KINDS = {
     "imdn": ("imdn", 4, 2, {}),
     "imdn-odd": ("imdn", 3, 2, {"channels": 13, "distilled": 3, "squeezed": 2}, "0..255"),
     "imdn-x1": ("imdn", 1, 1, {"channels": 24, "distilled": 9, "squeezed": 1}),
+    "srresnet": ("srresnet", 4, 2, {"norm": "none"}),
+    "srresnet-prelu": ("srresnet", 2, 2, {"norm": "none", "prelu": True}),
+    "srresnet-odd": ("srresnet", 3, 2, {"channels": 13}),
     "edsr": ("edsr", 4, 2, {}, "0..255"),
     "edsr-wide": ("edsr", 3, 1, {"channels": 80, "residual": 0.1}, "0..255"),
+    "edsr-1": ("edsr", 1, 2, {"channels": 16}, "0..255"),
     "edsr-odd": ("edsr", 2, 3, {"channels": 11, "mean": (0.4, 0.5, 0.3)}),
 }
 # By which weights are larger, so that what blocks add can be seen.
 BODIES = {"rrdbnet": 3.0, "edsr": 1.5, "rcan": 1.5, "imdn": 1.5}
-IN_BOTH = "rcan", "imdn"  # which have plans in bf16, too
+IN_BOTH = "rcan", "imdn", "srresnet"  # which have plans in bf16, too
 
 
 def network(name: str) -> WholeNetwork:
@@ -101,6 +105,19 @@ def test_pictures_are_those_of_the_modules(name):
         if expected is not None:
             assert np.abs(found - expected).max() < 0.51
             assert expected.std() > 1
+
+
+@pytest.mark.parametrize("kind", ["rcan", "srresnet"])
+def test_odd_numbers_of_channels_have_no_pairs(kind):
+    """Even ones run in bf16."""
+    for channels in (13, 16):
+        made = WholeNetwork(WholeConfig(kind, 2, 1, {"channels": channels})).eval().requires_grad_(False)
+        if channels % 2:
+            with pytest.raises(InputError, match="there are none for 13 channels, an odd number"):
+                MaskGuidedSR(made, device="cpu", runtime="own", dtype="bfloat16")
+        else:
+            model = MaskGuidedSR(made, device="cpu", runtime="own", dtype="bfloat16")
+            assert np.abs(model.upscale(picture(21, 34)) - exact(made, picture(21, 34))).max() < 4
 
 
 def values(made: WholeNetwork, image: np.ndarray) -> torch.Tensor:

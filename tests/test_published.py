@@ -37,13 +37,19 @@ CASES = {
     "msrresnet x2": (originals.msrresnet(2), {}, ("msrresnet", 2, 2)),
     "msrresnet x4": (originals.msrresnet(4, blocks=3), {}, ("msrresnet", 4, 3)),
     "msrresnet x3, BasicSR": (originals.msrresnet(3, basicsr=True), {}, ("msrresnet", 3, 2)),
+    "msrresnet x4, MMagic": (originals.msrresnet_of_mmagic(4), {}, ("msrresnet", 4, 2)),
     "srresnet x4": (originals.srresnet(), {}, ("srresnet", 4, 2)),
+    "srresnet, batch norm": (originals.srresnet(batches=True), {}, ("srresnet", 4, 2)),
+    "srresnet of the paper": (originals.srresnet_of_the_paper(), {}, ("srresnet", 4, 2)),
+    "srresnet of the paper, long": (originals.srresnet_of_the_paper(2, True, 3), {}, ("srresnet", 2, 3)),
+    "srresnet of the paper, x8": (originals.srresnet_of_the_paper(8), {}, ("srresnet", 8, 2)),
     "rcan x2": (originals.rcan(2), {}, ("rcan", 2, 2)),
     "rcan x4": (originals.rcan(4, groups=3), {}, ("rcan", 4, 3)),
     "rcan x3, BasicSR": (originals.rcan(3, basicsr=True), {}, ("rcan", 3, 2)),
     "fsrcnn, ClassSR": (originals.fsrcnn_one_activation(True), {"input_range": "0..1"}, ("fsrcnn", 4, 3)),
     "fsrcnn, names": (originals.fsrcnn_one_activation(False), {"scale": 4}, ("fsrcnn", 4, 3)),
     "fsrcnn, luma": (originals.fsrcnn_classic(3), {"scale": 3, "input_range": "16..235"}, ("fsrcnn", 3, 2)),
+    "fsrcnn, luma, in parts": (originals.fsrcnn_in_parts(2, 4), {"scale": 2, "input_range": "0..1"}, ("fsrcnn", 2, 4)),
     "fsrcnn, RGB": (
         originals.fsrcnn_classic(2, 3, maps=4),
         {"scale": 2, "colour": "rgb", "input_range": "0..255"},
@@ -68,6 +74,16 @@ def test_a_spelling_is_the_network_that_was_published(name):
     assert wanted.std() > 1e-3 * wanted.abs().max()
     assert (found - wanted).abs().max() <= 2e-5 * wanted.abs().max()
     assert torch.equal(network(RGB), decode(found, config.colour, config.input_range, RGB, config.scale))
+
+
+def test_statistics_of_an_instance_normalisation_are_not_used():
+    """The first releases of PyTorch kept some."""
+    state, forward = originals.srresnet()
+    for name in [name.removesuffix("weight") for name in state if ".in" in name or "bn_mid" in name]:
+        if not name.endswith("bias"):
+            state.statistics(name.removesuffix("."), 8)
+    network = recognise(state, "it")
+    assert (network.body(RGB)[0] - forward(RGB)).abs().max() < 2e-5 * forward(RGB).abs().max()
 
 
 def test_colours_by_their_formulas():

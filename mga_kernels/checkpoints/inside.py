@@ -16,8 +16,10 @@ from torch import Tensor
 
 from ..errors import CheckpointError
 
-# Segments of names that DataParallel, torch.compile and others add around a module, at any place.
+# Segments of names that DataParallel, torch.compile and others add around a module, at any place, and those by which a
+# whole network, saved as an object, holds its parts.
 AROUND = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module"})
+AROUND |= {"_modules", "_parameters", "_buffers"}
 COUNTED = ("total_ops", "total_params")  # what thop leaves in every module
 COUNT = "n_averaged"  # beside a module in PyTorch's AveragedModel
 # Single numbers that those and others who average keep there, or a training among the tensors.
@@ -33,7 +35,7 @@ BESIDE = frozenset(
     "ssim old prev previous".split()
 )
 BESIDE_NAMES = frozenset({"d", "netd", "net_d", "netf", "net_f"})  # too short to be words
-DEEPEST = 8  # dictionaries in each other
+DEEPEST = 24  # dictionaries in each other; a whole network, saved as an object, has two for each of its levels
 MOST = 200_000  # entries of all of them
 MOST_NETWORKS = 100
 
@@ -69,18 +71,22 @@ def tensors_of(content: object) -> State:
     """
     found: State = {}
     left = MOST
-    level: list[tuple[str, Mapping]] = [("", _entries(content))]
+    level: list[tuple[str, object, tuple[int, ...]]] = [("", content, ())]
     for _ in range(DEEPEST):
-        below: list[tuple[str, Mapping]] = []
-        for place, mapping in level:
-            left -= len(mapping)
+        below: list[tuple[str, object, tuple[int, ...]]] = []
+        for place, holder, above in level:
+            entries = _entries(holder)
+            left -= len(entries)
             if left < 0:
                 raise CheckpointError(f"it has more than {MOST:,} entries")
-            for key, value in mapping.items():
-                if isinstance(value, Tensor) and isinstance(key, str | int):
+            above = (*above, id(holder))  # objects of a program may hold what holds them
+            for key, value in entries.items():
+                if not isinstance(key, str | int):
+                    continue
+                if isinstance(value, Tensor):
                     found[f"{place}{key}"] = value
-                elif isinstance(key, str | int) and (entries := _entries(value)):
-                    below.append((f"{place}{key}.", entries))
+                elif isinstance(value, Mapping | list | tuple) and id(value) not in above:
+                    below.append((f"{place}{key}.", value, above))
         level = below
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -16,14 +15,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..errors import CheckpointError, CheckpointNote
-from ..notices import quiet, warn
+from ..notices import warn
 from ..system.texts import AGAIN, shown
 from .class_files import places_of_classes
 from .foreign import foreign_network
 from .inside import Part, best, find_networks, guess, tensors_of
 from .kinds import STATE, kind_of, text_kind
 from .mask_guided import places_of_mask_guided
-from .pickles import kind_of_pickle, unneeded
+from .pickles import Refused, kind_of_pickle, read_pickle
 from .recognise import places_of_networks
 
 COMPUTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -41,14 +40,14 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
 
     What programs of training put around a network is taken off, and what lies beside it left out (``inside``). Of
     several networks that are known, the generator is taken, and of the same one its average over the training; a
-    CheckpointNote says so. Of a pickle only tensors are read (``weights_only=True``). CheckpointError for a file that
-    asks for anything else, whose tensors are more than what the file holds, that holds several networks none of which
-    is to be preferred, or no tensors; where it is something else, the error says what (``kinds``).
+    CheckpointNote says so. Of a pickle only tensors are read (``pickles``). CheckpointError for a file that
+    is a program, whose tensors are more than what the file holds, that holds several networks none of which is to be
+    preferred, or no tensors; where it is something else, the error says what (``kinds``).
     """
     name = f"checkpoint: {os.fspath(path)}"
     path = Path(path)
     _check_file(path, name)
-    content = _read_safetensors(path, name) if _is_safetensors(path) else _read_pickle(path, name)
+    content, without = (_read_safetensors(path, name), None) if _is_safetensors(path) else _read_pickle(path, name)
     try:
         tensors = tensors_of(content)
         parts = find_networks(tensors, _places)
@@ -63,7 +62,7 @@ def read_state_dict(path: str | os.PathLike) -> dict[str, Tensor]:
         what = f"the state of a training ({', '.join(keys)}) and no network; give the file of its weights"
         raise CheckpointError(f"{name} holds {what}")
     if not tensors:
-        raise CheckpointError(f"{name} holds no dictionary of tensors; {STATE}")
+        raise CheckpointError(f"{name} {without or f'holds no dictionary of tensors; {STATE}'}")
     return check_tensors(state or tensors, name, size)
 
 
@@ -182,24 +181,23 @@ def _cut_off(path: Path) -> str | None:
     return f"cut off: it has {size:,} of {whole:,} bytes, so it is not complete; {AGAIN}"
 
 
-def _read_pickle(path: Path, name: str) -> Any:
+def _read_pickle(path: Path, name: str) -> tuple[Any, str | None]:
+    """What is in it, and what is to be said where that has no tensors."""
     try:
-        asked = unneeded(path)
-        if asked is None:
-            with quiet(), path.open("rb") as stream:  # about formats that are no longer written; not by its name
-                return torch.load(stream, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can end the unpickler in any way
+        content, asked = read_pickle(path)
+    except Refused as refused:
+        raise CheckpointError(f"{name} is {_asking(str(refused))}") from None
+    except Exception as error:  # a damaged file can end the reader in any way
         kind = _kind_of_unread(path)
         if kind is not None:
             raise CheckpointError(f"{name} is {kind}") from None
-        # The text of the unpickler recommends to run the file.
-        own = isinstance(error, pickle.UnpicklingError)
-        reason = "PyTorch cannot read it as tensors alone" if own else _reason(error)
-        raise CheckpointError(f"{name} is damaged or no checkpoint: {reason}; {AGAIN}") from None
-    raise CheckpointError(
-        f"{name} is {kind_of_pickle(asked)}: it asks for {shown(asked)}; nothing of it was run; save its state_dict() "
-        "alone where it was made"
-    )
+        raise CheckpointError(f"{name} is damaged or no checkpoint: {shown(_reason(error))}; {AGAIN}") from None
+    return content, None if asked is None else f"is {_asking(asked)}"
+
+
+def _asking(asked: str) -> str:
+    what = f"{kind_of_pickle(asked)}: it asks for {shown(asked)}; nothing of it was run"
+    return f"{what}; save its state_dict() alone where it was made"
 
 
 def _kind_of_unread(path: Path) -> str | None:

@@ -18,6 +18,7 @@ from ..networks.whole import SCALES as WHOLE_SCALES
 
 State = Mapping[str, Tensor]
 MOST = 1000  # blocks; the published networks have up to 20
+EPSILON = 1e-5  # of PyTorch's normalisations
 BOTH_RANGES = ("0..1", "0..255")  # of a network from a framework with a setting for it; the tensors must tell
 
 
@@ -181,7 +182,9 @@ def shuffled_scale(values: int, channels: int, allowed: Collection[int] = SCALES
 
 
 def stepwise_scale(state: State) -> int:
-    """The scale of "upsampler.0", ".2" and so on, as ``networks.layers.stepwise_upsampler`` numbers them."""
+    """The scale of "upsampler.0", ".2" and so on, as ``networks.layers.stepwise_upsampler`` numbers them; 1 without."""
+    if not any(name.startswith("upsampler.") for name in state):
+        return 1
     values, channels = shape(state, "upsampler.0.weight")[:2]
     steps = 1
     while f"upsampler.{2 * steps}.weight" in state:
@@ -190,6 +193,21 @@ def stepwise_scale(state: State) -> int:
     if step**steps > max(WHOLE_SCALES):
         raise CheckpointError(f"it enlarges {steps} times by 2, and {max(WHOLE_SCALES)} times in all is the most")
     return int(step**steps)
+
+
+def without_batch_norm(state: State, conv: str, norm: str) -> dict[str, Tensor]:
+    """The tensors, of which the convolution ``conv`` does what the batch normalisation ``norm`` behind it did."""
+    names = [f"{norm}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
+    shape(state, f"{conv}.weight")
+    shapes = {shape(state, name, 1) for name in names}
+    if shapes != {(len(state[f"{conv}.weight"]),)}:
+        raise CheckpointError(f"the tensors of {norm} are {sorted(shapes)}, unlike the channels of {conv}")
+    gain, shift, mean, variance = (state[name].double() for name in names)
+    factor = gain / (variance + EPSILON).sqrt()
+    bias = state.get(f"{conv}.bias", torch.zeros(1)).double()
+    result = {name: t for name, t in state.items() if name not in (*names, f"{norm}.num_batches_tracked")}
+    weight = state[f"{conv}.weight"].double() * factor[:, None, None, None]
+    return result | {f"{conv}.weight": weight.float(), f"{conv}.bias": (shift + (bias - mean) * factor).float()}
 
 
 def slope_per_channel(slope: Tensor, channels: int) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -56,17 +56,19 @@ class PixelShuffleUpsampler(nn.Sequential):
 
 
 def upsampling_steps(scale: int) -> tuple[int, ...]:
-    """Factors of a network that upsamples in steps: 4 is two steps of 2, 8 is three."""
+    """Factors of a network that upsamples in steps: 4 is two steps of 2, 8 is three, 1 is none."""
     steps = scale.bit_length() - 1
-    return (2,) * steps if steps and scale == 1 << steps else (scale,)
+    return (2,) * steps if scale == 1 << steps else (scale,)
 
 
-def stepwise_upsampler(channels: int, scale: int, bias: bool = True, slope: float | None = None) -> nn.Sequential:
-    """(N, C, H, W) -> (N, C, sH, sW) by pixel shuffles, each followed by a leaky ReLU where a ``slope`` is given."""
+def stepwise_upsampler(
+    channels: int, scale: int, bias: bool = True, activation: Callable[[], nn.Module] | None = None
+) -> nn.Sequential:
+    """(N, C, H, W) -> (N, C, sH, sW) by pixel shuffles, each followed by an ``activation`` where one is given."""
     layers: list[nn.Module] = []
     for step in upsampling_steps(scale):
         layers += [conv(channels, channels * step * step, 3, bias), nn.PixelShuffle(step)]
-        layers += [nn.LeakyReLU(slope)] if slope is not None else []
+        layers += [] if activation is None else [activation()]
     return nn.Sequential(*layers)
 
 

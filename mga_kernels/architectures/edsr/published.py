@@ -8,20 +8,22 @@ from ...checkpoints.mean_shift import has_shift, mean_shift, with_other_means, w
 from ...checkpoints.spelling import Published, Reading, Spelling, State, count, renamed, shape, stepwise_scale
 from .network import MEAN, WIDE, WIDE_RESIDUAL
 
+MOST_STEPS = 4  # to x16
+
 
 def _edsr(state: State, spelling: str, mean: tuple[float, ...], ranges: tuple[str, ...]) -> Reading:
     """Of tensors with our names. What blocks are multiplied by no tensor tells."""
-    scale, channels = stepwise_scale(state), shape(state, "upsampler.0.weight")[1]
+    scale, channels = stepwise_scale(state), shape(state, "conv_first.weight")[0]
     settings = {"channels": channels, "mean": mean}
     settings |= {"residual": WIDE_RESIDUAL} if channels >= WIDE else {}
     return Reading("edsr", spelling, dict(state), count(state, r"body\.(\d+)\."), settings, (scale,), ranges=ranges)
 
 
 def _with_others(reading: Reading) -> Reading:
-    """With what it may be as well where its blocks are multiplied as those of the large network are."""
+    """With what it may be as well where its blocks are multiplied as those of a network of the other width are."""
+    residual = 1.0 if "residual" in reading.settings else WIDE_RESIDUAL
     ways = (reading, *reading.others)
-    if "residual" not in reading.settings:
-        ways += tuple(replace(way, settings={**way.settings, "residual": WIDE_RESIDUAL}) for way in ways)
+    ways += tuple(replace(way, settings={**way.settings, "residual": residual}) for way in ways)
     return replace(reading, others=tuple(replace(way, others=()) for way in ways[1:]))
 
 
@@ -41,8 +43,12 @@ def _original(state: State) -> Reading:
 
 
 def _basicsr(state: State) -> Reading:
-    # The mean colour is no tensor; that of DIV2K is what the code has.
-    reading = _edsr(renamed(state, {r"upsample\.": "upsampler."}), "BasicSR", MEAN, ("0..255",))
+    """The mean colour is no tensor; that of DIV2K is what the code has, for the range that each framework has."""
+    if any(".upsample_conv." in name for name in state):
+        rules = {rf"upsample\.{step}\.upsample_conv\.": f"upsampler.{2 * step}." for step in range(MOST_STEPS)}
+        reading = _edsr(renamed(state, rules), "MMagic", tuple(value / 255 for value in MEAN), ("0..1",))
+    else:
+        reading = _edsr(renamed(state, {r"upsample\.": "upsampler."}), "BasicSR", MEAN, ("0..255",))
     return _with_others(with_other_means(reading, MEAN))
 
 
@@ -50,7 +56,7 @@ PUBLISHED = Published(
     (
         Spelling(
             "EDSR",
-            ("head.0.weight", "body.0.body.0.weight", "body.0.body.2.weight", "tail.0.0.weight", "tail.1.weight"),
+            ("head.0.weight", "body.0.body.0.weight", "body.0.body.2.weight", "tail.1.weight"),
             _original,
         ),
         Spelling("EDSR", ("conv_first.weight", "body.0.conv1.weight", "conv_after_body.weight"), _basicsr),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...networks.config import SCALES
 from ...networks.interface import Halves
-from ...runtimes.cpu.layers import Conv, from_bytes, weight_and_bias
+from ...runtimes.cpu.layers import Conv, from_bytes, slope_of, weight_and_bias
 from ...runtimes.cpu.pairs import Grid
 from ...runtimes.cpu.plan import MARGIN, Buffers, GridWeights
 from ...runtimes.cpu.stages import Stage
@@ -18,17 +18,12 @@ from ...runtimes.cpu.storage import Chain, Storage, Stored
 from . import network as fsrcnn
 
 
-def _slopes(activation: nn.Module) -> Tensor:
-    assert isinstance(activation, nn.PReLU)
-    return activation.weight.detach()
-
-
 def _convolutions(layers: Sequence[nn.Module], x: str, out: str) -> list[Stage]:
     """Convolutions, each with its PReLU, from slot ``x`` to slot ``out``."""
     pairs = list(zip(layers[::2], layers[1::2], strict=True))
     slots = [x, *(f"{out} {i}" for i in range(1, len(pairs))), out]
     return [
-        Stage(Conv(*weight_and_bias(conv), _slopes(activation)), slots[i], slots[i + 1])
+        Stage(Conv(*weight_and_bias(conv), slope_of(activation)), slots[i], slots[i + 1])
         for i, (conv, activation) in enumerate(pairs)
     ]
 
@@ -79,7 +74,7 @@ class FsrcnnWeights(GridWeights[fsrcnn.BaseNet, fsrcnn.RefineNet]):
         assert isinstance(first, nn.Conv2d)
         assert isinstance(expand, nn.Conv2d)
         self.channels = expand.in_channels
-        head = from_bytes(first, self.value_range, _slopes(activation))
+        head = from_bytes(first, self.value_range, slope_of(activation))
         trunk = [Stage(head, "image", "first"), *_convolutions(list(base.mid_part), "first", "out")]
         self.trunk = self.chain(trunk, ["image", "out"])
         self.stages = [*trunk, *_upsampler(base.last_part, "out", self.config.scale)]

@@ -17,6 +17,7 @@ from ...checkpoints.spelling import (
     State,
     count,
     identity_slopes,
+    renamed,
     shape,
     slope_per_channel,
 )
@@ -46,6 +47,15 @@ def _ours(state: State) -> Reading:
     """The same with the expansion in last_part: the mask-guided paper's, which is RGB."""
     blocks = (count(state, r"mid_part\.(\d+)\.weight") - 2) // 2
     return _reading("mask-guided", dict(state), blocks, state, "last_part.2.weight", colours=("rgb",))
+
+
+def _parts(state: State) -> Reading:
+    """feature_extraction, shrink, map, expand, deconv: as the classic one, each with its PReLUs."""
+    blocks = count(state, r"map\.(\d+)\.weight") // 2
+    rules = {r"feature_extraction\.": "first_part.", r"shrink\.": "mid_part.", r"expand\.": "last_part."}
+    rules |= {rf"map\.{layer}\.": f"mid_part.{2 + layer}." for layer in range(2 * blocks)}
+    result = renamed(state, {**rules, r"deconv\.": "last_part.2."})
+    return _reading("parts", result, blocks, state, "deconv.weight")
 
 
 def _classsr(state: State) -> Reading:
@@ -149,6 +159,7 @@ PUBLISHED = Published(
     (
         Spelling("FSRCNN", ("first_part.0.weight", "mid_part.0.weight", "last_part.weight"), _classic),
         Spelling("FSRCNN", ("first_part.0.weight", "mid_part.0.weight", "last_part.2.weight"), _ours),
+        Spelling("FSRCNN", ("feature_extraction.0.weight", "map.0.weight", "deconv.weight"), _parts),
         Spelling("FSRCNN", ("head_conv.0.weight", "body_conv.0.weight", "tail_conv.weight"), _classsr),
         Spelling("FSRCNN", ("feature_extract.weight", "map_1.weight", "deconv.weight"), _named),
     ),

@@ -26,5 +26,17 @@ PUBLISHED = Published(
             ("conv_first.weight", "body.0.conv1.weight", "conv_hr.weight"),
             _msrresnet("BasicSR", {r"body\.": "recon_trunk.", r"conv_hr\.": "HRconv."}),
         ),
+        Spelling(
+            "MSRResNet",
+            ("conv_first.weight", "trunk_net.0.conv1.weight", "conv_hr.weight"),
+            _msrresnet(
+                "MMagic",
+                {
+                    r"trunk_net\.": "recon_trunk.",
+                    r"upsample(\d)\.upsample_conv\.": r"upconv\1.",
+                    r"conv_hr\.": "HRconv.",
+                },
+            ),
+        ),
     )
 )

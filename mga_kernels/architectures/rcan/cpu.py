@@ -9,14 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...networks.interface import Halves
 from ...networks.layers import each
 from ...runtimes.cpu.layers import Conv, plus_mean, weight_and_bias
 from ...runtimes.cpu.pairs import Grid
 from ...runtimes.cpu.plan import Buffers, MakeChain
 from ...runtimes.cpu.rescaled import Given, RescaledChain, TrunkWeights, sums
 from ...runtimes.cpu.stages import Stage, stepwise
-from ...runtimes.cpu.storage import Storage, Stored
+from ...runtimes.cpu.storage import Stored
 from . import network as rcan
 
 PLANES = ("raw", "block", "group")  # two of each, but one where layers may write over what they no longer read
@@ -100,14 +99,6 @@ class _Trunk:
 class RcanWeights(TrunkWeights[rcan.BaseNet, rcan.RefineNet]):
     faster = "float32"
     any_settings = True
-
-    @classmethod
-    def against(cls, halves: Halves, kept: Storage) -> str | None:
-        """Packed weights in bf16 have pairs of channels."""
-        base = halves.base
-        assert isinstance(base, rcan.BaseNet)
-        channels = base.conv_first.out_channels
-        return f"there are none for {channels} channels, an odd number" if kept.narrow and channels % 2 else None
 
     def _planes_of_trunk(self) -> list[str]:
         return [f"{name} {i}" for name in PLANES for i in range(1 if self.storage.in_place else 2)]

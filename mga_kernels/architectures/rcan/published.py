@@ -23,7 +23,7 @@ from .network import MEAN
 def _rcan(state: State, spelling: str, mean: tuple[float, ...], ranges: tuple[str, ...]) -> Reading:
     """Of tensors with our names."""
     groups, blocks = count(state, r"body\.(\d+)\.residual_group\."), count(state, r"body\.0\.residual_group\.(\d+)\.")
-    scale, channels = stepwise_scale(state), shape(state, "upsampler.0.weight")[1]
+    scale, channels = stepwise_scale(state), shape(state, "conv_first.weight")[0]
     squeezed = shape(state, "body.0.residual_group.0.rcab.3.attention.1.weight")[0]
     settings = {"blocks_per_group": blocks, "channels": channels, "squeezed": squeezed, "mean": mean}
     inputs = shape(state, "conv_first.weight")[1]

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import ClassVar, cast
+from typing import cast
 
 from torch import nn
 
-from ...runtimes.cpu.layers import Conv, from_bytes
+from ...runtimes.cpu.layers import Conv, from_bytes, slope_of
 from ...runtimes.cpu.pairs import Grid
-from ...runtimes.cpu.plan import Buffers, MakeChain
+from ...runtimes.cpu.plan import Buffers, MakeChain, PlaneSizes
 from ...runtimes.cpu.rescaled import Given, RescaledChain, TrunkWeights, normalise, sums
 from ...runtimes.cpu.stages import Stage, stepwise
 from ...runtimes.cpu.storage import Chain, Stored
 from . import network as srresnet
 
-CHANNELS = srresnet.FEATURE_CHANNELS
 TIGHT_SCALE = 4  # the 9x9 convolution sees four pixels of zeros beyond a patch, which at this scale are one LR pixel
 
 
 def _upsampler(half: srresnet.BaseNet | srresnet.RefineNet, x: str, scale: int) -> list[Stage]:
     """From slot ``x`` to ``picture``."""
-    return stepwise(half.upscale, x, scale, Conv.of(half.conv_output, floats=True), srresnet.SLOPE)
+    return stepwise(half.upscale, x, scale, Conv.of(half.conv_output, floats=True))
 
 
 class _PlainTrunk:
@@ -31,12 +30,11 @@ class _PlainTrunk:
     ``alone``: nothing uses the planes of the blocks before it any more.
     """
 
-    planes: ClassVar[dict[str, int | tuple[int, int]]] = {"block 0": CHANNELS, "block 1": CHANNELS}
-
     def __init__(self, half: srresnet.BaseNet | srresnet.RefineNet, make: MakeChain):
         self.make, self.chains = make, []
+        self.planes: PlaneSizes = dict.fromkeys(("block 0", "block 1"), half.conv_mid.out_channels)
         for block in cast(list[srresnet.ResidualBlock], list(half.residual)):
-            first, second = Conv.of(block.conv1, srresnet.SLOPE), Conv.of(block.conv2)
+            first, second = Conv.of(block.conv1, slope_of(block.relu)), Conv.of(block.conv2)
             stages = [Stage(first, "x", "hidden"), Stage(second, "hidden", "next", "x")]
             self.chains.append(make(stages, ["x", "next"]))
         self.end = Stage(Conv.of(half.conv_mid), "last", "out", "x")
@@ -61,13 +59,13 @@ class _NormalisedTrunk:
     """
 
     def __init__(self, half: srresnet.BaseNet | srresnet.RefineNet, make: MakeChain, in_place: bool):
-        self.make = make
+        self.make, self.channels = make, half.conv_mid.out_channels
         names = ["block 0", "raw 0"]
         if not in_place:
             names.append("block 1")
         if not in_place or isinstance(half, srresnet.RefineNet):
             names.append("raw 1")
-        self.planes: dict[str, int | tuple[int, int]] = dict.fromkeys(names, CHANNELS)
+        self.planes: PlaneSizes = dict.fromkeys(names, self.channels)
         self.norms: list[nn.InstanceNorm2d] = []
         convolutions = []
         for block in cast(list[srresnet.ResidualBlock], list(half.residual)):
@@ -78,9 +76,13 @@ class _NormalisedTrunk:
         self.first = make([Stage(convolutions[0], "x", "to", measure=True)], ["x", "to"])
         # Odd ones are second in their block, behind an activation; even ones follow a block, whose sum is kept.
         self.chains = [
-            RescaledChain(make, CHANNELS, srresnet.SLOPE, False, [Stage(conv, "scaled", "to", measure=True)], ["to"])
+            RescaledChain(
+                make, self.channels, srresnet.SLOPE, False, [Stage(conv, "scaled", "to", measure=True)], ["to"]
+            )
             if i % 2
-            else RescaledChain(make, CHANNELS, 1.0, True, [Stage(conv, "scaled", "to", measure=True)], ["scaled", "to"])
+            else RescaledChain(
+                make, self.channels, 1.0, True, [Stage(conv, "scaled", "to", measure=True)], ["scaled", "to"]
+            )
             for i, conv in enumerate(convolutions)
         ][1:]
 
@@ -89,7 +91,7 @@ class _NormalisedTrunk:
         spare = [name for name in self.planes if name != (last if last in self.planes else "raw 0")] if alone else []
         renamed = [replace(s, x="scaled") if s.x == "out" else s for s in stages]
         whole = ["scaled" if name == "out" else name for name in whole]
-        return RescaledChain(self.make, CHANNELS, 1.0, True, renamed, whole, spare)
+        return RescaledChain(self.make, self.channels, 1.0, True, renamed, whole, spare)
 
     def __call__(self, area: Grid, x: Stored, buffers: Buffers, end: RescaledChain, given: Given, gain: float) -> None:
         raw, last = buffers["raw 0"], x
@@ -111,6 +113,7 @@ class _NormalisedTrunk:
 
 class SrresnetWeights(TrunkWeights[srresnet.BaseNet, srresnet.RefineNet]):
     faster = "float32"
+    any_settings = True
 
     def _trunk(self, half: srresnet.BaseNet | srresnet.RefineNet) -> _PlainTrunk | _NormalisedTrunk:
         if isinstance(half.bn_mid, nn.Identity):
@@ -118,9 +121,9 @@ class SrresnetWeights(TrunkWeights[srresnet.BaseNet, srresnet.RefineNet]):
         return _NormalisedTrunk(half, self.chain, self.storage.in_place)
 
     def prepare_base(self, base: srresnet.BaseNet) -> None:
-        self.trunk = self._trunk(base)
+        self.trunk, self.channels = self._trunk(base), base.conv_mid.out_channels
         self.base_planes = {**self.trunk.planes, **self.shallow}
-        head = Stage(from_bytes(base.conv_input, self.value_range, srresnet.SLOPE), "image", "x")
+        head = Stage(from_bytes(base.conv_input, self.value_range, slope_of(base.relu)), "image", "x")
         self.head = self.chain([head], ["image", "x"])
         self.end = self.trunk.ends([], ["out"])
         upsampler = _upsampler(base, "out", self.config.scale)
@@ -129,7 +132,7 @@ class SrresnetWeights(TrunkWeights[srresnet.BaseNet, srresnet.RefineNet]):
     def prepare_refine(self, refine: srresnet.RefineNet) -> None:
         self.tight = self.config.scale == TIGHT_SCALE
         self.refine_trunk = self._trunk(refine)
-        self.refine_planes = {**self.refine_trunk.planes, "trunk": CHANNELS, "fused": CHANNELS, "tight": CHANNELS}
+        self.refine_planes = {**self.refine_trunk.planes, **dict.fromkeys(("trunk", "fused", "tight"), self.channels)}
         fuse = self.closing_pair(refine.conv1, refine.conv2)
         fusing = [Stage(fuse[0], "out", "hidden"), Stage(fuse[1], "hidden", "fused", crop=1)]
         upsampler = _upsampler(refine, "fused", self.config.scale)

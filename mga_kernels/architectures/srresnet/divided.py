@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...errors import InputError
 from ...networks.divided import BaseHalf, Half, Layout, RefineHalf, State, channels_of_state, step_of
 from ...networks.layers import conv, stepwise_upsampler
 from ...networks.margins import Step
@@ -20,8 +21,11 @@ class _Srresnet(Half):
         norm: str = "instance",
         channels: int = srresnet.FEATURE_CHANNELS,
         light: bool = False,
+        prelu: bool = False,
     ):
         super().__init__()
+        if prelu:
+            raise InputError("srresnet-split: a network with PReLUs is not cut in two; run it whole")
         has_norm = norm == "instance"
         self.parts = channels, channels
         self.residual = nn.Sequential(*(srresnet.ResidualBlock(has_norm, channels) for _ in range(blocks)))
@@ -29,7 +33,7 @@ class _Srresnet(Half):
         self.bn_mid = nn.InstanceNorm2d(channels, affine=True) if has_norm else nn.Identity()
         if self.lighten(light, scale, channels):
             return
-        self.upscale = stepwise_upsampler(channels, scale, bias=not has_norm, slope=srresnet.SLOPE)
+        self.upscale = stepwise_upsampler(channels, scale, not has_norm, lambda: srresnet.activation(channels))
         self.conv_output = conv(channels, 3, 9, bias=not has_norm)
 
     def advance(self, *state: Tensor) -> State:

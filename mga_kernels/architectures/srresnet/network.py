@@ -1,18 +1,18 @@
 """SRResNet (Ledig et al., CVPR 2017), RGB in 0..1, without a residual from the upsampled input.
 
-Two forms fit the parameter and operation counts of the mask-guided paper (batch normalisation does not); ``norm``, a
-setting of each half, chooses between them:
+Two forms fit the parameter and operation counts of the mask-guided paper (batch normalisation, which becomes part of
+the convolutions when a file is read, does not); ``norm``, a setting of each half, chooses between them:
 
 * "instance", the default: instance normalisation with scale and shift, and no biases in the convolutions. This is the
   widespread PyTorch version (Base-Net of 16 blocks), whose parameter names are used here; ``upscale`` is its
   ``upscale4x``. The Refine-Net takes its statistics from each patch by itself: a pixel is refined differently in
   another patch, so the Refine-Net over all patches and over the whole feature are two functions, by construction.
-* "none": no normalisation, and biases. Each output depends on its surroundings only, wherever patches are cut.
+* "none": no normalisation, and biases. Each output depends on its surroundings only, wherever patches are cut. A
+  Base-Net may have PReLUs there (``prelu``), as in the paper of SRResNet, instead of leaky ReLUs.
 """
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import InputError
@@ -29,6 +29,10 @@ def _has_norm(norm: str) -> bool:
     return norm == "instance"
 
 
+def activation(channels: int, prelu: bool = False) -> nn.Module:
+    return nn.PReLU(channels) if prelu else nn.LeakyReLU(SLOPE)
+
+
 def _normalisation(norm: bool, channels: int) -> nn.Module:
     return nn.InstanceNorm2d(channels, affine=True) if norm else nn.Identity()
 
@@ -36,26 +40,27 @@ def _normalisation(norm: bool, channels: int) -> nn.Module:
 class ResidualBlock(nn.Module):
     """(N, C, H, W) to the same shape; nothing follows the addition."""
 
-    def __init__(self, norm: bool, channels: int = FEATURE_CHANNELS):
+    def __init__(self, norm: bool, channels: int = FEATURE_CHANNELS, prelu: bool = False):
         super().__init__()
+        self.relu = activation(channels, prelu)
         self.conv1 = conv(channels, channels, 3, bias=not norm)
         self.in1 = _normalisation(norm, channels)
         self.conv2 = conv(channels, channels, 3, bias=not norm)
         self.in2 = _normalisation(norm, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.in2(self.conv2(F.leaky_relu(self.in1(self.conv1(x)), SLOPE))) + x
+        return self.in2(self.conv2(self.relu(self.in1(self.conv1(x))))) + x
 
 
 class _Half(nn.Module):
     """What both halves consist of: blocks with a long skip, upsampler, and a last convolution 9x9."""
 
-    def __init__(self, scale: int, blocks: int, norm: bool, channels: int = FEATURE_CHANNELS):
+    def __init__(self, scale: int, blocks: int, norm: bool, channels: int = FEATURE_CHANNELS, prelu: bool = False):
         super().__init__()
-        self.residual = nn.Sequential(*(ResidualBlock(norm, channels) for _ in range(blocks)))
+        self.residual = nn.Sequential(*(ResidualBlock(norm, channels, prelu) for _ in range(blocks)))
         self.conv_mid = conv(channels, channels, 3, bias=not norm)
         self.bn_mid = _normalisation(norm, channels)
-        self.upscale = stepwise_upsampler(channels, scale, bias=not norm, slope=SLOPE)
+        self.upscale = stepwise_upsampler(channels, scale, not norm, lambda: activation(channels, prelu))
         self.conv_output = conv(channels, 3, 9, bias=not norm)
 
     def trunk(self, x: Tensor) -> Tensor:
@@ -70,13 +75,23 @@ class _Half(nn.Module):
 class BaseNet(_Half):
     """(N, 3, H, W) in 0..1 -> coarse image (N, 3, sH, sW) and coarse feature (N, C, H, W)."""
 
-    def __init__(self, scale: int, blocks: int = 12, norm: str = "instance", channels: int = FEATURE_CHANNELS):
-        super().__init__(scale, blocks, _has_norm(norm), channels)
+    def __init__(
+        self,
+        scale: int,
+        blocks: int = 12,
+        norm: str = "instance",
+        channels: int = FEATURE_CHANNELS,
+        prelu: bool = False,
+    ):
+        super().__init__(scale, blocks, _has_norm(norm), channels, prelu)
+        if prelu and norm != "none":
+            raise InputError(f'srresnet: prelu is for norm "none", and this one is {norm!r}')
+        self.relu = activation(channels, prelu)
         self.receptive_field = None if norm == "instance" else 2 * blocks + 8
         self.conv_input = conv(3, channels, 9, bias=norm == "none")
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        feature = self.trunk(F.leaky_relu(self.conv_input(image), SLOPE))
+        feature = self.trunk(self.relu(self.conv_input(image)))
         return self.upsample(feature), feature
 
 

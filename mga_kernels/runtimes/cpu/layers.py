@@ -82,6 +82,14 @@ def weight_and_bias(conv: nn.Module) -> tuple[Tensor, Tensor | None]:
     return conv.weight, conv.bias
 
 
+def slope_of(activation: nn.Module) -> float | Tensor:
+    """Of negative values: a number, or that of each channel."""
+    if isinstance(activation, nn.PReLU):
+        return activation.weight.detach()
+    assert isinstance(activation, nn.LeakyReLU)
+    return activation.negative_slope
+
+
 def beside(parts: Sequence[Tensor], whole: int) -> Tensor:
     """The weight (C', C, n, n) of several parts of a slot, each of which takes up ``whole`` channels of it."""
     return torch.cat([F.pad(part, (0, 0, 0, 0, 0, whole - part.shape[1])) for part in parts], dim=1)

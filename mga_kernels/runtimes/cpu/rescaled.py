@@ -13,11 +13,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...networks.interface import Halves
 from .layers import Scale
 from .pairs import Grid
 from .plan import Base, Buffers, MakeChain, PairWeights, Refine
 from .stages import Stage
-from .storage import Chain, Stored
+from .storage import Chain, Storage, Stored
 
 Given = dict[str, Stored | Tensor]
 
@@ -108,6 +109,13 @@ class TrunkWeights(PairWeights[Base, Refine]):
     fusing: Any
     upsampler: Chain
     tight = True
+
+    @classmethod
+    def against(cls, halves: Halves, kept: Storage) -> str | None:
+        """Packed weights in bf16 have pairs of channels."""
+        layers = () if halves.base is None else halves.base.modules()
+        channels = next((layer.out_channels for layer in layers if isinstance(layer, nn.Conv2d)), 0)
+        return f"there are none for {channels} channels, an odd number" if kept.narrow and channels % 2 else None
 
     def base(
         self, area: Grid, image: Stored, feature: Stored, picture: Tensor | None, rgb: Tensor, buffers: Buffers

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from ...networks.layers import upsampling_steps
-from .layers import Conv, Layer
+from .layers import Conv, Layer, slope_of
 
 MOST_SHUFFLE = 4  # of a layer, which kernels make at once
 
@@ -63,11 +63,15 @@ def against_shuffle(s: int) -> str | None:
     return f"there are none for a pixel shuffle of {s}" if s > MOST_SHUFFLE else None
 
 
-def stepwise(upsampler: Iterable[nn.Module], x: str, scale: int, last: Conv, slope: float = 1.0) -> list[Stage]:
+def stepwise(upsampler: Iterable[nn.Module], x: str, scale: int, last: Conv) -> list[Stage]:
     """``networks.layers.stepwise_upsampler`` and the ``last`` convolution, from slot ``x`` to "picture"."""
     stages = []
-    convolutions = [layer for layer in upsampler if isinstance(layer, nn.Conv2d)]
-    for number, (conv, step) in enumerate(zip(convolutions, upsampling_steps(scale), strict=True), start=1):
+    layers = [layer for layer in upsampler if not isinstance(layer, nn.PixelShuffle)]
+    convolutions = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+    slopes = [slope_of(layer) for layer in layers if not isinstance(layer, nn.Conv2d)] or [1.0] * len(convolutions)
+    steps = upsampling_steps(scale)
+    for number, (conv, slope, step) in enumerate(zip(convolutions, slopes, steps, strict=True), start=1):
+        slope = slope.repeat_interleave(step**2) if isinstance(slope, Tensor) else slope
         stages.append(Stage(Conv.of(conv, slope, shuffle=step), x, f"enlarged {number}"))
         x = f"enlarged {number}"
     return [*stages, Stage(last, x, "picture")]

@@ -23,7 +23,7 @@ import numpy as np
 
 from mga_kernels.errors import ImageError, InputError
 from mga_kernels.images import read_image
-from mga_kernels.networks.config import SCALES
+from mga_kernels.networks.whole import SCALES
 
 from ..files.claim import content_of
 from ..files.folders import list_images
@@ -131,7 +131,7 @@ def scale_of(hr_folder: Path, lr_folder: Path) -> int:
     if len(problems) == len(SCALES) and len(set(problems)) == 1:
         raise ImageError(problems[0])
     if len(found) != 1:
-        fit = " and ".join(f"x{scale}" for scale in found) or "none of x2, x3 and x4"
+        fit = " and ".join(f"x{scale}" for scale in found) or f"none of x{', x'.join(map(str, SCALES))}"
         raise InputError(f"evaluate: --scale is missing, and the images in {hr_folder} and {lr_folder} fit {fit}")
     return found[0]
 

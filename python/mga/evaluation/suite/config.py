@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mga_kernels.errors import InputError
 from mga_kernels.networks import VARIANTS
-from mga_kernels.networks.config import SCALES
+from mga_kernels.networks.whole import SCALES
 from mga_kernels.ops.select_patches import ORDERS
 
 from ...settings.toml import load
