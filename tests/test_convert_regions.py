@@ -115,6 +115,38 @@ def test_flat_colours_become_those_of_the_published_network(folder, small, monke
     assert (255 * (wanted - colours)).abs().max() > 3, "this network moves them"
 
 
+@pytest.mark.parametrize("number", range(4))
+def test_what_the_small_network_makes_at_the_border_of_an_image_counts(folder, small, monkeypatch, number):
+    """Crops cut it off, and a network that has not learned what the zeros behind it do makes a frame around pictures."""
+    work, made = begin(folder), []
+    monkeypatch.setattr(work, "_flat_loss", lambda number: 0)
+    monkeypatch.setattr(distilling, "weights_of", lambda wanted, scale, cell: torch.ones_like(wanted[:, :1]))
+
+    def make(lr: torch.Tensor) -> torch.Tensor:
+        large = lr.repeat_interleave(2, 2).repeat_interleave(2, 3) + 0.1
+        made.append((lr, large.requires_grad_()))
+        return made[-1][1]
+
+    monkeypatch.setattr(work, "_made", make)
+    work._loss(number).backward()
+    (_, crops), (corners, large) = made
+    side, inner = crops.shape[-1] // 2, crops.shape[-1] - 2 * distilling.MARGIN
+    assert (crops.grad.abs().sum((0, 1)) > 0).sum() == (inner - 2 * distilling.MARGIN) ** 2
+
+    images = [
+        lr[rows, columns]
+        for _, lr in work.crops.pairs
+        for rows in (slice(side), slice(-side, None))
+        for columns in (slice(side), slice(-side, None))
+    ]
+    given = (255 * corners).round().byte().permute(0, 2, 3, 1).numpy()
+    assert all(any((one == image).all() for image in images[number // 2 + 2 * (number % 2) :: 4]) for one in given)
+    y, x = (abs(torch.arange(2 * side) - first * (2 * side - 1)) for first in (number & 1, number >> 1))
+    seen, kept = 2 * work.network.base.reach.front, 2 * (side - distilling.MARGIN)
+    border = ((y[:, None] < seen) | (x < seen)) & (y[:, None] < kept) & (x < kept)
+    assert torch.equal(large.grad.abs().sum((0, 1)) > 0, border)
+
+
 def test_a_large_gradient_moves_weights_no_further_than_others(folder, small, monkeypatch):
     """Else one hard crop among thousands undoes what was learnt, at the rates that small networks need."""
     work, places = begin(folder, iterations=2000), []
@@ -145,6 +177,7 @@ def test_errors_count_little_where_cells_will_be_refined(folder, small, monkeypa
     assert distilling.weights_of(torch.zeros(1, 3, 32, 32), 2, 8).unique().tolist() == [1.0]
     work, losses = begin(folder), []
     monkeypatch.setattr(work, "_flat_loss", lambda number: 0)
+    monkeypatch.setattr(work, "_border_loss", lambda number: 0)
     monkeypatch.setattr(work, "crops", lambda number: (torch.zeros(2, 3, 32, 48), wanted))
     for image in (0, 1):
         wrong = torch.zeros_like(wanted)

@@ -1,9 +1,9 @@
 """A published network that refines regions of what a small one makes: ``mga convert --regions``.
 
 "base"     a small network (``catalogue.SMALL``) of at most BASE_SHARE of the operations learns, by squared differences,
-           the pictures that the published one makes of the user's images, and of flat ones, which are never refined;
-           no HR image is needed. What it makes of the busiest parts, which will be refined, counts little. The
-           published network's own weights stay
+           the pictures that the published one makes of the user's images, at their borders too, and of flat ones,
+           which are never refined; no HR image is needed. What it makes of the busiest parts, which will be refined,
+           counts little. The published network's own weights stay
 "measure"  on images that were not trained on: with which halo a quality takes least time, what a share of the cells
            brings and what it takes, and above which values of the mask the result is as near to the published network's
            as QUALITIES say
@@ -29,7 +29,7 @@ from ..complexity.counting import WholeCosts
 from ..files.folders import spread
 from ..training.colour import colour_values
 from ..training.loop import Ema, pace_of, run_steps
-from ..training.packs import Crops, Pair
+from ..training.packs import Crops, Pair, to_tensors
 from ..training.schedule import Schedule
 from .curve import Measuring, side_within
 from .light import fit_last
@@ -54,6 +54,8 @@ SIDE = 96  # of the parts of images that they are
 MEASURING_SHARE = 0.1  # of the time that measuring takes
 BUSY = 0.3  # of a batch: where it has most detail, which the published network will make,
 BUSY_WEIGHT = 0.1  # an error counts so much of one elsewhere
+CORNERS = 8  # of parts of images are in an iteration,
+BORDER_WEIGHT = 0.2  # and so much counts an error where the network sees their border
 COLOURS, FLAT_SIDE = 128, 33  # flat images, of which photographs have few, and LR pixels a side of them;
 FLATS = 8  # so many of them are in an iteration,
 FLAT_WEIGHT = 10.0  # and so much counts what their errors have above a level of 255, of less than two its square
@@ -161,13 +163,37 @@ class Distilling(Measuring):
 
     def _loss(self, number: int) -> Tensor:
         lr, wanted = self.crops(number)
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
-            made = self.network.base(lr.contiguous(memory_format=torch.channels_last))
+        made = self._made(lr)
         edge = min(MARGIN, lr.shape[2] // 4) * self.network.config.scale
-        wrong = (255 * (made.float() - wanted)).square().mean(1, keepdim=True)
+        wrong = (255 * (made - wanted)).square().mean(1, keepdim=True)
         weights = weights_of(wanted, self.teacher.config.scale, self.network.config.patch_size)
         wrong, weights = (part[..., edge:-edge, edge:-edge] for part in (wrong, weights))
-        return (wrong * weights).sum() / weights.sum() + self._flat_loss(number)
+        return (wrong * weights).sum() / weights.sum() + self._border_loss(number) + self._flat_loss(number)
+
+    def _made(self, lr: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            made: Tensor = self.network.base(lr.contiguous(memory_format=torch.channels_last))
+        return made.float()
+
+    def _border_loss(self, number: int) -> Tensor:
+        """Where a network sees the zeros behind the border of an image, which crops cut off, so there it learns it.
+
+        The published network's pictures are of whole parts, whose borders it saw, too.
+        """
+        network, side = self.network, self.crops.crop
+        scale, reach = network.config.scale, network.base.reach.front
+        assert reach is not None
+        rng = np.random.default_rng([self.training.seed, number])
+        chosen = [self.crops.pairs[index] for index in rng.choice(len(self.crops.pairs), CORNERS)]
+        lr, wanted = to_tensors([(corner(hr, side * scale, number), corner(lr, side, number)) for hr, lr in chosen])
+        made = self._made(lr)
+        turned = [axis for axis, bit in ((2, 1), (3, 2)) if number & bit]  # which makes it the first corner
+        wrong = (255 * (made - wanted)).square().mean(1, keepdim=True).flip(turned)
+        weights = weights_of(wanted, scale, network.config.patch_size).flip(turned)
+        seen, inner = min(reach, side // 2) * scale, (side - min(MARGIN, side // 4)) * scale
+        weights[..., seen:, seen:] = 0
+        wrong, weights = (part[..., :inner, :inner] for part in (wrong, weights))
+        return BORDER_WEIGHT * (wrong * weights).sum() / weights.sum()
 
     def _flat_loss(self, number: int) -> Tensor:
         """Of FLATS colours, where the border of an image is not seen: its own would weigh more than the colour."""
@@ -234,6 +260,13 @@ def weights_of(wanted: Tensor, scale: int, cell: int) -> Tensor:
     most = detail.flatten().kthvalue(max(1, round((1 - BUSY) * detail.numel()))).values
     weights = torch.where(detail > most, BUSY_WEIGHT, 1.0)
     return weights.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+
+
+def corner(image: np.ndarray, side: int, number: int) -> np.ndarray:
+    """Square of an image at one of its four corners: the first bit of ``number`` is for the last rows, the second for
+    the last columns."""
+    rows, columns = (slice(-side, None) if number & bit else slice(side) for bit in (1, 2))
+    return image[rows, columns]
 
 
 def parts_of(image: np.ndarray, side: int) -> list[np.ndarray]:
