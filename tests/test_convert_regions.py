@@ -130,8 +130,8 @@ def test_what_the_small_network_makes_at_the_border_of_an_image_counts(folder, s
     monkeypatch.setattr(work, "_made", make)
     work._loss(number).backward()
     (_, crops), (corners, large) = made
-    side, inner = crops.shape[-1] // 2, crops.shape[-1] - 2 * distilling.MARGIN
-    assert (crops.grad.abs().sum((0, 1)) > 0).sum() == (inner - 2 * distilling.MARGIN) ** 2
+    side, inner = corners.shape[-1], crops.shape[-1] - 4 * distilling.MARGIN
+    assert (crops.grad.abs().sum((0, 1)) > 0).sum() == inner**2
 
     images = [
         lr[rows, columns]

@@ -180,9 +180,10 @@ class Distilling(Measuring):
 
         The published network's pictures are of whole parts, whose borders it saw, too.
         """
-        network, side = self.network, self.crops.crop
+        network = self.network
         scale, reach = network.config.scale, network.base.reach.front
         assert reach is not None
+        side = min(self.crops.crop, 2 * reach + MARGIN)
         rng = np.random.default_rng([self.training.seed, number])
         chosen = [self.crops.pairs[index] for index in rng.choice(len(self.crops.pairs), CORNERS)]
         lr, wanted = to_tensors([(corner(hr, side * scale, number), corner(lr, side, number)) for hr, lr in chosen])
@@ -190,7 +191,7 @@ class Distilling(Measuring):
         turned = [axis for axis, bit in ((2, 1), (3, 2)) if number & bit]  # which makes it the first corner
         wrong = (255 * (made - wanted)).square().mean(1, keepdim=True).flip(turned)
         weights = weights_of(wanted, scale, network.config.patch_size).flip(turned)
-        seen, inner = min(reach, side // 2) * scale, (side - min(MARGIN, side // 4)) * scale
+        seen, inner = min(reach, side // 2) * scale, (side - MARGIN) * scale
         weights[..., seen:, seen:] = 0
         wrong, weights = (part[..., :inner, :inner] for part in (wrong, weights))
         return BORDER_WEIGHT * (wrong * weights).sum() / weights.sum()
