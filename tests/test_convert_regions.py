@@ -117,7 +117,7 @@ def test_flat_colours_become_those_of_the_published_network(folder, small, monke
 
 @pytest.mark.parametrize("number", range(4))
 def test_what_the_small_network_makes_at_the_border_of_an_image_counts(folder, small, monkeypatch, number):
-    """Crops cut it off, and a network that has not learned what the zeros behind it do makes a frame around pictures."""
+    """Crops cut it off; a network that has not learned what the zeros behind it do makes a frame around pictures."""
     work, made = begin(folder), []
     monkeypatch.setattr(work, "_flat_loss", lambda number: 0)
     monkeypatch.setattr(distilling, "weights_of", lambda wanted, scale, cell: torch.ones_like(wanted[:, :1]))
