@@ -85,7 +85,14 @@ def _release(libc: ctypes.CDLL) -> None:
         _owners -= 1
         if not _owners:
             _set(libc, _USUAL)
-            libc.malloc_trim(ctypes.c_size_t(0))
+            give_back()
+
+
+def give_back() -> None:
+    """Unused memory goes back to the system, where the C library is glibc."""
+    libc = _glibc()
+    if libc is not None:
+        libc.malloc_trim(ctypes.c_size_t(0))
 
 
 def _glibc() -> ctypes.CDLL | None:
