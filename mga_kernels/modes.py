@@ -38,6 +38,10 @@ class _Float32:
         with self._lock:
             self._leave(threading.get_ident(), 1)
 
+    def holds(self) -> bool:
+        """Whether the calling thread is inside."""
+        return threading.get_ident() in self._inside
+
     def _leave(self, thread: int, times: int) -> None:
         self._inside[thread] -= times
         if not self._inside[thread]:
@@ -76,6 +80,11 @@ def ordinary() -> Iterator[None]:
     of the caller have no effect, and float32 is not rounded to TF32. A default dtype cannot be undone for one thread
     alone, so code that runs within this names the dtype of all that it makes.
     """
+    changed = torch.is_grad_enabled() or torch.is_inference_mode_enabled()
+    changed = changed or any(map(torch.is_autocast_enabled, AUTOCASTS)) or torch.get_default_device() != CPU
+    if exact_float32.holds() and not changed:  # an image is so many times within it
+        yield
+        return
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.no_grad())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from operator import attrgetter
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,7 @@ RECORDS: dict[str, type] = {
     "map": MapRecord,
     "layer": LayerRecord,
 }
-_order: dict[type, list[str]] = {kind: [field.name for field in fields(kind)] for kind in RECORDS.values()}
+_numbers = {kind: attrgetter(*(field.name for field in fields(kind))) for kind in RECORDS.values()}  # of a record
 
 
 def adopt(fields_of: Callable[[str], str]) -> str | None:
@@ -138,10 +139,10 @@ def adopt(fields_of: Callable[[str], str]) -> str | None:
         if ours != set(theirs) or len(ours) != len(theirs):
             apart = ", ".join(sorted(ours ^ set(theirs))) or "one twice"
             return f"the fields of its record {name!r} are not those of this Python ({apart})"
-    _order.update((kind, orders[name]) for name, kind in RECORDS.items())
+    _numbers.update((kind, attrgetter(*orders[name])) for name, kind in RECORDS.items())
     return None
 
 
 def encode(records: Iterable[Record]) -> list[int]:
     """The numbers of all records one after the other, as the library reads them."""
-    return [int(getattr(record, name)) for record in records for name in _order[type(record)]]
+    return [int(number) for record in records for number in _numbers[type(record)](record)]

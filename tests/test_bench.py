@@ -3,9 +3,11 @@
 import argparse
 import ast
 import json
+import math
 import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import torch
 
 from mga_kernels import ops
 from mga_kernels.ops import convolution
+from mga_kernels.system import allocator
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 
@@ -303,6 +306,44 @@ def test_a_process_that_runs_out_of_memory_or_dies_is_told_apart(images):
         dead.begin(lambda: 1 << 40)
 
 
+TELLING_WHEN = """
+import json, sys, time
+def tell(): print(json.dumps({"peak": 0, "resident": 0, "seconds": time.monotonic()}), flush=True)
+tell()
+for line in sys.stdin: tell()
+"""
+
+
+def test_a_turn_begins_when_the_threads_of_the_last_one_are_at_rest(images):
+    import turns
+
+    players = [turns.Player(name, [sys.executable, "-c", TELLING_WHEN]) for name in ("one", "other")]
+    for player in players:
+        player.begin(lambda: 1 << 40)
+    turns.take_turns(players, math.inf, rounds=2)
+    for player in players:
+        player.end()
+    (first, third), (second, fourth) = (player.times for player in players)
+    assert min(second - first, third - second, fourth - third) >= turns.CALM
+
+
+FREED = """
+from turns import forget_peak, resident
+blocks = [bytes(100_000) for _ in range(2000)]
+del blocks[:-1]  # the last one keeps them in the heap
+forget_peak()
+before = resident("VmRSS")
+blocks += [bytes(100_000) for _ in range(1000)]
+print(resident("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(allocator._glibc() is None, reason="the C library is not glibc")
+def test_a_peak_is_of_what_is_used_again_too():
+    result = subprocess.run([sys.executable, "-c", FREED], cwd=BENCH, capture_output=True, text=True, check=True)
+    assert 90 <= int(result.stdout) <= 110
+
+
 def test_the_decomposed_contender_is_the_networks_own(images):
     from contenders import Decomposed, make_networks
 
@@ -324,7 +365,7 @@ def test_a_contender_that_cannot_be_made_says_why(images):
 
 
 @pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc")) is None, reason="there is no C compiler")
-@pytest.mark.parametrize(("network", "size"), [("fsrcnn", "1080p"), ("rfdn", "270p"), ("srresnet", "4K")])
+@pytest.mark.parametrize(("network", "size"), [("fsrcnn", "1080p"), ("rfdn", "540p"), ("srresnet", "4K")])
 def test_a_second_image_of_one_size_allocates_nothing_large(network, size, monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))
     import memory

@@ -239,12 +239,11 @@ def test_a_library_with_other_records_is_not_used(monkeypatch, change, message):
 
 def test_numbers_follow_the_order_of_the_library(monkeypatch):
     slot = records.SlotRecord(scale=1, mask=2, pairs=3, rows=4)
-    original = dict(records._order)
-    assert records.encode([slot]) == [1, 2, 3, 4]
-    orders = {name: " ".join(reversed(original[kind])) for name, kind in records.RECORDS.items()}
-    monkeypatch.setattr(records, "_order", original.copy())
-    assert records.adopt(orders.__getitem__) is None
-    assert records.encode([slot, slot]) == [4, 3, 2, 1] * 2
+    monkeypatch.setattr(records, "_numbers", records._numbers.copy())
+    names = {name: [field.name for field in dataclasses.fields(kind)] for name, kind in records.RECORDS.items()}
+    for order, numbers in ((list, [1, 2, 3, 4]), (reversed, [4, 3, 2, 1])):
+        assert records.adopt(lambda name, order=order: " ".join(order(names[name]))) is None
+        assert records.encode([slot, slot]) == numbers * 2
 
 
 @pytest.mark.parametrize(("dtype", "op"), [(torch.float32, "convolve_maps_"), (torch.bfloat16, "pair_chain_")])

@@ -283,6 +283,14 @@ def test_an_engine_is_usable_after_a_wider_one_could_not_be_made(monkeypatch):
     assert np.array_equal(found, engine(network, dtype=dtype).upscale(pixels()))
 
 
+@pytest.mark.parametrize("mask", [None, "high-pass"])
+def test_nothing_but_the_caller_holds_a_picture(mask):
+    """Or the next one has to be made in other memory, which the system clears first, page by page."""
+    model = engine(random_model("fsrcnn", 2, k=5), mask=mask)
+    model.upscale(pixels())
+    assert [plan.shown for plan in model._runner.plans.values()] == [None]
+
+
 def test_a_plan_that_ran_out_of_memory_is_gone_before_a_smaller_one_is_made(monkeypatch):
     """Or both would be there at once, where there was no room for one."""
     model = engine(random_model("fsrcnn", 2, k=5))

@@ -97,6 +97,14 @@ def test_what_large_tiles_would_change_has_small_ones():
     assert tiles_of(MaskGuidedSR(network("compact", 300.0), runtime="own")) == {4}
 
 
+def test_the_halves_are_copied_once(monkeypatch):
+    """Of networks of many weights each copy counts, also one that is soon freed."""
+    made, halves = [], MaskGuidedNetwork.halves
+    monkeypatch.setattr(MaskGuidedNetwork, "halves", lambda network: made.append(network) or halves(network))
+    assert not isinstance(large_tiles.of(guided(), Maps(), exact=False), str)
+    assert len(made) == 1
+
+
 def test_what_is_apart_by_chance_is_another_byte_as_often():
     """So the likeness of two pictures in bytes is that which is expected of them, without the chance."""
     generator = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from mga_kernels.runtimes.cpu.layers import Conv, Scale, beside, stacked
 from mga_kernels.runtimes.cpu.maps import Map, MapChain
 from mga_kernels.runtimes.cpu.pairs import Grid
 from mga_kernels.runtimes.cpu.stages import Stage
-from mga_kernels.system.allocator import huge_pages
+from mga_kernels.system.allocator import empty_in_huge_pages, huge_pages
 
 
 def conv2d(x: torch.Tensor, conv: nn.Module) -> torch.Tensor:
@@ -142,3 +142,14 @@ def test_large_memory_is_asked_to_have_huge_pages():
         assert huge_pages(torch.empty(8 << 20, dtype=torch.uint8))
     assert not huge_pages(torch.empty(1000))
     assert not huge_pages(torch.empty(8 << 20, device="meta"))
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [((1080, 1920, 3), torch.uint8), ((600, 400, 3), torch.float32)])
+def test_a_large_picture_begins_where_a_huge_page_does(shape, dtype):
+    with torch.device("meta"):
+        picture, small = empty_in_huge_pages(shape, dtype), empty_in_huge_pages((9, 9, 3), dtype)
+    assert picture.data_ptr() % (2 << 20) == 0
+    assert small.untyped_storage().nbytes() == small.nbytes
+    for one, size in ((picture, shape), (small, (9, 9, 3))):
+        assert (one.shape, one.dtype, one.is_contiguous()) == (size, dtype, True)
+        assert one.fill_(7).eq(7).all()  # all of it is there

@@ -116,6 +116,19 @@ def test_no_mode_changes_a_result(name, runtime, mode):
     assert_same(results(outside, images), expected)
 
 
+@pytest.mark.parametrize("mode", ["inference", "gradients", "autocast", "autocast to float16", "device"])
+def test_a_mode_that_is_entered_within_it_has_no_effect_either(mode):
+    def seen() -> list[object]:
+        made = torch.ones(2, 2) @ torch.ones(2, 2, requires_grad=True)
+        return [made.dtype, made.device, made.requires_grad, made.is_inference()]
+
+    with ordinary(), MODES[mode]():
+        changed = seen()
+        with ordinary(), ordinary():
+            assert seen() == [torch.float32, torch.device("cpu"), False, False]
+        assert seen() == changed
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_no_mode_changes_what_a_file_holds(tmp_path, mode):
     ours, theirs = write_tiny_model(tmp_path / "tiny.safetensors"), tmp_path / "published.pth"

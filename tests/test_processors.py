@@ -1,5 +1,7 @@
 """How many processors there are for this process, read from a made-up tree of control groups, and who heeds it."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,7 @@ def test_photographs_are_run_by_no_more_threads(monkeypatch):
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     monkeypatch.setattr(threads, "processors", lambda: 2)
+    monkeypatch.setattr(threads, "_known", (-math.inf, 1))
     try:
         model = MaskGuidedSR(random_model("fsrcnn", 2), k=3)
         seen = []
@@ -59,3 +62,13 @@ def test_photographs_are_run_by_no_more_threads(monkeypatch):
         assert torch.get_num_threads() == 3
     finally:
         torch.set_num_threads(before)
+
+
+def test_a_quota_is_looked_up_again_after_a_while(monkeypatch):
+    allowed, now = [3, 2], 100.0
+    monkeypatch.setattr(threads, "_at_most", lambda count: count)
+    monkeypatch.setattr(threads, "processors", lambda: allowed.pop(0))
+    monkeypatch.setattr(threads, "_known", (-math.inf, 1))
+    for later, expected in ((0, 3), (0.9 * threads.LASTS, 3), (threads.LASTS, 2), (1.5 * threads.LASTS, 2)):
+        monkeypatch.setattr(threads.time, "monotonic", lambda at=now + later: at)
+        assert threads.allowed_threads() == expected

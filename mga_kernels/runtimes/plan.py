@@ -17,6 +17,7 @@ from ..networks.detail import detail
 from ..networks.interface import padded_size
 from ..networks.layers import Place
 from ..ops import output_to_image, paste_patches_, select_patches
+from ..system.allocator import empty_in_huge_pages
 
 CELLS = "which cells of {} are refined depends on the whole frame"  # why no parts of one are run
 
@@ -170,6 +171,8 @@ class Plan(ABC):
     def buffer(self, out: Tensor | None = None) -> Tensor:
         """A picture of whole cells: ``out`` where it has their size; the plan's own where not; a new one without it."""
         size = [side * self.config.scale for side in self.padded]
+        if out is None and self.device.type == "cpu":
+            return empty_in_huge_pages((*size, 3), self.pixel)
         if out is None:
             return torch.empty(*size, 3, dtype=self.pixel, device=self.device)
         if list(out.shape[:2]) == size and out.device == self.device:
@@ -211,8 +214,8 @@ class Plan(ABC):
         return None
 
     def result(self, whole: Tensor, out: Tensor | None) -> Tensor:
-        """What ``run`` returns of a picture of whole cells."""
-        picture = self.crop(whole)
+        """What ``run`` returns of a picture of whole cells, which the plan holds no longer."""
+        self.shown, picture = None, self.crop(whole)
         if out is None:
             return picture.cpu()
         if out.data_ptr() != picture.data_ptr():

@@ -6,6 +6,7 @@ import ctypes
 import math
 import os
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -15,6 +16,8 @@ from typing import Any, Protocol
 from .groups import control_groups, text_of
 
 _SOFT = 1  # omp_pause_soft: what threads hold for the program is kept
+LASTS = 1.0  # seconds; a dozen small files are read to know how many processors there are
+_known = -math.inf, 1  # when that was found out, and how many
 
 
 def one_thread() -> AbstractContextManager[None]:
@@ -23,8 +26,15 @@ def one_thread() -> AbstractContextManager[None]:
 
 
 def allowed_threads() -> AbstractContextManager[None]:
-    """Work of this thread in PyTorch runs on as many threads as there are processors for them (``processors``)."""
-    return _at_most(processors())
+    """Work of this thread in PyTorch runs on as many threads as there are processors for them (``processors``).
+
+    A quota that changes meanwhile is heeded within a second.
+    """
+    global _known
+    now = time.monotonic()
+    if now - _known[0] >= LASTS:
+        _known = now, processors()
+    return _at_most(_known[1])
 
 
 @contextmanager

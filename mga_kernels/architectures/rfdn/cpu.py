@@ -18,7 +18,7 @@ from ...runtimes.cpu.storage import Chain, Stored
 from ...runtimes.cpu.trunks import StoredTrunkWeights, Trunk
 from . import network as rfdn
 
-ROWS = 8  # of a grid of patches that are floats at the same time
+ROWS = 14  # of a grid of patches that are floats at the same time, in less than 1 MiB
 WHOLE = ("x", "outputs", "sum", "joined", "work", "joined before", "work before")  # that chains are given
 
 
@@ -81,7 +81,9 @@ class _Gate:
             wide = self._small(F.conv2d(given, self.esa.conv2.weight, self.esa.conv2.bias, stride=2))
             wide = F.interpolate(wide, size=area.size, mode="bilinear", align_corners=False)
             wide = F.pad(wide, (0, 0, 0, 0, 0, self.part - self.inner))
-            into.copy_(wide.unflatten(1, (groups, work.step)).unflatten(0, (len(into), area.across)))
+            wide = wide.to(into.dtype).unflatten(1, (groups, work.step)).unflatten(0, (len(into), area.across))
+            for i in range(work.step):  # at once, they would be copied in steps of so many numbers
+                into[:, :, :, i].copy_(wide[:, :, :, i])
 
 
 def _maxima(x: Tensor, size: int, step: int) -> Tensor:

@@ -52,11 +52,9 @@ def of(network: SRNetwork, kept: Storage, exact: bool) -> PairWeights | str:
     found = weights_of(network, kept)
     if isinstance(found, str):
         return found
-    narrow = STORAGES["bfloat16"]
-    in_bf16 = slow(narrow) or weights_of(network, narrow)
-    if kept.narrow or exact or isinstance(in_bf16, str):
-        return prepared(*found, kept)
-    kind, halves = found
+    (kind, halves), narrow = found, STORAGES["bfloat16"]
+    if kept.narrow or exact or slow(narrow) or kind.against(halves, narrow):
+        return prepared(kind, halves, kept)
     return kind(halves, Maps(0))
 
 

@@ -18,7 +18,6 @@ from ...networks.interface import Halves
 from ...networks.layers import pad_by_reflection
 from ...networks.mask import MaskPrediction
 from ...ops import filter_and_select
-from ...ops.grid import mirror_indices
 from ..plan import CELLS, Parts, PatchPlan, Planner
 from .changes import Changes
 from .choose import described
@@ -261,7 +260,7 @@ class PairPlan(PatchPlan):
         self.area.place = self.place
         self.feature.inner()[:, :, seen[1] :].zero_()  # what the last image left there; layers read it as a border
         self.run_base(image, out)
-        _extend(self.feature, *seen)
+        self.feature.extend(*seen)
 
     def run_base(self, image: Tensor, out: Tensor | None) -> None:
         """The Base-Net over ``area`` or its regions, of an image that was given."""
@@ -276,7 +275,7 @@ class PairPlan(PatchPlan):
         image = image if image.dtype == torch.uint8 else 255 * image
         if side == 1:
             self.image.write_colours(image)
-            _extend(self.image, *image.shape[:2])
+            self.image.extend(*image.shape[:2])
             return
         height, width = (side * length for length in self.area.size)
         blocks = F.pixel_unshuffle(pad_by_reflection(image.permute(2, 0, 1)[None], height, width), side)[0]
@@ -387,14 +386,3 @@ class _MaskBranch:
             source = F.avg_pool2d(feature.read()[None, : self.module.channels], p)
         weight, bias = self.module.conv_kernel.parameters()
         return filter_and_select(probability[:, 0], source, weight, bias, k, self.order)
-
-
-def _extend(planes: Stored, height: int, width: int) -> None:
-    """Fill the rows and columns beyond the image by reflection."""
-    inner = planes.inner()
-    for axis, length in ((1, height), (2, width)):
-        more = inner.shape[axis] - length
-        if more:
-            source = mirror_indices(length, length + more, torch.device("cpu"))[length:].tolist()
-            for i, place in enumerate(source):  # index_select would copy all planes first
-                inner.select(axis, length + i).copy_(inner.select(axis, place))

@@ -58,6 +58,7 @@ class Rows:
         self.stages, self.external, self.sides = list(stages), list(external), list(sides)
         self.of_patches = of_patches
         self.small: int | None = None  # bytes of maps of all rows that are worth no bands, None for SMALL
+        self._bands: dict[tuple[int, int, int | None], int] = {}
         self.slots = slots_of(self.stages, self.external)
         self.inner = [name for name in self.slots if name not in self.external]
 
@@ -143,7 +144,10 @@ class Rows:
 
     def band(self, height: int, width: int) -> int:
         """The rows of a band, or 0 where maps of all rows need no more memory, or little."""
-        return band_of(self.places, height, width, self.small)
+        key = height, width, self.small
+        if key not in self._bands:
+            self._bands[key] = band_of(self.places, *key)
+        return self._bands[key]
 
 
 def _parts_read(stage: Stage) -> list[Part]:

@@ -5,6 +5,7 @@ Networks list stages and name planes by channels; what they need of the storage 
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...ops.grid import mirror_indices
 from .stages import Part, Stage, part_of
 
 if TYPE_CHECKING:
@@ -89,13 +91,24 @@ class Stored(ABC):
     def write_colours(self, image: Tensor) -> None:
         """The first three channels, from (h, w, 3); the others stay."""
         pixels = self.inner(*image.shape[:2])
-        for first in range(0, 3, self.step):
-            last = min(3, first + self.step)
-            pixels[first // self.step, ..., : last - first].copy_(image[..., first:last])
+        for channel in range(3):  # at once, they would be copied in steps of three numbers
+            pixels[channel // self.step, ..., channel % self.step].copy_(image[..., channel])
+
+    def extend(self, height: int, width: int) -> None:
+        """Fill the rows and columns beyond an image of this size by reflection."""
+        inner = self.inner()
+        for axis, length in ((1, height), (2, width)):
+            for i, place in enumerate(_beyond(length, inner.shape[axis])):  # index_select would copy all planes first
+                inner.select(axis, length + i).copy_(inner.select(axis, place))
 
     def read(self) -> Tensor:
         """(channels, height, width) float32."""
         return self.inner().permute(0, 3, 1, 2).flatten(0, 1)[: self.channels].float()
+
+
+@functools.lru_cache(maxsize=64)
+def _beyond(length: int, padded: int) -> list[int]:
+    return mirror_indices(length, padded, torch.device("cpu"))[length:].tolist()
 
 
 class Chain(ABC):
