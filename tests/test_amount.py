@@ -224,6 +224,9 @@ def line(base, cell, cells=10**9):
         (lambda k: 10 + 0.32 * math.ceil(k / 32), 1000, 32400, 100, (8600, 9000)),  # in steps
         (lambda k: math.inf if k > 3000 else 10 + 0.01 * k, 1000, 32400, 100, (1000, 3000)),  # memory ends
         (lambda k: 10 - 0.001 * k, 1000, 5000, 100, (5000, 5000)),  # noise
+        (lambda k: 10 + 140 * math.sqrt(k / 280), 1 << 40, 280, 60, (20, 35)),  # neighbours share halos
+        (lambda k: 10 + 140 * math.sqrt(k / 280), 1 << 40, 280, 30, (3, 5)),
+        (lambda k: 10 + 140 * math.sqrt(k / 280), 1 << 40, 280, 120, (120, 172)),
     ],
 )
 def test_the_largest_k_for_a_time(time_of, first, cells, limit, expected):

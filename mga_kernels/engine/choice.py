@@ -177,8 +177,10 @@ def _noise(height: int, width: int) -> Tensor:
 def largest_k(time_of: Callable[[int], float], first: int, cells: int, limit: float) -> tuple[int, dict[int, float]]:
     """The largest K up to ``cells`` for which ``time_of(K)`` is at most ``limit``, and all times that were taken.
 
-    Time is nearly a line in K: after K = 0 and ``first`` (> 0), each further K is where a line through what is known
-    meets the limit. The K that is returned was measured and met it, unless it is 0.
+    After K = 0 and ``first`` (> 0), each further K is where a line meets the limit: through what is known, since time is
+    nearly a line in K; once there is a K that is too large, from the largest that is not. Where neighbours share halos
+    the first cells cost most, and such a line lies too low, so what it finds after it was too large once is halved.
+    The K that is returned was measured and met it, unless it is 0.
     """
     times = {0: time_of(0)}
     guess = min(first, cells)
@@ -187,7 +189,9 @@ def largest_k(time_of: Callable[[int], float], first: int, cells: int, limit: fl
         fits, fails = _bracket(times, cells, limit)
         if fails - fits <= 1 or times[fits] >= (1 - NEAR) * limit:
             break
-        guess = min(max(_meeting(times, fits, limit), fits + 1), fails - 1)
+        found = min(max(_meeting(times, fits, fails, limit), fits + 1), fails - 1)
+        too_large = guess == fails and len(times) > 2  # as a line had found it
+        guess = fits + max(1, (found - fits) // 2) if too_large else found
     return _bracket(times, cells, limit)[0], times
 
 
@@ -197,11 +201,13 @@ def _bracket(times: dict[int, float], cells: int, limit: float) -> tuple[int, in
     return max(k for k in times if k < fails), fails
 
 
-def _meeting(times: dict[int, float], fits: int, limit: float) -> int:
-    """K at which the line through the finite times meets the limit."""
+def _meeting(times: dict[int, float], fits: int, fails: int, limit: float) -> int:
+    """K at which the line through the times around the limit meets it, or, while all met it, through all of them."""
     known = [(k, time) for k, time in times.items() if math.isfinite(time)]
     if len(known) < 2:
         return max(times) // 4
+    if math.isfinite(times.get(fails, math.inf)):
+        known = [(k, times[k]) for k in (fits, fails)]
     slope, start = np.polyfit([k for k, _ in known], [time for _, time in known], 1)
     if slope <= 0:  # noise was larger than what the cells cost
         return 4 * fits
