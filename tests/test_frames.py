@@ -204,7 +204,7 @@ def test_every_frame_is_what_the_model_makes_of_it(name, threads, monkeypatch):
     assert len(told.whole) + told.parts + told.same == told.frames
     assert 0 < told.share < 0.7
     if name == "fsrcnn-x2":
-        assert "which cells of fsrcnn are refined depends on the whole frame" in str(told)
+        assert "a model that refines cells by fsrcnn makes a frame in one piece" in str(told)
     else:
         assert f"(1 of {len(film)} frames were the same, 8 in parts), " in str(told)
 
@@ -231,7 +231,7 @@ def test_what_looks_at_the_whole_frame_is_made_as_a_whole():
     models = {
         "parts of a frame run in convolutions of our own": MaskGuidedSR(network_of("span"), runtime="pytorch"),
         "on a CPU and not in tiles": MaskGuidedSR(network_of("edsr"), runtime="own", tile=32),
-        "which cells of compact are refined depends on the whole frame": MaskGuidedSR(of_regions(), runtime="own"),
+        "a model that refines cells by compact makes a frame in one piece": MaskGuidedSR(of_regions(), runtime="own"),
         "steps between its convolutions": MaskGuidedSR(
             WholeNetwork(WholeConfig("rfdn", 4, 4, input_range="0..255")), runtime="own", dtype="float32"
         ),

@@ -299,7 +299,7 @@ def test_openvino_runs_whole_networks(tmp_path):
 )
 def test_a_whole_network_has_no_mask(tmp_path, settings):
     path = checkpoint(tmp_path, originals.msrresnet(2)[0])
-    with pytest.raises(InputError, match=rf"no mask, so {next(iter(settings))} cannot be given.*convert it"):
+    with pytest.raises(InputError, match=rf"no mask, so {next(iter(settings))} cannot be given.*such as span-x4-regions or what mga convert"):
         MaskGuidedSR.from_checkpoint(path, device="cpu", **settings)
 
 
@@ -308,7 +308,7 @@ def test_calls_that_need_a_mask_are_refused(tmp_path, call):
     model = MaskGuidedSR.from_checkpoint(checkpoint(tmp_path, originals.msrresnet(2)[0]), device="cpu")
     with pytest.raises(InputError, match="whole network, which has no mask"):
         model(RGB, **call)
-    with pytest.raises(InputError, match="nothing to explain"):
+    with pytest.raises(InputError, match="no mask to show; leave that out"):
         model.explain(photograph(8, 8))
     assert torch.equal(model(RGB, variant="whole"), model(RGB))
 

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mga.cli import main
+from mga.cli import build_parser, main
 from mga.commands.options import DEFAULT_MODEL
 from mga.complexity.counting import RegionCosts
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_checkpoint, shipped_models
+from mga_kernels.engine import choice
 from mga_kernels.networks import RegionConfig
 
 PATH = shipped_models()[DEFAULT_MODEL]
@@ -111,3 +112,40 @@ def test_what_is_refined_is_said_in_words(config, capsys):
     assert mga("info") == 0
     said = f"p = 12, the cells above {config.qualities['high']:.4g} by default"
     assert f"{DEFAULT_MODEL}: span x4, {said}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("scale", [[], ["--scale", "2"], ["--scale", "3"], ["--scale", "1.5"]])
+@pytest.mark.parametrize("command", ["upscale", "video", "cluster"])
+def test_a_quality_is_asked_of_a_model_that_has_it(command, scale):
+    """At every scale, where the mask-guided model of that scale may have none."""
+    given = [command, "a", "-o", "b", *scale]
+    for quality in load_checkpoint(PATH).config.qualities:
+        assert build_parser(command).parse_args([*given, "--quality", quality]).model == DEFAULT_MODEL
+    usual = build_parser(command).parse_args(given).model
+    assert build_parser(command).parse_args([*given, "--quality", "whole"]).model == usual
+
+
+def test_auto_leaves_a_quality_its_share_of_each_photograph(monkeypatch):
+    """What is measured for a size would be all of its cells, which a quality would never be faster with."""
+    monkeypatch.setattr(choice.Choice, "_compare", lambda *_: pytest.fail("measured"))
+    flat = np.full((96, 96, 3), 90, np.uint8)
+    flat[:30, :30] = np.random.default_rng(0).integers(0, 256, (30, 30, 3), dtype=np.uint8)
+    for asked in ({}, {"quality": "fast"}, {"threshold": 0.02}):
+        model = MaskGuidedSR.from_pretrained(DEFAULT_MODEL, mode="auto", **asked)
+        refined = model.upscale(flat, return_result=True).refined
+        assert refined is not None
+        assert 0 < refined < 64
+        assert model.info()["prepared"][0].startswith("96x96, K <= 64 above")
+
+
+def test_who_asks_a_whole_network_for_cells_is_told_which_model_has_them(tmp_path, capsys):
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "a.png")
+    for words in (["--k", 100], ["--fraction", 0.2], ["--mode", "masked"], ["--threshold", 0.1]):
+        assert mga("upscale", tmp_path / "a.png", "-o", tmp_path / "b.png", "--model", "rfdn-x4", *words) == 1
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "cannot be given; leave it out" in said
+        assert f"such as {DEFAULT_MODEL}" in said
+    words = ["--model", "rfdn-x4", "--save-mask", tmp_path / "m.png"]
+    assert mga("upscale", tmp_path / "a.png", "-o", tmp_path / "b.png", *words) == 1
+    assert "leave that out or take a mask-guided model" in capsys.readouterr().err

@@ -45,7 +45,7 @@ def check_whole(**given: object) -> None:
     if names:
         raise InputError(
             f"this is a whole network, which has no mask, so {', '.join(names)} cannot be given; leave it out and the "
-            "network runs as it is, or convert it to a mask-guided network first"
+            "network runs as it is, or take a mask-guided one, such as span-x4-regions or what mga convert makes of it"
         )
 
 

@@ -70,10 +70,15 @@ class Choice:
 
     def dense(self, height: int, width: int) -> bool:
         """Whether -D is run on images of this size; measured for "auto" at the first question."""
-        if self.mode != "auto":
+        if self.mode != "auto" or self._by_picture:
             return self.mode == "dense" and self.masked
         times = self._times(height, width, allowed=True)
         return times is not None and times[0] > times[1]
+
+    @property
+    def _by_picture(self) -> bool:
+        """Whether how much is refined is another amount for each image, and all of it takes no longer than -D does."""
+        return self.amount.threshold is not None and self.amount.k is None and self.config.halos_shared
 
     def why(self, height: int, width: int) -> str:
         """What is run on images of this size and, where that was measured or measuring is of no use, why."""
@@ -81,7 +86,7 @@ class Choice:
             return "dense"
         k = self.k(height, width)
         what = f"K = {k}" if self.amount.threshold is None else f"K <= {k} above {self.amount.threshold:g}"
-        times = self._times(height, width, allowed=self.mode == "auto")
+        times = None if self._by_picture else self._times(height, width, allowed=self.mode == "auto")
         if times is None:
             return what
         if math.isinf(times[1]):
@@ -177,9 +182,10 @@ def _noise(height: int, width: int) -> Tensor:
 def largest_k(time_of: Callable[[int], float], first: int, cells: int, limit: float) -> tuple[int, dict[int, float]]:
     """The largest K up to ``cells`` for which ``time_of(K)`` is at most ``limit``, and all times that were taken.
 
-    After K = 0 and ``first`` (> 0), each further K is where a line meets the limit: through what is known, since time is
-    nearly a line in K; once there is a K that is too large, from the largest that is not. Where neighbours share halos
-    the first cells cost most, and such a line lies too low, so what it finds after it was too large once is halved.
+    After K = 0 and ``first`` (> 0), each further K is where a line meets the limit: through what is known, since time
+    is nearly a line in K; once there is a K that is too large, from the largest that is not. Where neighbours share
+    halos the first cells cost most, and such a line lies too low, so what it finds after it was too large once is
+    halved.
     The K that is returned was measured and met it, unless it is 0.
     """
     times = {0: time_of(0)}

@@ -100,7 +100,7 @@ class MaskGuidedSR:
     @ordinary()
     @taking(Settings)
     def from_pretrained(cls, name_or_path: str | os.PathLike[str], settings: Settings) -> MaskGuidedSR:
-        """A shipped model ("rfdn-x4", "span-x4") or a file that training wrote.
+        """A shipped model ("span-x4", "span-x4-regions") or a file that training wrote.
 
         CheckpointError for a file that is missing, damaged or of another network, InputError for the other arguments.
         """
@@ -378,7 +378,7 @@ class MaskGuidedSR:
         Errors as of ``upscale``; InputError for a network without a mask.
         """
         if self.whole:
-            raise InputError("explain: a whole network has no mask, so there is nothing to explain; use upscale")
+            raise InputError("explain: a whole network has no mask to show; leave that out or take a mask-guided model")
         timings = Timings(self.device)
         with timings.of("read"):
             photo = read(image)

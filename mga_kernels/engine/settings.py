@@ -34,8 +34,9 @@ Returned = TypeVar("Returned")
 class Settings:
     """Of ``MaskGuidedSR``, in the order in which it takes them; InputError for what cannot be.
 
-    K, the number of p x p cells refined per image, is ``k``, or ``fraction`` of the image's cells, or by default the
-    paper's 16,000 / p^2 (K = 1000 at p = 4); it is never more than the number of cells.
+    K, the number of p x p cells refined per image, is ``k``, or ``fraction`` of the image's cells; it is never more
+    than the number of cells. By default it is the paper's 16,000 / p^2 (K = 1000 at p = 4), and of a network that
+    refines regions what its own quality, or else its share, says.
 
     ``device``: "auto" is CUDA where there is one. ``dtype``: "auto" is float32 for tensors, and for photographs
     float16 on a GPU, and on a CPU that multiplies in bfloat16 this or float32, whichever is faster for the network, as
@@ -61,7 +62,8 @@ class Settings:
     with a warning.
 
     ``mode``: how photographs are run. "masked" is -M, "dense" -D (the Refine-Net over everything, so that K has no
-    meaning), "auto" measures both once for each size, where K > 0, and runs the faster; ``info`` tells which. A whole
+    meaning), "auto" measures both once for each size, where K > 0, and runs the faster; ``info`` tells which. It is
+    "masked" where a quality or a threshold refines regions, of which each image has its own share. A whole
     network, which has no mask, only has "dense", which is its default; the others have "masked".
 
     ``runtime``: what runs photographs: "own" (on a CPU convolutions of ours, on a GPU a CUDA graph), "openvino" or

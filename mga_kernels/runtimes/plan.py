@@ -19,7 +19,7 @@ from ..networks.layers import Place
 from ..ops import output_to_image, paste_patches_, select_patches
 from ..system.allocator import empty_in_huge_pages
 
-CELLS = "which cells of {} are refined depends on the whole frame"  # why no parts of one are run
+CELLS = "a model that refines cells by {} makes a frame in one piece"  # why no parts of one are run
 
 
 class Parts(Protocol):

@@ -15,6 +15,7 @@ from ..settings.values import parse_size
 
 MASK_GUIDED = {2: "fsrcnn-x2", 3: "fsrcnn-x3", 4: "span-x4-regions"}  # by scale
 SHIPPED = MASK_GUIDED | {2: "span-x2", 4: "span-x4"}  # the best of each scale
+QUALITIES = {4: MASK_GUIDED[4]}  # which have some beside whole
 DEFAULT_MODEL = MASK_GUIDED[4]  # of commands about masks
 OF_MASKS = "k", "fraction", "threshold", "max_ms", "mode", "mask", "save_mask"  # that only a mask-guided one has
 
@@ -67,10 +68,11 @@ patches = whole("K is a number of patches, 0 or more")
 def shipped_for(args: argparse.Namespace) -> str:
     """The shipped model for a result ``--scale`` times as large: of that scale, or of the next larger one.
 
-    Of those that the command has for it, or a mask-guided one where an option asks for what only these have.
+    Of those that the command has for it, or a mask-guided one where an option asks for what only these have, or one
+    with such a quality.
     """
-    asked = any(getattr(args, name, None) is not None for name in OF_MASKS) or _asks_for_less(args)
-    models: Mapping[int, str] = MASK_GUIDED if asked else args.shipped
+    asked = any(getattr(args, name, None) is not None for name in OF_MASKS)
+    models: Mapping[int, str] = QUALITIES if _asks_for_less(args) else MASK_GUIDED if asked else args.shipped
     if args.scale is None:
         return models[max(models)]
     if args.scale > max(models):
@@ -103,7 +105,7 @@ def bytes_of(text: str) -> int:
 
 def add_amount_arguments(parser: argparse.ArgumentParser) -> None:
     amount = parser.add_mutually_exclusive_group()
-    amount.add_argument("--k", type=patches, metavar="N", help="refine N patches an image (default: the model's K)")
+    amount.add_argument("--k", type=patches, metavar="N", help="refine N cells an image (default: what the model says)")
     share = number("the fraction is a share of the cells from 0 to 1", least=0, most=1)
     amount.add_argument("--fraction", type=share, metavar="F", help="refine this share of an image's cells, 0 to 1")
 
