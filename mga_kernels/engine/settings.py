@@ -47,6 +47,7 @@ class Settings:
     ``threshold`` refines, of these K, only the cells whose mask value is larger; ``k`` may limit them. The mask
     predicts the error of a cell: 0 where refining changes nothing, 1 where it changes as much as at the worst twentieth
     of the training set's cells (see ``mga.training.objectives``); networks trained by others have scales of their own.
+    Of regions it is the detail of the coarse image, some hundredths (``mask`` "high-pass").
 
     ``quality`` says how good a photograph is to be instead: "whole" is ``mode`` "dense"; what else a model knows, such
     as "high" and "fast", are thresholds of its own, which its file holds (``mga convert --regions``).

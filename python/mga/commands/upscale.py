@@ -38,7 +38,9 @@ def _add_photograph_arguments(parser: argparse.ArgumentParser) -> None:
         "--threshold",
         type=number("the threshold is a mask value, a number around 0 to 1"),
         metavar="T",
-        help="refine only cells whose predicted error is larger: 0 is none, 1 that of the worst cells (at most --k)",
+        help="refine only cells whose mask value is larger, at most --k of them: of a learned mask, as fsrcnn-x2 has "
+        "it, the predicted error, from 0, none, to 1, that of the worst cells; of regions, as of span-x4-regions, the "
+        "detail of the coarse image, some hundredths, of which mga info MODEL names those of its qualities",
     )
     parser.add_argument(
         "--max-ms",
