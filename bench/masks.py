@@ -63,6 +63,10 @@ def main() -> None:
     print("|---" * (len(SHARES) + 7) + "|")
     for name in asked.models:
         network = load_checkpoint(name)
+        if not isinstance(network, MaskGuidedNetwork):
+            raise SystemExit(
+                f"masks: {name} has no learned mask to compare; name a mask-guided model such as fsrcnn-x4"
+            )
         for one in find_sets(asked.sets, network.config.scale, asked.only):
             pairs = [load_pair(hr, lr, network.config.scale) for hr, lr in one.pairs]
             found, spent = scores(network, pairs), milliseconds(network, pairs)
