@@ -149,3 +149,14 @@ def test_who_asks_a_whole_network_for_cells_is_told_which_model_has_them(tmp_pat
     words = ["--model", "rfdn-x4", "--save-mask", tmp_path / "m.png"]
     assert mga("upscale", tmp_path / "a.png", "-o", tmp_path / "b.png", *words) == 1
     assert "leave that out or take a mask-guided model" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a.onnx", "a.pt2", "a.pte"])
+def test_regions_have_no_graph_whatever_is_installed(name, tmp_path, monkeypatch, capsys):
+    missing = lambda: pytest.fail("asked for before the model was looked at")  # noqa: E731
+    monkeypatch.setattr("mga_kernels.export.FORMATS", {kind: (missing, missing) for kind in ("onnx", "pt2", "pte")})
+    assert mga("export", DEFAULT_MODEL, "-o", tmp_path / name) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "export the network from which it was made, as span-x4-regions was from span-x4" in said
+    assert not (tmp_path / name).exists()

@@ -11,6 +11,7 @@ from ..networks import SRNetwork
 from ..networks.amount import Amount
 from ..system.files import whole_file
 from .formats import FORMATS
+from .graph import graph_of
 from .program import facts, trace
 
 __all__ = ["FORMATS", "LARGEST", "export_model"]
@@ -47,6 +48,7 @@ def export_model(
         raise InputError(f"export: {what} does not say how to export; choose one of {', '.join(FORMATS)}")
     amount = Amount(k, fraction)
     network = model if isinstance(model, SRNetwork) else load_checkpoint(model, scale=scale)
+    graph_of(network, amount)  # so that nobody installs packages for a model that has no graph
     require, write = FORMATS[kind]
     require()
     with whole_file(path) as stream:  # first, so that a folder that cannot be written to is known before the work

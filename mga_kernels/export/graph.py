@@ -123,7 +123,7 @@ def graph_of(network: SRNetwork, amount: Amount) -> MaskGuidedGraph | WholeGraph
     if not isinstance(network, WholeNetwork):
         raise InputError(
             "export: this model refines regions, parts of an image that a graph for all of it cannot leave out; export "
-            "the network from which it was made"
+            "the network from which it was made, as span-x4-regions was from span-x4"
         )
     return WholeGraph(network, amount)
 
