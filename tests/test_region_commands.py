@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from network_zoo import ROOT
 from PIL import Image
 
 from mga.cli import build_parser, main
@@ -160,3 +161,18 @@ def test_regions_have_no_graph_whatever_is_installed(name, tmp_path, monkeypatch
     assert said.count("\n") == 1
     assert "export the network from which it was made, as span-x4-regions was from span-x4" in said
     assert not (tmp_path / name).exists()
+
+
+def test_the_model_that_ships_makes_no_frame():
+    """A coarse picture is as near to that of the network at the border, where it sees zeros, as inside, and what is flat
+    is refined nowhere."""
+    with Image.open(ROOT / "python/mga/assets/demo.png") as file:
+        lr = np.asarray(file.crop((300, 150, 480, 270)))
+    coarse = MaskGuidedSR.from_pretrained(DEFAULT_MODEL, k=0).upscale(lr).astype(int)
+    wrong = np.square(coarse - MaskGuidedSR.from_pretrained("span-x4").upscale(lr)).mean(2)
+    inside = np.zeros(wrong.shape, bool)
+    inside[16:-16, 16:-16] = True
+    assert wrong[~inside].mean() < 2.5 * wrong[inside].mean()
+    for colour in (0, 128, 255):
+        flat = np.full((80, 100, 3), colour, np.uint8)
+        assert MaskGuidedSR.from_pretrained(DEFAULT_MODEL).upscale(flat, return_result=True).refined == 0
