@@ -104,7 +104,7 @@ def test_lr_folder_is_paired_by_name(tmp_path, hr_folder):
 
 def test_equal_images_have_no_psnr_in_json(hr_folder):
     class Same:
-        scale, network, dtype, k, fraction = 2, "none", torch.float32, None, None
+        scale, network, dtype = 2, "none", torch.float32
 
         def __call__(self, tensor, **_):
             return torch.full((1, 3, 2 * tensor.shape[2], 2 * tensor.shape[3]), 120 / 255)
@@ -155,7 +155,7 @@ def test_bicubic_on_set5_has_the_published_figure(shared_data):
     """28.42 dB is what the literature gives for x4; this checks LR, luma, border and rounding together."""
 
     class Bicubic:
-        scale, network, dtype, k, fraction = 4, "bicubic", torch.float32, None, None
+        scale, network, dtype = 4, "bicubic", torch.float32
 
         def __call__(self, tensor, **_):
             lr = (tensor[0] * 255).round().byte().permute(1, 2, 0).numpy()

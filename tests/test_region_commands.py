@@ -164,8 +164,8 @@ def test_regions_have_no_graph_whatever_is_installed(name, tmp_path, monkeypatch
 
 
 def test_the_model_that_ships_makes_no_frame():
-    """A coarse picture is as near to that of the network at the border, where it sees zeros, as inside, and what is flat
-    is refined nowhere."""
+    """A coarse picture is about as good at the border, where its network sees zeros, as inside, and what is
+    flat is refined nowhere."""
     with Image.open(ROOT / "python/mga/assets/demo.png") as file:
         lr = np.asarray(file.crop((300, 150, 480, 270)))
     coarse = MaskGuidedSR.from_pretrained(DEFAULT_MODEL, k=0).upscale(lr).astype(int)

@@ -89,7 +89,7 @@ class Name(str):
     """ "module name": of something in a program, which stays a text."""
 
 
-def read_pickle(path: Path) -> tuple[Any, str | None]:
+def read_pickle(path: Path) -> tuple[object, str | None]:
     """What a PyTorch file holds, and the first object in it, as module.name, that is no tensor.
 
     Refused, or ValueError, EOFError or any other error of a damaged file.

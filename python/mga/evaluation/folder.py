@@ -48,13 +48,13 @@ def evaluate(
             save_image(Photo(sr), save / f"{hr_path.stem}.png", overwrite=True)
     mean = {key: float(np.mean([entry[key] for entry in images])) for key in ("psnr_y", "ssim_y")}
     masked = variant == "masked"
-    usual = model.amount or Amount(k=model.config.k)
+    amount = (model.amount or Amount(k=model.config.k)) if masked else Amount()
     return {
         "variant": variant,
         "scale": model.scale,
-        "k": usual.k if masked else None,
-        "fraction": usual.fraction if masked else None,
-        "threshold": usual.threshold if masked else None,
+        "k": amount.k,
+        "fraction": amount.fraction,
+        "threshold": amount.threshold,
         "selection": (selection or model.config.selection) if masked else None,
         "seed": seed if masked and selection == "random" else None,
         "network": model.network,
