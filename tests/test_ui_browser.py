@@ -196,7 +196,7 @@ def test_closing_the_page_during_work_removes_its_files(browser, address, model_
     context = browser.new_context()
     page = context.new_page()
     page.goto(address)
-    page.set_input_files("#files", [str(write(tmp_path / f"closed{i}.png", 300, 400)) for i in range(5)])
+    page.set_input_files("#files", [str(write(tmp_path / f"closed{i}.png", 900, 1200)) for i in range(5)])
     playwright.expect(page.locator("#pictures button")).to_have_count(5)
     page.select_option("#model", str(model_file))
     page.click("#go")
