@@ -13,6 +13,7 @@ from PIL import Image
 from mga.cli import build_parser, main
 from mga.commands.options import DEFAULT_MODEL
 from mga.complexity.counting import RegionCosts
+from mga.evaluation.suite import runners
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import load_checkpoint, shipped_models
 from mga_kernels.engine import choice
@@ -64,7 +65,7 @@ def test_figures_are_drawn_of_all_but_a_mask_that_was_not_learned(sets, tmp_path
     assert "has regions by a mask that is not learned; name a mask-guided model" in capsys.readouterr().err
 
 
-def test_evaluation_says_how_many_cells_were_refined(sets, tmp_path, config, capsys):
+def test_evaluation_says_how_many_cells_were_refined(sets, tmp_path, config, monkeypatch):
     assert mga("evaluate", "--hr", sets, "--scale", 4, "--json", tmp_path / "folder.json") == 0
     figures = json.loads((tmp_path / "folder.json").read_text())
     assert (figures["k"], figures["fraction"], figures["threshold"]) == (None, None, config.qualities["high"])
@@ -72,9 +73,12 @@ def test_evaluation_says_how_many_cells_were_refined(sets, tmp_path, config, cap
     assert [entry["k"] for entry in figures["images"]] == expected
     assert 0 < expected[1] < expected[0]
 
+    asked, count = [], runners.refined
+    monkeypatch.setattr(runners, "refined", lambda *given: asked.append(given) or count(*given))
     assert mga("evaluate", "--sets", sets, "--scale", 4, "--variant", "base", "decomposed", "all", "masked",
                "--json", tmp_path / "rows.json", "-o", tmp_path / "table.md") == 0  # fmt: skip
     _, base, decomposed, every, masked = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert len(asked) == 2, "once for each image of the row that has cells, which is run for that"
     one = next(iter(masked["sets"].values()))
     assert one["mean_k"] == np.mean(expected)
     assert (masked["k"], masked["gmacs"]) == (None, None), "which another image has another of"

@@ -135,6 +135,7 @@ def test_a_recipe_that_differs_is_refused(folder):
         ({"flat_weight": "-1.0"}, "flat_weight 0 or more"),
         ({"start": "middle"}, "start 'middle' does not exist"),
         ({"branch__optimiser": "sgd"}, "branch-1.optimiser 'sgd' does not exist"),
+        ({"branch__memory": 1.0}, "branch-1.memory lies between 0 and 1, got 1.0"),
         ({"sees_halo": "true"}, "unknown setting config.sees_halo"),
         ({"recipe": "forest"}, 'config.recipe must be "three-step" or "classes"'),
         ({"network": "rfdn", "start": "identity", "branches": "[{ channels = 8 }, { channels = 12 }]"}, "passes_on"),

@@ -47,7 +47,7 @@ class PixelMap(Stored):
         return view.unflatten(2, (self.groups, STEP)).permute(2, 0, 1, 3)
 
     def write_colours(self, image: Tensor) -> None:
-        """In one launch, which the order of a GPU's threads does not slow down."""
+        """As of ``Stored``, in one launch instead of three."""
         self.data[: image.shape[0], : image.shape[1], :3].copy_(image)
 
 

@@ -17,12 +17,11 @@ from mga_kernels.checkpoints import is_whole, read_metadata
 from mga_kernels.checkpoints.native import is_native
 from mga_kernels.errors import ImageError, InputError
 from mga_kernels.images import Photo, check_output, save_image
-from mga_kernels.networks import MaskGuidedNetwork
 from mga_kernels.system.files import identities, writable_folder
 
 from ..drawing.sheets import Box
 from ..evaluation.testsets import find_pairs, image_name, load_pair, only_scale
-from ..studies.figures import KINDS, draw
+from ..studies.figures import KINDS, draw, kinds_of
 from .models import load
 from .options import add_model_arguments
 
@@ -52,8 +51,7 @@ def run(args: argparse.Namespace) -> int:
         )
     model = load(args, expected_scale=only_scale(args.images[0], args.lr), runtime="pytorch")
     training = read_metadata(args.model)["training"] if is_native(args.model) else {}
-    learned = isinstance(model.model, MaskGuidedNetwork)
-    chosen = args.kinds or [kind for kind in KINDS if learned or kind != "mask"]
+    chosen = args.kinds or kinds_of(model)
     pairs = _pairs(args.images, args.lr, model.scale)
     inputs = identities(path for pair in pairs for path in pair if path)
     targets = {

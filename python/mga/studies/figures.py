@@ -33,15 +33,14 @@ def draw(
     model: MaskGuidedSR, hr: np.ndarray, lr: np.ndarray, kinds: tuple[str, ...], box: Box | None, training: dict
 ) -> dict[str, Image.Image]:
     """The pictures of one image by kind; ``training`` are the facts in the weights file, for the unit of the mask."""
-    learned = isinstance(model.model, MaskGuidedNetwork)
-    shown = VARIANTS if learned else {name: variant for name, variant in VARIANTS.items() if variant != "all"}
-    everywhere = "-A" if learned else "-D"
-    wanted = {"error": ("-B", everywhere), "crops": tuple(shown)}
+    learned = "mask" in kinds_of(model)
+    shown = [name for name in VARIANTS if learned or name != "-A"]
+    wanted = {"error": ["-B", "-A"], "crops": shown}
     needed = dict.fromkeys(name for kind in kinds for name in wanted.get(kind, ()))
     images = {name: to_uint8(model(to_tensor(lr), VARIANTS[name])[0]) for name in needed}
     result = {}
     if "error" in kinds:
-        result["error"] = error_sheet(lr, images["-B"], images[everywhere])
+        result["error"] = error_sheet(lr, images["-B"], images["-A"])
     pair = predict(model, lr) if "mask" in kinds or (learned and "crops" in kinds) else None
     if "crops" in kinds:
         made = {"bicubic": imresize(lr, model.scale)} | {name: images[name] for name in shown}

@@ -73,6 +73,8 @@ class Common:
                 raise InputError(
                     f"train: {step}.optimiser {found!r} does not exist; choose one of {', '.join(OPTIMISERS)}"
                 )
+            if not 0 < (memory := self.schedule(step).memory) < 1:
+                raise InputError(f"train: {step}.memory lies between 0 and 1, got {memory}")
         if not 0 <= self.colours <= 1 or not 0 <= self.flat_weight < math.inf:
             raise InputError(
                 f"train: colours is a share from 0 to 1 and flat_weight 0 or more, got {self.colours} and "

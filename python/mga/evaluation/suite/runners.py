@@ -99,9 +99,9 @@ class Runner:
         """What a network of luma is compared by instead (``mga.evaluation.models``)."""
         return own_luma(self.model, lr)
 
-    def count(self, row: Row, lr: np.ndarray) -> int:
-        """Cells of an LR image, uint8 (h, w, 3), that are refined."""
-        return refined(self.model, lr, *self._share(row))
+    def count(self, row: Row, lr: np.ndarray) -> int | None:
+        """Cells of an LR image, uint8 (h, w, 3), that are refined; None of a variant that refines no cells."""
+        return refined(self.model, lr, *self._share(row)) if row.variant == "masked" else None
 
     @staticmethod
     def _share(row: Row) -> tuple[int | None, float | None]:
@@ -115,12 +115,12 @@ class Runner:
             return None
         return self.costs.cost(row.variant, width, height, self.model.resolve_k(height, width, *share)).macs / 1e9
 
-    def gmacs_of(self, row: Row, lr: np.ndarray) -> float:
-        """The same for an LR image, uint8 (h, w, 3), which may decide what is run."""
+    def gmacs_of(self, row: Row, lr: np.ndarray, k: int | None) -> float:
+        """The same for an LR image, uint8 (h, w, 3), which may decide what is run, with ``k`` cells refined."""
         network, costs = self.model.model, self.costs
         if isinstance(costs, ClassCosts) and isinstance(network, ClassNetwork):
             return costs.of_image(network, to_tensor(lr, self.model.device)).macs / 1e9
-        return costs.cost(row.variant, lr.shape[1], lr.shape[0], self.count(row, lr)).macs / 1e9
+        return costs.cost(row.variant, lr.shape[1], lr.shape[0], k).macs / 1e9
 
     def masks(self, key: str, images: list[np.ndarray]) -> list[MaskPair]:
         if key not in self._masks:

@@ -161,9 +161,9 @@ def _of_set(row: Row, one: ImageSet, suite: Suite, runner: Runner | Bicubic, pic
     result: Record = {name: float(np.mean([entry[name] for entry in images])) for name in METRICS}
     result |= {"seconds": seconds / len(images), "lr": "given" if one.given_lr else "bicubic"}
     if isinstance(runner, Runner):
-        result["gmacs"] = float(np.mean([runner.gmacs_of(row, lr) for lr in lrs]))
-        if row.variant == "masked":
-            counts = [runner.count(row, lr) for lr in lrs]
+        refined = [runner.count(row, lr) for lr in lrs]
+        result["gmacs"] = float(np.mean([runner.gmacs_of(row, lr, k) for lr, k in zip(lrs, refined, strict=True)]))
+        if counts := [k for k in refined if k is not None]:
             result["mean_k"] = float(np.mean(counts))
             learned = not isinstance(runner.model.config, RegionConfig)
             if suite.mask and learned and (row.selection or runner.model.config.selection) == "largest":
