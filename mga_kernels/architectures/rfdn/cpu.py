@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,8 @@ from ...runtimes.cpu.storage import Chain, Stored
 from ...runtimes.cpu.trunks import StoredTrunkWeights, Trunk
 from . import network as rfdn
 
-ROWS = 14  # of a grid of patches that are floats at the same time, in less than 1 MiB
+ROWS = 32  # of a grid of patches that are floats at the same time, in less than 1 MiB
+DENSE = 1024  # values of a patch up to which matrices of all of them cost less than small convolutions
 WHOLE = ("x", "outputs", "sum", "joined", "work", "joined before", "work before")  # that chains are given
 
 
@@ -45,6 +48,7 @@ class _Gate:
         outer, own = outer[:, :, 0, 0].double(), own[:, :, 0, 0].double()
         weight = beside([one[..., None, None].float() for one in (outer, outer @ own)], self.part)
         self.expand = Conv(weight, outer_bias + (outer @ own_bias.double()).float())
+        self._matrices: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}  # of the last size of patches
 
     def _small(self, x: Tensor) -> Tensor:
         esa = self.esa
@@ -75,15 +79,59 @@ class _Gate:
         """The same for patches in a grid."""
         assert not self.esa.pool
         groups = self.part // work.step
-        reduced, target = (area.patches(work, first, groups) for first in (groups, 0))
+        dense = self.part * math.prod(area.size) <= DENSE
+        reduced, target = (area.patches(work, first, groups).permute(0, 1, 2, 4, 5, 3) for first in (groups, 0))
         for some, into in zip(reduced.split(ROWS), target.split(ROWS), strict=True):
-            given = some.flatten(2, 3).flatten(0, 1)[:, : self.inner].float()
-            wide = self._small(F.conv2d(given, self.esa.conv2.weight, self.esa.conv2.bias, stride=2))
-            wide = F.interpolate(wide, size=area.size, mode="bilinear", align_corners=False)
-            wide = F.pad(wide, (0, 0, 0, 0, 0, self.part - self.inner))
-            wide = wide.to(into.dtype).unflatten(1, (groups, work.step)).unflatten(0, (len(into), area.across))
-            for i in range(work.step):  # at once, they would be copied in steps of so many numbers
-                into[:, :, :, i].copy_(wide[:, :, :, i])
+            given = some.contiguous().flatten(0, 1)  # n, groups, h, w, step
+            wide = self._by_matrices(given) if dense else self._wide(given.float())
+            into.copy_(wide.view(into.shape))
+
+    def _wide(self, patches: Tensor) -> Tensor:
+        """What stands before ``conv4`` of patches (n, groups, h, w, step), float32, without what ``conv_f`` makes."""
+        n, groups, height, width, step = patches.shape
+        reduced = patches.permute(0, 1, 4, 2, 3).flatten(1, 2)[:, : self.inner]
+        wide = self._small(F.conv2d(reduced, self.esa.conv2.weight, self.esa.conv2.bias, stride=2))
+        wide = F.interpolate(wide, size=(height, width), mode="bilinear", align_corners=False)
+        wide = F.pad(wide, (0, 0, 0, 0, 0, self.part - self.inner))
+        return wide.view(n, groups, step, height, width).permute(0, 1, 3, 4, 2).contiguous()
+
+    def _by_matrices(self, patches: Tensor) -> Tensor:
+        """The same of small patches: what is linear of all values of a patch in one product."""
+        shape = patches.shape[1:]
+        if shape not in self._matrices:
+            made = self._matrices_of(shape)
+            self._matrices = {shape: [(weight.to(patches.dtype), bias.to(patches.dtype)) for weight, bias in made]}
+        first, *others = self._matrices[shape]
+        values = F.linear(patches.flatten(1), *first)
+        for matrix in others:
+            values = F.linear(values.relu_(), *matrix)
+        return values
+
+    def _matrices_of(self, shape: torch.Size) -> list[tuple[Tensor, Tensor]]:
+        """(weight, bias) of each: what the steps make of patches that are 1 in one place, less what they make of zeros.
+
+        The first two convolutions have nothing between them, and the last is followed by the enlargement.
+        """
+        groups, height, width, step = shape
+        esa = copy.deepcopy(self.esa).double()
+
+        def enlarged(x: Tensor) -> Tensor:
+            x = F.interpolate(esa.conv3_(x), size=(height, width), mode="bilinear", align_corners=False)
+            x = F.pad(x, (0, 0, 0, 0, 0, self.part - self.inner))
+            return x.unflatten(1, (groups, step)).permute(0, 1, 3, 4, 2)
+
+        def reduced(x: Tensor) -> Tensor:
+            return esa.conv_max(esa.conv2(x.permute(0, 1, 4, 2, 3).flatten(1, 2)[:, : self.inner]))
+
+        inner = self.inner, (height - 3) // 2 + 1, (width - 3) // 2 + 1
+        return [_as_matrix(reduced, shape), _as_matrix(esa.conv3, inner), _as_matrix(enlarged, inner)]
+
+
+def _as_matrix(linear: Callable[[Tensor], Tensor], shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """A function of float64 (n, *shape) that is linear but for a bias: float32 (outputs, inputs) and (outputs)."""
+    bias = linear(torch.zeros(1, *shape, dtype=torch.float64)).flatten()
+    ones = torch.eye(math.prod(shape), dtype=torch.float64).view(-1, *shape)
+    return (linear(ones).flatten(1) - bias).T.float().contiguous(), bias.float()
 
 
 def _maxima(x: Tensor, size: int, step: int) -> Tensor:
