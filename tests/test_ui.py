@@ -11,6 +11,7 @@ import socket
 import time
 import urllib.parse
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from tiny_model import write_tiny_model
 from ui_page import found, served
 
 from mga.cli import main
-from mga.page.visits import file_name
+from mga.page.visits import Visit, file_name
 
 for package in ("starlette", "uvicorn"):
     pytest.importorskip(package, reason="the page needs it: pip install 'mga_kernels[ui]'")
@@ -388,3 +389,20 @@ def wait_until(happened, seconds=60):
     while not happened():
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def test_folders_are_removed_by_one_thread_at_a_time(tmp_path, monkeypatch):
+    at_work, most = [], []
+
+    def slow(folder, ignore_errors):
+        at_work.append(folder)
+        most.append(len(at_work))
+        time.sleep(0.05)
+        at_work.remove(folder)
+
+    monkeypatch.setattr("mga.page.visits.shutil.rmtree", slow)
+    visit = Visit("a", tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(4):
+            pool.submit(visit.remove)
+    assert most == [1] * 4

@@ -34,6 +34,7 @@ struct MapTap {
 #include "maps/ahead.h"
 #include "maps/transform.h"
 #include "maps/winograd.h"
+#include "maps/positions.h"
 #include "maps/direct.h"
 // clang-format on
 
@@ -45,6 +46,10 @@ int64_t room(const MapLayer& layer, int64_t count) {
 void compute(const MapLayer& layer, const MapTask& task, const MapTask* next, float* where) {
   if (layer.tile == 4) return compute_tiles<4>(layer, task, next, where);
   layer.tile == 6 ? compute_tiles<6>(layer, task, next, where) : compute_rows(layer, task, next, where);
+}
+
+void transform_weight(const UntransformedWeight& weight, int64_t first, int64_t count, float* to) {
+  weight.tile == 4 ? transform_panel<4>(weight, first, count, to) : transform_panel<6>(weight, first, count, to);
 }
 
 void settle() {
@@ -74,7 +79,7 @@ void bytes(const float* values, int64_t pixel, int64_t n, int64_t count, float f
 #define MGA_TEXT(x) MGA_TEXT_OF(x)
 
 extern const MapKernels map_kernels;
-const MapKernels map_kernels = {MGA_TEXT(MGA_ISA), MGA_MAPS_FAST, room, compute, settle, bytes};
+const MapKernels map_kernels = {MGA_TEXT(MGA_ISA), MGA_MAPS_FAST, room, compute, transform_weight, settle, bytes};
 
 }  // namespace MGA_ISA
 }  // namespace mga

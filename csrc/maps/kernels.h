@@ -57,8 +57,8 @@ struct MapLayer {
   int64_t inputs, outputs, vectors;  // channels, channels, groups of output channels in all phases
   int64_t size, stride, tile;
   TilePlaces places;
-  const float* weight;
-  const float* plain;     // of a layer in tiles: the weight itself, for tiles with infinities or NaN
+  const float* weight;    // of a layer in tiles null, if it must be transformed first
+  const float* plain;     // of a layer in tiles: the weight itself, for tiles with infinities or NaN, too
   const float* epilogue;  // (4, 8 * vectors): bias, slope, factors of skip and of `also`
   MapSource x, skip, also;
   bool has_skip, has_also, has_parts;
@@ -66,6 +66,12 @@ struct MapLayer {
   MapGate gate;
   MapActivation activation;
   int64_t height, width;  // of what it makes, before the shuffle
+};
+
+// The weight of a 3x3 kernel as it is, [tap][input][8 * vectors], of a layer in such tiles.
+struct UntransformedWeight {
+  const float* data;
+  int64_t inputs, vectors, tile;
 };
 
 // Tiles of tile x tile pixels of a layer's output, 4 x 4 where it has none: `count` of a list of numbers, row *
@@ -86,6 +92,9 @@ struct MapKernels {
   int64_t (*room)(const MapLayer&, int64_t count);
   // `next`: what this thread computes afterwards, so that its rows are fetched in time; may be null.
   void (*compute)(const MapLayer&, const MapTask&, const MapTask* next, float* room);
+  // The panel of vectors [first, first + count) of it at the positions of tiles, into its place behind `to`, where the
+  // first one begins; see packed_floats.
+  void (*transform_weight)(const UntransformedWeight&, int64_t first, int64_t count, float* to);
   // Makes what was written past the caches visible to other threads.
   void (*settle)();
   // `count` pixels of n floats, `pixel` apart -> bytes: factor * value + added (count * n, or null), 0..255, half to

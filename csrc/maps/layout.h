@@ -30,6 +30,15 @@ inline int64_t panel_of(int64_t vectors_left) {
   return vectors_left == 5 || vectors_left == 7 ? 3 : 2;
 }
 
+// Calls add(first, count) for the panels of so many vectors.
+template <typename Add>
+inline void for_each_panel(int64_t vectors, Add&& add) {
+  for (int64_t first = 0, count; first < vectors; first += count) {
+    count = panel_of(vectors - first);
+    add(first, count);
+  }
+}
+
 // So few channels are computed as dot products, a vector holding input channels: padding them to 8 would waste more.
 constexpr int64_t kFewOutputs = 4;
 
@@ -43,10 +52,13 @@ constexpr int64_t kLastBlock[kPartOutputs] = {19, 23, 27};
 // Values of a packed weight. In panels (`tile` 0): [panel][tap][input][channel of the panel]; in tiles of m x m:
 // [panel][(m + 2)^2 positions][input][channel of the panel], and behind it the weight itself, [tap][input][channel]; of
 // few outputs: [tap][group][output][8].
+inline int64_t transformed_floats(int64_t inputs, int64_t vectors, int64_t tile) {
+  return (tile + 2) * (tile + 2) * inputs * vectors * kGroup;
+}
 inline int64_t packed_floats(int64_t inputs, int64_t outputs, int64_t size, int64_t tile) {
-  const int64_t taps = size * size, channels = groups_of(outputs) * kGroup;
+  const int64_t taps = size * size, vectors = groups_of(outputs);
   if (outputs <= kFewOutputs) return taps * groups_of(inputs) * outputs * kGroup;
-  return (tile == 0 ? taps : (tile + 2) * (tile + 2) + taps) * inputs * channels;
+  return taps * inputs * vectors * kGroup + (tile == 0 ? 0 : transformed_floats(inputs, vectors, tile));
 }
 
 }  // namespace mga

@@ -192,15 +192,18 @@ class LayerReader {
     MapLayer& layer = stage.layer;
     const int64_t channels = layer.vectors * kGroup, wide = n_.inputs * channels * n_.size * n_.size;
     const int64_t wanted = n_.size == 0 ? channels : packed_floats(n_.inputs, n_.outputs, n_.size, n_.tile);
-    STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Float && weight.is_contiguous() && weight.numel() == wanted,
+    const bool as_it_is = n_.tile != 0 && weight.numel() == wide;
+    STD_TORCH_CHECK(weight.scalar_type() == ScalarType::Float && weight.is_contiguous() &&
+                        (as_it_is || weight.numel() == wanted),
                     kOp, ": layer ", number_, ": weight has ", weight.numel(), " values, not ", wanted,
                     "; was it packed for other channels or tiles?");
     STD_TORCH_CHECK(epilogue.scalar_type() == ScalarType::Float && epilogue.is_contiguous() && epilogue.dim() == 2 &&
                         epilogue.size(0) == 4 && epilogue.size(1) == channels,
                     kOp, ": layer ", number_, ": epilogue must be float32 (4, ", channels,
                     "), contiguous: bias, slopes, factors of skip and also");
-    layer.weight = static_cast<const float*>(weight.const_data_ptr());
-    layer.plain = n_.tile == 0 ? nullptr : layer.weight + wanted - wide;
+    const float* const values = static_cast<const float*>(weight.const_data_ptr());
+    layer.weight = as_it_is ? nullptr : values;
+    layer.plain = n_.tile == 0 ? nullptr : values + weight.numel() - wide;
     layer.epilogue = static_cast<const float*>(epilogue.const_data_ptr());
   }
 

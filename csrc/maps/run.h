@@ -85,13 +85,15 @@ inline std::vector<Need> needs_of(const std::vector<MapStage>& stages, size_t nu
 
 class ChainRun {
  public:
-  ChainRun(const MapKernels& kernels, const std::vector<MapStage>& stages, int64_t height, int64_t band)
+  // Weights that are kept as they are get a place here, and are transformed into it before the first task.
+  ChainRun(const MapKernels& kernels, std::vector<MapStage>& stages, int64_t height, int64_t band)
       : kernels_(kernels),
         stages_(stages),
         states_(new State[stages.size()]),
         tasks_(lists_of_thread().tasks),
         sums_(lists_of_thread().sums) {
     tasks_.clear();
+    place_weights(stages);
     std::vector<int32_t> count(stages.size(), 0);
     for (size_t i = 0; i < stages.size(); ++i) {
       work_.emplace_back(kernels, stages[i]);
@@ -137,7 +139,8 @@ class ChainRun {
   // What each thread does until nothing is left.
   void work() {
     try {
-      work_on(ThreadRoom::of_thread(room_ + 64));
+      float* const room = ThreadRoom::of_thread(room_ + 64);
+      if (transform_weights()) work_on(room);
     } catch (...) {
       failed_.store(true);  // or others would wait for what this thread has taken
       throw;
@@ -183,6 +186,50 @@ class ChainRun {
       count = rows;
     }
   };
+
+  // A panel of a weight, and where the whole goes.
+  struct Panel {
+    UntransformedWeight weight;
+    int64_t first, count;
+    float* to;
+  };
+
+  void place_weights(std::vector<MapStage>& stages) {
+    int64_t floats = 0;
+    const auto size = [](const MapLayer& layer) {
+      return layer.weight != nullptr || layer.tile == 0
+                 ? 0
+                 : transformed_floats(layer.inputs, layer.vectors, layer.tile);
+    };
+    for (const MapStage& stage : stages) floats += size(stage.layer);
+    if (floats == 0) return;
+    float* to = ThreadRoom::for_weights(floats);
+    for (MapStage& stage : stages) {
+      MapLayer& layer = stage.layer;
+      const int64_t needed = size(layer);
+      if (needed == 0) continue;
+      const UntransformedWeight weight{layer.plain, layer.inputs, layer.vectors, layer.tile};
+      for_each_panel(layer.vectors, [&](int64_t first, int64_t count) { panels_.push_back({weight, first, count, to}); });
+      layer.weight = to;
+      to += needed;
+    }
+    panels_left_.store(int64_t(panels_.size()));
+  }
+
+  // Returns when all threads together have done all; false where one of them has failed.
+  bool transform_weights() {
+    const int64_t count = int64_t(panels_.size());
+    for (int64_t i = next_panel_.fetch_add(1); i < count; i = next_panel_.fetch_add(1)) {
+      const Panel& panel = panels_[i];
+      kernels_.transform_weight(panel.weight, panel.first, panel.count, panel.to);
+      panels_left_.fetch_sub(1);
+    }
+    for (int tries = 0; panels_left_.load() > 0; ++tries) {
+      if (failed_.load()) return false;
+      tries < kTries ? pause() : std::this_thread::yield();
+    }
+    return true;
+  }
 
   int64_t tile_rows(size_t i) const {
     const MapLayer& layer = stages_[i].layer;
@@ -265,6 +312,8 @@ class ChainRun {
   std::vector<TaskAt>& tasks_;
   std::vector<float>& sums_;
   int64_t room_ = 0;
+  std::vector<Panel> panels_;
+  std::atomic<int64_t> next_panel_{0}, panels_left_{0};
   std::atomic<int64_t> next_{0};
   std::atomic<size_t> complete_{0};
   std::atomic<bool> failed_{false};

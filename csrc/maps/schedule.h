@@ -20,12 +20,21 @@ class ThreadRoom {
  public:
   static float* of_thread(int64_t floats) {
     thread_local ThreadRoom room;
-    if (floats > room.floats_) room.grow(floats);
-    return room.data_;
+    return room.of(floats);
+  }
+  // For weights, while layers that read them run.
+  static float* for_weights(int64_t floats) {
+    thread_local ThreadRoom room;
+    return room.of(floats);
   }
   ~ThreadRoom() { std::free(data_); }
 
  private:
+  float* of(int64_t floats) {
+    if (floats > floats_) grow(floats);
+    return data_;
+  }
+
   void grow(int64_t floats) {
     constexpr size_t kPage = 2 << 20;  // a huge one: fewer misses in the table of pages
     const size_t bytes = (size_t(floats) * sizeof(float) + kPage - 1) / kPage * kPage;

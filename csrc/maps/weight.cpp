@@ -15,7 +15,7 @@ Tensor pack_map_weight(const Tensor& weight, int64_t tile) {
   STD_TORCH_CHECK(tile == 0 || ((tile == 4 || tile == 6) && size == 3 && outputs > kFewOutputs), op,
                   ": tiles of 4 or 6 are for 3x3 kernels of more than ", kFewOutputs, " channels");
   Tensor packed = torch::stable::empty({packed_floats(inputs, outputs, size, tile)}, ScalarType::Float);
-  pack_weight({static_cast<const float*>(weight.const_data_ptr()), outputs, inputs, size}, tile,
+  pack_weight(map_kernels(), {static_cast<const float*>(weight.const_data_ptr()), outputs, inputs, size}, tile,
               static_cast<float*>(packed.mutable_data_ptr()));
   return packed;
 }

@@ -13,6 +13,7 @@ from .. import runtimes
 from ..networks import SRNetwork
 from ..networks.config import HIGH_PASS
 from ..networks.interface import padded_size, working_bytes
+from ..system import allocator
 from ..system.memory import memory_errors, require_memory
 from ..system.threads import Lock, put_right_after_fork
 from ..version import foreign_code
@@ -60,6 +61,7 @@ class Runner:
         # Weak, because the plans of an engine, which hold gigabytes, go with its last reference.
         self.choice = Choice(self.config, self.amount, settings.mode, network.masked, weakref.proxy(self), lock)
         put_right_after_fork(self)
+        allocator.give_back()  # what copies of the weights and trials have left
 
     @property
     def description(self) -> str:

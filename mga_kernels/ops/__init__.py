@@ -16,6 +16,7 @@ from .convolution import (
     pair_grid_statistics,
     pair_interpolate_,
     pair_pool,
+    plain_map_weight,
 )
 from .convolve_pixels import convolve_pixels_
 from .dynamic_filter import dynamic_filter
@@ -55,5 +56,6 @@ __all__ = [
     "pair_interpolate_",
     "pair_pool",
     "paste_patches_",
+    "plain_map_weight",
     "select_patches",
 ]

@@ -220,7 +220,9 @@ inline Result run(const MapKernels& kernels, const Layer& of) {
   const Map x(of.x), skip(of.skip), also(of.also), parts(what.parts ? of.parts() : Values(1, 1, 1));
   std::vector<float> packed(of.weight);
   packed.resize(what.size == 0 ? vectors * kGroup : packed_floats(what.inputs, what.outputs, what.size, what.tile));
-  if (what.size != 0) pack_weight({of.weight.data(), what.outputs, what.inputs, what.size}, what.tile, packed.data());
+  if (what.size != 0) {
+    pack_weight(kernels, {of.weight.data(), what.outputs, what.inputs, what.size}, what.tile, packed.data());
+  }
 
   MapLayer layer{};
   layer.inputs = what.inputs, layer.outputs = what.outputs, layer.vectors = vectors;

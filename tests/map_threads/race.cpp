@@ -1,6 +1,6 @@
 // The hand-out of layers to threads of the C++ library, for ThreadSanitizer: maps, tiles side by side and in a list,
 // others that become zeros, sums, and pictures of one layer; several layers one after the other and in bands, over maps
-// of a few rows. Prints how many results were compared; a difference from one thread ends it with status 1.
+// of a few rows; weights that threads transform first. Prints how many results were compared; a difference from one thread ends it with status 1.
 #include <cstdio>
 #include <cstring>
 #include <random>
@@ -24,7 +24,7 @@ struct Memory {
   std::vector<int32_t> others;  // tiles that become zeros
 };
 
-void run(const std::vector<MapStage>& stages, int64_t band, int threads) {
+void run(std::vector<MapStage> stages, int64_t band, int threads) {
   ChainRun work(portable::map_kernels, stages, kHeight, band);
   std::vector<std::thread> others;
   for (int i = 1; i < threads; ++i) others.emplace_back([&] { work.work(); });
@@ -84,8 +84,8 @@ Memory computed(int64_t tile, bool picture, const std::vector<int32_t>* tiles, i
 }
 
 // Four layers from map 0 to map 3 by maps 1 and 2, of which the third, a 1x1, writes over what it adds; in bands map 1
-// has 24 rows and map 2 has 16.
-std::vector<float> chained(int64_t band, int threads) {
+// has 24 rows and map 2 has 16. `as_they_are`: weights that are not transformed yet.
+std::vector<float> chained(int64_t band, int threads, bool as_they_are) {
   std::mt19937 random(6);
   std::normal_distribution<float> normal;
   const int64_t pitch = map_pitch(kWidth), groups = groups_of(kChannels), row = groups * pitch * kGroup;
@@ -113,7 +113,8 @@ std::vector<float> chained(int64_t band, int threads) {
     layer = MapLayer{};
     layer.inputs = layer.outputs = kChannels, layer.vectors = groups, layer.stride = 1;
     layer.size = i == 2 ? 1 : 3, layer.tile = i == 2 ? 0 : 4, layer.places = side_by_side(layer.tile);
-    layer.weight = layer.plain = weight.data(), layer.epilogue = epilogue.data();
+    layer.plain = weight.data(), layer.epilogue = epilogue.data();
+    layer.weight = as_they_are && layer.tile != 0 ? nullptr : weight.data();
     layer.height = kHeight, layer.width = kWidth;
     layer.x = source(from[i]);
     layer.skip = source(to[i]), layer.has_skip = i == 2;
@@ -159,14 +160,16 @@ int main() {
       }
     }
   }
-  const std::vector<float> alone = mga::chained(0, 1);
-  for (const int64_t band : {0, 8}) {
-    for (const int threads : {1, 4}) {
-      if (mga::chained(band, threads) != alone) {
-        std::printf("band %d, %d threads: another result\n", int(band), threads);
-        return 1;
+  for (const bool as_they_are : {false, true}) {
+    const std::vector<float> alone = mga::chained(0, 1, as_they_are);
+    for (const int64_t band : {0, 8}) {
+      for (const int threads : {1, 4}) {
+        if (mga::chained(band, threads, as_they_are) != alone) {
+          std::printf("band %d, %d threads, weights as they are %d: another result\n", int(band), threads, as_they_are);
+          return 1;
+        }
+        ++compared;
       }
-      ++compared;
     }
   }
   std::printf("%d comparisons\n", compared);

@@ -19,6 +19,7 @@ from ...runtimes.cpu.storage import Stored
 from . import network as rcan
 
 PLANES = ("raw", "block", "group")  # two of each, but one where layers may write over what they no longer read
+AGAIN = "again"  # what the first convolution makes, once more
 
 
 def _stages(block: rcan.RCAB, x: str) -> list[Stage]:
@@ -49,9 +50,12 @@ class _Trunk:
     first block of a group, with the convolution and the skip of the group before it as well. ``ends(stages, whole)`` is
     a chain that begins with the end of the last group, and writes the convolution behind the groups, with the long
     skip, to slot ``out``.
+
+    ``first``: the convolution of slot "image" that made ``x``, where it is to be made again for the long skip: that
+    takes less than a plane to keep it in. Groups may then write over ``x``.
     """
 
-    def __init__(self, half: rcan.BaseNet | rcan.RefineNet, make: MakeChain):
+    def __init__(self, half: rcan.BaseNet | rcan.RefineNet, make: MakeChain, first: Conv | None = None):
         self.make, self.channels = make, half.conv_after_body.out_channels
         bodies = each(rcan.ResidualGroup, half.body)
         groups = [each(rcan.RCAB, body.residual_group) for body in bodies]
@@ -67,13 +71,15 @@ class _Trunk:
             self._rescaled([end, *_stages(blocks[0], "group")], ["before", "group", "to"])
             for end, blocks in zip(ends, groups[1:], strict=False)
         ]
-        self.end = [ends[-1], Stage(Conv.of(half.conv_after_body), "group", "out", "x")]
+        made = [] if first is None else [Stage(first, "image", AGAIN)]
+        self.long_skip = "x" if first is None else AGAIN
+        self.end = [ends[-1], *made, Stage(Conv.of(half.conv_after_body), "group", "out", self.long_skip)]
 
     def _rescaled(self, stages: list[Stage], whole: list[str]) -> RescaledChain:
         return RescaledChain(self.make, self.channels, 1.0, True, stages, whole)
 
     def ends(self, stages: list[Stage], whole: list[str]) -> RescaledChain:
-        return self._rescaled([*self.end, *stages], ["before", "x", *whole])
+        return self._rescaled([*self.end, *stages], ["before", "image" if self.long_skip == AGAIN else "x", *whole])
 
     def __call__(self, area: Grid, x: Stored, buffers: Buffers, end: RescaledChain, given: Given, gain: float) -> None:
         raw, before, last = buffers["raw 0"], x, x
@@ -89,7 +95,8 @@ class _Trunk:
             factors = _gates(attentions[-1], area, total)
             if i < len(self.joints):
                 count += 1
-                to, group = _other(buffers, "raw", count), _other(buffers, "group", i)
+                to = _other(buffers, "raw", count)
+                group = x if self.long_skip == AGAIN else _other(buffers, "group", i)
                 slots = {"raw": raw, "skip": last, "before": before, "group": group, "to": to}
                 total = sums(area, self.joints[i](area, slots, *factors), to)
                 raw, before, last = to, group, group
@@ -100,22 +107,23 @@ class RcanWeights(TrunkWeights[rcan.BaseNet, rcan.RefineNet]):
     faster = "float32"
     any_settings = True
 
-    def _planes_of_trunk(self) -> list[str]:
-        return [f"{name} {i}" for name in PLANES for i in range(1 if self.storage.in_place else 2)]
+    def _planes_of(self, trunk: _Trunk) -> list[str]:
+        planes = PLANES[:-1] if trunk.long_skip == AGAIN else PLANES
+        return [f"{name} {i}" for name in planes for i in range(1 if self.storage.in_place else 2)]
 
     def prepare_base(self, base: rcan.BaseNet) -> None:
-        self.trunk = _Trunk(base, self.chain)
-        self.channels, self.unshuffled = self.trunk.channels, base.unshuffled
-        self.base_planes = {**dict.fromkeys(self._planes_of_trunk(), self.channels), **self.shallow}
         first = self.less_mean(base.conv_first, base.mean, factor=self.value_range / 255)
+        self.trunk = _Trunk(base, self.chain, first if self.storage.in_place else None)
+        self.channels, self.unshuffled = self.trunk.channels, base.unshuffled
+        self.base_planes = {**dict.fromkeys(self._planes_of(self.trunk), self.channels), **self.shallow}
         self.head = self.chain([Stage(first, "image", "x")], ["image", "x"])
         self.end = self.trunk.ends([], ["out"])
         upsampler = stepwise(base.upsampler, "out", base.scale * base.unshuffled, plus_mean(base.conv_last, base.mean))
-        self.enlarging = self.chain(upsampler, ["out", "picture"], self._planes_of_trunk())
+        self.enlarging = self.chain(upsampler, ["out", "picture"], self._planes_of(self.trunk))
 
     def prepare_refine(self, refine: rcan.RefineNet) -> None:
         self.refine_trunk = _Trunk(refine, self.chain)
-        self.refine_planes = dict.fromkeys((*self._planes_of_trunk(), "fused", "tight"), self.channels)
+        self.refine_planes = dict.fromkeys((*self._planes_of(self.refine_trunk), "fused", "tight"), self.channels)
         fuse = self.closing_pair(refine.conv1, refine.conv2)
         fusing = [Stage(fuse[0], "out", "hidden"), Stage(fuse[1], "hidden", "fused", crop=1)]
         last = plus_mean(refine.conv_last, refine.mean)

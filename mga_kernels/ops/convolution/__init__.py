@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .chain import pair_chain_
 from .map_patches import map_gather_, map_grid_scale_, map_grid_statistics
-from .map_weight import pack_map_weight
+from .map_weight import pack_map_weight, plain_map_weight
 from .maps import convolve_maps_
 from .patches import pair_gather_, pair_grid_scale_, pair_grid_statistics
 from .resample import map_interpolate_, pair_interpolate_, pair_pool
@@ -29,4 +29,5 @@ __all__ = [
     "pair_grid_statistics",
     "pair_interpolate_",
     "pair_pool",
+    "plain_map_weight",
 ]

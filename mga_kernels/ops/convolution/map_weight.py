@@ -56,6 +56,16 @@ def pack_map_weight(weight: Tensor, tile: int = 0) -> Tensor:
     return OPERATOR(weight.contiguous(), int(tile))
 
 
+def plain_map_weight(weight: Tensor) -> Tensor:
+    """What stands behind the panels of a packed ``weight`` (C', C, 3, 3): tap, input, output, flat.
+
+    ``convolve_maps_`` takes that alone for a layer in tiles, and transforms it at each call: an eighth of the memory
+    of tiles of 6, for a time that only small images show.
+    """
+    padded = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, -len(weight) % GROUP))
+    return padded.flatten(2).permute(2, 1, 0).flatten()
+
+
 def panels(vectors: int) -> list[int]:
     """How many vectors of 8 outputs are computed together."""
     found = []
@@ -66,7 +76,7 @@ def panels(vectors: int) -> list[int]:
 
 
 def unpack(packed: Tensor, inputs: int, outputs: int, size: int, tile: int) -> Tensor:
-    """The weight (C', C, n, n) that was packed."""
+    """The weight (C', C, n, n) that was packed, or is plain."""
     channels, taps = groups_of(outputs) * GROUP, size * size
     if outputs <= FEW_OUTPUTS:
         loops = packed.view(taps, groups_of(inputs), outputs, GROUP).permute(2, 1, 3, 0)
@@ -85,12 +95,12 @@ def _reference(weight: Tensor, tile: int) -> Tensor:
         padded = F.pad(weight, (0, 0, 0, 0, 0, -inputs % GROUP))
         return padded.unflatten(1, (-1, GROUP)).flatten(3).permute(3, 1, 0, 2).flatten()
     padded = F.pad(weight, (0, 0, 0, 0, 0, 0, 0, -outputs % GROUP))
-    plain = taps = padded.flatten(2).permute(2, 1, 0)  # tap, input, output
+    taps = padded.flatten(2).permute(2, 1, 0)  # tap, input, output
     if tile:
         g = torch.tensor(POSITIONS[tile], dtype=torch.float64)
         taps = torch.einsum("iy,jx,ocyx->ijco", g, g, padded.double()).float().flatten(0, 1)
     parts = taps.split([GROUP * width for width in panels(taps.shape[2] // GROUP)], dim=2)
-    return torch.cat([part.flatten() for part in [*parts, *([plain] if tile else [])]])
+    return torch.cat([*(part.flatten() for part in parts), *([plain_map_weight(weight)] if tile else [])])
 
 
 @register_fake("pack_map_weight")

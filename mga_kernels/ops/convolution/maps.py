@@ -38,7 +38,8 @@ def convolve_maps_(
     also float planes (C, H, W) or pictures (n, h, w, 3), uint8 or float32. One of scale s holds an image s times as
     large.
     ``masks``: int16 (ceil(W / 16)), a bit a pixel of a row, and uint8 (H), one a row. ``weights``: as
-    ``pack_map_weight`` makes them; of size 0 a factor for each channel. ``epilogues``: float32 (4, channels up to a
+    ``pack_map_weight`` makes them, of a layer in tiles also as ``plain_map_weight`` does; of size 0 a factor for each
+    channel. ``epilogues``: float32 (4, channels up to a
     multiple of 8): bias, slope, factor of skip, factor of also.
 
     A layer of size n, stride t and reach r = n // 2 (0 for t = 2, which has no padding) makes, channel by channel,

@@ -37,7 +37,7 @@ class DividedWeights(PairWeights[Halved, Halved]):
     image, to which the network adds.
     """
 
-    only_chains = True
+    only_chains = short_chains = True
     keeps_shallow = False
     adds_image = True
     slope = 1.0  # behind the first convolution

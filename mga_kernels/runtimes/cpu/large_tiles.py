@@ -34,6 +34,7 @@ GUIDED = (1.0, 1.0), (1.0, 0.0), (0.5, 0.0)
 ALIKE = 90.0  # dB between two results in bytes: of 100,000 values 6 may be other by one
 SIDE = 96  # of the picture it is tried on
 HOPELESS = 0.5  # dB by which what is expected of a share must fail for it not to be tried
+MANY = 32 << 20  # bytes of weights from which on they are not kept as tiles need them, in eight times the memory
 ERROR = 0.25  # of tiles of 4, a part of that of tiles of 6
 
 Shares = tuple[float, ...]
@@ -55,7 +56,7 @@ def of(network: SRNetwork, kept: Storage, exact: bool) -> PairWeights | str:
     (kind, halves), narrow = found, STORAGES["bfloat16"]
     if kept.narrow or exact or slow(narrow) or kind.against(halves, narrow):
         return prepared(kind, halves, kept)
-    return kind(halves, Maps(0))
+    return _made(kind, halves, [0])
 
 
 def prepared(kind: type[PairWeights], halves: Halves, kept: Storage) -> PairWeights:
@@ -74,7 +75,7 @@ def prepared(kind: type[PairWeights], halves: Halves, kept: Storage) -> PairWeig
 def _most(kind: type[PairWeights], halves: Halves) -> tuple[Firsts, PairWeights]:
     """Where large tiles begin, as early as pictures are alike those without any, and the weights.
 
-    Packed weights take several times the memory of the network, so there is one set of them at a time.
+    Packed weights may take several times the memory of the network, so there is one set of them at a time.
     """
     choices: Sequence[Shares] = WHOLE if halves.refine is None else GUIDED
     none: Firsts = [None] * len(choices[0])
@@ -98,7 +99,10 @@ def _most(kind: type[PairWeights], halves: Halves) -> tuple[Firsts, PairWeights]
 
 
 def _made(kind: type[PairWeights], halves: Halves, firsts: Firsts) -> PairWeights:
-    return kind(halves, Maps(firsts[0]), Maps(firsts[-1]))
+    """``firsts``: of the Base-Net, and of the Refine-Net where that has another."""
+    weights = (one for half in (halves.base, halves.refine) if half is not None for one in half.parameters())
+    transformed = not kind.short_chains or sum(one.nbytes for one in weights) < MANY
+    return kind(halves, *(Maps(first, transformed) for first in firsts))
 
 
 def _is_verdict(found: object, halves: Halves) -> bool:

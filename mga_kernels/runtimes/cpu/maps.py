@@ -92,7 +92,7 @@ class MapChain(Chain):
 
     ``tiles``: the side of each stage's tiles if its layer is computed in tiles, by default TILE. ``side``: it runs over
     patches of so many pixels a side, whose tiles begin where the patches do if they fill them; 0 for a chain that has
-    others for that.
+    others for that. ``transformed``: weights are kept as tiles need them, and not transformed at each call.
     """
 
     def __init__(
@@ -102,19 +102,20 @@ class MapChain(Chain):
         tiles: Sequence[int] | None = None,
         spare: Sequence[str] = (),
         side: int = 0,
+        transformed: bool = True,
     ):
         self.stages, self.external, self.spare = list(stages), list(external), tuple(spare)
-        self.tiles, self.side = list(tiles or [TILE] * len(stages)), side
+        self.tiles, self.side, self.transformed = list(tiles or [TILE] * len(stages)), side, transformed
         divided = None if side else in_blocks(stages)
         in_parts = [*self.tiles, self.tiles[-1]]
-        self.in_blocks = None if divided is None else MapChain(divided, external, in_parts, spare)
+        self.in_blocks = None if divided is None else self._other(divided, in_parts, spare)
         self._of_patches: dict[int, MapChain] = {}
         self.slots: dict[str, Slot] = slots_of(self.stages, external)
         self.filled = [
             filling(stage, self.slots, side, (tile, TILE)) for stage, tile in zip(self.stages, self.tiles, strict=True)
         ]
         self.layers = [
-            adding(pack(stage.layer, stage.enlarge, stage.stride, filled.tile if filled else tile), stage)
+            adding(pack(stage.layer, stage.enlarge, stage.stride, filled.tile if filled else tile, transformed), stage)
             for stage, tile, filled in zip(self.stages, self.tiles, self.filled, strict=True)
         ]
         sides = [
@@ -124,6 +125,11 @@ class MapChain(Chain):
         self.rows = Rows(self.stages, external, sides, of_patches=bool(side))
         measured = [i for i, stage in enumerate(self.stages) if stage.measure]
         self.records = [self._record(i, measured.index(i) if i in measured else -1) for i in range(len(self.stages))]
+
+    def _other(
+        self, stages: Sequence[Stage], tiles: Sequence[int], spare: Sequence[str] = (), side: int = 0
+    ) -> MapChain:
+        return MapChain(stages, self.external, tiles, spare, side, self.transformed)
 
     def _record(self, number: int, statistics: int) -> LayerRecord:
         stage, packed = self.stages[number], self.layers[number]
@@ -160,7 +166,7 @@ class MapChain(Chain):
         if self.side:
             return self
         if side not in self._of_patches:
-            self._of_patches[side] = MapChain(self.stages, self.external, self.tiles, self.spare, side)
+            self._of_patches[side] = self._other(self.stages, self.tiles, self.spare, side)
         return self._of_patches[side]
 
     @cached_property
@@ -169,7 +175,7 @@ class MapChain(Chain):
         stages = apart(self.stages, self.external)
         if stages is None:
             return self
-        chain = MapChain(stages, self.external, self.tiles)
+        chain = self._other(stages, self.tiles)
         chain.apart = chain
         return chain
 
@@ -303,20 +309,21 @@ def _rooms_beside(rooms: Rooms, planes: Iterable[Stored], width: int) -> Rooms:
 
 class Maps(Storage):
     """Float maps. ``large``: which of the layers in tiles, in whichever chains, is the first to have large ones, as all
-    behind it have; None for none."""
+    behind it have; None for none. ``transformed``: see ``MapChain``."""
 
     name, step, narrow, in_place = "float32", GROUP, False, True
     description = "float32, in convolutions of our own"
 
-    def __init__(self, large: int | None = None):
-        self.large = large
+    def __init__(self, large: int | None = None, transformed: bool = True):
+        self.large, self.transformed = large, transformed
         self.tiled = 0  # layers so far
 
     def planes(self, channels: int, height: int, width: int, spare: Spare | None = None) -> Map:
         return Map(channels, height, width, spare)
 
     def chain(self, stages: Sequence[Stage], external: Sequence[str], spare: Sequence[str] = ()) -> MapChain:
-        return MapChain(stages, external, [self._tile(stage) for stage in stages], spare)
+        tiles = [self._tile(stage) for stage in stages]
+        return MapChain(stages, external, tiles, spare, transformed=self.transformed)
 
     def _tile(self, stage: Stage) -> int:
         """The side of the tiles of the next stage."""

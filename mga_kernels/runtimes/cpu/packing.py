@@ -10,12 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...alone.layout import GROUP
-from ...ops import pack_map_weight
+from ...ops import pack_map_weight, plain_map_weight
+from ...ops.convolution.map_weight import unpack
 from .filled import in_tiles
 from .layers import Conv, Layer, Scale
 from .stages import Stage
 
 TILE, LARGE = 4, 6  # sides of the tiles of 3x3 kernels: ``large_tiles``
+AS_IT_IS = -1  # instead of one: a weight for tiles of any side, which is not transformed
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,16 +33,16 @@ class Packed:
 _packed: WeakKeyDictionary[Layer, dict[tuple[int, int, int], Packed]] = WeakKeyDictionary()
 
 
-def pack(layer: Layer, enlarge: int = 1, stride: int = 1, tile: int = TILE) -> Packed:
+def pack(layer: Layer, enlarge: int = 1, stride: int = 1, tile: int = TILE, transformed: bool = True) -> Packed:
     """The layer, which several chains may have, packed once; ``enlarge`` and ``stride``: see ``Stage``.
 
-    ``tile``: side of the tiles of 3x3 kernels.
+    ``tile``: side of the tiles of 3x3 kernels, whose weights are kept ``transformed`` for them.
     """
     known = _packed.setdefault(layer, {})
-    how = enlarge, stride, tile
+    how = enlarge, stride, tile if transformed else AS_IT_IS
     if how not in known:
         known[how] = pack_scale(layer, layer.epilogue) if isinstance(layer, Scale) else _conv(layer, *how)
-    return known[how]
+    return replace(known[how], tile=tile) if known[how].tile == AS_IT_IS else known[how]
 
 
 def adding(packed: Packed, stage: Stage) -> Packed:
@@ -67,7 +69,12 @@ def _conv(layer: Conv, enlarge: int, stride: int, tile: int) -> Packed:
     rows = torch.stack([bias, slope])[:, order] * present
     rows = F.pad(torch.cat([rows, torch.ones_like(rows)]), (0, -rows.shape[1] % GROUP))
     side = tile if in_tiles(layer, stride) else 0
-    return Packed(pack_map_weight(weight.contiguous(), side), rows.contiguous(), len(weight), side)
+    if side != AS_IT_IS:
+        return Packed(pack_map_weight(weight.contiguous(), side), rows.contiguous(), len(weight), side)
+    plain = plain_map_weight(weight)
+    if layer.shuffle * enlarge == 1:
+        layer.weight = unpack(plain, layer.inputs, len(weight), layer.size, side)  # so that no other is kept for it
+    return Packed(plain, rows.contiguous(), len(weight), side)
 
 
 def _order(outputs: int, shuffle: int, enlarge: int) -> Tensor:

@@ -93,10 +93,10 @@ class TrunkWeights(PairWeights[Base, Refine]):
     """Networks that are a convolution, a trunk, and an upsampler that enlarges in steps.
 
     ``trunk(area, x, buffers, end, given, gain)`` runs the blocks of a half and the chain ``end`` behind them, which
-    writes slot "out". A coarse picture is made by ``end_in_picture``, or behind ``end`` by ``enlarging``, where
-    that may lie in planes of the trunk, which are of no use then. The Refine-Net's patches are moved together
-    between ``fusing`` and ``upsampler``: the border that their halo leaves would be enlarged as well. Where
-    ``tight`` is false ``refine_end`` does both instead.
+    writes slot "out", and may read "image". A coarse picture is made by ``end_in_picture``, or behind ``end`` by
+    ``enlarging``, where that may lie in planes of the trunk, which are of no use then. The Refine-Net's patches are
+    moved together between ``fusing`` and ``upsampler``: the border that their halo leaves would be enlarged as well.
+    Where ``tight`` is false ``refine_end`` does both instead.
     """
 
     trunk: Any
@@ -109,6 +109,7 @@ class TrunkWeights(PairWeights[Base, Refine]):
     fusing: Any
     upsampler: Chain
     tight = True
+    short_chains = True
 
     @classmethod
     def against(cls, halves: Halves, kept: Storage) -> str | None:
@@ -122,10 +123,11 @@ class TrunkWeights(PairWeights[Base, Refine]):
     ) -> None:
         shallow = buffers.get("shallow", feature)
         self.head(area, {"image": image, "x": shallow})
+        given: Given = {"image": image, "out": feature}
         if picture is not None and self.enlarging is None:
-            self.trunk(area, shallow, buffers, self.end_in_picture, {"out": feature, "picture": picture}, self.gain)
+            self.trunk(area, shallow, buffers, self.end_in_picture, {**given, "picture": picture}, self.gain)
             return
-        self.trunk(area, shallow, buffers, self.end, {"out": feature}, 1.0)
+        self.trunk(area, shallow, buffers, self.end, given, 1.0)
         if picture is not None and self.enlarging is not None:
             self.enlarging(area, {**buffers, "out": feature, "picture": picture}, gain=self.gain)
 

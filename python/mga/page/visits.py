@@ -7,6 +7,7 @@ import re
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -20,6 +21,7 @@ from ..console.lines import one_line
 
 FORGOTTEN = 1800.0  # seconds after which a page that asks for nothing is gone; a hidden one asks once a minute
 _PREFIX = "mga-ui-"
+_removing = threading.Lock()
 _LONGEST = 150  # characters of a name; that of its result may have a few more bytes
 
 
@@ -113,8 +115,10 @@ class Visit:
         return task
 
     def remove(self) -> None:
+        """One thread at a time: two that remove the folders of one another can keep a processor busy for minutes."""
         self.gone = True
-        shutil.rmtree(self.folder, ignore_errors=True)
+        with _removing:
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 class Visits:
