@@ -6,9 +6,10 @@ import pytest
 import torch
 from map_layers import Case, map_of, poisoned
 from test_map_bands import CHAINS, in_bands, outcome
-from test_plans import picture, small_network
+from test_plans import MAPS, picture, small_network
 
 from mga_kernels import MaskGuidedSR, ops
+from mga_kernels.architectures.rcan.cpu import RcanWeights
 from mga_kernels.errors import InputError
 from mga_kernels.ops.convolution import maps_reference
 from mga_kernels.ops.convolution.map_layout import read
@@ -90,3 +91,15 @@ def test_many_weights_are_kept_plain_where_chains_are_short(name, transformed, m
     assert {chain.transformed for chain in usual._runner.planner.chains} == {True}
     assert {chain.transformed for chain in saving._runner.planner.chains} == {transformed}
     assert (usual.upscale(image) == saving.upscale(image)).all()
+
+
+def test_rcan_makes_its_long_skip_again_rather_than_keep_a_plane_for_it():
+    network = small_network(4, 4, "rcan", split=(2, 1), base={"blocks_per_group": 1}, refine={"blocks_per_group": 1})
+    plan = RcanWeights(network, MAPS).plan(61, 45, 0)
+    assert set(plan.base_buffers) == {"raw 0", "block 0"}
+    image = picture(61, 45)
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        plan.coarse(torch.from_numpy(image), None)
+        expected = network.coarse(tensor)[1][0, :, :61, :45]
+    assert torch.allclose(plan.feature.read()[:, :61, :45], expected, atol=1e-3 * float(expected.std()))

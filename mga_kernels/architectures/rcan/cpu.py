@@ -19,7 +19,6 @@ from ...runtimes.cpu.storage import Stored
 from . import network as rcan
 
 PLANES = ("raw", "block", "group")  # two of each, but one where layers may write over what they no longer read
-AGAIN = "again"  # what the first convolution makes, once more
 
 
 def _stages(block: rcan.RCAB, x: str) -> list[Stage]:
@@ -52,7 +51,7 @@ class _Trunk:
     skip, to slot ``out``.
 
     ``first``: the convolution of slot "image" that made ``x``, where it is to be made again for the long skip: that
-    takes less than a plane to keep it in. Groups may then write over ``x``.
+    takes less than a plane to keep it in. Groups, and what is slot ``out`` elsewhere, are then written over ``x``.
     """
 
     def __init__(self, half: rcan.BaseNet | rcan.RefineNet, make: MakeChain, first: Conv | None = None):
@@ -66,20 +65,27 @@ class _Trunk:
         self.chains = [
             [self._rescaled(_stages(block, "scaled"), ["scaled", "to"]) for block in blocks[1:]] for blocks in groups
         ]
-        ends = [Stage(Conv.of(body.conv), "scaled", "group", "before") for body in bodies]
+        self.over_x = first is not None
+        group, out, skip = ("group", "out", "x") if first is None else ("before",) * 3
+        ends = [Conv.of(body.conv) for body in bodies]
         self.joints = [
-            self._rescaled([end, *_stages(blocks[0], "group")], ["before", "group", "to"])
+            self._rescaled(
+                [Stage(end, "scaled", group, "before"), *_stages(blocks[0], group)],
+                ["before", "to"] if self.over_x else ["before", "group", "to"],
+            )
             for end, blocks in zip(ends, groups[1:], strict=False)
         ]
-        made = [] if first is None else [Stage(first, "image", AGAIN)]
-        self.long_skip = "x" if first is None else AGAIN
-        self.end = [ends[-1], *made, Stage(Conv.of(half.conv_after_body), "group", "out", self.long_skip)]
+        self.end = [
+            Stage(ends[-1], "scaled", "group", "before"),
+            *([] if first is None else [Stage(first, "image", "before")]),
+            Stage(Conv.of(half.conv_after_body), "group", out, skip),
+        ]
 
     def _rescaled(self, stages: list[Stage], whole: list[str]) -> RescaledChain:
         return RescaledChain(self.make, self.channels, 1.0, True, stages, whole)
 
     def ends(self, stages: list[Stage], whole: list[str]) -> RescaledChain:
-        return self._rescaled([*self.end, *stages], ["before", "image" if self.long_skip == AGAIN else "x", *whole])
+        return self._rescaled([*self.end, *stages], ["before", "image" if self.over_x else "x", *whole])
 
     def __call__(self, area: Grid, x: Stored, buffers: Buffers, end: RescaledChain, given: Given, gain: float) -> None:
         raw, before, last = buffers["raw 0"], x, x
@@ -96,7 +102,7 @@ class _Trunk:
             if i < len(self.joints):
                 count += 1
                 to = _other(buffers, "raw", count)
-                group = x if self.long_skip == AGAIN else _other(buffers, "group", i)
+                group = x if self.over_x else _other(buffers, "group", i)
                 slots = {"raw": raw, "skip": last, "before": before, "group": group, "to": to}
                 total = sums(area, self.joints[i](area, slots, *factors), to)
                 raw, before, last = to, group, group
@@ -108,7 +114,7 @@ class RcanWeights(TrunkWeights[rcan.BaseNet, rcan.RefineNet]):
     any_settings = True
 
     def _planes_of(self, trunk: _Trunk) -> list[str]:
-        planes = PLANES[:-1] if trunk.long_skip == AGAIN else PLANES
+        planes = PLANES[:-1] if trunk.over_x else PLANES
         return [f"{name} {i}" for name in planes for i in range(1 if self.storage.in_place else 2)]
 
     def prepare_base(self, base: rcan.BaseNet) -> None:
@@ -117,7 +123,7 @@ class RcanWeights(TrunkWeights[rcan.BaseNet, rcan.RefineNet]):
         self.channels, self.unshuffled = self.trunk.channels, base.unshuffled
         self.base_planes = {**dict.fromkeys(self._planes_of(self.trunk), self.channels), **self.shallow}
         self.head = self.chain([Stage(first, "image", "x")], ["image", "x"])
-        self.end = self.trunk.ends([], ["out"])
+        self.end = self.trunk.ends([], [] if self.trunk.over_x else ["out"])
         upsampler = stepwise(base.upsampler, "out", base.scale * base.unshuffled, plus_mean(base.conv_last, base.mean))
         self.enlarging = self.chain(upsampler, ["out", "picture"], self._planes_of(self.trunk))
 
