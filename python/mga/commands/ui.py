@@ -147,7 +147,7 @@ def _shipped() -> list[dict[str, Any]]:
 
     offered, paths = [], shipped_models()
     for name, facts in describe().items():
-        qualities = getattr(read_metadata(paths[name])["config"], "qualities", {})
+        qualities = read_metadata(paths[name])["config"].qualities
         offered.append(_offered(name, facts["scale"], facts["masked"], facts["purpose"], qualities))
     return offered
 
@@ -157,7 +157,7 @@ def _of_file(path: str) -> dict[str, Any]:
     from mga_kernels.engine import MaskGuidedSR
 
     model = MaskGuidedSR.from_checkpoint(path, device="cpu")
-    return _offered(path, model.scale, model.masked, "", getattr(model.config, "qualities", {}))
+    return _offered(path, model.scale, model.masked, "", model.config.qualities)
 
 
 def _offered(model: str, scale: int, masked: bool, purpose: str, qualities: Iterable[str]) -> dict[str, Any]:
