@@ -46,7 +46,6 @@ class ClassConfig(Configuration):
     step: int = 28
     shares: tuple[float, ...] = ()
 
-
     def __post_init__(self) -> None:
         plain_fields(self, "window", "step")
         kinds = {(branch.network, branch.scale, branch.colour) for branch in self.branches}

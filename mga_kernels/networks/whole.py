@@ -39,7 +39,6 @@ class WholeConfig(Configuration):
     input_range: str = "0..1"
     original: Network | None = field(default=None, compare=False, repr=False)
 
-
     def __post_init__(self) -> None:
         plain_fields(self, "scale", "blocks")
         for name, allowed in (("scale", SCALES), ("colour", COLOURS), ("input_range", INPUT_RANGES)):
