@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -63,6 +64,12 @@ def number(
 
 
 patches = whole("K is a number of patches, 0 or more")
+
+
+def filled(kind: type[Value], args: argparse.Namespace, **others: object) -> Value:
+    """The dataclass ``kind``, whose fields have the names of options but for ``others``."""
+    named = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in vars(args).items() if name in named} | others)
 
 
 def shipped_for(args: argparse.Namespace) -> str:
