@@ -27,7 +27,6 @@ from .packing import packed
 from .tiff import PROFILE, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION, add_tags, rational
 
 KINDS = frozenset({"PNG", "TIFF", "PPM"})  # that hold 16 bits a channel here
-TO_EIGHT = "convert it to 8 bits first (for example `magick IN -depth 8 OUT`)"
 EXTRA_CHANNEL = "its extra channel, which is not marked as transparency, was left out"
 _MODULES = {"PNG": ("imagecodecs",), "TIFF": ("tifffile", "imagecodecs"), "PPM": ()}
 _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA, _FORMAT = 258, 262, 277, 338, 339
