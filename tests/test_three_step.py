@@ -242,8 +242,8 @@ def test_a_stopped_run_ends_with_the_same_weights(run_folder, monkeypatch, setti
             raise KeyboardInterrupt
         return original(*_, **__)
 
-    original = loop.learning_rate
-    monkeypatch.setattr(loop, "learning_rate", stop)
+    original = loop.Schedule.rate
+    monkeypatch.setattr(loop.Schedule, "rate", stop)
     recipe = configure(run_folder, **settings, out=f"'{run_folder}/again'")
     for _ in range(10):
         try:
