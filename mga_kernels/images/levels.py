@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from ..errors import ImageError
+from ..errors import ImageError, reason_of
 from . import netpbm, png
 from .formats import metadata_options, tiff_tags
 from .headers import whole_numbers
@@ -212,5 +212,4 @@ def damaged(name: str, problem: Exception) -> Exception:
     """What a decoder's exception means for the file."""
     if isinstance(problem, (ImageError, MemoryError)):
         return problem
-    reason = " ".join(str(problem).split()) or type(problem).__name__
-    return ImageError(f"{name} is damaged and cannot be read ({reason})")
+    return ImageError(f"{name} is damaged and cannot be read ({reason_of(problem)})")

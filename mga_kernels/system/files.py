@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import InputError
+from ..errors import InputError, reason_of
 
 Identity = tuple[int, int]  # device and number of a file, which are the same under all of its names
 
@@ -48,11 +48,11 @@ def whole_file(path: str | os.PathLike[str], error: type[InputError] = InputErro
             with suppress(OSError):
                 file.close()  # not the stream, which would try once more to write what could not be written
         if file.fault is not None:
-            raise error(f"cannot write {path}: {file.fault.strerror or file.fault}") from file.fault
+            raise error(f"cannot write {path}: {reason_of(file.fault)}") from file.fault
         try:
             os.replace(temporary, target)
         except OSError as problem:
-            raise error(f"cannot write {path}: {problem.strerror or problem}") from problem
+            raise error(f"cannot write {path}: {reason_of(problem)}") from problem
 
 
 def check_file(path: str | os.PathLike[str], error: type[InputError] = InputError) -> None:
@@ -106,7 +106,7 @@ def _regular(path: Path, error: type[InputError]) -> Path:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         mode = stat.S_IFREG  # what is wrong, if anything, opening it will tell
     except (OSError, ValueError) as problem:
-        raise error(f"cannot write {path}: {getattr(problem, 'strerror', None) or problem}") from problem
+        raise error(f"cannot write {path}: {reason_of(problem)}") from problem
     if not stat.S_ISREG(mode):  # replacing a device such as /dev/null, as root may, would break the machine
         raise error(f"cannot write {path}: it is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}")
     return Path(os.path.realpath(path)) if os.path.islink(path) else path
@@ -181,7 +181,7 @@ def _reason(folder: Path, problem: Exception) -> str:
         return f"the folder {folder} does not exist; create it first"
     if not os.path.isdir(folder):
         return f"{folder} is not a folder"
-    return f"the folder {folder} cannot be written to ({getattr(problem, 'strerror', None) or problem}); choose another"
+    return f"the folder {folder} cannot be written to ({reason_of(problem)}); choose another"
 
 
 def writable_folder(folder: str | os.PathLike[str], error: type[InputError] = InputError) -> bool:
@@ -195,8 +195,7 @@ def writable_folder(folder: str | os.PathLike[str], error: type[InputError] = In
     except (OSError, ValueError) as problem:
         if not made or os.path.exists(folder):
             raise error(f"cannot write into {folder}: {_reason(folder, problem)}") from problem
-        reason = getattr(problem, "strerror", None) or problem
-        raise error(f"cannot make the folder {folder} ({reason}); choose another") from problem
+        raise error(f"cannot make the folder {folder} ({reason_of(problem)}); choose another") from problem
     return made
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mga_kernels.errors import InputError
+from mga_kernels.errors import InputError, reason_of
 
 from .records import Record, write_text
 
@@ -100,7 +100,7 @@ def content_of(path: str | Path, command: str) -> str:
         with open(path, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
     except OSError as problem:
-        raise InputError(f"{command}: {path} cannot be read: {problem.strerror or problem}") from None
+        raise InputError(f"{command}: {path} cannot be read: {reason_of(problem)}") from None
 
 
 def weights_of(*modules: nn.Module) -> str:
