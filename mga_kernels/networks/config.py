@@ -11,8 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 from ..errors import InputError
-from ..ops.select_patches import ORDERS
-from ..quantities import plain_fields, whole
+from ..ops.select_patches import SELECTIONS
+from ..quantities import integer, plain_fields
 from .amount import Amount
 from .registry import Channels, Network, get_network, network_names
 
@@ -102,15 +102,15 @@ class ModelConfig(Configuration):
             )
         default = network.split
         plain_fields(self, "scale", "patch_size")
-        choices = {"scale": SCALES, "patch_size": PATCH_SIZES, "selection": ORDERS, "usual_mask": MASKS}
+        choices = {"scale": SCALES, "patch_size": PATCH_SIZES, "selection": SELECTIONS, "usual_mask": MASKS}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"model: {name} {getattr(self, name)!r} is not supported; choose one of {allowed}")
-        k = whole(self.k)
+        k = integer(self.k)
         if k is None or k < 0:
             raise InputError(f"model: k must be a whole number of patches, 0 or more, got {self.k!r}")
         object.__setattr__(self, "k", k or REFINED_PIXELS // self.patch_size**2)
-        split = tuple(map(whole, self.split)) or default
+        split = tuple(map(integer, self.split)) or default
         if len(split) != 2 or not all(blocks is not None and blocks >= 1 for blocks in split):
             raise InputError(f"model: split must be two numbers of blocks, each 1 or more, got {self.split!r}")
         object.__setattr__(self, "split", split)

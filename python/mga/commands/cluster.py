@@ -16,7 +16,7 @@ from mga_kernels.system.files import check_file, whole_file
 from ..console.lines import one_line
 from ..console.screen import progress, screen
 from ..upscaling.jobs import EXTENSION
-from .options import SHIPPED, add_model_arguments, number, quality, size_of, whole
+from .options import SHIPPED, add_model_arguments, number, quality, size_of, whole_number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address", metavar="A", help="of the cluster, such as auto (default: RAY_ADDRESS, or one here)"
     )
-    workers = whole("workers are a whole number, 1 or more", 1)
+    workers = whole_number("workers are a whole number, 1 or more", 1)
     parser.add_argument("--workers", type=workers, metavar="N", help="how many (default: as many as there is room for)")
     above = number("a share is a number above 0", above=0)
     parser.add_argument("--cpus", type=above, metavar="N", help="of each worker (default 2, with a GPU 1)")

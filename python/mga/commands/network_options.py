@@ -10,7 +10,7 @@ import argparse
 from mga_kernels.errors import InputError
 from mga_kernels.networks import ModelConfig
 from mga_kernels.networks.config import PATCH_SIZES, SCALES
-from mga_kernels.ops.select_patches import ORDERS
+from mga_kernels.ops.select_patches import SELECTIONS
 
 from ..files.records import Record
 from ..settings.values import parse_split
@@ -31,7 +31,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--mask-classes", type=int, choices=(1, 2), help="channels of the mask module (Table 3; default 2)"
     )
-    group.add_argument("--selection", choices=ORDERS, help="which cells are refined (Table 7; default largest)")
+    group.add_argument("--selection", choices=SELECTIONS, help="which cells are refined (Table 7; default largest)")
     group.add_argument("--k", type=patches, metavar="K", help="patches refined per image (default 16000 / p^2)")
 
 

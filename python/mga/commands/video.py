@@ -15,7 +15,7 @@ from ..console.lines import one_line
 from ..console.pipes import check_in, frames_out
 from ..console.screen import progress, screen
 from ..upscaling.jobs import named
-from .options import MASK_GUIDED, add_model_arguments, add_way_arguments, size_of, whole
+from .options import MASK_GUIDED, add_model_arguments, add_way_arguments, size_of, whole_number
 
 if TYPE_CHECKING:
     from ..upscaling.video import Told
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tolerance",
-        type=whole("the tolerance is a number of levels from 0 to 255", most=255),
+        type=whole_number("the tolerance is a number of levels from 0 to 255", most=255),
         default=0,
         metavar="N",
         help="of noisy videos: what differs from the frame before by N of 255 levels or less stays (default 0)",
