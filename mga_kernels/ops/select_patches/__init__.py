@@ -44,12 +44,7 @@ def check_selection(op: str, k: int, order: str, seed: int) -> tuple[int, int]:
     return k, seed
 
 
-@register_fake("select_patches")
-def _fake(mask: Tensor, k: int, order: str, seed: int) -> Tensor:
-    cells = mask.shape[1] * mask.shape[2]
-    return mask.new_empty((mask.shape[0], torch.sym_min(k, cells)), dtype=torch.int32)
-
-
+register_fake("select_patches")(reference.fake)
 OPERATOR = Operator[Tensor](
     "select_patches",
     NativeBackend("select_patches", "cuda", DTYPES),
