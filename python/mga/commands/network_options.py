@@ -22,7 +22,7 @@ OPTIONS = ("network", "scale", "patch_size", "split", "mask_classes", "selection
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Options for every setting, None where not given: ``ModelConfig`` has the defaults, which are the paper's."""
     group = parser.add_argument_group("model")
-    group.add_argument("--network", metavar="NAME", help="fsrcnn, pan, rfdn, srresnet, rcan, imdn or one of your own")
+    group.add_argument("--network", metavar="NAME", help="one that has two halves; `mga info` lists them")
     group.add_argument("--scale", type=int, choices=SCALES)
     group.add_argument("--patch-size", type=int, choices=PATCH_SIZES, help="p (Table 6 of the paper; default 4)")
     group.add_argument(
