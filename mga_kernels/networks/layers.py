@@ -79,19 +79,21 @@ class PixelShuffleUpsampler(nn.Sequential):
 
 
 class Fused(nn.Module):
-    """Blocks, a 1x1 convolution of all that they make with a long skip, and an upsampler, as in IMDN and RFDN.
+    """Blocks, a 1x1 convolution of all that they make with a long skip, and an ``upsampler``, as in IMDN and RFDN."""
 
-    The blocks are called ``name`` and their number, counted from 1.
-    """
+    upsampler: PixelShuffleUpsampler
 
-    def __init__(self, scale: int, channels: int, name: str, blocks: Sequence[nn.Module], slope: float):
-        super().__init__()
+    def fuse(self, channels: int, name: str, blocks: Sequence[nn.Module], slope: float) -> None:
+        """Make the layers of the trunk, whose blocks are called ``name`` and their number, counted from 1.
+
+        Not by the constructor: what else a network has comes before or behind them, and a seed's weights and the state
+        of an optimizer go by the order.
+        """
         self.blocks, self.name = len(blocks), name
         for number, block in enumerate(blocks, start=1):
             setattr(self, f"{name}{number}", block)
         self.c = nn.Sequential(conv(len(blocks) * channels, channels, 1), nn.LeakyReLU(slope))
         self.LR_conv = conv(channels, channels, 3)
-        self.upsampler = PixelShuffleUpsampler(channels, 3, scale)
 
     def trunk(self, shallow: Tensor, *of_block: object) -> Tensor:
         """The blocks, each also given ``of_block``, with their long skip: (N, C, H, W) to the same shape."""

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...networks.layers import Fused, consume_halo, conv, valid_conv
+from ...networks.layers import Fused, PixelShuffleUpsampler, consume_halo, conv, valid_conv
 
 FEATURE_CHANNELS = 64
 DISTILLED = 16
@@ -61,8 +61,9 @@ class BaseNet(Fused):
         distilled: int = DISTILLED,
         squeezed: int = FEATURE_CHANNELS // 16,
     ):
-        modules = [IMDB(channels, distilled, squeezed) for _ in range(blocks)]
-        super().__init__(scale, channels, "IMDB", modules, SLOPE)
+        super().__init__()
+        self.fuse(channels, "IMDB", [IMDB(channels, distilled, squeezed) for _ in range(blocks)], SLOPE)
+        self.upsampler = PixelShuffleUpsampler(channels, 3, scale)
         self.fea_conv = conv(3, channels, 3)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -81,7 +82,9 @@ class RefineNet(Fused):
 
     def __init__(self, scale: int, blocks: int = 2):
         modules = [IMDB(FEATURE_CHANNELS, DISTILLED, FEATURE_CHANNELS // 16) for _ in range(blocks)]
-        super().__init__(scale, FEATURE_CHANNELS, "IMDB", modules, SLOPE)
+        super().__init__()
+        self.fuse(FEATURE_CHANNELS, "IMDB", modules, SLOPE)
+        self.upsampler = PixelShuffleUpsampler(FEATURE_CHANNELS, 3, scale)
         self.conv1 = conv(FEATURE_CHANNELS, FEATURE_CHANNELS, 3)
         self.conv2 = valid_conv(FEATURE_CHANNELS, FEATURE_CHANNELS)  # unpadded: takes the halo off
 

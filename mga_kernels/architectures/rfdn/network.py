@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...networks.layers import Fused, Place, consume_halo, conv, resampling, valid_conv
+from ...networks.layers import Fused, PixelShuffleUpsampler, Place, consume_halo, conv, resampling, valid_conv
 
 FEATURE_CHANNELS = 50
 # LR pixels by which one block looks to each side: 4 by its convolutions and the rest by its attention, with and without
@@ -110,9 +110,11 @@ class BaseNet(Fused):
     takes_place = True
 
     def __init__(self, scale: int, blocks: int = 4, channels: int = FEATURE_CHANNELS, pool: bool = True):
-        super().__init__(scale, channels, "B", [RFDB(channels, pool) for _ in range(blocks)], SLOPE)
+        super().__init__()
         self.receptive_field, self.tile_multiple = REACH[pool] + FURTHER[pool] * (blocks - 1) + 3, 6 if pool else 2
         self.fea_conv = conv(3, channels, 3)
+        self.fuse(channels, "B", [RFDB(channels, pool) for _ in range(blocks)], SLOPE)
+        self.upsampler = PixelShuffleUpsampler(channels, 3, scale)
 
     def forward(self, image: Tensor, place: Place | None = None) -> tuple[Tensor, Tensor]:
         feature = self.trunk(self.fea_conv(image), place)
@@ -129,9 +131,11 @@ class RefineNet(Fused):
     halo = 1
 
     def __init__(self, scale: int, blocks: int = 2, channels: int = FEATURE_CHANNELS, pool: bool = False):
-        super().__init__(scale, channels, "B", [RFDB(channels, pool) for _ in range(blocks)], SLOPE)
+        super().__init__()
+        self.fuse(channels, "B", [RFDB(channels, pool) for _ in range(blocks)], SLOPE)
         self.conv1 = conv(channels, channels, 3)
         self.conv2 = valid_conv(channels, channels)
+        self.upsampler = PixelShuffleUpsampler(channels, 3, scale)
 
     def tail(self, x: Tensor) -> Tensor:
         """Fusion of the halo and upsampling: (N, C, p+2, p+2) -> (N, 3, sp, sp)."""

@@ -143,8 +143,9 @@ class Costs(ABC):
         return total * (1 / weights)
 
 
-def _check_size(what: str, least: int, width: int, height: int) -> None:
-    if min(width, height) < least:
+def _check_size(what: str, least: int, width: int, height: int, cell: int = 1) -> None:
+    """InputError for a size of which whole cells have less than ``least`` pixels a side."""
+    if min(width, height) // cell * cell < least:
         raise InputError(f"complexity: {what} takes LR images of {least}x{least} pixels or more, got {width}x{height}")
 
 
@@ -184,10 +185,10 @@ class NetworkCosts(Costs):
         """Cost of one LR image; ``k`` (default: that of the configuration) is clamped to the number of its cells."""
         _check_variant(variant)
         p = self.config.patch_size
+        least = max(p, self.config.definition.minimum_size)
+        _check_size(f"{self.config.network}, cropped to whole cells of p = {p},", least, width, height, p)
         columns, rows = width // p, height // p
         width, height = columns * p, rows * p
-        least = max(p, self.config.definition.minimum_size)
-        _check_size(f"{self.config.network}, cropped to whole cells of p = {p},", least, width, height)
         cost = self._of("base", 3, width, height)
         if variant == "decomposed":
             cost += self._decomposed(width, height)
