@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import InputError, reason_of
+from .marks import marked
 
 Identity = tuple[int, int]  # device and number of a file, which are the same under all of its names
 
@@ -136,10 +137,7 @@ def _made(path: Path) -> Iterator[_File]:
             file = _File(path, "x+")
             copy = os.dup(io.FileIO.fileno(file))
             mark.callback(os.close, copy)
-            with suppress(ImportError, OSError):  # where there are no such marks, nothing is removed by them either
-                import fcntl
-
-                fcntl.flock(copy, fcntl.LOCK_EX)
+            marked(copy, wait=True)  # where there are no such marks, nothing is removed by them either
             if path.exists():
                 break
             file.close()
@@ -151,17 +149,12 @@ def remove_left_parts(folder: str | os.PathLike[str]) -> int:
 
     Files of processes that are at work carry a mark of theirs, in the system, and stay.
     """
-    removed = 0
-    try:
-        import fcntl
-
+    removed, parts = 0, []
+    with suppress(OSError):
         parts = [entry.path for entry in os.scandir(folder) if _PART.fullmatch(entry.name)]
-    except (ImportError, OSError):
-        return 0
     for path in parts:
         with suppress(OSError), open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            if marked(file.fileno()) and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 os.unlink(path)
                 removed += 1
     return removed
