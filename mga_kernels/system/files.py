@@ -56,11 +56,11 @@ def whole_file(path: str | os.PathLike[str], error: type[InputError] = InputErro
             raise error(f"cannot write {path}: {reason_of(problem)}") from problem
 
 
-def check_file(path: str | os.PathLike[str], error: type[InputError] = InputError) -> None:
-    """``error`` where ``whole_file`` could not write ``path``, before the work whose result it is to hold."""
+def check_file(path: str | os.PathLike[str]) -> None:
+    """InputError where ``whole_file`` could not write ``path``, before the work whose result it is to hold."""
     path = Path(path)
-    with _temporary_name(_regular(path, error).parent) as temporary, ExitStack() as held:
-        _begun(path, temporary, held, error).close()
+    with _temporary_name(_regular(path, InputError).parent) as temporary, ExitStack() as held:
+        _begun(path, temporary, held, InputError).close()
 
 
 def _begun(path: Path, temporary: Path, held: ExitStack, error: type[InputError]) -> _File:

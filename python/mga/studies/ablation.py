@@ -83,7 +83,7 @@ def run_study(asked: Request) -> str:
         return _report(asked, study, config.scale, rows, sets)
     if share_of_all().world > 1:
         raise InputError("ablate: runs in one process; leave out torchrun")
-    recipe = load_recipe(asked.subject, overrides_of(asked.overrides, "ablate"))
+    recipe = load_recipe(asked.subject, overrides_of(asked.overrides, "ablate"), "ablate")
     if not isinstance(recipe, Recipe):
         raise InputError(f"ablate: {asked.subject} trains a network without a mask; name a three-step configuration")
     values = _values(asked, recipe)
