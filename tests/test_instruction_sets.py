@@ -32,3 +32,9 @@ def test_an_unknown_set_is_refused(forks):
     result = forks.result(code, MGA_CPU_ISA="mmx", MGA_BACKEND="cpu")
     assert result.returncode == 1
     assert "MGA_CPU_ISA=mmx: this processor or this build has no such instruction set" in result.stderr
+
+
+def test_the_kernels_that_are_named_are_there():
+    """Not the best set of the processor, for which operators may have none: on ARM they have those of any processor."""
+    files = {path.stem for path in (TESTS.parent / "csrc/ops/isa").glob("*.cpp")}
+    assert info.collect()["cpu"]["kernels"]["operators"] in files
