@@ -61,7 +61,7 @@ test-portable: setup
 # What needs Ray and a server of S3's protocol, which are large: `make test` skips these tests where they are not installed.
 test-cluster: setup
 	$(INSTALL) 'ray[data]' pyarrow fsspec s3fs 'moto[server]'
-	$(BIN)/python -m pytest -q -rs tests/test_distributed.py tests/test_object_storage.py
+	$(BIN)/python -m pytest -q -rs tests/test_distributed.py tests/test_places.py tests/test_object_storage.py
 
 sanitize: setup
 	.ci/sanitize $(BIN)/python

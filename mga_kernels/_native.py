@@ -57,11 +57,18 @@ def host() -> ModuleType:
 
 
 def instruction_set() -> str:
-    """What the CPU kernels are made for: the best of baseline, avx2, avx512 and avx512_bf16 here, or MGA_CPU_ISA.
+    """The best set that this processor has and the build has kernels for, or the one that MGA_CPU_ISA names.
+
+    Kernels that have none for it are of the best set below it.
 
     BackendError where MGA_CPU_ISA names what this processor or this build has not got.
     """
     return call("instruction_set")
+
+
+def operator_kernels() -> str:
+    """Which kernels of operators run on the CPU (see ``instruction_set``)."""
+    return call("operator_kernels")
 
 
 def convolution_kernels() -> tuple[str, bool]:

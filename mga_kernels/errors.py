@@ -29,3 +29,9 @@ class BackendError(MGAError, RuntimeError):
 
 class OutOfMemoryError(MGAError, MemoryError):
     """The image needs more memory than there is."""
+
+
+def reason_of(problem: BaseException) -> str:
+    """What an exception of somebody else's says, in one line; of a file what the system says, without its name."""
+    text = getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
+    return " ".join(text.split())

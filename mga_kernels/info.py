@@ -56,7 +56,7 @@ def _kernels() -> dict[str, str] | str:
         kept = {one: choose.slow(one) for one in choose.STORAGES.values()}
         fast = [f"{one.kernels()} in {one.name}" for one, slow in kept.items() if slow is None]
         slowly = [f"{one.kernels()}: {slow}" for one, slow in kept.items()]
-        return {"operators": _native.instruction_set(), "convolutions": " and ".join(fast) or slowly[0]}
+        return {"operators": _native.operator_kernels(), "convolutions": " and ".join(fast) or slowly[0]}
     except BackendError as error:
         return str(error)
 

@@ -12,7 +12,7 @@ import numpy as np
 from .errors import InputError
 
 
-def whole(value: object) -> int | None:
+def integer(value: object) -> int | None:
     """``value`` as an int where it is a whole number by its type, which 4.0 is not; None for everything else."""
     value = _plain(value)
     try:
@@ -36,14 +36,14 @@ def real(value: object) -> int | float | None:
 def plain_fields(record: object, *names: str) -> None:
     """Let a frozen dataclass hold as int what it was given as a whole number of another library, as JSON needs it."""
     for name in names:
-        number = whole(getattr(record, name))
+        number = integer(getattr(record, name))
         if number is not None:
             object.__setattr__(record, name, number)
 
 
 def check_whole_number(what: str, value: object, minimum: int) -> int:
     """``value`` as an int; InputError, saying ``what`` it is, for what is no whole number of ``minimum`` or more."""
-    number = whole(value)
+    number = integer(value)
     if number is None or number < minimum:
         raise InputError(f"{what}, a whole number of {minimum} or more, got {value!r}")
     return number

@@ -68,15 +68,23 @@ def repeated(model, image):
     return image.repeat(2, axis=0).repeat(2, axis=1)
 
 
-def repeating_command(model_file, capsys, monkeypatch):
-    """`mga video` with pixels that are repeated in the place of what the network makes: its exit code and output."""
-    monkeypatch.setattr(MaskGuidedSR, "upscale", repeated)
+def video_command(model_file, capsys):
+    """`mga video`, of this model where no other is named: its exit code and output."""
 
     def run(*arguments):
-        code = main(["video", "--model", str(model_file), "--dtype", "float32", *map(str, arguments)])
+        try:
+            code = main(["video", "--model", str(model_file), "--dtype", "float32", *map(str, arguments)])
+        except SystemExit as stop:
+            code = stop.code
         return code, capsys.readouterr()
 
     return run
+
+
+def repeating_command(model_file, capsys, monkeypatch):
+    """`mga video` with pixels that are repeated in the place of what the network makes: its exit code and output."""
+    monkeypatch.setattr(MaskGuidedSR, "upscale", repeated)
+    return video_command(model_file, capsys)
 
 
 def decoded(path):

@@ -13,11 +13,10 @@ import pytest
 import torch
 
 from mga_kernels import ops
-from mga_kernels.ops import convolution
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 
-CONVOLUTION = set(convolution.__all__)
+CONVOLUTION = {name for name in ops.operators() if ".ops.convolution." in getattr(ops, name).__module__}
 
 
 @pytest.fixture

@@ -147,7 +147,7 @@ def test_each_slot_has_a_road_of_its_own_from_its_bytes_to_its_picture():
     plan._run_all(False, 5, 1)
     assert not first.picture.any()
     assert second.picture.any()
-    assert plan._whole is None
+    assert plan._canvas is None
     pending = [plan.begin(image) for image in images]
     found = [plan.finish(begun) for begun in pending]
     assert not torch.equal(*found)

@@ -1,5 +1,7 @@
 """No eight lines of logic stand twice in ``mga_kernels``, ``csrc`` and ``python/mga``, under the same or other names.
 
+Nor has a file more than 400 lines.
+
 Logic is what is left without comments, docstrings, imports, signatures, declared fields, tables of data, and lines that
 only pass on one argument or close a bracket.
 """
@@ -21,6 +23,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("mga_kernels", "csrc", "python/mga")
 LENGTH = 8
+LONGEST = 400
 SUFFIXES = {".c", ".cpp", ".cu", ".cuh", ".h", ".py"}
 WORD = re.compile(r'"(?:\\.|[^"\\])*"|\'(?:\\.|[^\'\\])*\'|[A-Za-z_]\w*|\d[\w.]*|[^\s\w]')
 C_KEYWORDS = {*"auto bool break case char const constexpr continue do double else float for if inline int".split()} | {
@@ -104,6 +107,14 @@ def twice(folders: list[Path]) -> list[tuple[Run, Run]]:
         for other in others
         if other.path != first.path or other.first > first.last
     ]
+
+
+def test_no_file_is_longer_than_a_reader_takes():
+    folders = *FOLDERS, "tests", "bench", "examples"
+    files = [path for folder in folders for path in (ROOT / folder).rglob("*") if path.suffix in SUFFIXES]
+    assert len(files) > 700
+    lengths = {path.relative_to(ROOT): len(path.read_text().splitlines()) for path in files}
+    assert {path: length for path, length in lengths.items() if length > LONGEST} == {}
 
 
 def test_nothing_stands_twice():

@@ -129,7 +129,7 @@ def test_no_arrow_goes_up():
         ("ops/mask_head/__init__.py", "from ...networks.layers import conv"),
         ("checkpoints/loading.py", "def f():\n    import mga_kernels.runtimes.cpu.pairs"),
         ("runtimes/choose.py", "def f():\n    from ..architectures.rfdn import NETWORK"),
-        ("errors.py", "from .quantities import whole\nfrom .engine.batch import upscale_all"),
+        ("errors.py", "from .quantities import integer\nfrom .engine.batch import upscale_all"),
         ("images/photo.py", "from .. import MaskGuidedSR"),
         ("engine/model.py", "def f():\n    import mga.models"),
     ],

@@ -1,6 +1,5 @@
 """Photographs of 9 to 16 bits a channel: every level in and out, whatever the file, with what stands beside them."""
 
-import io
 import struct
 import sys
 import zlib
@@ -15,7 +14,7 @@ from upscaling import the_line_about
 from mga_kernels import MaskGuidedSR
 from mga_kernels.engine.pictures import values
 from mga_kernels.errors import ImageError, InputError
-from mga_kernels.images import Photo, check_output, encode_image, read_image, read_stream, save_image
+from mga_kernels.images import Photo, read_image, save_image
 from mga_kernels.images.photo import bleed
 
 imagecodecs = pytest.importorskip("imagecodecs", reason="the extra deep is not installed")
@@ -264,20 +263,6 @@ def test_a_transparent_colour_of_png(tmp_path, channels):
         read_image(Image.open(path), deep=True)
 
 
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (b"P6 1 2 65535\n" + struct.pack(">6H", 1, 2, 3, 4, 5, 65535), [[[1, 2, 3]], [[4, 5, 65535]]]),
-        (b"P5\n# dark\n2 1\n10# and\n23\n" + struct.pack(">2H", 512, 1023), [[32800, 65535]]),
-        (b"P3 1 1 4095 1 # red\n 2 4095\n", [[[16, 32, 65535]]]),
-    ],
-)
-def test_kinds_of_ppm(data, expected):
-    found = read_stream(io.BytesIO(data), "a", deep=True)
-    values = found.rgb[:, :, 0] if found.grey else found.rgb
-    assert values.tolist() == expected
-
-
 # In Python
 
 
@@ -388,16 +373,3 @@ def test_damaged_ones_are_refused_at_any_length(tmp_path, suffix):
         (tmp_path / f"b{suffix}").write_bytes(data[:length])
         with pytest.raises(ImageError):
             read_image(tmp_path / f"b{suffix}", deep=True)
-
-
-def test_ppm_holds_no_transparency(tmp_path):
-    see_through = Photo(noise(), np.full((6, 9), 65534, np.uint16))
-    with pytest.raises(ImageError, match="PPM holds no transparency"):
-        save_image(see_through, tmp_path / "a.ppm")
-    see_through.alpha[:] = 65535
-    save_image(see_through, tmp_path / "a.ppm")
-    assert np.array_equal(read_image(tmp_path / "a.ppm", deep=True).rgb, see_through.rgb)
-    assert check_output(tmp_path / "b.pnm") == "PPM"
-    stream = io.BytesIO()
-    encode_image(Image.fromarray(np.full((2, 3), 7, np.uint8)), "PPM", stream, "it")
-    assert stream.getvalue() == b"P5\n3 2\n255\n" + b"\7" * 6

@@ -16,7 +16,8 @@ import pytest
 import torch
 from network_zoo import photographs
 from PIL import Image
-from test_local_networks import enlarging_span, rrdbnet, tempered
+from test_local_networks import rrdbnet, tempered
+from test_span_trials import enlarging_span
 
 from mga.cli import main
 from mga_kernels import MaskGuidedSR

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import dataclasses
 import importlib
 import inspect
 import textwrap
@@ -13,6 +14,7 @@ from types import FunctionType
 import pytest
 
 from mga.cli import COMMANDS, build_parser
+from mga.commands.options import filled
 
 
 def options(command: str) -> set[str]:
@@ -53,6 +55,10 @@ class Reader(ast.NodeVisitor):
             if isinstance(node.func, ast.Name) and node.func.id == "getattr":
                 name = node.args[1]
                 self.found |= {name.value} if isinstance(name, ast.Constant) else self.listed()
+            elif called is filled:
+                kind = node.args[0]
+                assert isinstance(kind, ast.Name)
+                self.found |= {field.name for field in dataclasses.fields(self.names[kind.id])}
             elif isinstance(called, FunctionType):
                 self.handed.append(called)
         self.generic_visit(node)
@@ -89,6 +95,17 @@ def unused(args: argparse.Namespace) -> int:
     return len([getattr(args, name) for name in ("one", "two")]) + args.three + len(given_options(args))
 
 
+@dataclasses.dataclass
+class Asked:
+    five: int
+
+
+def request(args: argparse.Namespace) -> int:
+    """A command that fills a dataclass."""
+    return filled(Asked, args).five
+
+
 def test_what_is_not_read_is_found():
+    assert set(read_by(request, set())) == {"five"}
     assert "four" not in set(read_by(unused, set()))
     assert {"one", "two", "three", "patch_size"} <= set(read_by(unused, set()))

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from mga.cli import build_parser, main
-from mga.commands.prepare import cutting
+from mga.commands.options import filled
 from mga.evaluation.resize import shrink_for_scale
 from mga.training import packs, sub_images
 from mga.training.packs import Crops, open_pack, oriented, write_pack
@@ -100,7 +100,7 @@ def test_prepare_names_what_is_wrong(folder, capsys):
     assert sorted(path.name for path in folder.iterdir()) == ["hr", "lr", "train.safetensors"]
     (folder / "lr/a.png").unlink()
     with pytest.raises(ImageError, match="no LR image"):
-        list(cutting(_parsed([*arguments, "--lr", str(folder / "lr")])).sub_images())
+        list(filled(sub_images.Cutting, _parsed([*arguments, "--lr", str(folder / "lr")])).sub_images())
 
 
 def _parsed(words: list[str]):

@@ -39,25 +39,25 @@ def model_of(network, **settings) -> MaskGuidedSR:
 
 @pytest.mark.parametrize("kind", WHOLE)
 def test_whole_numbers(kind):
-    assert (quantities.whole(kind(7)), type(quantities.whole(kind(7)))) == (7, int)
+    assert (quantities.integer(kind(7)), type(quantities.integer(kind(7)))) == (7, int)
     assert quantities.real(kind(7)) == 7
 
 
 @pytest.mark.parametrize("kind", REAL)
 def test_real_numbers(kind):
     assert (quantities.real(kind(0.25)), type(quantities.real(kind(0.25)))) == (0.25, float)
-    assert quantities.whole(kind(4.0)) is None, "it is no whole number by its type"
+    assert quantities.integer(kind(4.0)) is None, "it is no whole number by its type"
 
 
 @pytest.mark.parametrize("value", [*NEITHER, *NOT_FINITE])
 def test_what_is_no_number(value):
     assert quantities.real(value) is None
-    assert quantities.whole(value) is None
+    assert quantities.integer(value) is None
 
 
 def test_numbers_that_no_float_can_hold():
     assert quantities.real(Fraction(10**400)) is None
-    assert quantities.whole(10**400) == 10**400
+    assert quantities.integer(10**400) == 10**400
     assert quantities.real(np.float32(0.575)) == 0.575, "as it is written"
 
 

@@ -147,8 +147,10 @@ def test_a_file_that_registers_nothing(name_in_mga_networks):
 
 
 def test_an_unknown_network_is_told_the_remedy(name_in_mga_networks):
+    ours = network_names()
+    assert {"fsrcnn", "rfdn", "imdn"} <= {*ours}
     name_in_mga_networks(a=FILE.format(name="mine"))
-    assert "choose one of fsrcnn, pan, rfdn, srresnet, rcan, imdn, mine" in refusal("yours")
+    assert f"choose one of {', '.join(ours)}, mine, or name the file" in refusal("yours")
     assert "name the file that registers it in the environment variable MGA_NETWORKS" in refusal("yours")
 
 

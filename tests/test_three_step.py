@@ -78,7 +78,7 @@ def test_the_pace_is_measured_without_training():
 
 def test_the_schedule_is_the_papers_and_scales():
     rate = {
-        step: loop.learning_rate(step, 600_000, 2_000, 4e-4, 1e-7, 4e-5, 3)
+        step: loop.Schedule(600_000, 3, 2_000, 4e-5, 4e-4, 1e-7).rate(step)
         for step in (0, 1_000, 2_000, 199_999, 200_000, 202_000, 599_999)
     }
     expected = {0: 4e-5, 1_000: 2.2e-4, 2_000: 4e-4, 199_999: 1e-7, 200_000: 4e-5, 202_000: 4e-4, 599_999: 1e-7}
@@ -242,8 +242,8 @@ def test_a_stopped_run_ends_with_the_same_weights(run_folder, monkeypatch, setti
             raise KeyboardInterrupt
         return original(*_, **__)
 
-    original = loop.learning_rate
-    monkeypatch.setattr(loop, "learning_rate", stop)
+    original = loop.Schedule.rate
+    monkeypatch.setattr(loop.Schedule, "rate", stop)
     recipe = configure(run_folder, **settings, out=f"'{run_folder}/again'")
     for _ in range(10):
         try:

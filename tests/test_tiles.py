@@ -308,7 +308,7 @@ def test_a_budget_leads_to_tiles_with_the_result_of_the_whole_image():
 
 def test_the_plan_that_is_chosen_stays_within_the_budget():
     made = budget.Budget(ModulePlanner(random_model("fsrcnn", 4)), random_model("fsrcnn", 4), torch.device("cpu"), 1)
-    whole = made.whole(400, 300, 50, False).bytes
+    whole = made.untiled(400, 300, 50, False).bytes
     work = []
     for share in (1.0, 0.7, 0.5, 0.35):
         made.memory = int(share * whole)

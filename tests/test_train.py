@@ -194,4 +194,4 @@ def test_the_mask_starts_as_the_probability():
     ("step", "expected"), [(0, 1e-5), (5, 5.5e-5), (10, 1e-4), (60, 0.5 * (1e-4 + 1e-7)), (110, 1e-7)]
 )
 def test_learning_rate_warms_up_and_falls_by_a_cosine(step, expected):
-    assert loop.learning_rate(step, 110, 10, 1e-4, 1e-7, 1e-5) == pytest.approx(expected)
+    assert loop.Schedule(110, 1, 10, 1e-5, 1e-4, 1e-7).rate(step) == pytest.approx(expected)

@@ -95,7 +95,7 @@ def test_each_step_trains_its_part_only(folder):
 @pytest.mark.parametrize("at", [(2,), (3, 6, 11), (15, 16)])
 def test_a_stopped_run_ends_with_the_same_weights(folder, monkeypatch, at):
     once = weights(begin(folder).run())
-    steps, original = 0, loop.learning_rate
+    steps, original = 0, loop.Schedule.rate
 
     def stop(*given):
         nonlocal steps
@@ -104,7 +104,7 @@ def test_a_stopped_run_ends_with_the_same_weights(folder, monkeypatch, at):
             raise KeyboardInterrupt
         return original(*given)
 
-    monkeypatch.setattr(loop, "learning_rate", stop)
+    monkeypatch.setattr(loop.Schedule, "rate", stop)
     for _ in range(10):
         try:
             path = begin(folder, out=f"'{folder}/again'").run()

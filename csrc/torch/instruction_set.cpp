@@ -5,12 +5,14 @@
 
 #include "convolution/kernels.h"
 #include "maps/kernels.h"
+#include "ops/kernels.h"
 #include "torch/glue.h"
 
 namespace mga {
 namespace {
 
 std::string used_instruction_set() { return name_of(instruction_set()); }
+std::string used_operator_kernels() { return operator_kernels().name; }
 std::string used_map_kernels() { return map_kernels().name; }
 bool fast_map_kernels() { return map_kernels().fast; }
 std::string used_convolution_kernels() { return convolution_kernels().name; }
@@ -21,6 +23,7 @@ bool fast_convolution_kernels() { return convolution_kernels().fast; }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(mga, m) {
   m.def("instruction_set() -> str");
+  m.def("operator_kernels() -> str");
   m.def("map_kernels() -> str");
   m.def("map_kernels_are_fast() -> bool");
   m.def("convolution_kernels() -> str");
@@ -28,6 +31,7 @@ STABLE_TORCH_LIBRARY_FRAGMENT(mga, m) {
 }
 STABLE_TORCH_LIBRARY_IMPL(mga, CompositeExplicitAutograd, m) {
   m.impl("instruction_set", TORCH_BOX(&mga::used_instruction_set));
+  m.impl("operator_kernels", TORCH_BOX(&mga::used_operator_kernels));
   m.impl("map_kernels", TORCH_BOX(&mga::used_map_kernels));
   m.impl("map_kernels_are_fast", TORCH_BOX(&mga::fast_map_kernels));
   m.impl("convolution_kernels", TORCH_BOX(&mga::used_convolution_kernels));

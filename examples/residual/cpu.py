@@ -9,12 +9,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from mga_kernels.networks.layers import each, upsampling_steps
+from mga_kernels.networks.layers import ResidualBlock, each, upsampling_steps
 from mga_kernels.runtimes.cpu.divided import DividedWeights
 from mga_kernels.runtimes.cpu.layers import Conv, weight_and_bias
 from mga_kernels.runtimes.cpu.stages import Block, Part, Stage
 
-from .network import MEAN, ResidualBlock, ResidualHalf
+from .network import MEAN, ResidualHalf
 
 
 class ResidualWeights(DividedWeights[ResidualHalf]):

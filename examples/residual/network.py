@@ -6,32 +6,14 @@ halves get the rest from ``mga_kernels.networks.divided``: patches and their hal
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mga_kernels.networks.divided import BaseHalf, Half, RefineHalf, State, step_of
-from mga_kernels.networks.layers import conv, stepwise_upsampler
+from mga_kernels.networks.layers import ResidualBlock, conv, mean_like, stepwise_upsampler
 from mga_kernels.networks.margins import Step
 
 CHANNELS = 64
 MEAN = (0.4488 * 255, 0.4371 * 255, 0.4040 * 255)
-
-
-def mean_like(image: Tensor) -> Tensor:
-    """The mean colour (1, 3, 1, 1), made where it is needed, since it is no parameter that a file would bring."""
-    return image.new_tensor(MEAN).reshape(1, 3, 1, 1)
-
-
-class ResidualBlock(nn.Module):
-    """(N, C, H, W) to the same shape; nothing follows the addition."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.conv1 = conv(channels, channels, 3)
-        self.conv2 = conv(channels, channels, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(F.relu(self.conv1(x))) + x
 
 
 class ResidualHalf(Half):
@@ -54,7 +36,7 @@ class ResidualHalf(Half):
     def finish(self, margin: int, *state: Tensor) -> Tensor:
         x, shallow = state
         image = self.to_image(self.conv_after_body(x) + shallow, margin)
-        return image + mean_like(image)
+        return image + mean_like(image, MEAN)
 
     def steps(self) -> list[Step]:
         return [*map(step_of, self.upsampler), self.conv_last]
@@ -71,7 +53,7 @@ class BaseNet(BaseHalf, ResidualHalf):
         self.conv_first = conv(3, self.parts[0], 3)
 
     def start(self, image: Tensor) -> State:
-        shallow = self.conv_first(image - mean_like(image))
+        shallow = self.conv_first(image - mean_like(image, MEAN))
         return shallow, shallow
 
 

@@ -4,7 +4,6 @@
     published.py  names of tensors in published files, and what is read from them
     divided.py    the published network cut in two without loss
     cpu.py        as chains of our convolutions
-    cuda.py       its Refine-Net in few launches
 
 A folder has those files that there is something for; docs/extending.md shows how one is added.
 """

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ..errors import ImageError, InputError
+from ..errors import ImageError, InputError, reason_of
 from ..images import suffixes
-from ..images.opening import one_line
 from ..system.files import remove_left_parts, whole_file, writable_folder
 
 if TYPE_CHECKING:
@@ -82,14 +81,14 @@ class Folder:
         try:
             return Path(self.root, name).read_bytes()
         except OSError as problem:
-            raise ImageError(f"{name} cannot be read ({one_line(problem)})") from problem
+            raise ImageError(f"{name} cannot be read ({reason_of(problem)})") from problem
 
     def write(self, name: str, data: bytes) -> None:
         path = Path(self.root, name)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except OSError as problem:
-            raise ImageError(f"cannot make the folder {path.parent} ({one_line(problem)})") from problem
+            raise ImageError(f"cannot make the folder {path.parent} ({reason_of(problem)})") from problem
         with whole_file(path, ImageError) as stream:
             stream.write(data)
 
@@ -122,7 +121,7 @@ class Remote:
             with system.open_input_stream(posixpath.join(root, name)) as stream:
                 return stream.read()
         except OSError as problem:
-            raise ImageError(f"{name} cannot be read ({one_line(problem)})") from problem
+            raise ImageError(f"{name} cannot be read ({reason_of(problem)})") from problem
 
     def write(self, name: str, data: bytes) -> None:
         system, root = _reached(self.address)
@@ -140,14 +139,14 @@ class Remote:
             if not whole:
                 with suppress(OSError):
                     system.delete_file(path)
-            raise ImageError(f"cannot write {name} into {self.address} ({one_line(problem)})") from problem
+            raise ImageError(f"cannot write {name} into {self.address} ({reason_of(problem)})") from problem
 
     def has(self, name: str) -> bool:
         system, root = _reached(self.address)
         try:
             found = system.get_file_info([posixpath.join(root, name)])[0]
         except OSError as problem:
-            raise ImageError(f"{self.address} cannot be looked at ({one_line(problem)})") from problem
+            raise ImageError(f"{self.address} cannot be looked at ({reason_of(problem)})") from problem
         return found.is_file and (found.size or 0) > 0
 
     def clean(self) -> None:
@@ -173,7 +172,7 @@ class Remote:
         try:
             found = system.get_file_info(FileSelector(root, recursive=True, allow_not_found=True))
         except OSError as problem:
-            raise ImageError(f"{self.address} cannot be listed ({one_line(problem)})") from problem
+            raise ImageError(f"{self.address} cannot be listed ({reason_of(problem)})") from problem
         for one in sorted(found, key=lambda one: one.path):
             if one.is_file:
                 changed = None if one.mtime is None else one.mtime.timestamp()
@@ -193,13 +192,13 @@ def _reached(address: str) -> tuple[pyarrow.fs.FileSystem, str]:
     except pyarrow.ArrowInvalid:  # a kind that it has nothing for
         pass
     except OSError as problem:
-        raise InputError(f"{address} cannot be reached ({one_line(problem)})") from problem
+        raise InputError(f"{address} cannot be reached ({reason_of(problem)})") from problem
     try:
         import fsspec
 
         system, path = fsspec.core.url_to_fs(address)
     except (ImportError, ValueError, OSError) as problem:
-        raise InputError(f"{address} cannot be reached ({one_line(problem)}); is it an address?") from problem
+        raise InputError(f"{address} cannot be reached ({reason_of(problem)}); is it an address?") from problem
     return PyFileSystem(FSSpecHandler(system)), path
 
 
@@ -283,4 +282,4 @@ def table(place: str, name: str) -> ParquetFile:
         system, root = _reached(place.rstrip("/"))
         return parquet.ParquetFile(system.open_input_file(posixpath.join(root, name)))
     except (OSError, pyarrow.ArrowException) as problem:
-        raise ImageError(f"{name} cannot be read ({one_line(problem)})") from problem
+        raise ImageError(f"{name} cannot be read ({reason_of(problem)})") from problem

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..networks import VARIANTS
-from ..ops.select_patches import ORDERS
+from ..ops.select_patches import SELECTIONS
 from ..quantities import check_whole_number
 
 WHOLE = "whole"  # the variant of a network without a mask
@@ -75,7 +75,7 @@ def check_tensor(image: Tensor, variant: str, selection: str | None) -> None:
             f"MaskGuidedSR: values must be numbers in [0, 1], got {float(low):g} to {float(high):g}; "
             "divide 8-bit values by 255 and remove NaN"
         )
-    for name, value, allowed in (("variant", variant, (*VARIANTS, WHOLE)), ("selection", selection, ORDERS)):
+    for name, value, allowed in (("variant", variant, (*VARIANTS, WHOLE)), ("selection", selection, SELECTIONS)):
         if value not in allowed and not (name == "selection" and value is None):
             raise InputError(f"MaskGuidedSR: {name} {value!r} does not exist; choose one of {', '.join(allowed)}")
 

@@ -12,13 +12,12 @@ from PIL import Image
 from ..errors import ImageError
 from ..system.memory import require_memory
 from .exif import ORIENTATION, block_of
-from .headers import bits_per_sample, what_it_is, whole_numbers
+from .headers import TO_EIGHT, bits_per_sample, what_it_is, whole_numbers
 from .ifd import Damaged, Tags, read_tags
 from .info import Info
 from .jxl import read_header
 from .levels import (
     KINDS,
-    TO_EIGHT,
     damaged,
     is_grey_or_rgb,
     missing,

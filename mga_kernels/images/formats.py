@@ -30,6 +30,7 @@ REFUSALS = (
     ValueError,
     struct.error,
 )
+_BESIDE = {"iptc": "IPTC captions", "text": "text chunks", "comment": "comment", "dpi": "resolution (dpi)"}
 _TITLES = {"WEBP": "WebP", "JXL": "JPEG XL"}  # where Pillow's name is not the usual one
 _NAMES = {
     "exif": "EXIF data",
@@ -117,12 +118,12 @@ def iptc_segment(iptc: bytes) -> bytes:
 
 
 def _webp(info: Info, notes: list[str]) -> Options:
-    _note_lost(info, notes, "WebP", iptc="IPTC captions", text="text chunks", comment="comment", dpi="resolution (dpi)")
+    _note_lost(info, notes, "WebP", **_BESIDE)
     return _common(info, "exif", "xmp")
 
 
 def _avif(info: Info, notes: list[str]) -> Options:
-    _note_lost(info, notes, "AVIF", iptc="IPTC captions", text="text chunks", comment="comment", dpi="resolution (dpi)")
+    _note_lost(info, notes, "AVIF", **_BESIDE)
     options = _common(info, "exif", "xmp")
     if "exif" in options:  # with the tag in it Pillow would write the block anew
         options["exif"] = without_orientation(options["exif"])
@@ -130,13 +131,12 @@ def _avif(info: Info, notes: list[str]) -> Options:
 
 
 def _heif(info: Info, notes: list[str]) -> Options:
-    _note_lost(info, notes, "HEIF", iptc="IPTC captions", text="text chunks", comment="comment", dpi="resolution (dpi)")
+    _note_lost(info, notes, "HEIF", **_BESIDE)
     return _common(info, "exif", "xmp")
 
 
 def _jxl(info: Info, notes: list[str]) -> Options:
-    lost = {"iptc": "IPTC captions", "text": "text chunks", "comment": "comment", "dpi": "resolution (dpi)"}
-    _note_lost(info, notes, "JPEG XL", **lost)
+    _note_lost(info, notes, "JPEG XL", **_BESIDE)
     space = stated(info)
     if "icc_profile" in info or (space is not None and not space.is_srgb):
         notes.append("Pillow's plug-in writes no colour space into JPEG XL, so its colours may look different")

@@ -13,6 +13,7 @@ from .boxes import boxes
 from .ifd import Damaged, Tags, read_tags
 
 HEAD = 1 << 16
+TO_EIGHT = "convert it to 8 bits first (for example `magick IN -depth 8 OUT`)"
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLE_FORMAT = 258, 259, 262, 339
 _SAMPLES = {1: "integers", 2: "signed integers", 3: "floating-point numbers", 5: "complex", 6: "complex"}
 _COLOURS = {0: "grey", 1: "grey", 2: "RGB", 3: "palette", 5: "inks", 6: "YCbCr", 8: "Lab", 9: "Lab", 10: "Lab"}
@@ -126,8 +127,7 @@ def _tiff(order: str, tags: Tags) -> str | None:
     if photometric in _RAW:
         return "holds what a camera's sensor saw (a raw photograph); develop it into an image first"
     if bits > 8 or samples != "integers":
-        remedy = "convert it to 8 bits first (for example `magick IN -depth 8 OUT`)"
-        return f"has {bits} bits per channel ({samples}), which would be lost; {remedy}"
+        return f"has {bits} bits per channel ({samples}), which would be lost; {TO_EIGHT}"
     stored = f"{_COLOURS.get(photometric, f'colours of kind {photometric}')}, {bits} bits a channel"
     return f"is a TIFF file of a kind that cannot be read here ({stored}, compression {numbers(_COMPRESSION, 1)[0]})"
 
@@ -140,8 +140,7 @@ def _jpeg(stream: BinaryIO) -> str | None:
         if marker in _JPEG_FRAMES:
             bits, _, _, layers = struct.unpack(">BHHB", stream.read(6))
             if bits > 8:
-                remedy = "convert it to 8 bits first (for example `magick IN -depth 8 OUT`)"
-                return f"has {bits} bits per channel, which would be lost; {remedy}"
+                return f"has {bits} bits per channel, which would be lost; {TO_EIGHT}"
             what = f"is a JPEG file of {layers} channels, which is neither grey nor colour"
             return None if layers in (1, 3, 4) else what
         stream.seek(length - 2, 1)

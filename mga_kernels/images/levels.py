@@ -17,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from ..errors import ImageError
+from ..errors import ImageError, reason_of
 from . import netpbm, png
 from .formats import metadata_options, tiff_tags
 from .headers import whole_numbers
@@ -27,7 +27,6 @@ from .packing import packed
 from .tiff import PROFILE, RESOLUTION_UNIT, X_RESOLUTION, Y_RESOLUTION, add_tags, rational
 
 KINDS = frozenset({"PNG", "TIFF", "PPM"})  # that hold 16 bits a channel here
-TO_EIGHT = "convert it to 8 bits first (for example `magick IN -depth 8 OUT`)"
 EXTRA_CHANNEL = "its extra channel, which is not marked as transparency, was left out"
 _MODULES = {"PNG": ("imagecodecs",), "TIFF": ("tifffile", "imagecodecs"), "PPM": ()}
 _BITS, _PHOTOMETRIC, _SAMPLES, _EXTRA, _FORMAT = 258, 262, 277, 338, 339
@@ -213,5 +212,4 @@ def damaged(name: str, problem: Exception) -> Exception:
     """What a decoder's exception means for the file."""
     if isinstance(problem, (ImageError, MemoryError)):
         return problem
-    reason = " ".join(str(problem).split()) or type(problem).__name__
-    return ImageError(f"{name} is damaged and cannot be read ({reason})")
+    return ImageError(f"{name} is damaged and cannot be read ({reason_of(problem)})")

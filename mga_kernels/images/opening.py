@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image, ImageFile
 
-from ..errors import ImageError
+from ..errors import ImageError, reason_of
 from ..system.texts import HEAD, stand_in
 from ..system.threads import Lock
 from . import jpeg, plugins, png
@@ -54,7 +54,7 @@ def opened(path: Path) -> Iterator[BinaryIO]:
     except FileNotFoundError:
         raise ImageError(f"{path} does not exist") from None
     except (OSError, ValueError) as problem:  # ValueError: a zero byte in the name
-        raise ImageError(f"{path} cannot be opened ({one_line(problem)})") from problem
+        raise ImageError(f"{path} cannot be opened ({reason_of(problem)})") from problem
     if stream is None:
         raise ImageError(f"{path} is {fault}")
     with stream:
@@ -110,7 +110,7 @@ def open_image(stream: BinaryIO, name: str) -> ImageFile.ImageFile:
             if what is not None:
                 raise ImageError(f"{name} {what}") from problem
             if accept is not None and failed is None:  # without, it takes any file for one of its own
-                failed = Damaged(f"{name} is damaged and cannot be read ({one_line(problem)})", kind)
+                failed = Damaged(f"{name} is damaged and cannot be read ({reason_of(problem)})", kind)
                 failed.__cause__ = problem
     if failed is not None:
         raise failed
@@ -174,9 +174,3 @@ def _begins(stream: Any, accept: Callable[[bytes], bool | str] | None) -> bool:
     except (AttributeError, OSError, ValueError):  # nothing that can be read, or closed
         return False
     return bool(prefix) and (accept is None or accept(prefix) is True)
-
-
-def one_line(problem: BaseException) -> str:
-    """One line about an exception of somebody else's."""
-    text = getattr(problem, "strerror", None) or str(problem) or type(problem).__name__
-    return " ".join(text.split())

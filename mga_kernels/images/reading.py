@@ -11,13 +11,13 @@ from typing import BinaryIO, cast
 import numpy as np
 from PIL import Image, ImageCms
 
-from ..errors import ImageError, InputError, MGAError, OutOfMemoryError
+from ..errors import ImageError, InputError, MGAError, OutOfMemoryError, reason_of
 from ..system.memory import GIB, require_memory
 from .deep import DEEP_BYTES, EXTRACT, bits_of, lacking, of_levels, of_tiff, own_tiff, refuse_deep, turned, values_of
 from .info import Info
 from .levels import EXTRA_CHANNEL
 from .metadata import read_metadata, stated_in_file
-from .opening import Damaged, file_of, limit_off, mended, one_line, open_image, opened
+from .opening import Damaged, file_of, limit_off, mended, open_image, opened
 from .photo import Photo, bleed
 
 _TURN = {
@@ -136,7 +136,7 @@ def from_pillow(
     except MGAError:
         raise
     except Exception as problem:
-        message = f"{name} of mode {mode} cannot be converted to RGB ({one_line(problem)})"
+        message = f"{name} of mode {mode} cannot be converted to RGB ({reason_of(problem)})"
         raise Damaged(message, image.format) from problem
     info.pop("icc_profile", None)
     if profile:
@@ -175,14 +175,14 @@ def _load(image: Image.Image, name: str, deep: bool) -> None:
     except Exception as problem:
         if needed := lacking(image):
             raise ImageError(f"{name} {needed}") from problem
-        raise Damaged(f"{name} is damaged and cannot be read ({one_line(problem)})", image.format) from problem
+        raise Damaged(f"{name} is damaged and cannot be read ({reason_of(problem)})", image.format) from problem
 
 
 def _refuse_frames(image: Image.Image, name: str, notes: list[str], in_memory: bool) -> None:
     try:
         frames = getattr(image, "n_frames", 1)
     except Exception as problem:
-        raise Damaged(f"{name} is damaged and cannot be read ({one_line(problem)})", image.format) from problem
+        raise Damaged(f"{name} is damaged and cannot be read ({reason_of(problem)})", image.format) from problem
     if frames > 1 and image.format == "MPO":  # a JPEG whose further pictures are previews
         notes.append(f"only its main picture was used, not the {frames - 1} smaller ones that its camera added")
     elif frames > 1:
@@ -236,7 +236,7 @@ def _cmyk_to_rgb(image: Image.Image, profile: bytes | None, notes: list[str]) ->
             notes.append("converted from CMYK to sRGB through its ICC profile")
             return cast(Image.Image, converted)  # None only for in-place work
         except (ImageCms.PyCMSError, OSError) as problem:
-            notes.append(f"its CMYK profile cannot be used ({one_line(problem)})")
+            notes.append(f"its CMYK profile cannot be used ({reason_of(problem)})")
     notes.append("converted from CMYK to sRGB without a profile, so colours are approximate")
     return image.convert("RGB")
 

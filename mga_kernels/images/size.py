@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..errors import InputError
-from ..quantities import real, whole
+from ..quantities import integer, real
 from .photo import resize
 
 
@@ -36,7 +36,7 @@ class Size:
             side = getattr(self, name)
             if side is None:
                 continue
-            if (pixels := whole(side)) is None or pixels < 1:
+            if (pixels := integer(side)) is None or pixels < 1:
                 raise InputError(f"size: {name} is a whole number of pixels above 0, got {side!r}")
             object.__setattr__(self, name, pixels)
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from ..errors import ImageError, InputError
+from ..errors import ImageError, InputError, reason_of
 from ..system.files import Identity, identities, whole_file
 from . import plugins
 from .colour import in_srgb
@@ -88,7 +88,7 @@ def check_output(
     except (FileNotFoundError, NotADirectoryError):
         found = None
     except (OSError, ValueError) as problem:  # a name too long, a folder that may not be looked into, a zero byte
-        raise ImageError(f"cannot write {path}: {getattr(problem, 'strerror', None) or problem}") from problem
+        raise ImageError(f"cannot write {path}: {reason_of(problem)}") from problem
     if found is not None:
         if not stat.S_ISREG(found.st_mode):
             raise ImageError(f"cannot write {path}: it is {'a folder' if stat.S_ISDIR(found.st_mode) else 'no file'}")

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..quantities import plain_fields, real
-from .amount import Amount
+from .config import Configuration, readable
 from .interface import Reach, SRNetwork
 from .registry import Network
 from .whole import WholeConfig, WholeNetwork
@@ -33,25 +32,19 @@ TOGETHER = 64  # sub-images that a branch runs at once, which bounds memory; mor
 
 
 @dataclass(frozen=True)
-class ClassConfig:
+class ClassConfig(Configuration):
     """What defines such a network apart from its weights.
 
     ``branches``: whole networks of RGB, of one kind and one scale, the cheapest first. ``window``: side of a sub-image
     in LR pixels. ``step``: from one sub-image to the next, so that they overlap by ``window - step``. ``shares``: of
     the sub-images of each class among images that were not trained on, by which the cost of an image that is not at
-    hand is estimated. The other attributes are those of ``WholeConfig``: no cell is refined.
+    hand is estimated.
     """
 
     branches: tuple[WholeConfig, ...]
     window: int = 32
     step: int = 28
     shares: tuple[float, ...] = ()
-
-    patch_size, k, selection, usual_mask, value_range = 1, 0, "largest", "learned", 1.0  # not annotated, so no fields
-    halos_shared = False
-    feature_channels, mask_channels, usual = 0, 0, Amount()
-    qualities: ClassVar[Mapping[str, float]] = MappingProxyType({})
-    converted_bytes, masked = 4, False
 
     def __post_init__(self) -> None:
         plain_fields(self, "window", "step")
@@ -100,14 +93,12 @@ class ClassConfig:
         return json.dumps(facts, sort_keys=True)
 
     @classmethod
+    @readable()
     def from_json(cls, text: str) -> ClassConfig:
         """Inverse of ``to_json``; InputError where the text is not a configuration that this version can run."""
-        try:
-            values = json.loads(text)
-            branches = tuple(WholeConfig.from_json(json.dumps(branch)) for branch in values.pop("branches"))
-            return cls(branches, **values | {"shares": tuple(values["shares"])})
-        except (TypeError, AttributeError, KeyError, json.JSONDecodeError) as error:
-            raise InputError(f"model: not a configuration of this version: {error}") from None
+        values = json.loads(text)
+        branches = tuple(WholeConfig.from_json(json.dumps(branch)) for branch in values.pop("branches"))
+        return cls(branches, **values | {"shares": tuple(values["shares"])})
 
 
 def groups(classes: Tensor, count: int) -> Iterator[tuple[int, Tensor]]:

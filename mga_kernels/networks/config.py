@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 from ..errors import InputError
-from ..ops.select_patches import ORDERS
-from ..quantities import plain_fields, whole
+from ..ops.select_patches import SELECTIONS
+from ..quantities import integer, plain_fields
 from .amount import Amount
 from .registry import Channels, Network, get_network, network_names
 
@@ -22,8 +23,53 @@ MASKS = LEARNED, HIGH_PASS = "learned", "high-pass"
 REFINED_PIXELS = 16_000  # K p^2 of the paper: K = 1000 at p = 4 (section 4.1, Table 6)
 
 
+class Configuration:
+    """What is asked of every configuration, as it is of a network without a mask: a cell is a pixel, none is refined.
+
+    ``patch_size`` to ``usual_mask`` are as in ``ModelConfig``. ``masked``: whether there is a mask, by which some cells
+    are refined; ``halos_shared``: whether cells that touch share what is computed around them. ``converted_bytes``: for
+    each value of the picture beside those of the network, as its colours are converted. ``qualities``: thresholds by
+    name, of models that have some.
+    """
+
+    patch_size: int = 1
+    k: int = 0
+    selection: str = "largest"
+    usual_mask: str = LEARNED
+    masked = False
+    halos_shared = False
+    converted_bytes = 4
+    qualities: Mapping[str, float] = MappingProxyType({})
+
+    @property
+    def usual(self) -> Amount:
+        """What is refined where nothing is asked for; ``k`` where that says nothing."""
+        return Amount()
+
+    @property
+    def feature_channels(self) -> int:
+        return 0
+
+    @property
+    def mask_channels(self) -> int:
+        return 0
+
+    @property
+    def value_range(self) -> float:
+        return 1.0
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Within it, or a function decorated with it, what is wrong with a text of a configuration is an InputError."""
+    try:
+        yield
+    except (TypeError, AttributeError, KeyError, json.JSONDecodeError) as error:
+        raise InputError(f"model: not a configuration of this version: {error}") from None
+
+
 @dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Configuration):
     """Everything that the ablations of section 4.4 vary stands here.
 
     ``network`` and ``scale``; ``patch_size`` p (Table 6); ``k``, patches refined per image unless a call says otherwise
@@ -45,12 +91,7 @@ class ModelConfig:
     refine: dict[str, Any] = field(default_factory=dict)
     mask: dict[str, Any] = field(default_factory=dict)
 
-    # Not annotated, so no fields.
-    masked = True  # whether there is a mask, by which some cells are refined
-    halos_shared = False  # whether cells that touch share what is computed around them
-    converted_bytes = 0  # for each value of the picture beside those of the network
-    usual = Amount()  # what is refined where nothing is asked for: ``k``
-    qualities: ClassVar[Mapping[str, float]] = MappingProxyType({})  # thresholds by name, of models that have some
+    masked, converted_bytes = True, 0  # not annotated, so no fields
 
     def __post_init__(self) -> None:
         network = get_network(self.network)
@@ -61,15 +102,15 @@ class ModelConfig:
             )
         default = network.split
         plain_fields(self, "scale", "patch_size")
-        choices = {"scale": SCALES, "patch_size": PATCH_SIZES, "selection": ORDERS, "usual_mask": MASKS}
+        choices = {"scale": SCALES, "patch_size": PATCH_SIZES, "selection": SELECTIONS, "usual_mask": MASKS}
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise InputError(f"model: {name} {getattr(self, name)!r} is not supported; choose one of {allowed}")
-        k = whole(self.k)
+        k = integer(self.k)
         if k is None or k < 0:
             raise InputError(f"model: k must be a whole number of patches, 0 or more, got {self.k!r}")
         object.__setattr__(self, "k", k or REFINED_PIXELS // self.patch_size**2)
-        split = tuple(map(whole, self.split)) or default
+        split = tuple(map(integer, self.split)) or default
         if len(split) != 2 or not all(blocks is not None and blocks >= 1 for blocks in split):
             raise InputError(f"model: split must be two numbers of blocks, each 1 or more, got {self.split!r}")
         object.__setattr__(self, "split", split)
@@ -97,14 +138,12 @@ class ModelConfig:
         return json.dumps({**dataclasses.asdict(self), "range": self.value_range}, sort_keys=True)
 
     @classmethod
+    @readable()
     def from_json(cls, text: str) -> ModelConfig:
         """Inverse of ``to_json``; InputError where the text is not a configuration that this version can run."""
-        try:
-            values = json.loads(text)
-            value_range = values.pop("range")
-            config = cls(**values)
-        except (TypeError, AttributeError, KeyError, json.JSONDecodeError) as error:
-            raise InputError(f"model: not a configuration of this version: {error}") from None
+        values = json.loads(text)
+        value_range = values.pop("range")
+        config = cls(**values)
         if value_range != config.value_range:
             raise InputError(
                 f"model: made for values in 0..{value_range}, but {config.network} works in 0..{config.value_range}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -48,11 +48,64 @@ def consume_halo(x: Tensor, conv1: nn.Module, conv2: nn.Module) -> Tensor:
     return conv2(F.leaky_relu(conv1(x), 0.1))
 
 
+def mean_like(image: Tensor, mean: Sequence[float]) -> Tensor:
+    """A mean colour (1, 3, 1, 1) of the image's dtype, on its device.
+
+    Filled in there: a tensor kept by the module would be lost where a model is built on the meta device and its
+    weights assigned, and a list copied from the host cannot be captured in a CUDA graph.
+    """
+    return torch.cat([image.new_full((1, 1, 1, 1), value) for value in mean], dim=1)
+
+
+class ResidualBlock(nn.Module):
+    """(N, C, H, W) to the same shape; ``residual`` times what the layers make is added, and nothing follows."""
+
+    def __init__(self, channels: int, residual: float = 1.0):
+        super().__init__()
+        self.residual = residual
+        self.conv1 = conv(channels, channels, 3)
+        self.conv2 = conv(channels, channels, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made = self.conv2(F.relu(self.conv1(x)))
+        return (made if self.residual == 1 else made * self.residual) + x
+
+
 class PixelShuffleUpsampler(nn.Sequential):
     """(N, C, H, W) -> (N, out_channels, sH, sW): convolution 3x3 to s^2 times the channels, then pixel shuffle."""
 
     def __init__(self, channels: int, out_channels: int, scale: int):
         super().__init__(conv(channels, out_channels * scale * scale, 3), nn.PixelShuffle(scale))
+
+
+class Fused(nn.Module):
+    """Blocks, a 1x1 convolution of all that they make with a long skip, and an ``upsampler``, as in IMDN and RFDN."""
+
+    upsampler: PixelShuffleUpsampler
+
+    def fuse(self, channels: int, name: str, blocks: Sequence[nn.Module], slope: float) -> None:
+        """Make the layers of the trunk, whose blocks are called ``name`` and their number, counted from 1.
+
+        Not by the constructor: what else a network has comes before or behind them, and a seed's weights and the state
+        of an optimizer go by the order.
+        """
+        self.blocks, self.name = len(blocks), name
+        for number, block in enumerate(blocks, start=1):
+            setattr(self, f"{name}{number}", block)
+        self.c = nn.Sequential(conv(len(blocks) * channels, channels, 1), nn.LeakyReLU(slope))
+        self.LR_conv = conv(channels, channels, 3)
+
+    def trunk(self, shallow: Tensor, *of_block: object) -> Tensor:
+        """The blocks, each also given ``of_block``, with their long skip: (N, C, H, W) to the same shape."""
+        x, outputs = shallow, []
+        for number in range(1, self.blocks + 1):
+            x = getattr(self, f"{self.name}{number}")(x, *of_block)
+            outputs.append(x)
+        return self.LR_conv(self.c(torch.cat(outputs, dim=1))) + shallow
+
+    def upsample(self, feature: Tensor) -> Tensor:
+        """Coarse feature (N, C, H, W) -> coarse image (N, 3, sH, sW)."""
+        return self.upsampler(feature)
 
 
 def upsampling_steps(scale: int) -> tuple[int, ...]:

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..ops import dynamic_filter, filter_and_select, mask_head
+from ..ops.mask_head import HEAD_FORMS
 from .layers import conv
 
-ORDERS = ("softmax-then-pool", "pool-then-softmax")
 FILTER_SOURCES = ("probability", "feature")
 FILTER_SIZE = 5
 
@@ -30,14 +30,14 @@ class MaskPrediction(nn.Module):
         channels: int,
         patch_size: int,
         classes: int = 2,
-        order: str = ORDERS[0],
+        order: str = HEAD_FORMS[0],
         filter_source: str = "probability",
     ):
         super().__init__()
-        if order not in ORDERS or filter_source not in FILTER_SOURCES or classes not in (1, 2):
+        if order not in HEAD_FORMS or filter_source not in FILTER_SOURCES or classes not in (1, 2):
             raise InputError(
                 f"mask: order={order!r}, filter_source={filter_source!r}, classes={classes!r} is not a mask module; "
-                f"order is one of {ORDERS}, filter_source one of {FILTER_SOURCES}, classes 1 or 2"
+                f"order is one of {HEAD_FORMS}, filter_source one of {FILTER_SOURCES}, classes 1 or 2"
             )
         self.channels, self.patch_size = channels, patch_size
         self.order = order

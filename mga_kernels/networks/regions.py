@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..ops import output_to_image, select_patches
 from ..quantities import plain_fields, real
 from .amount import Amount, above
-from .config import HIGH_PASS
+from .config import HIGH_PASS, Configuration, readable
 from .detail import detail
 from .interface import USUAL, Cells, MaskedNetwork, Reach, SRNetwork
 from .mask_guided import VARIANTS
@@ -37,14 +37,14 @@ Facts = dict[str, Any]  # of a configuration, as JSON has them
 
 
 @dataclass(frozen=True)
-class RegionConfig:
+class RegionConfig(Configuration):
     """What defines such a network apart from its weights.
 
     ``base`` and ``refine``, whole networks of RGB and of one scale. ``patch_size``: the side of a cell in LR pixels.
     ``halo``: so many LR pixels around the cells are computed with them, a multiple of 4. ``qualities``: by name, the
     value of the mask above which cells are refined; where nothing is asked for it is that of ``quality``, and without
     one ``share`` of the cells are. ``mean``: a refined cell is the mean of both networks' pictures, not the
-    Refine-Net's. The other attributes are those of ``ModelConfig``.
+    Refine-Net's.
     """
 
     base: WholeConfig
@@ -56,9 +56,8 @@ class RegionConfig:
     qualities: dict[str, float] = field(default_factory=dict)
     mean: bool = False
 
-    selection, value_range, feature_channels, mask_channels, k = "largest", 1.0, 3, 3, ALL
-    usual_mask, halos_shared = HIGH_PASS, True
-    converted_bytes, masked = 4, True
+    k, usual_mask, masked, halos_shared = ALL, HIGH_PASS, True, True  # not annotated, so no fields
+    feature_channels, mask_channels = 3, 3
     parts: ClassVar[tuple[str, str]] = ("base", "refine")
 
     def __post_init__(self) -> None:
@@ -107,14 +106,12 @@ class RegionConfig:
         return json.dumps(facts | parts, sort_keys=True)
 
     @classmethod
+    @readable()
     def from_json(cls, text: str) -> Self:
         """Inverse of ``to_json``; InputError where the text is not a configuration that this version can run."""
-        try:
-            values = json.loads(text)
-            base, refine = WholeConfig.from_json(json.dumps(values.pop("base"))), cls.refining(values.pop("refine"))
-            return cls(base, refine, **values)
-        except (TypeError, AttributeError, KeyError, json.JSONDecodeError) as error:
-            raise InputError(f"model: not a configuration of this version: {error}") from None
+        values = json.loads(text)
+        base, refine = WholeConfig.from_json(json.dumps(values.pop("base"))), cls.refining(values.pop("refine"))
+        return cls(base, refine, **values)
 
     @classmethod
     def refining(cls, facts: Facts) -> WholeConfig:

@@ -5,20 +5,17 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..quantities import plain_fields
-from .amount import Amount
 from .colour import COLOURS, INPUT_RANGES, ONLY, decode, encode
 from .config import SCALES as DIVIDED_SCALES
-from .config import ModelConfig
+from .config import Configuration, ModelConfig, readable
 from .interface import Halves, Reach, SRNetwork
 from .layers import Place
 from .registry import Network, get_network
@@ -27,12 +24,11 @@ SCALES = (1, 2, 3, 4, 8, 16)
 
 
 @dataclass(frozen=True)
-class WholeConfig:
+class WholeConfig(Configuration):
     """What defines a whole network apart from its weights.
 
     ``network``, a name that is known, and its ``scale``, ``blocks`` and other ``settings``; ``colour`` and
-    ``input_range``, what it is given (see ``networks.colour``). ``original`` is the network of a name that is not. The
-    other attributes are those of ``ModelConfig``: a cell is a pixel, and none is refined.
+    ``input_range``, what it is given (see ``networks.colour``). ``original`` is the network of a name that is not.
     """
 
     network: str
@@ -42,13 +38,6 @@ class WholeConfig:
     colour: str = "rgb"
     input_range: str = "0..1"
     original: Network | None = field(default=None, compare=False, repr=False)
-
-    patch_size, k, selection, usual_mask, value_range = 1, 0, "largest", "learned", 1.0  # not annotated, so no fields
-    halos_shared = False
-    feature_channels, mask_channels, usual = 0, 0, Amount()
-    qualities: ClassVar[Mapping[str, float]] = MappingProxyType({})
-    converted_bytes = 4  # for each value of the picture, as its colours are converted
-    masked = False
 
     def __post_init__(self) -> None:
         plain_fields(self, "scale", "blocks")
@@ -68,15 +57,13 @@ class WholeConfig:
         return json.dumps(facts, sort_keys=True)
 
     @classmethod
+    @readable()
     def from_json(cls, text: str) -> WholeConfig:
         """Inverse of ``to_json``; InputError where the text is not a configuration that this version can run."""
-        try:
-            values = json.loads(text)
-            settings = values.pop("settings").items()
-            settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings}
-            config = cls(**values, settings=settings)
-        except (TypeError, AttributeError, KeyError, json.JSONDecodeError) as error:
-            raise InputError(f"model: not a configuration of this version: {error}") from None
+        values = json.loads(text)
+        settings = values.pop("settings").items()
+        settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings}
+        config = cls(**values, settings=settings)
         get_network(config.network)
         return config
 

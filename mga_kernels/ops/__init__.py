@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-from .convolution import (
-    convolve_maps_,
-    map_gather_,
-    map_grid_scale_,
-    map_grid_statistics,
-    map_interpolate_,
-    pack_map_weight,
-    pack_pair_weight,
-    pair_chain_,
-    pair_gather_,
-    pair_grid_scale_,
-    pair_grid_statistics,
-    pair_interpolate_,
-    pair_pool,
-    plain_map_weight,
-)
+from .convolution.chain import pair_chain_
+from .convolution.map_patches import map_gather_, map_grid_scale_, map_grid_statistics
+from .convolution.map_weight import pack_map_weight, plain_map_weight
+from .convolution.maps import convolve_maps_
+from .convolution.patches import pair_gather_, pair_grid_scale_, pair_grid_statistics
+from .convolution.resample import map_interpolate_, pair_interpolate_, pair_pool
+from .convolution.weight import pack_pair_weight
 from .convolve_pixels import convolve_pixels_
 from .dynamic_filter import dynamic_filter
 from .filter_and_select import filter_and_select

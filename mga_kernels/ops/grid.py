@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..quantities import whole
+from ..quantities import integer
 
 
 def describe(value: object) -> str:
@@ -16,7 +16,7 @@ def describe(value: object) -> str:
 
 def check_count(op: str, name: str, value: int, minimum: int) -> int:
     """The number, of whatever library, as what the operator takes: an int, or a size that is being traced."""
-    count = value if type(value) is int or isinstance(value, torch.SymInt) else whole(value)
+    count = value if type(value) is int or isinstance(value, torch.SymInt) else integer(value)
     if count is None or count < minimum:
         raise InputError(f"{op}: {name} must be a whole number of {minimum} or more, got {value!r}")
     return count

@@ -64,7 +64,7 @@ class Plan(ABC):
 
     ``coarse``, ``select`` and ``refine`` are the steps of ``run``, in this order; a plan keeps the coarse feature from
     one to the next, so it serves one image at a time. Images and pictures are (height, width, 3) of type ``pixel``:
-    uint8, or float32 in [0, 1].
+    uint8, or float32 in [0, 1]. A canvas is a picture of all cells, (s p Hp, s p Wp, 3).
 
     ``threshold``: only cells whose mask value is larger are refined. ``free``: cells are chosen by what is seen in the
     coarse image (``networks.detail``), not by the network's mask. ``finite``, on the plan's device: whether
@@ -88,7 +88,7 @@ class Plan(ABC):
     def __init__(self, config: Config, height: int, width: int, capacity: int):
         self.config, self.height, self.width, self.capacity = config, height, width, capacity
         self.padded = padded_size(config, height, width)
-        self._whole: Tensor | None = None
+        self._canvas: Tensor | None = None
 
     @property
     def cells(self) -> tuple[int, int]:
@@ -169,7 +169,7 @@ class Plan(ABC):
 
     @ordinary()
     def buffer(self, out: Tensor | None = None) -> Tensor:
-        """A picture of whole cells: ``out`` where it has their size; the plan's own where not; a new one without it."""
+        """A canvas: ``out`` where it has that size; the plan's own where not; a new one without it."""
         size = [side * self.config.scale for side in self.padded]
         if out is None and self.device.type == "cpu":
             return empty_in_huge_pages((*size, 3), self.pixel)
@@ -177,45 +177,45 @@ class Plan(ABC):
             return torch.empty(*size, 3, dtype=self.pixel, device=self.device)
         if list(out.shape[:2]) == size and out.device == self.device:
             return out
-        if self._whole is None:
-            self._whole = torch.empty(*size, 3, dtype=self.pixel, device=self.device)
-        return self._whole
+        if self._canvas is None:
+            self._canvas = torch.empty(*size, 3, dtype=self.pixel, device=self.device)
+        return self._canvas
 
     @property
     def device(self) -> torch.device:
         return torch.device("cpu")
 
-    def crop(self, whole: Tensor) -> Tensor:
-        """The part of a picture of whole cells that belongs to the image."""
+    def crop(self, canvas: Tensor) -> Tensor:
+        """The part of a canvas that belongs to the image."""
         scale = self.config.scale
-        return whole[: self.height * scale, : self.width * scale]
+        return canvas[: self.height * scale, : self.width * scale]
 
     @ordinary()
     def run(self, image: Tensor, k: int | None = None, out: Tensor | None = None) -> Tensor:
         """-M of ``k`` cells, by default all that there is room for: (H, W, 3) -> (sH, sW, 3) on the CPU, in ``out``."""
-        whole = self.buffer(out)
-        self.show(image, whole)
+        canvas = self.buffer(out)
+        self.show(image, canvas)
         k = self.capacity if k is None else k
         indices = self.choose(k)[1] if k else None
         if indices is not None and indices.shape[1]:
-            self.refine(indices, whole)
-        return self.result(whole, out)
+            self.refine(indices, canvas)
+        return self.result(canvas, out)
 
     @ordinary()
     def dense(self, image: Tensor, out: Tensor | None = None) -> Tensor:
         """-D in the form of ``run``."""
-        whole = self.buffer(out)
+        canvas = self.buffer(out)
         self.show(image, None)
-        self.decomposed(whole)
-        return self.result(whole, out)
+        self.decomposed(canvas)
+        return self.result(canvas, out)
 
     def begin(self, image: Tensor, k: int | None = None, dense: bool = False) -> Begun | None:
         """``run`` (``dense`` if asked for) without waiting for its result; None for a plan that cannot."""
         return None
 
-    def result(self, whole: Tensor, out: Tensor | None) -> Tensor:
-        """What ``run`` returns of a picture of whole cells, which the plan holds no longer."""
-        self.shown, picture = None, self.crop(whole)
+    def result(self, canvas: Tensor, out: Tensor | None) -> Tensor:
+        """What ``run`` returns of a canvas, which the plan holds no longer."""
+        self.shown, picture = None, self.crop(canvas)
         if out is None:
             return picture.cpu()
         if out.data_ptr() != picture.data_ptr():

@@ -13,7 +13,8 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ..errors import InputError
+from ..errors import InputError, reason_of
+from .marks import marked
 
 Identity = tuple[int, int]  # device and number of a file, which are the same under all of its names
 
@@ -48,18 +49,18 @@ def whole_file(path: str | os.PathLike[str], error: type[InputError] = InputErro
             with suppress(OSError):
                 file.close()  # not the stream, which would try once more to write what could not be written
         if file.fault is not None:
-            raise error(f"cannot write {path}: {file.fault.strerror or file.fault}") from file.fault
+            raise error(f"cannot write {path}: {reason_of(file.fault)}") from file.fault
         try:
             os.replace(temporary, target)
         except OSError as problem:
-            raise error(f"cannot write {path}: {problem.strerror or problem}") from problem
+            raise error(f"cannot write {path}: {reason_of(problem)}") from problem
 
 
-def check_file(path: str | os.PathLike[str], error: type[InputError] = InputError) -> None:
-    """``error`` where ``whole_file`` could not write ``path``, before the work whose result it is to hold."""
+def check_file(path: str | os.PathLike[str]) -> None:
+    """InputError where ``whole_file`` could not write ``path``, before the work whose result it is to hold."""
     path = Path(path)
-    with _temporary_name(_regular(path, error).parent) as temporary, ExitStack() as held:
-        _begun(path, temporary, held, error).close()
+    with _temporary_name(_regular(path, InputError).parent) as temporary, ExitStack() as held:
+        _begun(path, temporary, held, InputError).close()
 
 
 def _begun(path: Path, temporary: Path, held: ExitStack, error: type[InputError]) -> _File:
@@ -106,7 +107,7 @@ def _regular(path: Path, error: type[InputError]) -> Path:
     except (FileNotFoundError, NotADirectoryError, PermissionError):
         mode = stat.S_IFREG  # what is wrong, if anything, opening it will tell
     except (OSError, ValueError) as problem:
-        raise error(f"cannot write {path}: {getattr(problem, 'strerror', None) or problem}") from problem
+        raise error(f"cannot write {path}: {reason_of(problem)}") from problem
     if not stat.S_ISREG(mode):  # replacing a device such as /dev/null, as root may, would break the machine
         raise error(f"cannot write {path}: it is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}")
     return Path(os.path.realpath(path)) if os.path.islink(path) else path
@@ -136,10 +137,7 @@ def _made(path: Path) -> Iterator[_File]:
             file = _File(path, "x+")
             copy = os.dup(io.FileIO.fileno(file))
             mark.callback(os.close, copy)
-            with suppress(ImportError, OSError):  # where there are no such marks, nothing is removed by them either
-                import fcntl
-
-                fcntl.flock(copy, fcntl.LOCK_EX)
+            marked(copy, wait=True)  # where there are no such marks, nothing is removed by them either
             if path.exists():
                 break
             file.close()
@@ -151,17 +149,12 @@ def remove_left_parts(folder: str | os.PathLike[str]) -> int:
 
     Files of processes that are at work carry a mark of theirs, in the system, and stay.
     """
-    removed = 0
-    try:
-        import fcntl
-
+    removed, parts = 0, []
+    with suppress(OSError):
         parts = [entry.path for entry in os.scandir(folder) if _PART.fullmatch(entry.name)]
-    except (ImportError, OSError):
-        return 0
     for path in parts:
         with suppress(OSError), open(path, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+            if marked(file.fileno()) and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 os.unlink(path)
                 removed += 1
     return removed
@@ -181,7 +174,7 @@ def _reason(folder: Path, problem: Exception) -> str:
         return f"the folder {folder} does not exist; create it first"
     if not os.path.isdir(folder):
         return f"{folder} is not a folder"
-    return f"the folder {folder} cannot be written to ({getattr(problem, 'strerror', None) or problem}); choose another"
+    return f"the folder {folder} cannot be written to ({reason_of(problem)}); choose another"
 
 
 def writable_folder(folder: str | os.PathLike[str], error: type[InputError] = InputError) -> bool:
@@ -195,8 +188,7 @@ def writable_folder(folder: str | os.PathLike[str], error: type[InputError] = In
     except (OSError, ValueError) as problem:
         if not made or os.path.exists(folder):
             raise error(f"cannot write into {folder}: {_reason(folder, problem)}") from problem
-        reason = getattr(problem, "strerror", None) or problem
-        raise error(f"cannot make the folder {folder} ({reason}); choose another") from problem
+        raise error(f"cannot make the folder {folder} ({reason_of(problem)}); choose another") from problem
     return made
 
 

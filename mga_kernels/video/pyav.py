@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
-from ..errors import InputError
+from ..errors import InputError, reason_of
 
 
 def pyav() -> ModuleType:
@@ -25,4 +25,4 @@ def errors_of(what: str) -> Iterator[None]:
     try:
         yield
     except av.error.FFmpegError as problem:
-        raise InputError(f"{what} ({problem.strerror or problem})") from problem
+        raise InputError(f"{what} ({reason_of(problem)})") from problem

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mga_kernels import __version__
-from mga_kernels.errors import InputError, MGAError
+from mga_kernels.errors import InputError, MGAError, reason_of
 
 from .commands.options import shipped_for
 from .console.debug import debugging
@@ -125,7 +125,7 @@ def _sentence(error: Exception, command: str | None) -> str:
     if isinstance(error, MemoryError):
         return "memory ran out; use a smaller image or close other programs"
     name = f"{error.filename}: " if isinstance(error, OSError) and error.filename is not None else ""
-    return f"{command}: {name}{getattr(error, 'strerror', None) or error}"
+    return f"{command}: {name}{reason_of(error)}"
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...networks.layers import each
+from ...networks.layers import ResidualBlock, each
 from ...runtimes.cpu.layers import Conv, plus_mean, weight_and_bias
 from ...runtimes.cpu.plan import PlainWeights
 from ...runtimes.cpu.stages import Stage, stepwise
@@ -15,7 +15,7 @@ class EdsrWeights(PlainWeights[edsr.BaseNet]):
     def stages(self, base: edsr.BaseNet) -> list[Stage]:
         first = self.less_mean(base.conv_first, base.mean, factor=self.value_range / 255)
         stages = [Stage(first, "image", "x")]
-        for block in each(edsr.ResidualBlock, base.body):
+        for block in each(ResidualBlock, base.body):
             weight, bias = weight_and_bias(block.conv2)
             second = Conv(weight * block.residual, None if bias is None else bias * block.residual)
             stages += [Stage(Conv.of(block.conv1, 0.0), "x", "hidden"), Stage(second, "hidden", "x", "x")]

@@ -8,29 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...networks.layers import conv, stepwise_upsampler, upsampling_steps
+from ...networks.layers import ResidualBlock, conv, mean_like, stepwise_upsampler, upsampling_steps
 
 CHANNELS = 64
 MEAN = (0.4488 * 255, 0.4371 * 255, 0.4040 * 255)  # of DIV2K
 WIDE, WIDE_RESIDUAL = 256, 0.1  # channels of the large network, and by what it multiplies what its blocks make
-
-
-class ResidualBlock(nn.Module):
-    """(N, C, H, W) to the same shape; nothing follows the addition."""
-
-    def __init__(self, channels: int, residual: float):
-        super().__init__()
-        self.residual = residual
-        self.conv1 = conv(channels, channels, 3)
-        self.conv2 = conv(channels, channels, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        made = self.conv2(F.relu(self.conv1(x)))
-        return (made if self.residual == 1 else made * self.residual) + x
 
 
 class BaseNet(nn.Module):
@@ -60,13 +44,9 @@ class BaseNet(nn.Module):
     def upsample(self, feature: Tensor) -> Tensor:
         """Feature (N, C, H, W) -> image (N, 3, sH, sW)."""
         image = self.conv_last(self.upsampler(feature))
-        return image + self._mean_like(image)
+        return image + mean_like(image, self.mean)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        shallow = self.conv_first(image - self._mean_like(image))
+        shallow = self.conv_first(image - mean_like(image, self.mean))
         feature = self.conv_after_body(self.body(shallow)) + shallow
         return self.upsample(feature), feature
-
-    def _mean_like(self, image: Tensor) -> Tensor:
-        """The mean colour (1, 3, 1, 1), made where it is needed, since it is no parameter that a file would bring."""
-        return torch.cat([image.new_full((1, 1, 1, 1), value) for value in self.mean], dim=1)

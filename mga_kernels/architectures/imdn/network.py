@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...networks.layers import PixelShuffleUpsampler, consume_halo, conv, valid_conv
+from ...networks.layers import Fused, PixelShuffleUpsampler, consume_halo, conv, valid_conv
 
 FEATURE_CHANNELS = 64
 DISTILLED = 16
@@ -50,28 +50,7 @@ class IMDB(nn.Module):
         return self.c5(self.cca(torch.cat((*kept, self.c4(rest)), dim=1))) + x
 
 
-class _Half(nn.Module):
-    """What both halves consist of: blocks, the fusion of their outputs with a long skip, and the upsampler."""
-
-    def __init__(self, scale: int, blocks: int, channels: int, distilled: int, squeezed: int):
-        super().__init__()
-        self.blocks = blocks
-        for i in range(1, blocks + 1):
-            setattr(self, f"IMDB{i}", IMDB(channels, distilled, squeezed))
-        self.c = nn.Sequential(conv(blocks * channels, channels, 1), nn.LeakyReLU(SLOPE))
-        self.LR_conv = conv(channels, channels, 3)
-        self.upsampler = PixelShuffleUpsampler(channels, 3, scale)
-
-    def trunk(self, shallow: Tensor) -> Tensor:
-        """(N, C, H, W) to the same shape."""
-        x, outputs = shallow, []
-        for i in range(1, self.blocks + 1):
-            x = getattr(self, f"IMDB{i}")(x)
-            outputs.append(x)
-        return self.LR_conv(self.c(torch.cat(outputs, dim=1))) + shallow
-
-
-class BaseNet(_Half):
+class BaseNet(Fused):
     """(N, 3, H, W) in 0..1 -> coarse image (N, 3, sH, sW) and coarse feature (N, C, H, W)."""
 
     def __init__(
@@ -82,12 +61,10 @@ class BaseNet(_Half):
         distilled: int = DISTILLED,
         squeezed: int = FEATURE_CHANNELS // 16,
     ):
-        super().__init__(scale, blocks, channels, distilled, squeezed)
+        super().__init__()
+        self.fuse(channels, "IMDB", [IMDB(channels, distilled, squeezed) for _ in range(blocks)], SLOPE)
+        self.upsampler = PixelShuffleUpsampler(channels, 3, scale)
         self.fea_conv = conv(3, channels, 3)
-
-    def upsample(self, feature: Tensor) -> Tensor:
-        """Coarse feature (N, C, H, W) -> coarse image (N, 3, sH, sW)."""
-        return self.upsampler(feature)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
         # Where to cut was ours to decide: as in the paper's RFDN, at the last tensor before the upsampler.
@@ -95,7 +72,7 @@ class BaseNet(_Half):
         return self.upsample(feature), feature
 
 
-class RefineNet(_Half):
+class RefineNet(Fused):
     """Feature patches with a halo of one pixel, (N, C, p+2, p+2) -> HR patches (N, 3, sp, sp) in 0..1.
 
     The attention has the statistics of each patch, as in the paper's RCAN; -A and -D are then two different functions.
@@ -104,7 +81,10 @@ class RefineNet(_Half):
     halo = 1
 
     def __init__(self, scale: int, blocks: int = 2):
-        super().__init__(scale, blocks, FEATURE_CHANNELS, DISTILLED, FEATURE_CHANNELS // 16)
+        modules = [IMDB(FEATURE_CHANNELS, DISTILLED, FEATURE_CHANNELS // 16) for _ in range(blocks)]
+        super().__init__()
+        self.fuse(FEATURE_CHANNELS, "IMDB", modules, SLOPE)
+        self.upsampler = PixelShuffleUpsampler(FEATURE_CHANNELS, 3, scale)
         self.conv1 = conv(FEATURE_CHANNELS, FEATURE_CHANNELS, 3)
         self.conv2 = valid_conv(FEATURE_CHANNELS, FEATURE_CHANNELS)  # unpadded: takes the halo off
 

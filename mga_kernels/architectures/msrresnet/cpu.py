@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...networks.layers import each
+from ...networks.layers import ResidualBlock, each
 from ...runtimes.cpu.divided import DividedWeights
 from ...runtimes.cpu.layers import Conv
 from ...runtimes.cpu.stages import Block, Part, Stage
@@ -15,11 +15,11 @@ class MsrresnetWeights(DividedWeights[MsrresnetHalf]):
     slope = msrresnet.SLOPE
 
     def blocks(self, half: MsrresnetHalf) -> list[Block]:
-        def stages(block: msrresnet.ResidualBlock) -> Block:
+        def stages(block: ResidualBlock) -> Block:
             first, second = Conv.of(block.conv1, 0.0), Conv.of(block.conv2)
             return lambda x, out: [Stage(first, x, "hidden"), Stage(second, "hidden", out, x)]
 
-        return [stages(block) for block in each(msrresnet.ResidualBlock, half.recon_trunk)]
+        return [stages(block) for block in each(ResidualBlock, half.recon_trunk)]
 
     def upsampler(self, half: MsrresnetHalf, x: Part, margin: bool = False) -> list[Stage]:
         stages = []

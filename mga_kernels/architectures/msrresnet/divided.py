@@ -16,7 +16,7 @@ from ...networks.divided import (
     image_part,
     leaky,
 )
-from ...networks.layers import conv, upsampling_steps
+from ...networks.layers import ResidualBlock, conv, upsampling_steps
 from ...networks.margins import Enlarge, Step
 from ...networks.registry import Network
 from . import network as msrresnet
@@ -26,7 +26,7 @@ class MsrresnetHalf(Half):
     def __init__(self, scale: int, blocks: int, channels: int = msrresnet.FEATURE_CHANNELS, light: bool = False):
         super().__init__()
         self.parts, self.receptive_field = (channels, 4), 2 * blocks + 2
-        self.recon_trunk = nn.Sequential(*(msrresnet.ResidualBlock(channels) for _ in range(blocks)))
+        self.recon_trunk = nn.Sequential(*(ResidualBlock(channels) for _ in range(blocks)))
         if self.lighten(light, scale, channels):
             return
         for i, step in enumerate(upsampling_steps(scale), start=1):

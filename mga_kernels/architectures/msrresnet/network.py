@@ -9,22 +9,10 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...networks.layers import conv, upsampling_steps
+from ...networks.layers import ResidualBlock, conv, upsampling_steps
 
 FEATURE_CHANNELS = 64
 SLOPE = 0.1
-
-
-class ResidualBlock(nn.Module):
-    """(N, C, H, W) to the same shape; nothing follows the addition."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.conv1 = conv(channels, channels, 3)
-        self.conv2 = conv(channels, channels, 3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.conv2(F.relu(self.conv1(x))) + x
 
 
 class BaseNet(nn.Module):

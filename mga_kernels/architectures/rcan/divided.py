@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from ...networks.divided import BaseHalf, Half, Layout, RefineHalf, State, channels_of_state, step_of
-from ...networks.layers import conv, stepwise_upsampler
+from ...networks.layers import conv, mean_like, stepwise_upsampler
 from ...networks.margins import Step
 from ...networks.registry import Network
 from . import network as rcan
@@ -41,7 +41,7 @@ class _Rcan(Half):
     def finish(self, margin: int, *state: Tensor) -> Tensor:
         x, shallow = state
         image = self.to_image(self.conv_after_body(x) + shallow, margin)
-        return image + rcan.mean_like(image, self.mean)
+        return image + mean_like(image, self.mean)
 
     def steps(self) -> list[Step]:
         return [*map(step_of, self.upsampler), self.conv_last]
@@ -52,7 +52,7 @@ class RcanBase(BaseHalf, _Rcan):
         self.conv_first = conv(3, self.parts[0], 3)
 
     def start(self, image: Tensor) -> State:
-        shallow = self.conv_first(image - rcan.mean_like(image, self.mean))
+        shallow = self.conv_first(image - mean_like(image, self.mean))
         return shallow, shallow
 
 

@@ -17,24 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 
-from ...networks.layers import consume_halo, conv, stepwise_upsampler, unshuffled_pixels, valid_conv
+from ...networks.layers import consume_halo, conv, mean_like, stepwise_upsampler, unshuffled_pixels, valid_conv
 
 FEATURE_CHANNELS = 64
 BLOCKS_PER_GROUP = 20
 REDUCTION = 16
 MEAN = (0.4488 * 255, 0.4371 * 255, 0.4040 * 255)
-
-
-def mean_like(image: Tensor, mean: Sequence[float]) -> Tensor:
-    """The mean colour (1, 3, 1, 1) of the image's dtype, on its device.
-
-    Filled in there: a tensor kept by the module would be lost where a model is built on the meta device and its
-    weights assigned, and a list copied from the host cannot be captured in a CUDA graph.
-    """
-    return torch.cat([image.new_full((1, 1, 1, 1), value) for value in mean], dim=1)
 
 
 class ChannelAttention(nn.Module):

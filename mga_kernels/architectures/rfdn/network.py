@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...networks.layers import PixelShuffleUpsampler, Place, consume_halo, conv, resampling, valid_conv
+from ...networks.layers import Fused, PixelShuffleUpsampler, Place, consume_halo, conv, resampling, valid_conv
 
 FEATURE_CHANNELS = 50
 # LR pixels by which one block looks to each side: 4 by its convolutions and the rest by its attention, with and without
@@ -101,7 +101,7 @@ class RFDB(nn.Module):
         return self.esa(self.c5(torch.cat(kept, dim=1)), place)
 
 
-class BaseNet(nn.Module):
+class BaseNet(Fused):
     """(N, 3, H, W) in 0..255 -> coarse image (N, 3, sH, sW) in 0..255 and coarse feature (N, C, H, W).
 
     ``place``: where the image is a tile of a larger one.
@@ -111,30 +111,17 @@ class BaseNet(nn.Module):
 
     def __init__(self, scale: int, blocks: int = 4, channels: int = FEATURE_CHANNELS, pool: bool = True):
         super().__init__()
-        self.blocks = blocks
         self.receptive_field, self.tile_multiple = REACH[pool] + FURTHER[pool] * (blocks - 1) + 3, 6 if pool else 2
         self.fea_conv = conv(3, channels, 3)
-        for i in range(1, blocks + 1):
-            setattr(self, f"B{i}", RFDB(channels, pool))
-        self.c = nn.Sequential(conv(blocks * channels, channels, 1), nn.LeakyReLU(SLOPE))
-        self.LR_conv = conv(channels, channels, 3)
+        self.fuse(channels, "B", [RFDB(channels, pool) for _ in range(blocks)], SLOPE)
         self.upsampler = PixelShuffleUpsampler(channels, 3, scale)
 
-    def upsample(self, feature: Tensor) -> Tensor:
-        """Coarse feature (N, C, H, W) -> coarse image (N, 3, sH, sW)."""
-        return self.upsampler(feature)
-
     def forward(self, image: Tensor, place: Place | None = None) -> tuple[Tensor, Tensor]:
-        shallow = x = self.fea_conv(image)
-        outputs = []
-        for i in range(1, self.blocks + 1):
-            x = getattr(self, f"B{i}")(x, place)
-            outputs.append(x)
-        feature = self.LR_conv(self.c(torch.cat(outputs, dim=1))) + shallow
+        feature = self.trunk(self.fea_conv(image), place)
         return self.upsample(feature), feature
 
 
-class RefineNet(nn.Module):
+class RefineNet(Fused):
     """Feature patches with a halo of one pixel, (N, C, p+2, p+2) -> HR patches (N, 3, sp, sp) in 0..255.
 
     The last 3x3 convolution is unpadded and consumes the halo, so a whole feature padded by one pixel of zeros is
@@ -145,22 +132,10 @@ class RefineNet(nn.Module):
 
     def __init__(self, scale: int, blocks: int = 2, channels: int = FEATURE_CHANNELS, pool: bool = False):
         super().__init__()
-        self.blocks = blocks
-        for i in range(1, blocks + 1):
-            setattr(self, f"B{i}", RFDB(channels, pool))
-        self.c = nn.Sequential(conv(blocks * channels, channels, 1), nn.LeakyReLU(SLOPE))
-        self.LR_conv = conv(channels, channels, 3)
+        self.fuse(channels, "B", [RFDB(channels, pool) for _ in range(blocks)], SLOPE)
         self.conv1 = conv(channels, channels, 3)
         self.conv2 = valid_conv(channels, channels)
         self.upsampler = PixelShuffleUpsampler(channels, 3, scale)
-
-    def trunk(self, patches: Tensor) -> Tensor:
-        """The blocks with their long skip: (N, C, p+2, p+2) to the same shape."""
-        x, outputs = patches, []
-        for i in range(1, self.blocks + 1):
-            x = getattr(self, f"B{i}")(x)
-            outputs.append(x)
-        return self.LR_conv(self.c(torch.cat(outputs, dim=1))) + patches
 
     def tail(self, x: Tensor) -> Tensor:
         """Fusion of the halo and upsampling: (N, C, p+2, p+2) -> (N, 3, sp, sp)."""

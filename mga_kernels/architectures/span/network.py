@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...networks.layers import PixelShuffleUpsampler, conv
+from ...networks.layers import PixelShuffleUpsampler, conv, mean_like
 
 CHANNELS = 48
 MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K
@@ -60,8 +60,7 @@ class BaseNet(nn.Module):
         return self.upsampler(feature)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        mean = torch.cat([image.new_full((1, 1, 1, 1), value) for value in self.mean], dim=1)
-        shallow = x = self.conv_1((image - mean) * self.value_range)
+        shallow = x = self.conv_1((image - mean_like(image, self.mean)) * self.value_range)
         x, first = self.block_1(x)
         early = x
         for number in range(2, self.blocks + 1):

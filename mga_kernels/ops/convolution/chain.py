@@ -65,18 +65,8 @@ def pair_chain_(
     """
     _check(tensors, slots, masks, weights, epilogues, stages)
     statistics = sums_of(OP, "stage", stages, [epilogue.shape[1] for epilogue in epilogues])
-    return OPERATOR(
-        list(tensors),
-        list(slots),
-        list(masks),
-        list(weights),
-        list(epilogues),
-        list(stages),
-        statistics,
-        frame,
-        float(gain),
-        added,
-    )
+    lists = map(list, (tensors, slots, masks, weights, epilogues, stages))
+    return OPERATOR(*lists, statistics, frame, float(gain), added)
 
 
 def _check(

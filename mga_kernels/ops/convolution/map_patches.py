@@ -10,15 +10,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..._native import register_fake, register_writing
 from ...alone.layout import BEFORE, GROUP
 from ...errors import InputError
 from ..grid import check_count, check_divides, check_indices, check_inside, describe
-from ..registry import Backend, NativeBackend, NativeInPlaceBackend, Operator
 from .layout import leaky
 from .map_layout import check_map
-
-FLOAT32 = (torch.float32,)
+from .on_cpu import on_cpu
 
 
 def map_gather_(
@@ -176,17 +173,10 @@ def _scale(
     return out
 
 
-register_writing("map_gather_")
-register_writing("map_grid_scale_")
-
-
-@register_fake("map_grid_statistics")
 def _fake_statistics(x: Tensor, groups: int, count: int, height: int, width: int, across: int) -> Tensor:
     return x.new_empty((2, count, GROUP * groups))
 
 
-GATHER = Operator[Tensor]("map_gather_", NativeInPlaceBackend("map_gather_", "cpu", FLOAT32), Backend(_gather))
-STATISTICS = Operator[Tensor](
-    "map_grid_statistics", NativeBackend("map_grid_statistics", "cpu", FLOAT32), Backend(_statistics)
-)
-SCALE = Operator[Tensor]("map_grid_scale_", NativeInPlaceBackend("map_grid_scale_", "cpu", FLOAT32), Backend(_scale))
+GATHER = on_cpu("map_gather_", torch.float32, _gather)
+STATISTICS = on_cpu("map_grid_statistics", torch.float32, _statistics, _fake_statistics)
+SCALE = on_cpu("map_grid_scale_", torch.float32, _scale)

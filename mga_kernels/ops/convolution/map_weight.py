@@ -6,11 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..._native import register_fake
 from ...alone.layout import FEW_OUTPUTS, GROUP, groups_of
 from ...errors import InputError
 from ..grid import describe
-from ..registry import Backend, NativeBackend, Operator
+from .on_cpu import on_cpu
 
 _HALF = 0.5**0.5
 # What a kernel of three values is at the m + 2 positions of a tile.
@@ -103,7 +102,6 @@ def _reference(weight: Tensor, tile: int) -> Tensor:
     return torch.cat([*(part.flatten() for part in parts), *([plain_map_weight(weight)] if tile else [])])
 
 
-@register_fake("pack_map_weight")
 def _fake(weight: Tensor, tile: int) -> Tensor:
     outputs, inputs, size, _ = weight.shape
     if outputs <= FEW_OUTPUTS:
@@ -112,6 +110,4 @@ def _fake(weight: Tensor, tile: int) -> Tensor:
     return weight.new_empty(positions * inputs * groups_of(outputs) * GROUP)
 
 
-OPERATOR = Operator[Tensor](
-    "pack_map_weight", NativeBackend("pack_map_weight", "cpu", (torch.float32,)), Backend(_reference)
-)
+OPERATOR = on_cpu("pack_map_weight", torch.float32, _reference, _fake)

@@ -91,19 +91,8 @@ def convolve_maps_(
     """
     _check(tensors, maps, masks, weights, epilogues, layers, tiles)
     statistics = sums_of(OP, "layer", layers, [layer.outputs for layer in layers])
-    return OPERATOR(
-        list(tensors),
-        list(maps),
-        list(masks),
-        list(weights),
-        list(epilogues),
-        list(layers),
-        list(tiles),
-        statistics,
-        frame,
-        float(gain),
-        added,
-    )
+    lists = map(list, (tensors, maps, masks, weights, epilogues, layers, tiles))
+    return OPERATOR(*lists, statistics, frame, float(gain), added)
 
 
 def _check(

@@ -11,13 +11,10 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from ..._native import register_fake, register_writing
 from ...errors import InputError
 from ..grid import check_count, check_divides, check_indices, check_inside, describe
-from ..registry import Backend, NativeBackend, NativeInPlaceBackend, Operator
 from .layout import VECTOR, channels_of, check_planes, leaky, multiply_add, pairs_of, pixels, to_bfloat16
-
-BFLOAT16 = (torch.bfloat16,)
+from .on_cpu import on_cpu
 
 
 def pair_gather_(
@@ -166,17 +163,10 @@ def _scale(
     return out
 
 
-register_writing("pair_gather_")
-register_writing("pair_grid_scale_")
-
-
-@register_fake("pair_grid_statistics")
 def _fake_statistics(x: Tensor, pairs: int, count: int, height: int, width: int, across: int) -> Tensor:
     return x.new_empty((2, count, 2 * pairs), dtype=torch.float32)
 
 
-GATHER = Operator[Tensor]("pair_gather_", NativeInPlaceBackend("pair_gather_", "cpu", BFLOAT16), Backend(_gather))
-STATISTICS = Operator[Tensor](
-    "pair_grid_statistics", NativeBackend("pair_grid_statistics", "cpu", BFLOAT16), Backend(_statistics)
-)
-SCALE = Operator[Tensor]("pair_grid_scale_", NativeInPlaceBackend("pair_grid_scale_", "cpu", BFLOAT16), Backend(_scale))
+GATHER = on_cpu("pair_gather_", torch.bfloat16, _gather)
+STATISTICS = on_cpu("pair_grid_statistics", torch.bfloat16, _statistics, _fake_statistics)
+SCALE = on_cpu("pair_grid_scale_", torch.bfloat16, _scale)

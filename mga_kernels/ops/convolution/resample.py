@@ -6,15 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..._native import register_fake, register_writing
 from ...alone.layout import GROUP, groups_of
 from ...errors import InputError
 from ..grid import check_count, describe
-from ..registry import Backend, NativeBackend, NativeInPlaceBackend, Operator
 from .layout import VECTOR, channels_of, check_planes, enlarge, pairs_of, pixels, positions, to_bfloat16
 from .map_layout import check_map, write
-
-BFLOAT16 = (torch.bfloat16,)
+from .on_cpu import on_cpu
 
 
 def pair_pool(x: Tensor, x_pair: int, pairs: int, height: int, width: int, size: int, step: int) -> Tensor:
@@ -96,18 +93,11 @@ def _into_map(out: Tensor, group: int, x: Tensor, height: int, width: int) -> Te
     return out
 
 
-@register_fake("pair_pool")
 def _fake_pool(x: Tensor, x_pair: int, pairs: int, height: int, width: int, size: int, step: int) -> Tensor:
     rows, columns = (((side - 3) // 2 + 1 - size) // step + 1 for side in (height, width))
     return x.new_empty((2 * pairs, rows, columns), dtype=torch.float32)
 
 
-register_writing("pair_interpolate_")
-register_writing("map_interpolate_")
-POOL = Operator[Tensor]("pair_pool", NativeBackend("pair_pool", "cpu", BFLOAT16), Backend(_pool))
-INTERPOLATE = Operator[Tensor](
-    "pair_interpolate_", NativeInPlaceBackend("pair_interpolate_", "cpu", BFLOAT16), Backend(_interpolate)
-)
-INTO_MAP = Operator[Tensor](
-    "map_interpolate_", NativeInPlaceBackend("map_interpolate_", "cpu", (torch.float32,)), Backend(_into_map)
-)
+POOL = on_cpu("pair_pool", torch.bfloat16, _pool, _fake_pool)
+INTERPOLATE = on_cpu("pair_interpolate_", torch.bfloat16, _interpolate)
+INTO_MAP = on_cpu("map_interpolate_", torch.float32, _into_map)

@@ -8,10 +8,9 @@ import math
 import torch
 from torch import Tensor
 
-from ..._native import register_fake
 from ...errors import InputError
 from ..grid import check_count, describe
-from ..registry import Backend, NativeBackend, Operator
+from .on_cpu import on_cpu
 
 LARGEST_BLOCK = 12  # sums that a kernel holds at a time, see csrc/convolution/layout.h
 
@@ -106,13 +105,10 @@ def _reference(weight: Tensor, shuffle: int, phased: bool) -> Tensor:
     return padded.flatten()[chosen.to(weight.device)]
 
 
-@register_fake("pack_pair_weight")
 def _fake(weight: Tensor, shuffle: int, phased: bool) -> Tensor:
     outputs, inputs, size, _ = weight.shape
     taps = (shuffle + 2) ** 2 if phased else shuffle**2 * size**2  # of all phases of a channel
     return weight.new_empty(outputs // shuffle**2 * taps * 2 * ((inputs + 1) // 2))
 
 
-OPERATOR = Operator[Tensor](
-    "pack_pair_weight", NativeBackend("pack_pair_weight", "cpu", (torch.bfloat16,)), Backend(_reference)
-)
+OPERATOR = on_cpu("pack_pair_weight", torch.bfloat16, _reference, _fake)

@@ -26,15 +26,6 @@ def filter_and_select(
     return OPERATOR(probability, source, weight, bias, k, order, seed)
 
 
-@register_fake("filter_and_select")
-def _fake(
-    probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor, k: int, order: str, seed: int
-) -> tuple[Tensor, Tensor]:
-    batch, rows, columns = probability.shape
-    mask = probability.new_empty(probability.shape)
-    return mask, mask.new_empty((batch, torch.sym_min(k, rows * columns)), dtype=torch.int32)
-
-
 def _cuda_refuses(probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor, *_: object) -> str | None:
     if torch.float64 in (source.dtype, weight.dtype):
         return "torch.float64 of source or weight is not among its dtypes"
@@ -45,6 +36,7 @@ def _cuda_refuses(probability: Tensor, source: Tensor, weight: Tensor, bias: Ten
     return None
 
 
+register_fake("filter_and_select")(reference.fake)
 OPERATOR = Operator[tuple[Tensor, Tensor]](
     "filter_and_select",
     NativeBackend("filter_and_select", "cuda", (torch.float32,), _cuda_refuses),

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..dynamic_filter.reference import dynamic_filter
-from ..select_patches.reference import select_patches
+from ..dynamic_filter import reference as filtering
+from ..select_patches import reference as selection
+
+
+def fake(
+    probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor, k: int, order: str, seed: int
+) -> tuple[Tensor, Tensor]:
+    """The results without their values."""
+    mask = filtering.fake(probability, source, weight, bias)
+    return mask, selection.fake(mask, k, order, seed)
 
 
 def filter_and_select(
     probability: Tensor, source: Tensor, weight: Tensor, bias: Tensor, k: int, order: str, seed: int
 ) -> tuple[Tensor, Tensor]:
-    mask = dynamic_filter(probability, source, weight, bias)
-    return mask, select_patches(mask.detach(), k, order, seed)
+    mask = filtering.dynamic_filter(probability, source, weight, bias)
+    return mask, selection.select_patches(mask.detach(), k, order, seed)

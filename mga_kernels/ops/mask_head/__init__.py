@@ -10,7 +10,7 @@ from ..grid import check_count, check_divides, describe
 from ..registry import FLOATS, Backend, NativeBackend, Operator, TritonBackend
 from . import reference
 
-ORDERS = ("softmax-then-pool", "pool-then-softmax")
+HEAD_FORMS = ("softmax-then-pool", "pool-then-softmax")
 
 
 def mask_head(
@@ -34,8 +34,8 @@ def mask_head(
     op = "mask_head"
     if not isinstance(feature, Tensor) or feature.ndim != 4 or not feature.is_floating_point():
         raise InputError(f"{op}: feature must be a floating tensor (B, C, H, W), got {describe(feature)}")
-    if order not in ORDERS:
-        raise InputError(f"{op}: order {order!r} does not exist; choose one of {', '.join(ORDERS)}")
+    if order not in HEAD_FORMS:
+        raise InputError(f"{op}: order {order!r} does not exist; choose one of {', '.join(HEAD_FORMS)}")
     patch_size = check_count(op, "patch_size", patch_size, 1)
     check_divides(op, "feature", feature.shape[2], feature.shape[3], patch_size)
     hidden, classes = weight1.shape[0], weight2.shape[0]

@@ -11,7 +11,7 @@ from ..grid import check_count, describe
 from ..registry import FLOATS, Backend, NativeBackend, Operator
 from . import reference
 
-ORDERS = ("largest", "smallest", "random")
+SELECTIONS = ("largest", "smallest", "random")
 DTYPES = (*FLOATS, torch.float64)
 
 
@@ -36,20 +36,15 @@ def select_patches(mask: Tensor, k: int, order: str = "largest", seed: int = 0) 
 def check_selection(op: str, k: int, order: str, seed: int) -> tuple[int, int]:
     """``k`` and ``seed`` as ints."""
     k = check_count(op, "k", k, 0)
-    if order not in ORDERS:
-        raise InputError(f"{op}: order {order!r} does not exist; choose one of {', '.join(ORDERS)}")
+    if order not in SELECTIONS:
+        raise InputError(f"{op}: order {order!r} does not exist; choose one of {', '.join(SELECTIONS)}")
     seed = check_count(op, "seed", seed, 0)
     if seed >= 2**32:
         raise InputError(f"{op}: seed must be below 2^32, got {seed}")
     return k, seed
 
 
-@register_fake("select_patches")
-def _fake(mask: Tensor, k: int, order: str, seed: int) -> Tensor:
-    cells = mask.shape[1] * mask.shape[2]
-    return mask.new_empty((mask.shape[0], torch.sym_min(k, cells)), dtype=torch.int32)
-
-
+register_fake("select_patches")(reference.fake)
 OPERATOR = Operator[Tensor](
     "select_patches",
     NativeBackend("select_patches", "cuda", DTYPES),

@@ -25,6 +25,12 @@ def cell_hash(cells: int, seed: int, device: torch.device) -> Tensor:
     return _mix(_mix((cell + OFFSET) & WORD) ^ _mix((seed + OFFSET) & WORD))
 
 
+def fake(mask: Tensor, k: int, order: str, seed: int) -> Tensor:
+    """The result without its values."""
+    cells = mask.shape[1] * mask.shape[2]
+    return mask.new_empty((mask.shape[0], torch.sym_min(k, cells)), dtype=torch.int32)
+
+
 def select_patches(mask: Tensor, k: int, order: str, seed: int) -> Tensor:
     batch, rows, columns = mask.shape
     k = min(k, rows * columns)

@@ -67,7 +67,7 @@ class OpenvinoPlanner(Planner):
             example, other = picture(small, small) * self.value_range, picture(small + 5, small + 2) * self.value_range
             self.base = _convert(self.core, network.front, example, other)
             self.refine: Any = None
-            self.whole: Any = None  # the graph of -D, where it is another
+            self.dense_graph: Any = None  # the graph of -D, where it is another
             if network.back is not None:
                 self._convert_back(network, *(outputs(network.front(image))[1] for image in (example, other)))
         self.refine_dtype = self.dtype
@@ -85,7 +85,7 @@ class OpenvinoPlanner(Planner):
         side = self.config.patch_size + 2 * self.halo
         self.refine = _convert(self.core, network.back, other[..., :side, :side].repeat(2, 1, 1, 1), other)
         if network.back_of_all is not None:
-            self.whole = _convert(self.core, network.back_of_all, feature, other)
+            self.dense_graph = _convert(self.core, network.back_of_all, feature, other)
 
     def plan(self, height: int, width: int, capacity: int) -> OpenvinoPlan:
         return OpenvinoPlan(self, height, width, capacity)
@@ -113,14 +113,14 @@ class OpenvinoPlanner(Planner):
             self._channels_last(steps.output(1 if coarse_image else 0))
         return self._compile(steps.build(), self.dtype)
 
-    def compile_refine(self, count: int, height: int, width: int, whole: bool = False) -> openvino.InferRequest:
+    def compile_refine(self, count: int, height: int, width: int, dense: bool = False) -> openvino.InferRequest:
         """Request: features (count, h, w, C) -> what they are refined to as bytes, channels-last.
 
-        ``whole``: for -D, by a Refine-Net that has a call of its own for it.
+        ``dense``: for -D, by a Refine-Net that has a call of its own for it.
         """
         import openvino
 
-        model = (self.whole if whole else self.refine).clone()
+        model = (self.dense_graph if dense else self.refine).clone()
         model.reshape([count, self.config.feature_channels, height, width])
         steps = openvino.preprocess.PrePostProcessor(model)
         self._channels_last(steps.input())
@@ -200,7 +200,7 @@ class OpenvinoPlan(PatchPlan):
         self.seen = max(height, smallest), max(width, smallest)  # what the network is given
         self.base = planner.compile_base(*self.seen, True)
         self.trunk: Any = None
-        self.whole: Any = None
+        self.dense_graph: Any = None
         channels, scale, p = config.feature_channels, config.scale, config.patch_size
         self.feature = torch.zeros(1, *self.padded, channels, dtype=planner.dtype)
         self.computed = _top_rows(self.feature[0], *self.seen)[None]
@@ -267,11 +267,13 @@ class OpenvinoPlan(PatchPlan):
         return self.sharp[: len(self.taken)].permute(0, 3, 1, 2)
 
     def decomposed(self, out: Tensor) -> None:
-        halo = self.planner.halo if self.planner.whole is None else 0
+        halo = self.planner.halo if self.planner.dense_graph is None else 0
         height, width = (side + 2 * halo for side in self.padded)
-        self.whole = self.whole or self.planner.compile_refine(1, height, width, self.planner.whole is not None)
+        self.dense_graph = self.dense_graph or self.planner.compile_refine(
+            1, height, width, self.planner.dense_graph is not None
+        )
         feature = torch.nn.functional.pad(self.feature, (0, 0, halo, halo, halo, halo))
-        _run(self.whole, feature, out[None])
+        _run(self.dense_graph, feature, out[None])
 
 
 @ordinary()

@@ -89,13 +89,13 @@ class Budget:
         available = int(device_memory(self.device) * (1 - RESERVE))
         return available if self.memory is None else min(available, self.memory - held)
 
-    def whole(self, height: int, width: int, capacity: int, dense: bool) -> Way:
+    def untiled(self, height: int, width: int, capacity: int, dense: bool) -> Way:
         return Way(None, self.planner.bytes_needed(height, width, capacity, dense), 0)
 
     def fits(self, height: int, width: int, capacity: int, dense: bool, held: int) -> bool:
         """Whether the image fits, whole or in the tiles that were asked for, beside plans that take ``held`` bytes."""
         size = height, width, capacity, dense
-        return (self.in_asked(*size) or self.whole(*size)).bytes <= self.room(held)
+        return (self.in_asked(*size) or self.untiled(*size)).bytes <= self.room(held)
 
     def in_tiles(self, height: int, width: int, capacity: int, dense: bool) -> list[Way]:
         """Ways in tiles, that with the least work first."""
@@ -172,14 +172,14 @@ class Budget:
             if way.bytes <= room:
                 return way
             raise out_of_memory(way.bytes, max(room, 0), what, f"that is {way}; use smaller tiles")
-        whole = self.whole(*key)
-        if whole.bytes <= room and whole.working <= limit:
-            return whole
+        untiled = self.untiled(*key)
+        if untiled.bytes <= room and untiled.working <= limit:
+            return untiled
         ways = self.in_tiles(*key)
         for way in ways:
             if way.bytes <= room and way.working <= limit:
                 return way
-        raise self._refusal(min([whole, *ways], key=lambda way: way.bytes), key, room, what)
+        raise self._refusal(min([untiled, *ways], key=lambda way: way.bytes), key, room, what)
 
     def _refusal(self, least: Way, key: Key, room: int, what: str) -> OutOfMemoryError:
         more = "" if self.memory is None else ", a larger memory="

@@ -21,7 +21,7 @@ import argparse
 from pathlib import Path
 
 from ..studies.ablation import STUDIES, Request, run_study
-from .options import add_overrides
+from .options import add_overrides, filled
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="DIR", help="folder of the study")
     parser.add_argument("--sets", required=True, type=Path, metavar="DIR", help="folder of test sets")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="the test sets to use (default: all)")
-    parser.add_argument("--values", nargs="+", metavar="V", help="what is compared (default: what the paper compares)")
+    parser.add_argument(
+        "--values", nargs="+", default=(), metavar="V", help="what is compared (default: what the paper compares)"
+    )
     parser.add_argument("--k", metavar="K", help='K of -M: a number, a share such as "50%%", or "all"')
     parser.add_argument("--budget", help="of each training: iterations or a time, as for mga train")
     parser.add_argument("--base", action="store_true", help="also train -B alone, by the same budget")
@@ -40,17 +42,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    asked = Request(
-        args.study,
-        args.config,
-        args.output,
-        args.sets,
-        args.only,
-        args.values or (),
-        args.k,
-        args.budget,
-        args.base,
-        args.overrides,
-    )
-    print(run_study(asked), end="")
+    print(run_study(filled(Request, args, subject=args.config)), end="")
     return 0

@@ -9,16 +9,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from mga_kernels.errors import InputError
 from mga_kernels.images import FORMATS, LOSSY
 from mga_kernels.system.files import check_file, whole_file
 
 from ..console.lines import one_line
-from ..console.screen import screen
+from ..console.screen import progress, screen
 from ..upscaling.jobs import EXTENSION
-from .options import SHIPPED, add_model_arguments, number, quality, size_of, whole
+from .options import SHIPPED, add_model_arguments, number, quality, size_of, whole_number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address", metavar="A", help="of the cluster, such as auto (default: RAY_ADDRESS, or one here)"
     )
-    workers = whole("workers are a whole number, 1 or more", 1)
+    workers = whole_number("workers are a whole number, 1 or more", 1)
     parser.add_argument("--workers", type=workers, metavar="N", help="how many (default: as many as there is room for)")
     above = number("a share is a number above 0", above=0)
     parser.add_argument("--cpus", type=above, metavar="N", help="of each worker (default 2, with a GPU 1)")
@@ -99,9 +97,8 @@ def _settings(args: argparse.Namespace) -> dict[str, Any]:
 def _shown(rows: Any, total: int) -> tuple[int, list[dict[str, Any]]]:
     """(how many were done, the rows of those that failed), with a line about each of these."""
     console = screen(stderr=True, highlight=False, markup=False, soft_wrap=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     done, failed = 0, []
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar, closing(rows):
+    with progress(console) as bar, closing(rows):
         task = bar.add_task("upscaling", total=total)
         for row in rows:
             if row["error"]:

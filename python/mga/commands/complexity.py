@@ -13,7 +13,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from mga_kernels.errors import ImageError, InputError
+from mga_kernels.errors import ImageError, InputError, reason_of
 from mga_kernels.networks import VARIANTS, ClassConfig, Config, ModelConfig, RegionConfig, WholeConfig
 
 from ..complexity.counting import costs_of
@@ -86,8 +86,7 @@ def lr_sizes(folder: Path, scale: int) -> Counter[tuple[int, int]]:
             with Image.open(file) as image:
                 width, height = image.size
         except Exception as problem:  # a damaged file raises whatever its decoder trips over
-            reason = " ".join(str(problem).split()) or type(problem).__name__
-            raise ImageError(f"complexity: the size of {file} cannot be read ({reason})") from None
+            raise ImageError(f"complexity: the size of {file} cannot be read ({reason_of(problem)})") from None
         if min(width, height) < scale:
             raise ImageError(f"complexity: {file} ({width}x{height}) is too small for x{scale}")
         sizes[width // scale, height // scale] += 1

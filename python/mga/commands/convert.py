@@ -16,7 +16,7 @@ from ..conversion.convert import CELL, Request, convert
 from ..conversion.second import named
 from ..conversion.settings import load_training
 from ..settings.toml import overrides_of
-from .options import add_overrides
+from .options import add_overrides, filled
 
 MINUTES = 30.0
 UPSAMPLERS = ("light", "copied")
@@ -103,24 +103,8 @@ def run(args: argparse.Namespace) -> int:
 
         check_page(args.report, overwrite=True)
     checkpoint = shipped_models().get(str(args.checkpoint), args.checkpoint)
-    asked = Request(
-        checkpoint,
-        args.output,
-        args.images,
-        minutes,
-        args.patch_size,
-        load_training(args.config, overrides_of(args.overrides, "convert"), args.patch_size or CELL),
-        args.split,
-        args.extend,
-        args.upsampler,
-        args.hr,
-        args.input_range,
-        args.model_scale,
-        args.regions,
-        args.black_box,
-        args.base,
-    )
-    stopped = convert(asked)
+    training = load_training(args.config, overrides_of(args.overrides, "convert"), args.patch_size or CELL)
+    stopped = convert(filled(Request, args, checkpoint=checkpoint, minutes=minutes, training=training))
     if args.report is not None:
         from ..report import write_report
 

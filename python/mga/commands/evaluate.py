@@ -25,7 +25,7 @@ from mga_kernels.errors import InputError
 from mga_kernels.images import check_output
 from mga_kernels.networks import VARIANTS
 from mga_kernels.networks.amount import Amount
-from mga_kernels.ops.select_patches import ORDERS
+from mga_kernels.ops.select_patches import SELECTIONS
 from mga_kernels.system.files import identities
 
 from ..console.screen import screen
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scale", type=int, help="scale of the model and of the LR images (default with --lr: by the sizes of both)"
     )
     parser.add_argument("--variant", nargs="+", choices=VARIANTS, help="default masked; several with --sets")
-    parser.add_argument("--selection", choices=ORDERS, help="which cells are refined (default: the model's)")
+    parser.add_argument("--selection", choices=SELECTIONS, help="which cells are refined (default: the model's)")
     parser.add_argument("--seed", type=int, default=0, help="of --selection random")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
     parser.add_argument("--save", type=Path, metavar="DIR", help="write the SR images there, as PNG")

@@ -10,7 +10,7 @@ import argparse
 from mga_kernels.errors import InputError
 from mga_kernels.networks import ModelConfig
 from mga_kernels.networks.config import PATCH_SIZES, SCALES
-from mga_kernels.ops.select_patches import ORDERS
+from mga_kernels.ops.select_patches import SELECTIONS
 
 from ..files.records import Record
 from ..settings.values import parse_split
@@ -22,7 +22,7 @@ OPTIONS = ("network", "scale", "patch_size", "split", "mask_classes", "selection
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Options for every setting, None where not given: ``ModelConfig`` has the defaults, which are the paper's."""
     group = parser.add_argument_group("model")
-    group.add_argument("--network", metavar="NAME", help="fsrcnn, pan, rfdn, srresnet, rcan, imdn or one of your own")
+    group.add_argument("--network", metavar="NAME", help="one that has two halves; `mga info` lists them")
     group.add_argument("--scale", type=int, choices=SCALES)
     group.add_argument("--patch-size", type=int, choices=PATCH_SIZES, help="p (Table 6 of the paper; default 4)")
     group.add_argument(
@@ -31,7 +31,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--mask-classes", type=int, choices=(1, 2), help="channels of the mask module (Table 3; default 2)"
     )
-    group.add_argument("--selection", choices=ORDERS, help="which cells are refined (Table 7; default largest)")
+    group.add_argument("--selection", choices=SELECTIONS, help="which cells are refined (Table 7; default largest)")
     group.add_argument("--k", type=patches, metavar="K", help="patches refined per image (default 16000 / p^2)")
 
 

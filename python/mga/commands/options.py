@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import TypeVar
@@ -34,7 +35,7 @@ def word(parse: Callable[[str], Value]) -> Callable[[str], Value]:
     return read
 
 
-def whole(what: str, least: int = 0, most: float = math.inf) -> Callable[[str], int]:
+def whole_number(what: str, least: int = 0, most: float = math.inf) -> Callable[[str], int]:
     """The type of an option that is a whole number; ``what`` says so where it is none."""
 
     def read(text: str) -> int:
@@ -62,7 +63,13 @@ def number(
     return read
 
 
-patches = whole("K is a number of patches, 0 or more")
+patches = whole_number("K is a number of patches, 0 or more")
+
+
+def filled(kind: type[Value], args: argparse.Namespace, **others: object) -> Value:
+    """The dataclass ``kind``, whose fields have the names of options but for ``others``."""
+    named = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in vars(args).items() if name in named} | others)
 
 
 def shipped_for(args: argparse.Namespace) -> str:
@@ -92,7 +99,7 @@ def quality(text: str) -> int | str:
     """That of a file, a number, or that of the picture, a word."""
     if text.isascii() and text.isalpha():
         return text.lower()
-    return whole("the quality is a whole number from 1 to 100, or a word", 1, 100)(text)
+    return whole_number("the quality is a whole number from 1 to 100, or a word", 1, 100)(text)
 
 
 def bytes_of(text: str) -> int:
@@ -165,7 +172,7 @@ def add_size_arguments(parser: argparse.ArgumentParser, by_scale: Mapping[int, s
     )
     size = word(parse_size)
     parser.add_argument("--size", type=size, metavar="WxH", help="as large as fits into so many pixels, as 3840x2160")
-    pixels = whole("a side is a number of pixels above 0", 1)
+    pixels = whole_number("a side is a number of pixels above 0", 1)
     parser.add_argument("--width", type=pixels, metavar="W", help="so many pixels wide")
     parser.add_argument("--height", type=pixels, metavar="H", help="so many pixels high")
 

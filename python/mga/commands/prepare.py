@@ -10,6 +10,7 @@ from mga_kernels.networks.config import SCALES
 
 from ..training.packs import write_pack
 from ..training.sub_images import Cutting
+from .options import filled
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,24 +48,9 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"{args.output} exists; give --overwrite to replace it")
     if not args.output.parent.is_dir():
         raise InputError(f"prepare: {args.output} cannot be written, its folder does not exist; create it first")
-    wanted = cutting(args)
+    wanted = filled(Cutting, args)
     wanted.check()
     wanted.check_names(args.output)
     count = write_pack(args.output, wanted.pairs(), args.scale)
     print(f"written: {args.output}, {count} pairs, {args.output.stat().st_size / 2**20:.1f} MiB")
     return 0
-
-
-def cutting(args: argparse.Namespace) -> Cutting:
-    return Cutting(
-        args.folders,
-        args.scale,
-        args.lr,
-        args.tile,
-        args.step,
-        args.shrink,
-        args.every,
-        args.hardest,
-        args.skip,
-        args.only,
-    )

@@ -21,7 +21,7 @@ from ..console.said import said_by_thread
 from ..page.visits import Limits, Visits
 from ..upscaling.jobs import EXTENSION
 from . import upscale
-from .options import number, whole
+from .options import number, whole_number
 
 if TYPE_CHECKING:
     from ..page.work import Asked
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="let other machines use the page where --host is open to them; there is no password",
     )
-    port = whole("a port is a number up to 65535", most=65535)
+    port = whole_number("a port is a number up to 65535", most=65535)
     parser.add_argument("--port", type=port, metavar="N", help=f"which port (default {PORT}); 0 is any that is free")
     parser.add_argument(
         "--model", action="append", default=[], metavar="PATH", help="also offer this file of a network (repeatable)"
@@ -147,7 +147,7 @@ def _shipped() -> list[dict[str, Any]]:
 
     offered, paths = [], shipped_models()
     for name, facts in describe().items():
-        qualities = getattr(read_metadata(paths[name])["config"], "qualities", {})
+        qualities = read_metadata(paths[name])["config"].qualities
         offered.append(_offered(name, facts["scale"], facts["masked"], facts["purpose"], qualities))
     return offered
 
@@ -157,7 +157,7 @@ def _of_file(path: str) -> dict[str, Any]:
     from mga_kernels.engine import MaskGuidedSR
 
     model = MaskGuidedSR.from_checkpoint(path, device="cpu")
-    return _offered(path, model.scale, model.masked, "", getattr(model.config, "qualities", {}))
+    return _offered(path, model.scale, model.masked, "", model.config.qualities)
 
 
 def _offered(model: str, scale: int, masked: bool, purpose: str, qualities: Iterable[str]) -> dict[str, Any]:

@@ -7,16 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mga_kernels.errors import ImageError, InputError
 from mga_kernels.system.files import remove_left_parts, writable_folder
 
 from ..console.lines import one_line
 from ..console.pipes import check_in, frames_out
-from ..console.screen import screen
+from ..console.screen import progress, screen
 from ..upscaling.jobs import named
-from .options import MASK_GUIDED, add_model_arguments, add_way_arguments, size_of, whole
+from .options import MASK_GUIDED, add_model_arguments, add_way_arguments, size_of, whole_number
 
 if TYPE_CHECKING:
     from ..upscaling.video import Told
@@ -44,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--tolerance",
-        type=whole("the tolerance is a number of levels from 0 to 255", most=255),
+        type=whole_number("the tolerance is a number of levels from 0 to 255", most=255),
         default=0,
         metavar="N",
         help="of noisy videos: what differs from the frame before by N of 255 levels or less stays (default 0)",
@@ -75,16 +74,14 @@ def run(args: argparse.Namespace) -> int:
         if target != PIPE:
             _check_target(source, target, args.overwrite)
         model = load_by_scale(args, mode=args.mode, runtime=args.runtime, quality=args.quality)
-        console = screen(stderr=True, highlight=False)
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
-            task = progress.add_task(escape(one_line(source.name)), total=video.count)
+        with progress(screen(stderr=True, highlight=False)) as bar:
+            task = bar.add_task(escape(one_line(source.name)), total=video.count)
             asked = Asked(
                 model,
                 video,
                 size,
                 encoding,
-                lambda done: progress.update(task, completed=done),
+                lambda done: bar.update(task, completed=done),
                 args.tolerance,
                 not args.no_reuse,
             )

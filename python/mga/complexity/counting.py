@@ -143,6 +143,12 @@ class Costs(ABC):
         return total * (1 / weights)
 
 
+def _check_size(what: str, least: int, width: int, height: int, cell: int = 1) -> None:
+    """InputError for a size of which whole cells have less than ``least`` pixels a side."""
+    if min(width, height) // cell * cell < least:
+        raise InputError(f"complexity: {what} takes LR images of {least}x{least} pixels or more, got {width}x{height}")
+
+
 class WholeCosts(Costs):
     """Of a network that is not divided."""
 
@@ -158,12 +164,7 @@ class WholeCosts(Costs):
         """Cost of one LR image, which is not cropped; colours are converted for nothing."""
         if variant != "whole":
             raise InputError(f"complexity: {self.config.network} is a whole network, which has no variant {variant!r}")
-        least = self.config.definition.minimum_size
-        if min(width, height) < least:
-            raise InputError(
-                f"complexity: {self.config.network} takes LR images of {least}x{least} pixels or more, "
-                f"got {width}x{height}"
-            )
+        _check_size(self.config.network, self.config.definition.minimum_size, width, height)
         return measure(self.network.body, 1, 1 if self.config.colour == "y" else 3, height, width)
 
 
@@ -184,13 +185,9 @@ class NetworkCosts(Costs):
         """Cost of one LR image; ``k`` (default: that of the configuration) is clamped to the number of its cells."""
         _check_variant(variant)
         p = self.config.patch_size
-        columns, rows = width // p, height // p
         least = max(p, self.config.definition.minimum_size)
-        if min(columns, rows) * p < least:
-            raise InputError(
-                f"complexity: {self.config.network} with p = {p} takes LR images of {least}x{least} pixels or more "
-                f"after they are cropped to whole cells, got {width}x{height}"
-            )
+        _check_size(f"{self.config.network}, cropped to whole cells of p = {p},", least, width, height, p)
+        columns, rows = width // p, height // p
         width, height = columns * p, rows * p
         cost = self._of("base", 3, width, height)
         if variant == "decomposed":
@@ -332,12 +329,7 @@ class ClassCosts(Costs):
         return self.of_classes(image.shape[3], image.shape[2], counts.tolist())
 
     def _checked(self, width: int, height: int) -> list[tuple[int, int]]:
-        least = self.config.definition.minimum_size
-        if min(width, height) < least:
-            raise InputError(
-                f"complexity: {self.config.network} with classes takes LR images of {least}x{least} pixels or more, "
-                f"got {width}x{height}"
-            )
+        _check_size(f"{self.config.network} with classes", self.config.definition.minimum_size, width, height)
         return self.config.sub_images(height, width)
 
 

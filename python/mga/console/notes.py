@@ -3,30 +3,21 @@
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager
 
 from mga_kernels.errors import CheckpointNote
 
 from .lines import one_line
+from .said import heard
 
 
-@contextmanager
-def shown_notes() -> Iterator[None]:
+def shown_notes() -> AbstractContextManager[None]:
     """Until the block ends, a CheckpointNote is a line on stderr, each once; other warnings are what they were."""
-    said = set()
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", CheckpointNote)
-        usual = warnings.showwarning
+    said: set[str] = set()
 
-        def show(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-            if not issubclass(category, CheckpointNote):
-                usual(message, category, *rest, **more)
-            elif str(message) not in said:
-                said.add(str(message))
-                print(f"mga: note: {one_line(str(message))}", file=sys.stderr)
+    def show(text: str) -> None:
+        if text not in said:
+            said.add(text)
+            print(f"mga: note: {one_line(text)}", file=sys.stderr)
 
-        warnings.showwarning = show  # type: ignore[assignment]
-        yield
+    return heard(CheckpointNote, show)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import BinaryIO
 
-from mga_kernels.errors import ImageError, InputError
+from mga_kernels.errors import ImageError, InputError, reason_of
 
 from .process import Stream
 
@@ -20,7 +20,7 @@ def bytes_in() -> bytes:
     try:
         data = stream.read()
     except OSError as problem:  # of a folder, or one that has been closed
-        raise InputError(f"standard input cannot be read ({problem.strerror or problem})") from problem
+        raise InputError(f"standard input cannot be read ({reason_of(problem)})") from problem
     if not data:
         raise ImageError("standard input is empty (0 bytes)")
     return data

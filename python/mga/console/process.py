@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, NoReturn, TextIO
 
+from mga_kernels.errors import reason_of
+
 _ENDING = ("SIGTERM", "SIGHUP")
 
 
@@ -139,6 +141,5 @@ def lost_output(fault: Exception, code: int) -> int:
     """
     if isinstance(fault, OSError) and fault.errno == errno.EPIPE:
         return code or 141
-    reason = getattr(fault, "strerror", None) or fault
-    print(f"mga: the output of the command could not be written: {reason}", file=sys.stderr)
+    print(f"mga: the output of the command could not be written: {reason_of(fault)}", file=sys.stderr)
     return code or 1

@@ -15,7 +15,7 @@ from mga_kernels import MaskGuidedSR
 from mga_kernels.networks import RegionConfig, RegionNetwork, WholeNetwork
 from mga_kernels.networks.detail import detail
 
-from ..evaluation.metrics import luma
+from ..evaluation.metrics import luma, psnr_of
 from ..files.records import Record
 
 HALOS = (4, 8, 12, 16, 24, 32, 48)
@@ -24,6 +24,7 @@ AS_WHOLE = 50.0  # dB inside of regions against the whole picture, with which no
 QUALITIES = {"high": 45.0, "fast": 40.0}  # dB of luma against the published network's pictures, the mean over images
 SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8)
 PAYS = 0.9  # of the published network's time at most, at quality "high"
+LEAST = 1e-5  # mean squared difference of pictures that are the same
 REPEATS = 3  # of which the best time counts
 LARGEST, SMALLEST = 320, 96  # LR pixels: sides of what is looked at of an image
 RUNS = 50  # whole pictures that measuring takes about as long as
@@ -103,7 +104,7 @@ class Measuring:
             refined = large(mask > threshold, side, wanted.shape)
             error = np.square(luma(np.where(refined[..., None], wanted, made)) - luma(wanted)).mean()
             error += refined.mean() * self._left()
-            found.append(10 * math.log10(255**2 / max(float(error), 1e-5)))
+            found.append(psnr_of(float(error), LEAST))
         return sum(found) / len(found)
 
     def _left(self) -> float:
@@ -127,7 +128,7 @@ class Measuring:
             self.network.config = replace(self.network.config, halo=halo)
             made = np.asarray(MaskGuidedSR(self.network, runtime=self.runtime, threshold=threshold).upscale(lr))
             error = np.square(luma(made) - luma(wanted))[inside]
-            self.halos[halo] = 10 * math.log10(255**2 / max(float(error.mean()) if error.size else 0.0, 1e-5))
+            self.halos[halo] = psnr_of(float(error.mean()) if error.size else 0.0, LEAST)
             if error.size and self.halos[halo] >= AS_WHOLE:
                 break
 

@@ -26,6 +26,7 @@ from mga_kernels.networks import RegionConfig, RegionNetwork, WholeConfig, Whole
 from mga_kernels.runtimes.precision import fast_bf16
 
 from ..complexity.counting import WholeCosts
+from ..evaluation.metrics import GREY
 from ..files.folders import spread
 from ..training.colour import colour_values
 from ..training.loop import Ema, pace_of, run_steps
@@ -46,7 +47,6 @@ STEADY = 128  # blocks times channels; with more of them the former is as much l
 MEMORY = 0.99  # as it does where the squares of gradients are remembered for longer: a large one then moves too much
 CROP = 32  # LR pixels a side at most: more of them teach more than larger ones do
 CELL = 12  # LR pixels a side: whole tiles of 4 and of 6
-LUMA = (0.299, 0.587, 0.114)
 MARGIN = 4  # LR pixels at the border of a crop, where the published network saw more
 TARGET_PIXELS = 2_000_000  # LR pixels of which the published network makes pictures at most,
 TARGET_SHARE = 0.2  # and no more than fit into this share of the time
@@ -255,7 +255,7 @@ def weights_of(wanted: Tensor, scale: int, cell: int) -> Tensor:
 
     ``wanted``: (B, 3, sH, sW). Detail is what the mask sees (``ops.high_pass``), around each LR pixel.
     """
-    light = F.pad((wanted * wanted.new_tensor(LUMA).view(3, 1, 1)).sum(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
+    light = F.pad((wanted * wanted.new_tensor(GREY).view(3, 1, 1)).sum(1, keepdim=True), (1, 1, 1, 1), mode="replicate")
     detail = F.avg_pool2d((light[..., 1:-1, 1:-1] - F.avg_pool2d(light, 3, 1)).square(), scale)
     detail = F.avg_pool2d(detail, cell // 2 * 2 + 1, 1, cell // 2, count_include_pad=False)
     most = detail.flatten().kthvalue(max(1, round((1 - BUSY) * detail.numel()))).values

@@ -10,9 +10,9 @@ import numpy as np
 from mga_kernels import MaskGuidedSR
 from mga_kernels.networks import MaskGuidedNetwork, WholeNetwork
 
-from ..evaluation.metrics import luma
+from ..evaluation.metrics import luma, psnr_of
 from ..files.records import Record
-from .curve import PAYS, QUALITIES, Point, as_text, best_of
+from .curve import LEAST, PAYS, QUALITIES, Point, as_text, best_of
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 
@@ -55,4 +55,4 @@ def _db(model: MaskGuidedSR, images: list[np.ndarray], wanted: list[np.ndarray])
         float(np.square(luma(np.asarray(model.upscale(lr))) - luma(whole)).mean())
         for lr, whole in zip(images, wanted, strict=True)
     ]
-    return sum(10 * math.log10(255**2 / max(error, 1e-5)) for error in errors) / len(errors)
+    return sum(psnr_of(error, LEAST) for error in errors) / len(errors)

@@ -64,7 +64,12 @@ def ssim_y(image: np.ndarray, reference: np.ndarray, border: int) -> float:
 
 
 def _psnr(x: np.ndarray, y: np.ndarray) -> float:
-    error = float(np.square(x - y).mean())
+    return psnr_of(float(np.square(x - y).mean()))
+
+
+def psnr_of(error: float, least: float = 0.0) -> float:
+    """PSNR of a mean squared difference in levels of 0..255, which counts as ``least`` where it is smaller."""
+    error = max(error, least)
     return 10 * math.log10(255**2 / error) if error else math.inf
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from mga_kernels.errors import InputError
+from mga_kernels.errors import InputError, reason_of
+from mga_kernels.system.marks import marked
 
 from .records import Record, write_text
 
@@ -57,27 +58,23 @@ def hold_folder(folder: Path, otherwise: str) -> int | None:
     InputError ``otherwise`` where another run has it. A run that is killed holds nothing. None where the system or the
     disk has no such marks: then two runs are not told from one.
     """
-    try:
-        import fcntl
-    except ImportError:
-        return None
     while True:
         folder.mkdir(exist_ok=True)
-        with suppress(FileNotFoundError):  # another run has ended meanwhile, and removed it
+        try:
             place = os.open(folder, os.O_RDONLY)
-            try:
-                fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(place), os.stat(folder)):
-                    return place
-            except BlockingIOError:
-                os.close(place)
-                raise InputError(otherwise) from None
-            except FileNotFoundError:
-                pass
-            except OSError:
-                os.close(place)
-                return None
-            os.close(place)
+        except FileNotFoundError:  # another run has ended meanwhile, and removed it
+            continue
+        except OSError:  # Windows opens no folders
+            return None
+        ours = marked(place)
+        with suppress(FileNotFoundError):
+            if ours and os.path.samestat(os.fstat(place), os.stat(folder)):
+                return place
+        os.close(place)
+        if ours is None:
+            return None
+        if not ours:
+            raise InputError(otherwise)
 
 
 def _text(facts: Record, name: str) -> str:
@@ -100,7 +97,7 @@ def content_of(path: str | Path, command: str) -> str:
         with open(path, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
     except OSError as problem:
-        raise InputError(f"{command}: {path} cannot be read: {problem.strerror or problem}") from None
+        raise InputError(f"{command}: {path} cannot be read: {reason_of(problem)}") from None
 
 
 def weights_of(*modules: nn.Module) -> str:

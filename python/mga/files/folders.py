@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from mga_kernels.errors import ImageError
+from mga_kernels.errors import ImageError, reason_of
 from mga_kernels.images import suffixes
 
 image_suffixes = cache(suffixes)
@@ -29,8 +29,7 @@ def list_images(folder: Path) -> tuple[list[Path], list[Path]]:
     except FileNotFoundError:
         raise ImageError(f"the folder {folder} does not exist") from None
     except (OSError, ValueError) as problem:
-        reason = getattr(problem, "strerror", None) or problem
-        raise ImageError(f"{folder} cannot be read as a folder ({reason})") from problem
+        raise ImageError(f"{folder} cannot be read as a folder ({reason_of(problem)})") from problem
     images: list[Path] = []
     others: list[Path] = []
     for name in names:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from mga_kernels.errors import InputError
 from mga_kernels.images.opening import open_image, opened
+from mga_kernels.system.marks import marked
 
 from ..console.lines import one_line
 
@@ -128,7 +129,7 @@ class Visits:
         remove_left()
         self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         self._mark = open(self.folder / "mark", "xb")
-        _locked(self._mark.fileno())
+        marked(self._mark.fileno())
         self._open: dict[str, Visit] = {}
 
     def new(self) -> Visit:
@@ -166,23 +167,12 @@ def remove_left() -> None:
     """Remove the folders of pages whose process was killed: those that carry no mark of one at work."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
         with suppress(OSError), open(folder / "mark", "rb") as mark:
-            if os.fstat(mark.fileno()).st_uid == _user() and _locked(mark.fileno()):
+            if os.fstat(mark.fileno()).st_uid == _user() and marked(mark.fileno()):
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def _user() -> int:
     return os.getuid() if hasattr(os, "getuid") else 0
-
-
-def _locked(file: int) -> bool:
-    """Whether the mark is now ours; no where the system has no such marks."""
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (ImportError, OSError):
-        return False
-    return True
 
 
 def file_name(text: str) -> str:

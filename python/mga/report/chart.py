@@ -24,9 +24,9 @@ class Point:
     kind: str  # "k", "suggested" or "original"
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) from ``low`` to ``high``."""
-    raw = (high - low) / about
+def ticks(low: float, high: float) -> list[float]:
+    """About five round numbers (1, 2 or 5 times a power of ten apart) from ``low`` to ``high``."""
+    raw = (high - low) / 5
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * 0.999)
     first = math.ceil(low / step - 1e-9)

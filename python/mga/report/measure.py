@@ -17,6 +17,7 @@ from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.errors import ImageError, InputError
 from mga_kernels.images import read_image
 from mga_kernels.networks import Config
+from mga_kernels.networks.interface import padded_size
 from mga_kernels.runtimes import RUNTIMES
 
 from ..complexity.counting import costs_of
@@ -262,10 +263,10 @@ def psnr(picture: np.ndarray, other: np.ndarray, border: int) -> Psnr:
 
 def _costs(config: Config) -> Callable[[np.ndarray, int | None], float]:
     """GMACs of an LR image, extended to whole cells and to the least size as the engine does."""
-    counter, p = costs_of(config), config.patch_size
+    counter = costs_of(config)
 
     def gmacs(lr: np.ndarray, k: int | None) -> float:
-        height, width = (math.ceil(max(side, config.definition.minimum_size) / p) * p for side in lr.shape[:2])
+        height, width = padded_size(config, *lr.shape[:2])
         return counter.cost("masked" if config.masked else "whole", width, height, k).macs / 1e9
 
     return gmacs

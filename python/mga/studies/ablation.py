@@ -1,19 +1,4 @@
-"""``mga ablate``: the studies of section 4.4 of the paper, each with one table (STUDY.md, STUDY.json) in the end.
-
-    mga ablate classes CONFIG.toml -o DIR --sets testsets/ --budget 3h     # 1C against 2C (Table 3)
-    mga ablate strategy CONFIG.toml -o DIR --sets testsets/ --budget 3h    # three-step, end-to-end, no supervision (4)
-    mga ablate split CONFIG.toml -o DIR --sets testsets/ --values 10+6 12+4 14+2                              # Table 5
-    mga ablate patch-size CONFIG.toml -o DIR --sets testsets/                                                 # Table 6
-    mga ablate selection MODEL -o DIR --sets testsets/                     # order of selection (Table 7)
-    mga ablate k MODEL -o DIR --sets testsets/
-
-The first four train each value as CONFIG says (a configuration of ``mga train``) with the same
-budget and seed, in folders of their own under DIR; steps in which the values do not differ are trained once, in
-DIR/shared, so that nothing but the value studied makes a difference. A budget in iterations is equal exactly, one in
-time as far as the machine runs evenly. Where step 1 is shared there is a row for -D, with its weights; ``--base``
-trains and adds -B. A study that was stopped goes on when the command is given again. The last two run one trained
-model.
-"""
+"""The studies of ``mga ablate``: values of one setting trained alike, or one model run in several ways, in a table."""
 
 from __future__ import annotations
 
@@ -98,7 +83,7 @@ def run_study(asked: Request) -> str:
         return _report(asked, study, config.scale, rows, sets)
     if share_of_all().world > 1:
         raise InputError("ablate: runs in one process; leave out torchrun")
-    recipe = load_recipe(asked.subject, overrides_of(asked.overrides, "ablate"))
+    recipe = load_recipe(asked.subject, overrides_of(asked.overrides, "ablate"), "ablate")
     if not isinstance(recipe, Recipe):
         raise InputError(f"ablate: {asked.subject} trains a network without a mask; name a three-step configuration")
     values = _values(asked, recipe)

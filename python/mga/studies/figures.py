@@ -1,9 +1,4 @@
-"""``mga figures HR... -o DIR``: for each photograph NAME-error.png, NAME-crops.png and NAME-mask.png.
-
-They are the paper's Figures 2, 5 and 6 for one model: the error map between coarse and final image with its histogram;
-HR, bicubic, -B, -D, -A and -M side by side on one place; the true and the predicted mask with its l1 error, where the
-mask is learned. Of a model that refines regions -D and -A are one.
-"""
+"""The pictures of ``mga figures``, the paper's Figures 2, 5 and 6, of one image."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from mga_kernels.errors import InputError
 from mga_kernels.system.files import whole_file
 
 from ..files.records import Record
-from .schedule import Schedule, learning_rate
+from .schedule import Schedule
 from .workers import Workers
 
 
@@ -153,15 +153,7 @@ def run_steps(
         done = _take_up(state_file, module, optimiser, ema)
     started, first, running = time.monotonic(), done, None
     for step in range(done, schedule.iterations):
-        rate = learning_rate(
-            step,
-            schedule.iterations,
-            schedule.warmup,
-            schedule.learning_rate,
-            schedule.final_learning_rate,
-            schedule.warmup_start,
-            schedule.periods,
-        )
+        rate = schedule.rate(step)
         for group in optimiser.param_groups:
             group["lr"] = rate
         loss = step_loss(step)

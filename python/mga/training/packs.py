@@ -21,7 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from mga_kernels.errors import InputError
+from mga_kernels.errors import InputError, reason_of
 from mga_kernels.system.files import whole_file
 
 from .colour import recoloured
@@ -80,7 +80,7 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"prepare: cannot write {path}: {error.strerror or error}") from error
+        raise InputError(f"prepare: cannot write {path}: {reason_of(error)}") from error
 
 
 def check_name(path: Path, name: str) -> None:

@@ -35,18 +35,16 @@ class Schedule:
         warmup = max(1, round(self.warmup * self.periods * iterations / (self.iterations * periods)))
         return replace(self, iterations=iterations, periods=periods, warmup=warmup)
 
-
-def learning_rate(
-    step: int, iterations: int, warmup: int, peak: float, final: float, start: float, periods: int = 1
-) -> float:
-    """In each period a linear warm-up from ``start``, then a cosine to ``final`` (section 4.1)."""
-    number = min(periods - 1, step * periods // max(1, iterations))
-    first, last = (iterations * n // periods for n in (number, number + 1))
-    step, length = step - first, last - first
-    if step < warmup:
-        return start + (peak - start) * step / warmup
-    progress = (step - warmup) / max(1, length - warmup)
-    return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * progress))
+    def rate(self, step: int) -> float:
+        """The learning rate of an iteration, counted from 0."""
+        peak, final, start = self.learning_rate, self.final_learning_rate, self.warmup_start
+        number = min(self.periods - 1, step * self.periods // max(1, self.iterations))
+        first, last = (self.iterations * n // self.periods for n in (number, number + 1))
+        step, length = step - first, last - first
+        if step < self.warmup:
+            return start + (peak - start) * step / self.warmup
+        progress = (step - self.warmup) / max(1, length - self.warmup)
+        return final + (peak - final) * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 class Plan:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from mga_kernels.errors import ImageError, InputError
 from mga_kernels.images import (
@@ -36,7 +35,7 @@ from mga_kernels.system.files import remove_left_parts, writable_folder
 from ..console.failures import Failures
 from ..console.lines import one_line
 from ..console.said import said_by_thread
-from ..console.screen import screen
+from ..console.screen import progress, screen
 from ..drawing.overlay import draw_overlay
 from .jobs import STREAM, Job, Request, has_result, refuse_names_that_fold
 
@@ -106,16 +105,14 @@ def _run_all(
     from mga_kernels.engine.overlap import overlap
 
     console = screen(highlight=False, markup=False, soft_wrap=True)
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     both = console.is_terminal and sys.stderr.isatty()  # a log of errors stays one while the bar is shown
-    bar = Progress(*columns, console=console, disable=not console.is_terminal, transient=True, redirect_stderr=both)
-    with bar as progress, said_by_thread() as said:
+    with progress(console, both) as bar, said_by_thread() as said:
         steps = (
             lambda job: _noted(said, read_job, job, model.scale, request),
             lambda work: _noted(said, compute_job, model, work, request.size, request.wrap),
             lambda work: _lines(said, work, request, done),
         )
-        task = progress.add_task("upscaling", total=len(jobs))
+        task = bar.add_task("upscaling", total=len(jobs))
 
         def begin(work: Work) -> Begun[Work] | None:
             said()
@@ -125,13 +122,13 @@ def _run_all(
 
         with closing(overlap(jobs, *steps, ahead=_WRITERS + 1, writers=_WRITERS, begin=begin)) as outcomes:
             for job in jobs:
-                progress.update(task, description=escape(one_line(Path(job.name).name)))
+                bar.update(task, description=escape(one_line(Path(job.name).name)))
                 outcome = next(outcomes)
                 if outcome.error is not None and not isinstance(outcome.error, HasResult):
                     failures.add(Path(job.name), outcome.error, job.behind)
                 for line in outcome.value or ():
                     console.print(one_line(line))
-                progress.advance(task)
+                bar.advance(task)
 
 
 def read_job(job: Job, scale: int, request: Request) -> Work:

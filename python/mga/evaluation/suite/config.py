@@ -9,7 +9,7 @@ from pathlib import Path
 from mga_kernels.errors import InputError
 from mga_kernels.networks import VARIANTS
 from mga_kernels.networks.whole import SCALES
-from mga_kernels.ops.select_patches import ORDERS
+from mga_kernels.ops.select_patches import SELECTIONS
 
 from ...settings.toml import load
 from ...settings.values import amount, parse_size
@@ -69,7 +69,7 @@ class Suite:
         for name, given, known in (
             ("scale", [self.scale], SCALES),
             ("variants", [*self.variants, *(name for model in self.models for name in model.variants)], VARIANTS),
-            ("selections", self.selections, ORDERS),
+            ("selections", self.selections, SELECTIONS),
             ("seconds", [self.seconds], WAYS),
             ("images", [self.images], WAYS),
         ):

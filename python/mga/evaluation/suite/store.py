@@ -12,11 +12,12 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from mga_kernels.errors import InputError
+from mga_kernels.system.marks import marked
 from mga_kernels.version import code_version
 
 from ...files.records import Record, to_json, write_text
@@ -114,18 +115,12 @@ def is_store(path: Path) -> bool:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """Other processes that would write in this way into the folder wait until the block ends."""
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
+    with ExitStack() as held:
+        with suppress(OSError):  # Windows opens no folders, and has no such marks
+            descriptor = os.open(folder, os.O_RDONLY)
+            held.callback(os.close, descriptor)
+            marked(descriptor, wait=True)
         yield
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # a file system without locks
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def tables(path: Path) -> str:
