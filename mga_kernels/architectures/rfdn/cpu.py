@@ -76,12 +76,16 @@ class _Gate:
         assert not self.esa.pool
         groups = self.part // work.step
         reduced, target = (area.patches(work, first, groups) for first in (groups, 0))
-        for some, into in zip(reduced.split(ROWS), target.split(ROWS), strict=True):
+        rows = len(target) if work.by_launches else ROWS
+        for some, into in zip(reduced.split(rows), target.split(rows), strict=True):
             given = some.flatten(2, 3).flatten(0, 1)[:, : self.inner].float()
             wide = self._small(F.conv2d(given, self.esa.conv2.weight, self.esa.conv2.bias, stride=2))
             wide = F.interpolate(wide, size=area.size, mode="bilinear", align_corners=False)
             wide = F.pad(wide, (0, 0, 0, 0, 0, self.part - self.inner))
             wide = wide.to(into.dtype).unflatten(1, (groups, work.step)).unflatten(0, (len(into), area.across))
+            if work.by_launches:
+                into.copy_(wide)
+                continue
             for i in range(work.step):  # at once, they would be copied in steps of so many numbers
                 into[:, :, :, i].copy_(wide[:, :, :, i])
 
