@@ -58,6 +58,21 @@ def plan(options: argparse.Namespace) -> list[str]:
     return [f"{stage}: {words[stage]}" for stage in options.stages]
 
 
+def without_gpu(stages: list[str]) -> str:
+    """What cannot run here, why, and what can."""
+    import torch
+
+    why = "it was built without CUDA" if torch.version.cuda is None else "CUDA has no driver or no device"
+    steps = [name for name, step in gpu_quick.STEPS.items() if step.needs_gpu]
+    needed = [*(stage for stage in stages if stage != "quick"), *(steps if "quick" in stages else [])]
+    kept = [stage for stage in stages if stage in WITHOUT_GPU]
+    rehearsed = f", and {' '.join(kept)} --device cpu --tiny rehearses what needs none" if kept else ""
+    return (
+        f"torch finds no NVIDIA GPU here ({why}), which {', '.join(needed)} need; --dry-run lists what would "
+        f"run{rehearsed}"
+    )
+
+
 def parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     stages = [*STAGES, "quick"]
@@ -113,7 +128,7 @@ def main(arguments: list[str] | None = None) -> int:
     import torch
 
     if options.device == "cuda" and not torch.cuda.is_available():
-        print("bench/gpu.py: torch finds no NVIDIA GPU here; --dry-run lists what would run", file=sys.stderr)
+        print(f"bench/gpu.py: {without_gpu(options.stages)}", file=sys.stderr)
         return 2
     end_on_sigterm()
     sys.path[:0] = [str(ROOT), str(ROOT / "python")]

@@ -5,12 +5,12 @@
 One network at one size. Of mask-guided ones -M runs in a CUDA graph, in our own convolutions or with its halves eager
 or compiled; -D is what a user has without us: channels-last float16, eager or by torch.compile with max-autotune, whose
 CUDA graphs are on. Of those without a mask (SPAN, Compact, RRDBNet) both run the whole network, W. Of those that refine
-regions (span-regions) -M refines 30 % of the cells, -D is the large network alone, which ours runs, too. All get the
-same transfers through pinned memory. A contender is checked against -M, -D or W in float32 before it is timed; one that
-fails is recorded with its error. FILE is written after each contender, so that a process stopped for want of time has
-lost only what it was making. ``--compile-only`` makes the plan in our own convolutions and nothing else, so that many
-such processes compile at a time what those that measure find in Triton's cache. ``--device cpu`` runs the same code
-uncaptured, for a test of it.
+regions (compact-regions) -M refines 30 % of the cells, or the tenth above a threshold (span-x4-regions, the shipped
+model); -D is the large network alone, which ours runs, too. All get the same transfers through pinned memory. A
+contender is checked against -M, -D or W in float32 before it is timed; one that fails is recorded with its error. FILE
+is written after each contender, so that a process stopped for want of time has lost only what it was making.
+``--compile-only`` makes the plan in our own convolutions and nothing else, so that many such processes compile at a
+time what those that measure find in Triton's cache. ``--device cpu`` runs the same code uncaptured, for a test of it.
 """
 
 from __future__ import annotations
@@ -22,32 +22,26 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import gpu_floors
-import numpy as np
 import torch
-from contenders import Decomposed, lively, make_networks
+from contenders import Decomposed
+from gpu_cases import SIZES, Case, make_case
 from gpu_kernels import host_times, summary
 from gpu_process import whole_record
-from images import gmacs, test_image
 from torch import Tensor, nn
 
-from mga.complexity.counting import costs_of
 from mga.evaluation.metrics import psnr_rgb
 from mga_kernels import ops
 from mga_kernels.modes import exact_float32
-from mga_kernels.networks import MaskGuidedNetwork, RegionConfig, RegionNetwork, WholeConfig, WholeNetwork
+from mga_kernels.networks import MaskGuidedNetwork, RegionNetwork, WholeNetwork
 from mga_kernels.ops import image_to_input, output_to_image
 from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner
 from mga_kernels.runtimes.cuda.own import OwnPlanner
 from mga_kernels.runtimes.cuda.replayed import ReplayedPlan
 from mga_kernels.runtimes.cuda.transfers import host_bytes
 
-SIZES = {"1080p": (480, 270), "4K": (960, 540), "tiny": (32, 24)}  # of the LR image at x4
-SCALE = 4
 LEAST_AGREEMENT = 33.0  # dB against float32: as for whole images on the CPU
 IN_A_ROW = 30  # images of a throughput figure
 PROFILED = 3
@@ -72,89 +66,16 @@ OURS_REGIONS = {
 }
 STOCK = {f"{function}, {how}": mode for function in "DW" for how, mode in (("eager", None), ("torch.compile", MODE))}
 PLANS = OURS | OURS_WHOLE | OURS_REGIONS
-WHOLE = ("span", "compact", "rrdbnet")  # networks without a mask, of which others publish weights
-REGIONS = {f"{name}-regions": name for name in gpu_floors.REFINING}
-SHARE = 0.3  # of the cells that are refined in regions
 # What takes longest to make comes last.
 CONTENDERS = ("M, graph, own convolutions", "M, graph, eager", "D, eager", "D, torch.compile", "M, graph, compiled")
 OF_REGIONS = (*OURS_REGIONS, "D, eager", "D, torch.compile")
 OF_WHOLE = ("W, graph, own convolutions", "W, graph, eager", "W, eager", "W, torch.compile", "W, graph, compiled")
 
 
-@dataclass(frozen=True)
-class Case:
-    network: MaskGuidedNetwork | WholeNetwork | RegionNetwork
-    image: Tensor  # uint8 (H, W, 3) on the host
-    k: int
-    device: torch.device
-    dtype: torch.dtype
-
-    @property
-    def size(self) -> tuple[int, int]:
-        return self.image.shape[0], self.image.shape[1]
-
-    @property
-    def contenders(self) -> tuple[str, ...]:
-        if isinstance(self.network, RegionNetwork):
-            return OF_REGIONS
-        return CONTENDERS if self.network.masked else OF_WHOLE
-
-    def work(self) -> dict[str, float]:
-        """GMACs of what contenders run."""
-        height, width = self.size
-        if isinstance(self.network, MaskGuidedNetwork):
-            return gmacs(self.network.config, width, height, self.k)
-        with torch.inference_mode(False):
-            costs = costs_of(self.network.config)
-            if isinstance(self.network, WholeNetwork):
-                return {"W": costs.cost("whole", width, height).macs / 1e9}
-            both = {"M": ("masked", width, height, self.k), "D": ("decomposed", width, height)}
-            return {key: costs.cost(*given).macs / 1e9 for key, given in both.items()}
-
-
-def whole_network(name: str, image: np.ndarray) -> WholeNetwork:
-    """A published architecture with random weights, whose pictures have the contrast of photographs."""
-    torch.manual_seed(0)
-    network = WholeNetwork(WholeConfig(name, SCALE, gpu_floors.WHOLE[name])).eval().requires_grad_(False)
-    make_lively(network, image)
-    return network
-
-
-def region_network(name: str, image: np.ndarray) -> RegionNetwork:
-    """The same of two networks, of which one refines regions of what the other makes."""
-    torch.manual_seed(0)
-    config = RegionConfig(
-        gpu_floors.BASE,
-        WholeConfig(name, SCALE, gpu_floors.WHOLE[name]),
-        gpu_floors.CELL,
-        gpu_floors.HALO,
-    )
-    network = RegionNetwork(config).eval().requires_grad_(False)
-    for part in (network.base, network.refine):
-        make_lively(part, image)
-    return network
-
-
-def make_lively(network: WholeNetwork, image: np.ndarray) -> None:
-    part = torch.from_numpy(np.ascontiguousarray(image[:48, :48])).permute(2, 0, 1)[None] / 255
-    lively(network.body, lambda: network.unclamped(part), 1.0)
-
-
-def make_case(name: str, size: str, kind: str) -> Case:
-    width, height = SIZES[size]
-    image = test_image(width, height)
-    # Half precision is slow on a CPU, and no question.
-    device, dtype = torch.device(kind), torch.float16 if kind == "cuda" else torch.float32
-    if name in WHOLE:
-        return Case(whole_network(name, image), torch.from_numpy(image), 0, device, dtype)
-    if name in REGIONS:
-        regions = region_network(REGIONS[name], image)
-        cells = math.prod(-(-side // regions.config.patch_size) for side in (height, width))
-        return Case(regions, torch.from_numpy(image), round(SHARE * cells), device, dtype)
-    network, _ = make_networks(name, SCALE, image)
-    config = network.config
-    k = min(config.k, math.prod(-(-side // config.patch_size) for side in (height, width)))
-    return Case(network, torch.from_numpy(image), k, device, dtype)
+def contenders_of(network: Any) -> tuple[str, ...]:
+    if isinstance(network, RegionNetwork):
+        return OF_REGIONS
+    return CONTENDERS if network.masked else OF_WHOLE
 
 
 def stock(case: Case, mode: str | None, dtype: torch.dtype) -> Run:
@@ -198,14 +119,16 @@ class Unclamped(nn.Module):
         return self.network.unclamped(image)
 
 
-def exact(case: Case) -> dict[str, Tensor]:
-    """The pictures of -M and -D, or of W, in float32 on the device, kernel by kernel."""
+def exact(case: Case) -> tuple[dict[str, Tensor], int]:
+    """The pictures of -M and -D, or of W, in float32 on the device, kernel by kernel; and how many cells -M refined."""
     planner = CudaGraphPlanner(case.network, case.device, torch.float32, captured=False)
     plan = planner.plan(*case.size, case.k)
+    plan.threshold = case.threshold
     with exact_float32:
         if not case.network.masked:
-            return {"W": plan.run(case.image)}
-        return {"M": plan.run(case.image), "D": stock(case, None, torch.float32)(case.image)}
+            return {"W": plan.run(case.image)}, 0
+        pictures = {"M": plan.run(case.image)}
+        return pictures | {"D": stock(case, None, torch.float32)(case.image)}, plan.chosen()
 
 
 def own_plan(case: Case, compiled: bool | None, function: str = "M") -> ReplayedPlan:
@@ -225,6 +148,7 @@ def own_plan(case: Case, compiled: bool | None, function: str = "M") -> Replayed
     if isinstance(planner, str):
         raise RuntimeError(planner)
     plan = planner.plan(*case.size, k)
+    plan.threshold = case.threshold
     plan.warm()
     return plan
 
@@ -280,15 +204,15 @@ class Session:
 
     def __init__(self, case: Case, record: Path, rounds: int):
         self.case, self.path, self.rounds = case, record, rounds
-        self.wanted = exact(case)
+        self.wanted, refined = exact(case)
         self.runs: dict[str, Run] = {}
         height, width = case.size
         self.record: dict[str, Any] = {
             "network": case.network.config.network,
             "lr": [width, height],
-            "k": case.k,
+            "k": refined,
             "dtype": str(case.dtype).removeprefix("torch."),
-            "gmacs": {key: round(v, 3) for key, v in case.work().items()},
+            "gmacs": {key: round(v, 3) for key, v in case.work(refined).items()},
             "contenders": {},
             "failed": {},
         }
@@ -385,7 +309,7 @@ def main(arguments: list[str] | None = None) -> int:
         own_plan(case, None)
         return 0
     session = Session(case, options.record, options.rounds)
-    asked = [name for name in case.contenders if not options.contenders or name in options.contenders]
+    asked = [name for name in contenders_of(case.network) if not options.contenders or name in options.contenders]
     for name in asked:
         # On a CPU the definition would stand for the kernel, in float64: minutes that tell nothing.
         if options.device == "cuda" or PLANS.get(name, True) is not None:

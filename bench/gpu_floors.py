@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -25,16 +26,21 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from mga_kernels import ops
+from mga_kernels.checkpoints.native import load_native
 from mga_kernels.networks import (
+    ClassConfig,
+    ClassNetwork,
     MaskGuidedNetwork,
     ModelConfig,
     RegionConfig,
     RegionNetwork,
+    SRNetwork,
     WholeConfig,
     WholeNetwork,
 )
+from mga_kernels.ops.convolve_pixels.layout import tiles_of
 from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner
-from mga_kernels.runtimes.cuda.own import OwnPlanner, OwnRegions
+from mga_kernels.runtimes.cuda.own import OwnClasses, OwnPlanner, OwnRegions
 from mga_kernels.runtimes.cuda.regions import PixelRegions
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -46,6 +52,8 @@ WHOLE = {"span": 6, "compact": 16, "edsr": 16, "imdn": 8, "msrresnet": 16, "rrdb
 REFINING = ("span", "compact", "msrresnet")  # regions, of what a small network makes:
 BASE = WholeConfig("compact", SCALE, 4, {"channels": 32})
 CELL, HALO, SHARES = 12, 8, (0.1, 0.3, 1.0)  # as `mga convert` has them, and shares of the cells that are refined
+SHIPPED = "span-x4-regions"  # the model for videos and for whatever asks for an amount of cells, with its own settings
+WIDTHS = (16, 36, 56)  # of the branches of the paper's FSRCNN-C, of which each has a third of the sub-images
 
 BANDWIDTH, RATE = 3.0e12, 790e12  # of an H100 SXM: bytes/s read plus written by a copy, fp16 operations/s of matrices
 # Of the estimate: the share of the bandwidth that a simple kernel reaches; the share of the rate that a convolution
@@ -189,17 +197,31 @@ def walk(planner: Any, dense: bool, k: int, height: int, width: int) -> list[Lau
     return counter.launches
 
 
-def refining(name: str) -> OwnPlanner:
-    """Of a network that refines regions in our own convolutions."""
-    config = RegionConfig(BASE, WholeConfig(name, SCALE, WHOLE[name]), CELL, HALO)
-    planner = OwnPlanner.of(RegionNetwork(config).eval().requires_grad_(False), META)
-    assert isinstance(planner, OwnPlanner), planner
+def own(network: SRNetwork) -> OwnPlanner:
+    """In our own convolutions; RuntimeError where it has none."""
+    planner = OwnPlanner.of(network.eval().requires_grad_(False), META)
+    if isinstance(planner, str):
+        raise RuntimeError(planner)
     return planner
+
+
+def refining(name: str, base: WholeConfig = BASE, mean: bool = False) -> OwnPlanner:
+    """Of a network that refines regions of what another makes, or with it to the mean of both; or the shipped one."""
+    if name == SHIPPED:
+        return own(load_native(name))
+    return own(RegionNetwork(RegionConfig(base, WholeConfig(name, SCALE, WHOLE[name]), CELL, HALO, mean=mean)))
+
+
+def by_classes() -> OwnPlanner:
+    """Of the paper's FSRCNN-C."""
+    branches = tuple(WholeConfig("fsrcnn", SCALE, 4, {"expanded": expanded}) for expanded in WIDTHS)
+    return own(ClassNetwork(ClassConfig(branches)))
 
 
 def walk_regions(planner: OwnPlanner, share: float, height: int, width: int) -> list[Launches]:
     """Of a share of the cells, in discs; how many tiles that are is counted here, with values."""
-    rows, columns = (-(-side // CELL) for side in (height, width))
+    cell = planner.weights.config.patch_size
+    rows, columns = (-(-side // cell) for side in (height, width))
     plan = cast(OwnRegions, planner.plan(height, width, rows * columns))
     with torch.no_grad(), one_launch_each():
         plan._run_all(False, rows * columns)  # what is made once is made here
@@ -220,28 +242,37 @@ def shares_of(regions: PixelRegions, cells: Tensor, height: int, width: int) -> 
         yield int((entries >= 0).sum()) / len(tiles), len(entries) / len(tiles)
 
 
+def walk_classes(height: int, width: int) -> list[Launches]:
+    """Of classes that have as many sub-images each."""
+    plan = cast(OwnClasses, by_classes().plan(height, width, 0))
+    with torch.no_grad(), one_launch_each():
+        plan._run_all(False, 0)
+        places, chains = plan.inner.places, plan.inner.weights.chains
+        share = len(places.tiles) / len(chains) / math.prod(tiles_of(*places.raster))
+        with Counter((share, share) for chain in chains for _ in chain.stages) as counter:
+            plan._run_all(False, 0)
+    return counter.launches
+
+
 def roads(height: int, width: int) -> Iterator[tuple[str, str, list[Launches]]]:
     """Network, way of running it, launches from the bytes of an image to those of its picture."""
     for name in DIVIDED:
         network = MaskGuidedNetwork(ModelConfig(name, SCALE)).eval().requires_grad_(False)
         k = network.config.k
-        plain = CudaGraphPlanner(network, META)
-        yield name, "-M", walk(plain, False, k, height, width)
-        yield name, "-D", walk(plain, True, 0, height, width)
-        own = OwnPlanner.of(network, META)
-        if not isinstance(own, str):
-            yield name, "-M, own convolutions", walk(own, False, k, height, width)
-            yield name, "-D, own convolutions", walk(own, True, 0, height, width)
+        for planner, how in ((CudaGraphPlanner(network, META), ""), (own(network), ", own convolutions")):
+            yield name, f"-M{how}", walk(planner, False, k, height, width)
+            yield name, f"-D{how}", walk(planner, True, 0, height, width)
     for name, blocks in WHOLE.items():
         whole = WholeNetwork(WholeConfig(name, SCALE, blocks)).eval().requires_grad_(False)
         yield name, "whole", walk(CudaGraphPlanner(whole, META), False, 0, height, width)
-        own = OwnPlanner.of(whole, META)
-        if not isinstance(own, str):
-            yield name, "whole, own convolutions", walk(own, False, 0, height, width)
-    for name in REFINING:
+        yield name, "whole, own convolutions", walk(own(whole), False, 0, height, width)
+    for name in (SHIPPED, *REFINING):
         planner = refining(name)
         for share in SHARES:
             yield name, f"regions of {share:.0%}, own convolutions", walk_regions(planner, share, height, width)
+    averaging = refining("span", cast(WholeConfig, load_native("rfdn-x4").config), mean=True)
+    yield "span", "mean with rfdn in regions of 30%, own convolutions", walk_regions(averaging, 0.3, height, width)
+    yield "fsrcnn", "by classes, own convolutions", walk_classes(height, width)
 
 
 def row(launches: list[Launches], bandwidth: float, rate: float) -> dict[str, Any]:
@@ -270,6 +301,7 @@ def table(record: dict[str, Any]) -> str:
         "and our operators, or convolutions of our own, whose zeros count that fill channels up to a multiple of 16.",
         f"Of regions the Base-Net is Compact of {BASE.blocks} blocks and {BASE.settings['channels']} channels; refined",
         f"are cells of {CELL} pixels in three discs, with a halo of {HALO}, and launches include the lists of tiles.",
+        f"The model {SHIPPED} has its own Base-Net and halo. Of classes each branch has a third of the sub-images.",
         "",
         "**Nothing here is measured.** Launches, operations and bytes are counted; times are arithmetic with the rates",
         f"of an H100 SXM ({record['bandwidth'] / 1e12:g} TB/s, {record['rate'] / 1e12:g} TFLOP/s). The floor of the",

@@ -26,6 +26,8 @@ from gpu_process import whole_record
 from workloads import Machine, Workload
 
 from mga_kernels import ops
+from mga_kernels.runtimes.cuda.capture import capture, may_capture
+from mga_kernels.runtimes.cuda.transfers import Lane
 
 CONFIGURATIONS = ((64, torch.bfloat16), (50, torch.float16), (50, torch.float32))
 OURS = ("cuda", "triton", "cpu")
@@ -56,21 +58,25 @@ def event_times(calls: Calls, rounds: int) -> Times:
 
 
 def captured(call: Callable[[], object]) -> Callable[[], object]:
-    """What replays the kernels of ``call``; RuntimeError where they cannot be captured.
+    """What replays the kernels of ``call``; CannotCapture where they cannot be captured, and from then on ``call``.
 
     What the host does for a call (choosing a backend, checking, Triton's launcher) takes longer than the shortest
-    kernels do, and an engine, which captures them, pays for it once.
+    kernels do, and an engine, which captures them, pays for it once. After a capture that failed PyTorch may not bear
+    another one in this process, and the other rows are worth more than what the host adds to them.
     """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
+    if not may_capture():
+        return call
+    lane = Lane(torch.device("cuda"))
+    lane.after_callers()
+    with lane:
         for _ in range(3):
             call()
     torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+
+    def work() -> None:
         call()
-    return graph.replay
+
+    return capture(work, lane, None)
 
 
 def host_times(calls: Calls, rounds: int) -> Times:
@@ -164,6 +170,8 @@ def race(workload: Workload, device: str, machine: Machine, rounds: int, clock: 
     calls, left_out = variants(workload, device, compiler)
     floor = workload.floor(machine) * 1e3
     row: dict[str, Any] = {"floor_ms": floor}
+    if not may_capture():
+        row["launched one by one"] = "a capture failed in this process"
     for name, times in clock(calls, rounds).items():
         row[name] = {**summary(times), "times_floor": statistics.median(times) / floor}
     if left_out:

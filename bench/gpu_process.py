@@ -66,7 +66,7 @@ def run(command: list[str], limit: float, **extra: str) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        start_new_session=True,  # and so a process group of its own
+        process_group=0,  # a group of its own, in this session: who ends that, when this process is killed, ends it too
     )
     lines: list[str] = []
 

@@ -31,7 +31,7 @@ from gpu_stages import (
 )
 
 Found = dict[str, Any]
-IN_TURN = ("rfdn", *WHOLE, *REGIONS, "srresnet", "fsrcnn", "pan", "rcan")
+IN_TURN = ("rfdn", "span", "span-x4-regions", "rrdbnet", "srresnet", "compact", *REGIONS[1:], "fsrcnn", "pan", "rcan")
 FIRST = "engine rrdbnet 4K"  # with which every kind of question has a first answer
 EAGER_WHOLE = ["W, graph, own convolutions", "W, graph, eager", "W, eager"]
 EAGER_REGIONS = ["M, graph, own convolutions", "D, graph, own convolutions", "M, graph, eager", "D, eager"]
@@ -121,15 +121,15 @@ def results_of_tests(record: Path) -> Found:
 
 def steps() -> dict[str, Step]:
     operators = [f"tests/test_{name}.py" for name in (*OPERATOR_TESTS, "backends")]
-    graphs = [f"tests/test_cuda_{name}.py" for name in ("graph", "whole", "own", "regions")]
-    triton = [f"tests/triton_{name}.py" for name in ("kernels", "pixels", "high_pass", "operators")]
+    graphs = [f"tests/test_cuda_{name}.py" for name in ("graph", "whole", "own", "regions", "classes", "mean")]
+    triton = [f"tests/triton_{name}.py" for name in ("kernels", "pixels", "high_pass", "operators", "plans")]
     some = {"tests": ["cuda_device", "test_filter_and_select"]}
     bf16 = part("kernels", ENDING, configurations=["C=64 bfloat16"], compile=False)
     made = {
         "build": Step(20, 240, part("build"), stays=built, usual=25),
-        "smoke": Step(15, 60, smoke, needs_gpu=False, usual=15),
+        "smoke": Step(15, 100, smoke, needs_gpu=False, usual=25),
         "operators": Step(30, 120, pytest(operators, ON_KERNELS), usual=35),
-        "captured networks": Step(30, 90, pytest(["-m", "cuda", *graphs]), usual=45),
+        "captured networks": Step(30, 150, pytest(["-m", "cuda", *graphs]), usual=45),
         "kernels C=64 bfloat16": Step(45, 120, bf16, needs_gpu=False, usual=45),
         "kernels of networks": Step(20, 120, compile_all, usual=50),
     }

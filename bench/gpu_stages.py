@@ -26,7 +26,7 @@ OPERATOR_TESTS = [
     "high_pass",
 ]
 OTHER_TESTS = ["cuda_graph", "cuda_whole", "cuda_own", "triton_kernels", "backends", "native_build", "host", "networks"]
-OTHER_TESTS += ["cuda_regions", "engine"]
+OTHER_TESTS += ["cuda_regions", "cuda_classes", "cuda_mean", "engine"]
 TESTS = [f"tests/test_{name}.py" for name in (*OPERATOR_TESTS, *OTHER_TESTS)]
 SANITIZED = [f"tests/test_{name}.py" for name in OPERATOR_TESTS]
 BUILD = [sys.executable, "setup.py", "build_ext", "--inplace"]
@@ -34,8 +34,8 @@ PYTEST = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider"]
 SANITIZER_TOOLS = ["memcheck", "racecheck", "initcheck", "synccheck"]
 ENDING = 20.0  # seconds that a stage which looks at the clock itself may take beyond its limit
 ON_KERNELS = "cuda and not compile and not opcheck and not fake"
-WHOLE = ["span", "compact", "rrdbnet"]  # networks of the engine stage without a mask, as ``gpu_engine.WHOLE`` has them
-REGIONS = ["span-regions", "compact-regions", "msrresnet-regions"]  # and of those that refine regions
+WHOLE = ["span", "compact", "rrdbnet"]  # networks of the engine stage without a mask, as ``gpu_cases.WHOLE`` has them
+REGIONS = ["span-x4-regions", "compact-regions", "msrresnet-regions"]  # and of those that refine regions
 SKIPPED = "needs an NVIDIA GPU", "built without CUDA kernels"  # reasons for which no test may be skipped here
 
 

@@ -1,8 +1,8 @@
 """Every launch that the operators' Triton kernels make, for ``triton_report.py``.
 
 The coarse features of the five networks in each dtype and patch size, and the layers of networks in our own
-convolutions: some by hand, all of those networks that are WALKED, and those of ``gpu_floors.REFINING`` over lists of
-tiles.
+convolutions: some by hand, all of those networks that are WALKED or MASKED, and those over lists of tiles of the
+shipped model, of ``gpu_floors.REFINING`` and of networks with classes.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import gpu_floors
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mga_kernels.networks import WholeConfig, WholeNetwork
+from mga_kernels.networks import MaskGuidedNetwork, ModelConfig, WholeConfig, WholeNetwork
 from mga_kernels.ops.convolve_pixels import layout as pixels
 from mga_kernels.runtimes.cuda.own import OwnPlanner
 
@@ -23,7 +23,8 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 PATCH_SIZES, SCALES = (2, 4, 8), (2, 3, 4)
 ORDERS = ("softmax-then-pool", "pool-then-softmax")
 MEMORY_FORMATS = {"NCHW": torch.contiguous_format, "channels-last": torch.channels_last}
-WALKED = ("compact", "span", "msrresnet", "rrdbnet")  # networks of which every convolution is compiled
+WALKED = ("compact", "span", "msrresnet", "rrdbnet")  # networks of which every convolution is compiled,
+MASKED = ("rfdn", "fsrcnn", "srresnet")  # and of mask-guided ones of K = 1000 cells
 # Tensors of convolve_pixels_, behind the first four.
 OPTIONAL = "skip", "also", "tiles", "sums", "finite", "added", "count", "chosen"
 TILES = 4 + OPTIONAL.index("tiles")
@@ -115,17 +116,20 @@ def pixel_launches() -> Iterator[tuple]:
     for network in WALKED:
         for case, arguments in walked_launches(whole(network), 0):
             yield f"{network}, {case} float16", "convolve_pixels_", arguments, False
-    for network in gpu_floors.REFINING:
+    for network in MASKED:
+        planner = gpu_floors.own(MaskGuidedNetwork(ModelConfig(network, gpu_floors.SCALE)))
+        for case, arguments in walked_launches(planner, planner.weights.config.k):
+            yield f"{network} -M, {case} float16", "convolve_pixels_", arguments, False
+    for network in (gpu_floors.SHIPPED, *gpu_floors.REFINING):
         for case, arguments in walked_launches(gpu_floors.refining(network), 1):
             if arguments[TILES] is not None:
                 yield f"{network} in regions, {case} float16", "convolve_pixels_", arguments, False
+    for case, arguments in walked_launches(gpu_floors.by_classes(), 0):
+        yield f"by classes, {case} float16", "convolve_pixels_", arguments, False
 
 
 def whole(name: str) -> OwnPlanner:
-    network = WholeNetwork(WholeConfig(name, 4, gpu_floors.WHOLE[name])).eval().requires_grad_(False)
-    planner = OwnPlanner.of(network, gpu_floors.META)
-    assert isinstance(planner, OwnPlanner), planner
-    return planner
+    return gpu_floors.own(WholeNetwork(WholeConfig(name, 4, gpu_floors.WHOLE[name])))
 
 
 def walked_launches(planner: OwnPlanner, k: int) -> Iterator[tuple[str, tuple]]:

@@ -10,9 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from fake_graph import FakeGraph
+from fake_graph import fake_graphs as fake_graphs
 
 from mga.training.packs import write_pack
 from mga_kernels import ops
+from mga_kernels.checkpoints.native import load_native
+from mga_kernels.runtimes.cuda.capture import CannotCapture
+from mga_kernels.runtimes.cuda.transfers import Lane
 
 BENCH = Path(__file__).resolve().parent.parent / "bench"
 
@@ -117,13 +122,35 @@ def test_networks_that_refine_regions_race_the_network_alone(gpu, tmp_path):
     assert 0.2 < found["claim"]["M/D GMACs"] < 0.6
 
 
+def test_the_shipped_model_refines_what_is_above_a_threshold(gpu, tmp_path):
+    """With its weights; how many cells that is depends on the image, so they are counted, and so are the operations."""
+    from gpu_cases import make_case
+
+    given = "--device", "cpu", "--tiny", "--out", tmp_path, "--networks", "span-x4-regions", "--rounds", "1"
+    code, said = gpu("engine", *given, "--contenders", "M, graph, eager", "D, eager")
+    assert code == 0, said.err
+    (path,) = tmp_path.glob("gpu-cpu-*.json")
+    found = json.loads(path.read_text())["stages"]["engine"]["span-x4-regions tiny"]
+    assert found["k"] == 1  # of 6
+    assert 0.1 < found["claim"]["M/D GMACs"] < 0.9
+    assert found["failed"] == {}
+    assert set(found["contenders"]) == {"M, graph, eager", "D, eager"}
+    case = make_case("span-x4-regions", "tiny", "cpu")
+    assert torch.equal(case.network.base.state_dict()["body.body.0.weight"],
+                       load_native("span-x4-regions").base.state_dict()["body.body.0.weight"])  # fmt: skip
+    large = make_case("span-x4-regions", "1080p", "cpu")
+    mask = large.network.select(large.image.permute(2, 0, 1)[None] / 255, large.k)[0]
+    assert abs(float((mask > large.threshold).float().mean()) - 0.1) < 0.01
+
+
 def test_every_network_of_the_engine_stage_is_made(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCH))
+    import gpu_cases
     import gpu_engine
     import gpu_stages
 
-    assert list(gpu_engine.WHOLE) == gpu_stages.WHOLE
-    assert list(gpu_engine.REGIONS) == gpu_stages.REGIONS
+    assert list(gpu_cases.WHOLE) == gpu_stages.WHOLE
+    assert list(gpu_cases.REGIONS) == gpu_stages.REGIONS
     kinds = (
         (gpu_engine.OURS, gpu_engine.CONTENDERS),
         (gpu_engine.OURS_WHOLE, gpu_engine.OF_WHOLE),
@@ -135,11 +162,13 @@ def test_every_network_of_the_engine_stage_is_made(monkeypatch):
     for name in gpu_stages.WHOLE:
         case = gpu_engine.make_case(name, "tiny", "cpu")
         assert case.network.config.network == name
-        assert case.k == 0
+        assert (case.k, case.threshold) == (0, None)
     for name in gpu_stages.REGIONS:
         case = gpu_engine.make_case(name, "tiny", "cpu")
-        assert (case.network.config.network, case.k) == (name.removesuffix("-regions"), 2)
-        assert case.contenders == gpu_engine.OF_REGIONS
+        shipped = name == gpu_cases.SHIPPED
+        assert (case.network.config.network, case.k) == (name.partition("-")[0], 6 if shipped else 2)
+        assert (case.threshold is not None) == shipped
+        assert gpu_engine.contenders_of(case.network) == gpu_engine.OF_REGIONS
 
 
 def test_a_contender_that_fails_costs_only_itself(monkeypatch, tmp_path):
@@ -158,7 +187,7 @@ def test_a_contender_that_fails_costs_only_itself(monkeypatch, tmp_path):
     assert list(found["contenders"]) == ["D, eager"]
     case = gpu_engine.make_case("fsrcnn", "tiny", "cpu")
     with pytest.raises(AssertionError, match="another picture than in float32"):
-        gpu_engine.checked("D, x", lambda image: image.repeat(4, 4, 1), case, gpu_engine.exact(case))
+        gpu_engine.checked("D, x", lambda image: image.repeat(4, 4, 1), case, gpu_engine.exact(case)[0])
 
 
 def test_gpu_script_trains_until_its_limit_and_goes_on(gpu, tmp_path):
@@ -186,6 +215,25 @@ def test_gpu_script_refuses_a_machine_without_gpu(tmp_path, quick_python):
     assert result.returncode == 2
     assert len(result.stderr.strip().splitlines()) == 1
     assert "torch finds no NVIDIA GPU here" in result.stderr
+    assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(("cuda", "why"), [(None, "it was built without CUDA"), ("13.0", "CUDA has no driver or no")])
+def test_without_a_gpu_it_is_said_what_cannot_run_and_what_can(gpu, capsys, monkeypatch, tmp_path, cuda, why):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", cuda)
+    code, said = gpu("quick", "--seconds", "60", "--out", tmp_path / "results")
+    assert code == 2
+    assert said.out == ""
+    assert why in said.err
+    for step in ("build", "operators", "captured networks", "kernels of networks", "memcheck", "triton"):
+        assert step in said.err
+    assert "smoke" not in said.err
+    assert said.err.endswith(
+        "; --dry-run lists what would run, and quick --device cpu --tiny rehearses what needs none\n"
+    )
+    assert len(said.err.splitlines()) == 1
+    assert "rehearses" not in gpu("build", "tests", "--out", tmp_path / "results")[1].err
     assert not (tmp_path / "results").exists()
 
 
@@ -253,6 +301,23 @@ def test_kernels_of_ours_are_timed_as_a_graph(gpu_kernels, workloads, monkeypatc
     calls, left_out = gpu_kernels.variants(workloads.gather_patches("some", "cpu"), "cuda", None)
     assert calls == {"cuda": "graph of cuda", "reference": "reference"}
     assert left_out == {"triton": "RuntimeError: operation not permitted when stream is capturing"}
+
+
+def test_after_a_capture_that_failed_kernels_are_launched_one_by_one(gpu_kernels, workloads, monkeypatch, fake_graphs):
+    """PyTorch 2.11 may not bear another capture in the process, so that every row behind it would be lost."""
+    monkeypatch.setattr(gpu_kernels, "Lane", lambda device: Lane(torch.device("cpu")))
+    good, bad = lambda: torch.ones(2).add_(1), lambda: torch.ones(2).sum().item()
+    assert gpu_kernels.captured(good) is not good
+    with pytest.raises(CannotCapture, match="waits for a value"):
+        gpu_kernels.captured(bad)
+    assert FakeGraph.captures == 2
+    assert gpu_kernels.captured(good) is good
+    assert FakeGraph.captures == 2
+    row = gpu_kernels.race(
+        workloads.gather_patches("some", "cpu"), "cpu", workloads.Machine(1e10, 1e11), 1, gpu_kernels.host_times, None
+    )
+    assert row["launched one by one"] == "a capture failed in this process"
+    assert row["cpu"]["median_ms"] > 0
 
 
 def test_a_backend_that_is_wrong_is_named_and_not_timed(gpu_kernels, workloads, monkeypatch):

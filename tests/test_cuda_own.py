@@ -21,6 +21,14 @@ MASKED = ["fsrcnn", "pan", "rfdn", "srresnet", "rcan", "imdn"]
 WHOLE = ["span", "compact", "rrdbnet", "edsr", "msrresnet", "imdn"]
 
 
+@pytest.fixture
+def gpu_floors(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "bench"))
+    import gpu_floors
+
+    return gpu_floors
+
+
 def planner_of(network, device=CPU, dtype=None) -> OwnPlanner:
     planner = OwnPlanner.of(network, device, dtype)
     assert isinstance(planner, OwnPlanner), planner
@@ -64,11 +72,8 @@ def test_whole_networks(name):
 
 
 @pytest.mark.parametrize("name", [*MASKED, *WHOLE])
-def test_nothing_on_the_road_reads_a_value_back(name, monkeypatch):
+def test_nothing_on_the_road_reads_a_value_back(name, gpu_floors):
     """Tensors without values have none that could be read; so they run, too, where nothing has memory."""
-    monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    import gpu_floors
-
     network = random_model(name, 2) if name in MASKED else whole_network(name)
     roads = [(False, 5), (True, 0)] if name in MASKED else [(False, 0)]
     for dense, k in roads:
@@ -76,10 +81,17 @@ def test_nothing_on_the_road_reads_a_value_back(name, monkeypatch):
         assert sum(each.name == "convolve_pixels_" for each in launches) > 2
 
 
+def test_what_spares_a_cpus_caches_costs_no_launches(gpu_floors):
+    """RFDN's attention of patches goes through strips of them on a CPU, and writes channel by channel."""
+    planner = planner_of(random_model("rfdn", 4), META)
+    few, many = (len(gpu_floors.walk(planner, False, k, 540, 960)) for k in (64, 992))  # whole rows
+    assert few == many
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize("name", [*MASKED, *WHOLE])  # in float16 first, which is what runs unasked
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("name", [*MASKED, *WHOLE])
 def test_on_a_gpu_the_kernels_make_the_same_picture(name, dtype):
     """In a graph, of two images in flight; cells near the limit may be chosen differently in 16 bits."""
     masked = name in MASKED

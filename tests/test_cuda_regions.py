@@ -11,6 +11,7 @@ from fake_graph import FakeGraph
 from fake_graph import fake_graphs as fake_graphs
 from film_networks import image_of
 from test_cuda_graph import CPU, assert_nearly, capturing, one_thread  # noqa: F401
+from test_cuda_own import gpu_floors as gpu_floors
 from test_regions import network_of
 
 from mga_kernels.networks import RegionConfig, RegionNetwork, WholeConfig
@@ -38,14 +39,6 @@ def plan_of(network, dtype=torch.float32, device=CPU, captured=True, size=(HEIGH
     assert isinstance(weights, RegionWeights), weights
     cells = -(-size[0] // network.config.patch_size) * -(-size[1] // network.config.patch_size)
     return OwnPlanner(weights, storage, device, captured).plan(*size, cells)
-
-
-@pytest.fixture
-def gpu_floors(monkeypatch):
-    monkeypatch.syspath_prepend(str(ROOT / "bench"))
-    import gpu_floors
-
-    return gpu_floors
 
 
 def photograph(seed=1) -> torch.Tensor:

@@ -23,7 +23,6 @@ from mga_kernels.errors import InputError
 from mga_kernels.networks import BlackBoxConfig, RegionNetwork, WholeConfig, WholeNetwork
 from mga_kernels.runtimes.cpu.maps import Maps
 from mga_kernels.runtimes.cpu.region_plan import RegionWeights, average_
-from mga_kernels.runtimes.cuda import own
 
 WITH_PLACE = WholeConfig("rfdn", 4, 2, input_range="0..255")  # its Base-Net must know where a tile stands
 
@@ -106,7 +105,6 @@ def test_what_cannot_average_says_so():
         replace(config, mean=1)
     with pytest.raises(InputError, match="makes refined cells alone"):
         BlackBoxConfig(config.base, config.refine, halo=0, mean=True)
-    assert "mean of two" in own.weights_of(network_of("compact", mean=True), None, torch.device("cpu"))
 
 
 def off_by(bias: float, path: Path, scale: int = 2, **settings) -> Path:

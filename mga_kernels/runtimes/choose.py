@@ -98,8 +98,6 @@ def _own_deep(network: SRNetwork, device: torch.device, asked: bool) -> Planner 
 def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, asked: bool = False) -> Planner | str:
     """The planner, or why there is none. ``asked``: also where it would be slow."""
     if device.type == "cuda":
-        if network.alternatives:
-            return "there are none on GPUs for networks that have classes yet"
         return _against_weights(network) or _on_gpu(network, device, dtype)
     if device.type != "cpu":
         return f"there are none for {device}"
@@ -129,7 +127,7 @@ def _in_windows(
     return WindowPlanner(network, planner, modules), refused
 
 
-def _on_gpu(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
+def _on_gpu(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:
     from .cuda.choice import fastest
 
     return fastest(network, device, dtype)

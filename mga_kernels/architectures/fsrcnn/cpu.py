@@ -80,9 +80,9 @@ class FsrcnnWeights(GridWeights[fsrcnn.BaseNet, fsrcnn.RefineNet]):
         self.stages = [*trunk, *_upsampler(base.last_part, "out", self.config.scale)]
         self.to_picture = self.chain(self.stages, ["image", "out", "picture"])
 
-    def of_grid(self) -> Chain:
+    def of_grid(self, margin: int = MARGIN) -> Chain:
         first, *others = self.stages
-        return self.storage.chain([replace(first, crop=MARGIN), *others], ["image", "picture"])
+        return self.storage.chain([replace(first, crop=margin), *others], ["image", "picture"])
 
     def prepare_refine(self, refine: fsrcnn.RefineNet) -> None:
         scale = self.config.scale

@@ -48,7 +48,7 @@ class _Gate:
         outer, own = outer[:, :, 0, 0].double(), own[:, :, 0, 0].double()
         weight = beside([one[..., None, None].float() for one in (outer, outer @ own)], self.part)
         self.expand = Conv(weight, outer_bias + (outer @ own_bias.double()).float())
-        self._matrices: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}  # of the last size of patches
+        self._matrices: dict[torch.Size, list[tuple[Tensor, Tensor]]] = {}  # by the shape of patches
 
     def _small(self, x: Tensor) -> Tensor:
         esa = self.esa
@@ -81,7 +81,8 @@ class _Gate:
         groups = self.part // work.step
         dense = self.part * math.prod(area.size) <= DENSE
         reduced, target = (area.patches(work, first, groups).permute(0, 1, 2, 4, 5, 3) for first in (groups, 0))
-        for some, into in zip(reduced.split(ROWS), target.split(ROWS), strict=True):
+        rows = len(target) if work.by_launches else ROWS
+        for some, into in zip(reduced.split(rows), target.split(rows), strict=True):
             given = some.contiguous().flatten(0, 1)  # n, groups, h, w, step
             wide = self._by_matrices(given) if dense else self._wide(given.float())
             into.copy_(wide.view(into.shape))
@@ -100,7 +101,7 @@ class _Gate:
         shape = patches.shape[1:]
         if shape not in self._matrices:
             made = self._matrices_of(shape)
-            self._matrices = {shape: [(weight.to(patches.dtype), bias.to(patches.dtype)) for weight, bias in made]}
+            self._matrices[shape] = [(weight.to(patches.dtype), bias.to(patches.dtype)) for weight, bias in made]
         first, *others = self._matrices[shape]
         values = F.linear(patches.flatten(1), *first)
         for matrix in others:
@@ -113,7 +114,7 @@ class _Gate:
         The first two convolutions have nothing between them, and the last is followed by the enlargement.
         """
         groups, height, width, step = shape
-        esa = copy.deepcopy(self.esa).double()
+        esa, device = copy.deepcopy(self.esa).double(), self.esa.conv2.weight.device
 
         def enlarged(x: Tensor) -> Tensor:
             x = F.interpolate(esa.conv3_(x), size=(height, width), mode="bilinear", align_corners=False)
@@ -124,13 +125,14 @@ class _Gate:
             return esa.conv_max(esa.conv2(x.permute(0, 1, 4, 2, 3).flatten(1, 2)[:, : self.inner]))
 
         inner = self.inner, (height - 3) // 2 + 1, (width - 3) // 2 + 1
-        return [_as_matrix(reduced, shape), _as_matrix(esa.conv3, inner), _as_matrix(enlarged, inner)]
+        steps = (reduced, shape), (esa.conv3, inner), (enlarged, inner)
+        return [_as_matrix(step, given, device) for step, given in steps]
 
 
-def _as_matrix(linear: Callable[[Tensor], Tensor], shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+def _as_matrix(linear: Callable[[Tensor], Tensor], shape: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
     """A function of float64 (n, *shape) that is linear but for a bias: float32 (outputs, inputs) and (outputs)."""
-    bias = linear(torch.zeros(1, *shape, dtype=torch.float64)).flatten()
-    ones = torch.eye(math.prod(shape), dtype=torch.float64).view(-1, *shape)
+    bias = linear(torch.zeros(1, *shape, dtype=torch.float64, device=device)).flatten()
+    ones = torch.eye(math.prod(shape), dtype=torch.float64, device=device).view(-1, *shape)
     return (linear(ones).flatten(1) - bias).T.float().contiguous(), bias.float()
 
 

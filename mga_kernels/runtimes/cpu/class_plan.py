@@ -67,10 +67,26 @@ def _weights(network: SRNetwork, kept: Storage) -> GridWeights | str:
     return kind(halves, kept)
 
 
-class ClassPlan(Plan):
-    """Memory is allocated here, once, but for sub-images and their pictures on the way."""
+class PlanOfClasses(Plan):
+    """What such plans share: there is no Refine-Net."""
 
     config: ClassConfig
+
+    def select(self, k: int) -> tuple[Tensor, Tensor]:
+        return self.by_detail(k)
+
+    def refine(self, indices: Tensor, out: Tensor) -> None:
+        raise InputError(f"{self.config.network} with classes has no Refine-Net")
+
+    def decomposed(self, out: Tensor) -> None:
+        raise InputError(f"{self.config.network} with classes has no Refine-Net")
+
+    def in_parts(self) -> str:
+        return f"which networks of {self.config.network} parts of a frame take depends on the frame"
+
+
+class ClassPlan(PlanOfClasses):
+    """Memory is allocated here, once, but for sub-images and their pictures on the way."""
 
     def __init__(self, weights: ClassWeights, height: int, width: int, capacity: int):
         super().__init__(weights.network.config, height, width, capacity)
@@ -136,15 +152,3 @@ class ClassPlan(Plan):
             self.total[y * scale : y * scale + h, x * scale : x * scale + w] += picture
         means = self.total.div_(self.count).add_(0.5)  # rounded as they become bytes
         out[: means.shape[0], : means.shape[1]].copy_(means)
-
-    def select(self, k: int) -> tuple[Tensor, Tensor]:
-        return self.by_detail(k)
-
-    def refine(self, indices: Tensor, out: Tensor) -> None:
-        raise InputError(f"{self.config.network} with classes has no Refine-Net")
-
-    def decomposed(self, out: Tensor) -> None:
-        raise InputError(f"{self.config.network} with classes has no Refine-Net")
-
-    def in_parts(self) -> str:
-        return f"which networks of {self.config.network} parts of a frame take depends on the frame"

@@ -144,8 +144,8 @@ class GridWeights(PairWeights[Base, Refine]):
     """A network whose Base-Net also runs over many small images at once, side by side in a grid (``class_plan``)."""
 
     @abstractmethod
-    def of_grid(self) -> Chain:
-        """A new chain from "image" to "picture". Each image has a border of MARGIN pixels of zeros."""
+    def of_grid(self, margin: int = MARGIN) -> Chain:
+        """A new chain from "image" to "picture". Each image has a border of so many pixels of zeros."""
 
 
 class PlainWeights(PairWeights[Base, nn.Module]):

@@ -20,7 +20,7 @@ from .plan import PairWeights
 from .regions import Regions, Surroundings
 from .storage import Storage
 
-AVERAGED = 64  # rows of two pictures at a time, which stay in the cache
+AVERAGED = 64  # rows of two pictures at a time, which stay in the cache of a CPU
 
 Run = Callable[[Surroundings], None]
 
@@ -133,14 +133,16 @@ class RegionPlan(Plan):
         return CELLS.format(self.config.network)
 
     @property
-    @ordinary()
     def regions(self) -> Surroundings:
-        """Made at the first refinement."""
+        """Made at the first refinement, and not where that is captured."""
         if self._regions is None:
-            side = self.weights.refine.unshuffled
-            config = self.config
-            self._regions = self.weights.kind(config.patch_size // side, config.halo // side, self._run)
+            self._regions = self._surroundings()
         return self._regions
+
+    @ordinary()
+    def _surroundings(self) -> Surroundings:
+        side, config = self.weights.refine.unshuffled, self.config
+        return self.weights.kind(config.patch_size // side, config.halo // side, self._run)
 
     def forget(self) -> None:
         """Let go of the image and the picture, and of what was made for them."""
@@ -172,7 +174,8 @@ class RegionPlan(Plan):
                 self._before = torch.empty_like(out)
         self._before.copy_(out)
         yield
-        for made, before in zip(out.split(AVERAGED), self._before.split(AVERAGED), strict=True):
+        rows = AVERAGED if out.device.type == "cpu" else len(out)  # on a GPU every step of it is a launch
+        for made, before in zip(out.split(rows), self._before.split(rows), strict=True):
             average_(made, before)
 
 
@@ -182,5 +185,5 @@ def average_(made: Tensor, other: Tensor) -> None:
         made.add_(other).mul_(0.5)
         return
     differing = made ^ other
-    half = (made & other).add_(differing >> 1)
-    made.copy_(half.add_(differing.bitwise_and_(half).bitwise_and_(1)))
+    half = made.bitwise_and_(other).add_(differing >> 1)
+    half.add_(differing.bitwise_and_(half).bitwise_and_(1))

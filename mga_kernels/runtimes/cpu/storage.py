@@ -43,9 +43,13 @@ class Spare:
 
 
 class Stored(ABC):
-    """``channels`` of an image of ``height`` x ``width`` with a border of zeros; ``step`` of them lie side by side."""
+    """``channels`` of an image of ``height`` x ``width`` with a border of zeros; ``step`` of them lie side by side.
+
+    ``by_launches``: on a GPU, where the time of small work goes with the number of operators, not with caches.
+    """
 
     step: ClassVar[int]
+    by_launches: ClassVar[bool] = False
     data: Tensor
 
     def __init__(self, channels: int, height: int, width: int):

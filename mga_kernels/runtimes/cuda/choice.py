@@ -7,6 +7,7 @@ at the first time, of which Triton keeps the results.
 
 from __future__ import annotations
 
+import copy
 import math
 import statistics
 import time
@@ -19,11 +20,12 @@ from ...networks import SRNetwork
 from ...notices import warn
 from ..plan import Plan, Planner
 from ..precision import picture
+from ..pytorch.modules import ModulePlanner
 from .graph import CudaGraphPlanner
 from .own import OwnPlanner
 
-# Of each GPU by its name, the faster plan, "own" or "modules", of networks by name and scale, and "in
-# regions" where they refine those. No GPU has been measured.
+# Of each GPU by its name, the faster plan, "own" or "modules", of networks by name and scale, and "in regions" or "by
+# classes" where they have those. No GPU has been measured.
 MEASURED: dict[str, dict[str, str]] = {}
 SIZE = 272, 480  # of the image that is timed: whole cells, of which a quarter is refined
 REPEATS = 5
@@ -32,17 +34,32 @@ ALIKE = 1.0  # levels of 255 that two pictures in 16 bits are apart on average, 
 Clock = Callable[[], float]
 
 
-def fastest(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner:
-    """The planner; ``dtype`` None is float16."""
-    regions = "" if network.pair is None else " in regions"
-    known = MEASURED.get(name_of(device), {}).get(f"{network.config.network} x{network.config.scale}{regions}")
+def fastest(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> Planner | str:
+    """The planner, ``dtype`` None is float16; or why there is none, which is said of networks with classes only.
+
+    How many sub-images are of a class no graph of their modules could know, so these run without one in PyTorch, in
+    float32 unless ``dtype`` says otherwise.
+    """
+    which = " by classes" if network.alternatives else "" if network.pair is None else " in regions"
+    known = MEASURED.get(name_of(device), {}).get(f"{network.config.network} x{network.config.scale}{which}")
     if known is None and not torch.cuda.is_available():
         known = "modules"
-    own = "" if known == "modules" else OwnPlanner.of(network, device, dtype)
-    if isinstance(own, str) or known == "own":
-        return CudaGraphPlanner(network, device, dtype) if isinstance(own, str) else own
+    own = "the modules are known to be faster there" if known == "modules" else OwnPlanner.of(network, device, dtype)
+    if known == "own" and not isinstance(own, str):
+        return own
+    if network.alternatives:
+        return own if isinstance(own, str) else raced(own, _by_classes(network, device, dtype), 0)
+    modules = CudaGraphPlanner(network, device, dtype)
+    if isinstance(own, str):
+        return modules
     cells = math.prod(side // network.config.patch_size for side in SIZE) // 4 if network.masked else 0
-    return raced(own, CudaGraphPlanner(network, device, dtype), cells)
+    return raced(own, modules, cells)
+
+
+def _by_classes(network: SRNetwork, device: torch.device, dtype: torch.dtype | None) -> ModulePlanner:
+    network = copy.deepcopy(network).to(device)
+    network.convert(*[dtype or torch.float32] * 2)
+    return ModulePlanner(network.to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
 def name_of(device: torch.device) -> str:

@@ -9,16 +9,19 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ...networks import SRNetwork
+from ...networks import ClassNetwork, SRNetwork
 from ...networks.interface import Halves
 from ...networks.mask import MaskPrediction
-from ..cpu.plan import PairWeights
+from ..cpu.plan import GridWeights, PairWeights
 from ..cpu.region_plan import RegionPlan, RegionWeights
 from ..plan import PatchPlan, Plan, Planner
 from .capture import may_capture
+from .classes import PixelClasses, PixelClassPlan
 from .pixels import Pixels
 from .regions import PixelRegions
 from .replayed import IN_FLIGHT, ReplayedPlan
+
+Weights = PairWeights | RegionWeights | PixelClasses
 
 
 class OwnPlanner(Planner):
@@ -29,9 +32,7 @@ class OwnPlanner(Planner):
 
     takes_place = begins = True
 
-    def __init__(
-        self, weights: PairWeights | RegionWeights, storage: Pixels, device: torch.device, captured: bool = True
-    ):
+    def __init__(self, weights: Weights, storage: Pixels, device: torch.device, captured: bool = True):
         self.weights, self.storage, self.device, self.narrow = weights, storage, device, storage.dtype
         self.wants_graph = captured and device.type == "cuda"
 
@@ -49,25 +50,28 @@ class OwnPlanner(Planner):
 
     @property
     def description(self) -> str:
-        what = ", in regions" if isinstance(self.weights, RegionWeights) else ""
+        what = {RegionWeights: ", in regions", PixelClasses: ", by classes"}.get(type(self.weights), "")
         how = "in a CUDA graph" if self.wants_graph and may_capture() else "uncaptured"
         return f"{self.storage.description}{what}, {how}"
 
     def plan(self, height: int, width: int, capacity: int) -> OwnPlan:
-        kind = OwnRegions if isinstance(self.weights, RegionWeights) else OwnPatches
+        kind = {RegionWeights: OwnRegions, PixelClasses: OwnClasses}.get(type(self.weights), OwnPatches)
         return kind(self, height, width, capacity)
 
     def bytes_needed(self, height: int, width: int, capacity: int, dense: bool = False) -> int:
-        slots = 3 * IN_FLIGHT * height * width * (1 + self.weights.config.scale**2)
-        return self.weights.bytes_needed(height, width, capacity, dense) + slots
+        image, picture = 3 * height * width, 3 * height * width * self.weights.config.scale**2
+        averages = isinstance(self.weights, RegionWeights) and self.weights.network.averages
+        between = 2 * picture if averages else 0  # what ``average_`` needs of a whole picture
+        return self.weights.bytes_needed(height, width, capacity, dense) + IN_FLIGHT * (image + picture) + between
 
 
-def weights_of(network: SRNetwork, storage: Pixels, device: torch.device) -> PairWeights | RegionWeights | str:
-    """The weights of a network, or of the two whole ones of which one refines regions, or why there are none."""
+def weights_of(network: SRNetwork, storage: Pixels, device: torch.device) -> Weights | str:
+    """The weights of a network, of the two whole ones of which one refines regions, or of the branches of classes; or
+    why there are none."""
+    if network.alternatives:
+        return _of_classes(cast(ClassNetwork, network), storage, device)
     if network.pair is not None:
         base, refine = network.pair
-        if network.averages:
-            return "there are none on GPUs for the mean of two networks yet"
         reason = RegionWeights.against(refine, storage)
         small, large = (reason or weights_of(part, storage, device) for part in (base, refine))
         for part in (small, large):
@@ -85,6 +89,18 @@ def weights_of(network: SRNetwork, storage: Pixels, device: torch.device) -> Pai
         return cast(str, refused)
     with device:  # where what the network's class makes of its weights is, and what it keeps of its modules
         return cast(PairWeights, kind(_moved(halves, device), storage))
+
+
+def _of_classes(network: ClassNetwork, storage: Pixels, device: torch.device) -> PixelClasses | str:
+    branches = []
+    for one in network.alternatives:
+        made = weights_of(one, storage, device)
+        if isinstance(made, str):
+            return made
+        if not isinstance(made, GridWeights):
+            return f"there are none for sub-images by {one.config.network} yet"
+        branches.append(made)
+    return PixelClasses(network, branches, device)
 
 
 class OwnPlan(ReplayedPlan):
@@ -156,6 +172,22 @@ class OwnRegions(OwnPlan):
     def _forget(self) -> None:
         super()._forget()
         self.inner.forget()
+
+
+class OwnClasses(OwnPlan):
+    """Of networks of which each sub-image takes one."""
+
+    inner: PixelClassPlan
+
+    def select(self, k: int) -> tuple[Tensor, Tensor]:
+        return self._call(self.by_detail, k)
+
+    def refine(self, indices: Tensor, out: Tensor) -> None:
+        self.inner.refine(indices, out)
+
+    def _forget(self) -> None:
+        super()._forget()
+        self.inner.places.forget()
 
 
 def _moved(halves: Halves, device: torch.device) -> Halves:

@@ -24,7 +24,7 @@ from ..cpu.pairs import Grid
 from ..cpu.rows import Rows, Slot
 from ..cpu.stages import Part, Stage, part_of
 from ..cpu.storage import Chain, Mask, Spare, Storage, Stored
-from .regions import Listed, PixelRegions
+from .regions import Listed, Lists
 
 SILU = 2  # the activation of ``convolve_pixels_``
 
@@ -32,7 +32,7 @@ SILU = 2  # the activation of ``convolve_pixels_``
 class PixelMap(Stored):
     """``data`` (height, width, channels up to a multiple of 16)."""
 
-    step = STEP
+    step, by_launches = STEP, True
 
     def __init__(self, channels: int, height: int, width: int, dtype: torch.dtype):
         super().__init__(channels, height, width)
@@ -140,7 +140,7 @@ class PixelChain(Chain):
             layer = self.stages[number].layer
             assert isinstance(layer, Scale)
             layers[number] = _adding(scale(layer, epilogue), self.stages[number])
-        regions = cast(PixelRegions | None, grid.regions)
+        regions = cast(Lists | None, grid.regions)
         lists = None if regions is None else regions.lists_of(self.rows, given)
         if regions is not None and lists is None:
             return []
@@ -181,22 +181,22 @@ class PixelChain(Chain):
             finite=self.storage.finite if picture else None,
             added=added if picture else None,
             count=None if listed is None else listed.length,
-            **(self._cells_of(stage, grid) if picture else {}),
+            **(self._chosen(stage, grid) if picture else {}),
             size=size,
             stride=stage.stride,
             shuffle=stage.factor,
             gate=2 if stage.attention else int(stage.gate),
             activation=SILU if stage.silu else int(packed.slopes),
-            cells=_cells(grid, self.slots[part_of(stage.out)[0]]),
+            cells=_cells(grid, self.slots[part_of(stage.out)[0]], picture),
             gain=gain,
         )
         return sums
 
-    def _cells_of(self, stage: Stage, grid: Grid) -> dict[str, Any]:
-        """Those of which a picture shows what the stage makes, where that is not all."""
-        if grid.regions is None:
+    def _chosen(self, stage: Stage, grid: Grid) -> dict[str, Any]:
+        """The cells of which a picture shows what the stage makes, where that is not all."""
+        regions = cast(Lists | None, grid.regions)
+        if regions is None or regions.cells is None:
             return {}
-        regions = cast(PixelRegions, grid.regions)
         return {"chosen": regions.cells, "cell": regions.cell * self.slots[part_of(stage.x)[0]].scale}
 
     def _part(self, grid: Grid, given: Mapping[str, Stored | Tensor], part: Part, channels: int) -> Tensor:
@@ -221,8 +221,11 @@ def _tiles(x: Tensor) -> tuple[int, int]:
     return tiles_of(*x.shape[:2])
 
 
-def _cells(grid: Grid, slot: Slot) -> list[int]:
+def _cells(grid: Grid, slot: Slot, picture: bool) -> list[int]:
     """Where patches lie in a slot; none for an image that has lost nothing at its border."""
+    ends = () if grid.regions is None else cast(Lists, grid.regions).ends
+    if ends:  # of a picture nobody looks at what lies behind them
+        return [] if picture else [*(number * slot.scale for number in ends), 1]
     if grid.down * grid.across == 1 and not slot.inset:
         return []
     height, width = (side * slot.scale for side in grid.size)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +34,24 @@ class Listed(NamedTuple):
 
     tiles: Tensor
     length: Tensor
+
+
+class Lists(Protocol):
+    """What chains in pixel maps ask of a grid's ``regions``.
+
+    ``cells``: bool (rows, columns), those of ``cell`` pixels that pictures show, None for all. ``ends``: where the map
+    is a raster of small images, the period of its rows and of its columns, the first pixel of an image, the ends of its
+    rows and columns; beyond them maps hold zeros.
+    """
+
+    cell: int
+    ends: tuple[int, ...]
+
+    @property
+    def cells(self) -> Tensor | None: ...
+
+    def lists_of(self, rows: Rows, given: Given) -> Sequence[Listed] | None:
+        """The list of each layer of a chain; None while calls are listed, and nothing is to run."""
 
 
 @dataclass(frozen=True)
@@ -64,13 +82,17 @@ class Boxes:
         """Of each layer, row by row; ``cells``: bool (rows, columns)."""
         met = (self.rows @ cells.float() @ self.columns).flatten(1) > 0.5  # how many cells are near
         computed, written = met.chunk(2)
-        layers, tiles = computed.shape
-        entries = torch.where(computed, self.numbers[0], self.numbers[1])
-        place = written.cumsum(dim=1)
-        lists = entries.new_empty(layers, 1 + tiles)  # the first takes what is not listed
-        lists.scatter_(1, place * written, entries)
-        lengths = place[:, -1].int()
-        return [Listed(lists[i, 1:], lengths[i]) for i in range(layers)]
+        return listed(written, torch.where(computed, self.numbers[0], self.numbers[1]))
+
+
+def listed(wanted: Tensor, entries: Tensor) -> list[Listed]:
+    """A list for each row of ``wanted``, bool (lists, n): of ``entries``, int32 (lists, n), those where it is true."""
+    count, longest = wanted.shape
+    place = wanted.cumsum(dim=1)
+    lists = entries.new_empty(count, 1 + longest)  # the first takes what is not listed
+    lists.scatter_(1, place * wanted, entries)
+    lengths = place[:, -1].int()
+    return [Listed(lists[i, 1:], lengths[i]) for i in range(count)]
 
 
 def near(tiles: int, side: int, reach: int, cells: int, cell: int) -> Tensor:
@@ -82,6 +104,8 @@ def near(tiles: int, side: int, reach: int, cells: int, cell: int) -> Tensor:
 
 class PixelRegions(Surroundings):
     """``cells``: those chosen, bool (rows, columns), on the device; ``lists``: of the layers that are so far around."""
+
+    ends = ()
 
     def __init__(self, cell: int, halo: int, run: Callable[[Surroundings], None]):
         super().__init__(cell, halo, run)
@@ -119,6 +143,5 @@ class PixelRegions(Surroundings):
         return self._boxes[key]
 
     def lists_of(self, rows: Rows, given: Given) -> list[Listed] | None:
-        """The list of each layer of a chain; None while calls are listed, and nothing is to run."""
         number = self.call(rows, given)
         return None if number is None else [self.lists[around] for around in self.around[number]]
