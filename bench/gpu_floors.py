@@ -48,7 +48,8 @@ RESULTS = ROOT / "bench/results"
 META = torch.device("meta")
 HEIGHT, WIDTH, SCALE = 540, 960, 4
 DIVIDED = ("fsrcnn", "pan", "rfdn", "srresnet", "rcan", "imdn")
-WHOLE = {"span": 6, "compact": 16, "edsr": 16, "imdn": 8, "msrresnet": 16, "rrdbnet": 23}  # published blocks
+# Of whole networks the blocks of what is published.
+WHOLE = {"span": 6, "compact": 16, "edsr": 16, "imdn": 8, "simplified_imdn": 8, "msrresnet": 16, "rrdbnet": 23}
 REFINING = ("span", "compact", "msrresnet")  # regions, of what a small network makes:
 BASE = WholeConfig("compact", SCALE, 4, {"channels": 32})
 CELL, HALO, SHARES = 12, 8, (0.1, 0.3, 1.0)  # as `mga convert` has them, and shares of the cells that are refined

@@ -16,6 +16,7 @@ ARCHITECTURES = (
     "srresnet",
     "rcan",
     "imdn",
+    "simplified_imdn",
     "msrresnet",
     "rrdbnet",
     "compact",

@@ -258,6 +258,21 @@ KINDS: dict[str, tuple[Callable[[], bytes], str]] = {
     ),
     "dat.pth": (lambda: names("before_RG.1.weight", "layers.0.blocks.0.norm1.weight"), "a file of DAT, which is not"),
     "plksr.pth": (lambda: names("feats.0.weight", "feats.1.lk.conv.weight"), "PLKSR, which is not supported yet"),
+    "wdsr.pth": (
+        lambda: names("head.0.weight_v", "skip.0.weight_v", "skip.0.weight_g", "tail.0.weight_v"),
+        "a file of WDSR, which is not supported yet",
+    ),
+    "mdsr.pth": (lambda: names("pre_process.0.0.body.0.weight", "head.0.weight", "tail.0.weight"), "a file of MDSR"),
+    "rdn.pth": (lambda: names("SFENet1.weight", "RDBs.0.convs.0.conv.0.weight"), "a file of RDN, which is not"),
+    "rlfn.pth": (lambda: names("conv_1.weight", "block_1.c1_r.weight", "block_1.esa.conv1.weight"), "a file of RLFN"),
+    "vsr.pth": (
+        lambda: names("spynet.basic_module.0.basic_module.0.weight"),
+        "a network for videos, which is not supported yet",
+    ),
+    "unknown.pth": (
+        lambda: names("head.weight", "feats.1.mix.weight"),
+        r"of no network that is known: it has 2 tensors .*; in Python, spandrel may load it for from_checkpoint",
+    ),
     "swinir.pth": (
         lambda: zipped(
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import more_originals
 import originals
 from torch import Tensor
 
@@ -20,6 +21,9 @@ TEACHERS = {
     "rfdn x4": (lambda: originals.rfdn(4), {"input_range": "0..255"}),
     "rfdn of 0..1": (lambda: originals.rfdn(3), {"input_range": "0..1"}),
     "srresnet": (originals.srresnet, {}),
+    "srresnet of the paper": (originals.srresnet_of_the_paper, {}),
+    "srgan": (lambda: more_originals.srgan(2), {}),
+    "srgan, standardised": (lambda: more_originals.srgan(nested=True), {}),
     "rcan x4": (lambda: originals.rcan(4, basicsr=True), {}),
     "rcan x3": (lambda: originals.rcan(3), {}),
     "rcan of 0..1": (lambda: originals.rcan(2), {"input_range": "0..1"}),

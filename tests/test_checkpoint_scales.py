@@ -210,6 +210,24 @@ def test_the_sizes_of_the_images_are_a_scale(folders, capsys):
     assert "nowhere" in error
 
 
+def test_without_lr_images_the_scale_is_the_models_own(folders, capsys):
+    figures = folders / "out.json"
+    words = ["evaluate", "--hr", folders / "HR", "--json", figures, "--model"]
+    assert run(capsys, *words, written(folders / "net.pth", dict(local_originals.compact(3)[0]))) == (0, "")
+    assert json.loads(figures.read_text())["scale"] == 3
+    code, said = run(capsys, *words, pan(folders, "pan_x3.pth"))
+    assert (code, said.count("taken for x3, because its name says x3")) == (0, 1), said
+    assert json.loads(figures.read_text())["scale"] == 3
+    torch.save({"params": originals.msrresnet(4)[0], "params_ema": originals.msrresnet(2)[0]}, folders / "both.pth")
+    code, said = run(capsys, *words, folders / "both.pth")
+    assert (code, said.count("taken is params_ema")) == (0, 1), said
+    code, error = run(capsys, *words, pan(folders, "pan.pth"))
+    assert code == 1
+    assert "say which: scale= (--model-scale)" in error
+    assert main(["evaluate", "--sets", str(folders), "--model", str(folders / "net.pth")]) == 0
+    assert "Evaluation, x3" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("scale", [1, 8, 16])
 def test_the_sizes_of_the_images_are_any_scale_of_a_network(tmp_path, scale, capsys):
     for name, side in (("HR", 16 * scale), ("LR", 16)):

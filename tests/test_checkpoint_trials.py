@@ -68,6 +68,20 @@ def rcan(least: float) -> dict[str, torch.Tensor]:
     return state
 
 
+def for_small_values(state: dict[str, torch.Tensor], layer: str) -> dict[str, torch.Tensor]:
+    """What it does something else to is now above 20, as only values in 0..255 are."""
+    return state | {
+        f"{layer}.weight": -10 * state[f"{layer}.weight"],
+        f"{layer}.bias": torch.full_like(state[f"{layer}.bias"], -200.0),
+    }
+
+
+def with_shift(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """With the mean colour of a program that makes it and does not use it."""
+    shifts = {f"{name}.weight": torch.eye(3).view(3, 3, 1, 1) for name in ("sub_mean", "add_mean")}
+    return state | shifts | {"sub_mean.bias": -torch.tensor(MEAN), "add_mean.bias": torch.tensor(MEAN)}
+
+
 CASES = {
     "as usual": (edsr(False, 1.0, -160, True), (1.0, MEAN, "0..255"), ""),
     "as usual, BasicSR": (edsr(True, 1.0, -160, False), (1.0, MEAN, "0..255"), ""),
@@ -84,6 +98,16 @@ CASES = {
     "a wide one with all of its residuals": (edsr(False, 1.0, -160, True, 256), (1.0, MEAN, "0..255"), "residual 1.0"),
     "the same in BasicSR": (edsr(True, 1.0, 20.0, False, 256), (1.0, NONE, "0..255"), r"mean .*, residual 1\.0"),
     "RCAN, 0..255 without a mean": (rcan(20.0), (1.0, NONE, "0..255"), "values in 0..255;"),
+    "a mean that is not used": (
+        for_small_values(edsr(False, 1.0, 0.0, True), "body.0.body.0"),
+        (1.0, NONE, "0..1"),
+        r"mean \(0\.0, 0\.0, 0\.0\), values in 0\.\.1;",
+    ),
+    "RCAN, a mean that is not used": (
+        with_shift(for_small_values(rcan(0.0), "body.0.body.0.body.0")),
+        (1.0, NONE, "0..1"),
+        r"mean \(0\.0, 0\.0, 0\.0\), values in 0\.\.1;",
+    ),
     "RCAN as usual": (rcan(0.0), (1.0, NONE, "0..1"), ""),
 }
 

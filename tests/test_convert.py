@@ -227,6 +227,24 @@ def test_ctrl_c_leaves_a_model_that_upscales(folder, small, monkeypatch, capsys)
     assert (model.upscale(image) != coarse).any()
 
 
+def test_two_conversions_are_not_at_work_in_one_folder(folder, small, monkeypatch, capsys):
+    ended, real = [], Fitting._step
+
+    def meanwhile(self, *arguments):
+        if not ended:
+            ended.append(0)  # before the second one comes here
+            ended.append((mga(folder, "--minutes", "0.01"), capsys.readouterr().err))
+        return real(self, *arguments)
+
+    monkeypatch.setattr(Fitting, "_step", meanwhile)
+    assert mga(folder, "--minutes", "0.01") == 0
+    code, error = ended[1]
+    assert code == 1
+    assert "mga: convert: another run is at work in " in error
+    assert error.endswith("; wait until it has ended, or choose another -o\n")
+    assert (folder / "out.safetensors").exists()
+
+
 def test_stopped_twice_writes_nothing(folder, small, monkeypatch):
     def stop(self, *_):
         raise KeyboardInterrupt

@@ -38,7 +38,7 @@ def test_decomposed_is_the_published_network(name):
     assert (found - wanted).abs().max() < 1e-6 * wanted.abs().max()
 
 
-@pytest.mark.parametrize("name", ["pan x4", "msrresnet x4", "imdn x4", "rfdn x4", "srresnet", "rcan x4"])
+@pytest.mark.parametrize("name", ["pan x4", "msrresnet x4", "imdn x4", "rfdn x4", "srresnet", "srgan", "rcan x4"])
 def test_new_blocks_change_nothing_at_first(name):
     teacher = teacher_of(name).double()
     network = halves(teacher, (teacher.config.blocks, 2)).double()
@@ -49,7 +49,7 @@ def test_new_blocks_change_nothing_at_first(name):
     assert parts, "the new blocks have weights to learn from"
 
 
-@pytest.mark.parametrize("name", ["pan x3", "msrresnet x2", "srresnet", "rcan x4"])
+@pytest.mark.parametrize("name", ["pan x3", "msrresnet x2", "srresnet", "srgan", "rcan x4"])
 def test_a_light_upsampler_is_fitted_by_least_squares(name):
     """-D is the published network all the same; no step from the fitted weights brings the coarse image nearer."""
     teacher = teacher_of(name)

@@ -44,8 +44,11 @@ KINDS = {
     "imdn": ("imdn", 4, 2, {}),
     "imdn-odd": ("imdn", 3, 2, {"channels": 13, "distilled": 3, "squeezed": 2}, "0..255"),
     "imdn-x1": ("imdn", 1, 1, {"channels": 24, "distilled": 9, "squeezed": 1}),
+    "simplified_imdn": ("simplified_imdn", 4, 2, {}),
+    "simplified_imdn-odd": ("simplified_imdn", 3, 2, {"channels": 13, "distilled": 3}, "0..255"),
     "srresnet": ("srresnet", 4, 2, {"norm": "none"}),
     "srresnet-prelu": ("srresnet", 2, 2, {"norm": "none", "prelu": True}),
+    "srresnet-standardised": ("srresnet", 4, 2, {"norm": "none", "prelu": True, "standardised": True}),
     "srresnet-odd": ("srresnet", 3, 2, {"channels": 13}),
     "edsr": ("edsr", 4, 2, {}, "0..255"),
     "edsr-wide": ("edsr", 3, 1, {"channels": 80, "residual": 0.1}, "0..255"),
@@ -53,7 +56,7 @@ KINDS = {
     "edsr-odd": ("edsr", 2, 3, {"channels": 11, "mean": (0.4, 0.5, 0.3)}),
 }
 # By which weights are larger, so that what blocks add can be seen.
-BODIES = {"rrdbnet": 3.0, "edsr": 1.5, "rcan": 1.5, "imdn": 1.5}
+BODIES = {"rrdbnet": 3.0, "edsr": 1.5, "rcan": 1.5, "imdn": 1.5, "simplified_imdn": 1.5}
 IN_BOTH = "rcan", "imdn", "srresnet"  # which have plans in bf16, too
 
 
@@ -67,7 +70,8 @@ def network(name: str) -> WholeNetwork:
             nn.init.uniform_(layer.weight, -0.3, 0.6)
     made.eval().requires_grad_(False)
     if kind in BODIES:
-        body, last = (made.body, made.body.upsampler[0]) if kind == "imdn" else (made.body.body, made.body.conv_last)
+        body = made.body if kind == "imdn" else made.body.body
+        last = made.body.upsampler[0] if "imdn" in kind else made.body.conv_last
         for layer in body.modules():
             if isinstance(layer, nn.Conv2d):
                 layer.weight *= BODIES[kind]
@@ -133,7 +137,9 @@ def values(made: WholeNetwork, image: np.ndarray) -> torch.Tensor:
     return floats[:, : made.config.scale * height, : made.config.scale * width] * weights.gain
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if KINDS[name][0] in BODIES.keys() - {"imdn"}])
+@pytest.mark.parametrize(
+    "name", [name for name in KINDS if KINDS[name][0] in BODIES.keys() - {"imdn", "simplified_imdn"}]
+)
 def test_values_are_those_of_the_modules_before_they_are_rounded(name):
     """But of IMDN, whose last convolution is the picture after a pixel shuffle: of that see 16 bits."""
     made = network(name)

@@ -16,6 +16,7 @@ from tiny_model import write_tiny_model
 
 import mga.cli
 import mga.demo
+import mga.start
 from mga.cli import COMMANDS, main
 from mga.console.process import Stopped, stoppable
 from mga.console.screen import screen
@@ -201,6 +202,38 @@ def test_lines_are_there_however_wide_the_screen_is_said_to_be(monkeypatch, caps
     monkeypatch.setenv("COLUMNS", columns)
     screen(highlight=False, soft_wrap=True).print("a.png -> b.png")
     assert capsys.readouterr().out == "a.png -> b.png\n"
+
+
+INTERRUPTED = """
+import os, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, *_):
+        if name == "numpy._core._multiarray_umath":  # whose import makes an ImportError of it
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+sys.argv = ["mga", "models"]
+from mga.start import main
+main()
+"""
+
+
+def test_ctrl_c_while_modules_are_imported_is_no_screen_of_code():
+    found = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, timeout=100)
+    assert (found.returncode, found.stdout, found.stderr) == (-signal.SIGINT, b"", b"")
+
+
+@pytest.mark.parametrize("handler", [signal.default_int_handler, signal.SIG_IGN, lambda *_: None])
+def test_ctrl_c_is_what_it_was_once_modules_are_there(monkeypatch, handler):
+    monkeypatch.setattr(sys, "argv", ["mga", "--version"])
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        with pytest.raises(SystemExit):
+            mga.start.main()
+        assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_nohup(tmp_path):

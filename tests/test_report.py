@@ -8,6 +8,7 @@ import io
 import math
 import re
 import shutil
+from collections import Counter
 from html.parser import HTMLParser
 
 import numpy as np
@@ -21,7 +22,7 @@ from mga.cli import main
 from mga.complexity import NetworkCosts, WholeCosts
 from mga.evaluation.metrics import psnr_rgb, psnr_y
 from mga.evaluation.resize import shrink_for_scale
-from mga.report import write, write_report
+from mga.report import measure, write, write_report
 from mga.report.chart import Point, curve, ticks
 from mga.report.measure import Figures, Psnr, Run, gather, steps_of_k, suggest
 from mga.report.page import training_facts
@@ -92,6 +93,27 @@ def written(files, tmp_path_factory):
         model, original, None, tmp_path_factory.mktemp("out") / "page.html", hr, ks=[0, 7], dtype="float32"
     )
     return out, out.read_text()
+
+
+@pytest.mark.parametrize(("longest", "turns"), [(60.0, 3), (0.0, 1)])
+def test_turns_are_as_many_as_there_is_time_for(files, tmp_path, monkeypatch, longest, turns):
+    """Each image once for its picture and for the timing; the original is warm after that."""
+    model, original, hr = files
+    monkeypatch.setattr(measure, "LONGEST", longest)
+    monkeypatch.setattr(measure, "RUNTIMES", {"own": "a plan of our own"})
+    runs: Counter[bool] = Counter()  # by whether it is the model, which has K
+
+    class Counted(MaskGuidedSR):
+        def upscale(self, *image, **options):
+            runs[self.config.masked] += 1
+            return super().upscale(*image, **options)
+
+    monkeypatch.setattr(write, "MaskGuidedSR", Counted)
+    said: list[str] = []
+    write_report(model, original, None, tmp_path / "page.html", hr, ks=[0, 7], dtype="float32", say=said.append)
+    images, ks = 2, 2
+    assert runs == {True: images * ks * (1 + turns), False: 1 + turns + images * (1 + ks * turns)}
+    assert [text for text in said if text.startswith("K = 7, 2 of 2, about ") and text.endswith(" seconds left")]
 
 
 def test_the_figures_are_those_of_the_pictures(files, written):

@@ -179,6 +179,23 @@ def test_another_training_in_the_folder_changes_nothing(folder, capsys):
     assert {path: path.read_bytes() for path in (folder / "out").iterdir()} == before
 
 
+def test_two_runs_do_not_train_in_one_folder(folder, capsys, monkeypatch):
+    """They would write over each other's states: the second one is told so, and the first goes on."""
+    command, ended, real = ["train", str(folder / "config.toml")], [], loop.save_state
+
+    def meanwhile(*arguments):
+        if not ended:
+            ended.append((main(command), capsys.readouterr().err))
+        return real(*arguments)
+
+    monkeypatch.setattr(loop, "save_state", meanwhile)
+    assert main(command) == 0
+    remedy = "wait until it has ended, or change config.out (of a study, -o)"
+    assert ended == [(1, f"mga: train: another run is training in {folder}/out; {remedy}\n")]
+    assert (folder / "out/fsrcnn-x2.safetensors").is_file()
+    assert main(command) == 0, "nothing holds the folder any more"
+
+
 def test_a_folder_of_the_code_before_is_refused_until_its_record_is_removed(folder):
     begin(folder).run(("dense",))
     record = folder / "out/recipe.json"

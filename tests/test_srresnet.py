@@ -116,10 +116,9 @@ def test_untrained_images(scale):
 
 
 def test_what_does_not_go_together_is_refused():
-    with pytest.raises(InputError, match=r'prelu is for norm "none", and this one is .instance'):
-        srresnet.BaseNet(4, 2, prelu=True)
-    with pytest.raises(InputError, match="a network with PReLUs is not cut in two; run it whole"):
-        MaskGuidedNetwork(ModelConfig("srresnet-split", 4, split=(1, 1), base={"norm": "none", "prelu": True}))
+    for setting in ("prelu", "tanh", "standardised"):
+        with pytest.raises(InputError, match=rf'{setting} is for norm "none", and this one is .instance'):
+            srresnet.BaseNet(4, 2, **{setting: True})
 
 
 def test_unknown_norms_are_refused():

@@ -265,7 +265,7 @@ def test_arguments_that_do_not_go_together(folder, tmp_path, capsys):
         ([suite, "--lr", sets], "--lr goes with --hr"),
         ([suite, "--json", str(tmp_path / "rows.json")], "is no file of figures to go on with"),
         ([suite, "-o", str(tmp_path / "no/table.md")], "its folder does not exist"),
-        (["--sets", sets], "--scale is missing"),
+        (["--sets", sets, "--lr", sets], "--lr goes with --hr"),
         (["--hr", sets, "--scale", "2", "--variant", "base", "all"], "takes one --variant"),
         (["--hr", sets, "--scale", "2", "-o", str(tmp_path / "t.md")], "-o goes with --sets"),
     ):

@@ -29,7 +29,8 @@ MAY_IMPORT = {
     },
     "cli": {"commands", "console"},
     "demo": {"commands", "console", "drawing"},
-    "__main__": {"cli"},
+    "start": {"cli"},
+    "__main__": {"start"},
 }
 
 

@@ -216,6 +216,24 @@ def test_a_frame_in_the_middle_that_is_damaged_is_left_out(tmp_path, mga_video):
     assert [time for time, _ in decoded(tmp_path / "out.mkv")] == pytest.approx(times, abs=0.002)
 
 
+@pytest.mark.parametrize(
+    ("left_out", "note"),
+    [
+        ([], None),
+        (range(24, 31), "it has no frames between 0.8 and 1.0 s; is it damaged?"),
+        ([*range(24, 31), 40, 41], "it has no frames between 0.8 and 1.0 s, nor in 1 more such places; is it damaged?"),
+        ([number for number in range(60) if number % 7 in (2, 3, 5)], None),  # whose pace is not even
+    ],
+)
+def test_what_a_reader_jumps_over_is_said(tmp_path, left_out, note):
+    """A damaged part of a Matroska file is passed over without an error, and 300 bytes cost 45 frames in silence."""
+    times = [3 * number for number in range(60) if number not in left_out]
+    make(tmp_path / "in.mkv", [np.full((8, 8, 3), number, np.uint8) for number in range(len(times))], times)
+    with Video(tmp_path / "in.mkv") as video:
+        assert len(list(video.frames())) == len(times)
+        assert video.notes == ([] if note is None else [note])
+
+
 def test_a_stream_that_began_hours_ago_begins_now(tmp_path, mga_video):
     """As those of cameras and stations do, with the sound as far from the pictures as it was."""
     make(tmp_path / "in.mp4", pictures(height=60, width=80), TIMES, "libx264", "yuv420p", sound=True)

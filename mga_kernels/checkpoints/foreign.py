@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator
 
 NOT_YET = "which is not supported yet"
 SPANDREL = "; in Python, spandrel may load it for from_checkpoint (docs/checkpoints.md)"
-WITHOUT_SPANDREL = ("CARN",)
+WITHOUT_SPANDREL = ("CARN", "MDSR", "WDSR", "RDN", "VDSR", "RLFN", "LIIF", "a network for videos")
 # Network -> names of tensors of which all of one line must be there, behind any prefix.
 UPSCALERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "HAT": (("layers.0.residual_group.blocks.0.conv_block.cab.0.weight", "conv_first.weight"),),
@@ -24,6 +24,18 @@ UPSCALERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "Real-CUGAN": (("unet1.conv1.conv.0.weight", "unet2.conv1.conv.0.weight"),),
     "ESC": (("plk_filter",),),
     "CARN": (("b1.b1.body.0.weight", "entry.weight", "exit.weight"),),
+    "SAFMN": (("to_feat.weight", "feats.0.norm1.weight", "to_img.0.weight"),),
+    "MDSR": (("pre_process.0.0.body.0.weight", "tail.0.weight"),),
+    "WDSR": (("skip.0.weight_v", "tail.0.weight_v"), ("skip.0.weight", "tail.0.weight", "body.0.body.0.weight")),
+    "RDN": (("SFENet1.weight", "RDBs.0.convs.0.conv.0.weight"),),
+    "VDSR": (("residual_layer.0.conv.weight", "input.weight", "output.weight"),),
+    "RLFN": (("block_1.c1_r.weight", "block_1.esa.conv1.weight"),),
+    "LIIF": (("imnet.layers.0.weight", "encoder.head.0.weight"),),
+    "a network for videos": (
+        ("spynet.basic_module.0.basic_module.0.weight",),
+        ("spynet.basic_module.0.basic_module.0.conv.weight",),
+        ("feature_extraction.0.conv1.weight", "conv_l2_1.weight"),
+    ),
 }
 OTHERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "Stable Diffusion": (
@@ -83,7 +95,8 @@ def foreign_network(names: Collection[str]) -> str | None:
     names = frozenset(names)
     for network, spellings in UPSCALERS.items():
         if _has(names, spellings):
-            return f"a file of {network}, {NOT_YET}{'' if network in WITHOUT_SPANDREL else SPANDREL}"
+            what = network if network.startswith("a ") else f"a file of {network}"
+            return f"{what}, {NOT_YET}{'' if network in WITHOUT_SPANDREL else SPANDREL}"
     if any(name.endswith(ADAPTED) for name in names):
         return "a LoRA, a change to another model, not a network for super-resolution"
     for network, spellings in OTHERS.items():

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from ..errors import CheckpointError
+from .normed import is_beside, names_of_parts
 
 # Segments of names that DataParallel, torch.compile and others add around a module, at any place, and those by which a
 # whole network, saved as an object, holds its parts.
@@ -104,7 +105,9 @@ def find_networks(tensors: State, places: Places) -> list[Part]:
     which another one would seem to begin. CheckpointError for more networks than a file of one can have.
     """
     plain = _plain_names(tensors)
-    found = places(plain)
+    parts_of = names_of_parts(plain)
+    plain = {parts_of.get(name, name): original for name, original in plain.items()}
+    found = places([name for name in plain if not is_beside(name)] if parts_of else plain)
     if len(found) > MOST_NETWORKS:
         raise CheckpointError(f"it has {len(found):,} networks in it")
     inner = {prefix + part for prefix, parts in found.items() for part in parts}

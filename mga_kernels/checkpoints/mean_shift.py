@@ -46,13 +46,16 @@ def without_shift(state: State) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if not name.startswith(SHIFTS)}
 
 
-def with_other_means(reading: Reading, mean: tuple[float, ...]) -> Reading:
-    """A reading of a file that has no mean shift, with what it may be as well: of either range, with a mean or none.
+def with_other_means(reading: Reading, mean: tuple[float, ...], brought: bool = False) -> Reading:
+    """A reading with what the file may be as well: of either range, with a mean or none.
 
     Programs of training have settings for both, of which the tensors keep nothing. ``mean`` is the usual one of 0..255.
+    Where the file brings a mean shift, it may be one that its program makes and does not use (super-image).
     """
     none = (0.0,) * len(mean)
-    ways = [(mean, "0..255"), (tuple(value / 255 for value in mean), "0..1"), (none, "0..1"), (none, "0..255")]
+    ways = [(none, "0..1"), (none, "0..255")]
+    if not brought:
+        ways = [(mean, "0..255"), (tuple(value / 255 for value in mean), "0..1"), *ways]
     usual = (tuple(reading.settings["mean"]), reading.ranges[0])
     ways.sort(key=lambda way: (way[0] == none) != (usual[0] == none))  # what differs least comes first
     return replace(

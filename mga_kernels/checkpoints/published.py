@@ -22,6 +22,7 @@ from .foreign import foreign_network
 from .inside import Part, best, find_networks, guess, tensors_of
 from .kinds import STATE, kind_of, text_kind
 from .mask_guided import places_of_mask_guided
+from .normed import put_together
 from .pickles import Refused, kind_of_pickle, read_pickle
 from .recognise import places_of_networks
 
@@ -73,7 +74,7 @@ def _places(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 def _one_of(parts: list[Part], name: str, size: int) -> dict[str, Tensor]:
     chosen = best(parts)
-    states = [check_tensors(part.state, name, size) for part in chosen]
+    states = [put_together(check_tensors(part.state, name, size), name) for part in chosen]
     if not all(_equal(state, states[0]) for state in states[1:]):
         places = [shown(str(part)) for part in chosen[:3]] + (["more"] if len(chosen) > 3 else [])
         raise CheckpointError(

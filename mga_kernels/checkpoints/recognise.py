@@ -14,7 +14,7 @@ from ..networks.whole import SCALES, WholeConfig, WholeNetwork
 from ..notices import warn
 from ..system.texts import shown
 from .building import without_memory
-from .foreign import foreign_network, prefixes
+from .foreign import SPANDREL, foreign_network, prefixes
 from .inside import MOST_NETWORKS
 from .probe import is_studio_luma, right_colours, right_reading, right_way
 from .scales import Hint
@@ -66,8 +66,10 @@ def recognise(
         raise InputError(f"{name}: scale {scale!r} is not supported; choose one of {SCALES}")
     spelling = find_spelling(state)
     if spelling is None:
-        known = foreign_network(state) or f"of no network that is known: it has {describe(state)}"
-        raise CheckpointError(f"{name} is {known}; {supported()}")
+        known = foreign_network(state)
+        remedy = "" if known else SPANDREL
+        known = known or f"of no network that is known: it has {describe(state)}"
+        raise CheckpointError(f"{name} is {known}; {supported()}{remedy}")
     try:
         reading = _tried(spelling.read(state), input_range, name, spelling.name)
         reading = _narrowed(reading, colour, input_range, scale)

@@ -43,7 +43,8 @@ class Layout:
     """Names in a network's state dict. ``blocks``: pattern before and of a block's number, counted from ``first``.
 
     ``head`` is the first convolution, ``ends`` what comes last and returns colours. ``silent``: the layers of a block
-    that are set to zero where it is to change nothing. ``fusion``: the convolution of all blocks' outputs.
+    that are set to zero where it is to change nothing. ``fusion``: the convolution of all blocks' outputs. ``before``:
+    what else comes before the blocks, of the Base-Net alone.
     """
 
     head: str
@@ -52,6 +53,7 @@ class Layout:
     silent: tuple[str, ...] = ()
     first: int = 0
     fusion: str = ""
+    before: tuple[str, ...] = ()
 
 
 class StateChannels(TypedDict):

@@ -31,6 +31,29 @@ class Frame:
     duration: int
 
 
+class Pace:
+    """Where frames that follow each other at an equal pace otherwise have a gap, as a damaged part of a file leaves.
+
+    Of an ``even`` pace steps differ by less than half of one; videos whose frames come when something changes have
+    none.
+    """
+
+    USUAL = 20  # frames at the pace for each gap, at least
+
+    def __init__(self) -> None:
+        self.gaps: list[tuple[int, int]] = []  # times
+        self.frames = 0
+
+    def note(self, expected: int, pts: int, step: int) -> None:
+        """A frame at ``pts``, where one at ``expected`` would have been at the pace."""
+        self.frames += 1
+        if 2 * abs(pts - expected) >= step:
+            self.gaps.append((expected, pts))
+
+    def even(self) -> bool:
+        return all(first < last for first, last in self.gaps) and self.frames >= self.USUAL * len(self.gaps)
+
+
 def open_source(path: Path) -> InputContainer:
     """PyAV's container. A list that names other places opens none but files."""
     name, protocol = ("pipe:0", "pipe") if path == PIPE else (f"file:{path}", "file")
@@ -109,7 +132,7 @@ class Video:
         Those that are done are decoded, as others depend on them, and no more. What is damaged is left out.
         """
         av = pyav()
-        expected, start = 0, round(self.start / self.time_base)
+        expected, start, pace = 0, round(self.start / self.time_base), Pace()
         step = round(1 / (self.rate * self.time_base)) if self.rate else 1
         with errors_of(f"{self.name} cannot be decoded any further"):
             for number, frame in enumerate(self._decoded(av)):
@@ -125,12 +148,18 @@ class Video:
                     )
                 self.rotation = frame.rotation
                 pts = expected if frame.pts is None else frame.pts
+                if number:
+                    pace.note(expected, pts, step)
                 expected = pts + (frame.duration or step)
                 if number >= done:
                     yield Frame(self._to_rgb(av, frame), pts - start, frame.duration or 0)
         if self.damaged:
             parts = "part that cannot" if self.damaged == 1 else "parts that cannot"
             self.notes.append(f"it has {self.damaged} {parts} be decoded, and the frames of these are missing")
+        elif pace.gaps and pace.even():
+            first, last = (float((pts - start) * self.time_base) for pts in pace.gaps[0])
+            more = f", nor in {len(pace.gaps) - 1} more such places" if len(pace.gaps) > 1 else ""
+            self.notes.append(f"it has no frames between {first:.1f} and {last:.1f} s{more}; is it damaged?")
 
     def _decoded(self, av: Any) -> Iterator[Any]:
         packets = self.container.demux(self.stream)

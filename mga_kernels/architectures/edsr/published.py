@@ -39,7 +39,7 @@ def _original(state: State) -> Reading:
         r"tail\.1\.": "conv_last.",
     }
     reading = _edsr(renamed(without_shift(state), rules), "original", mean, ranges)
-    return _with_others(reading if has_shift(state) else with_other_means(reading, MEAN))
+    return _with_others(with_other_means(reading, MEAN, has_shift(state)))
 
 
 def _basicsr(state: State) -> Reading:

@@ -8,8 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...networks.distilling import IMDB, SLOPE, ContrastAttention
 from ...networks.interface import Halves
-from ...runtimes.cpu.layers import Conv, Scale, beside, from_bytes, stacked, weight_and_bias
+from ...runtimes.cpu.distilling import KEPT, apart, distilling
+from ...runtimes.cpu.layers import Conv, beside, from_bytes, stacked, weight_and_bias
 from ...runtimes.cpu.pairs import Grid
 from ...runtimes.cpu.plan import Buffers, PairWeights
 from ...runtimes.cpu.rescaled import Given, RescaledChain, TrunkWeights
@@ -17,43 +19,19 @@ from ...runtimes.cpu.stages import Part, Stage, against_shuffle, part_of
 from ...runtimes.cpu.storage import Storage, Stored
 from . import network as imdn
 
-KEPT = 4  # parts that a block keeps and joins
-
-
-def _apart(rows: Tensor, first: int, whole: int) -> Tensor:
-    """(C', ...) with zeros behind its ``first`` rows, which then take up ``whole``."""
-    return torch.cat([rows[:first], rows.new_zeros(whole - first, *rows.shape[1:]), rows[first:]])
-
 
 class _Block:
-    """IMDB: the ``stages`` up to its gate, which leave the kept channels in slot "to", and its last convolution.
+    """IMDB: the ``stages`` up to its gate, which leave the kept channels in slot "to", and its last convolution."""
 
-    Each of the KEPT parts takes up ``part`` channels, which end in zeros where a part of a slot may not begin.
-    """
-
-    def __init__(self, block: imdn.IMDB, x: Part, part: int):
-        self.part = part
+    def __init__(self, block: IMDB, x: Part, part: int):
+        self.stages, self.join = distilling(block, x, "to", part, measure=True)
         distilled, _ = block.parts
-        self.stages: list[Stage] = []
-        for number, step in enumerate((block.c1, block.c2, block.c3)):
-            out = f"step {number}"
-            # A convolution's result has one place, so what is kept of it is copied out of it.
-            kept = Stage(Scale(part), out, ("to", number * part), measure=True)
-            self.stages += [Stage(self._distilling(step, distilled, imdn.SLOPE), x, out), kept]
-            x = out, part
-        self.stages.append(Stage(self._distilling(block.c4, distilled, 1.0), x, ("to", 3 * part), measure=True))
+        assert isinstance(block.cca, ContrastAttention)
         (squeeze, squeezed), (excite, excited) = (weight_and_bias(block.cca.conv_du[i]) for i in (0, 2))
-        weight, bias = weight_and_bias(block.c5)
         assert excited is not None
-        self.join = Conv(beside(weight.chunk(KEPT, dim=1), part), bias)
         self.squeeze, self.squeezed = beside(squeeze.chunk(KEPT, dim=1), part).flatten(1), squeezed
         self.excite = stacked(excite.chunk(KEPT), part).flatten(1)
-        self.excited = torch.cat([_apart(one, distilled, part) for one in excited.chunk(KEPT)])
-
-    def _distilling(self, step: torch.nn.Module, distilled: int, slope: float) -> Conv:
-        weight, bias = weight_and_bias(step)
-        assert bias is not None
-        return Conv(_apart(weight, distilled, self.part), _apart(bias, distilled, self.part), slope)
+        self.excited = torch.cat([apart(one, distilled, part) for one in excited.chunk(KEPT)])
 
     def gates(self, area: Grid, measured: list[Tensor], kept: Stored) -> tuple[Tensor, Tensor]:
         """Factors and offsets (count, KEPT * part) of what ``stages`` have just left in ``kept``.
@@ -97,11 +75,11 @@ class _Trunk:
         ]
         if self.summed:
             for number, (stages, weight) in enumerate(zip(joined, parts, strict=True)):
-                slope = imdn.SLOPE if number == self.count - 1 else 1.0
+                slope = SLOPE if number == self.count - 1 else 1.0
                 adding = Conv(weight, None if number else bias, slope)
                 stages.append(Stage(adding, "block", "sum", "sum" if number else None))
         else:
-            joined[-1].append(Stage(Conv(beside(parts, self.whole), bias, imdn.SLOPE), "outputs", "sum"))
+            joined[-1].append(Stage(Conv(beside(parts, self.whole), bias, SLOPE), "outputs", "sum"))
         self.begin = weights.chain(self.blocks[0].stages, ["x", "to"])
         self.chains = [
             self._rescaled([*stages, *block.stages], ["to"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...networks.distilling import IMDB, SLOPE
 from ...networks.divided import BaseHalf, Distilling, Layout, RefineHalf, channels_of_state
 from ...networks.registry import Network
 from . import network as imdn
@@ -17,8 +18,8 @@ class _Imdn(Distilling):
         squeezed: int = imdn.FEATURE_CHANNELS // 16,
     ):
         super().__init__()
-        modules = [imdn.IMDB(channels, distilled, squeezed) for _ in range(blocks)]
-        self.build(scale, channels, "IMDB", modules, imdn.SLOPE)
+        modules = [IMDB(channels, distilled, squeezed) for _ in range(blocks)]
+        self.build(scale, channels, "IMDB", modules, SLOPE)
 
 
 class ImdnBase(_Imdn, BaseHalf):

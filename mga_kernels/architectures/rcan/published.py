@@ -53,7 +53,7 @@ def _rcan_original(state: State) -> Reading:
         r"body\.(\d+)\.body\.(\d+)\.body\.": r"body.\1.residual_group.\2.rcab.",
     }
     reading = _rcan(renamed(without_shift(state), rules), "original (EDSR framework)", mean, ranges)
-    return reading if has_shift(state) else with_other_means(reading, MEAN)
+    return with_other_means(reading, MEAN, has_shift(state))
 
 
 def _rcan_basicsr(state: State) -> Reading:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import cast
 
+import torch
 from torch import nn
 
+from ...networks.interface import Halves
 from ...runtimes.cpu.layers import Conv, from_bytes, slope_of
 from ...runtimes.cpu.pairs import Grid
 from ...runtimes.cpu.plan import Buffers, MakeChain, PlaneSizes
 from ...runtimes.cpu.rescaled import Given, RescaledChain, TrunkWeights, normalise, sums
 from ...runtimes.cpu.stages import Stage, stepwise
-from ...runtimes.cpu.storage import Chain, Stored
+from ...runtimes.cpu.storage import Chain, Storage, Stored
 from . import network as srresnet
 
 TIGHT_SCALE = 4  # the 9x9 convolution sees four pixels of zeros beyond a patch, which at this scale are one LR pixel
@@ -115,6 +118,22 @@ class SrresnetWeights(TrunkWeights[srresnet.BaseNet, srresnet.RefineNet]):
     faster = "float32"
     any_settings = True
 
+    @classmethod
+    def against(cls, halves: Halves, kept: Storage) -> str | None:
+        if getattr(halves.base, "tanh", False):
+            return "there are none that end in a hyperbolic tangent"
+        return super().against(halves, kept)
+
+    def _first(self, base: srresnet.BaseNet) -> Conv:
+        """The first convolution, of an image in 0..255."""
+        slope = slope_of(base.relu)
+        if not base.standardised:
+            return from_bytes(base.conv_input, self.value_range, slope)
+        mean, deviation = srresnet.IMAGENET
+        scaled = copy.deepcopy(base.conv_input)
+        scaled.weight.data /= torch.tensor(deviation, dtype=torch.float32)[:, None, None]
+        return self.less_mean(scaled, mean, slope, factor=self.value_range / 255)
+
     def _trunk(self, half: srresnet.BaseNet | srresnet.RefineNet) -> _PlainTrunk | _NormalisedTrunk:
         if isinstance(half.bn_mid, nn.Identity):
             return _PlainTrunk(half, self.chain)
@@ -123,8 +142,7 @@ class SrresnetWeights(TrunkWeights[srresnet.BaseNet, srresnet.RefineNet]):
     def prepare_base(self, base: srresnet.BaseNet) -> None:
         self.trunk, self.channels = self._trunk(base), base.conv_mid.out_channels
         self.base_planes = {**self.trunk.planes, **self.shallow}
-        head = Stage(from_bytes(base.conv_input, self.value_range, slope_of(base.relu)), "image", "x")
-        self.head = self.chain([head], ["image", "x"])
+        self.head = self.chain([Stage(self._first(base), "image", "x")], ["image", "x"])
         self.end = self.trunk.ends([], ["out"])
         upsampler = _upsampler(base, "out", self.config.scale)
         self.end_in_picture = self.trunk.ends(upsampler, ["out", "picture"], alone=True)

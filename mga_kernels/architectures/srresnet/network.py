@@ -8,11 +8,13 @@ the convolutions when a file is read, does not); ``norm``, a setting of each hal
   ``upscale4x``. The Refine-Net takes its statistics from each patch by itself: a pixel is refined differently in
   another patch, so the Refine-Net over all patches and over the whole feature are two functions, by construction.
 * "none": no normalisation, and biases. Each output depends on its surroundings only, wherever patches are cut. A
-  Base-Net may have PReLUs there (``prelu``), as in the paper of SRResNet, instead of leaky ReLUs.
+  Base-Net may have PReLUs there (``prelu``), as in the paper of SRResNet, instead of leaky ReLUs, and end in a
+  hyperbolic tangent (``tanh``), as SRGAN does, of an image that may be ``standardised`` by ImageNet's colours.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
@@ -21,6 +23,7 @@ from ...networks.layers import consume_halo, conv, stepwise_upsampler, valid_con
 FEATURE_CHANNELS = 64
 SLOPE = 0.2
 NORMS = ("instance", "none")
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # mean colour and standard deviation
 
 
 def _has_norm(norm: str) -> bool:
@@ -31,6 +34,19 @@ def _has_norm(norm: str) -> bool:
 
 def activation(channels: int, prelu: bool = False) -> nn.Module:
     return nn.PReLU(channels) if prelu else nn.LeakyReLU(SLOPE)
+
+
+def squashed(x: Tensor) -> Tensor:
+    """What a network that ends in a hyperbolic tangent makes of its last convolution: -1..1, moved to 0..1."""
+    return (x.tanh() + 1) / 2
+
+
+def standard(image: Tensor) -> Tensor:
+    """(N, 3, H, W) in 0..1, by ImageNet's colours."""
+    mean, deviation = (
+        torch.cat([image.new_full((1, 1, 1, 1), value) for value in values], dim=1) for values in IMAGENET
+    )
+    return (image - mean) / deviation
 
 
 def _normalisation(norm: bool, channels: int) -> nn.Module:
@@ -82,16 +98,24 @@ class BaseNet(_Half):
         norm: str = "instance",
         channels: int = FEATURE_CHANNELS,
         prelu: bool = False,
+        tanh: bool = False,
+        standardised: bool = False,
     ):
         super().__init__(scale, blocks, _has_norm(norm), channels, prelu)
-        if prelu and norm != "none":
-            raise InputError(f'srresnet: prelu is for norm "none", and this one is {norm!r}')
+        for name, given in (("prelu", prelu), ("tanh", tanh), ("standardised", standardised)):
+            if given and norm != "none":
+                raise InputError(f'srresnet: {name} is for norm "none", and this one is {norm!r}')
+        self.tanh, self.standardised = tanh, standardised
         self.relu = activation(channels, prelu)
         self.receptive_field = None if norm == "instance" else 2 * blocks + 8
         self.conv_input = conv(3, channels, 9, bias=norm == "none")
 
+    def upsample(self, feature: Tensor) -> Tensor:
+        image = super().upsample(feature)
+        return squashed(image) if self.tanh else image
+
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        feature = self.trunk(self.relu(self.conv_input(image)))
+        feature = self.trunk(self.relu(self.conv_input(standard(image) if self.standardised else image)))
         return self.upsample(feature), feature
 
 

@@ -127,7 +127,7 @@ def closing_pair(conv1: nn.Conv2d, conv2: nn.Conv2d, narrow: bool = True) -> tup
 
 
 def less_mean(
-    conv: nn.Conv2d, mean: Sequence[float], slope: float = 1.0, narrow: bool = True, factor: float = 1.0
+    conv: nn.Conv2d, mean: Sequence[float], slope: float | Tensor = 1.0, narrow: bool = True, factor: float = 1.0
 ) -> Conv:
     """The convolution of ``factor`` times an image in 0..255, less its mean colour by way of a last channel, of ones.
 

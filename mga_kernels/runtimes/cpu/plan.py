@@ -94,7 +94,9 @@ class PairWeights(Planner, Generic[Base, Refine]):
     def closing_pair(self, conv1: nn.Conv2d, conv2: nn.Conv2d) -> tuple[Conv, Conv]:
         return closing_pair(conv1, conv2, self.storage.narrow)
 
-    def less_mean(self, conv: nn.Conv2d, mean: Sequence[float], slope: float = 1.0, factor: float = 1.0) -> Conv:
+    def less_mean(
+        self, conv: nn.Conv2d, mean: Sequence[float], slope: float | Tensor = 1.0, factor: float = 1.0
+    ) -> Conv:
         return less_mean(conv, mean, slope, self.storage.narrow, factor)
 
     @abstractmethod

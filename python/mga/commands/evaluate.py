@@ -1,6 +1,6 @@
 """``mga evaluate``: PSNR-Y and SSIM-Y of a model on a folder of HR images, or many models on many sets in one table.
 
-    mga evaluate --hr HR/ --scale 4                          # one model in one variant, figures of every image
+    mga evaluate --hr HR/ --model net.pth                    # one model in one variant, figures of every image
     mga evaluate --sets testsets/ --scale 4 --variant base masked -o TABLE.md     # one model, all sets in a folder
     mga evaluate SUITE.toml -o TABLE.md --json FIGURES.json  # models x variants x K on many sets
     mga evaluate FIGURES.json -o TABLE.md                    # a table of the rows in the file, as they are
@@ -49,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--lr", type=Path, metavar="DIR", help="folder of LR images, NAMExS.png or NAME.png for NAME.png of --hr"
     )
     parser.add_argument(
-        "--scale", type=int, help="scale of the model and of the LR images (default with --lr: by the sizes of both)"
+        "--scale",
+        type=int,
+        help="of the model and of the LR images (default: by the sizes of --hr and --lr, or the model's)",
     )
     parser.add_argument("--variant", nargs="+", choices=VARIANTS, help="default masked; several with --sets")
     parser.add_argument("--selection", choices=SELECTIONS, help="which cells are refined (default: the model's)")
@@ -69,9 +71,8 @@ def run(args: argparse.Namespace) -> int:
     if len(set(files)) < len(files):
         raise InputError("evaluate: the suite, --json and -o are different files; one would be written over another")
     if args.suite is None and args.scale is None:
-        if args.hr is None or args.lr is None:
-            raise InputError("evaluate: --scale is missing")
-        args.scale = scale_of(args.hr, args.lr)
+        of_images = args.hr is not None and args.lr is not None
+        args.scale = scale_of(args.hr, args.lr) if of_images else _scale_of_model(args)
     if args.overrides and (args.suite is None or Path(args.suite).suffix == ".json"):
         raise InputError("evaluate: --set goes with SUITE.toml, whose fields it overrides")
     if args.hr is None:
@@ -81,6 +82,12 @@ def run(args: argparse.Namespace) -> int:
     if args.output is not None:
         raise InputError("evaluate: -o goes with --sets or a suite; --json takes the figures of one folder")
     return _run_folder(args)
+
+
+def _scale_of_model(args: argparse.Namespace) -> int:
+    from mga_kernels.checkpoints import load_checkpoint
+
+    return load_checkpoint(args.model, args.colour, args.input_range, args.model_scale).config.scale
 
 
 def _run_suite(args: argparse.Namespace) -> int:

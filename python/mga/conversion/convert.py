@@ -18,6 +18,7 @@ from mga_kernels.system.files import writable_folder
 
 from ..console.process import Stopped
 from ..evaluation.testsets import only_scale
+from ..files.claim import held_folder
 from ..files.records import Record
 from ..settings.values import parse_split
 from ..training.packs import Pair
@@ -184,16 +185,18 @@ def _finished(work: Fitting | Distilling, folder: Path) -> bool:
     Another signal leaves no time for that, as when the machine shuts down.
     """
     again = f"the same command goes on from {folder}"
-    try:
-        work.run()
-        return False
-    except Stopped as signal:
-        signal.args = (again,)
-        raise
-    except KeyboardInterrupt:
-        print(f"stopped: {work.early}; {again}", file=sys.stderr, flush=True)
-        work.finish_early()
-        return True
+    remedy = "wait until it has ended, or choose another -o"
+    with held_folder(folder, f"convert: another run is at work in {folder}; {remedy}"):
+        try:
+            work.run()
+            return False
+        except Stopped as signal:
+            signal.args = (again,)
+            raise
+        except KeyboardInterrupt:
+            print(f"stopped: {work.early}; {again}", file=sys.stderr, flush=True)
+            work.finish_early()
+            return True
 
 
 def _material(

@@ -108,9 +108,8 @@ def halves(
         copied = own | {name: t for name, t in copied.items() if name in own}
     network.base.load_state_dict(copied)
     kept = _new(network.refine.state_dict(), layout, config.blocks - first)
-    refined = {
-        name: t for name, t in _part(state, layout, range(first, sum(split))) if not name.startswith(layout.head)
-    }
+    before = tuple(f"{name}." for name in (layout.head, *layout.before))
+    refined = {name: t for name, t in _part(state, layout, range(first, sum(split))) if not name.startswith(before)}
     network.refine.load_state_dict(kept | refined | _fused(state, layout, first, sum(split)))
     start_as_probability(network.mask)
     return network.eval().requires_grad_(False)
@@ -120,7 +119,8 @@ def tail_parameters(network: MaskGuidedNetwork) -> list[nn.Parameter]:
     """Those of the Base-Net that the Refine-Net does not depend on: all between its state and its image."""
     layout = network.config.definition.layout
     assert layout is not None
-    state = rf"({layout.head}|{layout.blocks}\d+{f'|{layout.fusion}' if layout.fusion else ''})\."
+    parts = [layout.head, *layout.before, rf"{layout.blocks}\d+", *filter(None, [layout.fusion])]
+    state = rf"({'|'.join(parts)})\."
     return [parameter for name, parameter in network.base.named_parameters() if not re.match(state, name)]
 
 

@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -50,6 +51,17 @@ def claim_folder(record: Path, facts: Record, command: str, remedy: str, write: 
         named = [f"{name} = {_text(found, name)}, this one has {_text(facts, name)}" for name in differing[:SHOWN]]
         more = f"; {len(differing) - SHOWN} more differ" if len(differing) > SHOWN else ""
         raise InputError(f"{command}: {record.parent} holds a run with {'; '.join(named)}{more}; {remedy}")
+
+
+@contextmanager
+def held_folder(folder: Path, otherwise: str) -> Iterator[None]:
+    """``hold_folder`` until the block ends."""
+    place = hold_folder(folder, otherwise)
+    try:
+        yield
+    finally:
+        if place is not None:
+            os.close(place)
 
 
 def hold_folder(folder: Path, otherwise: str) -> int | None:

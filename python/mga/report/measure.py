@@ -6,7 +6,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +26,8 @@ from ..evaluation.testsets import find_pairs, load_pair
 from ..files.folders import list_images, spread
 
 MOST_IMAGES = 12
-RUNS = 3  # turns of each K and the original, after one to warm up
+RUNS = 3  # turns of each K and the original with an image, after one to warm up
+LONGEST = 2.0  # seconds after which no turn more is begun: where runs are long, chance has less of them
 NEAR_HR, NEAR_ORIGINAL = 0.02, 0.1  # dB, see ``suggest``
 
 
@@ -175,6 +176,7 @@ def compare(
     The original counts in the fastest runtime that the engine has for it. Every K takes turns with it, and its seconds
     are those of the original, over all turns, times the median ratio of its own turns: so a machine that slows down
     meanwhile changes no comparison. Only one K is held at a time, as large images leave no room for the buffers of all.
+    From the second K on ``say`` is told how long the rest will take.
     """
     original, slower = _fastest(load_original, samples[0].lr, say)
     pictures = tuple(np.array(original.upscale(sample.lr)) for sample in samples)
@@ -183,8 +185,10 @@ def compare(
     wanted = sorted({min(k, max(cells)) for k in ks}) if ks else steps_of_k(max(cells))
     taken: list[list[float]] = [[] for _ in samples]  # by the original
     measured = []
+    started = time.perf_counter()
     for number, k in enumerate(wanted, 1):
-        say(f"K = {k:,}, {number} of {len(wanted)}")
+        left = (time.perf_counter() - started) / max(number - 1, 1) * (len(wanted) - number + 1)
+        say(f"K = {k:,}, {number} of {len(wanted)}{f', about {_shown(left)} left' if number > 1 else ''}")
         model = load_model(k=k)
         turns = [_turns(model, original, sample.lr, times) for sample, times in zip(samples, taken, strict=True)]
         measured.append((k, str(model.info()["photographs"]), turns))
@@ -222,7 +226,8 @@ def _fastest(
             refused = error
             continue
         model.upscale(lr)
-        found.append((statistics.median(_seconds(model, lr) for _ in range(RUNS)), str(model.info()["photographs"])))
+        taken = [_seconds(model, lr) for _ in _times()]
+        found.append((statistics.median(taken), str(model.info()["photographs"])))
         if min(found) == found[-1]:
             best = model
     if best is None:
@@ -232,14 +237,29 @@ def _fastest(
 
 
 def _turns(model: MaskGuidedSR, original: MaskGuidedSR, lr: np.ndarray, taken: list[float]) -> tuple[np.ndarray, float]:
-    """The picture of ``model``, and how many times as long as the original it takes, whose seconds go to ``taken``."""
+    """The picture of ``model``, and how many times as long as the original it takes, whose seconds go to ``taken``.
+
+    The original has run with this image before, so that it is warm.
+    """
     picture = np.array(model.upscale(lr))
-    original.upscale(lr)
     ratios = []
-    for _ in range(RUNS):
+    for _ in _times():
         taken.append(_seconds(original, lr))
         ratios.append(_seconds(model, lr) / taken[-1])
     return picture, statistics.median(ratios)
+
+
+def _shown(seconds: float) -> str:
+    return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} seconds"
+
+
+def _times() -> Iterator[int]:
+    """Numbers of turns: one at least, RUNS at most, as many as are begun within LONGEST."""
+    started = time.perf_counter()
+    for number in range(RUNS):
+        if number and time.perf_counter() - started >= LONGEST:
+            return
+        yield number
 
 
 def _seconds(model: MaskGuidedSR, lr: np.ndarray) -> float:
@@ -257,6 +277,8 @@ def _figures(
 
 def psnr(picture: np.ndarray, other: np.ndarray, border: int) -> Psnr:
     """Between two uint8 pictures; the border is left where nothing would remain without it."""
+    if picture is other:
+        return Psnr(math.inf, math.inf)
     border = border if min(picture.shape[:2]) > 2 * border else 0
     return Psnr(psnr_y(picture, other, border), psnr_rgb(picture, other, border))
 

@@ -51,11 +51,8 @@ class Classes(Run[ClassRecipe]):
         self.crops = {step: self.crops_of([part], recipe.batch) for step, part in zip(steps, ranked, strict=True)}
         self.crops["classifier"] = self.crops_of(packs, recipe.class_batch)
 
-    def run(self, steps: tuple[str, ...] = ()) -> Path:
-        """Run the steps, by default all, from where they stopped; returns the weights file.
-
-        The classifier goes on from the branches, whose states are in the folder.
-        """
+    def _run(self, steps: tuple[str, ...]) -> Path:
+        """The classifier goes on from the branches, whose states are in the folder."""
         *branches, last = self.recipe.steps()
         named = {"branches": tuple(branches), last: (last,)}
         if unknown := [step for step in steps if step not in named]:

@@ -21,7 +21,7 @@ from mga_kernels.networks import SRNetwork
 from mga_kernels.system.files import writable_folder
 
 from ..evaluation.metrics import psnr_y
-from ..files.claim import claim_folder, content_of, flat
+from ..files.claim import claim_folder, content_of, flat, held_folder
 from ..files.records import Record
 from .flat import VISIBLE_LEVELS, colour_errors
 from .loop import Ema, pace_of, run_steps
@@ -81,9 +81,20 @@ class Run(ABC, Generic[R]):
         torch.manual_seed(recipe.seed)
         self.held_out = [*open_pack(recipe.validation, recipe.scale)] if recipe.validation else []
 
-    @abstractmethod
     def run(self, steps: tuple[str, ...] = ()) -> Path:
-        """Run the steps, by default all, from where they stopped; returns the weights file."""
+        """Run the steps, by default all, from where they stopped; returns the weights file.
+
+        InputError where another run is training in the folder: two would write over each other's states.
+        """
+        if not self.workers.first:
+            return self._run(steps)
+        remedy = "wait until it has ended, or change config.out (of a study, -o)"
+        with held_folder(self.out, f"train: another run is training in {self.out}; {remedy}"):
+            return self._run(steps)
+
+    @abstractmethod
+    def _run(self, steps: tuple[str, ...]) -> Path:
+        """``run``, alone in the folder."""
 
     def packs(self) -> list[list[Pair]]:
         return [open_pack(path, self.recipe.scale) for path in self.recipe.train]

@@ -83,8 +83,8 @@ class ThreeStep(Run[Recipe]):
             reason = str(error).splitlines()[-1].strip()
             raise CheckpointError(f"train: {path} is another model than the configuration: {reason}") from None
 
-    def run(self, steps: tuple[str, ...] = ()) -> Path:
-        """Run the steps, by default all of the strategy, from where they stopped; returns the weights file.
+    def _run(self, steps: tuple[str, ...]) -> Path:
+        """By default all steps of the strategy.
 
         A step goes on from those before it, whose states are in the folder, or from ``initial`` or ``halves``.
         """
