@@ -6,8 +6,7 @@ names are those of its authors, so that with 6 blocks the Base-Net loads the pub
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...networks.distilling import IMDB, SLOPE
 from ...networks.layers import Fused, PixelShuffleUpsampler, consume_halo, conv, valid_conv
