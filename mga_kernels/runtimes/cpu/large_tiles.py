@@ -102,7 +102,8 @@ def _made(kind: type[PairWeights], halves: Halves, firsts: Firsts) -> PairWeight
     """``firsts``: of the Base-Net, and of the Refine-Net where that has another."""
     weights = (one for half in (halves.base, halves.refine) if half is not None for one in half.parameters())
     transformed = not kind.short_chains or sum(one.nbytes for one in weights) < MANY
-    return kind(halves, *(Maps(first, transformed) for first in firsts))
+    base, *refine = (Maps(first, transformed) for first in firsts)
+    return kind(halves, base, refine[0] if refine else None)
 
 
 def _is_verdict(found: object, halves: Halves) -> bool:
