@@ -16,7 +16,7 @@ from teachers import tame, teacher_of
 from mga.cli import main
 from mga.conversion import extended, fitting, pictures, split_curve
 from mga.conversion.fitting import Fitting
-from mga.conversion.material import Material, fingerprint
+from mga.conversion.material import Material
 from mga.conversion.settings import Training
 from mga.conversion.teacher import halves
 from mga.evaluation.masks import every_patch
@@ -332,13 +332,6 @@ def test_the_range_of_the_original_is_a_part_of_the_conversion(folder, small, ca
     assert mga(folder, "--minutes", "0.01", "--split", "1+1", "--input-range", "0..1") == 0
     assert mga(folder, "--minutes", "0.01", "--split", "1+1", "--input-range", "0..255") == 1
     assert "holds a run with original.input_range = 0..1, this one has 0..255; go on" in capsys.readouterr().err
-
-
-def test_images_count_by_all_their_pixels():
-    hr, lr = np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4, 3), np.uint8)
-    assert fingerprint([[(hr, lr)]]) == fingerprint([[(hr.copy(), lr)]])
-    assert fingerprint([[(hr, lr)]]) != fingerprint([[(hr + 1, lr)]])
-    assert fingerprint([[(hr, lr)]]) != fingerprint([[(hr, lr + 1)]])
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
-"""What is set of a conversion: by a file, by words of the command, and what no training can have."""
+"""What is set of a conversion: by a file, by words of the command, and what none can have; what images are known by."""
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
+from mga.conversion.material import fingerprint
 from mga.conversion.settings import load_training
 from mga_kernels.errors import InputError
 
@@ -37,3 +39,10 @@ def test_settings_come_from_a_file_and_are_overridden(tmp_path):
     )
     assert found.changed() == {"crop": 32, "batch": 2, "rates.mask": 1e-3, "rates.base": 0.5}
     assert load_training(None, {}, 8).changed() == {}
+
+
+def test_images_count_by_all_their_pixels():
+    hr, lr = np.zeros((8, 8, 3), np.uint8), np.zeros((4, 4, 3), np.uint8)
+    assert fingerprint([[(hr, lr)]]) == fingerprint([[(hr.copy(), lr)]])
+    assert fingerprint([[(hr, lr)]]) != fingerprint([[(hr + 1, lr)]])
+    assert fingerprint([[(hr, lr)]]) != fingerprint([[(hr, lr + 1)]])

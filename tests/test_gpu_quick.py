@@ -94,7 +94,7 @@ def test_who_left_the_group_holds_nobody_up(gpu_process, monkeypatch, tmp_path):
 
 
 def test_what_is_started_has_a_group_of_its_own_in_the_same_session(gpu_process):
-    """A killed script ends nothing; whoever lends the machine ends its session, and nothing disturbs the next call."""
+    """A killed script ends nothing: what it has started is left where whoever ends its session reaches it."""
     code = "import os; print(os.getpgid(0) == os.getpid(), os.getsid(0))"
     assert gpu_process.run([sys.executable, "-c", code], 30).split() == ["True", str(os.getsid(0))]
 

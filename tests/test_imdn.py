@@ -79,14 +79,15 @@ def test_what_is_not_finite_is_not_hidden_by_a_gate():
 
 
 @pytest.mark.parametrize(
-    ("scale", "channels", "dtype", "reason"),
+    ("scale", "settings", "dtype", "reason"),
     [
-        (8, 64, "float32", "there are none for a pixel shuffle of 8"),
-        (4, 21, "bfloat16", "there are none for 21 channels, an odd number"),
+        (8, {}, "float32", "there are none for a pixel shuffle of 8"),
+        (4, {"channels": 21}, "bfloat16", "there are none for 21 channels, an odd number"),
+        (4, {"squeezed": 0}, "float32", "there are none for IMDN without attention; simplified_imdn is that"),
     ],
 )
-def test_what_our_convolutions_cannot_run_is_refused(scale, channels, dtype, reason):
-    network = WholeNetwork(WholeConfig("imdn", scale, 1, {"channels": channels}))
+def test_what_our_convolutions_cannot_run_is_refused(scale, settings, dtype, reason):
+    network = WholeNetwork(WholeConfig("imdn", scale, 1, settings))
     with pytest.raises(InputError, match=rf"runtime 'own' cannot run imdn here: {reason}"):
         MaskGuidedSR(network, device="cpu", runtime="own", dtype=dtype)
     model = MaskGuidedSR(network, device="cpu")

@@ -97,7 +97,7 @@ def written(files, tmp_path_factory):
 
 @pytest.mark.parametrize(("longest", "turns"), [(60.0, 3), (0.0, 1)])
 def test_turns_are_as_many_as_there_is_time_for(files, tmp_path, monkeypatch, longest, turns):
-    """Each image once for its picture and for the timing; the original is warm after that."""
+    """Each image once for its picture or to be warm, and for the timing."""
     model, original, hr = files
     monkeypatch.setattr(measure, "LONGEST", longest)
     monkeypatch.setattr(measure, "RUNTIMES", {"own": "a plan of our own"})
@@ -112,7 +112,7 @@ def test_turns_are_as_many_as_there_is_time_for(files, tmp_path, monkeypatch, lo
     said: list[str] = []
     write_report(model, original, None, tmp_path / "page.html", hr, ks=[0, 7], dtype="float32", say=said.append)
     images, ks = 2, 2
-    assert runs == {True: images * ks * (1 + turns), False: 1 + turns + images * (1 + ks * turns)}
+    assert runs == {True: images * ks * (1 + turns), False: 1 + turns + images * (1 + ks * (1 + turns))}
     assert [text for text in said if text.startswith("K = 7, 2 of 2, about ") and text.endswith(" seconds left")]
 
 

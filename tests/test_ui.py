@@ -11,7 +11,6 @@ import socket
 import time
 import urllib.parse
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -20,7 +19,6 @@ from tiny_model import write_tiny_model
 from ui_page import found, served
 
 from mga.cli import main
-from mga.page.visits import Visit, file_name
 
 for package in ("starlette", "uvicorn"):
     pytest.importorskip(package, reason="the page needs it: pip install 'mga_kernels[ui]'")
@@ -366,43 +364,8 @@ def check_open_to_others(page, source, model_file):
         page.upscale(source, "--model", model_file)
 
 
-@pytest.mark.parametrize(
-    ("given", "name"),
-    [
-        ("photo.jpg", "photo.jpg"),
-        ("../../etc/passwd", "passwd"),
-        ("C:\\Users\\me\\photo.jpg", "photo.jpg"),
-        ("", "image"),
-        ("..", "image"),
-        ("a\nb\x00?.png", "a_nb_x00_.png"),
-        ("-o.png", "-o.png"),
-        ("ñ" * 200 + ".png", "ñ" * 73 + ".png"),
-        ("\ud800.png", "_.png"),
-    ],
-)
-def test_names_of_files(given, name):
-    assert file_name(given) == name
-
-
 def wait_until(happened, seconds=60):
     end = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < end
         time.sleep(0.01)
-
-
-def test_folders_are_removed_by_one_thread_at_a_time(tmp_path, monkeypatch):
-    at_work, most = [], []
-
-    def slow(folder, ignore_errors):
-        at_work.append(folder)
-        most.append(len(at_work))
-        time.sleep(0.05)
-        at_work.remove(folder)
-
-    monkeypatch.setattr("mga.page.visits.shutil.rmtree", slow)
-    visit = Visit("a", tmp_path)
-    with ThreadPoolExecutor(4) as pool:
-        for _ in range(4):
-            pool.submit(visit.remove)
-    assert most == [1] * 4

@@ -1,5 +1,5 @@
-// The weights of 3x3 kernels at the positions of tiles, for a whole vector of outputs at a time. In doubles, so that what
-// is lost is the last rounding to float only. Part of body.h.
+// The weights of 3x3 kernels at the positions of tiles, for a whole vector of outputs at a time. In doubles, so that
+// what is lost is the last rounding to float only. Part of body.h.
 
 typedef double D8 __attribute__((vector_size(64)));
 typedef float F8 __attribute__((vector_size(32)));  // as V8, which is something else on some processors

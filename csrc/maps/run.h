@@ -93,7 +93,6 @@ class ChainRun {
         tasks_(lists_of_thread().tasks),
         sums_(lists_of_thread().sums) {
     tasks_.clear();
-    place_weights(stages);
     std::vector<int32_t> count(stages.size(), 0);
     for (size_t i = 0; i < stages.size(); ++i) {
       work_.emplace_back(kernels, stages[i]);
@@ -109,6 +108,7 @@ class ChainRun {
         for (int64_t row = first; row <= last; ++row) states_[i].left[row].fetch_add(1, std::memory_order_relaxed);
       });
     });
+    if (!tasks_.empty()) place_weights(stages);
     int64_t floats = 0;
     for (size_t i = 0; i < stages.size(); ++i) {
       states_[i].first = floats;
@@ -209,7 +209,8 @@ class ChainRun {
       const int64_t needed = size(layer);
       if (needed == 0) continue;
       const UntransformedWeight weight{layer.plain, layer.inputs, layer.vectors, layer.tile};
-      for_each_panel(layer.vectors, [&](int64_t first, int64_t count) { panels_.push_back({weight, first, count, to}); });
+      for_each_panel(layer.vectors,
+                     [&](int64_t first, int64_t count) { panels_.push_back({weight, first, count, to}); });
       layer.weight = to;
       to += needed;
     }

@@ -1,6 +1,7 @@
 // The hand-out of layers to threads of the C++ library, for ThreadSanitizer: maps, tiles side by side and in a list,
 // others that become zeros, sums, and pictures of one layer; several layers one after the other and in bands, over maps
-// of a few rows; weights that threads transform first. Prints how many results were compared; a difference from one thread ends it with status 1.
+// of a few rows; weights that threads transform first. Prints how many results were compared; a difference from one
+// thread ends it with status 1.
 #include <cstdio>
 #include <cstring>
 #include <random>

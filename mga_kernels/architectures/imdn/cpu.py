@@ -125,6 +125,8 @@ class ImdnWeights(TrunkWeights[imdn.BaseNet, imdn.RefineNet]):
         channels = base.LR_conv.out_channels
         if kept.narrow and channels % 2:
             return f"there are none for {channels} channels, an odd number"
+        if not isinstance(base.IMDB1.cca, ContrastAttention):
+            return "there are none for IMDN without attention; simplified_imdn is that"
         return against_shuffle(halves.config.scale)
 
     def prepare_base(self, base: imdn.BaseNet) -> None:

@@ -119,7 +119,7 @@ class RcanWeights(TrunkWeights[rcan.BaseNet, rcan.RefineNet]):
 
     def prepare_base(self, base: rcan.BaseNet) -> None:
         first = self.less_mean(base.conv_first, base.mean, factor=self.value_range / 255)
-        self.trunk = _Trunk(base, self.chain, first if self.storage.in_place else None)
+        self.trunk = _Trunk(base, self.chain, None if self.shallow else first)
         self.channels, self.unshuffled = self.trunk.channels, base.unshuffled
         self.base_planes = {**dict.fromkeys(self._planes_of(self.trunk), self.channels), **self.shallow}
         self.head = self.chain([Stage(first, "image", "x")], ["image", "x"])

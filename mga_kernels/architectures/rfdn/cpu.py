@@ -20,7 +20,7 @@ from ...runtimes.cpu.storage import Chain, Stored
 from ...runtimes.cpu.trunks import StoredTrunkWeights, Trunk
 from . import network as rfdn
 
-ROWS = 32  # of a grid of patches that are floats at the same time, in less than 1 MiB
+TOGETHER = 1 << 18  # values of patches, in whole rows of a grid, that are copied at the same time: 1 MiB as floats
 DENSE = 1024  # values of a patch up to which matrices of all of them cost less than small convolutions
 WHOLE = ("x", "outputs", "sum", "joined", "work", "joined before", "work before")  # that chains are given
 
@@ -81,7 +81,7 @@ class _Gate:
         groups = self.part // work.step
         dense = self.part * math.prod(area.size) <= DENSE
         reduced, target = (area.patches(work, first, groups).permute(0, 1, 2, 4, 5, 3) for first in (groups, 0))
-        rows = len(target) if work.by_launches else ROWS
+        rows = len(target) if work.by_launches else max(1, TOGETHER // math.prod(reduced.shape[1:]))
         for some, into in zip(reduced.split(rows), target.split(rows), strict=True):
             given = some.contiguous().flatten(0, 1)  # n, groups, h, w, step
             wide = self._by_matrices(given) if dense else self._wide(given.float())
