@@ -66,7 +66,7 @@ def run(command: list[str], limit: float, **extra: str) -> str:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        process_group=0,  # a group of its own in this POSIX session: who ends that, when this process is killed, ends it
+        process_group=0,  # a group of its own in this POSIX session: who ends that, when this is killed, ends it
     )
     lines: list[str] = []
 

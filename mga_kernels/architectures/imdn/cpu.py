@@ -125,7 +125,7 @@ class ImdnWeights(TrunkWeights[imdn.BaseNet, imdn.RefineNet]):
         channels = base.LR_conv.out_channels
         if kept.narrow and channels % 2:
             return f"there are none for {channels} channels, an odd number"
-        if not isinstance(base.IMDB1.cca, ContrastAttention):
+        if not any(isinstance(module, ContrastAttention) for module in base.modules()):
             return "there are none for IMDN without attention; simplified_imdn is that"
         return against_shuffle(halves.config.scale)
 
