@@ -17,7 +17,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # each core has a worker, so threads of
 import torch
 from cuda_emulated import emulation, thread_order  # noqa: F401
 from forks import Forks
-from upscaling import full_disk, mga_upscale, model_file, picture_folder  # noqa: F401
+from upscaling import few_frames_a_part, full_disk, mga_upscale, mga_video, model_file, picture_folder  # noqa: F401
 
 from mga_kernels import _native
 

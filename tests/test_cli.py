@@ -11,18 +11,12 @@ import pytest
 import torch
 from local_originals import compact
 from PIL import Image
-from tiny_model import write_tiny_model
 
 import mga.upscaling.work
 from mga.cli import build_parser, main
 from mga_kernels.checkpoints import read_metadata
 from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.images import read_image
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture

@@ -16,7 +16,6 @@ import commands
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_model import write_tiny_model
 
 from mga.cli import main
 from mga_kernels.distributed import Source, Upscaler, find, storage
@@ -31,11 +30,6 @@ def needs(package: str) -> pytest.MarkDecorator:
 
 
 needs_arrow, needs_ray = needs("pyarrow"), needs("ray")
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 def picture(seed=0, height=6, width=8):

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_model import write_tiny_model
 
 from mga.cli import main
 from mga.evaluation.folder import evaluate
@@ -15,11 +14,6 @@ from mga.evaluation.resize import imresize
 from mga.evaluation.testsets import find_pairs, load_pair
 from mga_kernels.engine.model import MaskGuidedSR
 from mga_kernels.errors import ImageError
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture

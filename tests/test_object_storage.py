@@ -12,7 +12,6 @@ import commands
 import pytest
 from PIL import Image
 from test_distributed import needs_ray, png, workers_of
-from tiny_model import write_tiny_model
 
 from mga.cli import main
 from mga_kernels.distributed import Upscaler, find, storage
@@ -24,11 +23,6 @@ pytest.importorskip("pyarrow", reason="pyarrow is not installed: make test-clust
 server = pytest.importorskip("moto.server", reason="there is no S3 server: make test-cluster")
 boto3 = pytest.importorskip("boto3", reason="boto3 is not installed: make test-cluster")
 KINDS = ["s3", "s3a"]  # of which pyarrow has the first itself, and fsspec the other by s3fs
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture(scope="module")

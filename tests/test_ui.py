@@ -25,11 +25,6 @@ for package in ("starlette", "uvicorn"):
 
 
 @pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
-
-
-@pytest.fixture(scope="module")
 def temporary(tmp_path_factory):
     return tmp_path_factory.mktemp("temporary")
 

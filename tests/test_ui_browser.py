@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_model import write_tiny_model
 from ui_page import found, served
 
 from mga.cli import main
@@ -23,11 +22,6 @@ for package in ("starlette", "uvicorn"):
 playwright = pytest.importorskip("playwright.sync_api", reason="needs a package: pip install playwright")
 
 BROWSERS = ("chromium", "chromium-headless-shell", "chromium-browser", "google-chrome")
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture(scope="module")

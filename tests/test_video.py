@@ -7,27 +7,11 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from films_made import TIMES, av, broken_off, decoded, make, packets, pictures, repeated, video_command
-from tiny_model import write_tiny_model
+from films_made import TIMES, av, broken_off, decoded, make, packets, pictures, repeated
 
 import mga.upscaling.video
 from mga_kernels import MaskGuidedSR
 from mga_kernels.video import Video
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
-
-
-@pytest.fixture
-def mga_video(model_file, capsys):
-    return video_command(model_file, capsys)
-
-
-@pytest.fixture
-def few_frames_a_part(monkeypatch):
-    monkeypatch.setattr(mga.upscaling.video, "PART", 5)
 
 
 @pytest.mark.usefixtures("few_frames_a_part")

@@ -12,16 +12,10 @@ import commands
 import numpy as np
 import pytest
 from films_made import TIMES, av, decoded, make, packets, pictures, repeating_command
-from tiny_model import write_tiny_model
 
 from mga_kernels import MaskGuidedSR
 from mga_kernels.video import Video
 from mga_kernels.video.streams import Beside
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture

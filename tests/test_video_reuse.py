@@ -5,30 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from films_made import TIMES, broken_off, decoded, make, packets, pictures, video_command
-from tiny_model import write_tiny_model
+from films_made import TIMES, broken_off, decoded, make, packets, pictures
 
-import mga.upscaling.video
 from mga_kernels import MaskGuidedSR
 from mga_kernels.checkpoints import save_model
 from mga_kernels.engine import Frames
 from mga_kernels.networks import WholeConfig, WholeNetwork
 from mga_kernels.video.encoding import Pictures
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
-
-
-@pytest.fixture
-def mga_video(model_file, capsys):
-    return video_command(model_file, capsys)
-
-
-@pytest.fixture
-def few_frames_a_part(monkeypatch):
-    monkeypatch.setattr(mga.upscaling.video, "PART", 5)
 
 
 @pytest.fixture

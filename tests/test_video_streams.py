@@ -12,7 +12,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from films_made import av, make, pictures, repeating_command
-from tiny_model import write_tiny_model
 
 from mga.cli import main
 from mga_kernels.engine import Frames
@@ -23,11 +22,6 @@ LINES = [(200, 600, "Hello <i>world</i>, grüße – 你好"), (900, 300, "Two\n
 SHOWN = ["Hello world, grüße – 你好", "Two\nlines"]
 FONT = b"not a font, but kept as it is"
 NAMES = {"eng": "in English", "fra": "en français"}
-
-
-@pytest.fixture(scope="module")
-def model_file(tmp_path_factory):
-    return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny.safetensors")
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A small model, a folder of images and the command, for tests of what ``mga upscale`` makes of folders."""
+"""A small model, a folder of images and the commands, for tests of ``mga upscale`` and ``mga video``."""
 
 import errno
 import os
@@ -25,6 +25,18 @@ def mga_upscale(model_file, capsys):
         return code, capsys.readouterr()
 
     return run
+
+
+@pytest.fixture
+def mga_video(model_file, capsys):
+    from films_made import video_command  # which needs PyAV
+
+    return video_command(model_file, capsys)
+
+
+@pytest.fixture
+def few_frames_a_part(monkeypatch):
+    monkeypatch.setattr("mga.upscaling.video.PART", 5)
 
 
 @pytest.fixture(name="folder")
