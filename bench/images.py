@@ -6,8 +6,8 @@ Each contender runs in a process of its own, which shows its peak memory. They a
 all that compute one function must make one picture. Then they take turns; each leaves when it has used its share of the
 budget or has run 9 times. Where not all fit into memory together, there are several heats, with ours in each of them.
 The figures go to bench/results/images_NETWORK-xSCALE_SIZE_INSTRUCTIONS.json, one for each kind of processor, named by
-its best instruction set, or the one that --held names; `python bench/report.py` makes tables and plots of all. Runtimes
-other than PyTorch come with `pip install -e .[peers]`.
+its best instruction set, or, with _held behind it, by the one that --held names; `python bench/report.py` makes tables
+and plots of all. Runtimes other than PyTorch come with `pip install -e .[peers]`.
 """
 
 from __future__ import annotations
@@ -238,10 +238,12 @@ def play_one(
 
 
 def processor() -> str:
+    """Its name, with family and model on x86: of some virtual machines the name says no more than the maker."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line for line in lines if line.startswith("model name")).partition(": ")[2]
-    except (OSError, StopIteration):
+        first = Path("/proc/cpuinfo").read_text().partition("\n\n")[0]
+        of = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+        return f"{of['model name']} (family {of['cpu family']}, model {of['model']})"
+    except (OSError, KeyError):
         return platform.processor()
 
 
@@ -280,7 +282,8 @@ def main() -> None:
     network, scale, size = combinations[0]
     print(f"{network} x{scale}, {size}", file=sys.stderr, flush=True)
     record = run_one(args, network, scale, size)
-    target = args.out / f"images_{network}-x{scale}_{size}_{record['instructions']}.json"
+    kind = record["instructions"] + ("_held" if args.held else "")
+    target = args.out / f"images_{network}-x{scale}_{size}_{kind}.json"
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_text(to_json(record))
     for name, row in record["contenders"].items():

@@ -29,13 +29,21 @@ COLOURS = {"M": "#c2410c", "D": "#1d4ed8", "original": "#4b5563"}
 def load(folder: Path) -> list[Record]:
     records = [json.loads(path.read_text()) for path in folder.glob("images_*.json")]
     names, sets = ({name: i for i, name in enumerate(order)} for order in (ORDER, INSTRUCTIONS))
-    return sorted(
-        records, key=lambda r: (names.get(r["network"], 9), r["scale"], r["lr"], sets.get(r["instructions"], 9))
-    )
+
+    def place(r: Record) -> tuple[Any, ...]:
+        return names.get(r["network"], 9), r["scale"], r["lr"], sets.get(r["instructions"], 9), is_held(r)
+
+    return sorted(records, key=place)
+
+
+def is_held(record: Record) -> bool:
+    """Whether the processor has more than the instructions that all were held to."""
+    return "held to" in record["processor"]
 
 
 def cpu(record: Record) -> str:
-    return INSTRUCTIONS.get(record["instructions"], record["instructions"])
+    name = INSTRUCTIONS.get(record["instructions"], record["instructions"])
+    return f"{name}, held" if is_held(record) else name
 
 
 def fastest(record: Record, function: str) -> tuple[str, float] | None:
@@ -133,9 +141,9 @@ def draw(records: list[Record], folder: Path) -> list[Path]:
     import matplotlib.pyplot as plt
 
     made = []
-    for scale, size, instructions in sorted({(r["scale"], r["size"], r["instructions"]) for r in records}):
+    for scale, size, kind in sorted({(r["scale"], r["size"], cpu(r)) for r in records}):
         figure, axes = plt.subplots(figsize=(7, 5))
-        group = [r for r in records if (r["scale"], r["size"], r["instructions"]) == (scale, size, instructions)]
+        group = [r for r in records if (r["scale"], r["size"], cpu(r)) == (scale, size, kind)]
         for record in group:
             points = {"M": record["contenders"][OURS]["median"]}
             points |= {f: found[1] for f in ("D", "original") if (found := fastest(record, f))}
@@ -146,20 +154,20 @@ def draw(records: list[Record], folder: Path) -> list[Path]:
             axes.annotate(record["network"], (xs[0], ys[0]), textcoords="offset points", xytext=(6, -12))
         for function, label in (("M", "-M, ours"), ("D", "-D, fastest stock"), ("original", "original, fastest stock")):
             axes.scatter([], [], color=COLOURS[function], label=label)
-        title = f"x{scale}, {size} result, {cpu(group[0])}"
+        title = f"x{scale}, {size} result, {kind}"
         axes.set(xscale="log", yscale="log", xlabel="GMACs", ylabel="seconds", title=title)
         axes.legend()
-        made.append(_save(figure, folder / f"images_x{scale}_{size}_{instructions}.svg"))
+        made.append(_save(figure, folder / f"images_x{scale}_{size}_{kind.replace(', ', '_').replace(' ', '_')}.svg"))
     groups = defaultdict(list)
     for record in records:
         groups[record["network"], record["scale"], cpu(record)].append(record)
     growing = {key: group for key, group in groups.items() if len(group) > 1}
     if growing:
         figure, axes = plt.subplots(figsize=(7, 5))
-        for (network, scale, instructions), group in growing.items():
+        for (network, scale, kind), group in growing.items():
             pixels = [r["lr"][0] * r["lr"][1] * scale**2 / 1e6 for r in group]
             rate = [r["contenders"][OURS]["median"] / p for r, p in zip(group, pixels, strict=True)]
-            axes.plot(pixels, rate, marker="o", label=f"{network} x{scale}, {instructions}")
+            axes.plot(pixels, rate, marker="o", label=f"{network} x{scale}, {kind}")
         axes.set(xscale="log", yscale="log", xlabel="megapixels of the result", ylabel="seconds for each megapixel")
         axes.set_title("-M, ours, as the image grows")
         axes.legend()

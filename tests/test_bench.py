@@ -133,6 +133,10 @@ def test_whole_images_are_checked_timed_and_reported(images, tmp_path, quick_pyt
     assert float(cells[8]) == pytest.approx(1 / rows["D, PyTorch bf16 channels-last"]["times_ours"], abs=1e-3)
     assert float(cells[9]) == pytest.approx(record["gmacs"]["M"] / record["gmacs"]["D"], abs=1e-3)
     assert "| M, ours |" in report.table(records)
+    record["processor"] += ", held to avx2"
+    (tmp_path / "images_fsrcnn-x4_192x160_held.json").write_text(json.dumps(record))
+    free, held = (line.split("|")[3].strip() for line in report.summary(report.load(tmp_path))[2:])
+    assert held == f"{free}, held"
 
 
 def agreement(images, *names, k=0):
