@@ -22,7 +22,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     files = recipe.isa_files()
     recipe.write_if_changed(folder / "instruction_sets.h", recipe.isa_header(files))
-    common = [compiler, *recipe.COMMON_FLAGS.split(), "-O0", f"-I{recipe.CSRC}", f"-I{folder}"]
+    common = [compiler, *recipe.COMMON_FLAGS.split(), "-Werror", "-O0", f"-I{recipe.CSRC}", f"-I{folder}"]
     common += [
         f"-DTORCH_TARGET_VERSION={recipe.TORCH_TARGET_MACRO}",
         "-isystem",

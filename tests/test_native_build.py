@@ -57,7 +57,7 @@ def test_build_facts():
     assert facts["version"] == mga_kernels.__version__
     assert re.match(r"(g\+\+|clang) \d+", facts["compiler"])
     assert facts["torch_target"] == "2.11"
-    assert "-Werror" in facts["flags"]
+    assert "-Wall" in facts["flags"]
     assert bool(facts["cuda"]) == bool(facts["cuda_archs"])
 
 
@@ -189,6 +189,7 @@ def build(tmp_path, **environment):
     ("environment", "message"),
     [
         ({"MGA_CUDA": "yes"}, "MGA_CUDA='yes' is none of auto, 0 and 1"),
+        ({"MGA_WERROR": "yes"}, "MGA_WERROR='yes' is neither 0 nor 1"),
         ({"MGA_CUDA_ARCHS": "80;hopper", "MGA_CUDA": "1"}, "MGA_CUDA_ARCHS='80;hopper' is not a list like"),
     ],
 )
@@ -222,3 +223,22 @@ def test_build_without_cuda_says_so_and_compiles_none(tmp_path):
     assert sources - elsewhere <= compiled <= sources
     assert not [line for line in asked if re.search(r"MGA_WITH_CUDA|USE_CUDA|libcudart|-lcudart|\.cu\b", line)]
     assert (tmp_path / "lib/mga_kernels/_C.so").exists()
+
+
+@pytest.mark.parametrize("wish", [None, "1"])
+def test_a_warning_of_a_newer_compiler_ends_no_build_unless_that_is_asked_for(tmp_path, wish):
+    compiler = tmp_path / "compiler"
+    compiler.write_text(COMPILER)
+    compiler.chmod(0o755)
+    assert build(tmp_path, MGA_CUDA="0", CXX=str(compiler), MGA_WERROR=wish).returncode == 0
+    compiled = [line for line in (tmp_path / "compiler.log").read_text().splitlines() if " -c " in line]
+    assert compiled
+    assert {"-Werror" in line.split() for line in compiled} == {wish == "1"}
+
+
+@pytest.mark.parametrize("folder", ["lib64", "targets/x86_64-linux/lib"])
+def test_the_cuda_runtime_is_found_where_a_toolkit_has_it(recipe, tmp_path, monkeypatch, folder):
+    monkeypatch.setattr(recipe, "target_machine", lambda: "x86_64")
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "libcudart_static.a").touch()
+    assert recipe.static_runtime(tmp_path) == tmp_path / folder
