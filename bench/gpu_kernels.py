@@ -31,6 +31,7 @@ from mga_kernels.runtimes.cuda.transfers import Lane
 
 CONFIGURATIONS = ((64, torch.bfloat16), (50, torch.float16), (50, torch.float32))
 OURS = ("cuda", "triton", "cpu")
+LONGEST, FEWEST = 2.0, 5  # seconds of one call over all rounds, for which a slow definition has fewer of them
 Calls = dict[str, Callable[[], object]]
 Times = dict[str, list[float]]
 
@@ -38,15 +39,24 @@ Times = dict[str, list[float]]
 def event_times(calls: Calls, rounds: int) -> Times:
     """Milliseconds of each call on the GPU: variants take turns, and the L2 cache is overwritten before each.
 
-    Overwriting also keeps the GPU busy while the host gets ahead, so that no kernel is timed by its launch.
+    Overwriting also keeps the GPU busy while the host gets ahead, so that no kernel is timed by its launch. One that
+    would take more than LONGEST seconds in all leaves after fewer rounds.
     """
     flush = torch.empty(256 << 20, dtype=torch.uint8, device="cuda")
     events: dict[str, list] = {name: [] for name in calls}
-    for call in calls.values():
-        for _ in range(3):
+    turns: dict[str, int] = {}
+    for name, call in calls.items():
+        call()
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(2):
             call()
-    for _ in range(rounds):
+        torch.cuda.synchronize()
+        turns[name] = rounds_within(LONGEST, (time.perf_counter() - started) / 2, rounds)
+    for number in range(rounds):
         for name, call in calls.items():
+            if number >= turns[name]:
+                continue
             flush.zero_()
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             begin.record()
@@ -55,6 +65,11 @@ def event_times(calls: Calls, rounds: int) -> Times:
             events[name].append((begin, end))
     torch.cuda.synchronize()
     return {name: [begin.elapsed_time(end) for begin, end in pairs] for name, pairs in events.items()}
+
+
+def rounds_within(seconds: float, one: float, rounds: int) -> int:
+    """Of ``rounds`` that take ``one`` second each, those that there is time for, and no fewer than FEWEST."""
+    return max(min(rounds, FEWEST), min(rounds, int(seconds / max(one, 1e-9))))
 
 
 def captured(call: Callable[[], object]) -> Callable[[], object]:

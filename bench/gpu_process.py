@@ -23,11 +23,13 @@ LAST_WORDS = 5.0  # seconds in which what an ended command has printed is read
 
 
 class StageFailed(Exception):
-    """One line that says what went wrong."""
+    """One line that says what went wrong; ``output`` is all that a command printed."""
+
+    output = ""
 
 
 class Stopped(StageFailed):
-    """At its limit. ``last`` is what the command printed last, ``output`` all of it."""
+    """At its limit. ``last`` is what the command printed last."""
 
     def __init__(self, command: list[str], limit: float, output: str):
         self.output, self.last = output, last_line(output)
@@ -90,7 +92,9 @@ def run(command: list[str], limit: float, **extra: str) -> str:
     if late:
         raise Stopped(command, limit, output)
     if status:
-        raise StageFailed(f"`{' '.join(command)}` ended with status {status}: {last_line(output)}")
+        failure = StageFailed(f"`{' '.join(command)}` ended with status {status}: {last_line(output)}")
+        failure.output = output
+        raise failure
     return output
 
 

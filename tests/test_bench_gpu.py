@@ -62,10 +62,10 @@ def test_gpu_script_lists_its_stages(gpu):
     stages = [line.split(":")[0] for line in result.stdout.splitlines()]
     assert stages == ["build", "tests", "sanitizer", "kernels", "engine"]
     quick = gpu("quick", "--dry-run", "--seconds", "300")[1].out
-    first = "build", "smoke", "operators", "captured networks", "kernels C=64 bfloat16", "kernels of networks"
-    assert quick.startswith(f"quick: {', '.join(first)}, engine rfdn 4K")
+    first = "build", "smoke", "operators", "kernels of networks", "engine rfdn 4K", "captured networks"
+    assert quick.startswith(f"quick: {', '.join(first)}, kernels C=64 bfloat16")
     assert quick.endswith("300 s together\n")
-    assert re.search(r"estimated are 2\d\d s up to engine rrdbnet 4K and \d+ s for all", quick)
+    assert re.search(r"estimated are 2\d\d s up to engine span-x4-regions 4K and \d+ s for all", quick)
     more = gpu("--dry-run", "--configs", "some.toml")[1].out.splitlines()
     assert more[-1] == "train: some.toml; at most 540 s each"
     chosen = gpu("engine", "build", "--dry-run", "--networks", "pan", "--sizes", "4K")[1].out.splitlines()
@@ -188,6 +188,39 @@ def test_a_contender_that_fails_costs_only_itself(monkeypatch, tmp_path):
     case = gpu_engine.make_case("fsrcnn", "tiny", "cpu")
     with pytest.raises(AssertionError, match="another picture than in float32"):
         gpu_engine.checked("D, x", lambda image: image.repeat(4, 4, 1), case, gpu_engine.exact(case)[0])
+
+
+def test_a_graph_that_was_not_captured_is_no_figure_of_one(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import gpu_engine
+
+    made = gpu_engine.own_plan
+
+    def uncaptured(*given):
+        plan, how = made(*given)
+        plan.wants_graph = True
+        return plan, how
+
+    monkeypatch.setattr(gpu_engine, "own_plan", uncaptured)
+    record = tmp_path / "record.json"
+    given = ["fsrcnn", "tiny", "--record", str(record), "--device", "cpu", "--rounds", "1", "--contenders"]
+    for captured in (True, False):
+        monkeypatch.setattr(gpu_engine, "may_capture", lambda captured=captured: captured)
+        assert gpu_engine.main([*given, "M, graph, eager"]) == 0
+        found = json.loads(record.read_text())
+        assert list(found["failed"]) == [] if captured else ["M, graph, eager"]
+        assert found["contenders"]["M, graph, eager"]["runs in"].startswith("float32")
+
+
+def test_of_regions_both_plans_are_compiled_before_they_are_timed(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import gpu_engine
+
+    made = []
+    monkeypatch.setattr(gpu_engine, "own_plan", lambda case, compiled, function: made.append(function))
+    for network in ("fsrcnn", "compact-regions"):
+        assert gpu_engine.main([network, "tiny", "--compile-only", "--device", "cpu"]) == 0
+    assert made == ["M", "M", "D"]
 
 
 def test_gpu_script_trains_until_its_limit_and_goes_on(gpu, tmp_path):
@@ -328,6 +361,13 @@ def test_a_backend_that_is_wrong_is_named_and_not_timed(gpu_kernels, workloads, 
     assert set(calls) == {"reference", "torch.compile"}
     assert list(left_out) == ["cpu"]
     assert "not that of the reference" in left_out["cpu"]
+
+
+def test_a_slow_definition_has_fewer_rounds(gpu_kernels):
+    assert gpu_kernels.rounds_within(2.0, 1e-4, 100) == 100
+    assert gpu_kernels.rounds_within(2.0, 0.1, 100) == 20
+    assert gpu_kernels.rounds_within(2.0, 30.0, 100) == gpu_kernels.FEWEST
+    assert gpu_kernels.rounds_within(2.0, 30.0, 3) == 3
 
 
 def test_targets(gpu_kernels):
