@@ -71,6 +71,11 @@ def _forbid_tf32() -> Callable[[], None]:
 exact_float32 = _Float32()
 
 
+def _default_device() -> torch.device:
+    """``torch.get_default_device`` copies from the host to tell a device's number, which no graph may hold."""
+    return torch.empty(0).device
+
+
 @contextmanager
 def ordinary() -> Iterator[None]:
     """Within it, or a function decorated with it, tensors are ordinary ones and no gradient is recorded.
@@ -81,7 +86,7 @@ def ordinary() -> Iterator[None]:
     alone, so code that runs within this names the dtype of all that it makes.
     """
     changed = torch.is_grad_enabled() or torch.is_inference_mode_enabled()
-    changed = changed or any(map(torch.is_autocast_enabled, AUTOCASTS)) or torch.get_default_device() != CPU
+    changed = changed or any(map(torch.is_autocast_enabled, AUTOCASTS)) or _default_device() != CPU
     if exact_float32.holds() and not changed:  # an image is so many times within it
         yield
         return
@@ -91,7 +96,7 @@ def ordinary() -> Iterator[None]:
         for kind in AUTOCASTS:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
-        if torch.get_default_device() != CPU:
+        if _default_device() != CPU:
             stack.enter_context(CPU)
         stack.enter_context(exact_float32)
         yield

@@ -12,6 +12,10 @@ from mga_kernels.runtimes.cuda.own import OwnPlanner
 CUDA = torch.device("cuda")
 
 
+class CompilationError(Exception):
+    """As Triton's is: no RuntimeError."""
+
+
 class Fake:
     """A planner and its plan, which takes so many seconds and makes a grey picture."""
 
@@ -54,10 +58,11 @@ def test_another_picture_is_not_taken_however_fast(race):
         assert race(own, modules) is modules
 
 
-def test_what_does_not_compile_is_not_taken(race):
+@pytest.mark.parametrize("kind", [RuntimeError, CompilationError])
+def test_what_does_not_compile_is_not_taken(race, kind):
     modules = Fake(2.0)
     with pytest.warns(UserWarning, match=r"do not run on this GPU \(no ptxas\); the modules of the network run"):
-        assert race(Fake(1.0, error=RuntimeError("no ptxas\nmore")), modules) is modules
+        assert race(Fake(1.0, error=kind("no ptxas\nmore")), modules) is modules
     with pytest.raises(KeyboardInterrupt):
         race(Fake(1.0, error=KeyboardInterrupt()), modules)
 

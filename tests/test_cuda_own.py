@@ -5,11 +5,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from capture_guard import CaptureGuard
 from network_zoo import random_model
 from test_cuda_graph import CPU, expected, one_thread, picture  # noqa: F401
 from test_cuda_whole import expected as expected_whole
 from test_cuda_whole import whole_network
+from torch.utils._python_dispatch import _disable_current_modes
 
+from mga_kernels import ops
+from mga_kernels.modes import ordinary
 from mga_kernels.networks import ModelConfig, WholeConfig, WholeNetwork
 from mga_kernels.ops.convolve_pixels.layout import STEP
 from mga_kernels.runtimes.cuda.own import OwnPlanner
@@ -81,6 +85,32 @@ def test_nothing_on_the_road_reads_a_value_back(name, gpu_floors):
         assert sum(each.name == "convolve_pixels_" for each in launches) > 2
 
 
+@pytest.fixture
+def opaque_definition(monkeypatch):
+    """Of the convolution, which stands for a kernel here: what it does is no matter of capturing."""
+    backend = ops.operators()["convolve_pixels_"].backends["reference"]
+    run = backend.run
+
+    def hidden(*given):
+        with _disable_current_modes():
+            return run(*given)
+
+    monkeypatch.setattr(backend, "run", hidden)
+
+
+@pytest.mark.usefixtures("opaque_definition")
+@pytest.mark.parametrize("name", [*MASKED, *WHOLE])
+def test_nothing_is_read_back_of_tensors_that_have_values(name):
+    """Where those without any take another road."""
+    network = random_model(name, 2) if name in MASKED else whole_network(name)
+    plan = planner_of(network).plan(15, 22, 5 if name in MASKED else 0)
+    plan.run(picture(15, 22))
+    for dense in (False, True) if name in MASKED else (False,):
+        with ordinary(), CaptureGuard() as guard:
+            plan._run_all(dense, plan.capacity, 0)
+        assert "image_to_input" in guard.seen or len(guard.seen) > 5
+
+
 def test_what_spares_a_cpus_caches_costs_no_launches(gpu_floors):
     """RFDN's attention of patches goes through strips of them on a CPU, and writes channel by channel."""
     planner = planner_of(random_model("rfdn", 4), META)
@@ -105,6 +135,7 @@ def test_on_a_gpu_the_kernels_make_the_same_picture(name, dtype):
         assert float(difference.mean()) < (0.2 if dtype == torch.float16 else 1.5)
         assert bool(plan.finite)
     assert plan.planner.description.endswith("in a CUDA graph")
+    assert plan.device == plan.flag.device, "else pictures of whole cells go through a canvas"
 
 
 def test_a_picture_that_is_not_finite_is_told(generator):

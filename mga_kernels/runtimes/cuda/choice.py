@@ -75,7 +75,7 @@ def raced(own: Planner, modules: Planner, cells: int, clock: Clock = time.perf_c
     usual, seconds, sound = timed(modules, image, cells, clock)
     try:
         found, less, finite = timed(own, image, cells, clock)
-    except RuntimeError as error:  # of a compiler or a driver; and where memory is short, the other plan is tiled
+    except Exception as error:  # Triton's are of no kind in common; and where memory is short, the other plan is tiled
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         warn(f"convolutions of our own do not run on this GPU ({reason}); the modules of the network run instead")
         return modules

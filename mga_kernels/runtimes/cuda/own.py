@@ -42,6 +42,7 @@ class OwnPlanner(Planner):
     ) -> OwnPlanner | str:
         """The planner, ``dtype`` None for float16, or why there is none."""
         dtype = dtype or torch.float16
+        device = torch.empty(0, device=device).device  # with its number, as tensors say it
         if dtype not in (torch.float16, torch.bfloat16):
             return f"convolutions of our own are in float16 and bfloat16, and {str(dtype)[6:]} was asked for"
         storage = Pixels(dtype)

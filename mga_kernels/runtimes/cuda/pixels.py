@@ -53,7 +53,7 @@ class PixelMap(Stored):
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A layer prepared for ``convolve_pixels_``; ``outputs`` of a phase of its shuffle, ``slopes`` if not all 1."""
+    """A layer prepared for ``convolve_pixels_``; ``outputs`` of a phase of its shuffle, ``slopes`` if it has them."""
 
     weight: Tensor
     epilogue: Tensor
@@ -77,7 +77,7 @@ def scale(layer: Scale, epilogue: Tensor) -> Packed:
     factors, offsets, slopes = F.pad(epilogue, (0, padded(whole(layer.channels)) - layer.channels))
     ones = torch.ones_like(offsets)
     rows = torch.stack([offsets, slopes, ones, ones, factors])
-    return Packed(factors[:0], rows, whole(layer.channels), _bends(layer.slopes))
+    return Packed(factors[:0], rows, whole(layer.channels), layer.bends)
 
 
 def _conv(layer: Conv, dtype: torch.dtype, enlarge: int) -> Packed:
@@ -94,11 +94,7 @@ def _conv(layer: Conv, dtype: torch.dtype, enlarge: int) -> Packed:
     packed, factors = pack_pixel_weight(weight, dtype)
     rows = F.pad(rows, (0, len(factors) - rows.shape[1]))
     ones = torch.ones_like(factors)
-    return Packed(packed, torch.stack([*rows, ones, ones, factors]), kept, _bends(slope))
-
-
-def _bends(slopes: Tensor) -> bool:
-    return slopes.is_meta or bool((slopes != 1).any())
+    return Packed(packed, torch.stack([*rows, ones, ones, factors]), kept, layer.bends)
 
 
 def _adding(packed: Packed, stage: Stage) -> Packed:
