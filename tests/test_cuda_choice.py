@@ -1,5 +1,7 @@
 """Which plan runs a network on a GPU: what was measured, what is measured now, and when the other one runs."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from test_cuda_whole import whole_network
@@ -10,6 +12,7 @@ from mga_kernels.runtimes.cuda.graph import CudaGraphPlanner
 from mga_kernels.runtimes.cuda.own import OwnPlanner
 
 CUDA = torch.device("cuda")
+BENCH = Path(__file__).resolve().parent.parent / "bench"
 
 
 class CompilationError(Exception):
@@ -113,3 +116,49 @@ def test_without_convolutions_of_our_own_the_modules_run(made, monkeypatch):
     monkeypatch.setattr(OwnPlanner, "of", lambda *given: "there are none")
     assert isinstance(choice.fastest(whole_network("compact"), CUDA, None), CudaGraphPlanner)
     assert made == ["modules"]
+
+
+@pytest.fixture
+def gpu_choices(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCH))
+    import gpu_choices
+
+    return gpu_choices
+
+
+def case(network: str, own: float | None, modules: float | None, **more) -> dict:
+    """What the engine stage records of a network, by milliseconds; None for one that failed, in 1.0 ms uncaptured."""
+    function = "W" if network == "span" else "M"
+    given = {f"{function}, graph, own convolutions": own, f"{function}, graph, eager": modules}
+    rows = {name: {"median_ms": 1.0 if time is None else time} for name, time in given.items()}
+    failed = {name: "not captured" for name, time in given.items() if time is None}
+    return {"network": network, "contenders": rows, "failed": failed} | more
+
+
+def test_the_table_is_what_was_measured(gpu_choices):
+    """An uncaptured plan is none, however fast, and a later report counts more."""
+
+    def report(day: int, **engine) -> dict:
+        stamp = {"device": "GPU of a test", "date": f"2026-01-0{day}T00:00:00+00:00"}
+        return {"stamp": stamp, "stages": {"engine": {f"{n.replace('_', '-')} 4K": c for n, c in engine.items()}}}
+
+    apart = case("pan", 1.0, 2.0)
+    apart["contenders"]["M, graph, own convolutions"]["earlier run"] = True
+    alone = case("rcan", 1.0, 2.0)
+    del alone["contenders"]["M, graph, eager"]
+    later = report(2, rfdn=case("rfdn", 3.0, 2.0), span=case("span", 1.0, 2.0), pan=apart, rcan=alone)
+    later["stages"]["engine"]["span 1080p"] = case("span", 2.0, 1.0)
+    earlier = report(1, rfdn=case("rfdn", 1.0, 2.0), fsrcnn=case("fsrcnn", None, 5.0))
+    earlier["stages"]["engine"]["compact-regions 4K"] = case("compact", 1.0, 2.0)
+    assert gpu_choices.choices([later, earlier]) == {
+        "GPU of a test": {
+            "compact x4 in regions": "own",
+            "fsrcnn x4": "modules",
+            "rfdn x4": "modules",
+            "span x4": "own",
+        }
+    }
+
+
+def test_the_committed_table_is_that_of_the_committed_reports(gpu_choices):
+    assert gpu_choices.choices(gpu_choices.committed()) == choice.MEASURED, "see python bench/gpu_choices.py"

@@ -25,7 +25,7 @@ from .graph import CudaGraphPlanner
 from .own import OwnPlanner
 
 # Of each GPU by its name, the faster plan, "own" or "modules", of networks by name and scale, and "in regions" or "by
-# classes" where they have those. No GPU has been measured.
+# classes" where they have those: what `python bench/gpu_choices.py` prints. No GPU has been measured.
 MEASURED: dict[str, dict[str, str]] = {}
 SIZE = 272, 480  # of the image that is timed: whole cells, of which a quarter is refined
 REPEATS = 5
