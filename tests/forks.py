@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+from contextlib import suppress
 from pathlib import Path
 
 LONG = 540  # seconds, less than a test may take, so that it is this that ends what hangs
@@ -120,6 +121,8 @@ def _between(asking: socket.socket) -> dict:
             os.close(number)
         _become(asked, streams)
         return asked
+    with suppress(OSError):  # of one that has already ended
+        os.setpgid(child, child)  # as it does itself, whichever is first: it may have to end before it has begun
     for stream in streams:
         os.close(stream)
     while True:
