@@ -39,7 +39,7 @@ WRONG = [
     ({"layers": [layer(x_channel=3)]}, "not from a multiple of 8 channels on"),
     ({"layers": [layer(out_channel=8)]}, "writes outside of its map"),
     ({"layers": [layer(size=4)]}, "the kernel size must be"),
-    ({"layers": [layer(tile=5)]}, "tiles of 4 or 6 are for 3x3 kernels"),
+    ({"layers": [layer(tile=5)]}, "tiles of 4 are for 3x3 and 5x5, of 6 for 3x3 kernels"),
     ({"layers": [layer(tile=0)]}, "was it packed for other channels or tiles"),
     ({"layers": [layer(gate=1)]}, "a gate needs a skip"),
     ({"layers": [layer(gate=3)]}, "no such gate"),
@@ -91,9 +91,9 @@ def test_a_layer_does_not_write_what_it_reads(given, monkeypatch):
     [
         (torch.zeros(8, 8, 3, 3).double(), 0, "weight must be float32"),
         (torch.zeros(8, 8, 3, 1), 0, "the kernel must be square"),
-        (torch.zeros(8, 8, 5, 5), 4, "tiles of 4 or 6 are for 3x3"),
+        (torch.zeros(8, 8, 5, 5), 6, "tiles of 4 are for 3x3 and 5x5"),
         (torch.zeros(4, 8, 3, 3), 4, "of more than 4 channels"),
-        (torch.zeros(8, 8, 3, 3), 5, "tiles of 4 or 6 are for 3x3"),
+        (torch.zeros(8, 8, 3, 3), 5, "tiles of 4 are for 3x3 and 5x5"),
     ],
 )
 def test_wrong_weights_are_refused(weight, tile, message):

@@ -38,7 +38,7 @@ def computed(case, image, tiles=None):
     return read(out, HEIGHT, WIDTH, 0, case.outputs)
 
 
-LAYERS = [(3, 4), (3, 6), (3, 0), (1, 0), (5, 0), (9, 0)]
+LAYERS = [(3, 4), (3, 6), (5, 4), (3, 0), (1, 0), (5, 0), (9, 0)]
 PIXELS = [(0, 0), (HEIGHT - 1, WIDTH - 1), *((12 + i, 12 + (5 * i) % 12) for i in range(12)), (11, 130), (49, 60)]
 
 
@@ -57,7 +57,7 @@ def test_what_a_layer_makes_is_other_only_around_what_it_reads(size, tile):
         other = image.clone()
         other[(slice(None), *pixel)] = torch.randn(16)
         differs = (computed(case, other) != before).any(dim=0).numpy()
-        around = layer.around(mark(pixel)).inside(HEIGHT, WIDTH).marks(HEIGHT, WIDTH)
+        around = layer.makes(mark(pixel)).inside(HEIGHT, WIDTH).marks(HEIGHT, WIDTH)
         assert differs.any()
         assert not (differs & ~around).any(), pixel
 
@@ -69,7 +69,7 @@ def test_what_a_layer_makes_depends_on_nothing_but_what_is_around_it(size, tile)
     before, side = computed(case, image), tile or 4
     layer = layer_of(case, side)
     for pixel in PIXELS:
-        around = torch.from_numpy(layer.around(mark(pixel)).inside(HEIGHT, WIDTH).marks(HEIGHT, WIDTH))
+        around = torch.from_numpy(layer.sees(mark(pixel)).inside(HEIGHT, WIDTH).marks(HEIGHT, WIDTH))
         other = torch.where(around, image, 100 * torch.randn(16, HEIGHT, WIDTH))
         number = pixel[0] // side * -(-WIDTH // side) + pixel[1] // side
         found = computed(case, other, torch.tensor([number], dtype=torch.int32))

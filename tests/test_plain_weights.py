@@ -21,11 +21,11 @@ from mga_kernels.runtimes.cpu.packing import pack
 from mga_kernels.runtimes.cpu.pairs import Grid
 
 
-@pytest.mark.parametrize("tile", [4, 6])
+@pytest.mark.parametrize(("size", "tile"), [(3, 4), (3, 6), (5, 4)])
 @pytest.mark.parametrize(("outputs", "inputs"), [(8, 8), (50, 13), (64, 64), (24, 5), (5, 64)])
-def test_a_layer_makes_the_same_bits(outputs, inputs, tile):
+def test_a_layer_makes_the_same_bits(outputs, inputs, size, tile):
     torch.manual_seed(0)
-    case, image = Case(outputs, inputs, 3, tile), torch.randn(inputs, 21, 30)
+    case, image = Case(outputs, inputs, size, tile), torch.randn(inputs, 21, 30)
     made = []
     for weight in (case.packed, ops.plain_map_weight(case.weight)):
         out = poisoned(outputs, 21, 30)

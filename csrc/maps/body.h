@@ -38,18 +38,32 @@ struct MapTap {
 #include "maps/direct.h"
 // clang-format on
 
+// The side of a layer's tiles and of its kernel.
+template <int M, int R>
+struct InTiles {
+  static constexpr int side = M, size = R;
+};
+
+// Calls run(InTiles<M, R>()) of such a layer.
+template <typename Run>
+INLINE auto with_tiles(int64_t tile, int64_t size, Run&& run) {
+  if (size == 5) return run(InTiles<4, 5>());
+  return tile == 4 ? run(InTiles<4, 3>()) : run(InTiles<6, 3>());
+}
+
 int64_t room(const MapLayer& layer, int64_t count) {
-  if (layer.tile == 4) return room_for_tiles<4>(layer, count);
-  return layer.tile == 6 ? room_for_tiles<6>(layer, count) : room_for_rows(layer, count);
+  if (layer.tile == 0) return room_for_rows(layer, count);
+  return with_tiles(layer.tile, layer.size, [&](auto in) { return room_for_tiles<in.side, in.size>(layer, count); });
 }
 
 void compute(const MapLayer& layer, const MapTask& task, const MapTask* next, float* where) {
-  if (layer.tile == 4) return compute_tiles<4>(layer, task, next, where);
-  layer.tile == 6 ? compute_tiles<6>(layer, task, next, where) : compute_rows(layer, task, next, where);
+  if (layer.tile == 0) return compute_rows(layer, task, next, where);
+  with_tiles(layer.tile, layer.size, [&](auto in) { compute_tiles<in.side, in.size>(layer, task, next, where); });
 }
 
 void transform_weight(const UntransformedWeight& weight, int64_t first, int64_t count, float* to) {
-  weight.tile == 4 ? transform_panel<4>(weight, first, count, to) : transform_panel<6>(weight, first, count, to);
+  with_tiles(weight.tile, weight.size,
+             [&](auto in) { transform_panel<in.side, in.size>(weight, first, count, to); });
 }
 
 void settle() {

@@ -68,10 +68,10 @@ struct MapLayer {
   int64_t height, width;  // of what it makes, before the shuffle
 };
 
-// The weight of a 3x3 kernel as it is, [tap][input][8 * vectors], of a layer in such tiles.
+// The weight of a kernel as it is, [tap][input][8 * vectors], of a layer in such tiles.
 struct UntransformedWeight {
   const float* data;
-  int64_t inputs, vectors, tile;
+  int64_t inputs, vectors, size, tile;
 };
 
 // Tiles of tile x tile pixels of a layer's output, 4 x 4 where it has none: `count` of a list of numbers, row *

@@ -49,16 +49,22 @@ constexpr int64_t kFewOutputs = 4;
 constexpr int64_t kPartGroups = 4, kPartOutputs = 3;
 constexpr int64_t kLastBlock[kPartOutputs] = {19, 23, 27};
 
-// Values of a packed weight. In panels (`tile` 0): [panel][tap][input][channel of the panel]; in tiles of m x m:
-// [panel][(m + 2)^2 positions][input][channel of the panel], and behind it the weight itself, [tap][input][channel]; of
-// few outputs: [tap][group][output][8].
-inline int64_t transformed_floats(int64_t inputs, int64_t vectors, int64_t tile) {
-  return (tile + 2) * (tile + 2) * inputs * vectors * kGroup;
+// In which tiles a kernel can be computed: of 4 x 4 or 6 x 6 pixels if it is 3x3, of 4 x 4 if it is 5x5.
+inline bool has_tiles(int64_t size, int64_t tile) {
+  return tile == 4 ? size == 3 || size == 5 : tile == 6 && size == 3;
+}
+
+// Values of a packed weight. In panels (`tile` 0): [panel][tap][input][channel of the panel]; in tiles of m x m, of a
+// kernel of n x n: [panel][(m + n - 1)^2 positions][input][channel of the panel], and behind it the weight itself,
+// [tap][input][channel]; of few outputs: [tap][group][output][8].
+inline int64_t positions_of(int64_t size, int64_t tile) { return (tile + size - 1) * (tile + size - 1); }
+inline int64_t transformed_floats(int64_t inputs, int64_t vectors, int64_t size, int64_t tile) {
+  return positions_of(size, tile) * inputs * vectors * kGroup;
 }
 inline int64_t packed_floats(int64_t inputs, int64_t outputs, int64_t size, int64_t tile) {
   const int64_t taps = size * size, vectors = groups_of(outputs);
   if (outputs <= kFewOutputs) return taps * groups_of(inputs) * outputs * kGroup;
-  return taps * inputs * vectors * kGroup + (tile == 0 ? 0 : transformed_floats(inputs, vectors, tile));
+  return taps * inputs * vectors * kGroup + (tile == 0 ? 0 : transformed_floats(inputs, vectors, size, tile));
 }
 
 }  // namespace mga

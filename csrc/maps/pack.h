@@ -43,10 +43,10 @@ inline void pack_weight(const MapKernels& kernels, const PlainWeight& weight, in
       to = pack_taps(weight, first * kGroup, (first + count) * kGroup, to);
     });
   }
-  float* const plain = to + transformed_floats(weight.inputs, vectors, tile);
+  float* const plain = to + transformed_floats(weight.inputs, vectors, weight.size, tile);
   pack_taps(weight, 0, vectors * kGroup, plain);
   for_each_panel(vectors, [&](int64_t first, int64_t count) {
-    kernels.transform_weight({plain, weight.inputs, vectors, tile}, first, count, to);
+    kernels.transform_weight({plain, weight.inputs, vectors, weight.size, tile}, first, count, to);
   });
 }
 

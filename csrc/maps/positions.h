@@ -1,4 +1,4 @@
-// The weights of 3x3 kernels at the positions of tiles, for a whole vector of outputs at a time. In doubles, so that
+// The weights of kernels at the positions of tiles, for a whole vector of outputs at a time. In doubles, so that
 // what is lost is the last rounding to float only. Part of body.h.
 
 typedef double D8 __attribute__((vector_size(64)));
@@ -12,12 +12,12 @@ INLINE void store_floats(float* to, D8 v) {
   *reinterpret_cast<UnalignedF8*>(to) = __builtin_convertvector(v, F8);
 }
 
-// What a kernel of three values is at M + 2 positions; see transform.h for the points.
-template <int M>
+// What a kernel of R values is at M + R - 1 positions; see transform.h for the points.
+template <int M, int R>
 struct KernelPositions;
 
 template <>
-struct KernelPositions<4> {
+struct KernelPositions<4, 3> {
   static constexpr double kA = 0.70710678118654752440, kB = 2 * kA;  // the root of 1/2
   static constexpr double kAt[6][3] = {{1, 0, 0},
                                        {-2. / 3, -2. / 3 * kA, -1. / 3},
@@ -28,7 +28,7 @@ struct KernelPositions<4> {
 };
 
 template <>
-struct KernelPositions<6> {
+struct KernelPositions<6, 3> {
   static constexpr double kAt[8][3] = {{1, 0, 0},
                                        {-2. / 9, -2. / 9, -2. / 9},
                                        {-2. / 9, 2. / 9, -2. / 9},
@@ -39,17 +39,31 @@ struct KernelPositions<6> {
                                        {0, 0, 1}};
 };
 
-template <int M>
+template <>
+struct KernelPositions<4, 5> {
+  static constexpr double kAt[8][5] = {{1, 0, 0, 0, 0},
+                                       {-2. / 9, -2. / 9, -2. / 9, -2. / 9, -2. / 9},
+                                       {-2. / 9, 2. / 9, -2. / 9, 2. / 9, -2. / 9},
+                                       {1. / 90, 1. / 45, 2. / 45, 4. / 45, 8. / 45},
+                                       {1. / 90, -1. / 45, 2. / 45, -4. / 45, 8. / 45},
+                                       {4. / 45, 2. / 45, 1. / 45, 1. / 90, 1. / 180},
+                                       {4. / 45, -2. / 45, 1. / 45, -1. / 90, 1. / 180},
+                                       {0, 0, 0, 0, 1}};
+};
+
+template <int M, int R>
 INLINE D8 at_position(int position, const D8* kernel) {
-  const double* const at = KernelPositions<M>::kAt[position];
-  return at[0] * kernel[0] + at[1] * kernel[1] + at[2] * kernel[2];
+  const double* const at = KernelPositions<M, R>::kAt[position];
+  D8 sum = at[0] * kernel[0];
+  UNROLL for (int i = 1; i < R; ++i) sum = sum + at[i] * kernel[i];
+  return sum;
 }
 
 // A row of positions at a time: more streams of results than the first level of the cache has ways would push each
 // other out of it.
-template <int M>
+template <int M, int R>
 void transform_panel(const UntransformedWeight& weight, int64_t first, int64_t count, float* to) {
-  constexpr int N = M + 2;
+  constexpr int N = M + R - 1;
   const int64_t channels = weight.vectors * kGroup, tap = weight.inputs * channels;
   const int64_t position = weight.inputs * count * kGroup;
   to += N * N * weight.inputs * first * kGroup;
@@ -57,14 +71,14 @@ void transform_panel(const UntransformedWeight& weight, int64_t first, int64_t c
     for (int64_t c = 0; c < weight.inputs; ++c) {
       for (int64_t v = 0; v < count; ++v) {
         const float* const from = weight.data + c * channels + (first + v) * kGroup;
-        D8 row[3];
-        UNROLL for (int x = 0; x < 3; ++x) {
-          D8 taps[3];
-          UNROLL for (int y = 0; y < 3; ++y) taps[y] = load_doubles(from + (3 * y + x) * tap);
-          row[x] = at_position<M>(i, taps);
+        D8 row[R];
+        UNROLL for (int x = 0; x < R; ++x) {
+          D8 taps[R];
+          UNROLL for (int y = 0; y < R; ++y) taps[y] = load_doubles(from + (R * y + x) * tap);
+          row[x] = at_position<M, R>(i, taps);
         }
         float* const at = to + (c * count + v) * kGroup;
-        UNROLL for (int j = 0; j < N; ++j) store_floats(at + j * position, at_position<M>(j, row));
+        UNROLL for (int j = 0; j < N; ++j) store_floats(at + j * position, at_position<M, R>(j, row));
       }
     }
   }

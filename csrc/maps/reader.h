@@ -161,8 +161,8 @@ class LayerReader {
     STD_TORCH_CHECK((factors || odd) && n_.inputs >= 1 && n_.outputs >= 1 && (!factors || n_.inputs == n_.outputs), kOp,
                     ": layer ", number_, ": the kernel size must be 1, 3, 5, 7 or 9, or 0 for factors, with channels");
     STD_TORCH_CHECK(
-        n_.tile == 0 || ((n_.tile == 4 || n_.tile == 6) && n_.size == 3 && n_.stride == 1 && n_.outputs > kFewOutputs),
-        kOp, ": layer ", number_, ": tiles of 4 or 6 are for 3x3 kernels of stride 1 and more than ", kFewOutputs,
+        n_.tile == 0 || (has_tiles(n_.size, n_.tile) && n_.stride == 1 && n_.outputs > kFewOutputs), kOp, ": layer ",
+        number_, ": tiles of 4 are for 3x3 and 5x5, of 6 for 3x3 kernels, of stride 1 and more than ", kFewOutputs,
         " outputs");
     STD_TORCH_CHECK(n_.stride == 1 || (n_.stride == 2 && !factors), kOp, ": layer ", number_,
                     ": the stride must be 1, or 2 for a convolution");
@@ -172,7 +172,7 @@ class LayerReader {
                     kOp, ": layer ", number_, ": there is no such gate, activation or shuffle");
   }
 
-  // Only tiles of 3x3 kernels can fill patches.
+  // Only tiles of kernels that are transformed can fill patches.
   void place_tiles(MapLayer& layer) const {
     layer.places = side_by_side(n_.tile);
     if (n_.patch == 0) return;

@@ -199,7 +199,7 @@ class ChainRun {
     const auto size = [](const MapLayer& layer) {
       return layer.weight != nullptr || layer.tile == 0
                  ? 0
-                 : transformed_floats(layer.inputs, layer.vectors, layer.tile);
+                 : transformed_floats(layer.inputs, layer.vectors, layer.size, layer.tile);
     };
     for (const MapStage& stage : stages) floats += size(stage.layer);
     if (floats == 0) return;
@@ -208,7 +208,7 @@ class ChainRun {
       MapLayer& layer = stage.layer;
       const int64_t needed = size(layer);
       if (needed == 0) continue;
-      const UntransformedWeight weight{layer.plain, layer.inputs, layer.vectors, layer.tile};
+      const UntransformedWeight weight{layer.plain, layer.inputs, layer.vectors, layer.size, layer.tile};
       for_each_panel(layer.vectors,
                      [&](int64_t first, int64_t count) { panels_.push_back({weight, first, count, to}); });
       layer.weight = to;

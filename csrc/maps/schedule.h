@@ -145,9 +145,10 @@ class StageWork {
     across_ = places_.before(layer.width);
     // As many tiles as let a task's positions and their sums fill a part of the second level of the cache only: larger
     // tiles have more positions.
-    const int64_t few = layer.tile == 6 ? 36 : 64;
+    const bool large = layer.tile != 0 && positions_of(layer.size, layer.tile) > 36;
+    const int64_t few = large ? 36 : 64;
     const int64_t wide = std::max<int64_t>(1, few / std::max(layer.inputs, int64_t{1})) * 12;
-    most_ = layer.tile == 0 ? 48 : std::min<int64_t>(wide, layer.tile == 6 ? 24 : 48);
+    most_ = layer.tile == 0 ? 48 : std::min<int64_t>(wide, large ? 24 : 48);
   }
 
   // Calls add(task) for rows [from, to) of what the layer makes; both are whole tiles, or the end.

@@ -1,11 +1,11 @@
-// What tiles of M x M pixels are transformed by, one row or column at a time (Winograd, F(M, 3)). Part of body.h.
+// What tiles of M x M pixels are transformed by, one row or column at a time (Winograd, F(M, R)). Part of body.h.
 
-template <int M>
+template <int M, int R>
 struct Transform;
 
 // F(4, 3) with the points 0, +-1/sqrt 2, +-sqrt 2 and infinity: half the rms error of 0, +-1, +-2.
 template <>
-struct Transform<4> {
+struct Transform<4, 3> {
   template <typename V>
   static INLINE void in(const V* d, V* t) {
     const V a = all<V>(0.70710678118654752f), b = all<V>(1.41421356237309505f);
@@ -32,7 +32,7 @@ struct Transform<4> {
 
 // F(6, 3) with 0, +-1, +-2, +-1/2 and infinity: fewer products, about four times the error.
 template <>
-struct Transform<6> {
+struct Transform<6, 3> {
   template <typename V>
   static INLINE void in(const V* d, V* t) {
     t[0] = fma(all<V>(5.25f), d[4] - d[2], d[0] - d[6]);
@@ -60,5 +60,23 @@ struct Transform<6> {
     y[3] = fma(all<V>(4.f), d3, fma(all<V>(8.f), d2, d1));
     y[4] = fma(all<V>(2.f), s3, fma(all<V>(16.f), s2, s1));
     y[5] = d3 + fma(all<V>(32.f), d2, d1 + m[7]);
+  }
+};
+
+// F(4, 5) with the same points as F(6, 3), and so with the same inputs at them; +-1/2 come 8 times as large.
+template <>
+struct Transform<4, 5> {
+  template <typename V>
+  static INLINE void in(const V* d, V* t) {
+    Transform<6, 3>::in(d, t);
+  }
+  template <typename V>
+  static INLINE void out(const V* m, V* y) {
+    const V s1 = m[1] + m[2], d1 = m[1] - m[2], s2 = m[3] + m[4], d2 = m[3] - m[4], s3 = m[5] + m[6];
+    const V d3 = m[5] - m[6];
+    y[0] = fma(all<V>(8.f), s3, m[0] + s1 + s2);
+    y[1] = fma(all<V>(4.f), d3, fma(all<V>(2.f), d2, d1));
+    y[2] = fma(all<V>(2.f), s3, fma(all<V>(4.f), s2, s1));
+    y[3] = d3 + fma(all<V>(8.f), d2, d1 + m[7]);
   }
 };

@@ -12,8 +12,8 @@ Tensor pack_map_weight(const Tensor& weight, int64_t tile) {
                       weight.numel() > 0 && weight.size(2) == weight.size(3),
                   op, ": weight must be float32 (C', C, n, n), contiguous");
   const int64_t outputs = weight.size(0), inputs = weight.size(1), size = weight.size(2);
-  STD_TORCH_CHECK(tile == 0 || ((tile == 4 || tile == 6) && size == 3 && outputs > kFewOutputs), op,
-                  ": tiles of 4 or 6 are for 3x3 kernels of more than ", kFewOutputs, " channels");
+  STD_TORCH_CHECK(tile == 0 || (has_tiles(size, tile) && outputs > kFewOutputs), op,
+                  ": tiles of 4 are for 3x3 and 5x5, of 6 for 3x3 kernels of more than ", kFewOutputs, " channels");
   Tensor packed = torch::stable::empty({packed_floats(inputs, outputs, size, tile)}, ScalarType::Float);
   pack_weight(map_kernels(), {static_cast<const float*>(weight.const_data_ptr()), outputs, inputs, size}, tile,
               static_cast<float*>(packed.mutable_data_ptr()));

@@ -1,6 +1,6 @@
-// 3x3 convolutions in tiles of M x M pixels (Winograd's F(M x M, 3 x 3)). Part of body.h.
+// R x R convolutions in tiles of M x M pixels (Winograd's F(M x M, R x R)). Part of body.h.
 //
-// A task is some tiles: their inputs are transformed to (M + 2)^2 positions, at each of which the channels are
+// A task is some tiles: their inputs are transformed to (M + R - 1)^2 positions, at each of which the channels are
 // multiplied as matrices; a transformation back gives the sums. Positions and sums stay in the second level of the
 // cache; the transformed weights are read from one end to the other.
 
@@ -28,13 +28,13 @@ INLINE TileAt tile_at(const MapLayer& layer, const MapTask& task, int64_t i) {
 }
 
 // The positions of a tile, `position` floats apart, from its transformed columns, which begin with this one.
-template <int M, int kFloats>
-INLINE void transform_rows(const float (&columns)[M + 2][kFloats], int64_t first, float* to, int64_t position) {
-  constexpr int N = M + 2;
+template <int M, int R, int kFloats>
+INLINE void transform_rows(const float (&columns)[M + R - 1][kFloats], int64_t first, float* to, int64_t position) {
+  constexpr int N = M + R - 1;
   for (int i = 0; i < N; ++i) {
     V8 d[N], t[N];
     UNROLL for (int j = 0; j < N; ++j) d[j] = load(&columns[i][(first + j) * kGroup]);
-    Transform<M>::in(d, t);
+    Transform<M, R>::in(d, t);
     UNROLL for (int j = 0; j < N; ++j) {
       store(to, t[j]);
       to += position;
@@ -48,22 +48,23 @@ INLINE void transform_rows(const float (&columns)[M + 2][kFloats], int64_t first
 #if defined(__AVX512F__)
 // Two pixels at a time, and then two tiles. The first pair begins where maps are aligned; what is beside the tiles only
 // makes a task look more closely.
-template <int M>
+template <int M, int R>
 INLINE bool transform_inputs(const MapTap* taps, int64_t x, const int64_t* places, int64_t count, const Positions& at,
                              float* to) {
-  constexpr int N = M + 2;
+  constexpr int N = M + R - 1;
   alignas(64) float columns[N][kTogetherColumns<M> * kGroup];
   V16 check{};
-  const int64_t first = x % 2 == 0 ? 1 : 0, end = first + places[count - 1] + N;  // of the columns that are needed
+  // Of the columns that are needed.
+  const int64_t first = (x - R / 2) % 2 == 0 ? 0 : 1, end = first + places[count - 1] + N;
   for (int64_t g = 0; g < at.groups; ++g) {
     for (int64_t c = 0; c < end; c += 2) {
       V16 d[N], t[N];
       UNROLL for (int i = 0; i < N; ++i) {
-        const float* const from = taps[i].at + g * taps[i].group + (x - 1 - first + c) * kGroup;
+        const float* const from = taps[i].at + g * taps[i].group + (x - R / 2 - first + c) * kGroup;
         d[i] = load<V16>(from);
         __builtin_prefetch(from + taps[i].group);
       }
-      Transform<M>::in(d, t);
+      Transform<M, R>::in(d, t);
       UNROLL for (int i = 0; i < N; ++i) store(&columns[i][c * kGroup], t[i]);
       check = fma(t[0], t[N - 1], check);
     }
@@ -75,7 +76,7 @@ INLINE bool transform_inputs(const MapTap* taps, int64_t x, const int64_t* place
         const float* const one = &columns[i][(first + places[tile]) * kGroup];
         const float* const other = &columns[i][(first + places[tile + 1]) * kGroup];
         UNROLL for (int j = 0; j < N; ++j) d[j] = both(load(one + j * kGroup), load(other + j * kGroup));
-        Transform<M>::in(d, t);
+        Transform<M, R>::in(d, t);
         UNROLL for (int j = 0; j < N; ++j) {
           store(v, t[j]);
           v += at.position;
@@ -83,50 +84,50 @@ INLINE bool transform_inputs(const MapTap* taps, int64_t x, const int64_t* place
       }
     }
     if (tile < count) {
-      transform_rows<M>(columns, first + places[tile], to + (g * at.tiles + tile) * kGroup, at.position);
+      transform_rows<M, R>(columns, first + places[tile], to + (g * at.tiles + tile) * kGroup, at.position);
     }
   }
   return !is_zero((low_of(check) + high_of(check)) * V8{});
 }
 #else
-template <int M>
+template <int M, int R>
 INLINE bool transform_inputs(const MapTap* taps, int64_t x, const int64_t* places, int64_t count, const Positions& at,
                              float* to) {
-  constexpr int N = M + 2;
+  constexpr int N = M + R - 1;
   alignas(64) float columns[N][kTogetherColumns<M> * kGroup];
   V8 check{};
   for (int64_t g = 0; g < at.groups; ++g) {
     for (int64_t c = 0; c < places[count - 1] + N; ++c) {
       V8 d[N], t[N];
       UNROLL for (int i = 0; i < N; ++i) {
-        const float* const from = taps[i].at + g * taps[i].group + (x - 1 + c) * kGroup;
+        const float* const from = taps[i].at + g * taps[i].group + (x - R / 2 + c) * kGroup;
         d[i] = load(from);
         if (c % 2 == 0) __builtin_prefetch(from + taps[i].group);
       }
-      Transform<M>::in(d, t);
+      Transform<M, R>::in(d, t);
       UNROLL for (int i = 0; i < N; ++i) store(&columns[i][c * kGroup], t[i]);
       check = fma(t[0], t[N - 1], check);
     }
     for (int64_t tile = 0; tile < count; ++tile) {
-      transform_rows<M>(columns, places[tile], to + (g * at.tiles + tile) * kGroup, at.position);
+      transform_rows<M, R>(columns, places[tile], to + (g * at.tiles + tile) * kGroup, at.position);
     }
   }
   return !is_zero(check * V8{});
 }
 #endif
 
-template <int M>
+template <int M, int R>
 INLINE void taps_of_tile(const MapLayer& layer, int64_t y, MapTap* taps) {
-  for (int i = 0; i < M + 2; ++i) taps[i] = tap(layer.x, y - 1 + i);
+  for (int i = 0; i < M + R - 1; ++i) taps[i] = tap(layer.x, y - R / 2 + i);
 }
 
-template <int M>
+template <int M, int R>
 bool tile_is_finite(const MapTap* taps, int64_t x, int64_t groups) {
   V8 check{};
   for (int64_t g = 0; g < groups; ++g) {
-    for (int i = 0; i < M + 2; ++i) {
-      for (int64_t c = 0; c < M + 2; ++c) {
-        check = fma(load(taps[i].at + g * taps[i].group + (x - 1 + c) * kGroup), V8{}, check);
+    for (int i = 0; i < M + R - 1; ++i) {
+      for (int64_t c = 0; c < M + R - 1; ++c) {
+        check = fma(load(taps[i].at + g * taps[i].group + (x - R / 2 + c) * kGroup), V8{}, check);
       }
     }
   }
@@ -134,10 +135,10 @@ bool tile_is_finite(const MapTap* taps, int64_t x, int64_t groups) {
 }
 
 // Positions of all tiles of a task; marks those that must be computed without them.
-template <int M>
+template <int M, int R>
 void transform_tiles(const MapLayer& layer, const MapTask& task, const TileAt* tiles, const Positions& at, float* to,
                      bool* direct) {
-  MapTap taps[M + 2];
+  MapTap taps[M + R - 1];
   for (int64_t i = 0, side_by_side; i < task.count; i += side_by_side) {
     const TileAt tile = tiles[i];
     int64_t places[kSideBySide] = {};
@@ -148,10 +149,10 @@ void transform_tiles(const MapLayer& layer, const MapTask& task, const TileAt* t
       if (next.row != tile.row || place - places[side_by_side - 1] > M + kBetween<M>) break;
       places[side_by_side++] = place;
     }
-    taps_of_tile<M>(layer, tile.row, taps);
-    const bool strange = transform_inputs<M>(taps, tile.column, places, side_by_side, at, to + i * kGroup);
+    taps_of_tile<M, R>(layer, tile.row, taps);
+    const bool strange = transform_inputs<M, R>(taps, tile.column, places, side_by_side, at, to + i * kGroup);
     for (int64_t j = 0; j < side_by_side; ++j) {
-      direct[i + j] = strange && !tile_is_finite<M>(taps, tile.column + places[j], at.groups);
+      direct[i + j] = strange && !tile_is_finite<M, R>(taps, tile.column + places[j], at.groups);
     }
   }
 }
@@ -171,32 +172,32 @@ INLINE void for_each_row_of_tiles(const MapLayer& layer, const MapTask& task, Ad
 }
 
 // What the task adds to its sums, and what the next one reads.
-template <int M>
+template <int M, int R>
 void look_ahead(const MapLayer& layer, const MapTask& task, const MapTask* next, Ahead& ahead) {
   for_each_row_of_tiles(layer, task, [&](const TileAt& tile, int64_t pixels) {
     ahead.add_joined<M>(layer, tile.row, tile.column, pixels);
   });
   if (next != nullptr) {
     for_each_row_of_tiles(layer, *next, [&](const TileAt& tile, int64_t pixels) {
-      ahead.add(layer.x, tile.row - 1, M + 2, tile.column - 1, pixels + 2, groups_of(layer.inputs));
+      ahead.add(layer.x, tile.row - R / 2, M + R - 1, tile.column - R / 2, pixels + R - 1, groups_of(layer.inputs));
     });
   }
-  ahead.spread((M + 2) * (M + 2) * steps_of(task.count, layer.vectors));
+  ahead.spread((M + R - 1) * (M + R - 1) * steps_of(task.count, layer.vectors));
 }
 
 // The sums of a tile with inputs that are not finite, as the definition has them: [row][column] of one vector.
-template <int M>
+template <int M, int R>
 void sum_directly(const MapLayer& layer, const TileAt& tile, int64_t vector, V8 (*sums)[M]) {
-  MapTap taps[M + 2];
-  taps_of_tile<M>(layer, tile.row, taps);
+  MapTap taps[M + R - 1];
+  taps_of_tile<M, R>(layer, tile.row, taps);
   for (int i = 0; i < M; ++i) {
     for (int j = 0; j < M; ++j) {
       V8 sum{};
       const float* weight = layer.plain + vector * kGroup;
-      for (int t = 0; t < 9; ++t) {
-        const MapTap& row = taps[i + t / 3];
+      for (int t = 0; t < R * R; ++t) {
+        const MapTap& row = taps[i + t / R];
         for (int64_t c = 0; c < layer.inputs; ++c, weight += layer.vectors * kGroup) {
-          const float x = row.at[c / kGroup * row.group + (tile.column + j + t % 3 - 1) * kGroup + c % kGroup];
+          const float x = row.at[c / kGroup * row.group + (tile.column + j + t % R - R / 2) * kGroup + c % kGroup];
           sum = fma(all(x), load(weight), sum);
         }
       }
@@ -206,11 +207,11 @@ void sum_directly(const MapLayer& layer, const TileAt& tile, int64_t vector, V8 
 }
 
 // The results of such a tile, of vector v of a panel.
-template <int M>
+template <int M, int R>
 void finish_directly(const MapLayer& layer, const MapTask& task, const RowEnd* ends, int64_t vector, int64_t v,
                      const TileAt& tile, int64_t width) {
   V8 y[M][M];
-  sum_directly<M>(layer, tile, vector, y);
+  sum_directly<M, R>(layer, tile, vector, y);
   const Constants<V8> constants = constants_of(layer, vector);
   for (int r = 0; r < M; ++r) {
     if (ends[r].out[v] == nullptr) continue;
@@ -236,11 +237,11 @@ INLINE void finish_row(const MapLayer& layer, const MapTask& task, const RowEnd&
   }
 }
 
-template <int M, int NV, Ending E>
+template <int M, int R, int NV, Ending E>
 void transform_outputs(const MapLayer& layer, const MapTask& task, const TileAt* tiles, int64_t first,
                        const float* sums, const bool* direct) {
   using V = VectorOf<NV>;
-  constexpr int N = M + 2, kVectors = sizeof(V) / sizeof(V8);
+  constexpr int N = M + R - 1, kVectors = sizeof(V) / sizeof(V8);
   // Sums of several panels have left the first level of the cache, and are fetched a tile ahead.
   constexpr int kSteps = M * NV / kVectors, kLine = 16;
   constexpr int kFetched = NV > kLargestPanel ? (N * N * NV * kGroup / kLine + kSteps - 1) / kSteps : 0;
@@ -257,14 +258,14 @@ void transform_outputs(const MapLayer& layer, const MapTask& task, const TileAt*
     }
     const int64_t width = layer.width - tile.column < M ? layer.width - tile.column : M;
     if (direct[i]) {
-      for (int v = 0; v < NV; ++v) finish_directly<M>(layer, task, ends, first + v, v, tile, width);
+      for (int v = 0; v < NV; ++v) finish_directly<M, R>(layer, task, ends, first + v, v, tile, width);
       continue;
     }
     for (int j = 0; j < N; ++j) {
       UNROLL for (int v = 0; v < NV; v += kVectors) {
         V m[N], y[M];
         UNROLL for (int r = 0; r < N; ++r) m[r] = load<V>(sums + ((r * N + j) * NV + v) * kGroup);
-        Transform<M>::out(m, y);
+        Transform<M, R>::out(m, y);
         UNROLL for (int r = 0; r < M; ++r) store(&columns[r][j][v * kGroup], y[r]);
       }
     }
@@ -274,7 +275,7 @@ void transform_outputs(const MapLayer& layer, const MapTask& task, const TileAt*
         V m[N], y[M];
         UNROLL for (int line = 0; line < kFetched; ++line, fetched += kLine) __builtin_prefetch(fetched);
         UNROLL for (int j = 0; j < N; ++j) m[j] = load<V>(&columns[r][j][v * kGroup]);
-        Transform<M>::out(m, y);
+        Transform<M, R>::out(m, y);
         finish_row<M, E>(layer, task, ends[r], constants[v / kVectors], first, v, tile.column, width, y);
       }
     }
@@ -297,10 +298,10 @@ INLINE int positions_in_use(const float* weight, int64_t step, int panels, int64
   return count;
 }
 
-template <int M, int NV>
+template <int M, int R, int NV>
 void multiply_panel(const MapLayer& layer, const MapTask& task, const Positions& at, const Run* runs,
                     const float* weight, float* sums, Ahead& ahead) {
-  constexpr int NP = (M + 2) * (M + 2);
+  constexpr int NP = (M + R - 1) * (M + R - 1);
   const int64_t step = layer.inputs * kPanel<NV> * kGroup, pitch = NP * NV * kGroup;
   int positions[NP + 1];
   // Only what is shuffled may be an enlargement: weights are looked at in vain elsewhere, and are not in the cache yet.
@@ -327,26 +328,26 @@ void multiply_panel(const MapLayer& layer, const MapTask& task, const Positions&
   }
 }
 
-template <int M, int NV>
+template <int M, int R, int NV>
 INLINE void compute_panel(const MapLayer& layer, const MapTask& task, const Positions& at, const Run* runs,
                           const float* weight, float* sums, Ahead& ahead, const TileAt* tiles, int64_t first,
                           const bool* direct) {
-  multiply_panel<M, NV>(layer, task, at, runs, weight, sums, ahead);
+  multiply_panel<M, R, NV>(layer, task, at, runs, weight, sums, ahead);
   with_ending(ending_of(layer, task), [&](auto fixed) {
-    transform_outputs<M, NV, decltype(fixed)::ending>(layer, task, tiles, first, sums, direct);
+    transform_outputs<M, R, NV, decltype(fixed)::ending>(layer, task, tiles, first, sums, direct);
   });
 }
 
-template <int M>
+template <int M, int R>
 int64_t room_for_tiles(const MapLayer& layer, int64_t count) {
-  constexpr int64_t NP = (M + 2) * (M + 2);
+  constexpr int64_t NP = (M + R - 1) * (M + R - 1);
   const Positions at(layer, count);
   return NP * at.position + at.tiles * NP * kMostTogether * kGroup + at.groups * 4;
 }
 
-template <int M>
+template <int M, int R>
 void compute_tiles(const MapLayer& layer, const MapTask& task, const MapTask* next, float* room) {
-  constexpr int64_t NP = (M + 2) * (M + 2);
+  constexpr int64_t NP = (M + R - 1) * (M + R - 1);
   const Positions at(layer, task.count);
   float* positions = room;
   float* sums = positions + NP * at.position;
@@ -358,18 +359,18 @@ void compute_tiles(const MapLayer& layer, const MapTask& task, const MapTask* ne
   bool direct[kMostTiles];
   TileAt tiles[kMostTiles];
   for (int64_t i = 0; i < task.count; ++i) tiles[i] = tile_at(layer, task, i);
-  transform_tiles<M>(layer, task, tiles, at, positions, direct);
+  transform_tiles<M, R>(layer, task, tiles, at, positions, direct);
   Ahead ahead;
-  look_ahead<M>(layer, task, next, ahead);
+  look_ahead<M, R>(layer, task, next, ahead);
   const float* weight = layer.weight;
   for (int64_t first = 0, nv; first < layer.vectors; first += nv) {
     nv = vectors_together(layer.vectors - first);
-    if (nv == 1) compute_panel<M, 1>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
-    if (nv == 2) compute_panel<M, 2>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
-    if (nv == 3) compute_panel<M, 3>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
+    if (nv == 1) compute_panel<M, R, 1>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
+    if (nv == 2) compute_panel<M, R, 2>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
+    if (nv == 3) compute_panel<M, R, 3>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
     if constexpr (kTogether) {
-      if (nv == 4) compute_panel<M, 4>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
-      if (nv == 6) compute_panel<M, 6>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
+      if (nv == 4) compute_panel<M, R, 4>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
+      if (nv == 6) compute_panel<M, R, 6>(layer, task, at, runs, weight, sums, ahead, tiles, first, direct);
     }
     weight += NP * layer.inputs * nv * kGroup;
   }

@@ -1,4 +1,4 @@
-"""``convolve_maps_``: layers over float maps, one after the other; 3x3 kernels in tiles, with fewer products."""
+"""``convolve_maps_``: layers over float maps, one after the other; 3x3 and 5x5 ones in tiles, with fewer products."""
 
 from __future__ import annotations
 
@@ -78,9 +78,9 @@ def convolve_maps_(
     are in use at a time: row y is at y % rows, and what it holds afterwards is not defined.
 
     Sums are float32. ``tile`` 4 and 6 say in which tiles a 3x3 kernel is computed (Winograd's F(4x4, 3x3), F(6x6,
-    3x3)): with 1 / 4 and 1 / 5 of the products, and about 2 and 8 times the rounding errors of a plain sum. A tile that
-    meets an infinity or NaN is computed plainly. A result does not depend on the number of threads, nor on which other
-    tiles are computed.
+    3x3)): with 1 / 4 and 1 / 5 of the products, and about 2 and 8 times the rounding errors of a plain sum; 4 of a 5x5
+    kernel is F(4x4, 5x5), with 1 / 6 of the products and about 5 times the errors. A tile that meets an infinity or NaN
+    is computed plainly. A result does not depend on the number of threads, nor on which other tiles are computed.
 
     Returns float64 (2, outputs) for each layer that ``statistics`` number: sums of its results over the pixels of the
     mask, and of their squares.

@@ -1,8 +1,8 @@
 """The next frame of a film: chains over whole images are run for what changed only, in the tiles of float maps.
 
 What a tile of a 3x3 kernel makes depends, to the last bit, on all that its transformation adds up: a pixel that changes
-inside of it changes all of it, one just beyond it the row or column beside. So changes are followed from the image to
-the picture.
+inside of it changes all of it, one just beyond it the row or column beside; of a 5x5 kernel, one just beyond it changes
+all of it, the next one the row or column. So changes are followed from the image to the picture.
 
 Where there is memory for it, every layer has a map of its own, which holds what the layer made of the last frame: then
 only what changes is computed, layer by layer. Otherwise what is needed for the tiles of the picture that change is
@@ -65,18 +65,28 @@ class _Layer:
     @property
     def work(self) -> float:
         """Products for a tile; of one that is transformed, for each of its positions."""
-        each = (self.side + 2) ** 2 if self.record.tile else (self.side * max(self.record.size, 1)) ** 2
+        positions, plain = self.side + 2 * self.reach, self.side * max(self.record.size, 1)
+        each = positions**2 if self.record.tile else plain**2
         return float(each * self.record.inputs * (self.record.outputs if self.record.size else 1))
 
-    def around(self, pixels: Boxes) -> Boxes:
-        """What it makes of pixels that it reads, or reads for pixels that it makes, which is the same."""
-        wider = pixels.wider(self.record.size // 2)
-        return wider.joined(pixels.whole(self.side)) if self.record.tile else wider
+    @property
+    def reach(self) -> int:
+        return self.record.size // 2
+
+    def makes(self, pixels: Boxes) -> Boxes:
+        """What is made of pixels that it reads."""
+        made = pixels.wider(self.reach)
+        return made.joined(pixels.wider(self.reach - 1).whole(self.side)) if self.record.tile else made
+
+    def sees(self, pixels: Boxes) -> Boxes:
+        """What it reads for pixels that it makes."""
+        seen = pixels.wider(self.reach)
+        return seen.joined(pixels.whole(self.side).wider(self.reach - 1)) if self.record.tile else seen
 
     @property
     def growth(self) -> float:
         """Pixels of the image by which it makes what changes larger, on average."""
-        return (self.side / 2 if self.record.tile else self.record.size // 2) / self.scale
+        return (self.side / 2 + self.reach - 1 if self.record.tile else self.reach) / self.scale
 
 
 class KeptMaps:
@@ -240,7 +250,7 @@ class Changes:
             x, *parts = (_joined(changes.get(group) for group in _groups(use)) for use in layer.reads)
             if layer.picture:  # the image, enlarged bilinearly, may be added to it
                 parts.append(near.times(layer.scale))
-            made = _joined([None if x is None else layer.around(x), *parts])
+            made = _joined([None if x is None else layer.makes(x), *parts])
             made = None if made is None else made.inside(*layer.size(self.size))
             found.append(made)
             for group in _groups(layer.written):
@@ -263,7 +273,7 @@ class Changes:
                 continue
             wanted = wanted.inside(*layer.size(self.size))
             for number, use in enumerate(layer.reads):
-                seen = wanted if number else layer.around(wanted)
+                seen = wanted if number else layer.sees(wanted)
                 for group in _groups(use):
                     needs[group] = seen.joined(needs.get(group, seen))
         return found

@@ -1,4 +1,5 @@
-"""Tiles of 6 x 6 pixels instead of 4 x 4: a fifth less work for a 3x3 kernel, and four times the rounding error.
+"""Tiles of 6 x 6 pixels instead of 4 x 4: a fifth less work for a 3x3 kernel, and four times the rounding error. With
+the same error 5x5 kernels are in tiles of 4 x 4 pixels or, where 3x3 kernels have small ones, in none.
 
 Some networks do not show that, others multiply it. So each is tried on a picture when its weights are loaded, and has
 them in as many layers as make the same one, coarse and refined; a Refine-Net alone may have small ones. That is kept

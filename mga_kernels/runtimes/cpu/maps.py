@@ -1,7 +1,8 @@
 """Float maps: the layout in which every CPU convolves in float32, and chains in it (csrc/maps/layout.h).
 
-A 3x3 kernel is computed in tiles, with a quarter of the products. The layers of a chain run one after the other over
-whole maps, or together in bands of rows, whichever needs less memory: see ``rows`` for how much of it.
+A 3x3 kernel is computed in tiles, with a quarter of the products, and a 5x5 kernel in some with a sixth, where large
+tiles are good enough. The layers of a chain run one after the other over whole maps, or together in bands of rows,
+whichever needs less memory: see ``rows`` for how much of it.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ from ...records import FrameRecord, LayerRecord, MapRecord
 from ...system.allocator import huge_pages
 from .apart import apart
 from .blocks import in_blocks
-from .filled import filling, in_tiles
+from .filled import LARGE, TILE, filling, tile_of
 from .layers import Conv, Scale
-from .packing import LARGE, TILE, adding, pack, pack_scale
+from .packing import adding, pack, pack_scale
 from .pairs import Grid, forced_backend
 from .rows import Rows, Slot, slots_of
 from .stages import Stage, part_of
@@ -90,7 +91,7 @@ class MapChain(Chain):
     A room is a map of a grid, which the chains that run over it share; those of a chain with ``spare`` planes lie in
     these. Whole images are convolved ``in_blocks`` where that is worth it; too much of a patch is its border.
 
-    ``tiles``: the side of each stage's tiles if its layer is computed in tiles, by default TILE. ``side``: it runs over
+    ``tiles``: for each stage the side of tiles of 3x3 kernels, by default TILE, see ``tile_of``. ``side``: it runs over
     patches of so many pixels a side, whose tiles begin where the patches do if they fill them; 0 for a chain that has
     others for that. ``transformed``: weights are kept as tiles need them, and not transformed at each call.
     """
@@ -114,9 +115,13 @@ class MapChain(Chain):
         self.filled = [
             filling(stage, self.slots, side, (tile, TILE)) for stage, tile in zip(self.stages, self.tiles, strict=True)
         ]
-        self.layers = [
-            adding(pack(stage.layer, stage.enlarge, stage.stride, filled.tile if filled else tile, transformed), stage)
+        found = [
+            filled.tile if filled else tile_of(stage.layer, stage.stride, tile)
             for stage, tile, filled in zip(self.stages, self.tiles, self.filled, strict=True)
+        ]
+        self.layers = [
+            adding(pack(stage.layer, stage.enlarge, tile, transformed), stage)
+            for stage, tile in zip(self.stages, found, strict=True)
         ]
         sides = [
             filled.tile + filled.between if filled else layer.tile or SIDE
@@ -329,7 +334,7 @@ class Maps(Storage):
         """The side of the tiles of the next stage."""
         number, layer = self.tiled, stage.layer
         if isinstance(layer, Conv):
-            self.tiled += in_tiles(layer, stage.stride)
+            self.tiled += tile_of(layer, stage.stride, LARGE) > 0
         return TILE if self.large is None or number < self.large else LARGE
 
     def gather(

@@ -12,11 +12,9 @@ from torch import Tensor
 from ...alone.layout import GROUP
 from ...ops import pack_map_weight, plain_map_weight
 from ...ops.convolution.map_weight import unpack
-from .filled import in_tiles
 from .layers import Conv, Layer, Scale
 from .stages import Stage
 
-TILE, LARGE = 4, 6  # sides of the tiles of 3x3 kernels: ``large_tiles``
 AS_IT_IS = -1  # instead of one: a weight for tiles of any side, which is not transformed
 
 
@@ -30,16 +28,16 @@ class Packed:
     tile: int
 
 
-_packed: WeakKeyDictionary[Layer, dict[tuple[int, int, int], Packed]] = WeakKeyDictionary()
+_packed: WeakKeyDictionary[Layer, dict[tuple[int, int], Packed]] = WeakKeyDictionary()
 
 
-def pack(layer: Layer, enlarge: int = 1, stride: int = 1, tile: int = TILE, transformed: bool = True) -> Packed:
-    """The layer, which several chains may have, packed once; ``enlarge`` and ``stride``: see ``Stage``.
+def pack(layer: Layer, enlarge: int = 1, tile: int = 0, transformed: bool = True) -> Packed:
+    """The layer, which several chains may have, packed once; ``enlarge``: see ``Stage``.
 
-    ``tile``: side of the tiles of 3x3 kernels, whose weights are kept ``transformed`` for them.
+    ``tile``: side of its tiles, 0 for none; weights of those in tiles are kept ``transformed`` for them.
     """
     known = _packed.setdefault(layer, {})
-    how = enlarge, stride, tile if transformed else AS_IT_IS
+    how = enlarge, tile if transformed or tile == 0 else AS_IT_IS
     if how not in known:
         known[how] = pack_scale(layer, layer.epilogue) if isinstance(layer, Scale) else _conv(layer, *how)
     return replace(known[how], tile=tile) if known[how].tile == AS_IT_IS else known[how]
@@ -60,7 +58,7 @@ def pack_scale(layer: Scale, epilogue: Tensor) -> Packed:
     return Packed(factors.contiguous(), torch.stack([offsets, slopes, ones, ones]), layer.channels, 0)
 
 
-def _conv(layer: Conv, enlarge: int, stride: int, tile: int) -> Packed:
+def _conv(layer: Conv, enlarge: int, tile: int) -> Packed:
     weight, (bias, slope, shift) = layer.weight.float(), layer.epilogue
     assert not shift.any(), "what is shifted is for bf16"
     order = _order(len(weight), layer.shuffle, enlarge)
@@ -68,13 +66,12 @@ def _conv(layer: Conv, enlarge: int, stride: int, tile: int) -> Packed:
     weight = torch.where(present[:, None, None, None], weight[order], torch.zeros(()))
     rows = torch.stack([bias, slope])[:, order] * present
     rows = F.pad(torch.cat([rows, torch.ones_like(rows)]), (0, -rows.shape[1] % GROUP))
-    side = tile if in_tiles(layer, stride) else 0
-    if side != AS_IT_IS:
-        return Packed(pack_map_weight(weight.contiguous(), side), rows.contiguous(), len(weight), side)
+    if tile != AS_IT_IS:
+        return Packed(pack_map_weight(weight.contiguous(), tile), rows.contiguous(), len(weight), tile)
     plain = plain_map_weight(weight)
     if layer.shuffle * enlarge == 1:
-        layer.weight = unpack(plain, layer.inputs, len(weight), layer.size, side)  # so that no other is kept for it
-    return Packed(plain, rows.contiguous(), len(weight), side)
+        layer.weight = unpack(plain, layer.inputs, len(weight), layer.size, tile)  # so that no other is kept for it
+    return Packed(plain, rows.contiguous(), len(weight), tile)
 
 
 def _order(outputs: int, shuffle: int, enlarge: int) -> Tensor:

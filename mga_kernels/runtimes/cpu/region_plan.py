@@ -14,8 +14,8 @@ from ...networks import RegionConfig, SRNetwork
 from ..plan import CELLS, Plan, Planner
 from . import large_tiles
 from .choose import weights_of
+from .filled import LARGE
 from .maps import MapChain, Maps
-from .packing import LARGE
 from .plan import PairWeights
 from .regions import Regions, Surroundings
 from .storage import Storage
