@@ -257,6 +257,18 @@ KINDS: dict[str, tuple[Callable[[], bytes], str]] = {
         "a discriminator",
     ),
     "dat.pth": (lambda: names("before_RG.1.weight", "layers.0.blocks.0.norm1.weight"), "a file of DAT, which is not"),
+    "rgt.pth": (
+        lambda: names("before_RG.1.weight", "layers.0.blocks.0.norm1.weight", "layers.0.blocks.0.gamma"),
+        "a file of RGT, which is not",
+    ),
+    "swin2sr.pth": (
+        lambda: names(
+            "conv_first.weight",
+            "patch_embed.proj.weight",
+            *(f"layers.0.residual_group.blocks.0.{part}" for part in ("norm1.weight", "attn.logit_scale")),
+        ),
+        "a file of Swin2SR, which is not",
+    ),
     "plksr.pth": (lambda: names("feats.0.weight", "feats.1.lk.conv.weight"), "PLKSR, which is not supported yet"),
     "wdsr.pth": (
         lambda: names("head.0.weight_v", "skip.0.weight_v", "skip.0.weight_g", "tail.0.weight_v"),

@@ -190,9 +190,9 @@ def test_any_number_of_threads_gives_the_same_picture(name):
 
 def test_what_does_not_run_so_says_why():
     shrunk = WholeNetwork(WholeConfig("compact", 2, 1, {"channels": 16, "enlarged": 4})).eval()
-    with pytest.raises(InputError, match="there are none for what is enlarged 4 times and shrunk to 2"):
+    reason = "there are none for what is enlarged 4 times and shrunk to 2"
+    with pytest.raises(InputError, match=reason):
         MaskGuidedSR(shrunk, device="cpu", runtime="own")
-    reason = choose.slow(choose.STORAGES["float32"]) or "there are none for what is enlarged 4 times and shrunk to 2"
     assert MaskGuidedSR(shrunk, device="cpu").info()["why not"][0] == f"a plan of our own: {reason}"
     with pytest.raises(InputError, match="there are none in bfloat16 for span yet"):
         MaskGuidedSR(network("span"), device="cpu", runtime="own", dtype="bfloat16")

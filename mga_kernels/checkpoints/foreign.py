@@ -8,12 +8,14 @@ from collections.abc import Collection, Iterator
 NOT_YET = "which is not supported yet"
 SPANDREL = "; in Python, spandrel may load it for from_checkpoint (docs/checkpoints.md)"
 WITHOUT_SPANDREL = ("CARN", "MDSR", "WDSR", "RDN", "VDSR", "RLFN", "LIIF", "a network for videos")
-# Network -> names of tensors of which all of one line must be there, behind any prefix.
+# Network -> names of tensors of which all of one line must be there, behind any prefix; the first that has them.
 UPSCALERS: dict[str, tuple[tuple[str, ...], ...]] = {
     "HAT": (("layers.0.residual_group.blocks.0.conv_block.cab.0.weight", "conv_first.weight"),),
     "ATD": (("layers.0.residual_group.td", "conv_first.weight"),),
+    "RGT": (("before_RG.1.weight", "layers.0.blocks.0.gamma"),),
     "DAT": (("before_RG.1.weight", "layers.0.blocks.0.norm1.weight"),),
     "DRCT": (("layers.0.swin1.norm1.weight", "conv_first.weight"),),
+    "Swin2SR": (("layers.0.residual_group.blocks.0.attn.logit_scale", "patch_embed.proj.weight"),),
     "SwinIR": (
         ("layers.0.residual_group.blocks.0.norm1.weight", "conv_first.weight"),
         ("layers.0.residual_group.blocks.0.norm1.weight", "conv_first.1.weight"),

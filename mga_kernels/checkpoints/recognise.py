@@ -18,7 +18,7 @@ from .foreign import SPANDREL, foreign_network, prefixes
 from .inside import MOST_NETWORKS
 from .probe import is_studio_luma, right_colours, right_reading, right_way
 from .scales import Hint
-from .spelling import Reading, Spelling, State, spellings_that
+from .spelling import Reading, Spelling, State, check_rgb, spellings_that
 
 SHOWN = 4  # names of an unknown file
 
@@ -176,7 +176,11 @@ def fitted(make: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Mod
     network = without_memory(make, len(state))
     wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
     found = {key: tuple(tensor.shape) for key, tensor in state.items()}
-    for key in [key for key in (*wanted, *found) if wanted.get(key) != found.get(key)]:
+    unlike = [key for key in (*wanted, *found) if wanted.get(key) != found.get(key)]
+    for axis, verb in ((1, "takes"), (0, "makes")):
+        for key in unlike:
+            _check_planes(wanted.get(key, ()), found.get(key, ()), axis, verb)
+    for key in unlike:
         raise CheckpointError(
             f"tensor {shown(key.removeprefix('body.'))} is {found.get(key, 'missing')} in the file and "
             f"{wanted.get(key, 'unknown')} in the network"
@@ -190,6 +194,14 @@ def fitted(make: Callable[[], nn.Module], state: Mapping[str, Tensor]) -> nn.Mod
     }
     network.load_state_dict(plain, assign=True)
     return network
+
+
+def _check_planes(wanted: tuple[int, ...], found: tuple[int, ...], axis: int, verb: str) -> None:
+    """CheckpointError where these shapes of a kernel differ by the planes of colour alone, which are along ``axis``."""
+    if len(wanted) == len(found) == 4 and wanted[axis] == 3:
+        planes = found[axis]
+        if planes in (1, 2, 4) and found == (*wanted[:axis], planes, *wanted[axis + 1 :]):
+            check_rgb(planes, verb)
 
 
 def _decide(networks: list[WholeNetwork], reading: Reading, what: str, hints: Sequence[Hint]) -> WholeNetwork:

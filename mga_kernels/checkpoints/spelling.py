@@ -171,6 +171,15 @@ def shape(state: State, name: str, dimensions: int = 4) -> tuple[int, ...]:
     return tuple(tensor.shape)
 
 
+def check_rgb(channels: int, verb: str = "takes") -> None:
+    """CheckpointError for a network of another number of channels than RGB has."""
+    if channels != 3:
+        raise CheckpointError(
+            f"it {verb} {channels} channel{'s' if channels != 1 else ''}, and only RGB is run; a network of RGB also "
+            "takes grey pictures and those with alpha"
+        )
+
+
 def shuffled_scale(values: int, channels: int, allowed: Collection[int] = SCALES) -> int:
     """The scale s of a pixel shuffle from ``values`` = s^2 times ``channels``."""
     scale = math.isqrt(values // channels) if channels else 0

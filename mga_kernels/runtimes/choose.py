@@ -83,7 +83,9 @@ def _own_deep(network: SRNetwork, device: torch.device, asked: bool) -> Planner 
     if network.alternatives:
         return "sub-images of classes are made of bytes"
     kept = own.STORAGES["float32"]
-    reason = own.supported() or _against_weights(network) or (None if asked else own.slow(kept))
+    against = RegionWeights.refused if network.pair is not None else own.against
+    reason = own.supported() or _against_weights(network) or against(network, kept)
+    reason = reason or (None if asked else own.slow(kept))
     if reason is not None:
         return reason
     if network.pair is not None:
@@ -108,12 +110,14 @@ def _own(network: SRNetwork, device: torch.device, dtype: torch.dtype | None, as
         return reason
     exact = dtype is not None
     make: Callable[[SRNetwork, Storage], Planner | str] = partial(large_tiles.of, exact=exact)
+    against: Callable[[SRNetwork, Storage], str | None] = own.against
     faster = network.staged.weights.faster
     if network.pair is not None:
         make, faster = partial(RegionWeights.of, exact=exact), RegionWeights.faster
+        against = RegionWeights.refused
     elif network.alternatives:
-        make = ClassWeights.of
-    return own.fastest(lambda kept: make(network, kept), faster, dtype, asked)
+        make, against = ClassWeights.of, ClassWeights.refused
+    return own.fastest(lambda kept: make(network, kept), lambda kept: against(network, kept), faster, dtype, asked)
 
 
 def _in_windows(

@@ -13,6 +13,7 @@ from ...checkpoints.spelling import (
     Reading,
     Spelling,
     State,
+    check_rgb,
     shape,
     shuffled_scale,
     slope_per_channel,
@@ -25,8 +26,7 @@ MOST = 2000  # layers; the published networks have up to 67
 
 def _compact(state: State) -> Reading:
     channels, inputs = shape(state, "body.0.weight")[:2]
-    if inputs != 3:
-        raise CheckpointError(f"it takes {inputs} channels, and only RGB is run")
+    check_rgb(inputs)
     last = max(int(found[1]) for name in state if (found := re.match(r"body\.(\d{1,4})\.", name)))
     if last % 2 or last > MOST:
         raise CheckpointError(f"its last layer is number {last}, where a convolution follows up to {MOST} in pairs")

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Callable
 
-from ...checkpoints.spelling import Convolutions, Published, Reading, Spelling, State, count, renamed, shape
+from ...checkpoints.spelling import Convolutions, Published, Reading, Spelling, State, check_rgb, count, renamed, shape
 from ...errors import CheckpointError
 from ...networks.whole import SCALES
 
@@ -19,10 +19,9 @@ def _reading(state: State, spelling: str) -> Reading:
     channels, inputs = shape(state, "conv_first.weight")[:2]
     outputs = shape(state, "conv_last.weight")[0]
     side = math.isqrt(inputs // 3)
-    if outputs != 3 or 3 * side * side != inputs or side not in UNSHUFFLED:
-        raise CheckpointError(
-            f"it makes {outputs} channels of {inputs}, and only RGB is run, whose input has 3, 12 or 48"
-        )
+    check_rgb(outputs, "makes")
+    if 3 * side * side != inputs or side not in UNSHUFFLED:
+        check_rgb(inputs)
     enlargements = next(u for u in range(MOST_ENLARGEMENTS + 2) if f"conv_up{u + 1}.weight" not in state)
     scale = 2**enlargements // side
     if 2**enlargements % side or scale not in SCALES:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from ...checkpoints.spelling import Published, Reading, Spelling, State, count, renamed, shape, shuffled_scale
+from ...checkpoints.spelling import (
+    Published,
+    Reading,
+    Spelling,
+    State,
+    check_rgb,
+    count,
+    renamed,
+    shape,
+    shuffled_scale,
+)
 from ...errors import CheckpointError
 
 
@@ -16,7 +26,8 @@ def _kair(state: State) -> Reading:
         rf"model\.1\.sub\.{blocks}\.": "conv_after_body.",
         r"model\.2\.": "upsampler.0.",
     }
-    channels = shape(state, "model.0.weight")[0]
+    channels, inputs = shape(state, "model.0.weight")[:2]
+    check_rgb(inputs)
     distilled = shape(state, "model.1.sub.0.conv4.weight")[0]
     if distilled >= channels:
         raise CheckpointError(f"it keeps {distilled} of {channels} channels in each step")

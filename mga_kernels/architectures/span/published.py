@@ -12,6 +12,7 @@ from ...checkpoints.spelling import (
     Reading,
     Spelling,
     State,
+    check_rgb,
     count,
     shape,
     shuffled_scale,
@@ -88,6 +89,7 @@ def _span(state: State) -> Reading:
     result = {name: tensor for name, tensor in state.items() if name not in taken}
     for layer, name in layers.items():
         result[f"{name}.weight"], result[f"{name}.bias"] = folded(state, layer)
+    check_rgb(result["conv_1.weight"].shape[1])
     scale = shuffled_scale(values, 3, SCALES)
     spelling = "as it is trained" if trained else "folded"
     constants = (UNCHANGED,) if MARK in state else KNOWN

@@ -62,24 +62,35 @@ def described(kept: Storage) -> str:
 
 
 def fastest(
-    make: Callable[[Storage], Made | str], faster: str, dtype: torch.dtype | None = None, asked: bool = False
+    make: Callable[[Storage], Made | str],
+    against: Callable[[Storage], str | None],
+    faster: str,
+    dtype: torch.dtype | None = None,
+    asked: bool = False,
 ) -> Made | str:
     """What ``make`` makes of a network in the storage that is fastest for it here, or why there is none.
 
-    ``make`` returns a reason where the network has no plan in a storage. ``faster``: the name of the one to begin with
-    where several are fast. ``dtype``: of what is stored, None for any. ``asked``: also where it would be slow, which
-    float maps are less.
+    ``make`` returns a reason where the network has no plan in a storage; ``against`` says it without making one, so
+    that a storage that is slow is not said to run what it cannot. ``faster``: the name of the one to begin with where
+    several are fast. ``dtype``: of what is stored, None for any. ``asked``: also where it would be slow, which float
+    maps are less.
     """
     name = str(dtype).removeprefix("torch.")
     left = [(kept, slow(kept)) for kept in STORAGES.values() if dtype is None or kept.name == name]
     left.sort(key=lambda one: (one[1] is not None, one[1] is None and one[0].name != faster))
     reasons = [] if left else [f"dtype {name} was asked for"]
     for kept, reason in left:
-        made = make(kept) if asked or reason is None else reason
+        made = make(kept) if asked or reason is None else against(kept) or reason
         if not isinstance(made, str):
             return made
         reasons.append(made)
     return reasons[0]
+
+
+def against(network: SRNetwork, kept: Storage) -> str | None:
+    """Why a network that runs as it is has no weights in this storage, or None; nothing is made."""
+    found = weights_of(network, kept)
+    return found if isinstance(found, str) else None
 
 
 def weights_of(network: SRNetwork, kept: Storage) -> tuple[type[PairWeights], Halves] | str:

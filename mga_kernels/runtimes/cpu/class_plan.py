@@ -16,6 +16,7 @@ from torch import Tensor
 from ...errors import InputError
 from ...networks import ClassConfig, SRNetwork
 from ...networks.classes import TOGETHER, groups
+from ...networks.interface import Halves
 from ...networks.layers import pad_by_reflection
 from ..plan import Plan, Planner
 from .choose import weights_of
@@ -41,6 +42,12 @@ class ClassWeights(Planner):
             branches.append(made)
         return cls(copy.deepcopy(network).float(), branches)  # as exact as halves are, whatever runs tensors
 
+    @classmethod
+    def refused(cls, network: SRNetwork, kept: Storage) -> str | None:
+        """Why there is no such plan of a network in a storage, or None; nothing is made."""
+        found = (_kind(one, kept) for one in network.alternatives)
+        return next((one for one in found if isinstance(one, str)), None)
+
     @property
     def description(self) -> str:
         return f"{self.branches[0].description}, by classes"
@@ -58,13 +65,19 @@ class ClassWeights(Planner):
 
 
 def _weights(network: SRNetwork, kept: Storage) -> GridWeights | str:
+    found = _kind(network, kept)
+    return found if isinstance(found, str) else found[0](found[1], kept)
+
+
+def _kind(network: SRNetwork, kept: Storage) -> tuple[type[GridWeights], Halves] | str:
+    """The class of a branch's weights and the halves that it takes, or why there are none; nothing is made."""
     found = weights_of(network, kept)
     if isinstance(found, str):
         return found
     kind, halves = found
     if not issubclass(kind, GridWeights):
         return f"there are none for sub-images by {network.config.network} yet"
-    return kind(halves, kept)
+    return kind, halves
 
 
 class PlanOfClasses(Plan):

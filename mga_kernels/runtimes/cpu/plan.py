@@ -161,7 +161,8 @@ class PlainWeights(PairWeights[Base, nn.Module]):
 
     @classmethod
     def against(cls, halves: Halves, kept: Storage) -> str | None:
-        return f"there are none in {kept.name} for {halves.config.network} yet" if kept.narrow else None
+        name = halves.config.network
+        return f"there are none in {kept.name} for {name} yet, only in float32" if kept.narrow else None
 
     @abstractmethod
     def stages(self, base: Base) -> list[Stage]: ...

@@ -13,7 +13,7 @@ from ...modes import ordinary
 from ...networks import RegionConfig, SRNetwork
 from ..plan import CELLS, Plan, Planner
 from . import large_tiles
-from .choose import weights_of
+from .choose import against, weights_of
 from .filled import LARGE
 from .maps import MapChain, Maps
 from .plan import PairWeights
@@ -46,9 +46,10 @@ class RegionWeights(Planner):
         cls, network: SRNetwork, kept: Storage, pixel: torch.dtype = torch.uint8, exact: bool = False
     ) -> RegionWeights | str:
         """``exact``: as of ``large_tiles.of``."""
+        reason = cls.refused(network, kept)
+        if reason is not None:
+            return reason
         assert network.pair is not None
-        if kept.narrow:
-            return f"there are none in {kept.name} for regions"
         base, refine = network.pair
         small, large = (_weights(part, network.config.patch_size, pixel, exact) for part in (base, refine))
         if isinstance(small, str):
@@ -58,7 +59,16 @@ class RegionWeights(Planner):
         for chain in large.chains:
             assert isinstance(chain, MapChain)
             chain.rows.small = LISTED_SMALL
-        return cls.against(refine, kept) or cls(network, small, large)
+        return cls(network, small, large)
+
+    @classmethod
+    def refused(cls, network: SRNetwork, kept: Storage) -> str | None:
+        """Why there is no such plan of a network in a storage, or None; nothing is made."""
+        assert network.pair is not None
+        if kept.narrow:
+            return f"there are none in {kept.name} for regions, only in float32"
+        base, refine = network.pair
+        return against(base, kept) or cls.against(refine, kept)
 
     @classmethod
     def against(cls, refine: SRNetwork, kept: Storage | None = None) -> str | None:
