@@ -1,12 +1,10 @@
 """What a plan in convolutions of our own for GPUs takes beside what it keeps, counted before it is taken."""
 
 import pytest
-import torch
 from network_zoo import random_model
 from test_cuda_graph import one_thread, picture  # noqa: F401
 from test_cuda_own import planner_of
 from torch.profiler import ProfilerActivity, profile
-
 
 pytestmark = pytest.mark.usefixtures("free_choice", "one_thread")
 
