@@ -6,6 +6,7 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -254,7 +255,7 @@ class RfdnWeights(StoredTrunkWeights[rfdn.BaseNet, rfdn.RefineNet]):
         kept, grid = super().room_bytes(plan, dense), plan.grid
         if self.mask is None or not plan.taken.by_launches:
             return kept
-        gate = self.refine_trunk.gates[0]
+        gate = cast(_Trunk, self.refine_trunk).gates[0]
         return kept + grid.down * grid.across * gate.passing_bytes(grid.size, plan.taken.data.itemsize)
 
     def first(self, base: rfdn.BaseNet) -> Conv:
