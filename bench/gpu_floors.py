@@ -249,7 +249,7 @@ def walk_classes(height: int, width: int) -> list[Launches]:
     with torch.no_grad(), one_launch_each():
         plan._run_all(False, 0)
         places, chains = plan.inner.places, plan.inner.weights.chains
-        share = len(places.tiles) / len(chains) / math.prod(tiles_of(*places.raster))
+        share = len(places.tiles[1][1]) / len(chains) / math.prod(tiles_of(*places.raster))
         with Counter((share, share) for chain in chains for _ in chain.stages) as counter:
             plan._run_all(False, 0)
     return counter.launches

@@ -134,13 +134,8 @@ def whole(name: str) -> OwnPlanner:
 
 def walked_launches(planner: OwnPlanner, k: int) -> Iterator[tuple[str, tuple]]:
     """The convolutions that a network at x4 makes, each once, by the road of its plan in our own convolutions."""
-    plan = planner.plan(gpu_floors.HEIGHT, gpu_floors.WIDTH, k)
-    with torch.no_grad(), gpu_floors.one_launch_each():
-        plan._run_all(False, k)
-        with Calls("convolve_pixels_") as made:
-            plan._run_all(False, k)
     known = set()
-    for out, x, weight, _, *others in made.calls:
+    for out, x, weight, _, *others in calls_of(planner, False, k):
         size, *numbers = others[len(OPTIONAL) :]
         there = [word for word, one in zip(OPTIONAL, others, strict=False) if one is not None]
         kind = "bytes" if out.dtype == torch.uint8 else str(out.shape[2])
@@ -154,11 +149,23 @@ def walked_launches(planner: OwnPlanner, k: int) -> Iterator[tuple[str, tuple]]:
             yield case, tuple(on_the_cpu(one) for one in (out, x, weight, _, *others))
 
 
+def calls_of(
+    planner: OwnPlanner, dense: bool, k: int, height: int = gpu_floors.HEIGHT, width: int = gpu_floors.WIDTH
+) -> list[tuple]:
+    """Arguments of the convolutions that a plan makes of an image, which have no memory."""
+    plan = planner.plan(height, width, k)
+    with torch.no_grad(), gpu_floors.one_launch_each():
+        plan._run_all(dense, k)  # what is made once is made here
+        with Calls("convolve_pixels_") as made:
+            plan._run_all(dense, k)
+    return made.calls
+
+
 def on_the_cpu(value: Any) -> Any:
     """Memory of the same shape and strides, which nobody touches, for a tensor without any."""
     if not isinstance(value, torch.Tensor):
         return list(value) if isinstance(value, tuple) else value
-    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype)
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="cpu")
 
 
 class Calls(TorchDispatchMode):

@@ -97,6 +97,25 @@ def compiled(target: str, **options: Any) -> Iterator[list[Any]]:
         JITFunction.run = run
 
 
+@contextlib.contextmanager
+def signatures(target: str) -> Iterator[set[str]]:
+    """Inside, launches run nothing: what each is compiled for is collected, by which Triton tells kernels apart."""
+    found: set[str] = set()
+    run = JITFunction.run
+
+    def only_ask(self, *arguments, grid, warmup, **keywords):
+        *_, binder = self.device_caches[driver.active.get_current_device()]
+        _, specialization, options = binder(*arguments, **keywords, debug=False)
+        found.add(f"{self.fn.__name__} {specialization} {options}")
+
+    driver.set_active(NoDriver(TARGETS[target]))
+    JITFunction.run = only_ask
+    try:
+        yield found
+    finally:
+        JITFunction.run = run
+
+
 def figures(kernel: Any, target: str) -> tuple[int, ...]:
     """As FIGURES says: registers and bytes of stack of a thread, bytes of shared memory and warps of a program."""
     if target.startswith("gfx"):

@@ -34,19 +34,24 @@ def config_of(scale: int = 4, **settings) -> ClassConfig:
 
 
 def network_of(config: ClassConfig | None = None) -> ClassNetwork:
-    """With weights by which sub-images of a picture fall into all classes, far from the borders between them."""
+    """Of FSRCNN by default, with sub-images in all classes."""
     torch.manual_seed(3)
-    network = ClassNetwork(config or config_of()).eval().requires_grad_(False)
-    sub_images = network.cut(tensor_of(picture_of(150, 190)))
+    network = sorting(ClassNetwork(config or config_of()).eval().requires_grad_(False))
+    for branch in network.branches:  # so that what they make differs, and what they see at their borders, by levels
+        branch.body.last_part[2].weight.mul_(3)
+        branch.body.first_part[0].weight[..., ::4].mul_(10)
+    return network
+
+
+def sorting(network: ClassNetwork, height: int = 150, width: int = 190) -> ClassNetwork:
+    """With weights by which sub-images of a picture fall into all classes, far from the borders between them."""
+    sub_images = network.cut(tensor_of(picture_of(height, width)))
     one = network.classifier(sub_images)[:, 0]
     last, weight, bias = network.classifier.scores, *(p[0].clone() for p in network.classifier.scores.parameters())
     bias = bias - one.mean()
     for number, (sign, offset) in enumerate(((-1, -20), (0, 0), (1, -20))):  # a third each, about
         last.weight[number] = sign * 40 / one.std() * weight
         last.bias[number] = sign * 40 / one.std() * bias + offset
-    for branch in network.branches:  # so that what they make differs, and what they see at their borders, by levels
-        branch.body.last_part[2].weight.mul_(3)
-        branch.body.first_part[0].weight[..., ::4].mul_(10)
     return network
 
 

@@ -75,30 +75,39 @@ def test_sub_images_and_their_classes_are_those_of_the_network():
     assert torch.equal(plan._sub_images(), cut)
     classes = network.classes(cut)
     assert len(set(classes.tolist())) > 1, "the other tests prove nothing without"
-    owner = {tile: sub_image for tile, sub_image in zip(plan.places.tiles.tolist(), plan.places.owner.tolist(),
-                                                        strict=True)}  # fmt: skip
-    for number, listed in enumerate(plan.places.lists):
+    owner = owners(plan.places)
+    for number, listed in enumerate(plan.places.lists[1]):
         tiles = listed.tiles[: int(listed.length)].tolist()
         assert {owner[tile] for tile in tiles} == set((classes == number).nonzero().flatten().tolist())
         assert len(tiles) == 2 * int((classes == number).sum())
 
 
+def owners(places: Places, scale: int = 1) -> dict[int, int]:
+    """Of each tile of maps that are enlarged, by its number, the sub-image that it is of."""
+    owner, tiles = places.tiles[scale]
+    found = dict(zip(tiles.tolist(), owner.tolist(), strict=True))
+    assert len(found) == len(tiles)
+    return found
+
+
+@pytest.mark.parametrize("scale", [1, 3])
 @pytest.mark.parametrize("size", [(32, 32), (20, 24), (8, 17)])
-def test_between_sub_images_there_is_a_tile_of_zeros(size):
+def test_between_sub_images_there_is_a_tile_of_zeros(size, scale):
     """In whatever class a neighbour is: of every tile that is listed no neighbour but those of the same sub-image."""
-    places = Places(3, 4, size)
-    across = places.raster[1] // TILE[1]
-    owner = dict(zip(places.tiles.tolist(), places.owner.tolist(), strict=True))
-    assert len(owner) == len(places.tiles)
+    places = Places(3, 4, size, [1, scale])
+    across = places.raster[1] * scale // TILE[1]
+    owner = owners(places, scale)
+    period, size = ([scale * side for side in sides] for sides in (places.period, size))
     for tile, sub_image in owner.items():
         near = [tile + y * across + x for y in (-1, 0, 1) for x in (-1, 0, 1) if 0 <= tile % across + x < across]
         assert {owner[other] for other in near if other in owner} == {sub_image}
         row, column = tile // across * TILE[0], tile % across * TILE[1]
-        assert (row // places.period[0], column // places.period[1]) == divmod(sub_image, 4)
-        assert row % places.period[0] < size[0]
-        assert column % places.period[1] < size[1]
+        assert (row // period[0], column // period[1]) == divmod(sub_image, 4)
+        assert row % period[0] < size[0]
+        assert column % period[1] < size[1]
     assert len(owner) == 12 * -(-size[0] // TILE[0]) * -(-size[1] // TILE[1])
-    assert places.ends == (() if size == (32, 32) else (*places.period, 0, *size))
+    whole = scale == 1 and size == [32, 32]
+    assert scale > 1 or places.ends == (() if whole else (*places.period, 0, *size))
 
 
 @pytest.mark.parametrize("size", [(31, 45), (11, 50)])
@@ -110,7 +119,7 @@ def test_what_maps_held_leaves_no_trace(size):
     places, maps = plan.inner.places, plan.inner.grid.rooms.maps
     across = places.raster[1] // TILE[1]
     inside = torch.zeros(places.raster[0] // TILE[0] * across, dtype=torch.bool)
-    inside[places.tiles.long()] = True
+    inside[list(owners(places))] = True
     pixels = inside.view(-1, across).repeat_interleave(TILE[0], 0).repeat_interleave(TILE[1], 1)
     assert maps
     for held in maps.values():
@@ -176,10 +185,7 @@ def test_memory_is_counted_before_it_is_taken():
     assert 0.7 * counted < taken <= counted
 
 
-def test_branches_that_have_none_say_so():
-    branches = tuple(WholeConfig("msrresnet", 4, 1, {"channels": width}) for width in (16, 32))
-    network = ClassNetwork(ClassConfig(branches)).eval()
-    assert "there are none for sub-images by msrresnet yet" in OwnPlanner.of(network, CPU)
+def test_float32_is_not_among_its_types():
     assert "float32 was asked for" in OwnPlanner.of(small_network(), CPU, torch.float32)
 
 

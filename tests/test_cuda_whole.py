@@ -64,7 +64,7 @@ def test_nothing_on_the_road_reads_a_value_back(name, colour, input_range):
     assert "convolution" in guard.seen
 
 
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error:.*cannot be captured")
 @pytest.mark.parametrize("name", ["fsrcnn", "rfdn", "srresnet"])
 def test_a_captured_road_replays_on_other_images(name, graphs):  # noqa: F811
     network = whole_network(name)

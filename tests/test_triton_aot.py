@@ -138,3 +138,25 @@ def test_the_committed_table_holds_every_launch_and_no_spill(run):
     assert {row["op"] for row in report["launches"]} == with_triton()
     for row in report["launches"]:
         assert [row[target][1] for target in TARGETS] == [0] * len(TARGETS)
+
+
+def test_images_of_all_sizes_take_the_same_kernels(run):
+    """Whatever K is, and where the Refine-Net runs over all. Rows of planes begin at multiples of 8 in both."""
+    code = (
+        "import gpu_floors, triton_report as report\n"
+        "from triton_launches import calls_of, on_the_cpu\n"
+        "from mga_kernels.networks import MaskGuidedNetwork, ModelConfig\n"
+        "for name in ('fsrcnn', 'rfdn'):\n"
+        "    planner = gpu_floors.own(MaskGuidedNetwork(ModelConfig(name, 4)))\n"
+        "    for dense in (False, True):\n"
+        "        found = []\n"
+        "        for size, k in (((271, 487), 1000), ((333, 501), 77)):\n"
+        "            with report.signatures('sm_90') as kernels:\n"
+        "                for call in calls_of(planner, dense, 0 if dense else k, *size):\n"
+        "                    report.launch('convolve_pixels_', *map(on_the_cpu, call))\n"
+        "            found.append(kernels)\n"
+        "        print(len(found[0]) > 4, found[0] == found[1])\n"
+    )
+    result = run("-c", code)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines() == ["True True"] * 4

@@ -9,11 +9,11 @@ import torch
 from fake_graph import FakeGraph
 from fake_graph import fake_graphs as fake_graphs
 from test_classes import network_of as classes_of
-from test_classes import picture_of
+from test_classes import picture_of, sorting
 from triton_kernels import DEVICE, INTERPRETING
 
 from mga_kernels import ops
-from mga_kernels.networks import ClassConfig, RegionConfig, RegionNetwork, SRNetwork, WholeConfig
+from mga_kernels.networks import ClassConfig, ClassNetwork, RegionConfig, RegionNetwork, SRNetwork, WholeConfig
 from mga_kernels.runtimes.cuda import replayed
 from mga_kernels.runtimes.cuda.own import OwnPlanner
 
@@ -36,7 +36,16 @@ def by_classes() -> SRNetwork:
     return classes_of(ClassConfig(branches, 16, 12))
 
 
+def by_other_classes() -> SRNetwork:
+    """To whose pictures the enlarged image is added, and whose maps are of two scales."""
+    torch.manual_seed(5)
+    branches = tuple(WholeConfig("msrresnet", 2, 1, {"channels": channels}) for channels in (12, 16, 16))
+    return sorting(ClassNetwork(ClassConfig(branches, 16, 12)).eval().requires_grad_(False))
+
+
 KINDS = {"mean of two": averaging, "classes": by_classes}
+if not INTERPRETING:  # which takes minutes
+    KINDS["classes of others"] = by_other_classes
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from torch import Tensor
 from ...ops import pair_pool
 from ...runtimes.cpu.layers import Conv, beside, from_bytes, weight_and_bias
 from ...runtimes.cpu.pairs import Grid, lanes
-from ...runtimes.cpu.plan import Buffers, PairWeights, PlaneSizes
+from ...runtimes.cpu.plan import Buffers, PairPlan, PairWeights, PlaneSizes
 from ...runtimes.cpu.stages import Part, Stage, part_of
 from ...runtimes.cpu.storage import Chain, Stored
 from ...runtimes.cpu.trunks import StoredTrunkWeights, Trunk
@@ -95,6 +96,14 @@ class _Gate:
         wide = F.interpolate(wide, size=(height, width), mode="bilinear", align_corners=False)
         wide = F.pad(wide, (0, 0, 0, 0, 0, self.part - self.inner))
         return wide.view(n, groups, step, height, width).permute(0, 1, 3, 4, 2).contiguous()
+
+    def passing_bytes(self, size: tuple[int, int], itemsize: int) -> int:
+        """Of a patch, what ``on_patches`` makes beside the map, of values of ``itemsize``, at most at the same time."""
+        values, (height, width) = self.part * math.prod(size), size
+        hidden = self.inner * ((height - 3) // 2 + 1) * ((width - 3) // 2 + 1)
+        if values <= DENSE:  # what is given, what a matrix reads, what it makes
+            return itemsize * (2 * values + hidden)
+        return 4 * 5 * values  # what is given, as float32, its channels one by one, padded, and as the map has it
 
     def _by_matrices(self, patches: Tensor) -> Tensor:
         """The same of small patches: what is linear of all values of a patch in one product."""
@@ -240,6 +249,14 @@ class RfdnWeights(StoredTrunkWeights[rfdn.BaseNet, rfdn.RefineNet]):
 
     def trunk_of(self, half: rfdn.BaseNet | rfdn.RefineNet) -> Trunk:
         return _Trunk(half, self)
+
+    def room_bytes(self, plan: PairPlan, dense: bool = False) -> int:
+        """With the copies of patches where all of them are made at once, those of a GPU."""
+        kept, grid = super().room_bytes(plan, dense), plan.grid
+        if self.mask is None or not plan.taken.by_launches:
+            return kept
+        gate = cast(_Trunk, self.refine_trunk).gates[0]
+        return kept + grid.down * grid.across * gate.passing_bytes(grid.size, plan.taken.data.itemsize)
 
     def first(self, base: rfdn.BaseNet) -> Conv:
         return from_bytes(base.fea_conv, self.value_range)

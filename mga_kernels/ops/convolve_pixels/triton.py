@@ -18,6 +18,9 @@ from .layout import TILE, block_of, padded, tiles_of
 
 PROGRAMS_EACH = 4  # programs of a multiprocessor: as many as the larger blocks leave shared memory for, and one more
 PROCESSORS = 132  # where there is no GPU to ask
+# What differs between images and shall not make a kernel of its own where it is 1 or a multiple of 16.
+COUNTS = ["units", "tiles_x", "height", "width", "x_height", "x_width", "pictures", "picture_height", "picture_width"]
+COUNTS += ["added_height", "added_width", "added_y", "chosen_columns", "end_y", "end_x", "programs"]
 
 
 @triton.jit
@@ -77,8 +80,8 @@ def products(
     return values
 
 
-# One kernel for all lists of a layer's, wherever they begin.
-@triton.jit(do_not_specialize_on_alignment=["tiles", "count", "chosen"])
+# One kernel for images of all sizes and for all lists of a layer's, wherever they begin.
+@triton.jit(do_not_specialize=COUNTS, do_not_specialize_on_alignment=["tiles", "count", "chosen", "out_c"])
 def convolve_pixels_kernel(
     out,  # (s H', s W', P), or bytes (n, h, w, 3)
     x,  # (H, W, C)
@@ -101,6 +104,7 @@ def convolve_pixels_kernel(
     out_n,  # strides
     out_y,
     out_x,
+    out_c,
     x_y,
     x_x,
     skip_y,
@@ -114,6 +118,8 @@ def convolve_pixels_kernel(
     added_width,
     added_y,
     chosen_columns,
+    end_y,  # of a patch
+    end_x,
     factor,  # 255 * gain
     programs,
     CHANNELS: tl.constexpr,
@@ -124,7 +130,6 @@ def convolve_pixels_kernel(
     SHUFFLE: tl.constexpr,
     GATE: tl.constexpr,
     ACTIVATION: tl.constexpr,
-    OUT_C: tl.constexpr,
     HAS_SKIP: tl.constexpr,
     HAS_ALSO: tl.constexpr,
     HAS_TILES: tl.constexpr,
@@ -138,8 +143,6 @@ def convolve_pixels_kernel(
     PERIOD_Y: tl.constexpr,
     PERIOD_X: tl.constexpr,
     FIRST: tl.constexpr,
-    END_Y: tl.constexpr,
-    END_X: tl.constexpr,
     ACROSS: tl.constexpr,
     OFFSET: tl.constexpr,
     TILE_Y: tl.constexpr,
@@ -212,9 +215,9 @@ def convolve_pixels_kernel(
                 if CELLS:
                     row = y % PERIOD_Y
                     across = column % PERIOD_X
-                    kept = (row >= FIRST) & (row < END_Y) & (across >= FIRST) & (across < END_X)
+                    kept = (row >= FIRST) & (row < end_y) & (across >= FIRST) & (across < end_x)
                     values = tl.where(kept[:, None], values, 0.0)
-                target = (y.to(OFFSET) * out_y + column.to(OFFSET) * out_x)[:, None] + (n * OUT_C)[None, :]
+                target = (y.to(OFFSET) * out_y + column.to(OFFSET) * out_x)[:, None] + (n * out_c)[None, :]
             else:
                 phase = n // P
                 long_y = (y * SHUFFLE)[:, None] + (phase // SHUFFLE)[None, :]
@@ -222,11 +225,11 @@ def convolve_pixels_kernel(
                 if CELLS:
                     row = long_y % PERIOD_Y
                     across = long_x % PERIOD_X
-                    kept = (row >= FIRST) & (row < END_Y) & (across >= FIRST) & (across < END_X)
+                    kept = (row >= FIRST) & (row < end_y) & (across >= FIRST) & (across < end_x)
                     values = tl.where(kept, values, 0.0)
                 corner_out = (y * SHUFFLE).to(OFFSET) * out_y + (column * SHUFFLE).to(OFFSET) * out_x
                 of_phase = (phase // SHUFFLE).to(OFFSET) * out_y + (phase % SHUFFLE).to(OFFSET) * out_x
-                target = corner_out[:, None] + (of_phase + n % P * OUT_C)[None, :]
+                target = corner_out[:, None] + (of_phase + n % P * out_c)[None, :]
             if HAS_SUMS:
                 counted = tl.where(known, values, 0.0)
                 goal = sums + tile.to(tl.int64) * (2 * OUTPUTS) + n
@@ -310,11 +313,11 @@ def convolve_pixels_(
         return
     read = [one if one.stride(2) == 1 else one.contiguous() for one in (skip, also) if one is not None]
     skip_of, also_of = (read[0] if skip is not None else x), (read[-1] if also is not None else x)
-    strides = out.stride()[:3] if picture else (0, *out.stride()[:2])
+    strides = (out.stride(0) if len(out) > 1 else 0, *out.stride()[1:]) if picture else (0, *out.stride())
     reach = [side * step for one in (x, skip_of, also_of) for side, step in zip(one.shape, one.stride(), strict=True)]
     reach += [side * step for side, step in zip(out.shape, out.stride(), strict=True)]
     counts = tuple(out.shape[:3]) if picture else (0, 0, 0)
-    period_y, period_x, first, end_y, end_x, beside = cells or (0, 0, 0, 0, 0, 1)
+    period_y, period_x, first, *ends, beside = cells or (0, 0, 0, 0, 0, 1)
     half = x.element_size() == 2
     most = 16 if not half else 64 if block > 32 else 32  # with 64, bytes spill on sm_100 where outputs are few
     block_k = next(k for k in (64, 32, 16) if k <= most and x.shape[2] % k == 0)
@@ -350,6 +353,7 @@ def convolve_pixels_(
         *counts,
         *((0, 0, 0) if added is None else (*added.shape[:2], added.stride(0))),
         0 if chosen is None else chosen.shape[1],
+        *ends,
         255.0 * gain,
         programs,
         CHANNELS=x.shape[2],
@@ -360,7 +364,6 @@ def convolve_pixels_(
         SHUFFLE=shuffle,
         GATE=gate,
         ACTIVATION=activation,
-        OUT_C=1 if picture else out.stride(2),
         HAS_SKIP=skip is not None,
         HAS_ALSO=also is not None and gate == 0,
         HAS_TILES=listed,
@@ -374,8 +377,6 @@ def convolve_pixels_(
         PERIOD_Y=period_y,
         PERIOD_X=period_x,
         FIRST=first,
-        END_Y=end_y,
-        END_X=end_x,
         ACROSS=beside,
         OFFSET=offset_type(max(reach)),
         TILE_Y=TILE[0],

@@ -49,6 +49,7 @@ class PairWeights(Planner, Generic[Base, Refine]):
     takes_place = True
     faster = "bfloat16"  # in which storage, where the kernels of both are fast: `bench/storages.py` measures it
     only_chains = False  # whether ``base`` does nothing but call chains, so that it can run in regions
+    adds_image = False  # whether ``base`` adds the image as it was given, bilinearly enlarged
     short_chains = False  # whether each has a few layers only, whose weights can then be transformed when it runs
     any_settings = False  # whether it can run a whole network as it is, not only with the paper's widths and range
     unshuffled = 1

@@ -28,12 +28,7 @@ class Trunk(Protocol):
 
 
 class StoredTrunkWeights(PairWeights[Base, Refine]):
-    """A network's own class says what its trunks are, and what leads from "out" to "picture".
-
-    ``adds_image``: the image, bilinearly enlarged, is added to the coarse image.
-    """
-
-    adds_image = False
+    """A network's own class says what its trunks are, and what leads from "out" to "picture"."""
 
     @abstractmethod
     def trunk_of(self, half: Base | Refine) -> Trunk: ...

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...networks import ClassNetwork, SRNetwork
 from ...networks.interface import Halves
 from ...networks.mask import MaskPrediction
-from ..cpu.plan import GridWeights, PairWeights
+from ..cpu.plan import PairWeights
 from ..cpu.region_plan import RegionPlan, RegionWeights
 from ..plan import PatchPlan, Plan, Planner
 from .capture import may_capture
@@ -96,11 +96,10 @@ def _of_classes(network: ClassNetwork, storage: Pixels, device: torch.device) ->
     branches = []
     for one in network.alternatives:
         made = weights_of(one, storage, device)
-        if isinstance(made, str):
-            return made
-        if not isinstance(made, GridWeights):
-            return f"there are none for sub-images by {one.config.network} yet"
-        branches.append(made)
+        reason = made if isinstance(made, str) else PixelClasses.against(made)
+        if reason is not None:
+            return reason
+        branches.append(cast(PairWeights, made))
     return PixelClasses(network, branches, device)
 
 

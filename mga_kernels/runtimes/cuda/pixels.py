@@ -27,6 +27,7 @@ from ..cpu.storage import Chain, Mask, Spare, Storage, Stored
 from .regions import Listed, Lists
 
 SILU = 2  # the activation of ``convolve_pixels_``
+ENDLESS = 12 << 20  # the period of a single image of any size: kernels are compiled for a period
 
 
 class PixelMap(Stored):
@@ -222,10 +223,11 @@ def _cells(grid: Grid, slot: Slot, picture: bool) -> list[int]:
     ends = () if grid.regions is None else cast(Lists, grid.regions).ends
     if ends:  # of a picture nobody looks at what lies behind them
         return [] if picture else [*(number * slot.scale for number in ends), 1]
-    if grid.down * grid.across == 1 and not slot.inset:
+    alone = grid.down * grid.across == 1
+    if alone and not slot.inset:
         return []
     height, width = (side * slot.scale for side in grid.size)
-    periods = height + slot.scale, width + slot.scale
+    periods = (ENDLESS, ENDLESS) if alone else (height + slot.scale, width + slot.scale)
     return [*periods, slot.inset, height - slot.inset, width - slot.inset, grid.across]
 
 
