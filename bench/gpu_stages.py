@@ -63,7 +63,8 @@ def build(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def tests(options: argparse.Namespace) -> dict[str, Any]:
-    output = run([*PYTEST, *together(), *chosen(TESTS, options)], options.limit)
+    told = {name: value for name, value in build_environment().items() if name == "CUDA_HOME"}
+    output = run([*PYTEST, *together(), *chosen(TESTS, options)], options.limit, **told)
     if any(reason in output for reason in SKIPPED):
         raise StageFailed("CUDA tests were skipped; see their reasons above")
     return {"summary": output.strip().splitlines()[-1]}

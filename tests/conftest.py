@@ -70,6 +70,14 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def able_to_capture(request: pytest.FixtureRequest) -> None:
+    """Tests on a GPU fail at once, and say why, in a process in which a capture has failed: it makes no other."""
+    module = sys.modules.get("mga_kernels.runtimes.cuda.capture")
+    if module is not None and request.node.get_closest_marker("cuda") and not module.may_capture():
+        pytest.fail(f"an earlier capture failed: {module._failed[0]}")
+
+
 @dataclass(frozen=True)
 class ForcedBackend:
     """A backend that MGA_BACKEND forces during the test, and the device whose tensors it takes."""
