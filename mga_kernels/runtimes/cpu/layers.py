@@ -34,7 +34,6 @@ class Conv:
         none = torch.zeros(outputs, dtype=torch.float32)
         bias, shift = (none if given is None else given.detach().float() for given in (bias, shift))
         self.epilogue = torch.stack([bias, none + slope, shift]).detach()
-        self.bends = isinstance(slope, Tensor) or slope != 1.0  # known without a value of the device
 
     @classmethod
     def of(cls, conv: nn.Module, slope: float | Tensor = 1.0, shuffle: int = 1, floats: bool = False) -> Conv:
@@ -66,7 +65,7 @@ class Scale:
 
     def __init__(self, channels: int, slope: float = 1.0, factors: Tensor | None = None, offsets: Tensor | None = None):
         self.inputs = self.channels = channels
-        self.slopes, self.bends = torch.full((channels,), slope, dtype=torch.float32), slope != 1.0
+        self.slopes = torch.full((channels,), slope, dtype=torch.float32)
         factors = torch.ones_like(self.slopes) if factors is None else factors
         self.epilogue = self.with_factors(factors, torch.zeros_like(self.slopes) if offsets is None else offsets)
 

@@ -26,7 +26,9 @@ from ..cpu.stages import Part, Stage, part_of
 from ..cpu.storage import Chain, Mask, Spare, Storage, Stored
 from .regions import Listed, Lists
 
-SILU = 2  # the activation of ``convolve_pixels_``
+# Activations of ``convolve_pixels_``. All layers have slopes, those of 1 too: whether some bend would be a value of the
+# device, and the kernel without them spills on sm_100.
+LEAKY, SILU = 1, 2
 ENDLESS = 12 << 20  # the period of a single image of any size: kernels are compiled for a period
 
 
@@ -54,12 +56,11 @@ class PixelMap(Stored):
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A layer prepared for ``convolve_pixels_``; ``outputs`` of a phase of its shuffle, ``slopes`` if it has them."""
+    """A layer prepared for ``convolve_pixels_``; ``outputs`` of a phase of its shuffle."""
 
     weight: Tensor
     epilogue: Tensor
     outputs: int
-    slopes: bool
 
 
 _packed: WeakKeyDictionary[Layer, dict[tuple, Packed]] = WeakKeyDictionary()
@@ -78,7 +79,7 @@ def scale(layer: Scale, epilogue: Tensor) -> Packed:
     factors, offsets, slopes = F.pad(epilogue, (0, padded(whole(layer.channels)) - layer.channels))
     ones = torch.ones_like(offsets)
     rows = torch.stack([offsets, slopes, ones, ones, factors])
-    return Packed(factors[:0], rows, whole(layer.channels), layer.bends)
+    return Packed(factors[:0], rows, whole(layer.channels))
 
 
 def _conv(layer: Conv, dtype: torch.dtype, enlarge: int) -> Packed:
@@ -95,7 +96,7 @@ def _conv(layer: Conv, dtype: torch.dtype, enlarge: int) -> Packed:
     packed, factors = pack_pixel_weight(weight, dtype)
     rows = F.pad(rows, (0, len(factors) - rows.shape[1]))
     ones = torch.ones_like(factors)
-    return Packed(packed, torch.stack([*rows, ones, ones, factors]), kept, layer.bends)
+    return Packed(packed, torch.stack([*rows, ones, ones, factors]), kept)
 
 
 def _adding(packed: Packed, stage: Stage) -> Packed:
@@ -183,7 +184,7 @@ class PixelChain(Chain):
             stride=stage.stride,
             shuffle=stage.factor,
             gate=2 if stage.attention else int(stage.gate),
-            activation=SILU if stage.silu else int(packed.slopes),
+            activation=SILU if stage.silu else LEAKY,
             cells=_cells(grid, self.slots[part_of(stage.out)[0]], picture),
             gain=gain,
         )
