@@ -267,7 +267,8 @@ def claim(record: dict[str, Any]) -> dict[str, Any] | None:
 
     That is -M over -D, or a network without a mask over itself.
     """
-    medians = {name: row["median_ms"] for name, row in record["contenders"].items()}
+    failed = record["failed"]  # what was timed all the same is no graph
+    medians = {name: row["median_ms"] for name, row in record["contenders"].items() if name not in failed}
     both = [name for name in medians if name in PLANS], [name for name in medians if name in STOCK]
     if not all(both):
         return None

@@ -67,7 +67,8 @@ def part(stage: str, closing: float = 0, **settings: Any) -> Callable[[argparse.
         options.save(stage, found)
         failed = found.get("failed", [])
         stopped = [line for line in failed if "no time was left" in line or "stopped after" in line]
-        return {**({"failed": failed} if failed else {}), **({"stopped": stopped} if stopped else {})}
+        told = {"failed": failed, "stopped": stopped, "not run": found.get("not run")}
+        return {name: what for name, what in told.items() if what}
 
     return of
 
@@ -177,7 +178,8 @@ def run_steps(options: argparse.Namespace, clock: Clock) -> bool:
             continue
         before, left = clock.left(), clock.left() - CLOSING
         if left < step.least:
-            found: Found = {"ended": False, "stopped": [f"no time was left: {left:.0f} s of {step.least:g}"]}
+            why = f"no time was left: {left:.0f} s of {step.least:g}"
+            found = {**report.get(name, {}), "ended": False, "stopped": [why]}  # with what it told when it was stopped
         else:
             print(f"== {name}: at most {min(step.most, left):.0f} s", flush=True)
             found = attempt(step, options, min(step.most, left))

@@ -84,7 +84,9 @@ def sanitizer(options: argparse.Namespace) -> dict[str, Any]:
     tool = shutil.which("compute-sanitizer") or (str(beside_nvcc) if beside_nvcc.exists() else None)
     if tool is None:
         return {"not run": "compute-sanitizer is not installed"}
-    summaries: dict[str, Any] = {k: v for k, v in options.before.get("sanitizer", {}).items() if k != "failed"}
+    summaries: dict[str, Any] = {
+        k: v for k, v in options.before.get("sanitizer", {}).items() if k not in ("failed", "not run")
+    }
     for name in options.tools:
         command = [tool, "--tool", name, "--error-exitcode", "86", "--target-processes", "all", *PYTEST, "-k"]
         wanted = f"{ON_KERNELS} and not graph"
@@ -202,12 +204,13 @@ def compile_together(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def merged(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """What was measured before and was not measured again stays, marked as of another run."""
+    """What was measured before and was not measured again stays, marked as of another run, with what failed in it."""
+    made = set(now.get("contenders", {}))
     for name, row in before.get("contenders", {}).items():
         if name not in now.setdefault("contenders", {}):
             now["contenders"][name] = row | {"earlier run": True}
     for name, reason in before.get("failed", {}).items():
-        if name not in now["contenders"] | now.setdefault("failed", {}):
+        if name not in made | set(now.setdefault("failed", {})):
             now["failed"][name] = reason
     if now.get("claim") is None and "claim" in before:
         now["claim"] = before["claim"] | {"earlier run": True}

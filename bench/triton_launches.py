@@ -99,7 +99,7 @@ def high_pass_launches() -> Iterator[tuple]:
         yield f"side={side}", "high_pass", (torch.empty(1, 2 * side, 3 * side, 3, dtype=torch.uint8), side), False
 
 
-# Channels, outputs, size of the kernel and what else a layer has, as the networks' plans for GPUs have them.
+# Channels, outputs, size of the kernel and what else a layer has: some forms by hand, also without slopes.
 PIXEL_LAYERS: dict[str, tuple[int, int, int, dict[str, Any]]] = {
     "3x3 C=48, attention": (48, 48, 3, {"gate": 2, "skip": True}),
     "3x3 C=64, skip": (64, 64, 3, {"skip": True, "activation": 1}),

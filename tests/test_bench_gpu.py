@@ -206,9 +206,10 @@ def test_a_graph_that_was_not_captured_is_no_figure_of_one(monkeypatch, tmp_path
     given = ["fsrcnn", "tiny", "--record", str(record), "--device", "cpu", "--rounds", "1", "--contenders"]
     for captured in (True, False):
         monkeypatch.setattr(gpu_engine, "may_capture", lambda captured=captured: captured)
-        assert gpu_engine.main([*given, "M, graph, eager"]) == 0
+        assert gpu_engine.main([*given, "M, graph, eager", "D, eager"]) == 0
         found = json.loads(record.read_text())
-        assert list(found["failed"]) == [] if captured else ["M, graph, eager"]
+        assert list(found["failed"]) == ([] if captured else ["M, graph, eager"])
+        assert (found["claim"] is not None) == captured
         assert found["contenders"]["M, graph, eager"]["runs in"].startswith("float32")
 
 

@@ -129,6 +129,7 @@ def test_what_was_stopped_waits_for_what_has_not_been_begun(gpu_quick):
     Call(gpu_quick, steps, before, seconds=gpu_quick.CLOSING + 2)
     assert ran == ["build", "long"]
     assert before["quick"]["never begun"]["stopped"][0].startswith("no time was left")
+    Call(gpu_quick, steps, before, seconds=gpu_quick.CLOSING)  # without time for any, after which it is as before
     ran.clear()
     steps["long"] = step("long")
     assert Call(gpu_quick, steps, before).good
@@ -145,10 +146,24 @@ def test_a_system_without_the_sanitizer_costs_that_step_alone(gpu_stages, monkey
     monkeypatch.setattr(gpu_stages.shutil, "which", lambda name: name)
     options = Namespace(before={}, tools=["memcheck"], tests=[], limit=9.0, save=lambda *_: None)
     told = "========= Error: Device not supported. Please refer to the documentation\n2 failed"
-    assert gpu_stages.sanitizer(options)["not run"].endswith("Device not supported")
+    found = gpu_stages.sanitizer(options)
+    assert found["not run"].endswith("Device not supported")
+    options.before["sanitizer"] = found
     told = "========= ERROR SUMMARY: 1 error"
     with pytest.raises(gpu_stages.StageFailed, match="2 failed"):
         gpu_stages.sanitizer(options)
+    monkeypatch.setattr(gpu_stages, "run", lambda *_, **__: "3 passed in 1 s\n")
+    assert "not run" not in gpu_stages.sanitizer(options)
+
+
+def test_a_plan_that_was_not_captured_stays_one_that_failed(gpu_stages):
+    """Its time is there, too, and what is measured later does not make it a graph's."""
+    before = {"contenders": {"M, own": {"median_ms": 1.0}, "D": {"median_ms": 9.0}}, "failed": {"M, own": "uncaptured"}}
+    found = gpu_stages.merged(before, {"contenders": {"D": {"median_ms": 8.0}}})
+    assert found["failed"] == {"M, own": "uncaptured"}
+    assert found["contenders"]["M, own"] == {"median_ms": 1.0, "earlier run": True}
+    again = gpu_stages.merged(before, {"contenders": {"M, own": {"median_ms": 2.0}}})
+    assert again["failed"] == {}
 
 
 def test_another_machine_builds_again_and_measures_nothing_again(gpu_quick):

@@ -141,7 +141,7 @@ def test_the_committed_table_holds_every_launch_and_no_spill(run):
 
 
 def test_images_of_all_sizes_take_the_same_kernels(run):
-    """Whatever K is, and where the Refine-Net runs over all. Rows of planes begin at multiples of 8 in both."""
+    """Whatever K is, and where the Refine-Net runs over all; rows of planes and pictures are aligned alike in both."""
     code = (
         "import gpu_floors, triton_report as report\n"
         "from triton_launches import calls_of, on_the_cpu\n"

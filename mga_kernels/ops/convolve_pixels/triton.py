@@ -80,7 +80,7 @@ def products(
     return values
 
 
-# One kernel for images of all sizes and for all lists of a layer's, wherever they begin.
+# One kernel for maps of all sizes and all lists, wherever they begin; for pictures one for each alignment of rows.
 @triton.jit(do_not_specialize=COUNTS, do_not_specialize_on_alignment=["tiles", "count", "chosen", "out_c"])
 def convolve_pixels_kernel(
     out,  # (s H', s W', P), or bytes (n, h, w, 3)
