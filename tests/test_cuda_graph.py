@@ -164,20 +164,19 @@ def assert_alike(found: torch.Tensor, wanted: torch.Tensor) -> None:
 def test_a_captured_road_replays_on_other_images(name, settings, dtype, graphs):
     if graphs == CPU and (dtype != torch.float32 or name in ("rcan", "pan")):
         pytest.skip("other arithmetic and more blocks show nothing about graphs, and take long on a CPU")
-    network = random_model(name, 4, **settings)
+    network, k = random_model(name, 4, **settings), 6 if name == "fsrcnn" else 7  # none that 16 bits choose otherwise
     made = [CudaGraphPlanner(network, graphs, dtype, captured=captured) for captured in (True, False)]
     capturing(made[0], graphs)
-    graph, launches = (planner.plan(21, 30, 9) for planner in made)
+    graph, launches = (planner.plan(21, 30, k) for planner in made)
     graph.warm()
     for seed in range(3):
         image = picture(21, 30, seed)
         graph.start()
         found = graph.run(image)
         assert_alike(found, launches.run(image))
-        if dtype == torch.float32:  # in 16 bits a cell near the limit may be another one, which is 2 levels on average
-            assert_alike(found, expected(network, image, 9))
+        assert_alike(found, expected(network, image, k))
         assert bool(graph.finite)
-        assert graph.chosen() == 9
+        assert graph.chosen() == k
         assert_alike(graph.dense(image), launches.dense(image))
         assert_alike(graph.dense(image), expected(network, image, 0, "decomposed"))  # of which nothing is chosen
     assert "in a CUDA graph" in made[0].description
